@@ -1,0 +1,36 @@
+# One command does everything on a machine with only Python (3.11 or newer) and make:
+#   make demo    simulated cells through the whole way, ends in a report
+#   make test    the tests;  make check: lint, types, import directions;  make bench: slow checks and benchmarks
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+OUT    ?= demo
+STAMP  := $(VENV)/.installed
+
+.PHONY: demo test check bench install clean
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mitolume needs Python 3.11 or newer; name it: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]' -c constraints.txt
+	touch $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/mitolume demo --out $(OUT)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(STAMP)
+	$(BIN)/python -m pytest -m slow -s
+	for recipe in epfl4 vnc4 h9c2; do $(BIN)/mitolume run benchmarks/$$recipe.yaml --out runs/$$recipe --resume || exit 1; done
+
+clean:
+	rm -rf $(VENV) demo runs

@@ -1,0 +1,1 @@
+"""Masks to numbers and pictures. Knows no network."""

@@ -1,0 +1,253 @@
+"""Counts of pixels first, scores of them second. Knows no network and no file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import ndimage
+from skimage.morphology import skeletonize
+
+from mitolume.io.masks import FOREGROUND, UNSURE
+
+Mask = np.ndarray[Any, np.dtype[np.uint8]]
+
+BOUNDARY_PX = 2  # a boundary this close counts as found
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Pixels of one image, or of many pooled: true and false positives and negatives."""
+
+    tp: int = 0
+    fp: int = 0
+    fn: int = 0
+    tn: int = 0
+    n_unsure: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(
+            self.tp + other.tp,
+            self.fp + other.fp,
+            self.fn + other.fn,
+            self.tn + other.tn,
+            self.n_unsure + other.n_unsure,
+        )
+
+
+def count(prediction: Mask, truth: Mask) -> Counts:
+    """Count the pixels of an image, leaving out those that are unsure.
+
+    Parameters
+    ----------
+    prediction
+        (..., Y, X) uint8; 1 is mitochondria. Pixels that are 255 here are left out too.
+    truth
+        The same shape; 0, 1 or 255 (unsure).
+
+    Returns
+    -------
+    Counts
+
+    Examples
+    --------
+    >>> count(np.array([1, 1, 0, 0]), np.array([1, 0, 0, 255]))
+    Counts(tp=1, fp=1, fn=0, tn=1, n_unsure=1)
+    """
+    if prediction.shape != truth.shape:
+        raise ValueError(f"prediction is {prediction.shape}, but truth is {truth.shape}")
+    sure = (truth != UNSURE) & (prediction != UNSURE)
+    p, t = prediction == FOREGROUND, truth == FOREGROUND
+    tp = int((p & t & sure).sum())
+    fp = int((p & ~t & sure).sum())
+    fn = int((~p & t & sure).sum())
+    n_sure = int(sure.sum())
+    return Counts(tp, fp, fn, n_sure - tp - fp - fn, int(sure.size) - n_sure)
+
+
+def iou(c: Counts) -> float:
+    """Intersection over union of the foreground (Jaccard); NaN where there is none at all."""
+    return _ratio(c.tp, c.tp + c.fp + c.fn)
+
+
+def miou(c: Counts) -> float:
+    """Mean of the foreground's and the background's IoU, as the published study reports it."""
+    return (iou(c) + _ratio(c.tn, c.tn + c.fp + c.fn)) / 2
+
+
+def dice(c: Counts) -> float:
+    """Dice coefficient of the foreground (F1 over pixels)."""
+    return _ratio(2 * c.tp, 2 * c.tp + c.fp + c.fn)
+
+
+def precision(c: Counts) -> float:
+    """Share of the predicted foreground that is right."""
+    return _ratio(c.tp, c.tp + c.fp)
+
+
+def recall(c: Counts) -> float:
+    """Share of the true foreground that was found."""
+    return _ratio(c.tp, c.tp + c.fn)
+
+
+def chance_iou(c: Counts) -> float:
+    """IoU of calling every pixel mitochondria: the share of the foreground."""
+    return _ratio(c.tp + c.fn, c.tp + c.fp + c.fn + c.tn)
+
+
+def chance_miou(c: Counts) -> float:
+    """Mean IoU of the better of two blind answers, all background and all mitochondria."""
+    share = chance_iou(c)
+    return max(share, 1 - share) / 2
+
+
+COUNT_SCORES = {
+    "iou": iou,
+    "miou": miou,
+    "dice": dice,
+    "precision": precision,
+    "recall": recall,
+    "chance_iou": chance_iou,
+    "chance_miou": chance_miou,
+}
+
+
+def cldice(prediction: Mask, truth: Mask) -> float:
+    """Centreline Dice (Shit et al., CVPR 2021): do skeletons lie in the other mask?
+
+    Parameters
+    ----------
+    prediction, truth
+        (Y, X) uint8; unsure pixels of the truth are left out.
+
+    Returns
+    -------
+    float
+        0 to 1; NaN where both are empty.
+    """
+    p, t = _sure_pair(prediction, truth)
+    if not p.any() and not t.any():
+        return math.nan
+    if not p.any() or not t.any():
+        return 0.0
+    p_line, t_line = skeletonize(p), skeletonize(t)
+    return _harmonic(_ratio(int((p_line & t).sum()), int(p_line.sum())),
+                     _ratio(int((t_line & p).sum()), int(t_line.sum())))  # fmt: skip
+
+
+def boundary_f1(prediction: Mask, truth: Mask, tolerance: float = BOUNDARY_PX) -> float:
+    """F1 of boundary pixels that lie within a tolerance of the other boundary.
+
+    Csurka et al., BMVC 2013.
+
+    Parameters
+    ----------
+    prediction, truth
+        (Y, X) uint8; unsure pixels of the truth are left out.
+    tolerance
+        In pixels.
+
+    Returns
+    -------
+    float
+        0 to 1; NaN where both are empty.
+    """
+    p, t = (_boundary(m) for m in _sure_pair(prediction, truth))
+    sure = truth != UNSURE
+    # The rim of an unsure region is no boundary that anybody drew.
+    near_unsure = ndimage.binary_dilation(~sure, iterations=1) if not sure.all() else ~sure
+    p, t = p & ~near_unsure, t & ~near_unsure
+    if not p.any() and not t.any():
+        return math.nan
+    if not p.any() or not t.any():
+        return 0.0
+    to_t = ndimage.distance_transform_edt(~t)
+    to_p = ndimage.distance_transform_edt(~p)
+    return _harmonic(float((to_t[p] <= tolerance).mean()), float((to_p[t] <= tolerance).mean()))
+
+
+def object_recall(prediction: Mask, truth: Mask) -> float:
+    """Share of the true objects of which at least half the pixels are predicted.
+
+    Objects are connected components (8 neighbours); one mostly covered by an unsure prediction
+    is not counted.
+
+    Parameters
+    ----------
+    prediction, truth
+        (Y, X) uint8.
+
+    Returns
+    -------
+    float
+        0 to 1; NaN where the truth has no object.
+    """
+    labels, n = ndimage.label(truth == FOREGROUND, structure=np.ones((3, 3)))
+    if n == 0:
+        return math.nan
+    index = np.arange(1, n + 1)
+    unsure = ndimage.mean(prediction == UNSURE, labels, index) > 0.5
+    found = ndimage.mean(prediction == FOREGROUND, labels, index) >= 0.5
+    return _ratio(int((found & ~unsure).sum()), int((~unsure).sum()))
+
+
+THIN_SCORES = {"cldice": cldice, "boundary_f1": boundary_f1, "object_recall": object_recall}
+
+
+def mean_defined(values: Iterable[float]) -> float:
+    """Average the values that are defined; NaN where none is."""
+    defined = [v for v in values if not math.isnan(v)]
+    return sum(defined) / len(defined) if defined else math.nan
+
+
+def best_threshold(histograms: np.ndarray[Any, Any]) -> float:
+    """Choose the threshold with the highest pooled IoU.
+
+    Parameters
+    ----------
+    histograms
+        (2, bins): how many sure background (0) and foreground (1) pixels have a probability in
+        each of equal bins from 0 to 1, as `probability_histogram` counts them.
+
+    Returns
+    -------
+    float
+        The middle of the thresholds within 0.001 of the best, inside 0.05 to 0.95, so that a
+        flat top doesn't end at one of its edges.
+    """
+    bins = histograms.shape[1]
+    edges = np.arange(bins) / bins
+    above = histograms[:, ::-1].cumsum(axis=1)[:, ::-1]
+    union = above[0] + histograms[1].sum()
+    scores = above[1] / np.maximum(union, 1)
+    scores[(edges < 0.05) | (edges > 0.95)] = -1
+    near = edges[scores >= scores.max() - 0.001]
+    return float(np.round(near[len(near) // 2], 3))
+
+
+def probability_histogram(
+    probability: np.ndarray[Any, Any], truth: Mask, bins: int = 100
+) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Count the probabilities of the sure background and foreground pixels, (2, bins)."""
+    index = np.minimum((probability * bins).astype(int), bins - 1)
+    return np.stack([np.bincount(index[truth == value], minlength=bins) for value in (0, 1)])
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else math.nan
+
+
+def _harmonic(a: float, b: float) -> float:
+    return 2 * a * b / (a + b) if a + b else 0.0
+
+
+def _sure_pair(prediction: Mask, truth: Mask) -> tuple[Any, Any]:
+    sure = truth != UNSURE
+    return (prediction == FOREGROUND) & sure, (truth == FOREGROUND) & sure
+
+
+def _boundary(mask: Any) -> Any:
+    return mask & ~ndimage.binary_erosion(mask, border_value=1)

@@ -1,0 +1,250 @@
+"""Opens every file of a table once, finds all faults before anything is computed. No model."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from mitolume.errors import MitolumeError
+from mitolume.io.fields import Field, TableError, with_planes
+from mitolume.io.masks import FOREGROUND, Mask, MaskKind, decide_kind, to_mask
+from mitolume.io.read import Image2D, plane_pixel_size, read, read_plane, select_channel
+
+
+@dataclass(frozen=True)
+class CheckedTable:
+    """A table whose every file was opened and found good.
+
+    ``fields`` have their planes written out; ``sha256`` maps each file to its hash;
+    ``pixel_size_um`` is the median in-plane pixel size of the training rows, None where unknown.
+    """
+
+    fields: tuple[Field, ...]
+    mask_kind: MaskKind
+    pixel_size_um: float | None
+    notices: tuple[str, ...]
+    sha256: dict[str, str]
+
+
+def check_table(
+    table: str | Path,
+    fields: Sequence[Field],
+    *,
+    mask_kind: MaskKind = "auto",
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> CheckedTable:
+    """Read every plane and mask of a table once.
+
+    Parameters
+    ----------
+    table
+        The table's name, for messages.
+    fields
+        Its rows, as `read_table` returns them.
+    mask_kind
+        What mask values mean; ``auto`` finds out.
+    progress
+        Called with the rows done and the rows there are.
+
+    Returns
+    -------
+    CheckedTable
+        What the rest of a run stands on.
+
+    Raises
+    ------
+    TableError
+        Naming every fault: files that can't be read, masks of another size, planes that aren't
+        there, NaN, mask values that mean nothing, a plane named twice, unknown pixel sizes.
+    """
+    faults: list[str] = []
+    notices: list[str] = []
+    checked: list[Field] = []
+    values: dict[str, set[float]] = defaultdict(set)
+    foreground: dict[int, float] = {}
+    sizes: dict[int, float | None] = {}
+    hashes: dict[str, str] = {}
+    for done, row in enumerate(fields):
+        progress(done, len(fields))
+        try:
+            row, found, size = _check_row(row, notices)
+        except MitolumeError as error:
+            faults.append(f"line {row.line}: {error}")
+            continue
+        checked.append(row)
+        sizes[row.line] = size
+        if row.is_labelled:
+            values[str(row.mask)] |= found
+            foreground[row.line] = max(found - {0.0}, default=0.0)
+        for path in (row.image, row.mask):
+            if path is not None and str(path) not in hashes:
+                hashes[str(path)] = _sha256(path)
+    progress(len(fields), len(fields))
+    kind, kind_notices, kind_faults = decide_kind(values, mask_kind)
+    faults += kind_faults + _repeated_planes(checked) + _pixel_size_faults(checked, sizes)
+    if foreground and not faults and not any(
+        _has_foreground(values[str(row.mask)], kind) for row in checked if row.is_labelled
+    ):
+        faults.append("no mask has a foreground pixel: there is nothing to learn")
+    if faults:
+        raise TableError(table, faults)
+    known = [size for row in checked if (size := sizes[row.line]) and row.role in ("", "train")]
+    return CheckedTable(
+        tuple(checked),
+        kind,
+        float(np.median(known)) if known else None,
+        tuple(dict.fromkeys([*notices, *kind_notices])),
+        hashes,
+    )
+
+
+def open_image(row: Field) -> xr.DataArray:
+    """Open the image of a row: one channel, the table's pixel size over the file's.
+
+    Returns
+    -------
+    xarray.DataArray
+        Dims ``T C Z Y X``, T and C of length 1.
+    """
+    image = _read_once(row.image, row.scene, row.image.stat().st_mtime_ns)
+    image = select_channel(image, row.channel)
+    if image.sizes["T"] > 1:
+        raise MitolumeError(
+            f"{row.image} has {image.sizes['T']} time points; save the one that was labelled"
+        )
+    stated = dict(image.attrs.get("pixel_size_um", {}))
+    if row.pixel_size_um:
+        stated |= {"Y": row.pixel_size_um, "X": row.pixel_size_um}
+    if row.z_step_um:
+        stated["Z"] = row.z_step_um
+    return image.assign_attrs(pixel_size_um=stated) if stated else image
+
+
+def read_row(row: Field, z: int, kind: MaskKind) -> tuple[Image2D, Mask | None]:
+    """Read one plane of a row and its mask.
+
+    Parameters
+    ----------
+    row
+        A checked row.
+    z
+        The plane.
+    kind
+        What the mask's values mean.
+
+    Returns
+    -------
+    image, mask
+        (Y, X) in the file's dtype; (Y, X) uint8 of 0, 1, 255, or None where unlabelled.
+    """
+    plane = read_plane(open_image(row), z=z)
+    if not row.is_labelled:
+        return plane, None
+    return plane, to_mask(_mask_plane(_open_mask(row), z), kind)
+
+
+def _check_row(row: Field, notices: list[str]) -> tuple[Field, set[float], float | None]:
+    """Return the row with its planes, the values of its mask, and its pixel size."""
+    image = open_image(row)
+    depth = image.sizes["Z"]
+    row = with_planes(row, row.planes if row.planes is not None else range(depth))
+    assert row.planes is not None
+    if row.planes[-1] >= depth:
+        raise MitolumeError(
+            f"{row.image} has planes 0 to {depth - 1}, but plane {row.planes[-1]} is asked for"
+        )
+    mask = _open_mask(row) if row.is_labelled else None
+    if mask is not None:
+        _check_mask_shape(row, image, mask)
+    found: set[float] = set()
+    for z in row.planes:
+        plane = read_plane(image, z=z)
+        if plane.size > 1 and plane.min() == plane.max():
+            notices.append(f"{row.image.name}: plane {z} is one flat grey ({plane.flat[0]})")
+        if mask is not None:
+            found |= {float(v) for v in np.unique(_mask_plane(mask, z))}
+    size = plane_pixel_size(image)
+    return row, found, size[0] if size else None
+
+
+def _check_mask_shape(row: Field, image: xr.DataArray, mask: xr.DataArray) -> None:
+    shape, expected = tuple(mask.sizes[a] for a in "YX"), tuple(image.sizes[a] for a in "YX")
+    if shape != expected:
+        turned = " (they look transposed)" if shape == expected[::-1] else ""
+        raise MitolumeError(
+            f"mask {row.mask} is {shape[0]} x {shape[1]} pixels (Y x X), but its image is "
+            f"{expected[0]} x {expected[1]}{turned}"
+        )
+    assert row.planes is not None
+    if mask.sizes["Z"] not in (1, image.sizes["Z"]):
+        raise MitolumeError(
+            f"mask {row.mask} has {mask.sizes['Z']} planes, but its image has {image.sizes['Z']}"
+        )
+    if mask.sizes["Z"] == 1 and len(row.planes) > 1:
+        raise MitolumeError(
+            f"mask {row.mask} has one plane for {len(row.planes)} planes of the image; "
+            "say in column `planes` which plane it belongs to"
+        )
+
+
+def _open_mask(row: Field) -> xr.DataArray:
+    assert row.mask is not None
+    mask = select_channel(_read_once(row.mask, "", row.mask.stat().st_mtime_ns), None)
+    if mask.sizes["T"] > 1 and mask.sizes["Z"] == 1:
+        # A mask has no time: a stack saved without axis names may call its planes time points.
+        mask = mask.rename(T="Z", Z="T").transpose(*mask.dims)
+    return mask
+
+
+def _mask_plane(mask: xr.DataArray, z: int) -> Image2D:
+    return read_plane(mask, z=z if mask.sizes["Z"] > 1 else 0)
+
+
+@lru_cache(maxsize=16)
+def _read_once(path: Path, scene: str, modified_ns: int) -> xr.DataArray:
+    """Keep the last files open: the rows of one stack follow each other."""
+    return read(path, scene=scene or None)
+
+
+def _repeated_planes(fields: Sequence[Field]) -> list[str]:
+    seen: dict[tuple[Any, ...], int] = {}
+    faults = []
+    for row in fields:
+        repeated = [z for z in row.planes or () if (row.image, row.scene, row.channel, z) in seen]
+        if repeated:
+            first = seen[row.image, row.scene, row.channel, repeated[0]]
+            faults.append(
+                f"line {row.line}: plane {repeated[0]} of {row.image.name} is also in line {first}"
+            )
+        for z in row.planes or ():
+            seen.setdefault((row.image, row.scene, row.channel, z), row.line)
+    return faults
+
+
+def _pixel_size_faults(fields: Sequence[Field], sizes: dict[int, float | None]) -> list[str]:
+    """All pixel sizes or none must be known: otherwise rescaling would be a guess."""
+    unknown = [row for row in fields if sizes[row.line] is None]
+    if not unknown or len(unknown) == len(fields):
+        return []
+    return [
+        f"line {row.line}: {row.image.name} states no pixel size while others do; "
+        "fill in column `pixel_size_um`"
+        for row in unknown
+    ]
+
+
+def _has_foreground(values: set[float], kind: MaskKind) -> bool:
+    return FOREGROUND in values if kind == "unsure" else any(v > 0 for v in values)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,280 @@
+"""The table of fields: one row for each image, with its mask and role. Opens no image.
+
+Columns and their meaning are in docs/fields.md; `check` opens the files, `split` draws roles.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from mitolume.errors import MitolumeError
+from mitolume.io.read import CREDIBLE_UM
+from mitolume.io.write import write_text
+
+ROLES = ("train", "validation", "test", "unlabelled")
+COLUMNS = (
+    "image", "mask", "role", "planes", "specimen", "condition", "batch",
+    "channel", "scene", "fluorescence", "pixel_size_um", "z_step_um",
+)  # fmt: skip
+
+
+class TableError(MitolumeError):
+    """All faults of a table at once."""
+
+    def __init__(self, table: str | Path, faults: Sequence[str]) -> None:
+        self.faults = list(faults)
+        count = "a fault" if len(faults) == 1 else f"{len(faults)} faults"
+        super().__init__(f"{table} has {count}:\n" + "\n".join(f"  {fault}" for fault in faults))
+
+
+@dataclass(frozen=True)
+class Field:
+    """One row of the table.
+
+    ``planes`` is None for all planes; ``role`` is "" until `split.assign_roles` drew one;
+    ``line`` is the row's line in the file (the header is line 1).
+    """
+
+    image: Path
+    mask: Path | None = None
+    role: str = ""
+    planes: tuple[int, ...] | None = None
+    specimen: str = ""
+    condition: str = ""
+    batch: str = ""
+    channel: str = ""
+    scene: str = ""
+    fluorescence: str = ""
+    pixel_size_um: float | None = None
+    z_step_um: float | None = None
+    line: int = 0
+    extra: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether the row's mask is used."""
+        return self.mask is not None and self.role != "unlabelled"
+
+    @property
+    def where(self) -> str:
+        """How messages name the row."""
+        return f"line {self.line} ({self.image.name})"
+
+
+def read_table(path: str | Path) -> list[Field]:
+    """Read a table of fields.
+
+    Parameters
+    ----------
+    path
+        CSV (comma, semicolon or tab), UTF-8; paths in it are relative to it.
+
+    Returns
+    -------
+    list of Field
+        In the order of the file.
+
+    Raises
+    ------
+    TableError
+        Naming every fault that can be seen without opening an image.
+    MitolumeError
+        The file is missing or is no table.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise MitolumeError(f"{path}: no such table of fields") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise MitolumeError(f"{path} is no readable CSV table (UTF-8): {error}") from None
+    header = text.splitlines()[0] if text.strip() else ""
+    delimiter = max(",;\t", key=header.count)
+    rows = list(csv.DictReader(io.StringIO(text), delimiter=delimiter, restkey=""))
+    if "image" not in (header_names := [name.strip().strip('"') for name in header.split(delimiter)]):
+        raise TableError(path, [f"no column `image`; it has {', '.join(header_names) or 'nothing'}"])
+    fields, faults = [], []
+    for line, row in enumerate(rows, start=2):
+        cells = {(k or "").strip(): v.strip() for k, v in row.items() if isinstance(v, str)}
+        if not any(cells.values()):
+            continue
+        parsed, wrong = _parse_row(cells, path.parent, line)
+        faults += [f"line {line}: {fault}" for fault in wrong]
+        fields.append(parsed)
+    if not fields:
+        faults.append("it has no rows")
+    faults += leaks(fields)
+    if faults:
+        raise TableError(path, faults)
+    return fields
+
+
+def write_table(path: str | Path, fields: Iterable[Field]) -> None:
+    """Write a table of fields that `read_table` reads back equal.
+
+    Parameters
+    ----------
+    path
+        The CSV file; paths in it are made relative to its folder.
+    fields
+        The rows.
+    """
+    fields = list(fields)
+    base = Path(path).resolve().parent
+    extras = list(dict.fromkeys(name for row in fields for name in row.extra))
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([*COLUMNS, *extras])
+    for row in fields:
+        cells = [
+            _relative(row.image, base), _relative(row.mask, base) if row.mask else "", row.role,
+            format_planes(row.planes), row.specimen, row.condition, row.batch, row.channel,
+            row.scene, row.fluorescence, _number(row.pixel_size_um), _number(row.z_step_um),
+        ]  # fmt: skip
+        writer.writerow(cells + [row.extra.get(name, "") for name in extras])
+    write_text(path, out.getvalue())
+
+
+def parse_planes(text: str) -> tuple[int, ...] | None:
+    """Read a choice of planes.
+
+    Parameters
+    ----------
+    text
+        Numbers from 0 and ranges with both ends, separated by commas or spaces; ``a-b:step``
+        takes every step-th. Empty means all.
+
+    Returns
+    -------
+    tuple of int, or None
+        Sorted; None means all.
+
+    Examples
+    --------
+    >>> parse_planes("3, 0-6:2")
+    (0, 2, 3, 4, 6)
+    """
+    if not text.strip():
+        return None
+    planes: set[int] = set()
+    for part in re.split(r"[,;\s]+", text.strip()):
+        match = re.fullmatch(r"(\d+)(?:-(\d+)(?::([1-9]\d*))?)?", part)
+        if not match:
+            raise ValueError(f"planes {text!r} can't be read at {part!r}; write 3 or 0-9 or 0-9:2")
+        first = int(match[1])
+        last = int(match[2]) if match[2] else first
+        if last < first:
+            raise ValueError(f"planes {part!r} run backwards")
+        planes |= set(range(first, last + 1, int(match[3] or 1)))
+    return tuple(sorted(planes))
+
+
+def format_planes(planes: Sequence[int] | None) -> str:
+    """Write a choice of planes in the shortest form that `parse_planes` reads.
+
+    Examples
+    --------
+    >>> format_planes([0, 1, 2, 5])
+    '0-2 5'
+    """
+    runs: list[list[int]] = []
+    for plane in planes or ():
+        if runs and plane == runs[-1][1] + 1:
+            runs[-1][1] = plane
+        else:
+            runs.append([plane, plane])
+    return " ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
+
+
+def leaks(fields: Iterable[Field]) -> list[str]:
+    """Name each specimen whose rows would let a model see what it is tested on."""
+    uses: dict[str, set[str]] = defaultdict(set)
+    for row in fields:
+        if row.role:
+            uses[row.specimen].add("train" if row.role == "unlabelled" else row.role)
+    return [
+        f"specimen {specimen!r} is in {' and '.join(sorted(used))}: give each specimen one of "
+        "train (with unlabelled), validation, test"
+        for specimen, used in uses.items()
+        if len(used) > 1
+    ]
+
+
+def with_planes(row: Field, planes: Sequence[int]) -> Field:
+    """Return the row, meaning only these planes."""
+    return replace(row, planes=tuple(planes))
+
+
+def _parse_row(cells: dict[str, str], base: Path, line: int) -> tuple[Field, list[str]]:
+    faults: list[str] = []
+
+    def file(column: str) -> Path | None:
+        if not cells.get(column):
+            return None
+        found = Path(os.path.normpath(base / cells[column]))
+        if not found.exists():
+            faults.append(f"{column} {cells[column]} does not exist (looked for {found})")
+        return found
+
+    def length(column: str, low: float, high: float) -> float | None:
+        if not cells.get(column):
+            return None
+        try:
+            value = float(cells[column].replace(",", "."))
+        except ValueError:
+            value = float("nan")
+        if not low <= value <= high:
+            faults.append(f"{column} is {cells[column]!r}; it must be {low:g} to {high:g} µm")
+            return None
+        return value
+
+    image, mask = file("image"), file("mask")
+    if image is None:
+        faults.append("no image is named")
+    role = cells.get("role", "").lower()
+    if role == "unlabeled":
+        role = "unlabelled"
+    if role not in ("", *ROLES):
+        faults.append(f"role {role!r} is none of {', '.join(ROLES)} (or empty)")
+        role = ""
+    if mask is None and role in ("train", "validation", "test"):
+        faults.append(f"role {role} needs a mask; without one the role is unlabelled")
+    try:
+        planes = parse_planes(cells.get("planes", ""))
+    except ValueError as error:
+        planes = None
+        faults.append(str(error))
+    row = Field(
+        image=image or base,
+        mask=mask,
+        role=role or ("" if mask else "unlabelled"),
+        planes=planes,
+        specimen=cells.get("specimen") or cells.get("image", ""),
+        **{name: cells.get(name, "") for name in _TEXT_COLUMNS},
+        pixel_size_um=length("pixel_size_um", *CREDIBLE_UM),
+        z_step_um=length("z_step_um", 0.001, 1000),
+        line=line,
+        extra={name: value for name, value in cells.items() if name and name not in COLUMNS},
+    )
+    return row, faults
+
+
+_TEXT_COLUMNS = ("condition", "batch", "channel", "scene", "fluorescence")
+
+
+def _relative(path: Path, base: Path) -> str:
+    try:
+        return Path(os.path.relpath(path.resolve(), base)).as_posix()
+    except ValueError:  # another drive on Windows
+        return str(path.resolve())
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:g}"

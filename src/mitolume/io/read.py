@@ -1,0 +1,369 @@
+"""Image files to labelled arrays, one plane at a time. Knows no table and no model."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from mitolume.errors import MitolumeError, shorten
+
+# Two images whose coordinates differ must never be silently cut to their intersection.
+xr.set_options(arithmetic_join="exact")
+
+AXES = ("T", "C", "Z", "Y", "X")
+Image2D = np.ndarray[Any, np.dtype[Any]]
+
+READERS: dict[str, str] = {
+    # file name ending -> bioio plugin; the longest ending that fits is taken
+    ".ome.tif": "bioio_ome_tiff",
+    ".ome.tiff": "bioio_ome_tiff",
+    ".tif": "bioio_tifffile",
+    ".tiff": "bioio_tifffile",
+    ".png": "bioio_imageio",
+}
+
+# A pixel size outside this range is a default of the writing program (72 dpi, 1 inch), not a fact.
+CREDIBLE_UM = (0.001, 5.0)
+
+_MICROMETRES = {
+    "um": 1.0, "µm": 1.0, "μm": 1.0, "\\u00b5m": 1.0, "micron": 1.0, "microns": 1.0,
+    "micrometer": 1.0, "micrometre": 1.0, "nm": 1e-3, "nanometer": 1e-3, "mm": 1e3, "cm": 1e4,
+}  # fmt: skip
+
+
+def read(
+    path: str | Path, *, scene: str | int | None = None, channel: str | int | None = None
+) -> xr.DataArray:
+    """Open an image file without reading its pixels.
+
+    Parameters
+    ----------
+    path
+        A TIFF, OME-TIFF or PNG file.
+    scene
+        Name or number (from 0) of the scene; needed only where the file has several.
+    channel
+        Name or number (from 0) of the channel to keep; all channels by default.
+
+    Returns
+    -------
+    xarray.DataArray
+        Dims ``T C Z Y X``, all five present, dask-backed with one chunk per plane. The only
+        coordinate is ``C`` (channel names). ``attrs["pixel_size_um"]`` maps those of ``Z Y X``
+        that the file states believably to micrometres (absent when none is), and
+        ``attrs["source"]`` is the path.
+
+    Raises
+    ------
+    MitolumeError
+        The file is missing, truncated, of an unknown kind, or lacks the scene or channel.
+    """
+    path = Path(path)
+    reader, complaints = _open(path)
+    _set_scene(reader, scene, path)
+    with _quiet():
+        try:
+            image = reader.xarray_dask_data
+        except Exception as error:  # a decoder may raise anything on a damaged file
+            raise _damaged(path, error) from error
+        names = _channel_names(reader, image)
+    if complaints:
+        raise _damaged(path, complaints[0])
+    pixel_size, _ = stated_pixel_size(path, reader)
+    image = _to_axes(image, names, path)
+    image.attrs = {"source": str(path)} | ({"pixel_size_um": pixel_size} if pixel_size else {})
+    return image if channel is None else select_channel(image, channel)
+
+
+def select_channel(image: xr.DataArray, channel: str | int | None) -> xr.DataArray:
+    """Keep one channel of an image.
+
+    Parameters
+    ----------
+    image
+        Dims ``T C Z Y X``.
+    channel
+        Name (case ignored) or number from 0; None is enough where there is only one.
+
+    Returns
+    -------
+    xarray.DataArray
+        The same dims, ``C`` of length 1.
+
+    Raises
+    ------
+    MitolumeError
+        The image has no such channel, or several and none was named.
+    """
+    names = [str(name) for name in image["C"].values]
+    listing = ", ".join(f"{i} = {name}" for i, name in enumerate(names))
+    where = image.attrs.get("source", "the image")
+    if channel is None or channel == "":
+        if len(names) == 1:
+            return image
+        raise MitolumeError(f"{where} has {len(names)} channels; name one of them ({listing})")
+    wanted = str(channel)
+    matches = [i for i, name in enumerate(names) if name.lower() == wanted.lower()]
+    if not matches and wanted.isdigit() and int(wanted) < len(names):
+        matches = [int(wanted)]
+    if len(matches) != 1:
+        raise MitolumeError(f"{where} has no single channel {wanted!r}; it has {listing}")
+    return image.isel(C=matches)
+
+
+def read_plane(image: xr.DataArray, *, z: int = 0, t: int = 0, c: int = 0) -> Image2D:
+    """Read the pixels of one plane.
+
+    Parameters
+    ----------
+    image
+        Dims ``T C Z Y X``, as `read` returns it.
+    z, t, c
+        Which plane, from 0.
+
+    Returns
+    -------
+    numpy.ndarray
+        (Y, X), the file's dtype.
+
+    Raises
+    ------
+    MitolumeError
+        The pixels can't be decoded, or contain NaN or infinity.
+    """
+    source = image.attrs.get("source", "the image")
+    with _quiet():
+        try:
+            plane = np.asarray(image.isel(T=t, C=c, Z=z).values)
+        except Exception as error:  # a decoder may raise anything on a damaged file
+            raise _damaged(source, error) from error
+    if plane.dtype.kind == "f" and not np.isfinite(plane).all():
+        bad = int(np.size(plane) - np.isfinite(plane).sum())
+        raise MitolumeError(
+            f"{source}: plane {z} has {bad} pixels that are NaN or infinite; "
+            "replace them with numbers (a crop or a division often leaves them)"
+        )
+    if plane.dtype.kind not in "buif":
+        raise MitolumeError(f"{source}: pixels of type {plane.dtype} are not grey values")
+    return plane
+
+
+def plane_pixel_size(image: xr.DataArray) -> tuple[float, float] | None:
+    """Return the pixel size along Y and X in µm, or None where either is unknown."""
+    size = image.attrs.get("pixel_size_um", {})
+    return (size["Y"], size["X"]) if "Y" in size and "X" in size else None
+
+
+def stated_pixel_size(path: Path, reader: Any = None) -> tuple[dict[str, float], str]:
+    """Return the pixel size that a file states with a length unit, and why one was not believed.
+
+    Parameters
+    ----------
+    path
+        The file.
+    reader
+        Its bioio reader, where one is open already.
+
+    Returns
+    -------
+    dict, str
+        ``Z Y X`` to micrometres, only for the axes that are believed; a reason, or "".
+    """
+    kind = reader_of(path)
+    if kind == "bioio_ome_tiff":
+        stated = _ome_pixel_size(reader or _open(path)[0])
+    elif kind == "bioio_tifffile":
+        stated = _tiff_pixel_size(path)
+    else:
+        stated = {}
+    low, high = CREDIBLE_UM
+    believed = {axis: size for axis, size in stated.items() if low <= size <= high}
+    # The z step of a stack may be larger than any pixel; only its sign and unit can be wrong.
+    if 0 < stated.get("Z", 0) <= 1000:
+        believed["Z"] = stated["Z"]
+    doubtful = {axis: size for axis, size in stated.items() if axis not in believed}
+    if {"Y", "X"} & doubtful.keys():
+        sizes = ", ".join(f"{axis} {size:g} µm" for axis, size in doubtful.items())
+        return believed, f"states {sizes}, which is not believed ({low} to {high:g} µm are)"
+    if "Y" not in believed or "X" not in believed:
+        return believed, "states no pixel size with a length unit"
+    return believed, ""
+
+
+def reader_of(path: Path) -> str:
+    """Return the bioio plugin that reads a file of this name."""
+    for ending in sorted(READERS, key=len, reverse=True):
+        if path.name.lower().endswith(ending):
+            return READERS[ending]
+    raise MitolumeError(f"{path}: files of this kind are not read; known are {', '.join(READERS)}")
+
+
+def scenes(path: str | Path) -> list[str]:
+    """Return the names of a file's scenes."""
+    return [str(name) for name in _open(Path(path))[0].scenes]
+
+
+def _open(path: Path) -> tuple[Any, list[str]]:
+    """Return a file's bioio reader and what tifffile complained of that means a damaged file."""
+    plugin = reader_of(path)
+    if not path.exists():
+        raise MitolumeError(f"{path}: no such file")
+    if path.is_dir():
+        raise MitolumeError(f"{path} is a folder; name the image files in it")
+    options = {} if plugin == "bioio_imageio" else {"chunk_dims": ["Y", "X"]}
+    with _quiet() as complaints:
+        try:
+            reader = importlib.import_module(plugin).Reader(path, **options)
+        except Exception as error:  # a parser may raise anything on a damaged file
+            reason = error.__cause__ or error.__context__ or error
+            raise _damaged(path, reason) from error
+        # Makes tifffile walk the page chain, so that a cut file complains here, not never.
+        _ = reader.scenes
+    return reader, complaints
+
+
+def _damaged(path: str | Path, reason: BaseException | str) -> MitolumeError:
+    why = shorten(reason) if isinstance(reason, BaseException) else reason
+    return MitolumeError(
+        f"{path} can't be read ({why}); it may be truncated or damaged: copy it again, "
+        "or open and save it in Fiji"
+    )
+
+
+class _Complaints(logging.Handler):
+    """Collects what tifffile logs where it should raise: a cut file gives fewer planes."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.found: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        for sign in ("invalid page offset", "invalid value offset", "failed to reshape"):
+            if sign in text:
+                self.found.append(sign)
+
+
+@contextmanager
+def _quiet() -> Iterator[list[str]]:
+    """Keep other libraries' warnings off the user's screen; yield tifffile's complaints."""
+    logger = logging.getLogger("tifffile")
+    handler = _Complaints()
+    propagate = logger.propagate
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield handler.found
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagate
+
+
+def _set_scene(reader: Any, scene: str | int | None, path: Path) -> None:
+    names = [str(name) for name in reader.scenes]
+    if scene is None or scene == "":
+        if len(names) > 1:
+            raise MitolumeError(
+                f"{path} has {len(names)} scenes; name one of them ({', '.join(names)})"
+            )
+        return
+    wanted = str(scene)
+    if wanted in names:
+        reader.set_scene(wanted)
+    elif wanted.isdigit() and int(wanted) < len(names):
+        reader.set_scene(int(wanted))
+    else:
+        raise MitolumeError(f"{path} has no scene {wanted!r}; it has {', '.join(names)}")
+
+
+def _channel_names(reader: Any, image: xr.DataArray) -> list[str]:
+    if "C" not in image.dims:
+        return ["0"]
+    names = reader.channel_names or range(image.sizes["C"])
+    return [str(name).removeprefix("Channel:0:") for name in names]
+
+
+def _to_axes(image: xr.DataArray, names: list[str], path: Path) -> xr.DataArray:
+    """Strip coordinates, turn colour samples into channels, and give all five axes."""
+    image = image.drop_vars(list(image.coords))
+    if "S" in image.dims:
+        image, names = _samples_to_channels(image, path)
+    unknown = [str(dim) for dim in image.dims if dim not in AXES]
+    for dim in unknown:
+        if image.sizes[dim] > 1:
+            raise MitolumeError(
+                f"{path} has an axis {dim!r} of length {image.sizes[dim]} that is none of "
+                f"{' '.join(AXES)}; save it as OME-TIFF with named axes"
+            )
+        image = image.isel({dim: 0})
+    image = image.expand_dims([axis for axis in AXES if axis not in image.dims])
+    image = image.transpose(*AXES)
+    if len(names) != image.sizes["C"]:
+        names = [str(i) for i in range(image.sizes["C"])]
+    return image.assign_coords(C=np.array(names, dtype=object))
+
+
+def _samples_to_channels(image: xr.DataArray, path: Path) -> tuple[xr.DataArray, list[str]]:
+    """Make channels of red, green and blue, or one of them where all are equal; drop alpha."""
+    colours = ["red", "green", "blue"][: image.sizes["S"] if image.sizes["S"] > 2 else 1]
+    if image.sizes.get("C", 1) > 1:
+        raise MitolumeError(f"{path} has both channels and colours; save it with channels only")
+    image = image.isel(C=0) if "C" in image.dims else image
+    image = image.isel(S=slice(0, len(colours)))
+    with _quiet():
+        try:
+            samples = np.asarray(image.transpose("S", ...).values)
+        except Exception as error:  # a decoder may raise anything on a damaged file
+            raise _damaged(path, error) from error
+    if (samples == samples[:1]).all():
+        return image.isel(S=0), ["0"]
+    return image.rename(S="C"), colours
+
+
+def _ome_pixel_size(reader: Any) -> dict[str, float]:
+    pixels = reader.metadata.images[reader.current_scene_index].pixels
+    stated = {}
+    for axis in "ZYX":
+        size = getattr(pixels, f"physical_size_{axis.lower()}")
+        unit = getattr(pixels, f"physical_size_{axis.lower()}_unit").value
+        # OME's default unit is µm; "pixel" and "reference frame" are no lengths.
+        if size is not None and unit in _MICROMETRES:
+            stated[axis] = float(size) * _MICROMETRES[unit]
+    return stated
+
+
+def _tiff_pixel_size(path: Path) -> dict[str, float]:
+    """Read ImageJ's unit, else the resolution tags where their unit is a length."""
+    import tifffile
+
+    with _quiet(), tifffile.TiffFile(path) as tif:
+        page = tif.pages[0]
+        imagej = tif.imagej_metadata or {}
+        resolution = {
+            axis: value[0] / value[1]
+            for axis, tag in (("Y", "YResolution"), ("X", "XResolution"))
+            if (value := page.tags.valueof(tag)) and value[0] and value[1]
+        }
+        unit = str(imagej.get("unit", "")).lower()
+        if imagej:
+            scale = _MICROMETRES.get(unit)
+            spacing = imagej.get("spacing")
+        else:
+            scale = {2: 25_400.0, 3: 10_000.0}.get(page.tags.valueof("ResolutionUnit") or 0)
+            spacing = None
+    if scale is None:
+        return {}
+    stated = {axis: scale / per_unit for axis, per_unit in resolution.items()}
+    if spacing:
+        stated["Z"] = float(spacing) * scale
+    return stated

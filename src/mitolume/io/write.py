@@ -1,0 +1,118 @@
+"""Arrays to files, whole or not at all. Knows no model."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from mitolume.errors import MitolumeError, shorten
+
+
+@contextmanager
+def atomic(path: str | Path) -> Iterator[Path]:
+    """Give a temporary name to write to; rename it to `path` when all went well.
+
+    Parameters
+    ----------
+    path
+        The file or folder to be written. Its parent is made where it is missing. An existing
+        folder of that name is replaced.
+
+    Yields
+    ------
+    pathlib.Path
+        A name in the same folder with the same ending, so that the rename is atomic.
+
+    Raises
+    ------
+    MitolumeError
+        The place can't be written to.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        if temporary.is_dir() and path.is_dir():
+            shutil.rmtree(path)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise MitolumeError(f"{path} can't be written: {shorten(error)}") from error
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary)
+        else:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file (UTF-8), whole or not at all."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_image(path: str | Path, image: xr.DataArray) -> None:
+    """Write an image as OME-TIFF, with axes, channel names and pixel size.
+
+    Parameters
+    ----------
+    path
+        Must end in ``.ome.tif``.
+    image
+        Dims out of ``T C Z Y X``; ``attrs["pixel_size_um"]`` where known.
+    """
+    _write_ome_tiff(path, image)
+
+
+def write_mask(path: str | Path, mask: xr.DataArray) -> None:
+    """Write a mask as OME-TIFF with values 0, 1 and 255.
+
+    A colour table shows mitochondria white and unsure pixels grey, so that the file is not black
+    in a viewer although its values are 0 and 1.
+
+    Parameters
+    ----------
+    path
+        Must end in ``.ome.tif``.
+    mask
+        uint8, dims out of ``T Z Y X``; ``attrs["pixel_size_um"]`` where known.
+    """
+    colours = np.zeros((3, 256), np.uint16)
+    colours[:, 1:] = 65_535
+    colours[:, 255] = 32_768
+    _write_ome_tiff(
+        path, mask.astype(np.uint8), photometric="palette", colormap=colours, names=["mask"]
+    )
+
+
+def _write_ome_tiff(
+    path: str | Path, image: xr.DataArray, *, names: list[str] | None = None, **options: Any
+) -> None:
+    import tifffile
+
+    metadata: dict[str, Any] = {"axes": "".join(str(dim) for dim in image.dims)}
+    for axis, size in image.attrs.get("pixel_size_um", {}).items():
+        metadata |= {f"PhysicalSize{axis}": size, f"PhysicalSize{axis}Unit": "µm"}
+    if names is None and "C" in image.coords:
+        names = [str(name) for name in image["C"].values]
+    if names:
+        metadata["Channel"] = {"Name": names}
+    options.setdefault("photometric", "minisblack")
+    with atomic(path) as temporary:
+        tifffile.imwrite(
+            temporary,
+            np.ascontiguousarray(image.values),
+            ome=True,
+            metadata=metadata,
+            compression="zlib",
+            # Planes above 4 GiB need BigTIFF; below, more programs read the classic kind.
+            bigtiff=image.nbytes > 2**31,
+            **options,
+        )

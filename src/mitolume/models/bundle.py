@@ -1,0 +1,121 @@
+"""A trained model as one folder: weights and card. Runs no code from it. Knows no image."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor
+
+from mitolume.errors import MitolumeError, shorten
+from mitolume.io.write import atomic
+from mitolume.models.networks import SegmentationNetwork
+from mitolume.models.settings import NetworkSettings
+from mitolume.preprocess.settings import ChainSettings
+
+SCHEMA_VERSION = 1
+WEIGHTS, CARD = "weights.safetensors", "card.json"
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that a result depends on."""
+    names = ("mitolume", "torch", "lightning", "monai", "numpy", "scikit-image")
+    return {"python": platform.python_version()} | {
+        name: importlib.metadata.version(name) for name in names
+    }
+
+
+class Card(BaseModel):
+    """What a model is and where it comes from, beside its weights.
+
+    ``threshold`` makes masks of probabilities; ``pixel_size_um`` is the grid the network works
+    on, None where the training images stated none; ``fields`` lists the training images with the
+    SHA-256 of their files; ``scores`` holds foreground IoU per subset with its number of images.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    schema_version: int = SCHEMA_VERSION
+    name: str = ""
+    method: str = "supervised"
+    network: NetworkSettings
+    chain: ChainSettings = ChainSettings()
+    pixel_size_um: float | None = None
+    threshold: float = Field(0.5, gt=0, lt=1)
+    fields: list[dict[str, Any]] = []
+    scores: dict[str, dict[str, float | int | None]] = {}
+    seed: int = 0
+    date: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    versions: dict[str, str] = Field(default_factory=versions)
+
+
+def save_bundle(folder: str | Path, weights: dict[str, Tensor], card: Card) -> None:
+    """Write a bundle, whole or not at all.
+
+    Parameters
+    ----------
+    folder
+        Made or replaced.
+    weights
+        The network's state.
+    card
+        What it is.
+    """
+    with atomic(folder) as temporary:
+        temporary.mkdir()
+        plain = {name: tensor.contiguous().cpu() for name, tensor in weights.items()}
+        safetensors.torch.save_file(plain, temporary / WEIGHTS)
+        (temporary / CARD).write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def load_bundle(folder: str | Path) -> tuple[SegmentationNetwork, Card]:
+    """Read a bundle.
+
+    Parameters
+    ----------
+    folder
+        As `save_bundle` wrote it.
+
+    Returns
+    -------
+    SegmentationNetwork, Card
+        The network in evaluation mode, on the processor.
+
+    Raises
+    ------
+    MitolumeError
+        The folder is missing, no bundle, from a newer version, or its weights don't fit its card.
+    """
+    folder = Path(folder)
+    if not folder.exists():
+        raise MitolumeError(f"{folder}: no such model")
+    if not (folder / CARD).exists() or not (folder / WEIGHTS).exists():
+        raise MitolumeError(f"{folder} is no model: it lacks {CARD} or {WEIGHTS}")
+    card = read_card(folder)
+    network = SegmentationNetwork(card.network)
+    try:
+        network.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS))
+    except Exception as error:  # safetensors and torch raise their own kinds
+        raise MitolumeError(f"{folder / WEIGHTS} doesn't fit its card: {shorten(error)}") from error
+    return network.eval(), card
+
+
+def read_card(folder: Path) -> Card:
+    """Read the card of a bundle without its weights."""
+    try:
+        content = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        version = content.get("schema_version", 0)
+        if version > SCHEMA_VERSION:
+            raise MitolumeError(
+                f"{folder} was written by a newer mitolume (card version {version}, this one "
+                f"reads up to {SCHEMA_VERSION}); update mitolume"
+            )
+        return Card.model_validate(content)
+    except (OSError, ValueError, AttributeError, ValidationError) as error:
+        raise MitolumeError(f"{folder / CARD} is no model card: {shorten(error)}") from error

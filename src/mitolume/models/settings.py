@@ -1,0 +1,20 @@
+"""The settings of a network. Knows no torch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class NetworkSettings(BaseModel):
+    """Which network, and how wide.
+
+    ``width`` is the number of channels at full resolution; it doubles at each of four levels
+    down (64 gives the published 64 to 1024).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Literal["unet", "unetplusplus"] = "unet"
+    width: int = Field(16, ge=2, le=256)

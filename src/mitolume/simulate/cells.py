@@ -1,0 +1,400 @@
+"""Simulated fields of live adherent cells: transmitted light, mitochondria fluorescence, exact mask.
+
+A flat model: depth is a few defocused layers and a treatment is a row of ``CONDITIONS``, whose
+numbers are plausible, not measured. It knows no files and no networks.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft
+from scipy.ndimage import gaussian_filter
+from scipy.signal import lfilter
+from scipy.spatial import cKDTree
+
+__all__ = ["CONDITIONS", "Condition", "SimulatedField", "simulate_field"]
+
+Array = NDArray[np.float64]
+
+WAVELENGTH_UM = 0.64  # the transmitted laser
+EMISSION_UM = 0.61
+MEDIUM_INDEX = 1.33
+OBJECTIVE_NA = 1.2
+CONDENSER_NA = 0.4
+MITOCHONDRIA_DEFOCUS_UM = (-0.45, -0.3)
+MAX_COUNT = 4095  # 12 bits
+
+
+@dataclass(frozen=True)
+class Condition:
+    """How mitochondria look under one treatment.
+
+    Attributes
+    ----------
+    per_um2 : float
+        Mitochondria per square micrometre of cytoplasm.
+    length_um, diameter_um : float
+        Median length of the centreline and diameter of the tube.
+    turning : float
+        Standard deviation of the centreline's curvature, 1/um.
+    branching : float
+        Share of mitochondria that grow as a branch of another one.
+    clustering_um : float
+        Distance from the nucleus over which the density falls by a factor e.
+    contrast : float
+        Optical density relative to control; a swollen, diluted matrix has less.
+    """
+
+    per_um2: float
+    length_um: float
+    diameter_um: float
+    turning: float
+    branching: float
+    clustering_um: float
+    contrast: float
+
+
+CONDITIONS: dict[str, Condition] = {
+    "control": Condition(0.2, 2.8, 0.46, 0.7, 0.25, 9.0, 1.0),
+    "fccp": Condition(0.25, 0.45, 0.8, 0.7, 0.0, 8.0, 0.85),  # fragmented, swollen
+    "oligomycin": Condition(0.11, 8.0, 0.44, 0.5, 0.5, 10.0, 1.0),  # hyperfused
+    "antimycin_a": Condition(0.27, 1.0, 0.5, 0.7, 0.0, 1.8, 0.9),  # fragmented, perinuclear
+    "rotenone": Condition(0.14, 1.1, 0.46, 0.7, 0.0, 8.0, 0.9),  # fragmented, fewer
+}
+# Thin tubules that are no mitochondria, drawn by the same code.
+RETICULUM = Condition(0.08, 5.0, 0.2, 0.2, 0.2, 12.0, 1.0)
+
+
+@dataclass(frozen=True)
+class SimulatedField:
+    """One simulated field of view.
+
+    Attributes
+    ----------
+    transmitted : ndarray of uint16, (Y, X)
+        Transmitted-light camera counts, 0 to 4095.
+    fluorescence : ndarray of uint16, (Y, X)
+        Mitochondria channel, camera counts, 0 to 4095, with out-of-focus haze.
+    mask : ndarray of uint8, (Y, X)
+        1 where a mitochondrion near the focal plane lies, else 0. Those far from focus, seen
+        only as haze, are background.
+    pixel_size_um : float
+        Side of a pixel in micrometres.
+    """
+
+    transmitted: NDArray[np.uint16]
+    fluorescence: NDArray[np.uint16]
+    mask: NDArray[np.uint8]
+    pixel_size_um: float
+
+
+def simulate_field(
+    shape: tuple[int, int] = (256, 256),
+    *,
+    condition: str = "control",
+    seed: int = 0,
+    pixel_size_um: float = 0.1,
+) -> SimulatedField:
+    """Simulate one field of view of live cells, cut by the field's edge.
+
+    The same arguments give the same bytes. The same seed under another condition gives the same
+    cells with other mitochondria: count the two as one specimen.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Rows and columns (Y, X), at least 16 each.
+    condition : str
+        A name in ``CONDITIONS``.
+    seed : int
+        Not negative.
+    pixel_size_um : float
+        Side of a pixel in micrometres, 0.03 to 0.3.
+
+    Returns
+    -------
+    SimulatedField
+        Transmitted light, fluorescence and mask.
+
+    Raises
+    ------
+    ValueError
+        For an unknown condition, a shape below 16 pixels or a pixel size out of range.
+
+    Examples
+    --------
+    >>> field = simulate_field((64, 96), condition="fccp", seed=1)
+    >>> field.transmitted.shape, field.transmitted.dtype, field.mask.dtype
+    ((64, 96), dtype('uint16'), dtype('uint8'))
+    """
+    if condition not in CONDITIONS:
+        raise ValueError(f"unknown condition {condition!r}; choose from {', '.join(CONDITIONS)}")
+    if len(shape) != 2 or min(shape) < 16:
+        raise ValueError(f"shape must be (Y, X), at least 16 pixels each, got {shape}")
+    if not 0.03 <= pixel_size_um <= 0.3:
+        raise ValueError(f"pixel_size_um must lie within 0.03 and 0.3, got {pixel_size_um}")
+    px, treatment = pixel_size_um, CONDITIONS[condition]
+    cell_rng, tube_rng, haze_rng, clutter_rng, camera_rng = (
+        np.random.default_rng([seed, stream]) for stream in range(5)
+    )
+    # The margin lets tubes and fringes cross the field's edge and takes the FFT's wrap-around.
+    margin = round(2.0 / px)
+    field = (slice(margin, margin + shape[0]), slice(margin, margin + shape[1]))
+    y, x = np.indices([n + 2 * margin for n in shape]) * px
+    cells = _cells(cell_rng, y, x)
+
+    tubes = _tubes(tube_rng, cells, treatment, px)
+    chord, nearest = _chords(tubes.points, tubes.radius, y, x)
+    hidden = _tubes(haze_rng, cells, treatment, px)
+    haze, _ = _chords(hidden.points, hidden.radius, y, x)
+
+    def per_pixel(per_tube: Array) -> Array:
+        return chord * np.append(per_tube[tubes.label], 0.0)[nearest]
+
+    density = 0.032 * treatment.contrast * tube_rng.lognormal(0.0, 0.35, tubes.count)
+    defocus = tube_rng.choice(MITOCHONDRIA_DEFOCUS_UM, tubes.count)
+    layers = [(z, per_pixel(density * (defocus == z))) for z in MITOCHONDRIA_DEFOCUS_UM]
+    layers += [(2.5, 0.02 * haze), *_clutter(clutter_rng, cells, y, x)]
+    glow = per_pixel(tube_rng.lognormal(0.0, 0.3, tubes.count))
+    return SimulatedField(
+        transmitted=_transmitted(camera_rng, layers, px)[field],
+        fluorescence=_fluorescence(camera_rng, glow, haze, cells, px)[field],
+        mask=(chord > 0).astype(np.uint8)[field],
+        pixel_size_um=px,
+    )
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """Maps over the padded field: um inside the outline, um outside the nucleus, long axis."""
+
+    edge: Array
+    nucleus: Array
+    axis: Array
+
+
+@dataclass(frozen=True)
+class _Tubes:
+    """Centreline samples: position (P, 2) and radius (P,) in um, and which tube (P,)."""
+
+    points: Array
+    radius: Array
+    label: NDArray[np.intp]
+    count: int
+
+
+def _cells(rng: np.random.Generator, y: Array, x: Array) -> _Cells:
+    """Lay out cells about 30 um apart, the first so that its cytoplasm holds the field's centre."""
+    low, high = np.array([y[0, 0], x[0, 0]]), np.array([y[-1, -1], x[-1, -1]])
+    direction = rng.uniform(0, 2 * np.pi)
+    offset = rng.uniform(7.0, 11.0) * np.array([np.sin(direction), np.cos(direction)])
+    centres = [(low + high) / 2 + offset]
+    for _ in range(int(np.prod(high - low + 40.0) / 150.0)):
+        candidate = rng.uniform(low - 20.0, high + 20.0)
+        if np.linalg.norm(np.array(centres) - candidate, axis=1).min() > 28.0:
+            centres.append(candidate)
+
+    edge, nucleus, axis = np.full(y.shape, -np.inf), np.full(y.shape, np.inf), np.zeros(y.shape)
+    for centre in centres:
+        angle = rng.uniform(0, np.pi)
+        inside = -_outside(rng, y - centre[0], x - centre[1], angle, (rng.uniform(13, 18), 1.25, 0.3))
+        owned = inside > edge
+        edge[owned], axis[owned] = inside[owned], angle
+        tilt = angle + rng.normal(0, 0.4)
+        core = _outside(rng, y - centre[0], x - centre[1], tilt, (rng.uniform(5, 6.5), 1.15, 0.06))
+        nucleus = np.minimum(nucleus, core)
+    return _Cells(edge, nucleus, axis)
+
+
+def _outside(
+    rng: np.random.Generator, dy: Array, dx: Array, angle: float, form: tuple[float, float, float]
+) -> Array:
+    """Roughly the distance outside a wavy ellipse around 0; `form`: radius, stretch, waviness."""
+    radius, stretch, waviness = form
+    along = (dx * np.cos(angle) + dy * np.sin(angle)) / stretch
+    across = (dy * np.cos(angle) - dx * np.sin(angle)) * stretch
+    theta = np.arctan2(across, along)
+    outline = np.ones_like(theta)
+    for k in range(2, 7):
+        outline += waviness / k * rng.normal() * np.cos(k * theta + rng.uniform(0, 2 * np.pi))
+    return np.hypot(along, across) - radius * np.maximum(outline, 0.4)
+
+
+def _tubes(rng: np.random.Generator, cells: _Cells, treatment: Condition, px: float) -> _Tubes:
+    """Grow smoothly turning tubes in the cytoplasm; each stops where it would meet another."""
+    allowed = (cells.edge > 0.6) & (cells.nucleus > 0.5)
+    taken = np.zeros_like(allowed)
+    wanted = rng.poisson(treatment.per_um2 * allowed.sum() * px**2)
+    tries, step = 3 * wanted, px / 2
+    starts = _scatter(rng, allowed * np.exp(-cells.nucleus / treatment.clustering_um), tries)
+    length = treatment.length_um * rng.lognormal(0.0, 0.4, tries)
+    radius = treatment.diameter_um / 2 * rng.lognormal(0.0, 0.12, tries)
+    samples = np.ceil(length / step).astype(int)
+    # First-order autoregressive curvature, forgotten over 0.8 um, gives a smooth path.
+    memory = np.exp(-step / 0.8)
+    kicks = rng.normal(0.0, treatment.turning, (tries, samples.max(initial=1)))
+    curvature = lfilter([np.sqrt(1 - memory**2)], [1, -memory], kicks, axis=1)
+    bearing = np.cumsum(step * curvature, axis=1)
+    tilt = rng.normal(0.0, 0.7, tries) + np.pi * rng.integers(0, 2, tries)
+
+    grown: list[tuple[Array, Array, float]] = []  # points, headings, radius
+    for i in range(tries):
+        if len(grown) == wanted:
+            break
+        start, skip = starts[i] * px, 0
+        headings = cells.axis[tuple(starts[i])] + tilt[i] + bearing[i, : samples[i]]
+        if grown and rng.uniform() < treatment.branching:
+            trunk, trunk_headings, trunk_radius = grown[rng.integers(len(grown))]
+            joint = rng.integers(len(trunk))
+            start, skip = trunk[joint], int((4 * trunk_radius + 0.4) / step)
+            headings = trunk_headings[joint] + rng.choice([-1, 1]) * rng.uniform(0.6, 1.3)
+            headings = headings + bearing[i, : samples[i]]
+        points = start + step * np.cumsum([np.sin(headings), np.cos(headings)], axis=1).T
+        index = np.rint(points / px).astype(int)
+        room = _room(index, skip, allowed, taken)
+        if room >= 0.6 * samples[i]:
+            _stamp(taken, index[:room:2], (2 * radius[i] + 0.2) / px)
+            grown.append((points[:room], headings[:room], radius[i]))
+    return _Tubes(
+        points=np.concatenate([np.empty((0, 2)), *(points for points, _, _ in grown)]),
+        radius=np.concatenate([np.empty(0), *(r * _beading(rng, len(p), step) for p, _, r in grown)]),
+        label=np.repeat(np.arange(len(grown)), [len(p) for p, _, _ in grown]),
+        count=len(grown),
+    )
+
+
+def _beading(rng: np.random.Generator, samples: int, step: float) -> Array:
+    """Relative radius along a tube: a gentle wave of about 1.5 um."""
+    along = np.arange(samples) * step
+    return 1 + 0.1 * np.sin(2 * np.pi * along / rng.uniform(1.0, 2.0) + rng.uniform(0, 2 * np.pi))
+
+
+def _scatter(rng: np.random.Generator, weight: Array, count: int) -> NDArray[np.intp]:
+    """Draw pixels (count, 2) with a chance proportional to the weight map."""
+    heap = np.cumsum(weight)
+    picked = np.searchsorted(heap, rng.uniform(0, heap[-1], count), side="right")
+    return np.stack(np.unravel_index(picked.clip(max=weight.size - 1), weight.shape), axis=1)
+
+
+def _room(
+    index: NDArray[np.int_], skip: int, allowed: NDArray[np.bool_], taken: NDArray[np.bool_]
+) -> int:
+    """Count the path's samples before the first obstacle; other tubes are none before `skip`."""
+    row, col = index.clip(0, np.array(allowed.shape) - 1).T
+    obstacle = ~allowed[row, col] | (taken[row, col] & (np.arange(len(index)) >= skip))
+    obstacle |= (index != np.stack([row, col], axis=1)).any(axis=1)
+    return int(obstacle.argmax()) if obstacle.any() else len(index)
+
+
+def _stamp(taken: NDArray[np.bool_], index: NDArray[np.int_], reach: float) -> None:
+    """Mark discs of `reach` pixels around a path."""
+    side = np.arange(-int(reach), int(reach) + 1)
+    disc = np.argwhere(np.hypot(side[:, None], side) <= reach) - int(reach)
+    row, col = (index[:, None] + disc).clip(0, np.array(taken.shape) - 1).T
+    taken[row, col] = True
+
+
+def _chords(
+    points: Array, radius: NDArray[np.float64], y: Array, x: Array
+) -> tuple[Array, NDArray[np.intp]]:
+    """Thickness (um) of tubes or beads along the light, and the nearest sample (P: none)."""
+    reach = radius.max(initial=0.0) + 1e-6
+    px = y[1, 0] - y[0, 0]
+    near = np.zeros(y.shape, bool)
+    _stamp(near, np.rint(points / px).astype(int), reach / px + 2)
+    pixels = np.stack([y[near], x[near]], axis=1)
+    distance, owner = cKDTree(points).query(pixels, distance_upper_bound=reach)
+    chord, nearest = np.zeros(y.shape), np.full(y.shape, len(points))
+    half = np.append(radius, 0.0)[owner] ** 2 - distance**2
+    chord[near], nearest[near] = 2 * np.sqrt(half.clip(min=0.0)), owner
+    return chord, nearest
+
+
+def _clutter(
+    rng: np.random.Generator, cells: _Cells, y: Array, x: Array
+) -> list[tuple[float, Array]]:
+    """Everything else that refracts: (defocus, index difference x thickness) in um."""
+    px = float(y[1, 0] - y[0, 0])
+    rim, body = cells.edge.clip(0), np.exp(-((cells.nucleus.clip(0) / 4) ** 2))
+    thickness = 0.8 * (1 - np.exp(-rim / 0.4)) + 3 * body * (1 - np.exp(-rim / 3))
+    inside = 1 / (1 + np.exp((cells.nucleus / 0.15).clip(-30, 30)))
+    cytoplasm = (cells.edge > 0.3) * (1 - inside)
+    endoplasm = cytoplasm * np.exp(-cells.nucleus.clip(0) / 5)
+
+    def beads(weight: Array, per_um2: float, diameter_um: float) -> Array:
+        count = rng.poisson(per_um2 * float(weight.sum()) * px**2)
+        points = _scatter(rng, weight, count) * px + rng.uniform(-px, px, (count, 2)) / 2
+        return _chords(points, diameter_um / 2 * rng.lognormal(0, 0.25, count), y, x)[0]
+
+    def grain(size_um: float) -> Array:
+        noise = gaussian_filter(rng.normal(size=y.shape), size_um / px)
+        return noise / noise.std() * np.sqrt(thickness) * (1 - 0.7 * inside)
+
+    reticulum = _tubes(rng, cells, RETICULUM, px)
+    tubules = _chords(reticulum.points, reticulum.radius, y, x)[0]
+    nucleoli = gaussian_filter(beads(inside, 0.03, 2.0), 0.2 / px)
+    return [
+        (0.5, 0.03 * thickness - 0.03 * inside + 0.02 * nucleoli),
+        (0.5, 0.08 * beads(endoplasm, 0.14, 0.6)),  # lipid droplets: bright, with a dark ring
+        (-0.4, 0.05 * beads(endoplasm, 0.12, 0.5)),  # vesicles: dark, with a bright ring
+        (0.3, 0.05 * beads(cytoplasm, 0.25, 0.35)),
+        (-0.3, 0.04 * tubules + 0.0012 * grain(0.15)),
+        (0.4, 0.0018 * grain(0.25)),
+        (1.5, 0.003 * grain(0.6) + 0.05 * beads(cytoplasm, 0.08, 0.6)),
+        (4.0, 0.05 * beads(np.ones_like(rim), 0.004, 1.0)),  # debris floating above
+    ]
+
+
+def _transmitted(
+    rng: np.random.Generator, layers: Iterable[tuple[float, Array]], px: float
+) -> NDArray[np.uint16]:
+    """Image weak phase layers, partially coherent and slightly oblique, and take the picture.
+
+    A layer defocused by z turns phase into contrast 2 sin(pi lambda z f^2) (Guigay 1977, Optik
+    49:121), which for small z is the Laplacian of Teague 1983, doi:10.1364/JOSA.73.001434. The
+    condenser's angles shift a defocused layer's images apart: a blur proportional to abs(z).
+    """
+    layers = list(layers)
+    shape = layers[0][1].shape
+    fy, fx = np.meshgrid(fft.fftfreq(shape[0], px), fft.rfftfreq(shape[1], px), indexing="ij")
+    f2 = fy**2 + fx**2
+    cutoff = (OBJECTIVE_NA + CONDENSER_NA) / WAVELENGTH_UM
+    shear = 2j * np.pi * 0.02 * (fx + 0.5 * fy)  # um, the oblique part
+    spectrum = np.zeros(f2.shape, complex)
+    for z, path in layers:
+        blur = abs(z) * CONDENSER_NA / (2 * MEDIUM_INDEX)
+        transfer = 2 * np.sin(np.pi * WAVELENGTH_UM / MEDIUM_INDEX * z * f2) + shear
+        phase = fft.rfft2(2 * np.pi / WAVELENGTH_UM * path)
+        spectrum += transfer * np.exp(-2 * (np.pi * blur) ** 2 * f2) * phase
+    contrast = fft.irfft2(spectrum * np.exp(-2 * f2 / cutoff**2), shape)
+
+    down, across = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij")
+    tilt_y, tilt_x, bowl = rng.normal(0, 0.04, 3)
+    light = 1 + tilt_y * down + tilt_x * across - abs(bowl) * (down**2 + across**2)
+    lines = 1 + 0.006 * rng.normal(size=(shape[0], 1))  # the laser's flicker, line by line
+    electrons = 2400 * light * lines * (1 + contrast).clip(min=0.05)
+    return _camera(rng, electrons, gain=0.65, read_noise=8.0)
+
+
+def _fluorescence(
+    rng: np.random.Generator, glow: Array, haze: Array, cells: _Cells, px: float
+) -> NDArray[np.uint16]:
+    """Blur by the microscope's spot, add haze from other depths, and take the picture.
+
+    The spot is a Gaussian of sigma 0.22 lambda / NA (Zhang et al. 2007, doi:10.1364/AO.46.001819).
+    """
+    sharp = gaussian_filter(glow, 0.22 * EMISSION_UM / OBJECTIVE_NA / px)
+    far = gaussian_filter(haze, 0.7 / px) + gaussian_filter(glow, 1.2 / px)
+    cytoplasm = gaussian_filter((cells.edge > 0).astype(float), 0.6 / px)
+    electrons = 1200 * sharp + 1200 * far + 25 * cytoplasm + 10
+    return _camera(rng, electrons, gain=1.5, read_noise=4.0, offset=100.0)
+
+
+def _camera(
+    rng: np.random.Generator, electrons: Array, gain: float, read_noise: float, offset: float = 0.0
+) -> NDArray[np.uint16]:
+    """Poisson and read noise, then counts clipped to 12 bits."""
+    noisy = rng.poisson(electrons) + rng.normal(0.0, read_noise, electrons.shape)
+    return np.rint(offset + gain * noisy).clip(0, MAX_COUNT).astype(np.uint16)

@@ -1,0 +1,1 @@
+"""The recipe, its arms, the evidence, the report."""

@@ -1,0 +1,1 @@
+"""One loop, its patches, and the methods that enter it. Knows no file and no report."""

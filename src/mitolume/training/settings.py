@@ -1,0 +1,46 @@
+"""The settings of training. Knows no torch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class TrainingSettings(BaseModel):
+    """How one model is trained.
+
+    ``steps`` or ``epochs`` (passes over the labelled images, ``batch`` patches a step), not both.
+    ``patch`` is the side of a patch in pixels of the model's grid, a multiple of 16.
+    ``learning_rate`` is Adam's; ``schedule`` is ``cosine`` (a short warm-up, then down to 0) or
+    ``constant``. ``augment``: ``full`` is turns, scale, contrast, blur and noise, ``flips`` only
+    flips and quarter turns. ``checks`` is how often the validation images are scored.
+    ``precision`` ``auto`` means bfloat16 where the machine computes in it, float32 elsewhere.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    steps: int | None = Field(1500, ge=1)
+    epochs: int | None = Field(None, ge=1)
+    batch: int = Field(8, ge=1)
+    patch: int = Field(128, ge=16, multiple_of=16)
+    learning_rate: float = Field(3e-3, gt=0)
+    schedule: Literal["cosine", "constant"] = "cosine"
+    loss: Literal["bce", "dice_bce"] = "dice_bce"
+    augment: Literal["none", "flips", "full"] = "full"
+    checks: int = Field(20, ge=1)
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+
+    @model_validator(mode="after")
+    def _one_length(self) -> TrainingSettings:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("give `steps` or `epochs`, and set the other to null")
+        return self
+
+    def schedule_of(self, n_images: int) -> tuple[int, int]:
+        """Return the steps between two validations and the number of validations."""
+        if self.epochs is not None:
+            return max(1, -(-n_images // self.batch)), self.epochs
+        assert self.steps is not None
+        checks = min(self.checks, self.steps)
+        return -(-self.steps // checks), checks
