@@ -16,13 +16,12 @@ FOREGROUND, UNSURE = 1, 255
 
 # Sky blue, yellow and vermillion of Okabe and Ito (2008): apart in hue for every colour vision,
 # and in lightness (0.41, 0.74, 0.22 relative luminance) when printed in grey.
-OUTLINE_COLOUR = (86, 204, 255)
-CORRECT_COLOUR = (86, 180, 233)
+OUTLINE_COLOUR = CORRECT_COLOUR = (86, 180, 233)
 MISSED_COLOUR = (240, 228, 66)
 FALSE_COLOUR = (213, 94, 0)
 UNSURE_COLOUR = (170, 170, 170)
 
-_DIMMED = 0.6  # brightness of the image under an error map, so that the colours carry
+_UNDER_OUTLINE, _UNDER_ERRORS = 0.7, 0.6  # brightness of the image, so that the colours carry
 _MID_GREY = 128
 
 
@@ -62,7 +61,8 @@ def to_8bit(image: NDArray[Any]) -> NDArray[np.uint8]:
     if high <= low:
         return np.full(values.shape, _MID_GREY, dtype=np.uint8)
     scaled = (np.clip(values, low, high) - low) / (high - low)
-    return np.rint(np.nan_to_num(scaled, nan=0.0) * 255).astype(np.uint8)
+    grey: NDArray[np.float64] = np.rint(np.nan_to_num(scaled, nan=0.0) * 255)
+    return grey.astype(np.uint8)
 
 
 def fit(
@@ -103,6 +103,8 @@ def overlay(
 ) -> NDArray[np.uint8]:
     """Draw the outline of the foreground over the image in grey.
 
+    The outline is 2 px wide, one on each side of the border.
+
     Parameters
     ----------
     image
@@ -125,8 +127,8 @@ def overlay(
     _check_shapes(image, mask=mask)
     grey = fit(to_8bit(image), longer, smooth=True)
     drawn = fit(np.asarray(mask, dtype=np.uint8), longer)
-    picture = _hatched(grey, drawn == UNSURE)
-    picture[_outline(drawn == FOREGROUND)] = OUTLINE_COLOUR
+    picture = _hatched((grey * _UNDER_OUTLINE).astype(np.uint8), drawn == UNSURE)
+    picture[_border(drawn == FOREGROUND)] = OUTLINE_COLOUR
     return picture
 
 
@@ -165,7 +167,7 @@ def error_map(
     grey = fit(to_8bit(image), longer, smooth=True)
     wanted = fit(np.asarray(truth, dtype=np.uint8), longer)
     found = fit(np.asarray(prediction, dtype=np.uint8), longer) == FOREGROUND
-    picture = _hatched((grey * _DIMMED).astype(np.uint8), wanted == UNSURE)
+    picture = _hatched((grey * _UNDER_ERRORS).astype(np.uint8), wanted == UNSURE)
     picture[(wanted == FOREGROUND) & found] = CORRECT_COLOUR
     picture[(wanted == FOREGROUND) & ~found] = MISSED_COLOUR
     picture[(wanted == 0) & found] = FALSE_COLOUR
@@ -228,13 +230,13 @@ def _hatched(grey: NDArray[np.uint8], unsure: NDArray[np.bool_]) -> NDArray[np.u
     Greys are even numbers, so that they and the colours together fit a palette of 256.
     """
     tinted = np.where(unsure, grey // 2 + UNSURE_COLOUR[0] // 2, grey) // 2 * 2
-    y, x = np.indices(grey.shape, sparse=True)
+    y, x = np.ogrid[: grey.shape[0], : grey.shape[1]]
     stripe = unsure & ((y + x) % 8 < 2)
     return np.where(stripe, UNSURE_COLOUR[0], tinted).astype(np.uint8)[..., None].repeat(3, axis=2)
 
 
-def _outline(foreground: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Pixels on both sides of the border (2 px); the frame of the image is no border."""
+def _border(foreground: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Pixels on both sides of the border; the frame of the image is no border."""
     edge = np.zeros_like(foreground)
     for axis in (0, 1):
         step = np.diff(foreground, axis=axis)

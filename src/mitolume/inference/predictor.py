@@ -149,8 +149,10 @@ class Predictor:
     def mask(self, probability: xr.DataArray, threshold: float | None = None) -> xr.DataArray:
         """Make a mask (uint8, 0 and 1, no C axis) of a probability, at the model's threshold."""
         cut = self.card.threshold if threshold is None else threshold
-        return (probability.isel(C=0, drop=True) >= cut).astype(np.uint8).assign_attrs(
-            probability.attrs
+        return (
+            (probability.isel(C=0, drop=True) >= cut)
+            .astype(np.uint8)
+            .assign_attrs(probability.attrs)
         )
 
 

@@ -52,7 +52,10 @@ def tiles(shape: tuple[int, int], core: int, halo: int, multiple: int) -> Iterat
     for y in range(0, shape[0], core):
         for x in range(0, shape[1], core):
             read, crop, write = zip(
-                *(_span(start, core, halo, size) for start, size in zip((y, x), shape, strict=True)),
+                *(
+                    _span(start, core, halo, size)
+                    for start, size in zip((y, x), shape, strict=True)
+                ),
                 strict=True,
             )
             yield Tile(read, crop, write)

@@ -90,8 +90,12 @@ def check_table(
     progress(len(fields), len(fields))
     kind, kind_notices, kind_faults = decide_kind(values, mask_kind)
     faults += kind_faults + _repeated_planes(checked) + _pixel_size_faults(checked, sizes)
-    if foreground and not faults and not any(
-        _has_foreground(values[str(row.mask)], kind) for row in checked if row.is_labelled
+    if (
+        foreground
+        and not faults
+        and not any(
+            _has_foreground(values[str(row.mask)], kind) for row in checked if row.is_labelled
+        )
     ):
         faults.append("no mask has a foreground pixel: there is nothing to learn")
     if faults:

@@ -98,8 +98,12 @@ def read_table(path: str | Path) -> list[Field]:
     header = text.splitlines()[0] if text.strip() else ""
     delimiter = max(",;\t", key=header.count)
     rows = list(csv.DictReader(io.StringIO(text), delimiter=delimiter, restkey=""))
-    if "image" not in (header_names := [name.strip().strip('"') for name in header.split(delimiter)]):
-        raise TableError(path, [f"no column `image`; it has {', '.join(header_names) or 'nothing'}"])
+    if "image" not in (
+        header_names := [name.strip().strip('"') for name in header.split(delimiter)]
+    ):
+        raise TableError(
+            path, [f"no column `image`; it has {', '.join(header_names) or 'nothing'}"]
+        )
     fields, faults = [], []
     for line, row in enumerate(rows, start=2):
         cells = {(k or "").strip(): v.strip() for k, v in row.items() if isinstance(v, str)}

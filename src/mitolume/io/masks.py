@@ -57,10 +57,14 @@ def decide_kind(
         elif any(255 in vs and vs <= {0, 255} for vs in found.values()):
             ones = [name for name, vs in found.items() if 1 in vs]
             if ones:
-                return "unsure", [], [
-                    f"{ones[0]} holds 0 and 1 while other masks hold 0 and 255, so 255 could mean "
-                    f"mitochondria or unsure: {_HINT}"
-                ]
+                return (
+                    "unsure",
+                    [],
+                    [
+                        f"{ones[0]} holds 0 and 1 while other masks hold 0 and 255, so 255 could mean "
+                        f"mitochondria or unsure: {_HINT}"
+                    ],
+                )
             kind = "labels"
             notices.append("masks hold only 0 and 255: 255 is read as mitochondria")
             allowed = {0.0, 255.0}

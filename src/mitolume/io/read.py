@@ -206,6 +206,14 @@ def reader_of(path: Path) -> str:
     raise MitolumeError(f"{path}: files of this kind are not read; known are {', '.join(READERS)}")
 
 
+def bare_name(path: Path) -> str:
+    """Return a file's name without the ending of its format: ``a.b.ome.tif`` is ``a.b``."""
+    for ending in sorted(READERS, key=len, reverse=True):
+        if path.name.lower().endswith(ending):
+            return path.name[: -len(ending)]
+    return path.stem
+
+
 def scenes(path: str | Path) -> list[str]:
     """Return the names of a file's scenes."""
     return [str(name) for name in _open(Path(path))[0].scenes]

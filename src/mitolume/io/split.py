@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field as Setting, model_validator
+from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import Field as Setting
 
 from mitolume.errors import MitolumeError
 from mitolume.io.fields import Field, with_planes

@@ -1,29 +1,31 @@
-"""Simulated fields of live adherent cells: transmitted light, mitochondria fluorescence, exact mask.
+"""Draws simulated fields of live cells: transmitted light, fluorescence and the exact mask.
 
 A flat model: depth is a few defocused layers and a treatment is a row of ``CONDITIONS``, whose
 numbers are plausible, not measured. It knows no files and no networks.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, maximum_filter
 from scipy.signal import lfilter
 from scipy.spatial import cKDTree
 
 __all__ = ["CONDITIONS", "Condition", "SimulatedField", "simulate_field"]
 
 Array = NDArray[np.float64]
+Index = NDArray[np.int_]
+Flags = NDArray[np.bool_]
+Rng = np.random.Generator
 
 WAVELENGTH_UM = 0.64  # the transmitted laser
 EMISSION_UM = 0.61
 MEDIUM_INDEX = 1.33
 OBJECTIVE_NA = 1.2
 CONDENSER_NA = 0.4
-MITOCHONDRIA_DEFOCUS_UM = (-0.45, -0.3)
+MITOCHONDRIA_DEFOCUS_UM = (-0.45, -0.3)  # the sign draws them dark, with bright rims
 MAX_COUNT = 4095  # 12 bits
 
 
@@ -44,7 +46,7 @@ class Condition:
     clustering_um : float
         Distance from the nucleus over which the density falls by a factor e.
     contrast : float
-        Optical density relative to control; a swollen, diluted matrix has less.
+        Optical density and brightness relative to control; a diluted matrix has less.
     """
 
     per_um2: float
@@ -57,11 +59,11 @@ class Condition:
 
 
 CONDITIONS: dict[str, Condition] = {
-    "control": Condition(0.2, 2.8, 0.46, 0.7, 0.25, 9.0, 1.0),
+    "control": Condition(0.2, 2.8, 0.5, 0.7, 0.25, 9.0, 1.0),
     "fccp": Condition(0.25, 0.45, 0.8, 0.7, 0.0, 8.0, 0.85),  # fragmented, swollen
-    "oligomycin": Condition(0.11, 8.0, 0.44, 0.5, 0.5, 10.0, 1.0),  # hyperfused
+    "oligomycin": Condition(0.11, 8.0, 0.48, 0.5, 0.5, 10.0, 1.0),  # hyperfused
     "antimycin_a": Condition(0.27, 1.0, 0.5, 0.7, 0.0, 1.8, 0.9),  # fragmented, perinuclear
-    "rotenone": Condition(0.14, 1.1, 0.46, 0.7, 0.0, 8.0, 0.9),  # fragmented, fewer
+    "rotenone": Condition(0.14, 1.1, 0.5, 0.7, 0.0, 8.0, 0.9),  # fragmented, fewer
 }
 # Thin tubules that are no mitochondria, drawn by the same code.
 RETICULUM = Condition(0.08, 5.0, 0.2, 0.2, 0.2, 12.0, 1.0)
@@ -150,14 +152,12 @@ def simulate_field(
     hidden = _tubes(haze_rng, cells, treatment, px)
     haze, _ = _chords(hidden.points, hidden.radius, y, x)
 
-    def per_pixel(per_tube: Array) -> Array:
-        return chord * np.append(per_tube[tubes.label], 0.0)[nearest]
-
-    density = 0.032 * treatment.contrast * tube_rng.lognormal(0.0, 0.35, tubes.count)
-    defocus = tube_rng.choice(MITOCHONDRIA_DEFOCUS_UM, tubes.count)
-    layers = [(z, per_pixel(density * (defocus == z))) for z in MITOCHONDRIA_DEFOCUS_UM]
+    tube = np.append(tubes.label, tubes.count)[nearest]  # which tube, per pixel; count: none
+    density = 0.04 * treatment.contrast * tube_rng.lognormal(0.0, 0.25, tubes.count + 1)
+    defocus = tube_rng.choice(MITOCHONDRIA_DEFOCUS_UM, tubes.count + 1)[tube]
+    layers = [(z, chord * density[tube] * (defocus == z)) for z in MITOCHONDRIA_DEFOCUS_UM]
     layers += [(2.5, 0.02 * haze), *_clutter(clutter_rng, cells, y, x)]
-    glow = per_pixel(tube_rng.lognormal(0.0, 0.3, tubes.count))
+    glow = chord * treatment.contrast * tube_rng.lognormal(0.0, 0.3, tubes.count + 1)[tube]
     return SimulatedField(
         transmitted=_transmitted(camera_rng, layers, px)[field],
         fluorescence=_fluorescence(camera_rng, glow, haze, cells, px)[field],
@@ -181,11 +181,11 @@ class _Tubes:
 
     points: Array
     radius: Array
-    label: NDArray[np.intp]
+    label: Index
     count: int
 
 
-def _cells(rng: np.random.Generator, y: Array, x: Array) -> _Cells:
+def _cells(rng: Rng, y: Array, x: Array) -> _Cells:
     """Lay out cells about 30 um apart, the first so that its cytoplasm holds the field's centre."""
     low, high = np.array([y[0, 0], x[0, 0]]), np.array([y[-1, -1], x[-1, -1]])
     direction = rng.uniform(0, 2 * np.pi)
@@ -197,41 +197,41 @@ def _cells(rng: np.random.Generator, y: Array, x: Array) -> _Cells:
             centres.append(candidate)
 
     edge, nucleus, axis = np.full(y.shape, -np.inf), np.full(y.shape, np.inf), np.zeros(y.shape)
-    for centre in centres:
+    for cy, cx in centres:
         angle = rng.uniform(0, np.pi)
-        inside = -_outside(rng, y - centre[0], x - centre[1], angle, (rng.uniform(13, 18), 1.25, 0.3))
+        inside = -_outside(rng, y - cy, x - cx, angle, (rng.uniform(13, 18), 1.25, 0.3))
         owned = inside > edge
         edge[owned], axis[owned] = inside[owned], angle
-        tilt = angle + rng.normal(0, 0.4)
-        core = _outside(rng, y - centre[0], x - centre[1], tilt, (rng.uniform(5, 6.5), 1.15, 0.06))
+        angle += rng.normal(0, 0.4)
+        core = _outside(rng, y - cy, x - cx, angle, (rng.uniform(5, 6.5), 1.15, 0.06))
         nucleus = np.minimum(nucleus, core)
     return _Cells(edge, nucleus, axis)
 
 
 def _outside(
-    rng: np.random.Generator, dy: Array, dx: Array, angle: float, form: tuple[float, float, float]
+    rng: Rng, dy: Array, dx: Array, angle: float, form: tuple[float, float, float]
 ) -> Array:
     """Roughly the distance outside a wavy ellipse around 0; `form`: radius, stretch, waviness."""
     radius, stretch, waviness = form
     along = (dx * np.cos(angle) + dy * np.sin(angle)) / stretch
     across = (dy * np.cos(angle) - dx * np.sin(angle)) * stretch
-    theta = np.arctan2(across, along)
-    outline = np.ones_like(theta)
-    for k in range(2, 7):
-        outline += waviness / k * rng.normal() * np.cos(k * theta + rng.uniform(0, 2 * np.pi))
-    return np.hypot(along, across) - radius * np.maximum(outline, 0.4)
+    turn = np.linspace(-np.pi, np.pi, 361)
+    k = np.arange(2, 7)[:, None]
+    waves = rng.normal(0, waviness / k) * np.cos(k * turn + rng.uniform(0, 2 * np.pi, k.shape))
+    outline = radius * (1 + waves.sum(axis=0)).clip(min=0.4)
+    distance: Array = np.hypot(along, across) - np.interp(np.arctan2(across, along), turn, outline)
+    return distance
 
 
-def _tubes(rng: np.random.Generator, cells: _Cells, treatment: Condition, px: float) -> _Tubes:
+def _tubes(rng: Rng, cells: _Cells, treatment: Condition, px: float) -> _Tubes:
     """Grow smoothly turning tubes in the cytoplasm; each stops where it would meet another."""
     allowed = (cells.edge > 0.6) & (cells.nucleus > 0.5)
     taken = np.zeros_like(allowed)
     wanted = rng.poisson(treatment.per_um2 * allowed.sum() * px**2)
     tries, step = 3 * wanted, px / 2
-    starts = _scatter(rng, allowed * np.exp(-cells.nucleus / treatment.clustering_um), tries)
-    length = treatment.length_um * rng.lognormal(0.0, 0.4, tries)
-    radius = treatment.diameter_um / 2 * rng.lognormal(0.0, 0.12, tries)
-    samples = np.ceil(length / step).astype(int)
+    density = np.where(allowed, np.exp(-cells.nucleus / treatment.clustering_um), 0.0)
+    starts = _scatter(rng, density, tries)
+    samples = np.ceil(treatment.length_um * rng.lognormal(0.0, 0.4, tries) / step).astype(int)
     # First-order autoregressive curvature, forgotten over 0.8 um, gives a smooth path.
     memory = np.exp(-step / 0.8)
     kicks = rng.normal(0.0, treatment.turning, (tries, samples.max(initial=1)))
@@ -239,48 +239,38 @@ def _tubes(rng: np.random.Generator, cells: _Cells, treatment: Condition, px: fl
     bearing = np.cumsum(step * curvature, axis=1)
     tilt = rng.normal(0.0, 0.7, tries) + np.pi * rng.integers(0, 2, tries)
 
-    grown: list[tuple[Array, Array, float]] = []  # points, headings, radius
+    grown: list[tuple[Array, Array]] = []  # points, headings
     for i in range(tries):
         if len(grown) == wanted:
             break
-        start, skip = starts[i] * px, 0
-        headings = cells.axis[tuple(starts[i])] + tilt[i] + bearing[i, : samples[i]]
+        start, skip, heading = starts[i] * px, 0, cells.axis[tuple(starts[i])] + tilt[i]
         if grown and rng.uniform() < treatment.branching:
-            trunk, trunk_headings, trunk_radius = grown[rng.integers(len(grown))]
+            trunk, trunk_headings = grown[rng.integers(len(grown))]
             joint = rng.integers(len(trunk))
-            start, skip = trunk[joint], int((4 * trunk_radius + 0.4) / step)
-            headings = trunk_headings[joint] + rng.choice([-1, 1]) * rng.uniform(0.6, 1.3)
-            headings = headings + bearing[i, : samples[i]]
+            start, skip = trunk[joint], int((2 * treatment.diameter_um + 0.4) / step)
+            heading = trunk_headings[joint] + rng.choice([-1, 1]) * rng.uniform(0.6, 1.3)
+        headings = heading + bearing[i, : samples[i]]
         points = start + step * np.cumsum([np.sin(headings), np.cos(headings)], axis=1).T
         index = np.rint(points / px).astype(int)
         room = _room(index, skip, allowed, taken)
         if room >= 0.6 * samples[i]:
-            _stamp(taken, index[:room:2], (2 * radius[i] + 0.2) / px)
-            grown.append((points[:room], headings[:room], radius[i]))
-    return _Tubes(
-        points=np.concatenate([np.empty((0, 2)), *(points for points, _, _ in grown)]),
-        radius=np.concatenate([np.empty(0), *(r * _beading(rng, len(p), step) for p, _, r in grown)]),
-        label=np.repeat(np.arange(len(grown)), [len(p) for p, _, _ in grown]),
-        count=len(grown),
-    )
+            _stamp(taken, index[:room:2], (treatment.diameter_um + 0.2) / px)
+            grown.append((points[:room], headings[:room]))
+    label = np.repeat(np.arange(len(grown)), [len(points) for points, _ in grown])
+    points = np.concatenate([np.empty((0, 2)), *(points for points, _ in grown)])
+    radius = treatment.diameter_um / 2 * rng.lognormal(0.0, 0.12, len(grown))[label]
+    radius *= 1 + 0.1 * np.sin(4.0 * step * np.arange(len(label)))  # gentle beading
+    return _Tubes(points, radius, label, len(grown))
 
 
-def _beading(rng: np.random.Generator, samples: int, step: float) -> Array:
-    """Relative radius along a tube: a gentle wave of about 1.5 um."""
-    along = np.arange(samples) * step
-    return 1 + 0.1 * np.sin(2 * np.pi * along / rng.uniform(1.0, 2.0) + rng.uniform(0, 2 * np.pi))
-
-
-def _scatter(rng: np.random.Generator, weight: Array, count: int) -> NDArray[np.intp]:
+def _scatter(rng: Rng, weight: Array, count: int) -> Index:
     """Draw pixels (count, 2) with a chance proportional to the weight map."""
     heap = np.cumsum(weight)
     picked = np.searchsorted(heap, rng.uniform(0, heap[-1], count), side="right")
     return np.stack(np.unravel_index(picked.clip(max=weight.size - 1), weight.shape), axis=1)
 
 
-def _room(
-    index: NDArray[np.int_], skip: int, allowed: NDArray[np.bool_], taken: NDArray[np.bool_]
-) -> int:
+def _room(index: Index, skip: int, allowed: Flags, taken: NDArray[np.bool_]) -> int:
     """Count the path's samples before the first obstacle; other tubes are none before `skip`."""
     row, col = index.clip(0, np.array(allowed.shape) - 1).T
     obstacle = ~allowed[row, col] | (taken[row, col] & (np.arange(len(index)) >= skip))
@@ -288,22 +278,21 @@ def _room(
     return int(obstacle.argmax()) if obstacle.any() else len(index)
 
 
-def _stamp(taken: NDArray[np.bool_], index: NDArray[np.int_], reach: float) -> None:
-    """Mark discs of `reach` pixels around a path."""
+def _stamp(taken: Flags, index: Index, reach: float) -> None:
+    """Mark, in place, discs of `reach` pixels around a path."""
     side = np.arange(-int(reach), int(reach) + 1)
     disc = np.argwhere(np.hypot(side[:, None], side) <= reach) - int(reach)
     row, col = (index[:, None] + disc).clip(0, np.array(taken.shape) - 1).T
     taken[row, col] = True
 
 
-def _chords(
-    points: Array, radius: NDArray[np.float64], y: Array, x: Array
-) -> tuple[Array, NDArray[np.intp]]:
+def _chords(points: Array, radius: Array, y: Array, x: Array) -> tuple[Array, Index]:
     """Thickness (um) of tubes or beads along the light, and the nearest sample (P: none)."""
     reach = radius.max(initial=0.0) + 1e-6
     px = y[1, 0] - y[0, 0]
     near = np.zeros(y.shape, bool)
-    _stamp(near, np.rint(points / px).astype(int), reach / px + 2)
+    near[tuple(np.rint(points / px).astype(int).T)] = True
+    near = maximum_filter(near, 2 * int(reach / px + 2) + 1)
     pixels = np.stack([y[near], x[near]], axis=1)
     distance, owner = cKDTree(points).query(pixels, distance_upper_bound=reach)
     chord, nearest = np.zeros(y.shape), np.full(y.shape, len(points))
@@ -312,9 +301,7 @@ def _chords(
     return chord, nearest
 
 
-def _clutter(
-    rng: np.random.Generator, cells: _Cells, y: Array, x: Array
-) -> list[tuple[float, Array]]:
+def _clutter(rng: Rng, cells: _Cells, y: Array, x: Array) -> list[tuple[float, Array]]:
     """Everything else that refracts: (defocus, index difference x thickness) in um."""
     px = float(y[1, 0] - y[0, 0])
     rim, body = cells.edge.clip(0), np.exp(-((cells.nucleus.clip(0) / 4) ** 2))
@@ -330,7 +317,8 @@ def _clutter(
 
     def grain(size_um: float) -> Array:
         noise = gaussian_filter(rng.normal(size=y.shape), size_um / px)
-        return noise / noise.std() * np.sqrt(thickness) * (1 - 0.7 * inside)
+        scaled: Array = noise / noise.std() * np.sqrt(thickness) * (1 - 0.7 * inside)
+        return scaled
 
     reticulum = _tubes(rng, cells, RETICULUM, px)
     tubules = _chords(reticulum.points, reticulum.radius, y, x)[0]
@@ -340,23 +328,20 @@ def _clutter(
         (0.5, 0.08 * beads(endoplasm, 0.14, 0.6)),  # lipid droplets: bright, with a dark ring
         (-0.4, 0.05 * beads(endoplasm, 0.12, 0.5)),  # vesicles: dark, with a bright ring
         (0.3, 0.05 * beads(cytoplasm, 0.25, 0.35)),
-        (-0.3, 0.04 * tubules + 0.0012 * grain(0.15)),
-        (0.4, 0.0018 * grain(0.25)),
+        (-0.3, 0.04 * tubules + 0.001 * grain(0.15)),
+        (0.4, 0.0015 * grain(0.25)),
         (1.5, 0.003 * grain(0.6) + 0.05 * beads(cytoplasm, 0.08, 0.6)),
         (4.0, 0.05 * beads(np.ones_like(rim), 0.004, 1.0)),  # debris floating above
     ]
 
 
-def _transmitted(
-    rng: np.random.Generator, layers: Iterable[tuple[float, Array]], px: float
-) -> NDArray[np.uint16]:
+def _transmitted(rng: Rng, layers: list[tuple[float, Array]], px: float) -> NDArray[np.uint16]:
     """Image weak phase layers, partially coherent and slightly oblique, and take the picture.
 
     A layer defocused by z turns phase into contrast 2 sin(pi lambda z f^2) (Guigay 1977, Optik
     49:121), which for small z is the Laplacian of Teague 1983, doi:10.1364/JOSA.73.001434. The
     condenser's angles shift a defocused layer's images apart: a blur proportional to abs(z).
     """
-    layers = list(layers)
     shape = layers[0][1].shape
     fy, fx = np.meshgrid(fft.fftfreq(shape[0], px), fft.rfftfreq(shape[1], px), indexing="ij")
     f2 = fy**2 + fx**2
@@ -375,11 +360,11 @@ def _transmitted(
     light = 1 + tilt_y * down + tilt_x * across - abs(bowl) * (down**2 + across**2)
     lines = 1 + 0.006 * rng.normal(size=(shape[0], 1))  # the laser's flicker, line by line
     electrons = 2400 * light * lines * (1 + contrast).clip(min=0.05)
-    return _camera(rng, electrons, gain=0.65, read_noise=8.0)
+    return _camera(rng, electrons, gain=0.65, read_noise=8.0, offset=0.0)
 
 
 def _fluorescence(
-    rng: np.random.Generator, glow: Array, haze: Array, cells: _Cells, px: float
+    rng: Rng, glow: Array, haze: Array, cells: _Cells, px: float
 ) -> NDArray[np.uint16]:
     """Blur by the microscope's spot, add haze from other depths, and take the picture.
 
@@ -388,12 +373,12 @@ def _fluorescence(
     sharp = gaussian_filter(glow, 0.22 * EMISSION_UM / OBJECTIVE_NA / px)
     far = gaussian_filter(haze, 0.7 / px) + gaussian_filter(glow, 1.2 / px)
     cytoplasm = gaussian_filter((cells.edge > 0).astype(float), 0.6 / px)
-    electrons = 1200 * sharp + 1200 * far + 25 * cytoplasm + 10
-    return _camera(rng, electrons, gain=1.5, read_noise=4.0, offset=100.0)
+    electrons = 1200 * (sharp + far) + 25 * cytoplasm + 10
+    return _camera(rng, electrons, gain=1.0, read_noise=4.0, offset=100.0)
 
 
 def _camera(
-    rng: np.random.Generator, electrons: Array, gain: float, read_noise: float, offset: float = 0.0
+    rng: Rng, electrons: Array, gain: float, read_noise: float, offset: float
 ) -> NDArray[np.uint16]:
     """Poisson and read noise, then counts clipped to 12 bits."""
     noisy = rng.poisson(electrons) + rng.normal(0.0, read_noise, electrons.shape)

@@ -7,6 +7,7 @@ templates/report.html.j2; here are the numbers, the charts and the pictures.
 import base64
 import math
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import StringIO
@@ -44,7 +45,7 @@ _LINE: dict[str, dict[str, Any]] = {
     "model 2": {"color": _TWO, "linestyle": (0, (5, 2)), "marker": "s"},
 }
 _DASHED: dict[str, Any] = {"color": _QUIET, "linestyle": (0, (4, 3)), "linewidth": 1.1}
-_CHART_STYLE = {
+_CHART_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "mitolume",
     "font.size": 10,
@@ -173,7 +174,7 @@ def write_report(content: ReportContent, path: Path) -> None:
 
 
 def _number(value: float, digits: int = 3, signed: bool = False) -> str:
-    """Fixed number of digits with a real minus sign; NaN reads "undefined"."""
+    """Write a number with fixed digits and a real minus sign; NaN reads "undefined"."""
     if not math.isfinite(value):
         return "undefined"
     text = f"{value:+.{digits}f}" if signed else f"{value:.{digits}f}"
@@ -218,7 +219,7 @@ def _frame(table: pd.DataFrame, name: str, columns: Sequence[str]) -> pd.DataFra
 
 
 def _sizes(results: pd.DataFrame) -> dict[str, tuple[float, float]]:
-    """Number of images and of specimens for each subset that has scores."""
+    """Count images and specimens of each subset that has scores."""
     frame = _frame(results, "results", ["subset", "n_images", "n_specimens"])
     largest = frame.groupby("subset")[["n_images", "n_specimens"]].max().astype(float)
     return {s: tuple(largest.loc[s]) for s in SUBSETS if s in largest.index}
@@ -238,6 +239,7 @@ def _scores(results: pd.DataFrame) -> dict[tuple[str, str, str], float]:
 def _axes(x_label: str, y_label: str, height: float = 3.0) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(4.8, height), layout="constrained")
     axes = figure.add_subplot(xlabel=x_label, ylabel=y_label)
+    axes.locator_params(nbins=6)
     figure.patch.set_alpha(0)
     axes.patch.set_alpha(0)
     return figure, axes
@@ -246,7 +248,9 @@ def _axes(x_label: str, y_label: str, height: float = 3.0) -> tuple[Figure, Axes
 def _chart(figure: Figure, key: str, heading: str, caption: str) -> Chart:
     """Chart whose ids and styles do not reach beyond it; matplotlib has escaped its text."""
     buffer = StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    with warnings.catch_warnings():  # the reader's fonts draw what matplotlib's own lacks
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
     svg = buffer.getvalue()
     root, body = svg[svg.index("<svg") :].split(">", 1)
     body = re.sub(r"<(metadata|style)\b.*?</\1>", "", body, count=2, flags=re.DOTALL)
@@ -260,9 +264,9 @@ def _chart(figure: Figure, key: str, heading: str, caption: str) -> Chart:
 
 
 def _thinned(values: NDArray[Any], most: int = 2000) -> NDArray[Any]:
-    """At most this many rows, evenly spaced, so that the page stays small."""
-    keep = np.linspace(0, len(values) - 1, min(most, len(values))).astype(int)
-    return values[keep]
+    """Keep at most this many rows, evenly spaced, so that the page stays small."""
+    kept = np.linspace(0, len(values) - 1, min(most, len(values))).astype(int)
+    return np.take(values, kept, axis=0)
 
 
 @rc_context(_CHART_STYLE)
@@ -365,10 +369,12 @@ def _image_charts(images: pd.DataFrame) -> list[Chart]:
 
 def _condition_scores(images: pd.DataFrame) -> list[dict[str, Any]]:
     """Pooled foreground IoU by condition and model; empty where no condition is given."""
+    if not images["condition"].any():
+        return []
     rows = []
-    for condition, group in images.groupby("condition") if images["condition"].any() else ():
-        counts = group.groupby("model")[COUNTS].sum()
-        iou = {model: _ratio(c["tp"], c["tp"] + c["fp"] + c["fn"]) for model, c in counts.iterrows()}
+    for condition, group in images.groupby("condition", sort=False):
+        counts = group.groupby("model")[["tp", "fp", "fn"]].sum()
+        iou = {model: _ratio(row["tp"], row.sum()) for model, row in counts.iterrows()}
         rows.append({"name": condition, "images": len(_image_table(group)), "iou": iou})
     return rows
 
@@ -431,12 +437,11 @@ def _audit(table: pd.DataFrame, labelled: float) -> dict[str, Any]:
     frame[numbers] = frame[numbers].astype(float)
     far = -(frame["foreground_share"] - labelled).abs()
     order = far if math.isfinite(labelled) else frame["mean_confidence"]
-    frame = frame.loc[order.sort_values(kind="stable", na_position="first").index]
     named = frame["condition"].replace("", "not given" if frame["condition"].any() else "all")
-    means = frame[numbers].groupby(named).mean().assign(images=named.value_counts())
+    means = frame[numbers].groupby(named, sort=False).mean().assign(images=named.value_counts())
     shares = {
         str(condition): 100 * group.dropna().to_numpy(float)
-        for condition, group in frame["foreground_share"].groupby(named)
+        for condition, group in frame["foreground_share"].groupby(named, sort=False)
         if group.notna().any()
     }
     charts = []
@@ -448,7 +453,7 @@ def _audit(table: pd.DataFrame, labelled: float) -> dict[str, Any]:
             said += " Dashed: the share in the hand-labelled training images."
         charts.append(_chart(figure, "strip-share", "Foreground share of pseudo-labels", said))
     return {
-        "unlabelled": frame,
+        "unlabelled": frame.loc[order.sort_values(kind="stable", na_position="first").index],
         "unlabelled_means": means.reset_index().to_dict("records"),
         "unlabelled_charts": charts,
         "labelled_share": labelled,

@@ -79,9 +79,7 @@ def affine(images: Tensor, masks: Tensor, random: Generator) -> tuple[Tensor, Te
     matrix = torch.stack(
         [torch.stack([cos * mirror, -sin, zero], 1), torch.stack([sin * mirror, cos, zero], 1)], 1
     )
-    grid = functional.affine_grid(
-        matrix.to(images.device), list(images.shape), align_corners=False
-    )
+    grid = functional.affine_grid(matrix.to(images.device), list(images.shape), align_corners=False)
     images = functional.grid_sample(
         images, grid, mode="bilinear", padding_mode="reflection", align_corners=False
     )

@@ -1,0 +1,42 @@
+"""Segment mitochondria in label-free microscopy from a handful of labelled fields.
+
+The public names load what they need on first use, so that importing mitolume is quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from mitolume.errors import MitolumeError
+
+if TYPE_CHECKING:
+    from mitolume.inference.predictor import Predictor, load
+    from mitolume.io.read import read
+    from mitolume.study.recipe import Recipe, load_recipe
+    from mitolume.study.run import run
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "read": "mitolume.io.read",
+    "load": "mitolume.inference.predictor",
+    "Predictor": "mitolume.inference.predictor",
+    "Recipe": "mitolume.study.recipe",
+    "load_recipe": "mitolume.study.recipe",
+    "run": "mitolume.study.run",
+}
+
+__all__ = [
+    "MitolumeError", "Predictor", "Recipe", "__version__", "load", "load_recipe", "read", "run",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'mitolume' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

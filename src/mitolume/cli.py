@@ -1,0 +1,178 @@
+"""The command line: each command is one call. Heavy imports wait until a command needs them."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mitolume.errors import MitolumeError, shorten
+
+app = typer.Typer(
+    name="mitolume",
+    help="Segment mitochondria in label-free microscopy from a handful of labelled fields.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Out = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
+
+
+@app.command()
+def demo(out: Out = Path("demo"), resume: Resume = False, quiet: Quiet = False) -> None:
+    """Simulate a small data set and go the whole way, down to a report."""
+    from mitolume.study.demo import demo as run_demo
+
+    print(f"report: {run_demo(out, resume=resume, quiet=quiet)}")
+
+
+@app.command()
+def inspect(files: Annotated[list[Path], typer.Argument(help="Image files.")]) -> None:
+    """Show dims, channels, pixel size, type and range of image files, and what may go wrong."""
+    from mitolume.study.inspection import inspect as describe
+
+    for number, file in enumerate(files):
+        print(("\n" if number else "") + describe(file))
+
+
+@app.command()
+def run(
+    recipe: Annotated[Path | None, typer.Argument(help="A YAML recipe.")] = None,
+    out: Out = Path("run"),
+    preset: Annotated[
+        str | None, typer.Option(help="Settings to start from: default, quick or paper.")
+    ] = None,
+    fields: Annotated[Path | None, typer.Option(help="The table of fields (CSV).")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; may be repeated."),
+    ] = None,
+    resume: Resume = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train model 1, label the unlabelled images with it, train model 2, score both."""
+    from mitolume.study.recipe import load_recipe
+    from mitolume.study.run import run as run_recipe
+
+    named = recipe or preset or fields or set_
+    loaded = (
+        load_recipe(recipe, preset=preset, fields=fields, settings=set_ or [])
+        if named or not resume
+        else None
+    )
+    folder = run_recipe(loaded, out, resume=resume, quiet=quiet)
+    from mitolume.study.tables import results_text
+
+    print(results_text(folder))
+    print(f"report: {folder / 'report.html'}")
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="A model folder, or a run folder.")],
+    files: Annotated[list[Path], typer.Argument(help="Image files.")],
+    out: Out = Path("masks"),
+    channel: Annotated[
+        str | None, typer.Option(help="Name or number (from 0) of the channel to segment.")
+    ] = None,
+    scene: Annotated[str | None, typer.Option(help="Name or number of the scene.")] = None,
+    pixel_size: Annotated[
+        float | None, typer.Option(help="Pixel size in µm, over what the files state.")
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Instead of the model's own.")
+    ] = None,
+    probability: Annotated[bool, typer.Option("--probability", help="Write these too.")] = False,
+    overlay: Annotated[
+        bool, typer.Option("--overlay", help="Write PNG pictures with outlines too.")
+    ] = False,
+    average_flips: Annotated[
+        bool, typer.Option("--average-flips", help="Average 8 flips and turns: slower, steadier.")
+    ] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write masks (NAME_mask.ome.tif) of images of any size."""
+    from mitolume.inference.files import Wanted, predict_files
+    from mitolume.inference.predictor import load
+    from mitolume.progress import progress_bar
+
+    wanted = Wanted(channel, scene, pixel_size, threshold, probability, overlay)
+    predictor = load(model, average_flips=average_flips)
+    with progress_bar("predicting", quiet=quiet) as advance:
+        written = predict_files(predictor, files, out, wanted, advance)
+    for path in written:
+        print(path)
+
+
+@app.command()
+def evaluate(
+    masks: Annotated[Path, typer.Argument(help="Predicted masks: a file or a folder.")],
+    truth: Annotated[Path, typer.Argument(help="True masks: a file or a folder.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Also write the scores of each image (CSV).")
+    ] = None,
+) -> None:
+    """Score masks, made by whatever means, against true ones."""
+    from mitolume.study.results import summarise, write_csv
+    from mitolume.study.score import evaluate as score
+    from mitolume.study.tables import scores_text
+
+    images = score(masks, truth)
+    if out is not None:
+        write_csv(out, images.drop(columns=["arm", "method", "network", "k", "seed"]))
+    print(scores_text(summarise(images)))
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
+    """Write report.html of a finished run anew."""
+    from mitolume.study.content import report as write
+
+    print(f"report: {write(folder)}")
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+) -> None:
+    if version:
+        from mitolume import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line; every fault ends in a sentence and status 1, never a traceback."""
+    try:
+        app()
+    except MitolumeError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        _fail("stopped; what is finished is kept, and --resume goes on")
+    except BrokenPipeError:
+        sys.exit(1)
+    except Exception as error:  # the last place where a person could be shown a sentence
+        with tempfile.NamedTemporaryFile("w", suffix=".txt", prefix="mitolume-", delete=False) as f:
+            traceback.print_exc(file=f)
+        _fail(
+            f"unexpected {type(error).__name__}: {shorten(error)}. This is a fault of mitolume; "
+            f"please report it with {f.name}"
+        )
+
+
+def _fail(sentence: str) -> None:
+    print(f"mitolume: {sentence}", file=sys.stderr)
+    sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""Progress a person can watch: bars on a terminal, a line now and then in a log file."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+# Called with what is done, the total, and a note such as the loss.
+Advance = Callable[..., None]
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+@contextmanager
+def progress_bar(title: str, *, quiet: bool = False) -> Iterator[Advance]:
+    """Show the progress of one piece of work.
+
+    Parameters
+    ----------
+    title
+        What is being done, such as "model 1".
+    quiet
+        Show nothing.
+
+    Yields
+    ------
+    callable
+        ``advance(done, total, note="")``.
+    """
+    console = Console(stderr=True)
+    if quiet:
+        yield lambda done, total, note="": None
+    elif console.is_terminal:
+        with Progress(
+            TextColumn("{task.description:<26}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(compact=True),
+            console=console,
+        ) as bars:
+            task = bars.add_task(title, total=None, note="")
+            yield lambda done, total, note="": bars.update(
+                task, completed=done, total=total, note=note
+            )
+    else:
+        yield _lines(title)
+
+
+def say(text: str, *, quiet: bool = False) -> None:
+    """Print a line for the person watching, beside the results and not among them."""
+    if not quiet:
+        print(text, file=sys.stderr, flush=True)
+
+
+def time_left(seconds: float) -> str:
+    """Write a duration as minutes and seconds, ``2:05`` or ``1:02:05``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _lines(title: str) -> Advance:
+    started = last = time.monotonic()
+    first_done: int | None = None
+
+    def advance(done: int, total: int, note: str = "") -> None:
+        nonlocal last, first_done
+        now = time.monotonic()
+        if first_done is None:
+            first_done = done
+        if now - last < _SECONDS_BETWEEN_LINES and not (done == total and now - started > 2):
+            return
+        last = now
+        rate = (done - first_done) / max(now - started, 1e-9)
+        left = f", {time_left((total - done) / rate)} left" if rate > 0 and done < total else ""
+        say(f"{title}: {done}/{total}{'  ' + note if note else ''}{left}")
+
+    return advance

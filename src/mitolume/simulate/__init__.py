@@ -1,0 +1,1 @@
+"""Cells, optics and noise with exact ground truth. Knows no model and no file."""

@@ -1,0 +1,201 @@
+"""Reads a run folder and says in words what it holds, for the report. Trains and scores nothing."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mitolume.errors import MitolumeError
+from mitolume.io.fields import Field, read_table
+from mitolume.io.read import read, read_plane
+from mitolume.progress import time_left
+from mitolume.study.images import RowImage, row_names
+from mitolume.study.report import Panel, ReportContent, write_report
+from mitolume.study.results import value_of
+
+_NAMES = {"unet": "U-Net", "unetplusplus": "U-Net++"}
+_METHODS = {"supervised": "supervised only", "pseudo_label": "pseudo-labels, as published"}
+
+
+def report(folder: str | Path) -> Path:
+    """Write ``report.html`` of a finished run.
+
+    Parameters
+    ----------
+    folder
+        The run folder.
+
+    Returns
+    -------
+    pathlib.Path
+        The page.
+
+    Raises
+    ------
+    MitolumeError
+        The folder holds no finished run.
+    """
+    folder = Path(folder)
+    path = folder / "report.html"
+    write_report(_content(folder), path)
+    return path
+
+
+def _content(folder: Path) -> ReportContent:
+    try:
+        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        kept = json.loads((folder / "kept.json").read_text(encoding="utf-8"))
+        text = {"image": str, "specimen": str, "condition": str, "batch": str}
+        images = pd.read_csv(folder / "images.csv", dtype=text)
+        results = pd.read_csv(folder / "results.csv")
+        log = pd.read_csv(folder / "log.csv")
+        recipe = (folder / "recipe.yaml").read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise MitolumeError(
+            f"{folder} holds no finished run: {error.filename} is missing"
+        ) from None
+    except ValueError as error:
+        raise MitolumeError(f"{folder} holds a damaged run: {error}") from None
+    images[list(text)] = images[list(text)].fillna("")
+    rows = read_table(folder / "fields.csv")
+    first = results.iloc[0]
+    unlabelled = images[(images["subset"] == "unlabelled") & (images["model"] == "model_1")]
+    if "model_2" not in record:
+        unlabelled = unlabelled.iloc[:0]
+    return ReportContent(
+        title=f"{Path(record['fields']).parent.resolve().name or 'mitolume'} — {first['arm']}",
+        verdict=_verdict(results, kept, record),
+        notices=record["notices"],
+        facts=_facts(record, first),
+        results=results,
+        images=images[images["subset"] != "unlabelled"],
+        log=log,
+        panels=_panels(folder, rows, images, kept["kept"], record["mask_kind"]),
+        unlabelled=unlabelled,
+        recipe_yaml=recipe,
+        command=f"mitolume run {folder / 'recipe.yaml'} --out again",
+        versions=record["versions"],
+    )
+
+
+def _verdict(results: pd.DataFrame, kept: dict[str, str], record: dict[str, Any]) -> list[str]:
+    subset = next(s for s in ("test", "validation", "train") if s in set(results["subset"]))
+    name = kept["kept"].replace("_", " ")
+    score = value_of(results, kept["kept"], subset, "iou")
+    chance = value_of(results, kept["kept"], subset, "chance_iou")
+    part = results[(results["subset"] == subset) & (results["metric"] == "iou")].iloc[0]
+    images, specimens = int(part["n_images"]), int(part["n_specimens"])
+    on = f"{images} {subset} image{'s' * (images != 1)} of {specimens} specimen{'s' * (specimens != 1)}"
+    if math.isnan(score):
+        sentences = [f"There is no foreground to score on the {on}."]
+    else:
+        sentences = [
+            f"{name.capitalize()} finds mitochondria with a foreground IoU of {score:.3f} on {on}; "
+            f"calling every pixel mitochondria would score {chance:.3f}."
+        ]
+    if "model_2" in record:
+        one, two = (value_of(results, m, subset, "iou") for m in ("model_1", "model_2"))
+        if not math.isnan(two - one):
+            sentences.append(
+                f"Learning from unlabelled images changed the IoU by {two - one:+.3f} there "
+                f"({one:.3f} to {two:.3f}). One run with one seed cannot tell whether so small a "
+                "difference is more than chance."
+                if abs(two - one) < 0.05
+                else f"Learning from unlabelled images changed the IoU by {two - one:+.3f} there "
+                f"({one:.3f} to {two:.3f}), in this one run with one seed."
+            )
+        sentences.append(f"{name.capitalize()} was kept: {kept['reason']}.")
+    return sentences
+
+
+def _facts(record: dict[str, Any], first: Any) -> dict[str, str]:
+    counts, specimens = record["n_images"], record["n_specimens"]
+    images = ", ".join(
+        f"{n} {role} (specimens: {specimens[role]})" for role, n in counts.items() if n
+    )
+    size = record["pixel_size_um"]
+    facts = {
+        "Table of fields": str(record["fields"]),
+        "Images": images,
+        "Pixel size": f"{size:g} µm" if size else "not stated by the files",
+        "Preset": record["preset"],
+        "Network": _NAMES[first["network"]],
+        "Method": _METHODS[first["method"]],
+        "Seed": str(record["seed"]),
+        "Device": record["device"],
+        "Started": record["started"],
+        "Duration": time_left(record.get("seconds", 0)),
+    }
+    for name in ("model_1", "model_2"):
+        if model := record.get(name):
+            facts[name.replace("_", " ").capitalize()] = (
+                f"{model['parameters']:,} parameters, {model['steps']} steps in "
+                f"{time_left(model['seconds'])}, {model['chosen']}, threshold "
+                f"{model['threshold']:g}"
+            )
+    return facts
+
+
+def _panels(
+    folder: Path, rows: list[Field], images: pd.DataFrame, kept: str, kind: Any
+) -> list[Panel]:
+    """Take the worst, median and best image of the kept model, of the most telling subset."""
+    scored = images[(images["model"] == kept) & images["iou"].notna()]
+    subset = next((s for s in ("test", "validation", "train") if (scored["subset"] == s).any()), "")
+    order = scored[scored["subset"] == subset].sort_values("iou", kind="stable")
+    if order.empty:
+        return []
+    positions = {"worst": 0, "median": (len(order) - 1) // 2, "best": len(order) - 1}
+    titles: dict[int, str] = {}
+    for title, position in positions.items():
+        titles[position] = f"{titles[position]} and {title}" if position in titles else title
+    models = [m for m in ("model_1", "model_2") if (images["model"] == m).any()]
+    panels = []
+    for position, title in titles.items():
+        found = order.iloc[position]
+        row, name = _row_of(rows, found)
+        image, truth, _ = RowImage(row, int(found["plane"]), kind).read()
+        assert truth is not None
+        same = images[(images["image"] == found["image"]) & (images["plane"] == found["plane"])
+                      & (images["specimen"] == found["specimen"])]  # fmt: skip
+        panels.append(
+            Panel(
+                title=title,
+                image_name=f"{found['image']}, plane {found['plane']}"
+                if len(row.planes or ()) > 1 or found["plane"]
+                else found["image"],
+                image=image,
+                truth=truth,
+                predictions={
+                    m.replace("_", " "): _mask(folder / "masks" / m, row, name, found["plane"])
+                    for m in models
+                },
+                scores={
+                    m.replace("_", " "): float(same[same["model"] == m]["iou"].iloc[0])
+                    for m in models
+                },
+                caption=f"{subset} image, specimen {found['specimen']}",
+            )
+        )
+    return panels
+
+
+def _row_of(rows: list[Field], found: Any) -> tuple[Field, str]:
+    for row, name in zip(rows, row_names(rows), strict=True):
+        if (
+            row.image.name == found["image"]
+            and row.specimen == found["specimen"]
+            and found["plane"] in (row.planes or ())
+        ):
+            return row, name
+    raise MitolumeError(f"fields.csv has no plane {found['plane']} of {found['image']}")
+
+
+def _mask(folder: Path, row: Field, name: str, z: int) -> Any:
+    stack = read(folder / f"{name}_mask.ome.tif")
+    return np.asarray(read_plane(stack, z=(row.planes or ()).index(z)))

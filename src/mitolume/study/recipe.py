@@ -1,0 +1,184 @@
+"""The recipe: all settings of a run, from a preset, a YAML file and --set. Opens no image."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mitolume.errors import MitolumeError
+from mitolume.io.masks import MaskKind
+from mitolume.io.split import SplitSettings
+from mitolume.models.settings import NetworkSettings
+from mitolume.preprocess.settings import ChainSettings
+from mitolume.training.settings import TrainingSettings
+
+PRESETS = ("default", "quick", "paper")
+
+
+class Recipe(BaseModel):
+    """Everything that decides a run, beside the images.
+
+    ``fields`` is the table; ``labels`` keeps the masks of that many training images and makes
+    the others unlabelled; ``threshold`` makes masks of probabilities, ``auto`` being the best on
+    the validation images (0.5 without any); ``arm`` names the run in tables.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    preset: Literal["default", "quick", "paper"] = "default"
+    arm: str = ""
+    fields: Path
+    mask_kind: MaskKind
+    labels: int | Literal["all"]
+    split: SplitSettings
+    chain: ChainSettings
+    network: NetworkSettings
+    training: TrainingSettings
+    method: Literal["supervised", "pseudo_label"]
+    threshold: float | Literal["auto"] = Field(union_mode="left_to_right")
+    average_flips: bool
+    seed: int = Field(ge=0)
+
+    def to_yaml(self) -> str:
+        """Write the recipe as YAML that `load_recipe` reads back equal."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def load_recipe(
+    path: str | Path | None = None,
+    *,
+    preset: str | None = None,
+    fields: str | Path | None = None,
+    settings: Sequence[str] = (),
+) -> Recipe:
+    """Put a recipe together: preset, then file, then ``settings``, the later over the earlier.
+
+    Parameters
+    ----------
+    path
+        A YAML recipe; paths in it are relative to it.
+    preset
+        Name of a preset to start from; the file's own ``preset`` or ``default`` otherwise.
+    fields
+        The table of fields, where the recipe doesn't name one.
+    settings
+        ``key=value`` with dots for nested keys, such as ``network.width=32``.
+
+    Returns
+    -------
+    Recipe
+
+    Raises
+    ------
+    MitolumeError
+        A file is missing or no YAML; a key is unknown (the nearest is named) or a value is off.
+    """
+    source = str(path) if path else f"preset {preset or 'default'}"
+    own: dict[str, Any] = {}
+    if path is not None:
+        own = _read_yaml(Path(path).read_text, Path(path))
+        if own.get("fields"):
+            own["fields"] = str(Path(path).parent / str(own["fields"]))
+    if fields is not None:
+        own["fields"] = str(fields)
+    for setting in settings:
+        own = _merge(own, _parse_setting(setting))
+    start = preset or str(own.get("preset", "default"))
+    merged = _merge(load_preset(start), {k: v for k, v in own.items() if k != "preset"})
+    merged["preset"] = start
+    if not merged.get("arm"):
+        merged["arm"] = start
+    if not merged.get("fields"):
+        raise MitolumeError(f"{source} names no table of fields; add `fields: fields.csv`"
+                            " or --fields fields.csv")  # fmt: skip
+    try:
+        return Recipe.model_validate(merged)
+    except ValidationError as error:
+        raise MitolumeError(_explain(error, source)) from None
+
+
+def load_preset(name: str) -> dict[str, Any]:
+    """Return the settings of a preset, on top of those of the preset it starts from."""
+    if name not in PRESETS:
+        raise MitolumeError(f"no preset {name!r}; there are {', '.join(PRESETS)}")
+    file = resources.files("mitolume.study") / "presets" / f"{name}.yaml"
+    own = yaml.safe_load(file.read_text(encoding="utf-8"))
+    parent = own.pop("preset", None)
+    return _merge(load_preset(parent), own) if parent else dict(own)
+
+
+def _read_yaml(read_text: Any, path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise MitolumeError(f"{path}: no such recipe") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise MitolumeError(f"{path} is no readable YAML recipe: {reason}") from None
+    if not isinstance(content, dict):
+        raise MitolumeError(f"{path} is no recipe: it holds no `key: value` lines")
+    return content
+
+
+def _parse_setting(text: str) -> dict[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise MitolumeError(f"--set {text!r} is not key=value, such as network.width=32")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError:
+        parsed = value
+    for name in reversed(key.strip().split(".")):
+        parsed = {name: parsed}
+    return dict(parsed)
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
+            merged[key] = _merge(merged[key], value)
+        else:
+            merged[key] = value
+    # Whoever says one of the two ways to give a length means to replace the other.
+    for given, other in (("epochs", "steps"), ("steps", "epochs")):
+        if over.get(given) is not None and over.get(other) is None and other in merged:
+            merged[other] = None
+    return merged
+
+
+def _explain(error: ValidationError, source: str) -> str:
+    """Say all that is wrong with a recipe, each with the nearest name or the allowed values."""
+    parts = []
+    seen = set()
+    for fault in error.errors():
+        location = [str(part) for part in fault["loc"] if not _is_union_branch(str(part))]
+        key = ".".join(location)
+        if fault["type"] == "extra_forbidden":
+            names = _names_at(location[:-1])
+            near = difflib.get_close_matches(location[-1], names, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(names)}"
+            parts.append(f"unknown key {key!r}: {hint}")
+        elif key not in seen:
+            message = fault["msg"].removeprefix("Value error, ")
+            parts.append(f"{key} is {fault['input']!r}: {message[0].lower()}{message[1:]}"
+                         if key else message)  # fmt: skip
+        seen.add(key)
+    return f"{source}: " + "; ".join(parts)
+
+
+def _is_union_branch(part: str) -> bool:
+    return part in ("int", "float") or part.startswith("literal[")
+
+
+def _names_at(location: Sequence[str]) -> list[str]:
+    model: Any = Recipe
+    for name in location:
+        model = model.model_fields[name].annotation
+    return list(model.model_fields)

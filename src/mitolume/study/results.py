@@ -1,0 +1,107 @@
+"""From masks to the tables of scores: one row an image, then one row a metric. Knows no network."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mitolume.analysis.metrics import (
+    COUNT_SCORES,
+    THIN_SCORES,
+    Counts,
+    Mask,
+    count,
+    iou,
+    mean_defined,
+)
+from mitolume.io.write import atomic
+
+COUNT_COLUMNS = ("tp", "fp", "fn", "tn", "n_unsure")
+IMAGE_COLUMNS = (
+    "image", "plane", "model", "subset", "specimen", "condition", "batch", "arm", "method",
+    "network", "k", "seed", "threshold", *COUNT_COLUMNS, "iou", *THIN_SCORES,
+    "foreground_share", "mean_confidence",
+)  # fmt: skip
+RESULT_COLUMNS = (
+    "arm", "method", "network", "k", "seed", "model", "subset", "metric", "value",
+    "n_images", "n_specimens",
+)  # fmt: skip
+_KEYS = ["arm", "method", "network", "k", "seed", "model", "subset"]
+
+
+def image_scores(prediction: Mask, truth: Mask) -> dict[str, float | int]:
+    """Score one plane.
+
+    Parameters
+    ----------
+    prediction, truth
+        (Y, X) uint8 of 0, 1, 255.
+
+    Returns
+    -------
+    dict
+        The counts, ``iou`` and the scores for thin structures; NaN where undefined.
+    """
+    counts = count(prediction, truth)
+    thin = {name: score(prediction, truth) for name, score in THIN_SCORES.items()}
+    return {**asdict(counts), "iou": iou(counts), **thin}
+
+
+def summarise(images: pd.DataFrame) -> pd.DataFrame:
+    """Make the long table of results.
+
+    Parameters
+    ----------
+    images
+        One row for each scored image and model, with the columns of images.csv.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each arm, seed, model, subset and metric. Scores of counts are pooled over
+        pixels; ``iou_image`` and the scores for thin structures are means over the images where
+        they are defined, whose number is ``n_images``.
+    """
+    rows: list[dict[str, Any]] = []
+    scored = images[images["tp"].notna()]
+    for keys, group in scored.groupby(_KEYS, sort=False, dropna=False):
+        head = dict(zip(_KEYS, keys, strict=True))
+        pooled = Counts(*(int(group[name].sum()) for name in COUNT_COLUMNS))
+
+        def add(metric: str, value: float, used: pd.DataFrame, head: Any = head) -> None:
+            rows.append(
+                head
+                | {
+                    "metric": metric,
+                    "value": value,
+                    "n_images": len(used),
+                    "n_specimens": used["specimen"].nunique(),
+                }
+            )
+
+        for metric, score in COUNT_SCORES.items():
+            add(metric, score(pooled), group)
+        for metric in ("iou", *THIN_SCORES):
+            defined = group[group[metric].notna()]
+            name = "iou_image" if metric == "iou" else metric
+            add(name, mean_defined(defined[metric].tolist()), defined)
+        add("n_undefined", int(group["iou"].isna().sum()), group)
+    return pd.DataFrame(rows, columns=list(RESULT_COLUMNS))
+
+
+def value_of(results: pd.DataFrame, model: str, subset: str, metric: str) -> float:
+    """Return one value of the table of results; NaN where it isn't there."""
+    found = results[
+        (results["model"] == model) & (results["subset"] == subset) & (results["metric"] == metric)
+    ]["value"]
+    return float(found.iloc[0]) if len(found) else math.nan
+
+
+def write_csv(path: Path, table: pd.DataFrame) -> None:
+    """Write a table as CSV, whole or not at all."""
+    with atomic(path) as temporary:
+        table.to_csv(temporary, index=False)

@@ -1,0 +1,222 @@
+"""A model on the images of a table: threshold, masks, scores. Trains nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from mitolume.analysis.metrics import best_threshold, probability_histogram
+from mitolume.errors import MitolumeError
+from mitolume.inference.predictor import Predictor
+from mitolume.io.check import CheckedTable, open_image
+from mitolume.io.fields import Field
+from mitolume.io.masks import Mask, decide_kind, to_mask
+from mitolume.io.read import READERS, bare_name, read, read_plane, select_channel
+from mitolume.io.write import write_mask
+from mitolume.study.images import RowImage, row_names
+from mitolume.study.results import image_scores
+
+Advance = Callable[[int, int], None]
+
+
+def choose_threshold(
+    predictor: Predictor, validation: list[RowImage], wanted: float | str, progress: Advance
+) -> float:
+    """Return the threshold of a model: as wanted, or the best on the validation images.
+
+    Parameters
+    ----------
+    predictor
+        The model.
+    validation
+        Images to choose on; 0.5 where there are none. Test images never come here.
+    wanted
+        A number, or "auto".
+    progress
+        Called with the images done and the images there are.
+    """
+    if wanted != "auto":
+        return float(wanted)
+    if not validation:
+        return 0.5
+    total: Any = 0
+    for done, image in enumerate(validation):
+        progress(done, len(validation))
+        plane, mask, size = image.read()
+        assert mask is not None
+        total = total + probability_histogram(predictor.predict_plane(plane, size), mask)
+    progress(len(validation), len(validation))
+    return best_threshold(total) if total[1].sum() else 0.5
+
+
+def score_model(
+    predictor: Predictor, table: CheckedTable, masks: Path, progress: Advance
+) -> pd.DataFrame:
+    """Predict every image of a table, write the masks, and score the labelled images.
+
+    Parameters
+    ----------
+    predictor
+        The model, with its threshold.
+    table
+        The checked table, with roles.
+    masks
+        The folder for one mask file a row.
+    progress
+        Called with the images done and the images there are.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each image: where it comes from, counts and scores (NaN where unlabelled), the
+        share of foreground and the mean confidence of the prediction.
+    """
+    rows: list[dict[str, Any]] = []
+    total = sum(len(row.planes or ()) for row in table.fields)
+    for row, name in zip(table.fields, row_names(table.fields), strict=True):
+        predicted = []
+        for z in row.planes or ():
+            progress(len(rows), total)
+            image = RowImage(row, z, table.mask_kind)
+            plane, truth, size = image.read()
+            probability = predictor.predict_plane(
+                plane, size, unlabelled=row.role == "unlabelled", source=str(row.image)
+            )
+            mask = (probability >= predictor.card.threshold).astype(np.uint8)
+            predicted.append(mask)
+            rows.append(
+                _origin(row, z)
+                | (image_scores(mask, truth) if truth is not None else {})
+                | {
+                    "threshold": predictor.card.threshold,
+                    "foreground_share": float(mask.mean()),
+                    "mean_confidence": float(np.maximum(probability, 1 - probability).mean()),
+                }
+            )
+        _write_row_mask(masks / f"{name}_mask.ome.tif", row, predicted)
+    progress(total, total)
+    return pd.DataFrame(rows).reindex(columns=_columns(rows))
+
+
+def evaluate(predicted: Path, truth: Path) -> pd.DataFrame:
+    """Score mask files against others.
+
+    Parameters
+    ----------
+    predicted, truth
+        Two files, or two folders whose files are matched by name (endings and ``_mask`` ignored).
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each plane, with the columns of images.csv.
+
+    Raises
+    ------
+    MitolumeError
+        A file is missing or unreadable, sizes differ, or values mean nothing.
+    """
+    pairs = _pairs(predicted, truth)
+    opened = [tuple(select_channel(read(p), None) for p in pair) for pair in pairs]
+    kinds = []
+    for side in (0, 1):
+        values = {
+            str(pair[side]): _values(image[side]) for pair, image in zip(pairs, opened, strict=True)
+        }
+        kind, _, faults = decide_kind(values)
+        if faults:
+            raise MitolumeError("; ".join(faults))
+        kinds.append(kind)
+    rows = []
+    for pair, (mask, real) in zip(pairs, opened, strict=True):
+        if mask.shape != real.shape:
+            raise MitolumeError(f"{pair[0]} is {_size(mask)}, but {pair[1]} is {_size(real)}")
+        planes = [(t, z) for t in range(mask.sizes["T"]) for z in range(mask.sizes["Z"])]
+        for t, z in planes:
+            both = [
+                to_mask(read_plane(image, z=z, t=t), kind)
+                for image, kind in zip((mask, real), kinds, strict=True)
+            ]
+            scores = image_scores(both[0], both[1])
+            number = z + t * mask.sizes["Z"]
+            rows.append({"image": pair[1].name, "plane": number, "specimen": pair[1].name} | scores)
+    keys = {"model": "masks", "subset": "given", "arm": "", "method": "", "network": "",
+            "k": 0, "seed": 0}  # fmt: skip
+    return pd.DataFrame(rows).assign(**keys)
+
+
+def _pairs(predicted: Path, truth: Path) -> list[tuple[Path, Path]]:
+    for path in (predicted, truth):
+        if not path.exists():
+            raise MitolumeError(f"{path}: no such file or folder")
+    if predicted.is_dir() != truth.is_dir():
+        raise MitolumeError(f"{predicted} and {truth} must both be files or both be folders")
+    if not predicted.is_dir():
+        return [(predicted, truth)]
+    ours, theirs = _by_name(predicted), _by_name(truth)
+    both = sorted(ours.keys() & theirs.keys())
+    if not both:
+        raise MitolumeError(f"no file in {predicted} has the name of one in {truth}")
+    alone = sorted(theirs.keys() - ours.keys())
+    if alone:
+        shown = ", ".join(theirs[name].name for name in alone[:3])
+        raise MitolumeError(
+            f"{predicted} lacks a mask for {len(alone)} of {len(theirs)} files in {truth} ({shown})"
+        )
+    return [(ours[name], theirs[name]) for name in both]
+
+
+def _by_name(folder: Path) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if not path.name.startswith(".") and path.name.lower().endswith(tuple(READERS)):
+            key = bare_name(path).removesuffix("_mask")
+            if key in found:
+                raise MitolumeError(f"{found[key]} and {path} have the same name")
+            found[key] = path
+    return found
+
+
+def _values(image: xr.DataArray) -> set[float]:
+    found: set[float] = set()
+    for t in range(image.sizes["T"]):
+        for z in range(image.sizes["Z"]):
+            found |= {float(v) for v in np.unique(read_plane(image, z=z, t=t))}
+    return found
+
+
+def _size(image: xr.DataArray) -> str:
+    return " x ".join(f"{axis} {image.sizes[axis]}" for axis in "TZYX" if image.sizes[axis] > 1)
+
+
+def _origin(row: Field, z: int) -> dict[str, Any]:
+    return {
+        "image": row.image.name,
+        "plane": z,
+        "subset": row.role,
+        "specimen": row.specimen,
+        "condition": row.condition,
+        "batch": row.batch,
+    }
+
+
+def _columns(rows: list[dict[str, Any]]) -> list[str]:
+    from mitolume.analysis.metrics import THIN_SCORES
+    from mitolume.study.results import COUNT_COLUMNS
+
+    first = list(_origin(Field(Path()), 0))
+    return [*first, *COUNT_COLUMNS, "iou", *THIN_SCORES,
+            "threshold", "foreground_share", "mean_confidence"]  # fmt: skip
+
+
+def _write_row_mask(path: Path, row: Field, planes: list[Mask]) -> None:
+    size = open_image(row).attrs.get("pixel_size_um", {})
+    stack = xr.DataArray(np.stack(planes), dims=("Z", "Y", "X"))
+    if size:
+        stack.attrs["pixel_size_um"] = size
+    write_mask(path, stack if len(planes) > 1 else stack.isel(Z=0))

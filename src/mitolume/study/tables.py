@@ -1,0 +1,65 @@
+"""Results as text for a terminal. Computes nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from mitolume.study.results import value_of
+
+_SUBSETS = ("train", "validation", "test")
+
+
+def results_text(folder: Path) -> str:
+    """Return the table of a finished run: mean IoU and IoU of both models, and chance.
+
+    Parameters
+    ----------
+    folder
+        The run folder.
+    """
+    results = pd.read_csv(folder / "results.csv")
+    kept = json.loads((folder / "kept.json").read_text(encoding="utf-8"))
+    subsets = [s for s in _SUBSETS if (results["subset"] == s).any()]
+    models = list(dict.fromkeys(results["model"]))
+    lines = [" " * 10 + "".join(f"{subset:>24}" for subset in subsets)]
+    lines.append(" " * 10 + "".join(f"{'mean IoU':>16}{'IoU':>8}" for _ in subsets))
+    for model in models:
+        lines.append(_line(results, model.replace("_", " "), model, subsets, ("miou", "iou")))
+    lines.append(_line(results, "chance", models[0], subsets, ("chance_miou", "chance_iou")))
+    sizes = []
+    for subset in subsets:
+        part = results[(results["subset"] == subset) & (results["metric"] == "iou")].iloc[0]
+        sizes.append(f"{part['n_images']} of {part['n_specimens']}")
+    lines.append(f"{'images of specimens':<10}".ljust(10)[:10] + "".join(f"{s:>24}" for s in sizes))
+    lines[-1] = "images of".ljust(10) + lines[-1][10:]
+    lines.append("specimens")
+    lines.append(f"kept: {kept['kept'].replace('_', ' ')} ({kept['reason']})")
+    return "\n".join(lines)
+
+
+def scores_text(results: pd.DataFrame) -> str:
+    """Return the scores of masks as lines of text, chance beside them."""
+    lines = []
+    for row in results.to_dict("records"):
+        if row["metric"] == "n_undefined":
+            if row["value"]:
+                lines.append(f"{row['value']:.0f} images have no foreground in truth and masks: "
+                             "undefined, left out of means")  # fmt: skip
+            continue
+        value = "undefined" if pd.isna(row["value"]) else f"{row['value']:.4f}"
+        lines.append(f"{row['metric']:<14}{value:>10}   {row['n_images']} images")
+    return "\n".join(lines)
+
+
+def _line(
+    results: pd.DataFrame, title: str, model: str, subsets: list[str], metrics: tuple[str, str]
+) -> str:
+    cells = []
+    for subset in subsets:
+        for metric, width in zip(metrics, (16, 8), strict=True):
+            value = value_of(results, model, subset, metric)
+            cells.append(f"{'—' if pd.isna(value) else f'{value:.3f}':>{width}}")
+    return f"{title:<10}" + "".join(cells)
