@@ -116,7 +116,7 @@ COUNT_SCORES = {
 
 
 def cldice(prediction: Mask, truth: Mask) -> float:
-    """Centreline Dice (Shit et al., CVPR 2021): do skeletons lie in the other mask?
+    """Centreline Dice (Shit et al., CVPR 2021): how far skeletons lie in the other mask.
 
     Parameters
     ----------

@@ -199,7 +199,7 @@ def png_bytes(picture: NDArray[np.uint8]) -> bytes:
             f"a PNG needs uint8 of shape (Y, X) or (Y, X, 3), not {array.dtype} {array.shape}"
         )
     buffer = io.BytesIO()
-    (_with_palette(array) if rgb else Image.fromarray(array)).save(buffer, "PNG", optimize=True)
+    (_with_palette(array) if rgb else Image.fromarray(array)).save(buffer, "PNG")
     return buffer.getvalue()
 
 

@@ -54,21 +54,16 @@ def decide_kind(
     if kind == "auto":
         if any({1, 255} <= vs for vs in found.values()):
             kind = "unsure"
-        elif any(255 in vs and vs <= {0, 255} for vs in found.values()):
-            ones = [name for name, vs in found.items() if 1 in vs]
-            if ones:
-                return (
-                    "unsure",
-                    [],
-                    [
-                        f"{ones[0]} holds 0 and 1 while other masks hold 0 and 255, so 255 could mean "
-                        f"mitochondria or unsure: {_HINT}"
-                    ],
+        elif any(255 in vs for vs in found.values()):
+            mixed = [name for name, vs in found.items() if 1 in vs]
+            if mixed:
+                fault = (
+                    f"{mixed[0]} holds 0 and 1 while other masks hold 0 and 255, so 255 could "
+                    f"mean mitochondria or unsure: {_HINT}"
                 )
-            kind = "labels"
+                return "unsure", [], [fault]
             notices.append("masks hold only 0 and 255: 255 is read as mitochondria")
-            allowed = {0.0, 255.0}
-            return kind, notices, _misfits(found, allowed)
+            return "labels", notices, _misfits(found, {0.0, 255.0})
         else:
             kind = "unsure"
     if kind == "unsure":

@@ -16,7 +16,7 @@ import xarray as xr
 from mitolume.errors import MitolumeError, shorten
 
 # Two images whose coordinates differ must never be silently cut to their intersection.
-xr.set_options(arithmetic_join="exact")
+xr.set_options(arithmetic_join="exact")  # type: ignore[no-untyped-call]
 
 AXES = ("T", "C", "Z", "Y", "X")
 Image2D = np.ndarray[Any, np.dtype[Any]]
@@ -71,14 +71,15 @@ def read(
     _set_scene(reader, scene, path)
     with _quiet():
         try:
-            image = reader.xarray_dask_data
+            image = _one_pixel_wide(reader, path)
+            if image is None:
+                image = reader.xarray_dask_data
         except Exception as error:  # a decoder may raise anything on a damaged file
             raise _damaged(path, error) from error
-        names = _channel_names(reader, image)
     if complaints:
         raise _damaged(path, complaints[0])
-    pixel_size, _ = stated_pixel_size(path, reader)
-    image = _to_axes(image, names, path)
+    pixel_size, _ = stated_pixel_size(path, reader.current_scene_index)
+    image = _to_axes(image, _channel_names(image), path)
     image.attrs = {"source": str(path)} | ({"pixel_size_um": pixel_size} if pixel_size else {})
     return image if channel is None else select_channel(image, channel)
 
@@ -162,15 +163,15 @@ def plane_pixel_size(image: xr.DataArray) -> tuple[float, float] | None:
     return (size["Y"], size["X"]) if "Y" in size and "X" in size else None
 
 
-def stated_pixel_size(path: Path, reader: Any = None) -> tuple[dict[str, float], str]:
+def stated_pixel_size(path: Path, scene: int = 0) -> tuple[dict[str, float], str]:
     """Return the pixel size that a file states with a length unit, and why one was not believed.
 
     Parameters
     ----------
     path
         The file.
-    reader
-        Its bioio reader, where one is open already.
+    scene
+        Which scene, from 0.
 
     Returns
     -------
@@ -179,7 +180,7 @@ def stated_pixel_size(path: Path, reader: Any = None) -> tuple[dict[str, float],
     """
     kind = reader_of(path)
     if kind == "bioio_ome_tiff":
-        stated = _ome_pixel_size(reader or _open(path)[0])
+        stated = _ome_pixel_size(path, scene)
     elif kind == "bioio_tifffile":
         stated = _tiff_pixel_size(path)
     else:
@@ -238,6 +239,27 @@ def _open(path: Path) -> tuple[Any, list[str]]:
     return reader, complaints
 
 
+def _one_pixel_wide(reader: Any, path: Path) -> xr.DataArray | None:
+    """Read an OME-TIFF of one row or column, over which bioio-ome-tiff 1.4 stumbles."""
+    if reader_of(path) != "bioio_ome_tiff":
+        return None
+    import tifffile
+    from ome_types import from_xml
+
+    with tifffile.TiffFile(path) as tif:
+        series = tif.series[reader.current_scene_index]
+        if 1 not in (series.keyframe.imagelength, series.keyframe.imagewidth):
+            return None
+        values = series.asarray().reshape(series.get_shape(squeeze=False))
+        axes = series.get_axes(squeeze=False)
+        channels = from_xml(tif.ome_metadata).images[reader.current_scene_index].pixels.channels
+    image = xr.DataArray(values, dims=tuple(axes)).chunk()
+    if "C" not in image.dims:
+        image = image.expand_dims("C")
+    names = [channel.name or channel.id for channel in channels]
+    return image.assign_coords(C=names) if len(names) == image.sizes["C"] else image
+
+
 def _damaged(path: str | Path, reason: BaseException | str) -> MitolumeError:
     why = shorten(reason) if isinstance(reason, BaseException) else reason
     return MitolumeError(
@@ -294,11 +316,10 @@ def _set_scene(reader: Any, scene: str | int | None, path: Path) -> None:
         raise MitolumeError(f"{path} has no scene {wanted!r}; it has {', '.join(names)}")
 
 
-def _channel_names(reader: Any, image: xr.DataArray) -> list[str]:
-    if "C" not in image.dims:
-        return ["0"]
-    names = reader.channel_names or range(image.sizes["C"])
-    return [str(name).removeprefix("Channel:0:") for name in names]
+def _channel_names(image: xr.DataArray) -> list[str]:
+    if "C" not in image.coords:
+        return [str(i) for i in range(image.sizes.get("C", 1))]
+    return [str(name).removeprefix("Channel:0:") for name in image["C"].values]
 
 
 def _to_axes(image: xr.DataArray, names: list[str], path: Path) -> xr.DataArray:
@@ -338,8 +359,12 @@ def _samples_to_channels(image: xr.DataArray, path: Path) -> tuple[xr.DataArray,
     return image.rename(S="C"), colours
 
 
-def _ome_pixel_size(reader: Any) -> dict[str, float]:
-    pixels = reader.metadata.images[reader.current_scene_index].pixels
+def _ome_pixel_size(path: Path, scene: int) -> dict[str, float]:
+    import tifffile
+    from ome_types import from_xml
+
+    with _quiet(), tifffile.TiffFile(path) as tif:
+        pixels = from_xml(tif.ome_metadata).images[scene].pixels
     stated = {}
     for axis in "ZYX":
         size = getattr(pixels, f"physical_size_{axis.lower()}")

@@ -104,7 +104,7 @@ def choose_labelled(fields: Sequence[Field], labels: int | None, seed: int) -> l
     rng = np.random.default_rng([seed, 2])
     queues = [[images[s][i] for i in rng.permutation(len(images[s]))] for s in sorted(images)]
     queues = [queues[i] for i in rng.permutation(len(queues))]
-    turns = [queue[turn] for turn in range(max(map(len, queues))) for queue in queues
+    turns = [queue[turn] for turn in range(max(map(len, queues), default=0)) for queue in queues
              if turn < len(queue)]  # fmt: skip
     kept = set(turns[:labels])
     chosen: list[Field] = []

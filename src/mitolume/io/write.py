@@ -22,8 +22,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
     Parameters
     ----------
     path
-        The file or folder to be written. Its parent is made where it is missing. An existing
-        folder of that name is replaced.
+        The file, or the new folder, to be written. Its parent is made where it is missing.
 
     Yields
     ------
@@ -40,16 +39,14 @@ def atomic(path: str | Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        if temporary.is_dir() and path.is_dir():
-            shutil.rmtree(path)
         os.replace(temporary, path)
     except OSError as error:
         raise MitolumeError(f"{path} can't be written: {shorten(error)}") from error
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary)
-        else:
-            temporary.unlink(missing_ok=True)
+        elif temporary.exists():
+            temporary.unlink()
 
 
 def write_text(path: str | Path, text: str) -> None:

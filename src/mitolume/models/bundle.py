@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from mitolume.errors import MitolumeError, shorten
-from mitolume.io.write import atomic
+from mitolume.io.write import atomic, write_text
 from mitolume.models.networks import SegmentationNetwork
 from mitolume.models.settings import NetworkSettings
 from mitolume.preprocess.settings import ChainSettings
@@ -56,22 +56,23 @@ class Card(BaseModel):
 
 
 def save_bundle(folder: str | Path, weights: dict[str, Tensor], card: Card) -> None:
-    """Write a bundle, whole or not at all.
+    """Write a bundle; it is one as soon as its card is there, which comes last.
 
     Parameters
     ----------
     folder
-        Made or replaced.
+        Made where it is missing.
     weights
         The network's state.
     card
         What it is.
     """
-    with atomic(folder) as temporary:
-        temporary.mkdir()
+    folder = Path(folder)
+    (folder / CARD).unlink(missing_ok=True)
+    with atomic(folder / WEIGHTS) as temporary:
         plain = {name: tensor.contiguous().cpu() for name, tensor in weights.items()}
-        safetensors.torch.save_file(plain, temporary / WEIGHTS)
-        (temporary / CARD).write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        safetensors.torch.save_file(plain, temporary)
+    write_text(folder / CARD, card.model_dump_json(indent=2) + "\n")
 
 
 def load_bundle(folder: str | Path) -> tuple[SegmentationNetwork, Card]:

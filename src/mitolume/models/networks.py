@@ -20,14 +20,16 @@ def unet(width: int) -> nn.Module:
     """Build a U-Net (Ronneberger et al. 2015), MONAI's `BasicUNet`."""
     from monai.networks.nets import BasicUNet
 
-    return BasicUNet(**_options(width))
+    network: nn.Module = BasicUNet(**_options(width))
+    return network
 
 
 def unetplusplus(width: int) -> nn.Module:
     """Build a U-Net++ (Zhou et al. 2018), MONAI's `BasicUNetPlusPlus`, without deep supervision."""
     from monai.networks.nets import BasicUNetPlusPlus
 
-    return BasicUNetPlusPlus(**_options(width))
+    network: nn.Module = BasicUNetPlusPlus(**_options(width))
+    return network
 
 
 MODELS: dict[str, Callable[[int], nn.Module]] = {"unet": unet, "unetplusplus": unetplusplus}
@@ -49,7 +51,7 @@ class SegmentationNetwork(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.body = MODELS[settings.name](settings.width)
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, images: Tensor) -> Tensor:
         """Compute logits.

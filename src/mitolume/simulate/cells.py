@@ -200,10 +200,11 @@ def _cells(rng: Rng, y: Array, x: Array) -> _Cells:
     for cy, cx in centres:
         angle = rng.uniform(0, np.pi)
         inside = -_outside(rng, y - cy, x - cx, angle, (rng.uniform(13, 18), 1.25, 0.3))
+        tilt = angle + rng.normal(0, 0.4)
+        core = _outside(rng, y - cy, x - cx, tilt, (rng.uniform(5, 6.5), 1.15, 0.06))
+        inside = np.maximum(inside, 1.0 - core)  # a cell encloses its nucleus
         owned = inside > edge
         edge[owned], axis[owned] = inside[owned], angle
-        angle += rng.normal(0, 0.4)
-        core = _outside(rng, y - cy, x - cx, angle, (rng.uniform(5, 6.5), 1.15, 0.06))
         nucleus = np.minimum(nucleus, core)
     return _Cells(edge, nucleus, axis)
 

@@ -90,7 +90,10 @@ def _verdict(results: pd.DataFrame, kept: dict[str, str], record: dict[str, Any]
     chance = value_of(results, kept["kept"], subset, "chance_iou")
     part = results[(results["subset"] == subset) & (results["metric"] == "iou")].iloc[0]
     images, specimens = int(part["n_images"]), int(part["n_specimens"])
-    on = f"{images} {subset} image{'s' * (images != 1)} of {specimens} specimen{'s' * (specimens != 1)}"
+    on = (
+        f"{images} {subset} image{'s' * (images != 1)} of "
+        f"{specimens} specimen{'s' * (specimens != 1)}"
+    )
     if math.isnan(score):
         sentences = [f"There is no foreground to score on the {on}."]
     else:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from mitolume.errors import MitolumeError
 from mitolume.inference.chain import apply_chain
 from mitolume.io.check import open_image, read_row
 from mitolume.io.fields import Field, format_planes
@@ -122,11 +121,3 @@ def prepare(
         )
     progress(len(images), len(images))
     return prepared
-
-
-def require_training(rows: Iterable[Field], source: str) -> None:
-    """Refuse a table without a labelled training image."""
-    if not any(row.role == "train" for row in rows):
-        raise MitolumeError(
-            f"{source} has no labelled image to train on: give a row a mask and role train"
-        )

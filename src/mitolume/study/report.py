@@ -8,15 +8,16 @@ import base64
 import math
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -135,15 +136,7 @@ def render(content: ReportContent) -> str:
     results = _frame(content.results, "results", ["subset", "metric", "value", "model"])
     images = _images(content.images)
     shown = next((s for s in reversed(SUBSETS) if (images["subset"] == s).any()), "")
-    environment = Environment(
-        loader=PackageLoader("mitolume.study"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(number=_number, percent=_percent, count=_count)
-    return environment.get_template("report.html.j2").render(
+    return _template().render(
         content=content,
         limit=ROWS_SHOWN,
         models=[model for model in MODELS if (results["model"] == model).any()],
@@ -170,6 +163,19 @@ def write_report(content: ReportContent, path: Path) -> None:
     pictures.write_whole(Path(path), render(content).encode("utf-8"))
 
 
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=PackageLoader("mitolume.study"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(number=_number, percent=_percent, count=_count, filled=_filled)
+    return environment.get_template("report.html.j2")
+
+
 # Numbers, names, scores ----------------------------------------------------------------------
 
 
@@ -188,6 +194,8 @@ def _percent(value: float, digits: int = 1) -> str:
 
 
 def _count(number: float, noun: str) -> str:
+    if not math.isfinite(number):
+        return f"unknown number of {noun}s"
     return f"{number:.0f} {noun}" + "s" * (number != 1)
 
 
@@ -213,9 +221,20 @@ def _frame(table: pd.DataFrame, name: str, columns: Sequence[str]) -> pd.DataFra
         frame[column] = [_name(value) for value in frame[column]]
     if "model" in columns:
         frame["model"] = [str(model).replace("_", " ") for model in frame["model"]]
-        for strange in set(frame["model"]) - set(MODELS):
-            raise ValueError(f"{name}: unknown model {strange!r}; known: {', '.join(MODELS)}")
+        _check_known(f"{name}: model", frame["model"], MODELS)
+    if "subset" in columns:
+        _check_known(f"{name}: subset", frame["subset"], SUBSETS)
     return frame
+
+
+def _check_known(what: str, values: Iterable[str], known: Sequence[str]) -> None:
+    for strange in sorted(set(values) - set(known), key=str):
+        raise ValueError(f"{what} {strange!r} is none of: {', '.join(known)}")
+
+
+def _filled(frame: pd.DataFrame) -> list[str]:
+    """Columns of names, but for the image, that say anything."""
+    return [name for name in NAMES[1:] if any(frame[name])]
 
 
 def _sizes(results: pd.DataFrame) -> dict[str, tuple[float, float]]:
@@ -275,7 +294,7 @@ def _curves(log: pd.DataFrame) -> list[Chart]:
     charts = []
     for column, heading, y_label in (
         ("loss", "Training loss", "loss"),
-        ("validation_iou", "Validation IoU", "foreground IoU"),
+        ("validation_iou", "Validation IoU", "IoU"),
     ):
         values = log[np.isfinite(log[column].astype(float))].sort_values("step")
         figure, axes = _axes("step", y_label)
@@ -292,7 +311,9 @@ def _curves(log: pd.DataFrame) -> list[Chart]:
                 said[-1] += f", best {_number(best)} at step {step:.0f}"
         axes.grid(axis="y")
         if said:
-            charts.append(_chart(figure, f"curve-{y_label[:4]}", heading, ". ".join(said) + "."))
+            charts.append(
+                _chart(figure, f"curve-{y_label.lower()}", heading, ". ".join(said) + ".")
+            )
     return charts
 
 
@@ -321,17 +342,20 @@ def _images(table: pd.DataFrame) -> pd.DataFrame:
     """images.csv, counts as numbers, with the foreground share of the truth."""
     columns = [*NAMES[:-1], "model", "subset", *COUNTS, "iou"]
     frame = _frame(table, "images", columns).astype(dict.fromkeys([*COUNTS, "iou"], float))
+    # Fields of one file may share all names; numbering them keeps each, in order, for both models.
+    frame["copy"] = frame.groupby([*NAMES, "model", "subset"]).cumcount()
     frame["share"] = (frame["tp"] + frame["fn"]) / frame[COUNTS].sum(axis=1)
     return frame
 
 
 def _image_table(images: pd.DataFrame) -> pd.DataFrame:
     """Row per image, a column of IoU per model, worst first (by the lower of the two)."""
-    wide = images.groupby(NAMES, sort=False)[["share"]].first()
+    keys = [*NAMES, "copy"]
+    wide = images.groupby(keys, sort=False)[["share"]].first()
     models = [model for model in MODELS if (images["model"] == model).any()]
     for model in models:
         of_model = images[images["model"] == model]
-        wide[model] = of_model.groupby(NAMES, sort=False)["iou"].first()
+        wide[model] = of_model.set_index(keys)["iou"]
     wide["lowest"] = wide[models].min(axis=1)
     return wide.sort_values("lowest", kind="stable", na_position="last").reset_index()
 
@@ -399,7 +423,8 @@ def _shots(panel: Panel, side: int) -> list[dict[str, str]]:
     grey = pictures.fit(pictures.to_8bit(panel.image), side, smooth=True)
     truth = pictures.overlay(panel.image, panel.truth, longer=side)
     shots = [("Image", "", grey), ("Truth", "hand label", truth)]
-    for model in (model for model in MODELS if model in panel.predictions):
+    _check_known("panel: model", panel.predictions, MODELS)
+    for model in sorted(panel.predictions):
         name, mask = model.capitalize(), panel.predictions[model]
         outline = pictures.overlay(panel.image, mask, longer=side)
         errors = pictures.error_map(panel.image, panel.truth, mask, longer=side)

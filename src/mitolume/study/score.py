@@ -145,8 +145,8 @@ def evaluate(predicted: Path, truth: Path) -> pd.DataFrame:
             scores = image_scores(both[0], both[1])
             number = z + t * mask.sizes["Z"]
             rows.append({"image": pair[1].name, "plane": number, "specimen": pair[1].name} | scores)
-    keys = {"model": "masks", "subset": "given", "arm": "", "method": "", "network": "",
-            "k": 0, "seed": 0}  # fmt: skip
+    keys: dict[str, Any] = dict.fromkeys(("arm", "method", "network"), "")
+    keys |= {"model": "masks", "subset": "given", "k": 0, "seed": 0}
     return pd.DataFrame(rows).assign(**keys)
 
 

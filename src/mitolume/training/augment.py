@@ -38,7 +38,7 @@ def flips(images: Tensor, masks: Tensor, random: Generator) -> tuple[Tensor, Ten
     """
     turns = torch.randint(8, (len(images),), generator=random)
     images, masks = images.clone(), masks.clone()
-    for turn in turns.unique().tolist():
+    for turn in sorted(set(turns.tolist())):
         chosen = turns == turn
         for batch in (images, masks):
             part = batch[chosen].rot90(turn % 4, (2, 3))

@@ -1,0 +1,255 @@
+"""A run folder: begun, written down, reopened. Trains and scores nothing."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from mitolume.errors import MitolumeError
+from mitolume.inference.predictor import default_device
+from mitolume.io.check import CheckedTable, check_table, open_image
+from mitolume.io.fields import Field, leaks, read_table, write_table
+from mitolume.io.masks import MaskKind
+from mitolume.io.read import plane_pixel_size
+from mitolume.io.split import assign_roles, choose_labelled
+from mitolume.io.write import write_text
+from mitolume.models.bundle import CARD, versions
+from mitolume.preprocess.rescale import scale_factors
+from mitolume.progress import Advance, progress_bar, say
+from mitolume.study.images import RowImage, images_of
+from mitolume.study.recipe import Recipe, load_recipe
+from mitolume.study.results import write_csv
+from mitolume.training.loop import resolve_precision
+from mitolume.training.methods import METHODS
+
+RECIPE, FIELDS, RUN, KEPT = "recipe.yaml", "fields.csv", "run.json", "kept.json"
+IMAGES, RESULTS, LOG = "images.csv", "results.csv", "log.csv"
+ROLES = ("train", "validation", "test", "unlabelled")
+
+
+@dataclass
+class RunFolder:
+    """A run folder and all that the steps of the run need to know.
+
+    ``record`` is the content of run.json.
+    """
+
+    path: Path
+    recipe: Recipe
+    table: CheckedTable
+    quiet: bool = False
+    record: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def scratch(self) -> Path:
+        """Where prepared images lie while the run goes on."""
+        return self.path / "scratch"
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether there is nothing left to do."""
+        return self.record.get("status") == "finished"
+
+    def images(self, role: str) -> list[RowImage]:
+        """Return the images of a role."""
+        return images_of(self.table.fields, role, self.table.mask_kind)
+
+    def has_model(self, name: str) -> bool:
+        """Whether a model's training is finished."""
+        return (self.path / name / CARD).exists()
+
+    def bar(self, title: str) -> AbstractContextManager[Advance]:
+        """Show the progress of a step."""
+        return progress_bar(title, quiet=self.quiet)
+
+    def note(self, **facts: Any) -> None:
+        """Add facts to run.json, at once."""
+        self.record |= facts
+        write_text(self.path / RUN, json.dumps(self.record, indent=2) + "\n")
+
+    def write_log(self, model: str, history: list[dict[str, float | None]]) -> None:
+        """Replace a model's lines in log.csv, keeping the other model's."""
+        lines = pd.DataFrame(history).assign(model=model)
+        path = self.path / LOG
+        if path.exists():
+            earlier = pd.read_csv(path)
+            others = earlier[earlier["model"] != model]
+            lines = pd.concat([others, lines], ignore_index=True) if len(others) else lines
+        columns = ["model", "step", "loss", "validation_iou", "learning_rate", "seconds"]
+        write_csv(path, lines[columns])
+
+
+def begin(path: Path, recipe: Recipe, *, quiet: bool) -> RunFolder:
+    """Check everything before anything is computed, then write down what will be done.
+
+    Parameters
+    ----------
+    path
+        A new or empty folder.
+    recipe
+        What to do.
+    quiet
+        Show no progress.
+
+    Returns
+    -------
+    RunFolder
+
+    Raises
+    ------
+    MitolumeError
+        The table or a file is off, or the folder is in use.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise MitolumeError(f"{path} exists and is no empty folder; choose another --out")
+    table = _checked(recipe.fields, recipe.mask_kind, quiet)
+    rows = assign_roles(table.fields, recipe.split)
+    rows = choose_labelled(rows, None if recipe.labels == "all" else recipe.labels, recipe.seed)
+    _require_usable(rows, table.pixel_size_um, recipe.fields)
+    training = recipe.training.model_copy(
+        update={"precision": resolve_precision(recipe.training.precision)}
+    )
+    own = recipe.model_copy(update={"training": training, "fields": Path(FIELDS)})
+    folder = RunFolder(path, own, replace(table, fields=tuple(rows)), quiet)
+    write_table(path / FIELDS, rows)
+    write_text(path / RECIPE, own.to_yaml())
+    folder.note(
+        status="running",
+        command=_command(),
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+        fields=str(recipe.fields),
+        preset=recipe.preset,
+        seed=recipe.seed,
+        mask_kind=table.mask_kind,
+        pixel_size_um=table.pixel_size_um,
+        n_images={role: len(folder.images(role)) for role in ROLES},
+        n_specimens={role: len({r.specimen for r in rows if r.role == role}) for role in ROLES},
+        notices=[*table.notices, *_notices(folder)],
+        device=_device(),
+        versions=versions(),
+        sha256=table.sha256,
+    )
+    for notice in folder.record["notices"]:
+        say(f"note: {notice}", quiet=quiet)
+    return folder
+
+
+def reopen(path: Path, recipe: Recipe | None, *, quiet: bool) -> RunFolder:
+    """Read a run folder back, refusing to go on with other settings or other images.
+
+    Parameters
+    ----------
+    path
+        The run folder.
+    recipe
+        What the user asks for now; None means what the folder says.
+    quiet
+        Show no progress.
+
+    Returns
+    -------
+    RunFolder
+
+    Raises
+    ------
+    MitolumeError
+        The recipe differs, a file has changed, or the folder is damaged.
+    """
+    try:
+        record = json.loads((path / RUN).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise MitolumeError(f"{path / RUN} is damaged ({error}); choose another --out") from None
+    own = load_recipe(path / RECIPE)
+    if recipe is not None:
+        _require_same(own, recipe, path)
+    nothing = CheckedTable((), record["mask_kind"], None, (), {})
+    folder = RunFolder(path, own, nothing, quiet, record)
+    if not folder.is_finished:
+        folder.table = _checked(path / FIELDS, record["mask_kind"], quiet)
+        for file, digest in folder.table.sha256.items():
+            if record["sha256"].get(file, digest) != digest:
+                raise MitolumeError(f"{file} has changed since {path} was begun; "
+                                    "choose another --out")  # fmt: skip
+    return folder
+
+
+def _checked(path: Path, mask_kind: MaskKind, quiet: bool) -> CheckedTable:
+    rows = read_table(path)
+    with progress_bar("checking files", quiet=quiet) as advance:
+        return check_table(path, rows, mask_kind=mask_kind, progress=advance)
+
+
+def _require_usable(rows: list[Field], model_um: float | None, source: Path) -> None:
+    if faults := leaks(rows):
+        raise MitolumeError(f"{source}: " + "; ".join(faults))
+    if not any(row.role == "train" for row in rows):
+        raise MitolumeError(
+            f"{source} has no labelled image to train on: give a row a mask and role train"
+        )
+    for row in rows:
+        scale_factors(plane_pixel_size(open_image(row)), model_um, str(row.image))
+
+
+def _require_same(own: Recipe, asked: Recipe, path: Path) -> None:
+    old = dict(_flat(own.model_dump(mode="json")))
+    new = dict(_flat(asked.model_dump(mode="json")))
+    # The folder has its own table, and "auto" was settled when the run began.
+    ignored = {"fields"}
+    if new["training.precision"] == "auto":
+        ignored.add("training.precision")
+    changed = [key for key in old if key not in ignored and old[key] != new.get(key)]
+    if changed:
+        listing = ", ".join(f"{key} was {old[key]} and is {new.get(key)}" for key in changed)
+        raise MitolumeError(
+            f"{path} was begun with other settings ({listing}); choose another --out"
+        )
+
+
+def _flat(nested: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in nested.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _notices(folder: RunFolder) -> list[str]:
+    """Say beforehand what the user might not expect of the results."""
+    recipe, notices = folder.recipe, []
+    if not folder.images("validation"):
+        notices.append(
+            "no validation images: the length of training is fixed, the weights of the last "
+            "quarter are averaged, and the threshold is 0.5 where the recipe says auto"
+        )
+    if not folder.images("test"):
+        notices.append("no test images: no score here is a test score")
+    if METHODS[recipe.method].uses_unlabelled and not folder.images("unlabelled"):
+        notices.append("no unlabelled images: model 2 is not trained")
+    if recipe.preset == "paper" and recipe.network.width < 64:
+        notices.append(
+            "the published networks have 64 channels at full resolution, this one "
+            f"{recipe.network.width}: scores are not those of the study"
+        )
+    return notices
+
+
+def _command() -> str:
+    name = Path(sys.argv[0]).name
+    return shlex.join([name, *sys.argv[1:]]) if name == "mitolume" else "from Python"
+
+
+def _device() -> str:
+    if default_device() == "cuda":
+        return str(torch.cuda.get_device_name())
+    return f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"

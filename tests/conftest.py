@@ -1,0 +1,69 @@
+"""Small real files on disk, made once; and the real data, where it lies beside the project."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+from mitolume.io.write import write_image, write_mask
+
+DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Return the folder of real images, or skip."""
+    if not DATA.is_dir():
+        pytest.skip(f"the real images are not at {DATA}")
+    return DATA
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _two_threads() -> None:
+    torch.set_num_threads(2)
+
+
+def blobs(seed: int, shape: tuple[int, int] = (64, 80)) -> tuple[np.ndarray, np.ndarray]:
+    """Return a noisy 8-bit image of bright discs, and their mask."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    mask = np.zeros(shape, bool)
+    for _ in range(5):
+        cy, cx, r = rng.uniform(0, shape[0]), rng.uniform(0, shape[1]), rng.uniform(4, 8)
+        mask |= (y - cy) ** 2 + (x - cx) ** 2 < r**2
+    image = np.clip(90 + 60 * mask + rng.normal(0, 12, shape), 0, 255).astype(np.uint8)
+    return image, mask.astype(np.uint8)
+
+
+def write_field(
+    folder: Path, name: str, seed: int, *, pixel_size: float | None = 0.1, labelled: bool = True
+) -> tuple[Path, Path]:
+    """Write an image and its mask as OME-TIFF; return their paths."""
+    image, mask = blobs(seed)
+    attrs = {"pixel_size_um": {"Y": pixel_size, "X": pixel_size}} if pixel_size else {}
+    paths = folder / f"{name}.ome.tif", folder / f"{name}_mask.ome.tif"
+    write_image(paths[0], xr.DataArray(image, dims=("Y", "X"), attrs=attrs))
+    if labelled:
+        write_mask(paths[1], xr.DataArray(mask, dims=("Y", "X"), attrs=attrs))
+    return paths
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """Write 3 training, 1 validation, 2 test and 2 unlabelled fields; return their table."""
+    roles = ["train"] * 3 + ["validation"] + ["test"] * 2 + ["unlabelled"] * 2
+    lines = ["image,mask,role,specimen,condition"]
+    for number, role in enumerate(roles):
+        labelled = role != "unlabelled"
+        image, mask = write_field(tmp_path, f"f{number}", number, labelled=labelled)
+        condition = "control" if labelled else "FCCP"
+        lines.append(
+            f"{image.name},{mask.name if labelled else ''},{role},dish {number},{condition}"
+        )
+    path = tmp_path / "fields.csv"
+    path.write_text("\n".join(lines) + "\n")
+    return path

@@ -1,0 +1,217 @@
+"""The table of fields: what it holds, all its faults at once, splits that don't leak."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from conftest import write_field
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mitolume.errors import MitolumeError
+from mitolume.io.check import check_table, read_row
+from mitolume.io.fields import (
+    Field,
+    TableError,
+    format_planes,
+    leaks,
+    parse_planes,
+    read_table,
+    write_table,
+)
+from mitolume.io.masks import decide_kind, to_mask
+from mitolume.io.split import SplitSettings, assign_roles, choose_labelled
+
+
+@given(st.sets(st.integers(0, 300), min_size=1))
+def test_planes_are_read_as_written(planes: set[int]) -> None:
+    assert parse_planes(format_planes(sorted(planes))) == tuple(sorted(planes))
+
+
+@pytest.mark.parametrize("text", ["x", "3-", "5-2", "1-9:0", "-3", "1.5"])
+def test_bad_planes_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="planes"):
+        parse_planes(text)
+
+
+def test_a_table_is_read_as_written(table: Path, tmp_path: Path) -> None:
+    rows = list(check_table(table, read_table(table)).fields)
+    write_table(tmp_path / "sub" / "again.csv", rows)
+    again = read_table(tmp_path / "sub" / "again.csv")
+    assert [r.image.resolve() for r in again] == [r.image.resolve() for r in rows]
+    assert [(r.role, r.planes, r.specimen, r.condition, r.line) for r in again] == [
+        (r.role, r.planes, r.specimen, r.condition, r.line) for r in rows
+    ]
+
+
+def test_semicolons_capitals_and_unknown_columns(tmp_path: Path) -> None:
+    write_field(tmp_path, "a", 0)
+    text = "image;mask;role;user\na.ome.tif;a_mask.ome.tif;TRAIN;Ada\n"
+    (tmp_path / "t.csv").write_text("\ufeff" + text, encoding="utf-8")
+    (row,) = read_table(tmp_path / "t.csv")
+    assert row.role == "train"
+    assert row.extra == {"user": "Ada"}
+
+
+def test_all_faults_are_named_at_once(tmp_path: Path) -> None:
+    write_field(tmp_path, "a", 0)
+    (tmp_path / "t.csv").write_text(
+        "image,mask,role,planes,specimen,pixel_size_um\n"
+        "a.ome.tif,a_mask.ome.tif,train,,s1,\n"
+        "a.ome.tif,,test,,s1,\n"
+        "b.ome.tif,,unlabelled,9-1,s2,\n"
+        "a.ome.tif,a_mask.ome.tif,teach,,s3,100\n"
+    )
+    with pytest.raises(TableError) as error:
+        read_table(tmp_path / "t.csv")
+    text = str(error.value)
+    for part in ("6 faults", "line 3: role test needs a mask", "line 4: image b.ome.tif does not",
+                 "run backwards", "'teach' is none of", "pixel_size_um is '100'",
+                 "specimen 's1' is in test and train"):  # fmt: skip
+        assert part in text
+
+
+def test_faults_of_files_are_named_at_once(tmp_path: Path) -> None:
+    image, mask = write_field(tmp_path, "a", 0)
+    tifffile.imwrite(tmp_path / "small.tif", np.ones((5, 5), np.uint8))
+    tifffile.imwrite(tmp_path / "grey.tif", np.full((64, 80), 7, np.uint8))
+    tifffile.imwrite(tmp_path / "nan.tif", np.full((64, 80), np.nan, np.float32))
+    tifffile.imwrite(tmp_path / "turned.tif", np.ones((80, 64), np.uint8))
+    (tmp_path / "cut.ome.tif").write_bytes(image.read_bytes()[:900])
+    (tmp_path / "t.csv").write_text(
+        "image,mask,planes\n"
+        f"{image.name},small.tif,\n"
+        f"{image.name},grey.tif,0\n"
+        "nan.tif,,\n"
+        f"{image.name},turned.tif,\n"
+        "cut.ome.tif,,\n"
+        f"{image.name},{mask.name},3\n"
+    )
+    with pytest.raises(TableError) as error:
+        check_table("t.csv", read_table(tmp_path / "t.csv"))
+    text = str(error.value)
+    for part in ("line 2: mask", "is 5 x 5 pixels (Y x X), but its image is 64 x 80",
+                 "holds the values 7", "5120 pixels that are NaN", "look transposed",
+                 "cut.ome.tif can't be read", "planes 0 to 0, but plane 3"):  # fmt: skip
+        assert part in text
+
+
+def test_a_plane_named_twice_is_a_fault(tmp_path: Path) -> None:
+    write_field(tmp_path, "a", 0)
+    (tmp_path / "t.csv").write_text("image,mask\na.ome.tif,a_mask.ome.tif\na.ome.tif,\n")
+    with pytest.raises(TableError, match=r"line 3: plane 0 of a\.ome\.tif is also in line 2"):
+        check_table("t.csv", read_table(tmp_path / "t.csv"))
+
+
+def test_pixel_sizes_are_all_known_or_none(tmp_path: Path) -> None:
+    write_field(tmp_path, "a", 0)
+    write_field(tmp_path, "b", 1, pixel_size=None)
+    text = "image,mask,pixel_size_um\na.ome.tif,a_mask.ome.tif,\nb.ome.tif,b_mask.ome.tif,{}\n"
+    (tmp_path / "t.csv").write_text(text.format(""))
+    with pytest.raises(TableError, match=r"line 3: b\.ome\.tif states no pixel size"):
+        check_table("t.csv", read_table(tmp_path / "t.csv"))
+    (tmp_path / "t.csv").write_text(text.format("0.3"))
+    assert check_table("t.csv", read_table(tmp_path / "t.csv")).pixel_size_um == pytest.approx(0.2)
+
+
+def test_masks_without_any_foreground_teach_nothing(tmp_path: Path) -> None:
+    write_field(tmp_path, "a", 0)
+    tifffile.imwrite(tmp_path / "empty.tif", np.zeros((64, 80), np.uint8))
+    (tmp_path / "t.csv").write_text("image,mask\na.ome.tif,empty.tif\n")
+    with pytest.raises(TableError, match="no mask has a foreground pixel"):
+        check_table("t.csv", read_table(tmp_path / "t.csv"))
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "notice", "fault"),
+    [
+        ({"a": [0, 1]}, "unsure", "", ""),
+        ({"a": [0, 1, 255], "b": [0, 255]}, "unsure", "", ""),
+        ({"a": [0, 255], "b": [0]}, "labels", "255 is read as mitochondria", ""),
+        ({"a": [0, 1], "b": [0, 255]}, "unsure", "", "mitochondria or unsure"),
+        ({"a": [0, 1, 2, 3]}, "unsure", "", "a holds the values 0, 1, 2, 3, but masks hold"),
+        ({"a": [0, 128, 255]}, "labels", "", "a holds the values 0, 128, 255"),
+    ],
+)
+def test_mask_values_are_decided_once_for_all(
+    values: dict, kind: str, notice: str, fault: str
+) -> None:
+    found, notices, faults = decide_kind(values)
+    assert found == kind
+    assert notice in "".join(notices)
+    assert (fault in faults[0]) if fault else not faults
+
+
+def test_values_become_masks() -> None:
+    assert to_mask(np.array([0, 7, 255]), "labels").tolist() == [0, 1, 1]
+    assert to_mask(np.array([0.0, 1.0, 255.0]), "unsure").tolist() == [0, 1, 255]
+    with pytest.raises(MitolumeError, match="values 2"):
+        to_mask(np.array([2]), "unsure")
+
+
+def test_masks_of_0_and_255_are_foreground_in_memory(tmp_path: Path) -> None:
+    write_field(tmp_path, "a", 0)
+    mask = np.zeros((64, 80), np.uint8)
+    mask[10:20, 10:20] = 255
+    tifffile.imwrite(tmp_path / "m.tif", mask)
+    (tmp_path / "t.csv").write_text("image,mask\na.ome.tif,m.tif\n")
+    checked = check_table("t.csv", read_table(tmp_path / "t.csv"))
+    _, read_back = read_row(checked.fields[0], 0, checked.mask_kind)
+    np.testing.assert_array_equal(read_back, mask // 255)
+
+
+def field(number: int, specimen: str, *, role: str = "", labelled: bool = True) -> Field:
+    image = Path(f"{number}.tif")
+    return Field(image, image if labelled else None, role, (0, 1), specimen, line=number)
+
+
+rows = st.lists(st.tuples(st.sampled_from("abcdefgh"), st.booleans()), min_size=1, max_size=20).map(
+    lambda spec: [
+        field(i, s, role="" if labelled else "unlabelled", labelled=labelled)
+        for i, (s, labelled) in enumerate(spec)
+    ]
+)
+
+
+@given(rows, st.integers(0, 50))
+def test_no_split_leaks_and_every_row_has_a_role(fields: list[Field], seed: int) -> None:
+    split = assign_roles(fields, SplitSettings(seed=seed))
+    assert all(row.role for row in split)
+    assert not leaks(split)
+    if any(row.mask for row in fields):
+        assert any(row.role == "train" for row in split)
+    free = {r.specimen for r in fields} - {r.specimen for r in fields if r.role}
+    if len(free) >= 3:
+        assert {"train", "validation", "test"} <= {row.role for row in split}
+
+
+@given(rows, st.integers(0, 50), st.data())
+def test_label_budgets_keep_every_image_once(
+    fields: list[Field], seed: int, data: st.DataObject
+) -> None:
+    split = assign_roles(fields, SplitSettings(seed=seed))
+    total = sum(len(r.planes or ()) for r in split if r.role == "train")
+    labels = data.draw(st.integers(0, total))
+    chosen = choose_labelled(split, labels, seed)
+    assert sum(len(r.planes or ()) for r in chosen if r.role == "train") == labels
+    images = sorted((r.image, z) for r in chosen for z in r.planes or ())
+    assert images == sorted((r.image, z) for r in split for z in r.planes or ())
+    assert choose_labelled(chosen, labels, seed + 1) == chosen
+
+
+def test_budgets_see_many_specimens() -> None:
+    fields = [field(i, "abc"[i % 3], role="train") for i in range(9)]
+    chosen = choose_labelled(fields, 3, 0)
+    assert len({row.specimen for row in chosen if row.role == "train"}) == 3
+    with pytest.raises(MitolumeError, match="more than the 18 labelled images"):
+        choose_labelled(fields, 19, 0)
+
+
+def test_unwritable_places_are_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(MitolumeError, match=f"file{os.sep}t.csv can't be written"):
+        write_table(tmp_path / "file" / "t.csv", [])

@@ -1,0 +1,167 @@
+"""Reading: every kind of file gives the same axes, names, units and pixels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from mitolume.errors import MitolumeError
+from mitolume.io.read import AXES, READERS, read, read_plane, select_channel, stated_pixel_size
+from mitolume.io.write import write_image, write_mask
+
+PLANE = np.arange(12 * 15, dtype=np.uint8).reshape(12, 15)
+
+
+def write(path: Path) -> None:
+    if path.suffix == ".png":
+        Image.fromarray(PLANE).save(path)
+    else:
+        tifffile.imwrite(path, PLANE, ome=".ome." in path.name)
+
+
+@pytest.mark.parametrize("ending", READERS)
+def test_every_reader_gives_five_axes_lazily_and_the_pixels(ending: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a{ending}"
+    write(path)
+    for _ in range(2):  # a file can be opened again
+        image = read(path)
+        assert image.dims == AXES
+        assert list(image.coords) == ["C"]
+        assert image.chunks is not None
+        assert "pixel_size_um" not in image.attrs
+        np.testing.assert_array_equal(read_plane(image), PLANE)
+
+
+def test_one_chunk_per_plane(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "s.tif", np.zeros((5, 8, 9), np.uint16))
+    assert read(tmp_path / "s.tif").data.chunksize == (1, 1, 1, 8, 9)
+
+
+@given(
+    shape=st.tuples(*[st.integers(1, 3)] * 3, st.integers(1, 9), st.integers(1, 9)),
+    dtype=st.sampled_from([np.uint8, np.uint16, np.float32]),
+    size=st.none() | st.floats(0.001, 5),
+)
+@settings(max_examples=25, deadline=None)
+def test_written_images_read_back_equal(
+    tmp_path_factory: pytest.TempPathFactory,
+    shape: tuple[int, ...],
+    dtype: type,
+    size: float | None,
+) -> None:
+    path = tmp_path_factory.mktemp("a") / "a.ome.tif"
+    names = np.array([f"channel <{i}>" for i in range(shape[1])], dtype=object)
+    values = np.random.default_rng(0).integers(0, 200, shape).astype(dtype)
+    attrs = {"pixel_size_um": {"Z": 3.0, "Y": size, "X": size}} if size else {}
+    image = xr.DataArray(values, dims=AXES, coords={"C": names}, attrs=attrs)
+    write_image(path, image)
+    back = read(path)
+    np.testing.assert_array_equal(back.values, values)
+    assert back.dtype == dtype
+    assert list(back["C"].values) == list(names)
+    if size:
+        assert back.attrs["pixel_size_um"] == pytest.approx({"Z": 3.0, "Y": size, "X": size})
+
+
+def test_masks_keep_their_values_and_show_in_a_viewer(tmp_path: Path) -> None:
+    mask = np.array([[0, 1], [255, 0]], np.uint8)
+    write_mask(tmp_path / "m.ome.tif", xr.DataArray(mask, dims=("Y", "X")))
+    np.testing.assert_array_equal(read_plane(read(tmp_path / "m.ome.tif")), mask)
+    shown = np.asarray(Image.open(tmp_path / "m.ome.tif").convert("L"))
+    assert shown[0, 0] == 0
+    assert shown[0, 1] == 255
+    assert 100 < shown[1, 0] < 150
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"resolution": (72, 72), "resolutionunit": "INCH"}, {}),
+        ({"resolution": (1e5, 1e5), "resolutionunit": "CENTIMETER"}, {"Y": 0.1, "X": 0.1}),
+        ({"resolution": (10, 10)}, {}),
+    ],
+)
+def test_pixel_size_needs_a_unit_and_a_credible_value(
+    tmp_path: Path, options: dict, expected: dict
+) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", PLANE, **options)
+    assert stated_pixel_size(tmp_path / "a.tif")[0] == pytest.approx(expected)
+
+
+def test_imagej_unit_and_spacing(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    metadata = {"axes": "ZYX", "unit": "um", "spacing": 0.5}
+    tifffile.imwrite(path, np.stack([PLANE] * 3), imagej=True, resolution=(8, 8), metadata=metadata)
+    image = read(path)
+    assert image.sizes["Z"] == 3
+    assert image.attrs["pixel_size_um"] == pytest.approx({"Z": 0.5, "Y": 0.125, "X": 0.125})
+
+
+def test_grey_saved_as_colour_is_grey_and_real_colour_needs_a_channel(tmp_path: Path) -> None:
+    Image.fromarray(PLANE).convert("RGB").save(tmp_path / "grey.png")
+    assert read(tmp_path / "grey.png").sizes["C"] == 1
+    colour = np.stack([PLANE, PLANE // 2, PLANE], axis=-1)
+    Image.fromarray(colour).save(tmp_path / "colour.png")
+    image = read(tmp_path / "colour.png")
+    with pytest.raises(MitolumeError, match="3 channels; name one of them .*green"):
+        select_channel(image, None)
+    np.testing.assert_array_equal(read_plane(select_channel(image, "Green")), PLANE // 2)
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("ending", [".tif", ".ome.tif"])
+@pytest.mark.parametrize("share", [0.001, 0.5, 0.9])
+def test_a_truncated_file_is_never_read_as_a_shorter_one(
+    tmp_path: Path, compression: str | None, ending: str, share: float
+) -> None:
+    whole, cut = tmp_path / f"whole{ending}", tmp_path / f"cut{ending}"
+    noise = np.random.default_rng(0).integers(0, 255, (6, 60, 70), dtype=np.uint8)
+    tifffile.imwrite(whole, noise, ome="ome" in ending, compression=compression)
+    content = whole.read_bytes()
+    cut.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(MitolumeError, match=r"cut.*tif can't be read .* truncated"):
+        [read_plane(read(cut), z=z) for z in range(6)]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_nan_is_refused(tmp_path: Path, bad: float) -> None:
+    values = np.zeros((4, 5), np.float32)
+    values[1, 2] = bad
+    tifffile.imwrite(tmp_path / "a.tif", values)
+    with pytest.raises(MitolumeError, match="1 pixels that are NaN or infinite"):
+        read_plane(read(tmp_path / "a.tif"))
+
+
+def test_faults_name_the_file(tmp_path: Path) -> None:
+    with pytest.raises(MitolumeError, match="nothing.tif: no such file"):
+        read(tmp_path / "nothing.tif")
+    with pytest.raises(MitolumeError, match="known are .*png"):
+        read(tmp_path / "a.docx")
+    (tmp_path / "text.png").write_text("hello")
+    with pytest.raises(MitolumeError, match=r"text\.png can't be read"):
+        read(tmp_path / "text.png")
+
+
+@pytest.mark.parametrize("ending", READERS)
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (7, 1)])
+def test_images_of_one_row_or_column(tmp_path: Path, ending: str, shape: tuple[int, int]) -> None:
+    path = tmp_path / f"a{ending}"
+    values = np.arange(shape[0] * shape[1], dtype=np.uint8).reshape(shape) + 3
+    if ending == ".png":
+        Image.fromarray(values).save(path)
+    else:
+        tifffile.imwrite(path, values, ome=".ome." in ending)
+    np.testing.assert_array_equal(read_plane(read(path)), values)
+
+
+def test_real_files(real_data: Path) -> None:
+    image = read(real_data / "epfl-hippocampus" / "train.ome.tif")
+    assert dict(image.sizes) == {"T": 1, "C": 1, "Z": 165, "Y": 384, "X": 512}
+    assert image.attrs["pixel_size_um"] == pytest.approx({"Z": 0.005, "Y": 0.01, "X": 0.01})
