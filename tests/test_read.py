@@ -110,7 +110,7 @@ def test_grey_saved_as_colour_is_grey_and_real_colour_needs_a_channel(tmp_path: 
     colour = np.stack([PLANE, PLANE // 2, PLANE], axis=-1)
     Image.fromarray(colour).save(tmp_path / "colour.png")
     image = read(tmp_path / "colour.png")
-    with pytest.raises(MitolumeError, match="3 channels; name one of them .*green"):
+    with pytest.raises(MitolumeError, match=r"3 channels; name one of them .*green"):
         select_channel(image, None)
     np.testing.assert_array_equal(read_plane(select_channel(image, "Green")), PLANE // 2)
 
@@ -140,9 +140,9 @@ def test_nan_is_refused(tmp_path: Path, bad: float) -> None:
 
 
 def test_faults_name_the_file(tmp_path: Path) -> None:
-    with pytest.raises(MitolumeError, match="nothing.tif: no such file"):
+    with pytest.raises(MitolumeError, match=r"nothing\.tif: no such file"):
         read(tmp_path / "nothing.tif")
-    with pytest.raises(MitolumeError, match="known are .*png"):
+    with pytest.raises(MitolumeError, match=r"known are .*png"):
         read(tmp_path / "a.docx")
     (tmp_path / "text.png").write_text("hello")
     with pytest.raises(MitolumeError, match=r"text\.png can't be read"):

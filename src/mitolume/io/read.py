@@ -325,6 +325,8 @@ def _channel_names(image: xr.DataArray) -> list[str]:
 def _to_axes(image: xr.DataArray, names: list[str], path: Path) -> xr.DataArray:
     """Strip coordinates, turn colour samples into channels, and give all five axes."""
     image = image.drop_vars(list(image.coords))
+    if image.sizes.get("S") == 1:
+        image = image.isel(S=0)
     if "S" in image.dims:
         image, names = _samples_to_channels(image, path)
     unknown = [str(dim) for dim in image.dims if dim not in AXES]
