@@ -112,8 +112,9 @@ def train(
     """
     steps_per_epoch, epochs = settings.schedule_of(len(images))
     patches = Patches(images, patch=settings.patch, batch=settings.batch, seed=seed)
-    loader = DataLoader(patches, batch_size=None, sampler=StepSampler(steps_per_epoch))
     module = _Module(network, validation, method, settings, seed, steps_per_epoch * epochs)
+    sampler = StepSampler(steps_per_epoch, lambda: module.global_step)
+    loader = DataLoader(patches, batch_size=None, sampler=sampler)
     record = _Record(folder / CHECKPOINT, epochs, bool(validation), report, on_epoch)
     with _quiet():
         trainer = lightning.Trainer(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,18 +75,22 @@ class Patches(Dataset[tuple[int, Tensor, Tensor]]):
 
 
 class StepSampler(Sampler[int]):
-    """The steps of one epoch after the other, counted on through the whole training."""
+    """The steps of one epoch after the other, counted on through the whole training.
 
-    def __init__(self, steps_per_epoch: int) -> None:
+    Parameters
+    ----------
+    steps_per_epoch
+        How many.
+    steps_done
+        Tells the steps done so far, also of a training that goes on from a checkpoint.
+    """
+
+    def __init__(self, steps_per_epoch: int, steps_done: Callable[[], int]) -> None:
         self.steps_per_epoch = steps_per_epoch
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Go to an epoch; Lightning calls this before each."""
-        self.epoch = epoch
+        self.steps_done = steps_done
 
     def __iter__(self) -> Iterator[int]:
-        first = self.epoch * self.steps_per_epoch
+        first = self.steps_done()
         return iter(range(first, first + self.steps_per_epoch))
 
     def __len__(self) -> int:

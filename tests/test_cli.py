@@ -1,0 +1,155 @@
+"""The command line as a person meets it: one clear sentence, status 1, never a traceback."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from conftest import blobs, write_field
+
+from mitolume import cli
+from mitolume.models.bundle import Card, save_bundle
+from mitolume.models.networks import SegmentationNetwork
+from mitolume.models.settings import NetworkSettings
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["mitolume", *map(str, arguments)])
+    try:
+        cli.main()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    settings = NetworkSettings(width=4)
+    card = Card(network=settings, pixel_size_um=0.1)
+    save_bundle(tmp_path / "model", SegmentationNetwork(settings).state_dict(), card)
+    return tmp_path / "model"
+
+
+def test_predict_then_evaluate(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    images = [write_field(tmp_path, f"f{i}", i)[0] for i in range(2)]
+    out = tmp_path / "out"
+    assert call(monkeypatch, "predict", model, *images, "--out", out) == 0
+    assert capsys.readouterr().out.split() == [str(out / f"f{i}_mask.ome.tif") for i in range(2)]
+    truth = tmp_path / "truth"
+    truth.mkdir()
+    for i in range(2):
+        (tmp_path / f"f{i}_mask.ome.tif").rename(truth / f"f{i}_mask.ome.tif")
+    assert call(monkeypatch, "evaluate", out, truth, "--out", tmp_path / "scores.csv") == 0
+    printed = capsys.readouterr().out
+    assert "chance_iou" in printed
+    assert "2 images" in printed
+    lines = (tmp_path / "scores.csv").read_text().splitlines()
+    assert len(lines) == 3
+    assert lines[0].startswith("image,plane,")
+
+
+def test_evaluate_of_the_truth_is_perfect_whatever_its_values(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    mask = blobs(0)[1]
+    tifffile.imwrite(tmp_path / "a.tif", mask)
+    tifffile.imwrite(tmp_path / "b.tif", mask * 255)
+    assert call(monkeypatch, "evaluate", tmp_path / "a.tif", tmp_path / "b.tif") == 0
+    assert "iou               1.0000   1 images" in capsys.readouterr().out
+
+
+def test_inspect_names_what_may_go_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", np.full((9, 9), 255, np.uint8), resolution=(72, 72))
+    assert call(monkeypatch, "inspect", tmp_path / "a.tif", write_field(tmp_path, "f", 0)[0]) == 0
+    printed = capsys.readouterr().out
+    for part in ("Y 9, X 9", "not believed", "one flat grey", "Y 0.1 µm, X 0.1 µm"):
+        assert part in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("run", "nothing.yaml"), "nothing.yaml: no such recipe"),
+        (("run",), "names no table of fields"),
+        (("run", "--fields", "no.csv"), "no.csv: no such table of fields"),
+        (("run", "--resume", "--out", "new"), "new holds no run to resume"),
+        (("run", "--fields", "no.csv", "--set", "seed"), "'seed' is not key=value"),
+        (("run", "--fields", "no.csv", "--set", "sed=1"), "did you mean 'seed'"),
+        (("predict", "nothing", "a.tif"), "nothing: no such model"),
+        (("predict", "{model}", "a.tif"), "a.tif: no such file"),
+        (("predict", "{model}", "plain.tif"), "plain.tif states no pixel size"),
+        (("predict", "{model}", "nan.tif", "--pixel-size", "0.1"), "NaN"),
+        (("predict", "{model}", "cut.tif", "--pixel-size", "0.1"), "truncated"),
+        (("predict", "{model}", "plain.tif", "--channel", "GFP"), "no single channel 'GFP'"),
+        (("evaluate", "plain.tif", "small.tif"), "plain.tif is Y 64 x X 80"),
+        (("evaluate", "plain.tif", "nothing"), "no such file or folder"),
+        (("report", "."), "holds no finished run"),
+        (("inspect", "a.docx"), "files of this kind are not read"),
+    ],
+)
+def test_faults_end_in_one_sentence(
+    arguments: tuple[str, ...],
+    sentence: str,
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tifffile.imwrite("plain.tif", blobs(0)[1])
+    tifffile.imwrite("small.tif", blobs(0)[1][:5])
+    tifffile.imwrite("nan.tif", np.full((9, 9), np.nan, np.float32))
+    Path("cut.tif").write_bytes(Path("plain.tif").read_bytes()[:700])
+    before = set(tmp_path.rglob("*"))
+    filled = [str(model) if a == "{model}" else a for a in arguments]
+    assert call(monkeypatch, *filled) == 1
+    printed = capsys.readouterr()
+    assert sentence in printed.err
+    assert printed.err.startswith("mitolume: ")
+    assert "Traceback" not in printed.err
+    assert set(tmp_path.rglob("*")) == before, "a fault leaves nothing behind"
+
+
+def test_wrong_usage_is_status_2(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert call(monkeypatch, "run", "--nonsense") == 2
+
+
+def test_a_fault_of_our_own_is_one_sentence_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr(cli, "app", broken)
+    assert call(monkeypatch) == 1
+    text = capsys.readouterr().err
+    assert "unexpected ZeroDivisionError: division by zero" in text
+    log = Path(text.rsplit(" ", 1)[1].strip())
+    assert "Traceback" in log.read_text()
+    log.unlink()
+
+
+def test_help_needs_none_of_the_heavy_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    import subprocess
+
+    code = (
+        "import sys; sys.argv=['mitolume','--help']\n"
+        "from mitolume.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = ('torch', 'numpy', 'pandas', 'matplotlib', 'lightning')\n"
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    started = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("[]")
+    assert "predict" in done.stdout
+    assert time.monotonic() - started < 20

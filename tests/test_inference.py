@@ -1,0 +1,252 @@
+"""Tiles, networks and prediction: tiled equals whole, axes and pixel size are kept."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from conftest import blobs
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+import mitolume
+from mitolume.errors import MitolumeError
+from mitolume.inference.files import Wanted, predict_files
+from mitolume.inference.predictor import Predictor, find_bundle, predict_tiled
+from mitolume.inference.tiles import tiles
+from mitolume.io.read import AXES, read
+from mitolume.io.write import write_image
+from mitolume.models.bundle import CARD, WEIGHTS, Card, load_bundle, save_bundle
+from mitolume.models.losses import LOSSES
+from mitolume.models.networks import HALO, MODELS, MULTIPLE, SegmentationNetwork
+from mitolume.models.settings import NetworkSettings
+
+
+def network(name: str = "unet", width: int = 4) -> SegmentationNetwork:
+    """Return a network whose normalisation has seen something, as after training."""
+    made = SegmentationNetwork(NetworkSettings(name=name, width=width), seed=1)
+    made.train()
+    with torch.no_grad():
+        for seed in range(3):
+            made(torch.randn(2, 1, 64, 64, generator=torch.Generator().manual_seed(seed)))
+    return made.eval()
+
+
+def predictor(**card: object) -> Predictor:
+    settings_ = NetworkSettings(width=4)
+    return Predictor(network(), Card(network=settings_, **card))
+
+
+@given(st.tuples(st.integers(1, 12), st.integers(1, 12)), st.integers(1, 5), st.integers(0, 4))
+def test_tiles_cover_an_image_once_and_keep_to_the_grid(
+    shape: tuple[int, int], core: int, halo: int
+) -> None:
+    height, width = shape[0] * 16, shape[1] * 16
+    image = np.random.default_rng(0).normal(size=(height, width))
+    result = np.full((height, width), np.nan)
+    for tile in tiles((height, width), core * 16, halo * 16, 16):
+        part = image[tile.read]
+        assert all(s.start % 16 == 0 and s.stop % 16 == 0 for s in tile.read)
+        assert np.isnan(result[tile.write]).all()
+        result[tile.write] = part[tile.crop]
+    np.testing.assert_array_equal(result, image)
+
+
+def test_a_tile_off_the_grid_is_refused() -> None:
+    with pytest.raises(ValueError, match="core is 20, no multiple of 16"):
+        list(tiles((32, 32), 20, 16, 16))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_network_keeps_the_contract(name: str) -> None:
+    made = network(name)
+    images = torch.randn(2, 1, 32, 48)
+    logits = made(images)
+    assert logits.shape == images.shape
+    same = SegmentationNetwork(NetworkSettings(name=name, width=4), seed=3).state_dict()
+    again = SegmentationNetwork(NetworkSettings(name=name, width=4), seed=3).state_dict()
+    other = SegmentationNetwork(NetworkSettings(name=name, width=4), seed=4).state_dict()
+    assert all(torch.equal(same[key], again[key]) for key in same)
+    assert any(not torch.equal(same[key], other[key]) for key in same)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_halo_covers_what_a_pixel_sees(name: str) -> None:
+    """Changing the image beyond the halo changes nothing; within it, something."""
+    made = network(name).double()
+    side = 2 * HALO + 3 * MULTIPLE
+    centre = slice(HALO + MULTIPLE, HALO + 2 * MULTIPLE)
+    image = torch.randn(1, 1, side, side, dtype=torch.float64, requires_grad=True)
+    made(image)[0, 0, centre, centre].sum().backward()
+    assert image.grad is not None
+    touched = np.argwhere(image.grad[0, 0].abs().sum(1).numpy() > 0)
+    assert centre.start - touched.min() <= HALO
+    assert touched.max() - (centre.stop - 1) <= HALO
+    assert centre.start - touched.min() > HALO - 2 * MULTIPLE
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_network_is_as_wide_as_the_study_says(name: str) -> None:
+    made = MODELS[name](64)
+    widths = {m.out_channels for m in made.modules() if isinstance(m, torch.nn.Conv2d)}
+    assert {64, 128, 256, 512, 1024} <= widths
+
+
+@pytest.mark.parametrize("name", MODELS)
+@given(shape=st.tuples(st.integers(1, 300), st.integers(1, 300)))
+@settings(max_examples=6, deadline=None)
+def test_tiled_equals_whole(name: str, shape: tuple[int, int]) -> None:
+    made = network(name)
+    image = np.random.default_rng(shape).normal(size=shape).astype(np.float32)
+    whole = predict_tiled(made, image, core=4096)
+    assert whole.shape == shape
+    np.testing.assert_allclose(predict_tiled(made, image, core=48), whole, atol=1e-5)
+
+
+def test_averaging_flips_commutes_with_flipping() -> None:
+    averaged = Predictor(network(), predictor().card, average_flips=True)
+    image = np.random.default_rng(0).normal(size=(48, 64)).astype(np.float32)
+    straight = averaged.predict_prepared(image)
+    turned = averaged.predict_prepared(np.ascontiguousarray(np.rot90(image)))
+    np.testing.assert_allclose(np.rot90(straight), turned, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_loss_ignores_unsure_pixels_and_falls_towards_the_truth(name: str) -> None:
+    loss = LOSSES[name]
+    generator = torch.Generator().manual_seed(0)
+    target = (torch.rand(2, 1, 16, 16, generator=generator) > 0.8).float()
+    weight = torch.ones_like(target)
+    weight[:, :, :4] = 0
+    logits = torch.randn(2, 1, 16, 16, generator=generator)
+    changed = logits.clone()
+    changed[:, :, :4] += 7
+    assert loss(logits, target, weight) == loss(changed, target, weight)
+    good, bad = (2 * target - 1) * 5, (1 - 2 * target) * 5
+    assert loss(good, target, weight) < loss(logits, target, weight) < loss(bad, target, weight)
+    assert torch.isfinite(loss(logits, target, torch.zeros_like(weight)))
+
+
+def test_false_positives_in_empty_patches_are_punished() -> None:
+    empty, ones = torch.zeros(1, 1, 16, 16), torch.ones(1, 1, 16, 16)
+    for loss in LOSSES.values():
+        assert loss(4 * ones, empty, ones) > loss(-4 * ones, empty, ones) + 0.5
+
+
+def test_a_bundle_gives_the_same_answer_after_loading(tmp_path: Path) -> None:
+    original = predictor(pixel_size_um=0.1, threshold=0.4)
+    save_bundle(tmp_path / "m", original.network.state_dict(), original.card)
+    assert sorted(p.name for p in (tmp_path / "m").iterdir()) == [CARD, WEIGHTS]
+    loaded = mitolume.load(tmp_path / "m")
+    assert loaded.card == original.card
+    plane = blobs(0)[0]
+    expected = original.predict_plane(plane, (0.1, 0.1))
+    np.testing.assert_array_equal(loaded.predict_plane(plane, (0.1, 0.1)), expected)
+
+
+def test_bundles_that_are_none_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(MitolumeError, match="no such model"):
+        load_bundle(tmp_path / "nothing")
+    (tmp_path / "m").mkdir()
+    with pytest.raises(MitolumeError, match="is no model"):
+        load_bundle(tmp_path / "m")
+    good = predictor()
+    save_bundle(tmp_path / "m", good.network.state_dict(), good.card)
+    weights = (tmp_path / "m" / WEIGHTS).read_bytes()
+    (tmp_path / "m" / WEIGHTS).write_bytes(weights[:1000])
+    with pytest.raises(MitolumeError, match="doesn't fit its card"):
+        load_bundle(tmp_path / "m")
+    text = (tmp_path / "m" / CARD).read_text()
+    (tmp_path / "m" / CARD).write_text(text.replace('"schema_version": 1', '"schema_version": 99'))
+    with pytest.raises(MitolumeError, match="update mitolume"):
+        load_bundle(tmp_path / "m")
+    (tmp_path / "m" / CARD).write_text("[]")
+    with pytest.raises(MitolumeError, match="is no model card"):
+        load_bundle(tmp_path / "m")
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r" / "run.json").write_text("{}")
+    with pytest.raises(MitolumeError, match="not finished"):
+        find_bundle(tmp_path / "r")
+
+
+def stack(tmp_path: Path, name: str = "s", size: float | None = 0.2) -> Path:
+    planes = np.stack([[blobs(t * 2 + z)[0] for z in range(2)] for t in range(3)])[:, None]
+    attrs = {"pixel_size_um": {"Z": 1.0, "Y": size, "X": size}} if size else {}
+    names = np.array(["T PMT"], dtype=object)
+    write_image(tmp_path / f"{name}.ome.tif",
+                xr.DataArray(planes, dims=AXES, coords={"C": names}, attrs=attrs))  # fmt: skip
+    return tmp_path / f"{name}.ome.tif"
+
+
+def test_stacks_are_predicted_plane_by_plane_keeping_axes_and_pixel_size(tmp_path: Path) -> None:
+    path, ready = stack(tmp_path), predictor(pixel_size_um=0.1)
+    seen: list[tuple[int, int]] = []
+    wanted = Wanted(probability=True, overlay=True)
+    (mask,) = predict_files(
+        ready,
+        [path],
+        tmp_path / "out",
+        wanted,
+        lambda done, total, note: seen.append((done, total)),
+    )
+    assert seen[-1] == (6, 6)
+    written = read(mask)
+    assert {a: written.sizes[a] for a in "TZYX"} == {"T": 3, "Z": 2, "Y": 64, "X": 80}
+    assert written.attrs["pixel_size_um"] == pytest.approx({"Z": 1, "Y": 0.2, "X": 0.2})
+    probability = read(tmp_path / "out" / "s_probability.ome.tif")
+    one = ready.predict_plane(read(path).values[1, 0, 1], (0.2, 0.2))
+    np.testing.assert_allclose(probability.values[1, 0, 1], one, atol=1e-6)
+    np.testing.assert_array_equal(written.values, probability.values >= ready.card.threshold)
+    pictures = sorted((tmp_path / "out").glob("*.png"))
+    assert [p.name for p in pictures][:2] == ["s_t000_z000_overlay.png", "s_t000_z001_overlay.png"]
+    with Image.open(pictures[0]) as picture:
+        assert picture.size[0] >= 80
+
+
+def test_pixel_sizes_are_asked_for_and_can_be_said(tmp_path: Path) -> None:
+    path, ready = stack(tmp_path, size=None), predictor(pixel_size_um=0.1)
+    with pytest.raises(MitolumeError, match=r"s\.ome\.tif states no pixel size.*--pixel-size"):
+        predict_files(ready, [path], tmp_path / "out")
+    assert not list((tmp_path / "out").glob("*"))
+    assert predict_files(ready, [path], tmp_path / "out", Wanted(pixel_size_um=0.1))
+    with pytest.raises(MitolumeError, match="--pixel-size 80 is not within"):
+        predict_files(ready, [path], tmp_path / "out", Wanted(pixel_size_um=80))
+
+
+def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    files = [stack(tmp_path / "a"), stack(tmp_path / "b")]
+    with pytest.raises(MitolumeError, match="two files are called s"):
+        predict_files(predictor(), files, tmp_path / "out")
+
+
+def test_images_of_one_pixel_are_predicted(tmp_path: Path) -> None:
+    Image.fromarray(np.full((1, 1), 9, np.uint8)).save(tmp_path / "dot.png")
+    (mask,) = predict_files(predictor(), [tmp_path / "dot.png"], tmp_path / "out")
+    assert read(mask).shape == (1, 1, 1, 1, 1)
+
+
+@pytest.mark.slow
+def test_channels_last_is_no_slower() -> None:
+    """Paired timing in one process; the layout is chosen because it is faster here."""
+    image = torch.randn(1, 1, 256, 256)
+    ours = network(width=16)
+    plain = network(width=16)
+    plain.body = plain.body.to(memory_format=torch.contiguous_format)
+    ratios = []
+    with torch.inference_mode():
+        for _ in range(5):
+            seconds = []
+            for call in (lambda: ours(image), lambda: plain.body(image.contiguous())):
+                started = time.perf_counter()
+                call()
+                seconds.append(time.perf_counter() - started)
+            ratios.append(seconds[0] / seconds[1])
+    print(f"channels-last against contiguous: {sorted(ratios)[2]:.2f} of the time")
+    assert sorted(ratios)[2] < 1.1

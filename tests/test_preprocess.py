@@ -1,0 +1,113 @@
+"""The chain's steps against their definitions and limits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy import ndimage
+
+from mitolume.errors import MitolumeError
+from mitolume.inference.chain import apply_chain
+from mitolume.preprocess.normalise import measure_range, normalise
+from mitolume.preprocess.rescale import rescale, rescale_mask, scale_factors
+from mitolume.preprocess.settings import ChainSettings
+from mitolume.preprocess.sharpen import unsharp_mask
+
+planes = hnp.arrays(np.uint16, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12))
+
+
+@given(planes)
+def test_normalised_planes_are_finite_whatever_they_hold(plane: np.ndarray) -> None:
+    result = normalise(plane)
+    assert result.dtype == np.float32
+    assert np.isfinite(result).all()
+
+
+@given(planes, st.floats(0.5, 200), st.floats(-500, 500))
+def test_normalising_undoes_gain_and_offset(plane: np.ndarray, gain: float, offset: float) -> None:
+    scaled = plane.astype(np.float64) * gain + offset
+    np.testing.assert_allclose(normalise(scaled), normalise(plane), atol=2e-2)
+
+
+def test_a_part_normalised_by_the_whole_is_the_part_of_the_whole() -> None:
+    plane = np.random.default_rng(0).normal(size=(30, 40))
+    part = normalise(plane[5:20, 7:30], measure_range(plane))
+    np.testing.assert_array_equal(part, normalise(plane)[5:20, 7:30])
+
+
+def test_a_flat_plane_becomes_nothing() -> None:
+    assert not normalise(np.full((4, 4), 65535, np.uint16)).any()
+
+
+def test_bright_dirt_does_not_set_the_scale() -> None:
+    plane = np.random.default_rng(0).normal(100, 5, (200, 200))
+    dirty = plane.copy()
+    dirty[:4, :4] = 60_000
+    assert abs(normalise(dirty)[50:].std() - normalise(plane)[50:].std()) < 0.05
+
+
+def test_unsharp_mask_is_imagejs_formula_without_wrap_around() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (20, 20)).astype(np.uint8)
+    blurred = ndimage.gaussian_filter(image.astype(np.float64), 0.5, mode="nearest")
+    expected = (image - 0.7 * blurred) / 0.3
+    np.testing.assert_allclose(unsharp_mask(image), expected, rtol=1e-4, atol=1e-2)
+    assert expected.max() > 255
+    assert expected.min() < 0
+    with pytest.raises(ValueError, match="weight"):
+        unsharp_mask(image, weight=1)
+
+
+@pytest.mark.parametrize(
+    ("pixel", "model", "expected"),
+    [
+        ((0.1, 0.1), None, (1, 1)),
+        (None, None, (1, 1)),
+        ((0.108, 0.1), 0.1, (1, 1)),
+        ((0.2, 0.2), 0.1, (2, 2)),
+        ((0.1, 0.2), 0.1, (1, 2)),
+        ((0.025, 0.025), 0.1, (0.25, 0.25)),
+    ],
+)
+def test_rescaling_follows_the_rule(pixel: tuple, model: float, expected: tuple) -> None:
+    assert scale_factors(pixel, model) == pytest.approx(expected)
+
+
+def test_unknown_or_distant_pixel_sizes_are_refused_with_the_fix() -> None:
+    with pytest.raises(MitolumeError, match=r"a.tif states no pixel size.*--pixel-size"):
+        scale_factors(None, 0.1, "a.tif")
+    with pytest.raises(MitolumeError, match="more than 4 times apart"):
+        scale_factors((0.5, 0.5), 0.1)
+
+
+@given(
+    hnp.arrays(np.uint8, st.tuples(st.integers(1, 20), st.integers(1, 20)),
+               elements=st.sampled_from([0, 1, 255])),
+    st.tuples(st.integers(1, 30), st.integers(1, 30)),
+)  # fmt: skip
+def test_rescaled_masks_hold_only_values_they_had(mask: np.ndarray, shape: tuple) -> None:
+    result = rescale_mask(mask, shape)
+    assert result.shape == shape
+    assert set(np.unique(result)) <= set(np.unique(mask))
+    np.testing.assert_array_equal(rescale_mask(mask, mask.shape), mask)
+
+
+def test_rescaling_there_and_back_keeps_smooth_images() -> None:
+    y, x = np.mgrid[:40, :60] / 10
+    image = np.sin(y) * np.cos(x)
+    back = rescale(rescale(image, (80, 120)), (40, 60))
+    assert np.abs(back - image)[4:-4, 4:-4].max() < 0.05
+
+
+def test_only_the_images_meant_are_sharpened() -> None:
+    plane = np.random.default_rng(0).integers(0, 200, (32, 32)).astype(np.uint8)
+    plain = apply_chain(plane, ChainSettings())
+    for setting, labelled, unlabelled in (
+        ("none", False, False), ("unlabelled", False, True), ("all", True, True),
+    ):  # fmt: skip
+        chain = ChainSettings(sharpen=setting)
+        assert (not np.array_equal(apply_chain(plane, chain), plain)) == labelled
+        sharpened = apply_chain(plane, chain, unlabelled=True)
+        assert (not np.array_equal(sharpened, plain)) == unlabelled

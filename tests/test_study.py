@@ -1,0 +1,241 @@
+"""Recipes and whole runs: every file of the run folder, resuming, and what may not happen."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from conftest import blobs
+from safetensors.numpy import load_file
+
+import mitolume
+from mitolume.errors import MitolumeError
+from mitolume.io.read import read, read_plane
+from mitolume.study.content import report
+from mitolume.study.recipe import PRESETS, Recipe, load_recipe
+from mitolume.study.results import value_of
+from mitolume.study.run import choose_kept
+from mitolume.training.loop import CHECKPOINT
+
+TINY = [
+    "training.steps=8", "training.checks=4", "training.batch=2", "training.patch=32",
+    "network.width=4", "average_flips=false", "training.precision=float32",
+]  # fmt: skip
+
+
+def tiny(table: Path, *more: str) -> Recipe:
+    return load_recipe(fields=table, settings=[*TINY, *more])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of one finished run."""
+    folder = tmp_path_factory.mktemp("finished")
+    table = pytest.importorskip("conftest").table.__wrapped__(folder)
+    return mitolume.run(tiny(table), folder / "run", quiet=True)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_is_complete_and_written_back_equal(preset: str, tmp_path: Path) -> None:
+    recipe = load_recipe(preset=preset, fields="fields.csv")
+    assert recipe.arm == preset
+    (tmp_path / "r.yaml").write_text(recipe.to_yaml())
+    again = load_recipe(tmp_path / "r.yaml")
+    assert again.model_copy(update={"fields": Path("fields.csv")}) == recipe
+
+
+def test_the_paper_preset_has_the_published_settings() -> None:
+    recipe = load_recipe(preset="paper", fields="f.csv")
+    t = recipe.training
+    assert (t.epochs, t.steps, t.batch, t.learning_rate, t.loss) == (100, None, 4, 0.002, "bce")
+    assert (recipe.network.width, recipe.chain.sharpen, recipe.threshold) == (64, "unlabelled", 0.5)
+
+
+def test_files_go_over_presets_and_set_goes_over_files(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text("fields: sub/f.csv\ntraining: {steps: 7}\nlabels: 16\n")
+    recipe = load_recipe(tmp_path / "r.yaml", settings=["network.width=32", "training.epochs=3"])
+    assert recipe.fields == tmp_path / "sub" / "f.csv"
+    assert recipe.labels == 16
+    assert recipe.network.width == 32
+    assert (recipe.training.steps, recipe.training.epochs) == (None, 3)
+    assert recipe.training.batch == load_recipe(fields="f").training.batch
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("fields: f.csv\nnetwrk: {width: 3}", "unknown key 'netwrk': did you mean 'network'"),
+        ("fields: f.csv\ntraining: {batchs: 3}", r"'training\.batchs': did you mean 'batch'"),
+        ("fields: f.csv\ntraining: {patch: 30}", r"training\.patch is 30: .*multiple of 16"),
+        ("fields: f.csv\nmethod: magic", "method is 'magic': .*'supervised' or 'pseudo_label'"),
+        ("fields: f.csv\nlabels: many", "labels is 'many'"),
+        ("fields: f.csv\nsplit: {test: 0.6, validation: 0.5}", "leave nothing to train on"),
+        ("labels: 3", "names no table of fields"),
+        ("- a\n- b", "holds no `key: value` lines"),
+        ("a: [", "is no readable YAML recipe"),
+        ("preset: papr\nfields: f.csv", "no preset 'papr'; there are default, quick, paper"),
+    ],
+)
+def test_faults_of_a_recipe_are_one_clear_sentence(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "r.yaml").write_text(text)
+    with pytest.raises(MitolumeError, match=message):
+        load_recipe(tmp_path / "r.yaml")
+
+
+def test_a_run_leaves_all_that_was_promised(finished: Path) -> None:
+    expected = {
+        "recipe.yaml", "run.json", "fields.csv", "model_1", "model_2", "kept.json", "masks",
+        "results.csv", "images.csv", "report.html", "log.csv",
+    }  # fmt: skip
+    assert {p.name for p in finished.iterdir()} == expected
+    for model in ("model_1", "model_2"):
+        assert {p.name for p in (finished / model).iterdir()} == {
+            "card.json", "weights.safetensors"}  # fmt: skip
+        assert len(list((finished / "masks" / model).iterdir())) == 8
+    record = json.loads((finished / "run.json").read_text())
+    assert record["status"] == "finished"
+    assert record["n_images"] == {"train": 3, "validation": 1, "test": 2, "unlabelled": 2}
+    assert len(record["sha256"]) == 14
+    log = pd.read_csv(finished / "log.csv")
+    assert log.groupby("model")["step"].max().to_dict() == {"model_1": 8, "model_2": 8}
+
+
+def test_scores_are_those_of_the_masks_on_disk(finished: Path) -> None:
+    images = pd.read_csv(finished / "images.csv")
+    results = pd.read_csv(finished / "results.csv")
+    assert len(images) == 2 * 8
+    assert images[images["subset"] == "unlabelled"]["tp"].isna().all()
+    tests = images[(images["subset"] == "test") & (images["model"] == "model_2")]
+    tp = union = 0
+    for number in (4, 5):
+        name = f"f{number}"
+        mask = read_plane(read(finished / "masks" / "model_2" / f"{name}_mask.ome.tif"))
+        truth = blobs(number)[1]
+        found = tests[tests["image"] == f"{name}.ome.tif"].iloc[0]
+        assert found["tp"] == (mask & truth).sum()
+        tp += (mask & truth).sum()
+        union += (mask | truth).sum()
+    assert value_of(results, "model_2", "test", "iou") == pytest.approx(tp / union)
+    part = results[(results["subset"] == "test") & (results["metric"] == "iou")].iloc[0]
+    assert (part["n_images"], part["n_specimens"], part["k"]) == (2, 2, 3)
+
+
+def test_cards_say_where_a_model_comes_from(finished: Path) -> None:
+    card = json.loads((finished / "model_2" / "card.json").read_text())
+    assert card["method"] == "pseudo_label"
+    assert card["pixel_size_um"] == pytest.approx(0.1)
+    assert [f["role"] for f in card["fields"]] == ["train"] * 3 + ["unlabelled"] * 2
+    assert len(card["fields"][0]["sha256"]) == 64
+    assert card["scores"]["test"]["n_images"] == 2
+    loaded = mitolume.load(finished)
+    assert loaded.card.name in ("default model 1", "default model 2")
+
+
+def test_the_report_can_be_written_anew_and_names_the_run(finished: Path) -> None:
+    before = (finished / "report.html").read_bytes()
+    (finished / "report.html").unlink()
+    page = report(finished).read_text()
+    assert len(before) == len(page.encode())
+    assert "Model 1" in page
+    assert "FCCP" in page
+
+
+def test_a_used_folder_is_not_written_over(finished: Path, table: Path, tmp_path: Path) -> None:
+    with pytest.raises(MitolumeError, match="already holds a run; go on with --resume"):
+        mitolume.run(tiny(table), finished)
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used" / "thesis.txt").write_text("")
+    with pytest.raises(MitolumeError, match="is no empty folder"):
+        mitolume.run(tiny(table), tmp_path / "used")
+    with pytest.raises(MitolumeError, match=r"other settings \(seed was 0 and is 3\)"):
+        mitolume.run(tiny(table, "seed=3"), finished, resume=True)
+    assert mitolume.run(None, finished, resume=True, quiet=True) == finished
+
+
+def test_the_same_recipe_gives_the_same_weights(finished: Path, tmp_path: Path) -> None:
+    again = mitolume.run(finished / "recipe.yaml", tmp_path / "again", quiet=True)
+    for model in ("model_1", "model_2"):
+        first, second = (load_file(f / model / "weights.safetensors") for f in (finished, again))
+        assert all(np.array_equal(first[name], second[name]) for name in first)
+    assert (again / "results.csv").read_bytes() == (finished / "results.csv").read_bytes()
+
+
+def test_without_validation_test_or_unlabelled_rows_the_run_says_so(
+    table: Path, tmp_path: Path
+) -> None:
+    lines = table.read_text().splitlines()
+    table.write_text("\n".join(lines[:3]) + "\n")
+    folder = mitolume.run(tiny(table), tmp_path / "run", quiet=True)
+    notices = " ".join(json.loads((folder / "run.json").read_text())["notices"])
+    for part in ("no validation images", "no test images", "model 2 is not trained"):
+        assert part in notices
+    assert not (folder / "model_2").exists()
+    results = pd.read_csv(folder / "results.csv")
+    assert set(results["subset"]) == {"train"}
+    assert "no test score" in (folder / "report.html").read_text().lower()
+
+
+def test_files_that_changed_since_are_noticed(table: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    _start_and_kill(table, out)
+    (table.parent / "f0.ome.tif").write_bytes((table.parent / "f1.ome.tif").read_bytes())
+    with pytest.raises(MitolumeError, match=r"f0.ome.tif has changed since"):
+        mitolume.run(None, out, resume=True, quiet=True)
+
+
+def test_kill_minus_nine_and_resume_gives_the_same_weights(table: Path, tmp_path: Path) -> None:
+    whole = mitolume.run(tiny(table, "training.steps=40"), tmp_path / "whole", quiet=True)
+    broken = tmp_path / "broken"
+    _start_and_kill(table, broken)
+    assert not (broken / "results.csv").exists()
+    mitolume.run(None, broken, resume=True, quiet=True)
+    for model in ("model_1", "model_2"):
+        first, second = (load_file(f / model / "weights.safetensors") for f in (whole, broken))
+        assert all(np.array_equal(first[name], second[name]) for name in first)
+    assert not list(broken.rglob(".*")), "temporary files are left"
+
+
+def _start_and_kill(table: Path, out: Path) -> None:
+    """Start a run in its own process and kill it once it wrote a checkpoint."""
+    settings = [w for s in [*TINY, "training.steps=40"] for w in ("--set", s)]
+    command = [sys.executable, "-m", "mitolume.cli", "run", "--fields", str(table), "--out",
+               str(out), *settings]  # fmt: skip
+    environment = os.environ | {"OMP_NUM_THREADS": "2"}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 90
+    while not (out / "model_1" / CHECKPOINT).exists():
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def test_the_kept_model_is_chosen_by_validation_alone() -> None:
+    def table(first: float, second: float, subset: str) -> pd.DataFrame:
+        return pd.DataFrame(
+            {"model": ["model_1", "model_2"], "subset": subset, "metric": "iou",
+             "value": [first, second]}
+        )  # fmt: skip
+
+    names = ["model_1", "model_2"]
+    assert choose_kept(table(0.5, 0.6, "validation"), names)[0] == "model_2"
+    assert choose_kept(table(0.6, 0.6, "validation"), names)[0] == "model_1"
+    kept, reason = choose_kept(table(0.1, 0.9, "test"), names)
+    assert kept == "model_1"
+    assert "no validation images" in reason
+
+
+def test_recipes_are_plain_yaml(finished: Path) -> None:
+    recipe = yaml.safe_load((finished / "recipe.yaml").read_text())
+    assert recipe["fields"] == "fields.csv"
+    assert recipe["training"]["precision"] == "float32"

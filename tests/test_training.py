@@ -1,0 +1,232 @@
+"""Patches, augmentation and the loop: the same seed gives the same weights, broken or not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import blobs
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Generator
+
+from mitolume.errors import MitolumeError
+from mitolume.models.networks import SegmentationNetwork
+from mitolume.models.settings import NetworkSettings
+from mitolume.preprocess.normalise import normalise
+from mitolume.training.augment import AUGMENTATIONS, affine, flips, intensity
+from mitolume.training.loop import CHECKPOINT, Trained, cosine, resolve_precision, train
+from mitolume.training.methods import METHODS
+from mitolume.training.patches import Patches, PreparedImage, StepSampler
+from mitolume.training.settings import TrainingSettings
+
+
+def prepared(n: int, shape: tuple[int, int] = (64, 80)) -> list[PreparedImage]:
+    return [PreparedImage(normalise(blobs(i, shape)[0]), blobs(i, shape)[1]) for i in range(n)]
+
+
+def short(**over: object) -> TrainingSettings:
+    values = {"steps": 12, "batch": 2, "patch": 32, "checks": 4, "precision": "float32"}
+    return TrainingSettings(**values | over)
+
+
+def fit(folder: Path, *, validation: int = 1, **options: object) -> Trained:
+    folder.mkdir(parents=True, exist_ok=True)
+    return train(
+        SegmentationNetwork(NetworkSettings(width=4), seed=0),
+        prepared(3),
+        prepared(validation),
+        method=METHODS["supervised"],
+        settings=options.pop("settings", short()),
+        seed=5,
+        folder=folder,
+        **options,
+    )
+
+
+def same(a: Trained, b: Trained) -> bool:
+    return all(torch.equal(a.weights[name], b.weights[name]) for name in a.weights)
+
+
+@given(st.integers(0, 1000), st.integers(0, 1000))
+def test_a_batch_depends_on_seed_and_step_only(seed: int, step: int) -> None:
+    images = prepared(3)
+    first = Patches(images, patch=32, batch=2, seed=seed)
+    first[step + 1]
+    for a, b in zip(first[step], Patches(images, patch=32, batch=2, seed=seed)[step], strict=True):
+        assert a == b if isinstance(a, int) else torch.equal(a, b)
+    other = Patches(images, patch=32, batch=2, seed=seed + 1)[step]
+    assert not torch.equal(first[step][1], other[1])
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (7, 90), (33, 31)])
+def test_images_smaller_than_a_patch_are_unsure_outside(shape: tuple[int, int]) -> None:
+    image = PreparedImage(np.ones(shape, np.float32), np.ones(shape, np.uint8))
+    _, images, masks = Patches([image], patch=32, batch=1, seed=0)[0]
+    assert torch.isfinite(images).all()
+    height, width = (min(32, side) for side in shape)
+    assert (masks[0, 0, :height, :width] == 1).all()
+    assert (masks == 255).sum() == 32 * 32 - height * width
+
+
+def test_every_pixel_is_about_as_likely() -> None:
+    small = PreparedImage(np.zeros((32, 32), np.float32), np.zeros((32, 32), np.uint8))
+    large = PreparedImage(np.zeros((96, 96), np.float32), np.ones((96, 96), np.uint8))
+    patches = Patches([small, large], patch=32, batch=50, seed=0)
+    share = torch.stack([patches[i][2].float().mean() for i in range(20)]).mean()
+    assert abs(float(share) - 0.9) < 0.04
+
+
+def test_steps_go_on_through_epochs() -> None:
+    done = [0]
+    sampler = StepSampler(5, lambda: done[0])
+    assert list(sampler) == [0, 1, 2, 3, 4]
+    done[0] = 15
+    assert list(sampler) == [15, 16, 17, 18, 19]
+    assert len(sampler) == 5
+
+
+def batch() -> tuple[torch.Tensor, torch.Tensor]:
+    pairs = [blobs(i, (48, 48)) for i in range(6)]
+    images = torch.from_numpy(np.stack([normalise(i) for i, _ in pairs])[:, None])
+    return images, torch.from_numpy(np.stack([m for _, m in pairs])[:, None])
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_every_augmentation_keeps_shapes_and_mask_values_and_repeats(name: str) -> None:
+    images, masks = batch()
+    before = images.clone(), masks.clone()
+    first = AUGMENTATIONS[name](images, masks, Generator().manual_seed(3))
+    again = AUGMENTATIONS[name](images, masks, Generator().manual_seed(3))
+    assert torch.equal(first[0], again[0])
+    assert torch.equal(first[1], again[1])
+    assert torch.equal(images, before[0])
+    assert torch.equal(masks, before[1])
+    assert first[0].shape == images.shape
+    assert first[1].dtype == torch.uint8
+    assert set(first[1].unique().tolist()) <= {0, 1, 255}
+    assert torch.isfinite(first[0]).all()
+
+
+def test_image_and_mask_move_together() -> None:
+    _, masks = batch()
+    for change in (flips, affine):
+        moved, moved_masks = change(masks.float(), masks, Generator().manual_seed(0))
+        sure = moved_masks != 255
+        assert ((moved > 0.5) == (moved_masks == 1))[sure].float().mean() > 0.98
+        assert not torch.equal(moved_masks, masks)
+
+
+def test_flips_move_pixels_and_change_none() -> None:
+    images, masks = batch()
+    moved, _ = flips(images, masks, Generator().manual_seed(0))
+    assert torch.equal(moved.flatten(1).sort().values, images.flatten(1).sort().values)
+
+
+def test_intensity_changes_each_patch_its_own_way() -> None:
+    same_twice = torch.cat([batch()[0][:1]] * 2)
+    changed = intensity(same_twice, Generator().manual_seed(0))
+    assert not torch.allclose(changed[0], changed[1], atol=0.05)
+
+
+def test_learning_rate_rises_falls_and_ends_at_nothing() -> None:
+    rates = [cosine(step, 100) for step in range(101)]
+    assert rates[0] < rates[2]
+    assert max(rates) == 1
+    assert rates[3:] == sorted(rates[3:], reverse=True)
+    assert rates[100] == pytest.approx(0)
+
+
+def test_training_learns_and_keeps_the_best_epoch(tmp_path: Path) -> None:
+    trained = fit(tmp_path, settings=short(steps=60, learning_rate=0.01, augment="flips"))
+    scores = [record["validation_iou"] for record in trained.history]
+    assert max(scores) > 0.6
+    assert trained.chosen == f"epoch {scores.index(max(scores)) + 1} of 4, the best on the " \
+        "validation images"  # fmt: skip
+
+
+def test_a_training_that_was_stopped_ends_with_the_same_weights(tmp_path: Path) -> None:
+    whole = fit(tmp_path / "whole")
+
+    def stop_after_two(history: list) -> None:
+        if len(history) == 2:
+            raise KeyError("killed")
+
+    with pytest.raises(KeyError):
+        fit(tmp_path / "broken", on_epoch=stop_after_two)
+    seen = []
+    resumed = fit(tmp_path / "broken", report=lambda at: seen.append(at.step))
+    assert seen[0] == 7  # two epochs of three steps were done
+    assert same(whole, resumed)
+    steps = [record["step"] for record in resumed.history]
+    assert steps == [3, 6, 9, 12]
+    losses = [[record["loss"] for record in t.history] for t in (whole, resumed)]
+    assert losses[0] == losses[1]
+
+
+def test_without_validation_the_last_epochs_are_averaged_and_resume_too(tmp_path: Path) -> None:
+    settings = short(steps=16, checks=8)
+    whole = fit(tmp_path / "whole", validation=0, settings=settings)
+    assert whole.chosen == "average of the last 2 of 8 epochs (no validation images)"
+    checkpoint = torch.load(tmp_path / "whole" / CHECKPOINT, weights_only=True)
+    last = checkpoint["state_dict"]
+    name = next(n for n in whole.weights if n.endswith("running_mean"))
+    assert not torch.equal(whole.weights[name], last[f"network.{name}"])
+
+    def stop_in_the_middle_of_averaging(history: list) -> None:
+        if len(history) == 7:
+            raise KeyError("killed")
+
+    with pytest.raises(KeyError):
+        fit(tmp_path / "broken", validation=0, settings=settings,
+            on_epoch=stop_in_the_middle_of_averaging)  # fmt: skip
+    assert same(whole, fit(tmp_path / "broken", validation=0, settings=settings))
+
+
+def test_a_loss_that_explodes_says_what_to_do(tmp_path: Path) -> None:
+    images = prepared(1)
+    images[0].image[:] = np.inf
+    with pytest.raises(MitolumeError, match=r"training\.learning_rate=0\.0003"):
+        train(SegmentationNetwork(NetworkSettings(width=4)), images, [],
+              method=METHODS["supervised"], settings=short(augment="none"), seed=0,
+              folder=tmp_path)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_gives_a_loss_and_labelled_images(name: str) -> None:
+    method = METHODS[name]
+    labelled, unlabelled = prepared(2), [PreparedImage(i.image, None) for i in prepared(3)]
+    images = list(method.training_images(labelled, unlabelled, lambda i: (i > 0) * 0.6))
+    assert all(image.mask is not None for image in images)
+    assert len(images) == (5 if method.uses_unlabelled else 2)
+    network = SegmentationNetwork(NetworkSettings(width=4))
+    _, x, masks = Patches(images, patch=32, batch=2, seed=0)[0]
+    from mitolume.models.losses import bce
+
+    loss = method.loss(network, x, masks, bce)
+    loss.backward()
+    assert torch.isfinite(loss)
+
+
+def test_pseudo_labels_are_cut_at_one_half() -> None:
+    unlabelled = PreparedImage(np.array([[0.2, 0.4999], [0.5, 0.9]], np.float32), None)
+    (image,) = METHODS["pseudo_label"].training_images([], [unlabelled], lambda image: image)
+    assert image.mask.tolist() == [[0, 0], [1, 1]]
+
+
+def test_lengths_in_steps_and_epochs() -> None:
+    assert TrainingSettings(steps=100, checks=20).schedule_of(7) == (5, 20)
+    assert TrainingSettings(steps=3, checks=20).schedule_of(7) == (1, 3)
+    paper = TrainingSettings(steps=None, epochs=100, batch=4)
+    assert paper.schedule_of(30) == (8, 100)
+    with pytest.raises(ValueError, match="steps"):
+        TrainingSettings(steps=3, epochs=3)
+    assert resolve_precision("bfloat16") == "bfloat16"
+    assert resolve_precision("auto") in ("float32", "bfloat16")
+
+
+def test_bfloat16_trains_too(tmp_path: Path) -> None:
+    trained = fit(tmp_path, settings=short(precision="bfloat16", steps=4, checks=1))
+    assert all(t.dtype != torch.bfloat16 for t in trained.weights.values())
