@@ -1,3 +1,7 @@
+"""Pictures: contrast, outlines, colours of errors, and PNG without loss."""
+
+from __future__ import annotations
+
 import io
 import os
 
@@ -6,6 +10,7 @@ import pytest
 from PIL import Image
 
 from mitolume.analysis import pictures
+from mitolume.errors import MitolumeError
 
 IMAGE = np.tile(np.arange(12.0), (12, 1))
 
@@ -147,7 +152,7 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch
         raise OSError("disk full")
 
     monkeypatch.setattr(os, "replace", broken)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(MitolumeError, match="disk full"):
         pictures.write_png(path, np.ones((3, 3), np.uint8))
     assert path.read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["picture.png"]

@@ -1,3 +1,7 @@
+"""The report page: sound, self-contained and escaped in every state a run can leave."""
+
+from __future__ import annotations
+
 import dataclasses
 import functools
 import itertools
@@ -10,7 +14,8 @@ import pandas as pd
 import pytest
 from scipy import ndimage
 
-from mitolume.study import report
+from mitolume.errors import MitolumeError
+from mitolume.study import report, report_tables
 from mitolume.study.report import Panel, ReportContent, render, write_report
 
 CONDITIONS = ["control", "FCCP", "oligomycin", "antimycin A", "rotenone"]
@@ -373,7 +378,7 @@ def test_fields_of_one_file_are_kept_apart():
 
 
 def test_pseudo_labels_are_compared_with_the_labelled_images(full):
-    counts = images().query("subset == 'train' and model == 'model_1'")[report.COUNTS].sum()
+    counts = images().query("subset == 'train' and model == 'model_1'")[report_tables.COUNTS].sum()
     share = (counts["tp"] + counts["fn"]) / counts.sum()
     assert f"{100 * share:.1f} % is foreground" in Page(full).text
 
@@ -391,7 +396,7 @@ def test_page_stays_small_with_large_noisy_images():
     random = np.random.default_rng(0)
     noise = random.normal(size=(1024, 1024))
     truth = random.choice(np.array([0, 1, 255], np.uint8), noise.shape)
-    masks = {model: (noise > 0).astype(np.uint8) for model in report.MODELS}
+    masks = {model: (noise > 0).astype(np.uint8) for model in report_tables.MODELS}
     large = Panel("worst", "noise.tif", noise, truth, masks, dict.fromkeys(masks, 0.3))
     alone = content(results=EMPTY, images=EMPTY, log=EMPTY, unlabelled=EMPTY, panels=[large])
     assert len(render(alone).encode()) < 15e6 / 4
@@ -429,7 +434,7 @@ def test_report_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr(os, "replace", broken)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(MitolumeError, match="disk full"):
         write_report(dataclasses.replace(STATES["nothing"](), title="other"), path)
     assert path.read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["report.html"]

@@ -11,9 +11,7 @@ import numpy as np
 from scipy import ndimage
 from skimage.morphology import skeletonize
 
-from mitolume.io.masks import FOREGROUND, UNSURE
-
-Mask = np.ndarray[Any, np.dtype[np.uint8]]
+from mitolume.io.masks import FOREGROUND, UNSURE, Mask
 
 BOUNDARY_PX = 2  # a boundary this close counts as found
 

@@ -3,8 +3,9 @@
 Knows no network, no file format but PNG, and no report: arrays in, 8-bit pictures out.
 """
 
+from __future__ import annotations
+
 import io
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-FOREGROUND, UNSURE = 1, 255
+from mitolume.io.masks import BACKGROUND, FOREGROUND, UNSURE, Mask
+from mitolume.io.write import atomic
 
 # Sky blue, yellow and vermillion of Okabe and Ito (2008): apart in hue for every colour vision,
 # and in lightness (0.41, 0.74, 0.22 relative luminance) when printed in grey.
@@ -98,9 +100,7 @@ def fit(
     return np.asarray(Image.fromarray(picture).resize(size, filter_))
 
 
-def overlay(
-    image: NDArray[Any], mask: NDArray[np.uint8], *, longer: int | None = None
-) -> NDArray[np.uint8]:
+def overlay(image: NDArray[Any], mask: Mask, *, longer: int | None = None) -> NDArray[np.uint8]:
     """Draw the outline of the foreground over the image in grey.
 
     The outline is 2 px wide, one on each side of the border.
@@ -134,8 +134,8 @@ def overlay(
 
 def error_map(
     image: NDArray[Any],
-    truth: NDArray[np.uint8],
-    prediction: NDArray[np.uint8],
+    truth: Mask,
+    prediction: Mask,
     *,
     longer: int | None = None,
 ) -> NDArray[np.uint8]:
@@ -170,7 +170,7 @@ def error_map(
     picture = _hatched((grey * _UNDER_ERRORS).astype(np.uint8), wanted == UNSURE)
     picture[(wanted == FOREGROUND) & found] = CORRECT_COLOUR
     picture[(wanted == FOREGROUND) & ~found] = MISSED_COLOUR
-    picture[(wanted == 0) & found] = FALSE_COLOUR
+    picture[(wanted == BACKGROUND) & found] = FALSE_COLOUR
     return picture
 
 
@@ -204,18 +204,25 @@ def png_bytes(picture: NDArray[np.uint8]) -> bytes:
 
 
 def write_png(path: Path | str, picture: NDArray[np.uint8]) -> None:
-    """Write a picture as PNG; a reader sees the whole file or none (see `png_bytes`)."""
-    write_whole(Path(path), png_bytes(picture))
+    """Write a picture as PNG; a reader sees the whole file or none.
 
+    Parameters
+    ----------
+    path
+        The file; its folder is made where it is missing.
+    picture
+        See `png_bytes`.
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file under a temporary name in its own folder, then rename it."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(data)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    Raises
+    ------
+    ValueError
+        If the picture has another dtype or shape.
+    MitolumeError
+        The place can't be written to.
+    """
+    data = png_bytes(picture)
+    with atomic(path) as temporary:
+        temporary.write_bytes(data)
 
 
 def _check_shapes(image: NDArray[Any], **masks: NDArray[Any]) -> None:

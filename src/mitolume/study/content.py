@@ -106,10 +106,6 @@ def _verdict(results: pd.DataFrame, kept: dict[str, str], record: dict[str, Any]
         if not math.isnan(two - one):
             sentences.append(
                 f"Learning from unlabelled images changed the IoU by {two - one:+.3f} there "
-                f"({one:.3f} to {two:.3f}). One run with one seed cannot tell whether so small a "
-                "difference is more than chance."
-                if abs(two - one) < 0.05
-                else f"Learning from unlabelled images changed the IoU by {two - one:+.3f} there "
                 f"({one:.3f} to {two:.3f}), in this one run with one seed."
             )
         sentences.append(f"{name.capitalize()} was kept: {kept['reason']}.")

@@ -13,11 +13,11 @@ from mitolume.analysis.metrics import (
     COUNT_SCORES,
     THIN_SCORES,
     Counts,
-    Mask,
     count,
     iou,
     mean_defined,
 )
+from mitolume.io.masks import Mask
 from mitolume.io.write import atomic
 
 COUNT_COLUMNS = ("tp", "fp", "fn", "tn", "n_unsure")

@@ -1,0 +1,215 @@
+"""The charts of the report page: inline SVG drawn by matplotlib, in the colours of the page.
+
+Knows no file, no template and no picture: tables in, charts out.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from io import StringIO
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from mitolume.study.report_tables import MODELS, count, number
+
+# Colours that matplotlib writes and the page replaces, so that charts follow light and dark.
+_INK, _QUIET, _ONE, _TWO = "#010203", "#010204", "#010205", "#010206"
+_PAGE_COLOUR = {
+    _INK: "currentColor",
+    _QUIET: "var(--quiet)",
+    _ONE: "var(--model-1)",
+    _TWO: "var(--model-2)",
+}
+_LINE: dict[str, dict[str, Any]] = {
+    "model 1": {"color": _ONE, "linestyle": "-", "marker": "o"},
+    "model 2": {"color": _TWO, "linestyle": (0, (5, 2)), "marker": "s"},
+}
+_DASHED: dict[str, Any] = {"color": _QUIET, "linestyle": (0, (4, 3)), "linewidth": 1.1}
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "mitolume",
+    "font.size": 10,
+    "text.color": _INK,
+    "axes.labelcolor": _INK,
+    "axes.edgecolor": _QUIET,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": _QUIET,
+    "ytick.color": _QUIET,
+    "grid.color": _QUIET,
+    "grid.alpha": 0.25,
+}
+
+
+@dataclass(frozen=True)
+class Chart:
+    """An inline SVG with its heading and a sentence on what it shows."""
+
+    heading: str
+    svg: Markup
+    caption: str
+
+
+@rc_context(_STYLE)
+def curves(log: pd.DataFrame) -> list[Chart]:
+    """Draw the loss and the validation IoU against the step, where there is any.
+
+    Parameters
+    ----------
+    log
+        Columns model, step, loss, validation_iou; what is not finite is left out.
+    """
+    charts = []
+    for column, heading, y_label in (
+        ("loss", "Training loss", "loss"),
+        ("validation_iou", "Validation IoU", "IoU"),
+    ):
+        values = log[np.isfinite(log[column].astype(float))].sort_values("step")
+        figure, axes = _axes("step", y_label)
+        said = []
+        for model, rows in values.groupby("model"):
+            points = rows[["step", column]].to_numpy(float)
+            bins = np.array_split(points, min(250, len(points)))
+            line = np.array([part.mean(axis=0) for part in bins])
+            size = 3.5 if len(line) <= 40 else 0
+            axes.plot(*line.T, **_LINE[str(model)], markersize=size, linewidth=1.6)
+            said.append(f"{str(model).capitalize()} ends at {number(points[-1, 1])}")
+            if column == "validation_iou":
+                step, best = points[points[:, 1].argmax()]
+                said[-1] += f", best {number(best)} at step {step:.0f}"
+        axes.grid(axis="y")
+        if said:
+            charts.append(
+                _chart(figure, f"curve-{y_label.lower()}", heading, ". ".join(said) + ".")
+            )
+    return charts
+
+
+@rc_context(_STYLE)
+def image_scores(images: pd.DataFrame) -> list[Chart]:
+    """Draw the IoU of each image: a strip per model, and model 2 against model 1.
+
+    Parameters
+    ----------
+    images
+        A row per image, a column of IoU for each model there is; NaN is left out.
+    """
+    models = [model for model in MODELS if model in images and images[model].notna().any()]
+    if not models:
+        return []
+    groups = {model.capitalize(): images[model].dropna().to_numpy(float) for model in models}
+    figure = _strip(groups, "foreground IoU of the image", [_LINE[m]["color"] for m in models])
+    said = "One dot is one image; the bar marks the mean."
+    charts = [_chart(figure, "strip-iou", "Spread over images", said)]
+    if len(models) < 2 or (pairs := images.dropna(subset=models)).empty:
+        return charts
+    return [*charts, _paired(pairs[models].to_numpy(float))]
+
+
+@rc_context(_STYLE)
+def pseudo_label_shares(shares: Mapping[str, NDArray[np.float64]], labelled: float) -> list[Chart]:
+    """Draw the foreground share of each pseudo-labelled image, a strip per condition.
+
+    Parameters
+    ----------
+    shares
+        Condition to shares of one, shape (N,), finite and not empty.
+    labelled
+        The share in the hand-labelled training images; NaN where there is none.
+    """
+    if not shares:
+        return []
+    percents = {condition: 100 * values for condition, values in shares.items()}
+    figure = _strip(percents, "foreground, % of the image", [_ONE] * len(shares))
+    said = "One dot is one image; the bar marks the mean."
+    if math.isfinite(labelled):
+        figure.axes[0].axvline(100 * labelled, **_DASHED)
+        said += " Dashed: the share in the hand-labelled training images."
+    return [_chart(figure, "strip-share", "Foreground share of pseudo-labels", said)]
+
+
+# Kinds of charts; call inside the style ------------------------------------------------------
+
+
+def _strip(groups: Mapping[str, NDArray[Any]], x_label: str, colours: Sequence[str]) -> Figure:
+    """Row of dots for each group, with a bar at the mean."""
+    figure, axes = _axes(x_label, "", height=0.9 + 0.45 * len(groups))
+    random = np.random.default_rng(0)
+    for row, (values, colour) in enumerate(zip(groups.values(), colours, strict=True)):
+        dots = _thinned(np.sort(values))
+        y = row + random.uniform(-0.2, 0.2, dots.size)
+        axes.plot(dots, y, "o", color=colour, markersize=4, alpha=0.55, markeredgewidth=0)
+        axes.plot([values.mean()] * 2, [row - 0.36, row + 0.36], color=_INK, linewidth=1.8)
+    labels = [name if len(name) <= 22 else f"{name[:21]}…" for name in groups]
+    axes.set_yticks(range(len(groups)), labels, color=_INK, parse_math=False)
+    axes.tick_params(axis="y", length=0)
+    axes.set_ylim(len(groups) - 0.4, -0.6)
+    axes.spines["left"].set_visible(False)
+    axes.grid(axis="x")
+    return figure
+
+
+def _paired(points: NDArray[np.float64]) -> Chart:
+    """Dot for each image, shape (N, 2): IoU of model 2 over IoU of model 1."""
+    figure, axes = _axes("IoU with model 1", "IoU with model 2", height=3.3)
+    low, high = max(0.0, points.min() - 0.04), min(1.0, points.max() + 0.04)
+    axes.plot([low, high], [low, high], **_DASHED)
+    dots = _thinned(points)
+    axes.plot(*dots.T, "o", color=_TWO, markersize=4.5, alpha=0.6, markeredgewidth=0)
+    axes.text(0.03, 0.96, "better with model 2", transform=axes.transAxes, va="top", color=_QUIET)
+    axes.text(0.97, 0.04, "worse with model 2", transform=axes.transAxes, ha="right", color=_QUIET)
+    axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
+    axes.grid()
+    change = points[:, 1] - points[:, 0]
+    said = (
+        f"Model 2 scores higher than model 1 on {(change > 0).sum()} of "
+        f"{count(len(points), 'image')} and lower on {(change < 0).sum()}."
+    )
+    return _chart(figure, "paired-iou", "Image by image", said)
+
+
+# From a figure to the page -------------------------------------------------------------------
+
+
+def _axes(x_label: str, y_label: str, height: float = 3.0) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(4.8, height), layout="constrained")
+    axes = figure.add_subplot(xlabel=x_label, ylabel=y_label)
+    axes.locator_params(nbins=6)
+    figure.patch.set_alpha(0)
+    axes.patch.set_alpha(0)
+    return figure, axes
+
+
+def _thinned(values: NDArray[Any], most: int = 2000) -> NDArray[Any]:
+    """Keep at most this many rows, evenly spaced, so that the page stays small."""
+    kept = np.linspace(0, len(values) - 1, min(most, len(values))).astype(int)
+    return np.take(values, kept, axis=0)
+
+
+def _chart(figure: Figure, key: str, heading: str, caption: str) -> Chart:
+    """Chart whose ids and styles do not reach beyond it; matplotlib has escaped its text."""
+    buffer = StringIO()
+    with warnings.catch_warnings():  # the reader's fonts draw what matplotlib's own lacks
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    svg = buffer.getvalue()
+    root, body = svg[svg.index("<svg") :].split(">", 1)
+    body = re.sub(r"<(metadata|style)\b.*?</\1>", "", body, count=2, flags=re.DOTALL)
+    body = re.sub(r'(\sid="|href="#|url\(#)', rf"\g<1>{key}-", body)
+    for written, wanted in _PAGE_COLOUR.items():
+        body = body.replace(written, wanted)
+    box = root.split('viewBox="', 1)[1].split('"', 1)[0]
+    label = f"{heading}. {caption}"
+    opening = Markup('<svg viewBox="{}" role="img" aria-label="{}">').format(box, label)
+    return Chart(heading, opening + Markup(body), caption)

@@ -1,0 +1,66 @@
+"""The examples of the documentation, run as they stand; links and keys that exist."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+import mitolume
+from mitolume.study.recipe import load_preset, load_recipe
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md"])
+MODULES = sorted(m.name for m in pkgutil.walk_packages(mitolume.__path__, "mitolume."))
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=lambda p: p.name)
+def test_python_examples_run(page: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(table.parent)
+    for block in blocks(page, "python"):
+        exec(compile(block, str(page), "exec"), {})
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstring_examples_run(name: str) -> None:
+    import numpy as np
+
+    module = importlib.import_module(name)
+    assert module.__doc__, f"{name} has no docstring"
+    assert doctest.testmod(module, extraglobs={"np": np}).failed == 0
+
+
+def test_the_recipe_page_shows_every_key_with_the_defaults(tmp_path: Path) -> None:
+    (block,) = blocks(ROOT / "docs" / "recipe.md", "yaml")
+    shown = yaml.safe_load(block)
+    assert {k: v for k, v in shown.items() if k not in ("preset", "fields")} == load_preset(
+        "default"
+    )
+    (tmp_path / "r.yaml").write_text(block)
+    expected = load_recipe(fields=tmp_path / "fields.csv")
+    assert load_recipe(tmp_path / "r.yaml") == expected
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_readme_shows_the_tree_as_it_is() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    tree = re.search(r"```text\nsrc/mitolume/(.*?)```", text, re.DOTALL)
+    assert tree is not None
+    shown = set(re.findall(r"([a-z_]+\.py)\b", tree[1]))
+    real = {p.name for p in (ROOT / "src" / "mitolume").rglob("*.py")} - {"__init__.py"}
+    assert shown - {"__init__.py"} == real
