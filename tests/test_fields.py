@@ -26,6 +26,8 @@ from mitolume.io.fields import (
 )
 from mitolume.io.masks import decide_kind, to_mask
 from mitolume.io.split import SplitSettings, assign_roles, choose_labelled
+from mitolume.study.folder import begin
+from mitolume.study.recipe import load_recipe
 
 
 @given(st.sets(st.integers(0, 300), min_size=1))
@@ -40,7 +42,7 @@ def test_bad_planes_are_refused(text: str) -> None:
 
 
 def test_a_table_is_read_as_written(table: Path, tmp_path: Path) -> None:
-    rows = list(check_table(table, read_table(table)).fields)
+    rows = list(check_table(table).fields)
     write_table(tmp_path / "sub" / "again.csv", rows)
     again = read_table(tmp_path / "sub" / "again.csv")
     assert [r.image.resolve() for r in again] == [r.image.resolve() for r in rows]
@@ -85,6 +87,7 @@ def test_faults_of_files_are_named_at_once(tmp_path: Path) -> None:
     (tmp_path / "cut.ome.tif").write_bytes(image.read_bytes()[:900])
     (tmp_path / "t.csv").write_text(
         "image,mask,planes\n"
+        "missing.tif,,\n"
         f"{image.name},small.tif,\n"
         f"{image.name},grey.tif,0\n"
         "nan.tif,,\n"
@@ -93,9 +96,10 @@ def test_faults_of_files_are_named_at_once(tmp_path: Path) -> None:
         f"{image.name},{mask.name},3\n"
     )
     with pytest.raises(TableError) as error:
-        check_table("t.csv", read_table(tmp_path / "t.csv"))
+        check_table(tmp_path / "t.csv")
     text = str(error.value)
-    for part in ("line 2: mask", "is 5 x 5 pixels (Y x X), but its image is 64 x 80",
+    for part in ("line 2: image missing.tif does not exist", "line 3: mask",
+                 "is 5 x 5 pixels (Y x X), but its image is 64 x 80",
                  "holds the values 7", "5120 pixels that are NaN", "look transposed",
                  "cut.ome.tif can't be read", "planes 0 to 0, but plane 3"):  # fmt: skip
         assert part in text
@@ -105,7 +109,7 @@ def test_a_plane_named_twice_is_a_fault(tmp_path: Path) -> None:
     write_field(tmp_path, "a", 0)
     (tmp_path / "t.csv").write_text("image,mask\na.ome.tif,a_mask.ome.tif\na.ome.tif,\n")
     with pytest.raises(TableError, match=r"line 3: plane 0 of a\.ome\.tif is also in line 2"):
-        check_table("t.csv", read_table(tmp_path / "t.csv"))
+        check_table(tmp_path / "t.csv")
 
 
 def test_pixel_sizes_are_all_known_or_none(tmp_path: Path) -> None:
@@ -114,17 +118,30 @@ def test_pixel_sizes_are_all_known_or_none(tmp_path: Path) -> None:
     text = "image,mask,pixel_size_um\na.ome.tif,a_mask.ome.tif,\nb.ome.tif,b_mask.ome.tif,{}\n"
     (tmp_path / "t.csv").write_text(text.format(""))
     with pytest.raises(TableError, match=r"line 3: b\.ome\.tif states no pixel size"):
-        check_table("t.csv", read_table(tmp_path / "t.csv"))
+        check_table(tmp_path / "t.csv")
     (tmp_path / "t.csv").write_text(text.format("0.3"))
-    assert check_table("t.csv", read_table(tmp_path / "t.csv")).pixel_size_um == pytest.approx(0.2)
+    assert check_table(tmp_path / "t.csv").pixel_size_um == pytest.approx(0.2)
 
 
 def test_masks_without_any_foreground_teach_nothing(tmp_path: Path) -> None:
     write_field(tmp_path, "a", 0)
     tifffile.imwrite(tmp_path / "empty.tif", np.zeros((64, 80), np.uint8))
     (tmp_path / "t.csv").write_text("image,mask\na.ome.tif,empty.tif\n")
-    with pytest.raises(TableError, match="no mask has a foreground pixel"):
-        check_table("t.csv", read_table(tmp_path / "t.csv"))
+    recipe = load_recipe(fields=tmp_path / "t.csv")
+    with pytest.raises(TableError, match="no mask of a training image has a foreground pixel"):
+        begin(tmp_path / "run", recipe, quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_pixel_sizes_too_far_apart_are_all_named(tmp_path: Path) -> None:
+    for number, size in enumerate([0.1, 0.1, 0.1, 0.5, 0.01]):
+        write_field(tmp_path, f"f{number}", number, pixel_size=size)
+    rows = [f"f{n}.ome.tif,f{n}_mask.ome.tif,train" for n in range(5)]
+    (tmp_path / "t.csv").write_text("\n".join(["image,mask,role", *rows]))
+    with pytest.raises(TableError, match="2 faults") as error:
+        begin(tmp_path / "run", load_recipe(fields=tmp_path / "t.csv"), quiet=True)
+    assert "line 5: " in str(error.value)
+    assert "line 6: " in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +177,7 @@ def test_masks_of_0_and_255_are_foreground_in_memory(tmp_path: Path) -> None:
     mask[10:20, 10:20] = 255
     tifffile.imwrite(tmp_path / "m.tif", mask)
     (tmp_path / "t.csv").write_text("image,mask\na.ome.tif,m.tif\n")
-    checked = check_table("t.csv", read_table(tmp_path / "t.csv"))
+    checked = check_table(tmp_path / "t.csv")
     _, read_back = read_row(checked.fields[0], 0, checked.mask_kind)
     np.testing.assert_array_equal(read_back, mask // 255)
 

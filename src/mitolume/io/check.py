@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 
 from mitolume.errors import MitolumeError
-from mitolume.io.fields import Field, TableError, with_planes
+from mitolume.io.fields import Field, TableError, parse_table, with_planes
 from mitolume.io.masks import FOREGROUND, Mask, MaskKind, decide_kind, to_mask
 from mitolume.io.read import Image2D, plane_pixel_size, read, read_plane, select_channel
 
@@ -24,7 +24,8 @@ class CheckedTable:
     """A table whose every file was opened and found good.
 
     ``fields`` have their planes written out; ``sha256`` maps each file to its hash;
-    ``pixel_size_um`` is the median in-plane pixel size of the training rows, None where unknown.
+    ``pixel_size_um`` is the median in-plane pixel size of the training rows, None where unknown;
+    ``empty_masks`` are the lines of rows whose mask has no foreground.
     """
 
     fields: tuple[Field, ...]
@@ -32,23 +33,21 @@ class CheckedTable:
     pixel_size_um: float | None
     notices: tuple[str, ...]
     sha256: dict[str, str]
+    empty_masks: frozenset[int] = frozenset()
 
 
 def check_table(
-    table: str | Path,
-    fields: Sequence[Field],
+    path: str | Path,
     *,
     mask_kind: MaskKind = "auto",
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> CheckedTable:
-    """Read every plane and mask of a table once.
+    """Read a table, and every plane and mask of it once.
 
     Parameters
     ----------
-    table
-        The table's name, for messages.
-    fields
-        Its rows, as `read_table` returns them.
+    path
+        The table of fields.
     mask_kind
         What mask values mean; ``auto`` finds out.
     progress
@@ -65,15 +64,19 @@ def check_table(
         Naming every fault: files that can't be read, masks of another size, planes that aren't
         there, NaN, mask values that mean nothing, a plane named twice, unknown pixel sizes.
     """
-    faults: list[str] = []
+    fields, found_faults = parse_table(Path(path))
+    faulty = {line for line, _ in found_faults}
+    faults = [fault for _, fault in found_faults]
     notices: list[str] = []
     checked: list[Field] = []
     values: dict[str, set[float]] = defaultdict(set)
-    foreground: dict[int, float] = {}
+    row_values: dict[int, set[float]] = {}
     sizes: dict[int, float | None] = {}
     hashes: dict[str, str] = {}
     for done, row in enumerate(fields):
         progress(done, len(fields))
+        if row.line in faulty:
+            continue
         try:
             row, found, size = _check_row(row, notices)
         except MitolumeError as error:
@@ -83,23 +86,15 @@ def check_table(
         sizes[row.line] = size
         if row.is_labelled:
             values[str(row.mask)] |= found
-            foreground[row.line] = max(found - {0.0}, default=0.0)
-        for path in (row.image, row.mask):
-            if path is not None and str(path) not in hashes:
-                hashes[str(path)] = _sha256(path)
+            row_values[row.line] = found
+        for file in (row.image, row.mask):
+            if file is not None and str(file) not in hashes:
+                hashes[str(file)] = _sha256(file)
     progress(len(fields), len(fields))
     kind, kind_notices, kind_faults = decide_kind(values, mask_kind)
     faults += kind_faults + _repeated_planes(checked) + _pixel_size_faults(checked, sizes)
-    if (
-        foreground
-        and not faults
-        and not any(
-            _has_foreground(values[str(row.mask)], kind) for row in checked if row.is_labelled
-        )
-    ):
-        faults.append("no mask has a foreground pixel: there is nothing to learn")
     if faults:
-        raise TableError(table, faults)
+        raise TableError(path, faults)
     known = [size for row in checked if (size := sizes[row.line]) and row.role in ("", "train")]
     return CheckedTable(
         tuple(checked),
@@ -107,6 +102,7 @@ def check_table(
         float(np.median(known)) if known else None,
         tuple(dict.fromkeys([*notices, *kind_notices])),
         hashes,
+        frozenset(line for line, vs in row_values.items() if not _has_foreground(vs, kind)),
     )
 
 

@@ -88,7 +88,30 @@ def read_table(path: str | Path) -> list[Field]:
     MitolumeError
         The file is missing or is no table.
     """
-    path = Path(path)
+    fields, faults = parse_table(Path(path))
+    if faults:
+        raise TableError(path, [fault for _, fault in faults])
+    return fields
+
+
+def parse_table(path: Path) -> tuple[list[Field], list[tuple[int, str]]]:
+    """Read a table of fields and say what is wrong with it.
+
+    Parameters
+    ----------
+    path
+        As for `read_table`.
+
+    Returns
+    -------
+    fields, faults
+        The rows, faulty ones too; each fault with the line it is in (0: the table as a whole).
+
+    Raises
+    ------
+    MitolumeError
+        The file is missing or is no table.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -104,20 +127,19 @@ def read_table(path: str | Path) -> list[Field]:
         raise TableError(
             path, [f"no column `image`; it has {', '.join(header_names) or 'nothing'}"]
         )
-    fields, faults = [], []
+    fields: list[Field] = []
+    faults: list[tuple[int, str]] = []
     for line, row in enumerate(rows, start=2):
         cells = {(k or "").strip(): v.strip() for k, v in row.items() if isinstance(v, str)}
         if not any(cells.values()):
             continue
         parsed, wrong = _parse_row(cells, path.parent, line)
-        faults += [f"line {line}: {fault}" for fault in wrong]
+        faults += [(line, f"line {line}: {fault}") for fault in wrong]
         fields.append(parsed)
     if not fields:
-        faults.append("it has no rows")
-    faults += leaks(fields)
-    if faults:
-        raise TableError(path, faults)
-    return fields
+        faults.append((0, "it has no rows"))
+    faults += [(0, fault) for fault in leaks(fields)]
+    return fields, faults
 
 
 def write_table(path: str | Path, fields: Iterable[Field]) -> None:

@@ -14,6 +14,8 @@ import xarray as xr
 
 from mitolume.errors import MitolumeError, shorten
 
+_PART = ".part-"  # how names of files begin that are still being written
+
 
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
@@ -35,7 +37,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
         The place can't be written to.
     """
     path = Path(path)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    temporary = path.with_name(f"{_PART}{os.getpid()}.{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -47,6 +49,15 @@ def atomic(path: str | Path) -> Iterator[Path]:
             shutil.rmtree(temporary)
         elif temporary.exists():
             temporary.unlink()
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove what a killed process had half written below a folder."""
+    for part in list(folder.rglob(f"{_PART}*")):
+        if part.is_dir():
+            shutil.rmtree(part)
+        else:
+            part.unlink()
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -33,8 +33,8 @@ def unsharp_mask(
 
     Examples
     --------
-    >>> float(unsharp_mask(np.full((3, 3), 200, np.uint8))[1, 1])
-    200.0
+    >>> round(float(unsharp_mask(np.full((3, 3), 200, np.uint8))[1, 1]))
+    200
     """
     if not 0 <= weight < 1:
         raise ValueError(f"weight must be 0 or more and below 1, not {weight}")

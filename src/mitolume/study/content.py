@@ -154,14 +154,13 @@ def _panels(
     for title, position in positions.items():
         titles[position] = f"{titles[position]} and {title}" if position in titles else title
     models = [m for m in ("model_1", "model_2") if (images["model"] == m).any()]
-    panels = []
+    names, panels = row_names(rows), []
     for position, title in titles.items():
         found = order.iloc[position]
-        row, name = _row_of(rows, found)
+        row, name = rows[found["line"] - 2], names[found["line"] - 2]
         image, truth, _ = RowImage(row, int(found["plane"]), kind).read()
         assert truth is not None
-        same = images[(images["image"] == found["image"]) & (images["plane"] == found["plane"])
-                      & (images["specimen"] == found["specimen"])]  # fmt: skip
+        same = images[(images["line"] == found["line"]) & (images["plane"] == found["plane"])]
         panels.append(
             Panel(
                 title=title,
@@ -182,17 +181,6 @@ def _panels(
             )
         )
     return panels
-
-
-def _row_of(rows: list[Field], found: Any) -> tuple[Field, str]:
-    for row, name in zip(rows, row_names(rows), strict=True):
-        if (
-            row.image.name == found["image"]
-            and row.specimen == found["specimen"]
-            and found["plane"] in (row.planes or ())
-        ):
-            return row, name
-    raise MitolumeError(f"fields.csv has no plane {found['plane']} of {found['image']}")
 
 
 def _mask(folder: Path, row: Field, name: str, z: int) -> Any:

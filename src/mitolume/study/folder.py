@@ -19,11 +19,11 @@ import torch
 from mitolume.errors import MitolumeError
 from mitolume.inference.predictor import default_device
 from mitolume.io.check import CheckedTable, check_table, open_image
-from mitolume.io.fields import Field, leaks, read_table, write_table
+from mitolume.io.fields import Field, TableError, leaks, write_table
 from mitolume.io.masks import MaskKind
 from mitolume.io.read import plane_pixel_size
 from mitolume.io.split import assign_roles, choose_labelled
-from mitolume.io.write import write_text
+from mitolume.io.write import remove_parts, write_text
 from mitolume.models.bundle import CARD, versions
 from mitolume.preprocess.rescale import scale_factors
 from mitolume.progress import Advance, progress_bar, say
@@ -116,7 +116,7 @@ def begin(path: Path, recipe: Recipe, *, quiet: bool) -> RunFolder:
     table = _checked(recipe.fields, recipe.mask_kind, quiet)
     rows = assign_roles(table.fields, recipe.split)
     rows = choose_labelled(rows, None if recipe.labels == "all" else recipe.labels, recipe.seed)
-    _require_usable(rows, table.pixel_size_um, recipe.fields)
+    _require_usable(rows, table, recipe.fields)
     training = recipe.training.model_copy(
         update={"precision": resolve_precision(recipe.training.precision)}
     )
@@ -171,6 +171,7 @@ def reopen(path: Path, recipe: Recipe | None, *, quiet: bool) -> RunFolder:
     except ValueError as error:
         raise MitolumeError(f"{path / RUN} is damaged ({error}); choose another --out") from None
     own = load_recipe(path / RECIPE)
+    remove_parts(path)
     if recipe is not None:
         _require_same(own, recipe, path)
     nothing = CheckedTable((), record["mask_kind"], None, (), {})
@@ -185,20 +186,25 @@ def reopen(path: Path, recipe: Recipe | None, *, quiet: bool) -> RunFolder:
 
 
 def _checked(path: Path, mask_kind: MaskKind, quiet: bool) -> CheckedTable:
-    rows = read_table(path)
     with progress_bar("checking files", quiet=quiet) as advance:
-        return check_table(path, rows, mask_kind=mask_kind, progress=advance)
+        return check_table(path, mask_kind=mask_kind, progress=advance)
 
 
-def _require_usable(rows: list[Field], model_um: float | None, source: Path) -> None:
-    if faults := leaks(rows):
-        raise MitolumeError(f"{source}: " + "; ".join(faults))
-    if not any(row.role == "train" for row in rows):
-        raise MitolumeError(
-            f"{source} has no labelled image to train on: give a row a mask and role train"
-        )
+def _require_usable(rows: list[Field], table: CheckedTable, source: Path) -> None:
+    """Refuse what only shows once roles are drawn."""
+    faults = leaks(rows)
+    training = [row for row in rows if row.role == "train"]
+    if not training:
+        faults.append("it has no labelled image to train on: give a row a mask and role train")
+    elif all(row.line in table.empty_masks for row in training):
+        faults.append("no mask of a training image has a foreground pixel: nothing to learn from")
     for row in rows:
-        scale_factors(plane_pixel_size(open_image(row)), model_um, str(row.image))
+        try:
+            scale_factors(plane_pixel_size(open_image(row)), table.pixel_size_um, str(row.image))
+        except MitolumeError as error:
+            faults.append(f"line {row.line}: {error}")
+    if faults:
+        raise TableError(source, faults)
 
 
 def _require_same(own: Recipe, asked: Recipe, path: Path) -> None:

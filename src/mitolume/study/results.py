@@ -22,6 +22,7 @@ from mitolume.io.write import atomic
 
 COUNT_COLUMNS = ("tp", "fp", "fn", "tn", "n_unsure")
 IMAGE_COLUMNS = (
+    "line",
     "image", "plane", "model", "subset", "specimen", "condition", "batch", "arm", "method",
     "network", "k", "seed", "threshold", *COUNT_COLUMNS, "iou", *THIN_SCORES,
     "foreground_share", "mean_confidence",

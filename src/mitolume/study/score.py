@@ -78,7 +78,9 @@ def score_model(
     """
     rows: list[dict[str, Any]] = []
     total = sum(len(row.planes or ()) for row in table.fields)
-    for row, name in zip(table.fields, row_names(table.fields), strict=True):
+    names = row_names(table.fields)
+    # fields.csv of the run folder is written in this order, below a header.
+    for line, (row, name) in enumerate(zip(table.fields, names, strict=True), start=2):
         predicted = []
         for z in row.planes or ():
             progress(len(rows), total)
@@ -90,7 +92,7 @@ def score_model(
             mask = (probability >= predictor.card.threshold).astype(np.uint8)
             predicted.append(mask)
             rows.append(
-                _origin(row, z)
+                _origin(row, line, z)
                 | (image_scores(mask, truth) if truth is not None else {})
                 | {
                     "threshold": predictor.card.threshold,
@@ -194,8 +196,9 @@ def _size(image: xr.DataArray) -> str:
     return " x ".join(f"{axis} {image.sizes[axis]}" for axis in "TZYX" if image.sizes[axis] > 1)
 
 
-def _origin(row: Field, z: int) -> dict[str, Any]:
+def _origin(row: Field, line: int, z: int) -> dict[str, Any]:
     return {
+        "line": line,
         "image": row.image.name,
         "plane": z,
         "subset": row.role,
@@ -209,7 +212,7 @@ def _columns(rows: list[dict[str, Any]]) -> list[str]:
     from mitolume.analysis.metrics import THIN_SCORES
     from mitolume.study.results import COUNT_COLUMNS
 
-    first = list(_origin(Field(Path()), 0))
+    first = list(_origin(Field(Path()), 0, 0))
     return [*first, *COUNT_COLUMNS, "iou", *THIN_SCORES,
             "threshold", "foreground_share", "mean_confidence"]  # fmt: skip
 
