@@ -113,10 +113,12 @@ def test_unsure_pixels_change_no_score() -> None:
 def test_the_best_threshold_is_found_and_a_flat_top_is_met_in_the_middle() -> None:
     truth = np.array([0] * 50 + [1] * 50, np.uint8)
     probability = np.where(truth == 1, 0.7, 0.3).astype(np.float32)
-    assert 0.3 < best_threshold(probability_histogram(probability, truth)) <= 0.7
+    threshold, best = best_threshold(probability_histogram(probability, truth))
+    assert 0.3 < threshold <= 0.7
+    assert best == 1
     probability[60:] = 0.12
     probability[:50] = 0.02
-    assert best_threshold(probability_histogram(probability, truth)) < 0.15
+    assert best_threshold(probability_histogram(probability, truth))[0] < 0.15
 
 
 def image_row(**over: object) -> dict:

@@ -201,7 +201,7 @@ def mean_defined(values: Iterable[float]) -> float:
     return sum(defined) / len(defined) if defined else math.nan
 
 
-def best_threshold(histograms: np.ndarray[Any, Any]) -> float:
+def best_threshold(histograms: np.ndarray[Any, Any]) -> tuple[float, float]:
     """Choose the threshold with the highest pooled IoU.
 
     Parameters
@@ -212,18 +212,18 @@ def best_threshold(histograms: np.ndarray[Any, Any]) -> float:
 
     Returns
     -------
-    float
+    threshold, iou
         The middle of the thresholds within 0.001 of the best, inside 0.05 to 0.95, so that a
-        flat top doesn't end at one of its edges.
+        flat top doesn't end at one of its edges; the IoU there.
     """
     bins = histograms.shape[1]
     edges = np.arange(bins) / bins
     above = histograms[:, ::-1].cumsum(axis=1)[:, ::-1]
-    union = above[0] + histograms[1].sum()
-    scores = above[1] / np.maximum(union, 1)
-    scores[(edges < 0.05) | (edges > 0.95)] = -1
-    near = edges[scores >= scores.max() - 0.001]
-    return float(np.round(near[len(near) // 2], 3))
+    scores = above[1] / np.maximum(above[0] + histograms[1].sum(), 1)
+    allowed = np.flatnonzero((edges >= 0.05) & (edges <= 0.95))
+    near = allowed[scores[allowed] >= scores[allowed].max() - 0.001]
+    chosen = near[len(near) // 2]
+    return float(edges[chosen]), float(scores[chosen])
 
 
 def probability_histogram(

@@ -149,6 +149,7 @@ def _train_model(
             settings=settings,
             seed=seed,
             folder=place,
+            threshold=None if recipe.threshold == "auto" else recipe.threshold,
             report=_reporting(advance),
             on_epoch=lambda history: folder.write_log(name, history),
         )

@@ -51,7 +51,7 @@ def choose_threshold(
         assert mask is not None
         total = total + probability_histogram(predictor.predict_plane(plane, size), mask)
     progress(len(validation), len(validation))
-    return best_threshold(total) if total[1].sum() else 0.5
+    return best_threshold(total)[0] if total[1].sum() else 0.5
 
 
 def score_model(

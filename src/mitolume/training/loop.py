@@ -20,7 +20,13 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from mitolume.analysis.metrics import Counts, count, iou
+from mitolume.analysis.metrics import (
+    Counts,
+    best_threshold,
+    count,
+    iou,
+    probability_histogram,
+)
 from mitolume.errors import MitolumeError
 from mitolume.inference.predictor import predict_tiled
 from mitolume.io.write import atomic
@@ -34,7 +40,6 @@ from mitolume.training.settings import TrainingSettings
 CHECKPOINT = "last.ckpt"
 WARM_UP = 0.03  # share of the steps over which the learning rate rises
 AVERAGED = 0.25  # share of the epochs, at the end, averaged where nothing can choose a best one
-THRESHOLD = 0.5  # for the validation scores that choose the epoch
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,7 @@ def train(
     settings: TrainingSettings,
     seed: int,
     folder: Path,
+    threshold: float | None = None,
     report: Report = lambda progress: None,
     on_epoch: Callable[[list[dict[str, float | None]]], None] = lambda history: None,
 ) -> Trained:
@@ -96,6 +102,9 @@ def train(
         Of patches and augmentation.
     folder
         Where the checkpoint is kept.
+    threshold
+        At which validation images are scored; None is each epoch's best, so that weak
+        foreground that never reaches 0.5 can still show which epoch is better.
     report
         Called after every step.
     on_epoch
@@ -112,7 +121,8 @@ def train(
     """
     steps_per_epoch, epochs = settings.schedule_of(len(images))
     patches = Patches(images, patch=settings.patch, batch=settings.batch, seed=seed)
-    module = _Module(network, validation, method, settings, seed, steps_per_epoch * epochs)
+    module = _Module(network, method, settings, seed, steps_per_epoch * epochs)
+    module.validation, module.threshold = validation, threshold
     sampler = StepSampler(steps_per_epoch, lambda: module.global_step)
     loader = DataLoader(patches, batch_size=None, sampler=sampler)
     record = _Record(folder / CHECKPOINT, epochs, bool(validation), report, on_epoch)
@@ -155,7 +165,6 @@ class _Module(lightning.LightningModule):
     def __init__(
         self,
         network: SegmentationNetwork,
-        validation: Sequence[PreparedImage],
         method: Supervised,
         settings: TrainingSettings,
         seed: int,
@@ -163,7 +172,8 @@ class _Module(lightning.LightningModule):
     ) -> None:
         super().__init__()
         self.network = network
-        self.validation = validation
+        self.validation: Sequence[PreparedImage] = ()
+        self.threshold: float | None = None
         self.method = method
         self.settings = settings
         self.seed = seed
@@ -188,15 +198,18 @@ class _Module(lightning.LightningModule):
     def validation_iou(self) -> float:
         """Return the foreground IoU pooled over the whole validation images."""
         total = Counts()
+        histograms = np.zeros((2, 100), np.int64)
         self.network.eval()
         bf16 = self.settings.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
             for image in self.validation:
                 assert image.mask is not None
                 probability = predict_tiled(self.network, image.image)
-                total += count((probability >= THRESHOLD).astype("uint8"), image.mask)
+                histograms += probability_histogram(probability, image.mask)
+                mask = (probability >= (self.threshold or 0.5)).astype(np.uint8)
+                total += count(mask, image.mask)
         self.network.train()
-        return iou(total)
+        return best_threshold(histograms)[1] if self.threshold is None else iou(total)
 
     def configure_optimizers(self) -> Any:
         optimiser = torch.optim.Adam(
