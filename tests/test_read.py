@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mitolume.errors import MitolumeError
-from mitolume.io.read import AXES, READERS, read, read_plane, select_channel, stated_pixel_size
+from mitolume.io.formats import READERS
+from mitolume.io.pixel_size import stated_pixel_size
+from mitolume.io.read import AXES, read, read_plane, select_channel
 from mitolume.io.write import write_image, write_mask
 
 PLANE = np.arange(12 * 15, dtype=np.uint8).reshape(12, 15)

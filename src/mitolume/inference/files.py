@@ -11,7 +11,9 @@ import xarray as xr
 from mitolume.analysis.pictures import overlay, write_png
 from mitolume.errors import MitolumeError
 from mitolume.inference.predictor import Predictor
-from mitolume.io.read import CREDIBLE_UM, bare_name, read, read_plane, select_channel
+from mitolume.io.formats import bare_name
+from mitolume.io.pixel_size import CREDIBLE_UM
+from mitolume.io.read import read, read_plane, select_channel
 from mitolume.io.write import write_image, write_mask
 
 

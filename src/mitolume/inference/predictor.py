@@ -15,7 +15,8 @@ from torch import nn
 from mitolume.errors import MitolumeError
 from mitolume.inference.chain import apply_chain
 from mitolume.inference.tiles import tiles
-from mitolume.io.read import plane_pixel_size, read_plane, select_channel
+from mitolume.io.pixel_size import plane_pixel_size
+from mitolume.io.read import read_plane, select_channel
 from mitolume.models.bundle import Card, load_bundle
 from mitolume.models.networks import HALO, MULTIPLE
 from mitolume.preprocess.rescale import rescale

@@ -16,7 +16,8 @@ import xarray as xr
 from mitolume.errors import MitolumeError
 from mitolume.io.fields import Field, TableError, parse_table, with_planes
 from mitolume.io.masks import FOREGROUND, Mask, MaskKind, decide_kind, to_mask
-from mitolume.io.read import Image2D, plane_pixel_size, read, read_plane, select_channel
+from mitolume.io.pixel_size import plane_pixel_size
+from mitolume.io.read import Image2D, read, read_plane, select_channel
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mitolume.errors import MitolumeError
-from mitolume.io.read import CREDIBLE_UM
+from mitolume.io.pixel_size import CREDIBLE_UM
 from mitolume.io.write import write_text
 
 ROLES = ("train", "validation", "test", "unlabelled")

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,29 +10,14 @@ import numpy as np
 import xarray as xr
 
 from mitolume.errors import MitolumeError, shorten
+from mitolume.io.formats import quiet, reader_of
+from mitolume.io.pixel_size import stated_pixel_size
 
 # Two images whose coordinates differ must never be silently cut to their intersection.
 xr.set_options(arithmetic_join="exact")  # type: ignore[no-untyped-call]
 
 AXES = ("T", "C", "Z", "Y", "X")
 Image2D = np.ndarray[Any, np.dtype[Any]]
-
-READERS: dict[str, str] = {
-    # file name ending -> bioio plugin; the longest ending that fits is taken
-    ".ome.tif": "bioio_ome_tiff",
-    ".ome.tiff": "bioio_ome_tiff",
-    ".tif": "bioio_tifffile",
-    ".tiff": "bioio_tifffile",
-    ".png": "bioio_imageio",
-}
-
-# A pixel size outside this range is a default of the writing program (72 dpi, 1 inch), not a fact.
-CREDIBLE_UM = (0.001, 5.0)
-
-_MICROMETRES = {
-    "um": 1.0, "µm": 1.0, "μm": 1.0, "\\u00b5m": 1.0, "micron": 1.0, "microns": 1.0,
-    "micrometer": 1.0, "micrometre": 1.0, "nm": 1e-3, "nanometer": 1e-3, "mm": 1e3, "cm": 1e4,
-}  # fmt: skip
 
 
 def read(
@@ -69,7 +50,7 @@ def read(
     path = Path(path)
     reader, complaints = _open(path)
     _set_scene(reader, scene, path)
-    with _quiet():
+    with quiet():
         try:
             image = _one_pixel_wide(reader, path)
             if image is None:
@@ -141,7 +122,7 @@ def read_plane(image: xr.DataArray, *, z: int = 0, t: int = 0, c: int = 0) -> Im
         The pixels can't be decoded, or contain NaN or infinity.
     """
     source = image.attrs.get("source", "the image")
-    with _quiet():
+    with quiet():
         try:
             plane = np.asarray(image.isel(T=t, C=c, Z=z).values)
         except Exception as error:  # a decoder may raise anything on a damaged file
@@ -157,64 +138,6 @@ def read_plane(image: xr.DataArray, *, z: int = 0, t: int = 0, c: int = 0) -> Im
     return plane
 
 
-def plane_pixel_size(image: xr.DataArray) -> tuple[float, float] | None:
-    """Return the pixel size along Y and X in µm, or None where either is unknown."""
-    size = image.attrs.get("pixel_size_um", {})
-    return (size["Y"], size["X"]) if "Y" in size and "X" in size else None
-
-
-def stated_pixel_size(path: Path, scene: int = 0) -> tuple[dict[str, float], str]:
-    """Return the pixel size that a file states with a length unit, and why one was not believed.
-
-    Parameters
-    ----------
-    path
-        The file.
-    scene
-        Which scene, from 0.
-
-    Returns
-    -------
-    dict, str
-        ``Z Y X`` to micrometres, only for the axes that are believed; a reason, or "".
-    """
-    kind = reader_of(path)
-    if kind == "bioio_ome_tiff":
-        stated = _ome_pixel_size(path, scene)
-    elif kind == "bioio_tifffile":
-        stated = _tiff_pixel_size(path)
-    else:
-        stated = {}
-    low, high = CREDIBLE_UM
-    believed = {axis: size for axis, size in stated.items() if low <= size <= high}
-    # The z step of a stack may be larger than any pixel; only its sign and unit can be wrong.
-    if 0 < stated.get("Z", 0) <= 1000:
-        believed["Z"] = stated["Z"]
-    doubtful = {axis: size for axis, size in stated.items() if axis not in believed}
-    if {"Y", "X"} & doubtful.keys():
-        sizes = ", ".join(f"{axis} {size:g} µm" for axis, size in doubtful.items())
-        return believed, f"states {sizes}, which is not believed ({low} to {high:g} µm are)"
-    if "Y" not in believed or "X" not in believed:
-        return believed, "states no pixel size with a length unit"
-    return believed, ""
-
-
-def reader_of(path: Path) -> str:
-    """Return the bioio plugin that reads a file of this name."""
-    for ending in sorted(READERS, key=len, reverse=True):
-        if path.name.lower().endswith(ending):
-            return READERS[ending]
-    raise MitolumeError(f"{path}: files of this kind are not read; known are {', '.join(READERS)}")
-
-
-def bare_name(path: Path) -> str:
-    """Return a file's name without the ending of its format: ``a.b.ome.tif`` is ``a.b``."""
-    for ending in sorted(READERS, key=len, reverse=True):
-        if path.name.lower().endswith(ending):
-            return path.name[: -len(ending)]
-    return path.stem
-
-
 def scenes(path: str | Path) -> list[str]:
     """Return the names of a file's scenes."""
     return [str(name) for name in _open(Path(path))[0].scenes]
@@ -228,7 +151,7 @@ def _open(path: Path) -> tuple[Any, list[str]]:
     if path.is_dir():
         raise MitolumeError(f"{path} is a folder; name the image files in it")
     options = {} if plugin == "bioio_imageio" else {"chunk_dims": ["Y", "X"]}
-    with _quiet() as complaints:
+    with quiet() as complaints:
         try:
             reader = importlib.import_module(plugin).Reader(path, **options)
         except Exception as error:  # a parser may raise anything on a damaged file
@@ -266,37 +189,6 @@ def _damaged(path: str | Path, reason: BaseException | str) -> MitolumeError:
         f"{path} can't be read ({why}); it may be truncated or damaged: copy it again, "
         "or open and save it in Fiji"
     )
-
-
-class _Complaints(logging.Handler):
-    """Collects what tifffile logs where it should raise: a cut file gives fewer planes."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.found: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        text = record.getMessage()
-        for sign in ("invalid page offset", "invalid value offset", "failed to reshape"):
-            if sign in text:
-                self.found.append(sign)
-
-
-@contextmanager
-def _quiet() -> Iterator[list[str]]:
-    """Keep other libraries' warnings off the user's screen; yield tifffile's complaints."""
-    logger = logging.getLogger("tifffile")
-    handler = _Complaints()
-    propagate = logger.propagate
-    logger.addHandler(handler)
-    logger.propagate = False
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield handler.found
-    finally:
-        logger.removeHandler(handler)
-        logger.propagate = propagate
 
 
 def _set_scene(reader: Any, scene: str | int | None, path: Path) -> None:
@@ -351,7 +243,7 @@ def _samples_to_channels(image: xr.DataArray, path: Path) -> tuple[xr.DataArray,
         raise MitolumeError(f"{path} has both channels and colours; save it with channels only")
     image = image.isel(C=0) if "C" in image.dims else image
     image = image.isel(S=slice(0, len(colours)))
-    with _quiet():
+    with quiet():
         try:
             samples = np.asarray(image.transpose("S", ...).values)
         except Exception as error:  # a decoder may raise anything on a damaged file
@@ -359,46 +251,3 @@ def _samples_to_channels(image: xr.DataArray, path: Path) -> tuple[xr.DataArray,
     if (samples == samples[:1]).all():
         return image.isel(S=0), ["0"]
     return image.rename(S="C"), colours
-
-
-def _ome_pixel_size(path: Path, scene: int) -> dict[str, float]:
-    import tifffile
-    from ome_types import from_xml
-
-    with _quiet(), tifffile.TiffFile(path) as tif:
-        pixels = from_xml(tif.ome_metadata).images[scene].pixels
-    stated = {}
-    for axis in "ZYX":
-        size = getattr(pixels, f"physical_size_{axis.lower()}")
-        unit = getattr(pixels, f"physical_size_{axis.lower()}_unit").value
-        # OME's default unit is µm; "pixel" and "reference frame" are no lengths.
-        if size is not None and unit in _MICROMETRES:
-            stated[axis] = float(size) * _MICROMETRES[unit]
-    return stated
-
-
-def _tiff_pixel_size(path: Path) -> dict[str, float]:
-    """Read ImageJ's unit, else the resolution tags where their unit is a length."""
-    import tifffile
-
-    with _quiet(), tifffile.TiffFile(path) as tif:
-        page = tif.pages[0]
-        imagej = tif.imagej_metadata or {}
-        resolution = {
-            axis: value[0] / value[1]
-            for axis, tag in (("Y", "YResolution"), ("X", "XResolution"))
-            if (value := page.tags.valueof(tag)) and value[0] and value[1]
-        }
-        unit = str(imagej.get("unit", "")).lower()
-        if imagej:
-            scale = _MICROMETRES.get(unit)
-            spacing = imagej.get("spacing")
-        else:
-            scale = {2: 25_400.0, 3: 10_000.0}.get(page.tags.valueof("ResolutionUnit") or 0)
-            spacing = None
-    if scale is None:
-        return {}
-    stated = {axis: scale / per_unit for axis, per_unit in resolution.items()}
-    if spacing:
-        stated["Z"] = float(spacing) * scale
-    return stated

@@ -21,7 +21,7 @@ from mitolume.inference.predictor import default_device
 from mitolume.io.check import CheckedTable, check_table, open_image
 from mitolume.io.fields import Field, TableError, leaks, write_table
 from mitolume.io.masks import MaskKind
-from mitolume.io.read import plane_pixel_size
+from mitolume.io.pixel_size import plane_pixel_size
 from mitolume.io.split import assign_roles, choose_labelled
 from mitolume.io.write import remove_parts, write_text
 from mitolume.models.bundle import CARD, versions

@@ -12,8 +12,10 @@ import numpy as np
 from mitolume.inference.chain import apply_chain
 from mitolume.io.check import open_image, read_row
 from mitolume.io.fields import Field, format_planes
+from mitolume.io.formats import bare_name
 from mitolume.io.masks import Mask, MaskKind
-from mitolume.io.read import Image2D, bare_name, plane_pixel_size
+from mitolume.io.pixel_size import plane_pixel_size
+from mitolume.io.read import Image2D
 from mitolume.preprocess.rescale import rescale_mask
 from mitolume.preprocess.settings import ChainSettings
 from mitolume.training.patches import PreparedImage

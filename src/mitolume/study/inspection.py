@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mitolume.io.read import read, read_plane, scenes, stated_pixel_size
+from mitolume.io.pixel_size import stated_pixel_size
+from mitolume.io.read import read, read_plane, scenes
 
 
 def inspect(path: str | Path) -> str:

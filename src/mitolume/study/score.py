@@ -15,8 +15,9 @@ from mitolume.errors import MitolumeError
 from mitolume.inference.predictor import Predictor
 from mitolume.io.check import CheckedTable, open_image
 from mitolume.io.fields import Field
+from mitolume.io.formats import READERS, bare_name
 from mitolume.io.masks import Mask, decide_kind, to_mask
-from mitolume.io.read import READERS, bare_name, read, read_plane, select_channel
+from mitolume.io.read import read, read_plane, select_channel
 from mitolume.io.write import write_mask
 from mitolume.study.images import RowImage, row_names
 from mitolume.study.results import image_scores

@@ -1,0 +1,67 @@
+"""Which plugin reads which file, and what libraries log of damaged ones. Opens no file."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mitolume.errors import MitolumeError
+
+READERS: dict[str, str] = {
+    # file name ending -> bioio plugin; the longest ending that fits is taken
+    ".ome.tif": "bioio_ome_tiff",
+    ".ome.tiff": "bioio_ome_tiff",
+    ".tif": "bioio_tifffile",
+    ".tiff": "bioio_tifffile",
+    ".png": "bioio_imageio",
+}
+
+
+def reader_of(path: Path) -> str:
+    """Return the bioio plugin that reads a file of this name."""
+    for ending in sorted(READERS, key=len, reverse=True):
+        if path.name.lower().endswith(ending):
+            return READERS[ending]
+    raise MitolumeError(f"{path}: files of this kind are not read; known are {', '.join(READERS)}")
+
+
+def bare_name(path: Path) -> str:
+    """Return a file's name without the ending of its format: ``a.b.ome.tif`` is ``a.b``."""
+    for ending in sorted(READERS, key=len, reverse=True):
+        if path.name.lower().endswith(ending):
+            return path.name[: -len(ending)]
+    return path.stem
+
+
+class _Complaints(logging.Handler):
+    """Collects what tifffile logs where it should raise: a cut file gives fewer planes."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.found: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        for sign in ("invalid page offset", "invalid value offset", "failed to reshape"):
+            if sign in text:
+                self.found.append(sign)
+
+
+@contextmanager
+def quiet() -> Iterator[list[str]]:
+    """Keep other libraries' warnings off the user's screen; yield tifffile's complaints."""
+    logger = logging.getLogger("tifffile")
+    handler = _Complaints()
+    propagate = logger.propagate
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield handler.found
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagate
