@@ -17,7 +17,7 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 demo: $(STAMP)
-	$(BIN)/mitolume demo --out $(OUT)
+	$(BIN)/mitolume demo --out $(OUT) --resume
 
 test: $(STAMP)
 	$(BIN)/python -m pytest

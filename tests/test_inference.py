@@ -222,7 +222,7 @@ def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     files = [stack(tmp_path / "a"), stack(tmp_path / "b")]
-    with pytest.raises(MitolumeError, match="two files are called s"):
+    with pytest.raises(MitolumeError, match="2 files are called s"):
         predict_files(predictor(), files, tmp_path / "out")
 
 

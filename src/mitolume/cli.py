@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import tempfile
 import traceback
@@ -119,13 +120,16 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option("--out", help="Also write the scores of each image (CSV).")
     ] = None,
+    mask_kind: Annotated[
+        str, typer.Option(help="What values mean: auto, unsure (255) or labels (all above 0).")
+    ] = "auto",
 ) -> None:
     """Score masks, made by whatever means, against true ones."""
     from mitolume.study.results import summarise, write_csv
     from mitolume.study.score import evaluate as score
     from mitolume.study.tables import scores_text
 
-    images = score(masks, truth)
+    images = score(masks, truth, mask_kind)
     if out is not None:
         write_csv(out, images.drop(columns=["arm", "method", "network", "k", "seed"]))
     print(scores_text(summarise(images)))
@@ -150,18 +154,29 @@ def _version(
         raise typer.Exit
 
 
+class _Stopped(BaseException):
+    """Ctrl-C, under a name that no library on the way takes for its own."""
+
+
+def _stop(*_: object) -> None:
+    raise _Stopped
+
+
 def main() -> None:
     """Run the command line; every fault ends in a sentence and status 1, never a traceback."""
+    signal.signal(signal.SIGINT, _stop)
     try:
         app()
     except MitolumeError as error:
         _fail(str(error))
-    except KeyboardInterrupt:
+    except _Stopped:
         _fail("stopped; what is finished is kept, and --resume goes on")
     except BrokenPipeError:
         sys.exit(1)
     except Exception as error:  # the last place where a person could be shown a sentence
-        with tempfile.NamedTemporaryFile("w", suffix=".txt", prefix="mitolume-", delete=False) as f:
+        with tempfile.NamedTemporaryFile(
+            "w", suffix=".txt", prefix="mitolume-", delete=False, encoding="utf-8"
+        ) as f:
             traceback.print_exc(file=f)
         _fail(
             f"unexpected {type(error).__name__}: {shorten(error)}. This is a fault of mitolume; "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,10 @@ from mitolume.analysis.pictures import overlay, write_png
 from mitolume.errors import MitolumeError
 from mitolume.inference.predictor import Predictor
 from mitolume.io.formats import bare_name
-from mitolume.io.pixel_size import CREDIBLE_UM
+from mitolume.io.pixel_size import CREDIBLE_UM, plane_pixel_size
 from mitolume.io.read import read, read_plane, select_channel
 from mitolume.io.write import write_image, write_mask
+from mitolume.preprocess.rescale import scale_factors
 
 
 @dataclass(frozen=True)
@@ -62,11 +64,22 @@ def predict_files(
         A file can't be used, or two have the same name.
     """
     names = [bare_name(file) for file in files]
-    for name in names:
-        if names.count(name) > 1:
-            raise MitolumeError(f"two files are called {name}: their masks would overwrite each"
-                                " other; predict them into two folders")  # fmt: skip
+    for name, times in Counter(names).items():
+        if times > 1:
+            raise MitolumeError(
+                f"{times} files are called {name}: their masks would overwrite each other; "
+                "predict them into folders of their own"
+            )
+    for file, name in zip(files, names, strict=True):
+        mask = out / f"{name}_mask.ome.tif"
+        if mask.exists() and out.resolve() == file.parent.resolve():
+            raise MitolumeError(
+                f"{mask} is there already, beside its image, and may be drawn by hand; "
+                "choose another --out"
+            )
     images = [_open(file, wanted) for file in files]
+    for file, image in zip(files, images, strict=True):
+        scale_factors(plane_pixel_size(image), predictor.card.pixel_size_um, str(file))
     total = sum(image.sizes["T"] * image.sizes["Z"] for image in images)
     written, before = [], 0
     for name, image in zip(names, images, strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -183,12 +184,13 @@ def load(model: str | Path, **options: Any) -> Predictor:
 
 def find_bundle(model: str | Path) -> Path:
     """Return the bundle that a path means: itself, or the kept model of a run folder."""
-    import json
-
     model = Path(model)
     kept = model / "kept.json"
     if kept.exists():
-        return model / str(json.loads(kept.read_text(encoding="utf-8"))["kept"])
+        try:
+            return model / str(json.loads(kept.read_text(encoding="utf-8"))["kept"])
+        except (ValueError, KeyError, TypeError):
+            raise MitolumeError(f"{kept} is damaged; name {model}/model_1 or model_2") from None
     if (model / "run.json").exists():
         raise MitolumeError(f"{model} is a run that has not finished; go on with --resume")
     return model

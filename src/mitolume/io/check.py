@@ -19,22 +19,24 @@ from mitolume.io.masks import FOREGROUND, Mask, MaskKind, decide_kind, to_mask
 from mitolume.io.pixel_size import plane_pixel_size
 from mitolume.io.read import Image2D, read, read_plane, select_channel
 
+PixelSize = tuple[float, float] | None  # along Y and X in µm
+
 
 @dataclass(frozen=True)
 class CheckedTable:
     """A table whose every file was opened and found good.
 
-    ``fields`` have their planes written out; ``sha256`` maps each file to its hash;
-    ``pixel_size_um`` is the median in-plane pixel size of the training rows, None where unknown;
+    ``fields`` have their planes written out; ``pixel_sizes`` maps the line of a row to its pixel
+    size along Y and X in µm, None where unknown; ``sha256`` maps each file to its hash;
     ``empty_masks`` are the lines of rows whose mask has no foreground.
     """
 
     fields: tuple[Field, ...]
     mask_kind: MaskKind
-    pixel_size_um: float | None
     notices: tuple[str, ...]
-    sha256: dict[str, str]
-    empty_masks: frozenset[int] = frozenset()
+    pixel_sizes: dict[int, PixelSize]
+    sha256: dict[Path, str]
+    empty_masks: frozenset[int]
 
 
 def check_table(
@@ -72,8 +74,8 @@ def check_table(
     checked: list[Field] = []
     values: dict[str, set[float]] = defaultdict(set)
     row_values: dict[int, set[float]] = {}
-    sizes: dict[int, float | None] = {}
-    hashes: dict[str, str] = {}
+    sizes: dict[int, PixelSize] = {}
+    hashes: dict[Path, str] = {}
     for done, row in enumerate(fields):
         progress(done, len(fields))
         if row.line in faulty:
@@ -89,19 +91,18 @@ def check_table(
             values[str(row.mask)] |= found
             row_values[row.line] = found
         for file in (row.image, row.mask):
-            if file is not None and str(file) not in hashes:
-                hashes[str(file)] = _sha256(file)
+            if file is not None and file not in hashes:
+                hashes[file] = _sha256(file)
     progress(len(fields), len(fields))
     kind, kind_notices, kind_faults = decide_kind(values, mask_kind)
     faults += kind_faults + _repeated_planes(checked) + _pixel_size_faults(checked, sizes)
     if faults:
         raise TableError(path, faults)
-    known = [size for row in checked if (size := sizes[row.line]) and row.role in ("", "train")]
     return CheckedTable(
         tuple(checked),
         kind,
-        float(np.median(known)) if known else None,
         tuple(dict.fromkeys([*notices, *kind_notices])),
+        sizes,
         hashes,
         frozenset(line for line, vs in row_values.items() if not _has_foreground(vs, kind)),
     )
@@ -152,7 +153,7 @@ def read_row(row: Field, z: int, kind: MaskKind) -> tuple[Image2D, Mask | None]:
     return plane, to_mask(_mask_plane(_open_mask(row), z), kind)
 
 
-def _check_row(row: Field, notices: list[str]) -> tuple[Field, set[float], float | None]:
+def _check_row(row: Field, notices: list[str]) -> tuple[Field, set[float], PixelSize]:
     """Return the row with its planes, the values of its mask, and its pixel size."""
     image = open_image(row)
     depth = image.sizes["Z"]
@@ -172,8 +173,7 @@ def _check_row(row: Field, notices: list[str]) -> tuple[Field, set[float], float
             notices.append(f"{row.image.name}: plane {z} is one flat grey ({plane.flat[0]})")
         if mask is not None:
             found |= {float(v) for v in np.unique(_mask_plane(mask, z))}
-    size = plane_pixel_size(image)
-    return row, found, size[0] if size else None
+    return row, found, plane_pixel_size(image)
 
 
 def _check_mask_shape(row: Field, image: xr.DataArray, mask: xr.DataArray) -> None:
@@ -230,7 +230,7 @@ def _repeated_planes(fields: Sequence[Field]) -> list[str]:
     return faults
 
 
-def _pixel_size_faults(fields: Sequence[Field], sizes: dict[int, float | None]) -> list[str]:
+def _pixel_size_faults(fields: Sequence[Field], sizes: dict[int, PixelSize]) -> list[str]:
     """All pixel sizes or none must be known: otherwise rescaling would be a guess."""
     unknown = [row for row in fields if sizes[row.line] is None]
     if not unknown or len(unknown) == len(fields):

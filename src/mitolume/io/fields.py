@@ -120,7 +120,7 @@ def parse_table(path: Path) -> tuple[list[Field], list[tuple[int, str]]]:
         raise MitolumeError(f"{path} is no readable CSV table (UTF-8): {error}") from None
     header = text.splitlines()[0] if text.strip() else ""
     delimiter = max(",;\t", key=header.count)
-    rows = list(csv.DictReader(io.StringIO(text), delimiter=delimiter, restkey=""))
+    reader = csv.DictReader(io.StringIO(text), delimiter=delimiter, restkey="")
     if "image" not in (
         header_names := [name.strip().strip('"') for name in header.split(delimiter)]
     ):
@@ -129,11 +129,17 @@ def parse_table(path: Path) -> tuple[list[Field], list[tuple[int, str]]]:
         )
     fields: list[Field] = []
     faults: list[tuple[int, str]] = []
-    for line, row in enumerate(rows, start=2):
+    for row in reader:
+        line = reader.line_num
         cells = {(k or "").strip(): v.strip() for k, v in row.items() if isinstance(v, str)}
         if not any(cells.values()):
             continue
         parsed, wrong = _parse_row(cells, path.parent, line)
+        if row.get(""):
+            wrong.append(
+                f"it has more cells than the header ({', '.join(row[''])} beyond the last); "
+                'put cells with commas in "quotes"'
+            )
         faults += [(line, f"line {line}: {fault}") for fault in wrong]
         fields.append(parsed)
     if not fields:
@@ -153,7 +159,7 @@ def write_table(path: str | Path, fields: Iterable[Field]) -> None:
         The rows.
     """
     fields = list(fields)
-    base = Path(path).resolve().parent
+    base = Path(path).parent
     extras = list(dict.fromkeys(name for row in fields for name in row.extra))
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -282,7 +288,7 @@ def _parse_row(cells: dict[str, str], base: Path, line: int) -> tuple[Field, lis
         mask=mask,
         role=role or ("" if mask else "unlabelled"),
         planes=planes,
-        specimen=cells.get("specimen") or cells.get("image", ""),
+        specimen=cells.get("specimen") or _relative(image or base, base),
         **{name: cells.get(name, "") for name in _TEXT_COLUMNS},
         pixel_size_um=length("pixel_size_um", *CREDIBLE_UM),
         z_step_um=length("z_step_um", 0.001, 1000),
@@ -297,10 +303,11 @@ _TEXT_COLUMNS = ("condition", "batch", "channel", "scene", "fluorescence")
 
 def _relative(path: Path, base: Path) -> str:
     try:
-        return Path(os.path.relpath(path.resolve(), base)).as_posix()
+        # Not resolved: a link stays the name that its owner gave it.
+        return Path(os.path.relpath(path, base)).as_posix()
     except ValueError:  # another drive on Windows
-        return str(path.resolve())
+        return str(path.absolute())
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:g}"
+    return "" if value is None else repr(value)

@@ -38,13 +38,7 @@ def stated_pixel_size(path: Path, scene: int = 0) -> tuple[dict[str, float], str
     dict, str
         ``Z Y X`` to micrometres, only for the axes that are believed; a reason, or "".
     """
-    kind = reader_of(path)
-    if kind == "bioio_ome_tiff":
-        stated = _ome_pixel_size(path, scene)
-    elif kind == "bioio_tifffile":
-        stated = _tiff_pixel_size(path)
-    else:
-        stated = {}
+    stated = {} if reader_of(path) == "bioio_imageio" else _tiff_pixel_size(path, scene)
     low, high = CREDIBLE_UM
     believed = {axis: size for axis, size in stated.items() if low <= size <= high}
     # The z step of a stack may be larger than any pixel; only its sign and unit can be wrong.
@@ -59,12 +53,10 @@ def stated_pixel_size(path: Path, scene: int = 0) -> tuple[dict[str, float], str
     return believed, ""
 
 
-def _ome_pixel_size(path: Path, scene: int) -> dict[str, float]:
-    import tifffile
+def _ome_pixel_size(xml: str, scene: int) -> dict[str, float]:
     from ome_types import from_xml
 
-    with quiet(), tifffile.TiffFile(path) as tif:
-        pixels = from_xml(tif.ome_metadata).images[scene].pixels
+    pixels = from_xml(xml).images[scene].pixels
     stated = {}
     for axis in "ZYX":
         size = getattr(pixels, f"physical_size_{axis.lower()}")
@@ -75,11 +67,13 @@ def _ome_pixel_size(path: Path, scene: int) -> dict[str, float]:
     return stated
 
 
-def _tiff_pixel_size(path: Path) -> dict[str, float]:
-    """Read ImageJ's unit, else the resolution tags where their unit is a length."""
+def _tiff_pixel_size(path: Path, scene: int) -> dict[str, float]:
+    """Read OME metadata, else ImageJ's unit, else the resolution tags and their unit."""
     import tifffile
 
     with quiet(), tifffile.TiffFile(path) as tif:
+        if tif.ome_metadata:
+            return _ome_pixel_size(tif.ome_metadata, scene)
         page = tif.pages[0]
         imagej = tif.imagej_metadata or {}
         resolution = {

@@ -39,7 +39,7 @@ class Card(BaseModel):
     SHA-256 of their files; ``scores`` holds foreground IoU per subset with its number of images.
     """
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
 
     schema_version: int = SCHEMA_VERSION
     name: str = ""
@@ -112,7 +112,7 @@ def read_card(folder: Path) -> Card:
     try:
         content = json.loads((folder / CARD).read_text(encoding="utf-8"))
         version = content.get("schema_version", 0)
-        if version > SCHEMA_VERSION:
+        if isinstance(version, int) and version > SCHEMA_VERSION:
             raise MitolumeError(
                 f"{folder} was written by a newer mitolume (card version {version}, this one "
                 f"reads up to {SCHEMA_VERSION}); update mitolume"

@@ -50,8 +50,9 @@ def _content(folder: Path) -> ReportContent:
     try:
         record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         kept = json.loads((folder / "kept.json").read_text(encoding="utf-8"))
+        # Converters, as a condition called "NA" is a name and not a gap.
         text = {"image": str, "specimen": str, "condition": str, "batch": str}
-        images = pd.read_csv(folder / "images.csv", dtype=text)
+        images = pd.read_csv(folder / "images.csv", converters=text)
         results = pd.read_csv(folder / "results.csv")
         log = pd.read_csv(folder / "log.csv")
         recipe = (folder / "recipe.yaml").read_text(encoding="utf-8")
@@ -61,7 +62,6 @@ def _content(folder: Path) -> ReportContent:
         ) from None
     except ValueError as error:
         raise MitolumeError(f"{folder} holds a damaged run: {error}") from None
-    images[list(text)] = images[list(text)].fillna("")
     rows = read_table(folder / "fields.csv")
     first = results.iloc[0]
     unlabelled = images[(images["subset"] == "unlabelled") & (images["model"] == "model_1")]

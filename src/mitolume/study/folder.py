@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import shlex
 import sys
@@ -13,15 +14,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 
 from mitolume.errors import MitolumeError
 from mitolume.inference.predictor import default_device
-from mitolume.io.check import CheckedTable, check_table, open_image
+from mitolume.io.check import CheckedTable, check_table
 from mitolume.io.fields import Field, TableError, leaks, write_table
 from mitolume.io.masks import MaskKind
-from mitolume.io.pixel_size import plane_pixel_size
 from mitolume.io.split import assign_roles, choose_labelled
 from mitolume.io.write import remove_parts, write_text
 from mitolume.models.bundle import CARD, versions
@@ -111,12 +112,15 @@ def begin(path: Path, recipe: Recipe, *, quiet: bool) -> RunFolder:
     MitolumeError
         The table or a file is off, or the folder is in use.
     """
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    # A run killed while it began leaves these two, and nothing was computed yet.
+    begun = {RECIPE, FIELDS}
+    if path.exists() and (not path.is_dir() or {p.name for p in path.iterdir()} - begun):
         raise MitolumeError(f"{path} exists and is no empty folder; choose another --out")
     table = _checked(recipe.fields, recipe.mask_kind, quiet)
     rows = assign_roles(table.fields, recipe.split)
     rows = choose_labelled(rows, None if recipe.labels == "all" else recipe.labels, recipe.seed)
-    _require_usable(rows, table, recipe.fields)
+    model_um = _model_pixel_size(rows, table)
+    _require_usable(rows, table, model_um, recipe.fields)
     training = recipe.training.model_copy(
         update={"precision": resolve_precision(recipe.training.precision)}
     )
@@ -128,17 +132,17 @@ def begin(path: Path, recipe: Recipe, *, quiet: bool) -> RunFolder:
         status="running",
         command=_command(),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
-        fields=str(recipe.fields),
+        fields=str(recipe.fields.absolute()),
         preset=recipe.preset,
         seed=recipe.seed,
         mask_kind=table.mask_kind,
-        pixel_size_um=table.pixel_size_um,
+        pixel_size_um=model_um,
         n_images={role: len(folder.images(role)) for role in ROLES},
         n_specimens={role: len({r.specimen for r in rows if r.role == role}) for role in ROLES},
         notices=[*table.notices, *_notices(folder)],
         device=_device(),
         versions=versions(),
-        sha256=table.sha256,
+        sha256={_key(file, path): digest for file, digest in table.sha256.items()},
     )
     for notice in folder.record["notices"]:
         say(f"note: {notice}", quiet=quiet)
@@ -174,12 +178,17 @@ def reopen(path: Path, recipe: Recipe | None, *, quiet: bool) -> RunFolder:
     remove_parts(path)
     if recipe is not None:
         _require_same(own, recipe, path)
-    nothing = CheckedTable((), record["mask_kind"], None, (), {})
+        if recipe.fields.absolute() not in (Path(record["fields"]), (path / FIELDS).absolute()):
+            raise MitolumeError(
+                f"{path} was begun with the table {record['fields']}, not {recipe.fields}; "
+                "choose another --out"
+            )
+    nothing = CheckedTable((), record["mask_kind"], (), {}, {}, frozenset())
     folder = RunFolder(path, own, nothing, quiet, record)
     if not folder.is_finished:
         folder.table = _checked(path / FIELDS, record["mask_kind"], quiet)
         for file, digest in folder.table.sha256.items():
-            if record["sha256"].get(file, digest) != digest:
+            if record["sha256"].get(_key(file, path)) != digest:
                 raise MitolumeError(f"{file} has changed since {path} was begun; "
                                     "choose another --out")  # fmt: skip
     return folder
@@ -190,7 +199,25 @@ def _checked(path: Path, mask_kind: MaskKind, quiet: bool) -> CheckedTable:
         return check_table(path, mask_kind=mask_kind, progress=advance)
 
 
-def _require_usable(rows: list[Field], table: CheckedTable, source: Path) -> None:
+def _model_pixel_size(rows: list[Field], table: CheckedTable) -> float | None:
+    """Return the median over the training images, which alone may choose the model's grid."""
+    known = [
+        size[0]
+        for row in rows
+        if row.role == "train" and (size := table.pixel_sizes[row.line]) is not None
+        for _ in row.planes or ()
+    ]
+    return float(np.median(known)) if known else None
+
+
+def _key(file: Path, folder: Path) -> str:
+    """Name a file as seen from the run folder, so that both can move together."""
+    return Path(os.path.relpath(file, folder)).as_posix()
+
+
+def _require_usable(
+    rows: list[Field], table: CheckedTable, model_um: float | None, source: Path
+) -> None:
     """Refuse what only shows once roles are drawn."""
     faults = leaks(rows)
     training = [row for row in rows if row.role == "train"]
@@ -200,7 +227,7 @@ def _require_usable(rows: list[Field], table: CheckedTable, source: Path) -> Non
         faults.append("no mask of a training image has a foreground pixel: nothing to learn from")
     for row in rows:
         try:
-            scale_factors(plane_pixel_size(open_image(row)), table.pixel_size_um, str(row.image))
+            scale_factors(table.pixel_sizes[row.line], model_um, str(row.image))
         except MitolumeError as error:
             faults.append(f"line {row.line}: {error}")
     if faults:
@@ -233,13 +260,18 @@ def _flat(nested: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
 def _notices(folder: RunFolder) -> list[str]:
     """Say beforehand what the user might not expect of the results."""
     recipe, notices = folder.recipe, []
-    if not folder.images("validation"):
+    validation = [row for row in folder.table.fields if row.role == "validation"]
+    if all(row.line in folder.table.empty_masks for row in validation):
         notices.append(
-            "no validation images: the length of training is fixed, the weights of the last "
-            "quarter are averaged, and the threshold is 0.5 where the recipe says auto"
+            f"no validation images{' with any foreground' if validation else ''}: the length of "
+            "training is fixed, the weights of the last quarter are averaged, and the threshold "
+            "is 0.5 where the recipe says auto"
         )
     if not folder.images("test"):
-        notices.append("no test images: no score here is a test score")
+        notices.append(
+            "no test images: no score here is a test score (rows without a role are kept aside "
+            "only in specimens that have no unlabelled rows)"
+        )
     if METHODS[recipe.method].uses_unlabelled and not folder.images("unlabelled"):
         notices.append("no unlabelled images: model 2 is not trained")
     if recipe.preset == "paper" and recipe.network.width < 64:
@@ -258,4 +290,6 @@ def _command() -> str:
 def _device() -> str:
     if default_device() == "cuda":
         return str(torch.cuda.get_device_name())
+    if torch.backends.mps.is_available():
+        return "Apple GPU for training, processor for prediction"
     return f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"

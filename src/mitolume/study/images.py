@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -60,7 +61,7 @@ def row_names(rows: Sequence[Field]) -> list[str]:
         if files[row.image] > 1:
             name += "_z" + format_planes(row.planes).replace(" ", "_")
         # A file name may have 255 bytes, and endings are still to come.
-        names.append(name[:120])
+        names.append(name.encode()[:200].decode(errors="ignore"))
     seen: Counter[str] = Counter()
     repeated = Counter(names)
     for i, name in enumerate(names):
@@ -68,6 +69,43 @@ def row_names(rows: Sequence[Field]) -> list[str]:
         if repeated[name] > 1:
             names[i] = f"{name}_{seen[name]}"
     return names
+
+
+class ArrayFile:
+    """Arrays one after the other in one file, read back as views of one memory map.
+
+    Memory stays flat, and one file is open however many arrays there are.
+
+    Parameters
+    ----------
+    path
+        A scratch file; the caller removes it.
+    dtype
+        Of all arrays.
+    """
+
+    def __init__(self, path: Path, dtype: type[np.generic]) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path, self.dtype = path, dtype
+        self.shapes: list[tuple[int, ...]] = []
+        self.file = path.open("wb")
+
+    def append(self, array: np.ndarray[Any, Any]) -> None:
+        """Write one more array."""
+        self.shapes.append(array.shape)
+        self.file.write(np.ascontiguousarray(array, self.dtype).data)
+
+    def read_all(self) -> list[np.ndarray[Any, Any]]:
+        """Finish writing, and return all arrays in their order."""
+        self.file.close()
+        if not self.shapes:
+            return []
+        flat = np.memmap(self.path, self.dtype, mode="r")
+        ends = np.cumsum([int(np.prod(shape)) for shape in self.shapes])
+        return [
+            flat[end - int(np.prod(shape)) : end].reshape(shape)
+            for shape, end in zip(self.shapes, ends, strict=True)
+        ]
 
 
 def prepare(
@@ -97,8 +135,9 @@ def prepare(
     list of PreparedImage
         Their arrays are memory-mapped.
     """
-    scratch.mkdir(parents=True, exist_ok=True)
-    prepared = []
+    planes, masks = (
+        ArrayFile(scratch / n, t) for n, t in (("planes", np.float32), ("masks", np.uint8))
+    )
     for number, image in enumerate(images):
         progress(number, len(images))
         plane, mask, size = image.read()
@@ -110,16 +149,35 @@ def prepare(
             unlabelled=image.row.role == "unlabelled",
             source=str(image.row.image),
         )
-        files = scratch / f"{number}_image.npy", scratch / f"{number}_mask.npy"
-        np.save(files[0], ready)
+        planes.append(ready)
         if mask is not None:
-            np.save(files[1], rescale_mask(mask, (ready.shape[0], ready.shape[1])))
-        prepared.append(
-            PreparedImage(
-                np.load(files[0], mmap_mode="r"),
-                None if mask is None else np.load(files[1], mmap_mode="r"),
-                f"{image.name} plane {image.z}",
-            )
-        )
+            masks.append(rescale_mask(mask, (ready.shape[0], ready.shape[1])))
     progress(len(images), len(images))
-    return prepared
+    labelled = iter(masks.read_all())
+    return [
+        PreparedImage(plane, next(labelled) if image.row.is_labelled else None)
+        for plane, image in zip(planes.read_all(), images, strict=True)
+    ]
+
+
+def with_masks_on_disk(images: Iterable[PreparedImage], scratch: Path) -> list[PreparedImage]:
+    """Move masks that are made one after the other to disk, so that memory stays flat.
+
+    Parameters
+    ----------
+    images
+        With masks.
+    scratch
+        A folder of the run for arrays; the caller removes it.
+
+    Returns
+    -------
+    list of PreparedImage
+        The same, their masks memory-mapped.
+    """
+    file, bare = ArrayFile(scratch / "masks", np.uint8), []
+    for image in images:
+        assert image.mask is not None
+        file.append(image.mask)
+        bare.append(image.image)
+    return [PreparedImage(*pair) for pair in zip(bare, file.read_all(), strict=True)]

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -35,13 +35,13 @@ class Recipe(BaseModel):
     arm: str = ""
     fields: Path
     mask_kind: MaskKind
-    labels: int | Literal["all"]
+    labels: Literal["all"] | Annotated[int, Field(strict=True, ge=1)]
     split: SplitSettings
     chain: ChainSettings
     network: NetworkSettings
     training: TrainingSettings
     method: Literal["supervised", "pseudo_label"]
-    threshold: float | Literal["auto"] = Field(union_mode="left_to_right")
+    threshold: Literal["auto"] | Annotated[float, Field(gt=0, lt=1)]
     average_flips: bool
     seed: int = Field(ge=0)
 

@@ -103,6 +103,8 @@ def value_of(results: pd.DataFrame, model: str, subset: str, metric: str) -> flo
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:
-    """Write a table as CSV, whole or not at all."""
+    """Write a table as CSV, whole or not at all; counts stay whole numbers."""
+    counts = {name: "Int64" for name in COUNT_COLUMNS if name in table}
+    table = table.astype(counts)
     with atomic(path) as temporary:
         table.to_csv(temporary, index=False)

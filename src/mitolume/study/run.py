@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,16 +20,17 @@ from mitolume.io.fields import Field
 from mitolume.io.write import write_text
 from mitolume.models.bundle import CARD, Card, load_bundle, save_bundle
 from mitolume.models.networks import SegmentationNetwork
-from mitolume.progress import say
+from mitolume.progress import Advance, say
 from mitolume.study.content import report
 from mitolume.study.folder import IMAGES, KEPT, RESULTS, RUN, RunFolder, begin, reopen
-from mitolume.study.images import prepare
+from mitolume.study.images import prepare, with_masks_on_disk
 from mitolume.study.recipe import Recipe, load_recipe
 from mitolume.study.results import IMAGE_COLUMNS, summarise, value_of, write_csv
 from mitolume.study.score import choose_threshold, score_model
-from mitolume.training.loop import CHECKPOINT, Progress, Report, Trained, train
-from mitolume.training.methods import METHODS, Teacher
+from mitolume.training.loop import CHECKPOINT, Validation, train
+from mitolume.training.methods import METHODS, PSEUDO_THRESHOLD, Teacher
 from mitolume.training.patches import Image, PreparedImage
+from mitolume.training.record import Progress, Trained, Watch
 
 MODELS = ("model_1", "model_2")
 _LEARNT = {"model_1": ("train",), "model_2": ("train", "unlabelled")}
@@ -97,6 +99,7 @@ def _timed(folder: RunFolder) -> Iterator[None]:
     try:
         yield
     finally:
+        gc.collect()  # Windows can't remove files that a forgotten array still maps
         shutil.rmtree(folder.scratch, ignore_errors=True)
         folder.note(seconds=round(before + time.monotonic() - started, 1))
 
@@ -104,6 +107,9 @@ def _timed(folder: RunFolder) -> Iterator[None]:
 def _train_models(folder: RunFolder) -> None:
     """Train model 1, and model 2 where the method has one, unless they are there already."""
     recipe = folder.recipe
+    for name in MODELS:
+        if folder.has_model(name):
+            (folder.path / name / CHECKPOINT).unlink(missing_ok=True)
     method = METHODS[recipe.method]
     wants_second = method.uses_unlabelled and bool(folder.images("unlabelled"))
     if folder.has_model("model_2" if wants_second else "model_1"):
@@ -118,7 +124,8 @@ def _train_models(folder: RunFolder) -> None:
     unlabelled = _prepared(folder, "unlabelled")
     with folder.bar("pseudo-labels") as advance:
         teacher = _counting(predictor, len(unlabelled), advance)
-        images = list(method.training_images(labelled, unlabelled, teacher))
+        taught = method.training_images(labelled, unlabelled, teacher)
+        images = with_masks_on_disk(taught, folder.scratch / "taught")
     _train_model(folder, "model_2", images, len(labelled), validation)
 
 
@@ -132,10 +139,7 @@ def _train_model(
     recipe, place = folder.recipe, folder.path / name
     place.mkdir(exist_ok=True)
     # Both models take the same number of steps: a gain by longer training would be no gain.
-    steps_per_epoch, epochs = recipe.training.schedule_of(n_labelled)
-    settings = recipe.training.model_copy(
-        update={"steps": steps_per_epoch * epochs, "epochs": None, "checks": epochs}
-    )
+    settings = recipe.training.for_images(n_labelled)
     seed = int(np.random.SeedSequence([recipe.seed, MODELS.index(name)]).generate_state(1)[0])
     network = SegmentationNetwork(recipe.network, seed)
     method = "supervised" if name == "model_1" else recipe.method
@@ -144,21 +148,22 @@ def _train_model(
         trained = train(
             network,
             images,
-            validation,
+            Validation(validation, None if recipe.threshold == "auto" else recipe.threshold),
             method=METHODS[method],
             settings=settings,
             seed=seed,
             folder=place,
-            threshold=None if recipe.threshold == "auto" else recipe.threshold,
-            report=_reporting(advance),
-            on_epoch=lambda history: folder.write_log(name, history),
+            watch=Watch(
+                step=_reporting(advance),
+                epoch=lambda history: folder.write_log(name, history),
+            ),
         )
     card = Card(
         name=f"{recipe.arm} {title}",
         method=method,
         network=recipe.network,
         chain=recipe.chain,
-        pixel_size_um=folder.table.pixel_size_um,
+        pixel_size_um=folder.record["pixel_size_um"],
         fields=[_entry(folder, r) for r in folder.table.fields if r.role in _LEARNT[name]],
         seed=recipe.seed,
     )
@@ -181,7 +186,9 @@ def _score_models(folder: RunFolder) -> None:
         network, card = load_bundle(folder.path / name)
         predictor = Predictor(network, card, average_flips=folder.recipe.average_flips)
         with folder.bar(f"scoring {name.replace('_', ' ')}") as advance:
-            table = score_model(predictor, folder.table, folder.path / "masks" / name, advance)
+            table = score_model(
+                predictor, folder.table, folder.path / "masks" / name, PSEUDO_THRESHOLD, advance
+            )
         tables.append(table.assign(model=name))
     images = pd.concat(tables, ignore_index=True).assign(
         arm=folder.recipe.arm,
@@ -235,13 +242,13 @@ def _prepared(folder: RunFolder, role: str) -> list[PreparedImage]:
         return prepare(
             images,
             folder.recipe.chain,
-            folder.table.pixel_size_um,
+            folder.record["pixel_size_um"],
             folder.scratch / role,
             advance,
         )
 
 
-def _counting(predictor: Predictor, total: int, advance: Any) -> Teacher:
+def _counting(predictor: Predictor, total: int, advance: Advance) -> Teacher:
     done = 0
 
     def teacher(image: Image) -> Image:
@@ -253,7 +260,7 @@ def _counting(predictor: Predictor, total: int, advance: Any) -> Teacher:
     return teacher
 
 
-def _reporting(advance: Any) -> Report:
+def _reporting(advance: Advance) -> Callable[[Progress], None]:
     loss = float("nan")
 
     def report_step(at: Progress) -> None:
@@ -285,7 +292,7 @@ def _entry(folder: RunFolder, row: Field) -> dict[str, Any]:
         "n_planes": len(row.planes or ()),
         "role": row.role,
         "specimen": row.specimen,
-        "sha256": folder.table.sha256[str(row.image)],
+        "sha256": folder.table.sha256[row.image],
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 import numpy as np
 import pandas as pd
@@ -16,11 +16,11 @@ from mitolume.inference.predictor import Predictor
 from mitolume.io.check import CheckedTable, open_image
 from mitolume.io.fields import Field
 from mitolume.io.formats import READERS, bare_name
-from mitolume.io.masks import Mask, decide_kind, to_mask
+from mitolume.io.masks import Mask, MaskKind, decide_kind, to_mask
 from mitolume.io.read import read, read_plane, select_channel
 from mitolume.io.write import write_mask
 from mitolume.study.images import RowImage, row_names
-from mitolume.study.results import image_scores
+from mitolume.study.results import IMAGE_COLUMNS, image_scores
 
 Advance = Callable[[int, int], None]
 
@@ -56,7 +56,7 @@ def choose_threshold(
 
 
 def score_model(
-    predictor: Predictor, table: CheckedTable, masks: Path, progress: Advance
+    predictor: Predictor, table: CheckedTable, masks: Path, pseudo: float, progress: Advance
 ) -> pd.DataFrame:
     """Predict every image of a table, write the masks, and score the labelled images.
 
@@ -68,6 +68,8 @@ def score_model(
         The checked table, with roles.
     masks
         The folder for one mask file a row.
+    pseudo
+        The threshold of pseudo-labels, for the foreground share of unlabelled images.
     progress
         Called with the images done and the images there are.
 
@@ -83,6 +85,7 @@ def score_model(
     # fields.csv of the run folder is written in this order, below a header.
     for line, (row, name) in enumerate(zip(table.fields, names, strict=True), start=2):
         predicted = []
+        share_at = pseudo if row.role == "unlabelled" else predictor.card.threshold
         for z in row.planes or ():
             progress(len(rows), total)
             image = RowImage(row, z, table.mask_kind)
@@ -97,22 +100,25 @@ def score_model(
                 | (image_scores(mask, truth) if truth is not None else {})
                 | {
                     "threshold": predictor.card.threshold,
-                    "foreground_share": float(mask.mean()),
+                    # What model 2 learns from is cut at the method's threshold.
+                    "foreground_share": float((probability >= share_at).mean()),
                     "mean_confidence": float(np.maximum(probability, 1 - probability).mean()),
                 }
             )
         _write_row_mask(masks / f"{name}_mask.ome.tif", row, predicted)
     progress(total, total)
-    return pd.DataFrame(rows).reindex(columns=_columns(rows))
+    return pd.DataFrame(rows).reindex(columns=list(IMAGE_COLUMNS))
 
 
-def evaluate(predicted: Path, truth: Path) -> pd.DataFrame:
+def evaluate(predicted: Path, truth: Path, mask_kind: str = "auto") -> pd.DataFrame:
     """Score mask files against others.
 
     Parameters
     ----------
     predicted, truth
         Two files, or two folders whose files are matched by name (endings and ``_mask`` ignored).
+    mask_kind
+        What the values mean: ``auto``, ``unsure`` or ``labels``.
 
     Returns
     -------
@@ -124,6 +130,10 @@ def evaluate(predicted: Path, truth: Path) -> pd.DataFrame:
     MitolumeError
         A file is missing or unreadable, sizes differ, or values mean nothing.
     """
+    if mask_kind not in get_args(MaskKind):
+        raise MitolumeError(
+            f"no mask kind {mask_kind!r}; there are {', '.join(get_args(MaskKind))}"
+        )
     pairs = _pairs(predicted, truth)
     opened = [tuple(select_channel(read(p), None) for p in pair) for pair in pairs]
     kinds = []
@@ -131,7 +141,7 @@ def evaluate(predicted: Path, truth: Path) -> pd.DataFrame:
         values = {
             str(pair[side]): _values(image[side]) for pair, image in zip(pairs, opened, strict=True)
         }
-        kind, _, faults = decide_kind(values)
+        kind, _, faults = decide_kind(values, cast(MaskKind, mask_kind))
         if faults:
             raise MitolumeError("; ".join(faults))
         kinds.append(kind)
@@ -207,15 +217,6 @@ def _origin(row: Field, line: int, z: int) -> dict[str, Any]:
         "condition": row.condition,
         "batch": row.batch,
     }
-
-
-def _columns(rows: list[dict[str, Any]]) -> list[str]:
-    from mitolume.analysis.metrics import THIN_SCORES
-    from mitolume.study.results import COUNT_COLUMNS
-
-    first = list(_origin(Field(Path()), 0, 0))
-    return [*first, *COUNT_COLUMNS, "iou", *THIN_SCORES,
-            "threshold", "foreground_share", "mean_confidence"]  # fmt: skip
 
 
 def _write_row_mask(path: Path, row: Field, planes: list[Mask]) -> None:

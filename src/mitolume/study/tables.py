@@ -33,8 +33,7 @@ def results_text(folder: Path) -> str:
     for subset in subsets:
         part = results[(results["subset"] == subset) & (results["metric"] == "iou")].iloc[0]
         sizes.append(f"{part['n_images']} of {part['n_specimens']}")
-    lines.append(f"{'images of specimens':<10}".ljust(10)[:10] + "".join(f"{s:>24}" for s in sizes))
-    lines[-1] = "images of".ljust(10) + lines[-1][10:]
+    lines.append("images of " + "".join(f"{size:>24}" for size in sizes))
     lines.append("specimens")
     lines.append(f"kept: {kept['kept'].replace('_', ' ')} ({kept['reason']})")
     return "\n".join(lines)

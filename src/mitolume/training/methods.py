@@ -18,6 +18,9 @@ from mitolume.training.patches import Image, PreparedImage
 Teacher = Callable[[Image], Image]  # a prepared image to its probability, both (Y, X)
 
 
+PSEUDO_THRESHOLD = 0.5  # as published
+
+
 class Supervised:
     """Learn from the labelled images only: there is no model 2."""
 
@@ -56,7 +59,6 @@ class PseudoLabel(Supervised):
     """
 
     uses_unlabelled = True
-    threshold = 0.5
 
     def training_images(
         self, labelled: list[PreparedImage], unlabelled: Iterable[PreparedImage], teacher: Teacher
@@ -64,7 +66,7 @@ class PseudoLabel(Supervised):
         """Yield the labelled images, then the unlabelled ones with model 1's masks."""
         yield from labelled
         for image in unlabelled:
-            mask = (teacher(image.image) >= self.threshold).astype(np.uint8)
+            mask = (teacher(image.image) >= PSEUDO_THRESHOLD).astype(np.uint8)
             yield replace(image, mask=mask)
 
 

@@ -22,7 +22,6 @@ class PreparedImage:
 
     image: Image  # (Y, X)
     mask: Mask | None  # (Y, X) of 0, 1, 255
-    name: str = ""
 
 
 class Patches(Dataset[tuple[int, Tensor, Tensor]]):
@@ -63,7 +62,7 @@ class Patches(Dataset[tuple[int, Tensor, Tensor]]):
         return step, torch.from_numpy(images), torch.from_numpy(masks)
 
     def _crop(self, source: PreparedImage, rng: np.random.Generator) -> tuple[Image, Mask]:
-        assert source.mask is not None, f"{source.name} has no mask to learn from"
+        assert source.mask is not None
         y, x = (int(rng.integers(max(1, size - self.patch + 1))) for size in source.image.shape)
         box = (slice(y, y + self.patch), slice(x, x + self.patch))
         image, mask = source.image[box], source.mask[box]
@@ -77,21 +76,23 @@ class Patches(Dataset[tuple[int, Tensor, Tensor]]):
 class StepSampler(Sampler[int]):
     """The steps of one epoch after the other, counted on through the whole training.
 
+    It has no length, as the last epoch may be shorter than the others.
+
     Parameters
     ----------
+    steps
+        How many there are.
     steps_per_epoch
-        How many.
+        How many of them make an epoch.
     steps_done
         Tells the steps done so far, also of a training that goes on from a checkpoint.
     """
 
-    def __init__(self, steps_per_epoch: int, steps_done: Callable[[], int]) -> None:
+    def __init__(self, steps: int, steps_per_epoch: int, steps_done: Callable[[], int]) -> None:
+        self.steps = steps
         self.steps_per_epoch = steps_per_epoch
         self.steps_done = steps_done
 
     def __iter__(self) -> Iterator[int]:
         first = self.steps_done()
-        return iter(range(first, first + self.steps_per_epoch))
-
-    def __len__(self) -> int:
-        return self.steps_per_epoch
+        return iter(range(first, min(first + self.steps_per_epoch, self.steps)))

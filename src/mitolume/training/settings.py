@@ -13,8 +13,8 @@ class TrainingSettings(BaseModel):
     ``steps`` or ``epochs`` (passes over the labelled images, ``batch`` patches a step), not both.
     ``patch`` is the side of a patch in pixels of the model's grid, a multiple of 16.
     ``learning_rate`` is Adam's; ``schedule`` is ``cosine`` (a short warm-up, then down to 0) or
-    ``constant``. ``augment``: ``full`` is turns, scale, contrast, blur and noise, ``flips`` only
-    flips and quarter turns. ``checks`` is how often the validation images are scored.
+    ``constant``. ``augment``: ``flips`` is flips and quarter turns, ``full`` changes gain,
+    offset and noise too. ``checks`` is how often the validation images are scored.
     ``precision`` ``auto`` means bfloat16 where the machine computes in it, float32 elsewhere.
     """
 
@@ -35,12 +35,21 @@ class TrainingSettings(BaseModel):
     def _one_length(self) -> TrainingSettings:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("give `steps` or `epochs`, and set the other to null")
+        if self.batch * (self.patch // 16) ** 2 < 2:
+            raise ValueError(
+                "patch 16 needs a batch of 2 or more: normalisation averages over both"
+            )
         return self
 
-    def schedule_of(self, n_images: int) -> tuple[int, int]:
-        """Return the steps between two validations and the number of validations."""
-        if self.epochs is not None:
-            return max(1, -(-n_images // self.batch)), self.epochs
-        assert self.steps is not None
-        checks = min(self.checks, self.steps)
-        return -(-self.steps // checks), checks
+    def for_images(self, n_images: int) -> TrainingSettings:
+        """Return the same settings with the length in steps, a check after every epoch."""
+        if self.epochs is None:
+            return self
+        steps = -(-n_images // self.batch) * self.epochs
+        return self.model_copy(update={"steps": steps, "epochs": None, "checks": self.epochs})
+
+    @property
+    def steps_per_check(self) -> int:
+        """Steps from one check to the next; the last stretch may be shorter."""
+        assert self.steps is not None, "for_images says how many steps the epochs are"
+        return -(-self.steps // self.checks)
