@@ -126,7 +126,7 @@ def pseudo_label_shares(shares: Mapping[str, NDArray[np.float64]], labelled: flo
     shares
         Condition to shares of one, shape (N,), finite and not empty.
     labelled
-        The share in the hand-labelled training images; NaN where there is none.
+        The share in the labelled training images; NaN where there is none.
     """
     if not shares:
         return []
@@ -135,7 +135,7 @@ def pseudo_label_shares(shares: Mapping[str, NDArray[np.float64]], labelled: flo
     said = "One dot is one image; the bar marks the mean."
     if math.isfinite(labelled):
         figure.axes[0].axvline(100 * labelled, **_DASHED)
-        said += " Dashed: the share in the hand-labelled training images."
+        said += " Dashed: the share in the labelled training images."
     return [_chart(figure, "strip-share", "Foreground share of pseudo-labels", said)]
 
 

@@ -105,11 +105,15 @@ def _verdict(results: pd.DataFrame, kept: dict[str, str], record: dict[str, Any]
         one, two = (value_of(results, m, subset, "iou") for m in ("model_1", "model_2"))
         if not math.isnan(two - one):
             sentences.append(
-                f"Learning from unlabelled images changed the IoU by {two - one:+.3f} there "
+                f"Learning from unlabelled images changed the IoU by {_signed(two - one)} there "
                 f"({one:.3f} to {two:.3f}), in this one run with one seed."
             )
         sentences.append(f"{name.capitalize()} was kept: {kept['reason']}.")
     return sentences
+
+
+def _signed(difference: float) -> str:
+    return f"{difference:+.3f}".replace("-", "\N{MINUS SIGN}")
 
 
 def _facts(record: dict[str, Any], first: Any) -> dict[str, str]:

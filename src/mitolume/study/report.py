@@ -29,7 +29,7 @@ PICTURE_SIDE = 640
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """One image with hand labels, and what the models made of it."""
+    """One image with its labels, and what the models made of it."""
 
     title: str
     """Why it is shown: worst, median or best."""
@@ -167,7 +167,7 @@ def _shots(panel: Panel, side: int) -> list[dict[str, str]]:
     """Pictures of a panel in pairs: image and truth, then outline and errors of each model."""
     grey = pictures.fit(pictures.to_8bit(panel.image), side, smooth=True)
     truth = pictures.overlay(panel.image, panel.truth, longer=side)
-    shots = [("Image", "", grey), ("Truth", "hand label", truth)]
+    shots = [("Image", "", grey), ("Truth", "the mask given", truth)]
     report_tables.check_known("panel: model", panel.predictions, report_tables.MODELS)
     for model in sorted(panel.predictions):
         name, mask = model.capitalize(), panel.predictions[model]
