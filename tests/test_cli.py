@@ -64,6 +64,51 @@ def test_evaluate_of_the_truth_is_perfect_whatever_its_values(
     assert "iou               1.0000   1 images" in capsys.readouterr().out
 
 
+def test_label_images_are_scored_where_their_kind_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    labels = np.zeros((9, 9), np.uint16)
+    labels[1:3, 1:3], labels[5:7, 5:7] = 7, 300
+    tifffile.imwrite(tmp_path / "a.tif", labels)
+    files = tmp_path / "a.tif", tmp_path / "a.tif"
+    assert call(monkeypatch, "evaluate", *files) == 1
+    assert "mask_kind: labels" in capsys.readouterr().err
+    assert call(monkeypatch, "evaluate", *files, "--mask-kind", "labels") == 0
+    assert "iou               1.0000" in capsys.readouterr().out
+    assert call(monkeypatch, "evaluate", *files, "--mask-kind", "lables") == 1
+    assert "there are auto, unsure, labels" in capsys.readouterr().err
+
+
+def test_hand_drawn_masks_beside_images_are_not_overwritten(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    image, mask = write_field(tmp_path, "f", 0)
+    before = mask.read_bytes()
+    assert call(monkeypatch, "predict", model, image, "--out", tmp_path) == 1
+    assert "may be drawn by hand" in capsys.readouterr().err
+    assert mask.read_bytes() == before
+
+
+def test_ctrl_c_ends_in_a_sentence(table: Path, tmp_path: Path) -> None:
+    import signal
+    import subprocess
+
+    arguments = ["run", "--fields", str(table), "--out", str(tmp_path / "run"), "--set",
+                 "training.steps=100000", "--set", "network.width=4"]  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mitolume.cli", *arguments], stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "run" / "run.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    error = process.communicate(timeout=60)[1]
+    assert process.returncode == 1
+    assert "stopped; what is finished is kept" in error
+    assert "Traceback" not in error
+
+
 def test_inspect_names_what_may_go_wrong(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

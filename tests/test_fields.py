@@ -105,6 +105,14 @@ def test_faults_of_files_are_named_at_once(tmp_path: Path) -> None:
         assert part in text
 
 
+def test_cells_beyond_the_header_are_a_fault_and_lines_are_the_files(tmp_path: Path) -> None:
+    write_field(tmp_path, "a", 0)
+    text = "image,mask,specimen\n\na.ome.tif,a_mask.ome.tif,dish 1, left\n"
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(TableError, match="line 3: it has more cells than the header"):
+        read_table(tmp_path / "t.csv")
+
+
 def test_a_plane_named_twice_is_a_fault(tmp_path: Path) -> None:
     write_field(tmp_path, "a", 0)
     (tmp_path / "t.csv").write_text("image,mask\na.ome.tif,a_mask.ome.tif\na.ome.tif,\n")

@@ -97,6 +97,13 @@ def test_pixel_size_needs_a_unit_and_a_credible_value(
     assert stated_pixel_size(tmp_path / "a.tif")[0] == pytest.approx(expected)
 
 
+def test_ome_metadata_counts_under_any_name(tmp_path: Path) -> None:
+    image = xr.DataArray(PLANE, dims=("Y", "X"), attrs={"pixel_size_um": {"Y": 0.2, "X": 0.2}})
+    write_image(tmp_path / "a.ome.tif", image)
+    (tmp_path / "a.ome.tif").rename(tmp_path / "b.tif")
+    assert read(tmp_path / "b.tif").attrs["pixel_size_um"] == pytest.approx({"Y": 0.2, "X": 0.2})
+
+
 def test_imagej_unit_and_spacing(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     metadata = {"axes": "ZYX", "unit": "um", "spacing": 0.5}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -14,13 +13,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from conftest import blobs
+from conftest import blobs, write_field
 from safetensors.numpy import load_file
 
 import mitolume
 from mitolume.errors import MitolumeError
 from mitolume.io.read import read, read_plane
 from mitolume.study.content import report
+from mitolume.study.folder import begin, reopen
+from mitolume.study.images import ArrayFile
 from mitolume.study.recipe import PRESETS, Recipe, load_recipe
 from mitolume.study.results import value_of
 from mitolume.study.run import choose_kept
@@ -78,6 +79,9 @@ def test_files_go_over_presets_and_set_goes_over_files(tmp_path: Path) -> None:
         ("fields: f.csv\ntraining: {patch: 30}", r"training\.patch is 30: .*multiple of 16"),
         ("fields: f.csv\nmethod: magic", "method is 'magic': .*'supervised' or 'pseudo_label'"),
         ("fields: f.csv\nlabels: many", "labels is 'many'"),
+        ("fields: f.csv\nlabels: -2", "labels is -2: .*greater than or equal to 1"),
+        ("fields: f.csv\nthreshold: 50", "threshold is 50: .*less than 1"),
+        ("fields: f.csv\ntraining: {patch: 16, batch: 1}", "needs a batch of 2"),
         ("fields: f.csv\nsplit: {test: 0.6, validation: 0.5}", "leave nothing to train on"),
         ("labels: 3", "names no table of fields"),
         ("- a\n- b", "holds no `key: value` lines"),
@@ -216,8 +220,68 @@ def _start_and_kill(table: Path, out: Path) -> None:
         assert process.poll() is None, "the run ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
+    process.kill()  # SIGKILL: no handler runs
     process.wait()
+
+
+def test_a_resumed_run_keeps_the_drawn_roles_and_the_models_pixel_size(tmp_path: Path) -> None:
+    sizes = [0.1, 0.1, 0.1, 0.2, 0.2, 0.2, 0.2]
+    for number, size in enumerate(sizes):
+        write_field(tmp_path, f"f{number}", number, pixel_size=size)
+    rows = [f"f{n}.ome.tif,f{n}_mask.ome.tif" for n in range(len(sizes))]
+    (tmp_path / "fields.csv").write_text("\n".join(["image,mask", *rows]))
+    for seed in range(3):
+        recipe = tiny(tmp_path / "fields.csv", f"split.seed={seed}")
+        folder = begin(tmp_path / f"run{seed}", recipe, quiet=True)
+        again = reopen(tmp_path / f"run{seed}", recipe, quiet=True)
+        trained = [r for r in folder.table.fields if r.role == "train"]
+        expected = np.median([sizes[int(r.image.name[1])] for r in trained])
+        assert folder.record["pixel_size_um"] == pytest.approx(expected)
+        assert again.record == folder.record
+        assert [r.role for r in again.table.fields] == [r.role for r in folder.table.fields]
+
+
+def test_links_and_other_ways_to_a_file_are_the_same_file(table: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    store.mkdir()
+    (tmp_path / "f0.ome.tif").rename(store / "ab12cd")
+    (tmp_path / "f0.ome.tif").symlink_to(store / "ab12cd")
+    begin(tmp_path / "run", tiny(table), quiet=True)
+    (tmp_path / "link").symlink_to(tmp_path)
+    assert not reopen(tmp_path / "link" / "run", None, quiet=True).is_finished
+    (store / "ab12cd").write_bytes((tmp_path / "f1.ome.tif").read_bytes())
+    with pytest.raises(MitolumeError, match=r"f0\.ome\.tif has changed since"):
+        reopen(tmp_path / "link" / "run", None, quiet=True)
+
+
+def test_supervised_runs_have_one_model_and_u_net_plus_plus_runs_too(
+    table: Path, tmp_path: Path
+) -> None:
+    recipe = tiny(table, "method=supervised", "network.name=unetplusplus", "training.steps=2")
+    folder = mitolume.run(recipe, tmp_path / "run", quiet=True)
+    assert not (folder / "model_2").exists()
+    assert json.loads((folder / "kept.json").read_text())["kept"] == "model_1"
+    assert set(pd.read_csv(folder / "results.csv")["network"]) == {"unetplusplus"}
+
+
+def test_the_paper_preset_runs_narrowed_and_says_so(table: Path, tmp_path: Path) -> None:
+    narrowed = ["network.width=4", "training.epochs=2", "training.patch=32"]
+    recipe = load_recipe(preset="paper", fields=table, settings=narrowed)
+    folder = mitolume.run(recipe, tmp_path / "run", quiet=True)
+    record = json.loads((folder / "run.json").read_text())
+    assert "scores are not those of the study" in " ".join(record["notices"])
+    assert (record["model_1"]["steps"], record["model_2"]["steps"]) == (2, 2)
+    assert record["model_1"]["threshold"] == 0.5
+
+
+def test_many_images_need_few_open_files(tmp_path: Path) -> None:
+    file = ArrayFile(tmp_path / "arrays", np.float32)
+    arrays = [np.full((2, n % 5 + 1), n) for n in range(3000)]
+    for array in arrays:
+        file.append(array)
+    back = file.read_all()
+    assert len(back) == 3000
+    assert all(np.array_equal(a, b) for a, b in zip(arrays, back, strict=True))
 
 
 def test_the_kept_model_is_chosen_by_validation_alone() -> None:
