@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from conftest import write_field
+from conftest import blobs, write_field
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from mitolume.errors import MitolumeError
 from mitolume.io.check import check_table, read_row
@@ -111,6 +112,48 @@ def test_cells_beyond_the_header_are_a_fault_and_lines_are_the_files(tmp_path: P
     (tmp_path / "t.csv").write_text(text)
     with pytest.raises(TableError, match="line 3: it has more cells than the header"):
         read_table(tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("image,mask,mask\na.ome.tif,a_mask.ome.tif,\n", "column 'mask' is there twice"),
+        ("image,mask,speciman\na.ome.tif,,x\n", "'speciman' is not read; call it 'specimen'"),
+        ("picture\na.ome.tif\n", "no column `image`; it has picture"),
+        ('image,mask\n"a.ome.tif,\n\n', "line 2: a quote is opened in column image"),
+        (f"image,mask\n{'x' * 300}.tif,\n", "does not exist"),
+        ("image,planes\na.ome.tif,0-99999999999\n", "go beyond any stack"),
+        ("image,mask,specimen\na.ome.tif,,1\ncopy.ome.tif,,2\n", r"a\.ome\.tif is the same"),
+        ("image,mask\na.ome.tif,rgb.png\n", "has 3 channels or colours; save it in grey"),
+        ("image,mask\na.ome.tif,alpha.png\n", "holds its drawing in the transparency"),
+        ("image,mask\nhuge.tif,\n", r"values up to 1e\+31, which are no grey values"),
+        ("image,mask\nempty.tif,\n", r"empty\.tif is empty \(0 bytes\)"),
+    ],
+)
+def test_odd_tables_and_files_are_named(tmp_path: Path, text: str, fault: str) -> None:
+    image, _ = write_field(tmp_path, "a", 0)
+    (tmp_path / "copy.ome.tif").write_bytes(image.read_bytes())
+    (tmp_path / "empty.tif").write_bytes(b"")
+    tifffile.imwrite(tmp_path / "huge.tif", np.full((9, 9), 1e31))
+    colour = np.zeros((64, 80, 4), np.uint8)
+    colour[:9, :, 0] = 255
+    Image.fromarray(colour[..., :3]).save(tmp_path / "rgb.png")
+    colour[..., :3], colour[:9, :, 3] = 255, 255
+    Image.fromarray(colour).save(tmp_path / "alpha.png")
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(TableError, match=fault):
+        check_table(tmp_path / "t.csv")
+
+
+def test_excels_and_fijis_habits_are_understood(tmp_path: Path) -> None:
+    write_field(tmp_path, "a", 0)
+    mask = blobs(0)[1]
+    tifffile.imwrite(tmp_path / "a_mask.ome.tif", mask, imagej=True)  # saved anew in Fiji
+    text = "sep=;\r\n\r\nImage;MASK\r\na.ome.tif;a_mask.ome.tif\r\n"
+    (tmp_path / "t.csv").write_bytes(text.encode())
+    (row,) = check_table(tmp_path / "t.csv").fields
+    assert row.line == 4
+    np.testing.assert_array_equal(read_row(row, 0, "unsure")[1], mask)
 
 
 def test_a_plane_named_twice_is_a_fault(tmp_path: Path) -> None:
@@ -235,7 +278,7 @@ def test_budgets_see_many_specimens() -> None:
     fields = [field(i, "abc"[i % 3], role="train") for i in range(9)]
     chosen = choose_labelled(fields, 3, 0)
     assert len({row.specimen for row in chosen if row.role == "train"}) == 3
-    with pytest.raises(MitolumeError, match="more than the 18 labelled images"):
+    with pytest.raises(MitolumeError, match="only 18 labelled training images"):
         choose_labelled(fields, 19, 0)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -18,10 +19,11 @@ from safetensors.numpy import load_file
 
 import mitolume
 from mitolume.errors import MitolumeError
+from mitolume.io.fields import Field
 from mitolume.io.read import read, read_plane
 from mitolume.study.content import report
-from mitolume.study.folder import begin, reopen
-from mitolume.study.images import ArrayFile
+from mitolume.study.folder import begin, only_one, reopen
+from mitolume.study.images import ArrayFile, row_names
 from mitolume.study.recipe import PRESETS, Recipe, load_recipe
 from mitolume.study.results import value_of
 from mitolume.study.run import choose_kept
@@ -191,7 +193,7 @@ def test_without_validation_test_or_unlabelled_rows_the_run_says_so(
 def test_files_that_changed_since_are_noticed(table: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     _start_and_kill(table, out)
-    (table.parent / "f0.ome.tif").write_bytes((table.parent / "f1.ome.tif").read_bytes())
+    write_field(table.parent, "f0", 99)
     with pytest.raises(MitolumeError, match=r"f0.ome.tif has changed since"):
         mitolume.run(None, out, resume=True, quiet=True)
 
@@ -249,7 +251,7 @@ def test_links_and_other_ways_to_a_file_are_the_same_file(table: Path, tmp_path:
     begin(tmp_path / "run", tiny(table), quiet=True)
     (tmp_path / "link").symlink_to(tmp_path)
     assert not reopen(tmp_path / "link" / "run", None, quiet=True).is_finished
-    (store / "ab12cd").write_bytes((tmp_path / "f1.ome.tif").read_bytes())
+    (store / "ab12cd").write_bytes(write_field(tmp_path, "other", 99)[0].read_bytes())
     with pytest.raises(MitolumeError, match=r"f0\.ome\.tif has changed since"):
         reopen(tmp_path / "link" / "run", None, quiet=True)
 
@@ -282,6 +284,40 @@ def test_many_images_need_few_open_files(tmp_path: Path) -> None:
     back = file.read_all()
     assert len(back) == 3000
     assert all(np.array_equal(a, b) for a, b in zip(arrays, back, strict=True))
+
+
+def test_every_row_has_a_mask_file_of_its_own(tmp_path: Path) -> None:
+    rows = [Field(tmp_path / f / n) for f, n in
+            (("x", "a.tif"), ("y", "A.tif"), ("z", "a_1.tif"), ("z", "b.tif"))]  # fmt: skip
+    assert row_names(rows) == ["a_2", "A_3", "a_1", "b"]
+
+
+def test_two_processes_in_one_folder_are_refused(table: Path, tmp_path: Path) -> None:
+    with only_one(tmp_path / "run"), pytest.raises(MitolumeError, match="another mitolume"):
+        mitolume.run(tiny(table), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_lost_or_damaged_files_of_a_finished_run(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "data" / "run"
+    shutil.copytree(finished.parent, tmp_path / "data")
+    (folder / "report.html").unlink()
+    mitolume.run(None, folder, resume=True, quiet=True)
+    assert (folder / "report.html").exists()
+    before = (folder / "results.csv").read_bytes()
+    (folder / "results.csv").unlink()
+    (folder / "log.csv").write_text("")
+    with pytest.raises(MitolumeError, match="holds"):
+        report(folder)
+    (folder / "log.csv").write_bytes((finished / "log.csv").read_bytes())
+    mitolume.run(None, folder, resume=True, quiet=True)
+    assert (folder / "results.csv").read_bytes() == before
+    (folder / "kept.json").write_text("[]")
+    with pytest.raises(MitolumeError, match="damaged run"):
+        report(folder)
+    (folder / "run.json").write_text("{}")
+    with pytest.raises(MitolumeError, match=r"run\.json is damaged"):
+        mitolume.run(None, folder, resume=True)
 
 
 def test_the_kept_model_is_chosen_by_validation_alone() -> None:

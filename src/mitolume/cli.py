@@ -95,6 +95,9 @@ def predict(
     overlay: Annotated[
         bool, typer.Option("--overlay", help="Write PNG pictures with outlines too.")
     ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace results that are there already.")
+    ] = False,
     average_flips: Annotated[
         bool, typer.Option("--average-flips", help="Average 8 flips and turns: slower, steadier.")
     ] = False,
@@ -105,12 +108,15 @@ def predict(
     from mitolume.inference.predictor import load
     from mitolume.progress import progress_bar
 
-    wanted = Wanted(channel, scene, pixel_size, threshold, probability, overlay)
+    wanted = Wanted(channel, scene, pixel_size, threshold, probability, overlay, overwrite)
     predictor = load(model, average_flips=average_flips)
     with progress_bar("predicting", quiet=quiet) as advance:
-        written = predict_files(predictor, files, out, wanted, advance)
+        written, faults = predict_files(predictor, files, out, wanted, advance)
     for path in written:
         print(path)
+    if faults:
+        failed = f"{len(faults)} of {len(files)} files could not be predicted"
+        raise MitolumeError("\n  ".join([f"{failed}:", *faults]))
 
 
 @app.command()
@@ -129,6 +135,8 @@ def evaluate(
     from mitolume.study.score import evaluate as score
     from mitolume.study.tables import scores_text
 
+    if out is not None and out.suffix.lower() != ".csv":
+        raise MitolumeError(f"--out {out} must end in .csv: it is a table of scores")
     images = score(masks, truth, mask_kind)
     if out is not None:
         write_csv(out, images.drop(columns=["arm", "method", "network", "k", "seed"]))

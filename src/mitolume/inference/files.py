@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import xarray as xr
@@ -29,6 +30,7 @@ class Wanted:
     threshold: float | None = None
     probability: bool = False
     overlay: bool = False
+    overwrite: bool = False
 
 
 def predict_files(
@@ -37,7 +39,7 @@ def predict_files(
     out: Path,
     wanted: Wanted = Wanted(),
     progress: Callable[..., None] = lambda done, total, note="": None,
-) -> list[Path]:
+) -> tuple[list[Path], list[str]]:
     """Predict files one after the other.
 
     Parameters
@@ -55,41 +57,81 @@ def predict_files(
 
     Returns
     -------
-    list of pathlib.Path
-        The masks, in the order of the files.
+    written, faults
+        The masks, in the order of the files; one sentence for each file whose pixels turned out
+        to be unreadable. The others are done.
 
     Raises
     ------
     MitolumeError
-        A file can't be used, or two have the same name.
+        A file can't be opened or used, or something would be overwritten; nothing is written.
     """
-    names = [bare_name(file) for file in files]
-    for name, times in Counter(names).items():
-        if times > 1:
-            raise MitolumeError(
-                f"{times} files are called {name}: their masks would overwrite each other; "
-                "predict them into folders of their own"
-            )
-    for file, name in zip(files, names, strict=True):
-        mask = out / f"{name}_mask.ome.tif"
-        if mask.exists() and out.resolve() == file.parent.resolve():
-            raise MitolumeError(
-                f"{mask} is there already, beside its image, and may be drawn by hand; "
-                "choose another --out"
-            )
     images = [_open(file, wanted) for file in files]
-    for file, image in zip(files, images, strict=True):
+    pairs = list(zip(files, images, strict=True))
+    for file, image in pairs:
         scale_factors(plane_pixel_size(image), predictor.card.pixel_size_um, str(file))
+    targets = [_targets(out, file, image, wanted) for file, image in pairs]
+    _refuse_overwriting(files, targets, wanted.overwrite)
     total = sum(image.sizes["T"] * image.sizes["Z"] for image in images)
-    written, before = [], 0
-    for name, image in zip(names, images, strict=True):
+    written: list[Path] = []
+    faults: list[str] = []
+    before = 0
+    for file, image, paths in zip(files, images, targets, strict=True):
 
-        def advance(done: int, _: int, before: int = before, name: str = name) -> None:
+        def advance(done: int, _: int, before: int = before, name: str = file.name) -> None:
             progress(before + done, total, name)
 
-        written.append(_predict_file(predictor, image, out / name, wanted, advance))
+        try:
+            _predict_file(predictor, image, paths, wanted, advance)
+            written.append(paths.mask)
+        except MitolumeError as error:
+            faults.append(str(error))
         before += image.sizes["T"] * image.sizes["Z"]
-    return written
+    return written, faults
+
+
+@dataclass(frozen=True)
+class _Targets:
+    """The files that one image becomes; pictures by (t, z)."""
+
+    mask: Path
+    probability: Path | None
+    pictures: dict[tuple[int, int], Path]
+
+    def all(self) -> list[Path]:
+        return [self.mask, *self.pictures.values(), *filter(None, [self.probability])]
+
+
+def _targets(out: Path, file: Path, image: xr.DataArray, wanted: Wanted) -> _Targets:
+    name = bare_name(file)
+    pictures = {}
+    if wanted.overlay:
+        for t, z in product(range(image.sizes["T"]), range(image.sizes["Z"])):
+            places = [("t", t, image.sizes["T"]), ("z", z, image.sizes["Z"])]
+            place = "".join(f"_{axis}{i:03}" for axis, i, size in places if size > 1)
+            pictures[t, z] = out / f"{name}{place}_overlay.png"
+    probability = out / f"{name}_probability.ome.tif" if wanted.probability else None
+    return _Targets(out / f"{name}_mask.ome.tif", probability, pictures)
+
+
+def _refuse_overwriting(
+    files: Sequence[Path], targets: Sequence[_Targets], overwrite: bool
+) -> None:
+    """Refuse what would lose a file: an input, another result of this call, or an older one."""
+    inputs = {file.resolve() for file in files}
+    # Some systems take a.tif and A.tif for the same file.
+    times = Counter(str(path).casefold() for target in targets for path in target.all())
+    for file, target in zip(files, targets, strict=True):
+        for path in target.all():
+            if times[str(path).casefold()] > 1:
+                raise MitolumeError(
+                    f"{file} and another file would both become {path}; predict them into "
+                    "folders of their own"
+                )
+            if path.resolve() in inputs:
+                raise MitolumeError(f"{path} is one of the images; choose another --out")
+            if path.exists() and not overwrite:
+                raise MitolumeError(f"{path} is there already; choose another --out or --overwrite")
 
 
 def _open(file: Path, wanted: Wanted) -> xr.DataArray:
@@ -109,22 +151,15 @@ def _open(file: Path, wanted: Wanted) -> xr.DataArray:
 def _predict_file(
     predictor: Predictor,
     image: xr.DataArray,
-    target: Path,
+    paths: _Targets,
     wanted: Wanted,
     advance: Callable[[int, int], None],
-) -> Path:
+) -> None:
     probability = predictor.predict(image, progress=advance)
     mask = predictor.mask(probability, wanted.threshold)
-    kept = [axis for axis in "TZ" if mask.sizes[axis] > 1]
-    path = target.with_name(f"{target.name}_mask.ome.tif")
-    if wanted.probability:
-        stack = probability.isel({axis: 0 for axis in "TZ" if axis not in kept})
-        write_image(target.with_name(f"{target.name}_probability.ome.tif"), stack)
-    if wanted.overlay:
-        for t in range(mask.sizes["T"]):
-            for z in range(mask.sizes["Z"]):
-                picture = overlay(read_plane(image, z=z, t=t), mask.isel(T=t, Z=z).values)
-                place = "".join(f"_{a.lower()}{i:03}" for a, i in (("T", t), ("Z", z)) if a in kept)
-                write_png(target.with_name(f"{target.name}{place}_overlay.png"), picture)
-    write_mask(path, mask.isel({axis: 0 for axis in "TZ" if axis not in kept}))
-    return path
+    single = {axis: 0 for axis in "TZ" if mask.sizes[axis] == 1}
+    if paths.probability:
+        write_image(paths.probability, probability.isel(single))
+    for (t, z), path in paths.pictures.items():
+        write_png(path, overlay(read_plane(image, z=z, t=t), mask.isel(T=t, Z=z).values))
+    write_mask(paths.mask, mask.isel(single))

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -95,7 +94,7 @@ def check_table(
                 hashes[file] = _sha256(file)
     progress(len(fields), len(fields))
     kind, kind_notices, kind_faults = decide_kind(values, mask_kind)
-    faults += kind_faults + _repeated_planes(checked) + _pixel_size_faults(checked, sizes)
+    faults += kind_faults + _repeated_planes(checked, hashes) + _pixel_size_faults(checked, sizes)
     if faults:
         raise TableError(path, faults)
     return CheckedTable(
@@ -130,6 +129,28 @@ def open_image(row: Field) -> xr.DataArray:
     return image.assign_attrs(pixel_size_um=stated) if stated else image
 
 
+def open_mask(path: Path) -> xr.DataArray:
+    """Open a mask file: one channel, no time.
+
+    Returns
+    -------
+    xarray.DataArray
+        Dims ``T C Z Y X``, T and C of length 1.
+    """
+    mask = _read_once(path, "", path.stat().st_mtime_ns)
+    if mask.sizes["C"] > 1:
+        raise MitolumeError(
+            f"mask {path} has {mask.sizes['C']} channels or colours; save it in grey "
+            "(Fiji: Image > Type > 8-bit)"
+        )
+    if mask.sizes["T"] > 1 and mask.sizes["Z"] == 1:
+        # A mask has no time: a stack saved without axis names may call its planes time points.
+        mask = mask.rename(T="Z", Z="T").transpose(*mask.dims)
+    if mask.sizes["T"] > 1:
+        raise MitolumeError(f"mask {path} has {mask.sizes['T']} time points; save one of them")
+    return mask
+
+
 def read_row(row: Field, z: int, kind: MaskKind) -> tuple[Image2D, Mask | None]:
     """Read one plane of a row and its mask.
 
@@ -148,9 +169,9 @@ def read_row(row: Field, z: int, kind: MaskKind) -> tuple[Image2D, Mask | None]:
         (Y, X) in the file's dtype; (Y, X) uint8 of 0, 1, 255, or None where unlabelled.
     """
     plane = read_plane(open_image(row), z=z)
-    if not row.is_labelled:
+    if not row.is_labelled or row.mask is None:
         return plane, None
-    return plane, to_mask(_mask_plane(_open_mask(row), z), kind)
+    return plane, to_mask(_mask_plane(open_mask(row.mask), z), kind)
 
 
 def _check_row(row: Field, notices: list[str]) -> tuple[Field, set[float], PixelSize]:
@@ -163,7 +184,7 @@ def _check_row(row: Field, notices: list[str]) -> tuple[Field, set[float], Pixel
         raise MitolumeError(
             f"{row.image} has planes 0 to {depth - 1}, but plane {row.planes[-1]} is asked for"
         )
-    mask = _open_mask(row) if row.is_labelled else None
+    mask = open_mask(row.mask) if row.is_labelled and row.mask else None
     if mask is not None:
         _check_mask_shape(row, image, mask)
     found: set[float] = set()
@@ -196,15 +217,6 @@ def _check_mask_shape(row: Field, image: xr.DataArray, mask: xr.DataArray) -> No
         )
 
 
-def _open_mask(row: Field) -> xr.DataArray:
-    assert row.mask is not None
-    mask = select_channel(_read_once(row.mask, "", row.mask.stat().st_mtime_ns), None)
-    if mask.sizes["T"] > 1 and mask.sizes["Z"] == 1:
-        # A mask has no time: a stack saved without axis names may call its planes time points.
-        mask = mask.rename(T="Z", Z="T").transpose(*mask.dims)
-    return mask
-
-
 def _mask_plane(mask: xr.DataArray, z: int) -> Image2D:
     return read_plane(mask, z=z if mask.sizes["Z"] > 1 else 0)
 
@@ -215,18 +227,26 @@ def _read_once(path: Path, scene: str, modified_ns: int) -> xr.DataArray:
     return read(path, scene=scene or None)
 
 
-def _repeated_planes(fields: Sequence[Field]) -> list[str]:
-    seen: dict[tuple[Any, ...], int] = {}
+def _repeated_planes(fields: Sequence[Field], sha256: dict[Path, str]) -> list[str]:
+    """Name planes that are there twice, be it as a copy or a link under another name."""
+    seen: dict[tuple[str, str, str, int], Field] = {}
     faults = []
     for row in fields:
-        repeated = [z for z in row.planes or () if (row.image, row.scene, row.channel, z) in seen]
-        if repeated:
-            first = seen[row.image, row.scene, row.channel, repeated[0]]
-            faults.append(
-                f"line {row.line}: plane {repeated[0]} of {row.image.name} is also in line {first}"
+        channel = str(open_image(row)["C"].values[0])
+        keys = [(sha256[row.image], row.scene, channel, z) for z in row.planes or ()]
+        twins = [
+            (z, seen[key]) for z, key in zip(row.planes or (), keys, strict=True) if key in seen
+        ]
+        if twins:
+            z, first = twins[0]
+            same = (
+                "" if first.image == row.image else f", whose file {first.image.name} is the same"
             )
-        for z in row.planes or ():
-            seen.setdefault((row.image, row.scene, row.channel, z), row.line)
+            faults.append(
+                f"line {row.line}: plane {z} of {row.image.name} is also in line {first.line}{same}"
+            )
+        for key in keys:
+            seen.setdefault(key, row)
     return faults
 
 

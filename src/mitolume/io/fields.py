@@ -6,13 +6,15 @@ Columns and their meaning are in docs/fields.md; `check` opens the files, `split
 from __future__ import annotations
 
 import csv
+import difflib
 import io
 import os
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from mitolume.errors import MitolumeError
 from mitolume.io.pixel_size import CREDIBLE_UM
@@ -118,34 +120,60 @@ def parse_table(path: Path) -> tuple[list[Field], list[tuple[int, str]]]:
         raise MitolumeError(f"{path}: no such table of fields") from None
     except (OSError, UnicodeDecodeError) as error:
         raise MitolumeError(f"{path} is no readable CSV table (UTF-8): {error}") from None
-    header = text.splitlines()[0] if text.strip() else ""
+    # Excel may write its separator into a line of its own; editors leave empty lines.
+    lines = text.splitlines(keepends=True)
+    skipped = 0
+    while lines and (not lines[0].strip() or lines[0].startswith("sep=")):
+        del lines[0]
+        skipped += 1
+    header = lines[0] if lines else ""
     delimiter = max(",;\t", key=header.count)
-    reader = csv.DictReader(io.StringIO(text), delimiter=delimiter, restkey="")
-    if "image" not in (
-        header_names := [name.strip().strip('"') for name in header.split(delimiter)]
-    ):
-        raise TableError(
-            path, [f"no column `image`; it has {', '.join(header_names) or 'nothing'}"]
-        )
+    names = [name.strip() for name in next(csv.reader([header], delimiter=delimiter), [])]
+    names = [name.lower() if name.lower() in COLUMNS else name for name in names]
+    if "image" not in names:
+        raise TableError(path, [f"no column `image`; it has {', '.join(names) or 'nothing'}"])
     fields: list[Field] = []
     faults: list[tuple[int, str]] = []
-    for row in reader:
-        line = reader.line_num
-        cells = {(k or "").strip(): v.strip() for k, v in row.items() if isinstance(v, str)}
-        if not any(cells.values()):
-            continue
-        parsed, wrong = _parse_row(cells, path.parent, line)
-        if row.get(""):
-            wrong.append(
-                f"it has more cells than the header ({', '.join(row[''])} beyond the last); "
-                'put cells with commas in "quotes"'
-            )
-        faults += [(line, f"line {line}: {fault}") for fault in wrong]
-        fields.append(parsed)
+    faults += [(0, fault) for fault in _column_faults(names)]
+    reader = csv.reader(io.StringIO("".join(lines[1:])), delimiter=delimiter)
+    line = skipped + 2
+    for row in _rows(reader, path):
+        cells = dict(zip(names, map(str.strip, row), strict=False))
+        if any(cells.values()):
+            parsed, wrong = _parse_row(cells, path.parent, line)
+            open_quotes = [n for n, c in zip(names, row, strict=False) if "\n" in c]
+            if set(open_quotes) & set(COLUMNS):
+                wrong = [f"a quote is opened in column {open_quotes[0]} and not closed"]
+            if any(row[len(names) :]):
+                wrong.append(
+                    f"it has more cells than the header ({', '.join(row[len(names) :])} beyond "
+                    'the last); put cells with commas in "quotes"'
+                )
+            faults += [(line, f"line {line}: {fault}") for fault in wrong]
+            fields.append(parsed)
+        line = skipped + 2 + reader.line_num
     if not fields:
         faults.append((0, "it has no rows"))
     faults += [(0, fault) for fault in leaks(fields)]
     return fields, faults
+
+
+def _column_faults(names: Sequence[str]) -> list[str]:
+    """Name columns that are there twice, or nearly have the name of one that is read."""
+    faults = [f"column {n!r} is there twice" for n, times in Counter(names).items() if times > 1]
+    missing = [column for column in COLUMNS if column not in names]
+    for name in names:
+        near = difflib.get_close_matches(name.lower(), missing, n=1, cutoff=0.8)
+        if name and name not in COLUMNS and near:
+            faults.append(f"column {name!r} is not read; call it {near[0]!r} or something else")
+    return faults
+
+
+def _rows(reader: Any, path: Path) -> Iterator[list[str]]:
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise MitolumeError(f"{path} is no readable CSV table: {error}") from None
 
 
 def write_table(path: str | Path, fields: Iterable[Field]) -> None:
@@ -202,6 +230,8 @@ def parse_planes(text: str) -> tuple[int, ...] | None:
             raise ValueError(f"planes {text!r} can't be read at {part!r}; write 3 or 0-9 or 0-9:2")
         first = int(match[1])
         last = int(match[2]) if match[2] else first
+        if last > _MOST_PLANES:
+            raise ValueError(f"planes {part!r} go beyond any stack")
         if last < first:
             raise ValueError(f"planes {part!r} run backwards")
         planes |= set(range(first, last + 1, int(match[3] or 1)))
@@ -251,7 +281,7 @@ def _parse_row(cells: dict[str, str], base: Path, line: int) -> tuple[Field, lis
         if not cells.get(column):
             return None
         found = Path(os.path.normpath(base / cells[column]))
-        if not found.exists():
+        if not _exists(found):
             faults.append(f"{column} {cells[column]} does not exist (looked for {found})")
         return found
 
@@ -298,7 +328,15 @@ def _parse_row(cells: dict[str, str], base: Path, line: int) -> tuple[Field, lis
     return row, faults
 
 
+_MOST_PLANES = 100_000
 _TEXT_COLUMNS = ("condition", "batch", "channel", "scene", "fluorescence")
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # longer than a name can be
+        return False
 
 
 def _relative(path: Path, base: Path) -> str:

@@ -72,7 +72,7 @@ def _tiff_pixel_size(path: Path, scene: int) -> dict[str, float]:
     import tifffile
 
     with quiet(), tifffile.TiffFile(path) as tif:
-        if tif.ome_metadata:
+        if tif.is_ome and tif.ome_metadata:
             return _ome_pixel_size(tif.ome_metadata, scene)
         page = tif.pages[0]
         imagej = tif.imagej_metadata or {}
@@ -91,6 +91,6 @@ def _tiff_pixel_size(path: Path, scene: int) -> dict[str, float]:
     if scale is None:
         return {}
     stated = {axis: scale / per_unit for axis, per_unit in resolution.items()}
-    if spacing:
+    if isinstance(spacing, int | float) and spacing:
         stated["Z"] = float(spacing) * scale
     return stated

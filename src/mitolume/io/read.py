@@ -17,6 +17,7 @@ from mitolume.io.pixel_size import stated_pixel_size
 xr.set_options(arithmetic_join="exact")  # type: ignore[no-untyped-call]
 
 AXES = ("T", "C", "Z", "Y", "X")
+_MOST = 1e30  # beyond this, float32 arithmetic on grey values overflows
 Image2D = np.ndarray[Any, np.dtype[Any]]
 
 
@@ -94,7 +95,7 @@ def select_channel(image: xr.DataArray, channel: str | int | None) -> xr.DataArr
         raise MitolumeError(f"{where} has {len(names)} channels; name one of them ({listing})")
     wanted = str(channel)
     matches = [i for i, name in enumerate(names) if name.lower() == wanted.lower()]
-    if not matches and wanted.isdigit() and int(wanted) < len(names):
+    if not matches and wanted.isdecimal() and wanted.isascii() and int(wanted) < len(names):
         matches = [int(wanted)]
     if len(matches) != 1:
         raise MitolumeError(f"{where} has no single channel {wanted!r}; it has {listing}")
@@ -133,6 +134,11 @@ def read_plane(image: xr.DataArray, *, z: int = 0, t: int = 0, c: int = 0) -> Im
             f"{source}: plane {z} has {bad} pixels that are NaN or infinite; "
             "replace them with numbers (a crop or a division often leaves them)"
         )
+    if plane.dtype.kind == "f" and np.abs(plane).max() > _MOST:
+        raise MitolumeError(
+            f"{source}: plane {z} holds values up to {np.abs(plane).max():.0e}, which are no grey "
+            "values"
+        )
     if plane.dtype.kind not in "buif":
         raise MitolumeError(f"{source}: pixels of type {plane.dtype} are not grey values")
     return plane
@@ -150,6 +156,10 @@ def _open(path: Path) -> tuple[Any, list[str]]:
         raise MitolumeError(f"{path}: no such file")
     if path.is_dir():
         raise MitolumeError(f"{path} is a folder; name the image files in it")
+    if path.stat().st_size == 0:
+        raise MitolumeError(f"{path} is empty (0 bytes); copy it again")
+    if plugin == "bioio_ome_tiff" and not _has_ome(path):
+        plugin = "bioio_tifffile"  # Fiji saves under the old name, without OME metadata
     options = {} if plugin == "bioio_imageio" else {"chunk_dims": ["Y", "X"]}
     with quiet() as complaints:
         try:
@@ -160,6 +170,19 @@ def _open(path: Path) -> tuple[Any, list[str]]:
         # Makes tifffile walk the page chain, so that a cut file complains here, not never.
         _ = reader.scenes
     return reader, complaints
+
+
+def _has_ome(path: Path) -> bool:
+    """Tell whether a TIFF holds OME metadata; a damaged one is left to its reader to refuse."""
+    import tifffile
+
+    with quiet():
+        try:
+            with tifffile.TiffFile(path) as tif:
+                description = tif.pages.first.description
+        except Exception:  # whatever is wrong with it, the reader says so in words
+            return True
+    return not description.startswith("ImageJ=") and not description.startswith("{")
 
 
 def _one_pixel_wide(reader: Any, path: Path) -> xr.DataArray | None:
@@ -202,7 +225,7 @@ def _set_scene(reader: Any, scene: str | int | None, path: Path) -> None:
     wanted = str(scene)
     if wanted in names:
         reader.set_scene(wanted)
-    elif wanted.isdigit() and int(wanted) < len(names):
+    elif wanted.isdecimal() and wanted.isascii() and int(wanted) < len(names):
         reader.set_scene(int(wanted))
     else:
         raise MitolumeError(f"{path} has no scene {wanted!r}; it has {', '.join(names)}")
@@ -242,12 +265,15 @@ def _samples_to_channels(image: xr.DataArray, path: Path) -> tuple[xr.DataArray,
     if image.sizes.get("C", 1) > 1:
         raise MitolumeError(f"{path} has both channels and colours; save it with channels only")
     image = image.isel(C=0) if "C" in image.dims else image
-    image = image.isel(S=slice(0, len(colours)))
     with quiet():
         try:
             samples = np.asarray(image.transpose("S", ...).values)
         except Exception as error:  # a decoder may raise anything on a damaged file
             raise _damaged(path, error) from error
+    samples, alpha = samples[: len(colours)], samples[len(colours) :]
+    if (samples == samples.flat[0]).all() and alpha.size and alpha.min() != alpha.max():
+        raise MitolumeError(f"{path} holds its drawing in the transparency; save it in grey")
+    image = image.isel(S=slice(0, len(colours)))
     if (samples == samples[:1]).all():
         return image.isel(S=0), ["0"]
     return image.rename(S="C"), colours

@@ -100,7 +100,9 @@ def choose_labelled(fields: Sequence[Field], labels: int | None, seed: int) -> l
             images[row.specimen] += [(index, z) for z in row.planes or ()]
     total = sum(map(len, images.values()))
     if labels > total:
-        raise MitolumeError(f"labels: {labels} asks for more than the {total} labelled images")
+        raise MitolumeError(
+            f"labels is {labels}, but there are only {total} labelled training images"
+        )
     rng = np.random.default_rng([seed, 2])
     queues = [[images[s][i] for i in rng.permutation(len(images[s]))] for s in sorted(images)]
     queues = [queues[i] for i in rng.permutation(len(queues))]

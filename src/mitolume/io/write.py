@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +45,11 @@ def atomic(path: str | Path) -> Iterator[Path]:
     except OSError as error:
         raise MitolumeError(f"{path} can't be written: {shorten(error)}") from error
     finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary)
-        elif temporary.exists():
-            temporary.unlink()
+        with suppress(OSError):  # a name too long can't be looked for either
+            if temporary.is_dir():
+                shutil.rmtree(temporary)
+            elif temporary.exists():
+                temporary.unlink()
 
 
 def remove_parts(folder: Path) -> None:

@@ -46,7 +46,7 @@ class Card(BaseModel):
     method: str = "supervised"
     network: NetworkSettings
     chain: ChainSettings = ChainSettings()
-    pixel_size_um: float | None = None
+    pixel_size_um: float | None = Field(None, gt=0)
     threshold: float = Field(0.5, gt=0, lt=1)
     fields: list[dict[str, Any]] = []
     scores: dict[str, dict[str, float | int | None]] = {}

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mitolume.errors import MitolumeError
+from mitolume.errors import MitolumeError, shorten
 from mitolume.io.fields import Field, read_table
 from mitolume.io.read import read, read_plane
 from mitolume.progress import time_left
@@ -42,7 +42,14 @@ def report(folder: str | Path) -> Path:
     """
     folder = Path(folder)
     path = folder / "report.html"
-    write_report(_content(folder), path)
+    try:
+        content = _content(folder)
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        raise MitolumeError(
+            f"{folder} holds a damaged run ({type(error).__name__}: {shorten(error)}): one of its "
+            "tables or JSON files has been changed"
+        ) from error
+    write_report(content, path)
     return path
 
 
@@ -61,12 +68,13 @@ def _content(folder: Path) -> ReportContent:
             f"{folder} holds no finished run: {error.filename} is missing"
         ) from None
     except ValueError as error:
-        raise MitolumeError(f"{folder} holds a damaged run: {error}") from None
+        raise MitolumeError(f"{folder} holds a damaged run: {shorten(error)}") from None
     rows = read_table(folder / "fields.csv")
     first = results.iloc[0]
     unlabelled = images[(images["subset"] == "unlabelled") & (images["model"] == "model_1")]
     if "model_2" not in record:
         unlabelled = unlabelled.iloc[:0]
+    unlabelled = unlabelled.assign(foreground_share=unlabelled["pseudo_share"])
     return ReportContent(
         title=f"{Path(record['fields']).parent.resolve().name or 'mitolume'} — {first['arm']}",
         verdict=_verdict(results, kept, record),

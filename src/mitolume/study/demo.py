@@ -43,8 +43,10 @@ def demo(out: str | Path, *, resume: bool = False, quiet: bool = False) -> Path:
         The report.
     """
     out = Path(out)
-    if out.exists() and any(out.iterdir()) and not resume:
-        raise MitolumeError(f"{out} exists and is not empty; choose another --out, or --resume")
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not resume)):
+        raise MitolumeError(
+            f"{out} exists and is no empty folder; choose another --out, or --resume"
+        )
     if not (out / "data").exists():
         with atomic(out / "data") as temporary:
             _write_fields(temporary, quiet)

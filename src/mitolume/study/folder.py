@@ -8,7 +8,7 @@ import platform
 import shlex
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from filelock import FileLock, Timeout
 
-from mitolume.errors import MitolumeError
+from mitolume.errors import MitolumeError, shorten
 from mitolume.inference.predictor import default_device
 from mitolume.io.check import CheckedTable, check_table
 from mitolume.io.fields import Field, TableError, leaks, write_table
@@ -35,7 +36,8 @@ from mitolume.training.loop import resolve_precision
 from mitolume.training.methods import METHODS
 
 RECIPE, FIELDS, RUN, KEPT = "recipe.yaml", "fields.csv", "run.json", "kept.json"
-IMAGES, RESULTS, LOG = "images.csv", "results.csv", "log.csv"
+IMAGES, RESULTS, LOG, REPORT = "images.csv", "results.csv", "log.csv", "report.html"
+LOCK = ".lock"
 ROLES = ("train", "validation", "test", "unlabelled")
 
 
@@ -59,8 +61,9 @@ class RunFolder:
 
     @property
     def is_finished(self) -> bool:
-        """Whether there is nothing left to do."""
-        return self.record.get("status") == "finished"
+        """Whether there is nothing left to do but, at most, to write the report anew."""
+        tables = all((self.path / name).exists() for name in (IMAGES, RESULTS, KEPT))
+        return self.record.get("status") == "finished" and tables
 
     def images(self, role: str) -> list[RowImage]:
         """Return the images of a role."""
@@ -83,12 +86,42 @@ class RunFolder:
         """Replace a model's lines in log.csv, keeping the other model's."""
         lines = pd.DataFrame(history).assign(model=model)
         path = self.path / LOG
-        if path.exists():
+        columns = ["model", "step", "loss", "validation_iou", "learning_rate", "seconds"]
+        try:
             earlier = pd.read_csv(path)
             others = earlier[earlier["model"] != model]
             lines = pd.concat([others, lines], ignore_index=True) if len(others) else lines
-        columns = ["model", "step", "loss", "validation_iou", "learning_rate", "seconds"]
+        except (FileNotFoundError, KeyError, ValueError):
+            pass  # none yet, or damaged: the history is safe in the checkpoint
         write_csv(path, lines[columns])
+
+
+def require_new(path: Path) -> None:
+    """Refuse a folder that holds something; a run killed while it began had computed nothing."""
+    begun = {RECIPE, FIELDS, LOCK}
+    if path.exists() and (not path.is_dir() or {p.name for p in path.iterdir()} - begun):
+        raise MitolumeError(f"{path} exists and is no empty folder; choose another --out")
+
+
+@contextmanager
+def only_one(path: Path) -> Iterator[None]:
+    """Keep a second process out of a run folder; the system frees the lock of a killed one."""
+    existed = path.exists()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path / LOCK, timeout=0)
+        lock.acquire()
+    except Timeout:
+        raise MitolumeError(f"{path} is being worked on by another mitolume; wait for it") from None
+    except OSError as error:
+        raise MitolumeError(f"{path} can't be written: {shorten(error)}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+        (path / LOCK).unlink(missing_ok=True)
+        if not existed and not any(path.iterdir()):
+            path.rmdir()  # refused before anything was written
 
 
 def begin(path: Path, recipe: Recipe, *, quiet: bool) -> RunFolder:
@@ -112,10 +145,7 @@ def begin(path: Path, recipe: Recipe, *, quiet: bool) -> RunFolder:
     MitolumeError
         The table or a file is off, or the folder is in use.
     """
-    # A run killed while it began leaves these two, and nothing was computed yet.
-    begun = {RECIPE, FIELDS}
-    if path.exists() and (not path.is_dir() or {p.name for p in path.iterdir()} - begun):
-        raise MitolumeError(f"{path} exists and is no empty folder; choose another --out")
+    require_new(path)
     table = _checked(recipe.fields, recipe.mask_kind, quiet)
     rows = assign_roles(table.fields, recipe.split)
     rows = choose_labelled(rows, None if recipe.labels == "all" else recipe.labels, recipe.seed)
@@ -172,8 +202,12 @@ def reopen(path: Path, recipe: Recipe | None, *, quiet: bool) -> RunFolder:
     """
     try:
         record = json.loads((path / RUN).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise MitolumeError(f"{path / RUN} is damaged ({error}); choose another --out") from None
+        _ = record["mask_kind"], record["fields"], record["pixel_size_um"], record["n_images"]
+        dict.items(record["sha256"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise MitolumeError(
+            f"{path / RUN} is damaged ({shorten(error)}); choose another --out"
+        ) from None
     own = load_recipe(path / RECIPE)
     remove_parts(path)
     if recipe is not None:

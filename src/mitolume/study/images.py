@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -62,12 +63,13 @@ def row_names(rows: Sequence[Field]) -> list[str]:
             name += "_z" + format_planes(row.planes).replace(" ", "_")
         # A file name may have 255 bytes, and endings are still to come.
         names.append(name.encode()[:200].decode(errors="ignore"))
-    seen: Counter[str] = Counter()
-    repeated = Counter(names)
+    times = Counter(name.casefold() for name in names)
+    taken = {name for name, n in times.items() if n == 1}
     for i, name in enumerate(names):
-        seen[name] += 1
-        if repeated[name] > 1:
-            names[i] = f"{name}_{seen[name]}"
+        if times[name.casefold()] > 1:
+            numbered = (f"{name}_{n}" for n in count(1))
+            names[i] = next(new for new in numbered if new.casefold() not in taken)
+            taken.add(names[i].casefold())
     return names
 
 

@@ -89,7 +89,7 @@ def load_recipe(
         own["fields"] = str(fields)
     for setting in settings:
         own = _merge(own, _parse_setting(setting))
-    start = preset or str(own.get("preset", "default"))
+    start = preset or str(own.get("preset") or "default")
     merged = _merge(load_preset(start), {k: v for k, v in own.items() if k != "preset"})
     merged["preset"] = start
     if not merged.get("arm"):
@@ -118,7 +118,7 @@ def _read_yaml(read_text: Any, path: Path) -> dict[str, Any]:
         content = yaml.safe_load(read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise MitolumeError(f"{path}: no such recipe") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise MitolumeError(f"{path} is no readable YAML recipe: {reason}") from None
     if not isinstance(content, dict):
@@ -132,7 +132,7 @@ def _parse_setting(text: str) -> dict[str, Any]:
         raise MitolumeError(f"--set {text!r} is not key=value, such as network.width=32")
     try:
         parsed = yaml.safe_load(value)
-    except yaml.YAMLError:
+    except (ValueError, yaml.YAMLError):
         parsed = value
     for name in reversed(key.strip().split(".")):
         parsed = {name: parsed}
@@ -155,8 +155,8 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 def _explain(error: ValidationError, source: str) -> str:
     """Say all that is wrong with a recipe, each with the nearest name or the allowed values."""
-    parts = []
-    seen = set()
+    unknown: list[str] = []
+    wrong: dict[str, tuple[Any, list[str]]] = {}  # key: its value, what it should be
     for fault in error.errors():
         location = [str(part) for part in fault["loc"] if not _is_union_branch(str(part))]
         key = ".".join(location)
@@ -164,17 +164,24 @@ def _explain(error: ValidationError, source: str) -> str:
             names = _names_at(location[:-1])
             near = difflib.get_close_matches(location[-1], names, n=1, cutoff=0.5)
             hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(names)}"
-            parts.append(f"unknown key {key!r}: {hint}")
-        elif key not in seen:
-            message = fault["msg"].removeprefix("Value error, ")
-            parts.append(f"{key} is {fault['input']!r}: {message[0].lower()}{message[1:]}"
-                         if key else message)  # fmt: skip
-        seen.add(key)
-    return f"{source}: " + "; ".join(parts)
+            unknown.append(f"unknown key {key!r}: {hint}")
+        elif fault["type"] == "model_type":
+            names = _names_at(location)
+            unknown.append(f"{key} needs its own keys below it ({', '.join(names)})")
+        else:
+            message = fault["msg"].removeprefix("Value error, ").removeprefix("Input ")
+            wrong.setdefault(key, (fault["input"], []))[1].append(message[0].lower() + message[1:])
+    told = [
+        f"{key}: {' or '.join(reasons)}"
+        if isinstance(value, Mapping)
+        else f"{key} is {value!r}: it {' or it '.join(reasons)}"
+        for key, (value, reasons) in wrong.items()
+    ]
+    return f"{source}: " + "; ".join(unknown + told)
 
 
 def _is_union_branch(part: str) -> bool:
-    return part in ("int", "float") or part.startswith("literal[")
+    return part in ("int", "float") or part.startswith(("literal[", "constrained-"))
 
 
 def _names_at(location: Sequence[str]) -> list[str]:

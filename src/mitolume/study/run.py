@@ -22,7 +22,18 @@ from mitolume.models.bundle import CARD, Card, load_bundle, save_bundle
 from mitolume.models.networks import SegmentationNetwork
 from mitolume.progress import Advance, say
 from mitolume.study.content import report
-from mitolume.study.folder import IMAGES, KEPT, RESULTS, RUN, RunFolder, begin, reopen
+from mitolume.study.folder import (
+    IMAGES,
+    KEPT,
+    REPORT,
+    RESULTS,
+    RUN,
+    RunFolder,
+    begin,
+    only_one,
+    reopen,
+    require_new,
+)
 from mitolume.study.images import prepare, with_masks_on_disk
 from mitolume.study.recipe import Recipe, load_recipe
 from mitolume.study.results import IMAGE_COLUMNS, summarise, value_of, write_csv
@@ -70,6 +81,13 @@ def run(
     out = Path(out)
     if isinstance(recipe, str | Path):
         recipe = load_recipe(recipe)
+    if recipe is not None and not (out / RUN).exists():
+        require_new(out)
+    with only_one(out):
+        return _run(recipe, out, resume, quiet)
+
+
+def _run(recipe: Recipe | None, out: Path, resume: bool, quiet: bool) -> Path:
     if not (out / RUN).exists():
         if recipe is None:
             raise MitolumeError(f"{out} holds no run to resume; name a recipe or a preset")
@@ -82,6 +100,8 @@ def run(
         )
     if folder.is_finished:
         say(f"{out} is already finished", quiet=quiet)
+        if not (out / REPORT).exists():
+            report(out)
         return out
     with _timed(folder):
         _train_models(folder)

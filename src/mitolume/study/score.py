@@ -13,11 +13,11 @@ import xarray as xr
 from mitolume.analysis.metrics import best_threshold, probability_histogram
 from mitolume.errors import MitolumeError
 from mitolume.inference.predictor import Predictor
-from mitolume.io.check import CheckedTable, open_image
+from mitolume.io.check import CheckedTable, open_image, open_mask
 from mitolume.io.fields import Field
 from mitolume.io.formats import READERS, bare_name
 from mitolume.io.masks import Mask, MaskKind, decide_kind, to_mask
-from mitolume.io.read import read, read_plane, select_channel
+from mitolume.io.read import read_plane
 from mitolume.io.write import write_mask
 from mitolume.study.images import RowImage, row_names
 from mitolume.study.results import IMAGE_COLUMNS, image_scores
@@ -69,7 +69,8 @@ def score_model(
     masks
         The folder for one mask file a row.
     pseudo
-        The threshold of pseudo-labels, for the foreground share of unlabelled images.
+        The threshold of pseudo-labels, for ``pseudo_share``: the foreground share of what
+        model 2 learns from.
     progress
         Called with the images done and the images there are.
 
@@ -85,7 +86,6 @@ def score_model(
     # fields.csv of the run folder is written in this order, below a header.
     for line, (row, name) in enumerate(zip(table.fields, names, strict=True), start=2):
         predicted = []
-        share_at = pseudo if row.role == "unlabelled" else predictor.card.threshold
         for z in row.planes or ():
             progress(len(rows), total)
             image = RowImage(row, z, table.mask_kind)
@@ -100,8 +100,10 @@ def score_model(
                 | (image_scores(mask, truth) if truth is not None else {})
                 | {
                     "threshold": predictor.card.threshold,
-                    # What model 2 learns from is cut at the method's threshold.
-                    "foreground_share": float((probability >= share_at).mean()),
+                    "foreground_share": float(mask.mean()),
+                    "pseudo_share": float((probability >= pseudo).mean())
+                    if row.role == "unlabelled"
+                    else np.nan,
                     "mean_confidence": float(np.maximum(probability, 1 - probability).mean()),
                 }
             )
@@ -135,7 +137,7 @@ def evaluate(predicted: Path, truth: Path, mask_kind: str = "auto") -> pd.DataFr
             f"no mask kind {mask_kind!r}; there are {', '.join(get_args(MaskKind))}"
         )
     pairs = _pairs(predicted, truth)
-    opened = [tuple(select_channel(read(p), None) for p in pair) for pair in pairs]
+    opened = [tuple(open_mask(path) for path in pair) for pair in pairs]
     kinds = []
     for side in (0, 1):
         values = {

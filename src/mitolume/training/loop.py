@@ -24,7 +24,7 @@ from mitolume.analysis.metrics import (
     iou,
     probability_histogram,
 )
-from mitolume.errors import MitolumeError, shorten
+from mitolume.errors import MitolumeError
 from mitolume.inference.predictor import predict_tiled
 from mitolume.io.masks import FOREGROUND
 from mitolume.models.losses import LOSSES
@@ -151,7 +151,7 @@ def _usable(checkpoint: Path) -> str | None:
         torch.load(checkpoint, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle and torch raise their own kinds
         raise MitolumeError(
-            f"{checkpoint} is damaged ({shorten(error)}); delete it to train this model anew"
+            f"{checkpoint} is damaged; delete it to train this model anew"
         ) from error
     return str(checkpoint)
 
