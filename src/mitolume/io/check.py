@@ -66,10 +66,9 @@ def check_table(
         Naming every fault: files that can't be read, masks of another size, planes that aren't
         there, NaN, mask values that mean nothing, a plane named twice, unknown pixel sizes.
     """
-    fields, found_faults = parse_table(Path(path))
+    fields, found_faults, notices = parse_table(Path(path))
     faulty = {line for line, _ in found_faults}
     faults = [fault for _, fault in found_faults]
-    notices: list[str] = []
     checked: list[Field] = []
     values: dict[str, set[float]] = defaultdict(set)
     row_values: dict[int, set[float]] = {}

@@ -90,13 +90,13 @@ def read_table(path: str | Path) -> list[Field]:
     MitolumeError
         The file is missing or is no table.
     """
-    fields, faults = parse_table(Path(path))
+    fields, faults, _ = parse_table(Path(path))
     if faults:
         raise TableError(path, [fault for _, fault in faults])
     return fields
 
 
-def parse_table(path: Path) -> tuple[list[Field], list[tuple[int, str]]]:
+def parse_table(path: Path) -> tuple[list[Field], list[tuple[int, str]], list[str]]:
     """Read a table of fields and say what is wrong with it.
 
     Parameters
@@ -106,8 +106,9 @@ def parse_table(path: Path) -> tuple[list[Field], list[tuple[int, str]]]:
 
     Returns
     -------
-    fields, faults
-        The rows, faulty ones too; each fault with the line it is in (0: the table as a whole).
+    fields, faults, notices
+        The rows, faulty ones too; each fault with the line it is in (0: the table as a whole);
+        what the user should know.
 
     Raises
     ------
@@ -134,7 +135,8 @@ def parse_table(path: Path) -> tuple[list[Field], list[tuple[int, str]]]:
         raise TableError(path, [f"no column `image`; it has {', '.join(names) or 'nothing'}"])
     fields: list[Field] = []
     faults: list[tuple[int, str]] = []
-    faults += [(0, fault) for fault in _column_faults(names)]
+    repeated = [name for name, times in Counter(names).items() if times > 1]
+    faults += [(0, f"column {name!r} is there twice") for name in repeated]
     reader = csv.reader(io.StringIO("".join(lines[1:])), delimiter=delimiter)
     line = skipped + 2
     for row in _rows(reader, path):
@@ -155,18 +157,18 @@ def parse_table(path: Path) -> tuple[list[Field], list[tuple[int, str]]]:
     if not fields:
         faults.append((0, "it has no rows"))
     faults += [(0, fault) for fault in leaks(fields)]
-    return fields, faults
+    return fields, faults, _column_notices(names)
 
 
-def _column_faults(names: Sequence[str]) -> list[str]:
-    """Name columns that are there twice, or nearly have the name of one that is read."""
-    faults = [f"column {n!r} is there twice" for n, times in Counter(names).items() if times > 1]
+def _column_notices(names: Sequence[str]) -> list[str]:
+    """Name columns that nearly have the name of one that is read."""
     missing = [column for column in COLUMNS if column not in names]
+    notices = []
     for name in names:
         near = difflib.get_close_matches(name.lower(), missing, n=1, cutoff=0.8)
         if name and name not in COLUMNS and near:
-            faults.append(f"column {name!r} is not read; call it {near[0]!r} or something else")
-    return faults
+            notices.append(f"column {name!r} is carried through unread; {near[0]!r} would be read")
+    return notices
 
 
 def _rows(reader: Any, path: Path) -> Iterator[list[str]]:
