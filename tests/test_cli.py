@@ -61,7 +61,7 @@ def test_evaluate_of_the_truth_is_perfect_whatever_its_values(
     tifffile.imwrite(tmp_path / "a.tif", mask)
     tifffile.imwrite(tmp_path / "b.tif", mask * 255)
     assert call(monkeypatch, "evaluate", tmp_path / "a.tif", tmp_path / "b.tif") == 0
-    assert "iou               1.0000   1 images" in capsys.readouterr().out
+    assert "iou               1.0000   1 image" in capsys.readouterr().out
 
 
 def test_label_images_are_scored_where_their_kind_is_said(

@@ -22,8 +22,9 @@ from mitolume.errors import MitolumeError
 from mitolume.io.fields import Field
 from mitolume.io.read import read, read_plane
 from mitolume.study.content import report
-from mitolume.study.folder import begin, only_one, reopen
+from mitolume.study.folder import begin, reopen
 from mitolume.study.images import ArrayFile, row_names
+from mitolume.study.lock import only_one
 from mitolume.study.recipe import PRESETS, Recipe, load_recipe
 from mitolume.study.results import value_of
 from mitolume.study.run import choose_kept

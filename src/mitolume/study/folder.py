@@ -8,7 +8,7 @@ import platform
 import shlex
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from filelock import FileLock, Timeout
 
 from mitolume.errors import MitolumeError, shorten
 from mitolume.inference.predictor import default_device
@@ -30,6 +29,7 @@ from mitolume.models.bundle import CARD, versions
 from mitolume.preprocess.rescale import scale_factors
 from mitolume.progress import Advance, progress_bar, say
 from mitolume.study.images import RowImage, images_of
+from mitolume.study.lock import LOCK
 from mitolume.study.recipe import Recipe, load_recipe
 from mitolume.study.results import write_csv
 from mitolume.training.loop import resolve_precision
@@ -37,7 +37,6 @@ from mitolume.training.methods import METHODS
 
 RECIPE, FIELDS, RUN, KEPT = "recipe.yaml", "fields.csv", "run.json", "kept.json"
 IMAGES, RESULTS, LOG, REPORT = "images.csv", "results.csv", "log.csv", "report.html"
-LOCK = ".lock"
 ROLES = ("train", "validation", "test", "unlabelled")
 
 
@@ -101,27 +100,6 @@ def require_new(path: Path) -> None:
     begun = {RECIPE, FIELDS, LOCK}
     if path.exists() and (not path.is_dir() or {p.name for p in path.iterdir()} - begun):
         raise MitolumeError(f"{path} exists and is no empty folder; choose another --out")
-
-
-@contextmanager
-def only_one(path: Path) -> Iterator[None]:
-    """Keep a second process out of a run folder; the system frees the lock of a killed one."""
-    existed = path.exists()
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path / LOCK, timeout=0)
-        lock.acquire()
-    except Timeout:
-        raise MitolumeError(f"{path} is being worked on by another mitolume; wait for it") from None
-    except OSError as error:
-        raise MitolumeError(f"{path} can't be written: {shorten(error)}") from error
-    try:
-        yield
-    finally:
-        lock.release()
-        (path / LOCK).unlink(missing_ok=True)
-        if not existed and not any(path.iterdir()):
-            path.rmdir()  # refused before anything was written
 
 
 def begin(path: Path, recipe: Recipe, *, quiet: bool) -> RunFolder:

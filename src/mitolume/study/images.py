@@ -13,10 +13,11 @@ import numpy as np
 
 from mitolume.inference.chain import apply_chain
 from mitolume.io.check import open_image, read_row
-from mitolume.io.fields import Field, format_planes
+from mitolume.io.fields import Field
 from mitolume.io.formats import bare_name
 from mitolume.io.masks import Mask, MaskKind
 from mitolume.io.pixel_size import plane_pixel_size
+from mitolume.io.planes import format_planes
 from mitolume.io.read import Image2D
 from mitolume.preprocess.rescale import rescale_mask
 from mitolume.preprocess.settings import ChainSettings

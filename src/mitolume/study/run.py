@@ -30,11 +30,11 @@ from mitolume.study.folder import (
     RUN,
     RunFolder,
     begin,
-    only_one,
     reopen,
     require_new,
 )
 from mitolume.study.images import prepare, with_masks_on_disk
+from mitolume.study.lock import only_one
 from mitolume.study.recipe import Recipe, load_recipe
 from mitolume.study.results import IMAGE_COLUMNS, summarise, value_of, write_csv
 from mitolume.study.score import choose_threshold, score_model

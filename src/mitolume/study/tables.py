@@ -49,7 +49,8 @@ def scores_text(results: pd.DataFrame) -> str:
                              "undefined, left out of means")  # fmt: skip
             continue
         value = "undefined" if pd.isna(row["value"]) else f"{row['value']:.4f}"
-        lines.append(f"{row['metric']:<14}{value:>10}   {row['n_images']} images")
+        n = row["n_images"]
+        lines.append(f"{row['metric']:<14}{value:>10}   {n} image{'s' * (n != 1)}")
     return "\n".join(lines)
 
 
