@@ -137,6 +137,20 @@ def test_odd_tables_and_files_are_named(tmp_path: Path, text: str, fault: str) -
         check_table(tmp_path / "t.csv")
 
 
+def test_masks_that_nobody_drew_are_noticed(tmp_path: Path) -> None:
+    planes, masks = np.stack([blobs(i) for i in range(4)], axis=1)
+    masks[[1, 2]] = 0
+    grey = {"photometric": "minisblack", "metadata": {"axes": "ZYX"}}
+    tifffile.imwrite(tmp_path / "s.tif", planes.astype(np.uint8), **grey)
+    tifffile.imwrite(tmp_path / "s_mask.tif", masks.astype(np.uint8), **grey)
+    tifffile.imwrite(tmp_path / "b.tif", blobs(7)[0])
+    tifffile.imwrite(tmp_path / "b_mask.tif", masks[1].astype(np.uint8))
+    (tmp_path / "t.csv").write_text("image,mask\ns.tif,s_mask.tif\nb.tif,b_mask.tif\n")
+    stack, single = check_table(tmp_path / "t.csv").notices
+    assert "s_mask.tif is empty at planes 1-2 and not at others" in stack
+    assert "b_mask.tif: no foreground in the mask" in single
+
+
 def test_nearly_right_columns_are_noticed(tmp_path: Path) -> None:
     write_field(tmp_path, "a", 0)
     (tmp_path / "t.csv").write_text("image,mask,speciman\na.ome.tif,a_mask.ome.tif,x\n")

@@ -20,7 +20,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
     ("name", "counts"),
     [
         ("epfl4", {"train": 4, "unlabelled": 96, "validation": 10, "test": 45}),
-        ("vnc4", {"train": 4, "unlabelled": 20, "test": 6}),
+        ("vnc4", {"train": 4, "unlabelled": 20, "test": 5}),
         ("h9c2", {"train": 49, "validation": 13}),
     ],
 )

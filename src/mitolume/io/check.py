@@ -16,6 +16,7 @@ from mitolume.errors import MitolumeError
 from mitolume.io.fields import Field, TableError, parse_table, with_planes
 from mitolume.io.masks import FOREGROUND, Mask, MaskKind, decide_kind, to_mask
 from mitolume.io.pixel_size import plane_pixel_size
+from mitolume.io.planes import format_planes
 from mitolume.io.read import Image2D, read, read_plane, select_channel
 
 PixelSize = tuple[float, float] | None  # along Y and X in µm
@@ -92,6 +93,13 @@ def check_table(
             if file is not None and file not in hashes:
                 hashes[file] = _sha256(file)
     progress(len(fields), len(fields))
+    empty = [row.mask.name for row in checked if row.mask and row_values.get(row.line) == {0.0}]
+    if empty and len(empty) < len(row_values):
+        more = f" and {len(empty) - 3} more" if len(empty) > 3 else ""
+        notices.append(
+            f"{', '.join(empty[:3])}{more}: no foreground in the mask, while others have some; "
+            "where nobody drew, empty column `mask`"
+        )
     kind, kind_notices, kind_faults = decide_kind(values, mask_kind)
     faults += kind_faults + _repeated_planes(checked, hashes) + _pixel_size_faults(checked, sizes)
     if faults:
@@ -187,12 +195,20 @@ def _check_row(row: Field, notices: list[str]) -> tuple[Field, set[float], Pixel
     if mask is not None:
         _check_mask_shape(row, image, mask)
     found: set[float] = set()
+    blank: list[int] = []
     for z in row.planes:
         plane = read_plane(image, z=z)
         if plane.size > 1 and plane.min() == plane.max():
             notices.append(f"{row.image.name}: plane {z} is one flat grey ({plane.flat[0]})")
         if mask is not None:
-            found |= {float(v) for v in np.unique(_mask_plane(mask, z))}
+            values = {float(v) for v in np.unique(_mask_plane(mask, z))}
+            found |= values
+            blank += [z] if values == {0.0} else []
+    if blank and len(blank) < len(row.planes):
+        notices.append(
+            f"mask {row.mask.name if row.mask else ''} is empty at planes {format_planes(blank)} "
+            "and not at others; where nobody drew, leave these out in column `planes`"
+        )
     return row, found, plane_pixel_size(image)
 
 
