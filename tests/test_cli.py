@@ -193,8 +193,6 @@ def test_help_needs_none_of_the_heavy_packages(monkeypatch: pytest.MonkeyPatch) 
         "heavy = ('torch', 'numpy', 'pandas', 'matplotlib', 'lightning')\n"
         "print([name for name in heavy if name in sys.modules])"
     )
-    started = time.monotonic()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip().endswith("[]")
     assert "predict" in done.stdout
-    assert time.monotonic() - started < 20
