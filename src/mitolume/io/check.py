@@ -14,6 +14,7 @@ import xarray as xr
 
 from mitolume.errors import MitolumeError
 from mitolume.io.fields import Field, TableError, parse_table, with_planes
+from mitolume.io.mask_files import open_mask
 from mitolume.io.masks import FOREGROUND, Mask, MaskKind, decide_kind, to_mask
 from mitolume.io.pixel_size import plane_pixel_size
 from mitolume.io.planes import format_planes
@@ -134,28 +135,6 @@ def open_image(row: Field) -> xr.DataArray:
     if row.z_step_um:
         stated["Z"] = row.z_step_um
     return image.assign_attrs(pixel_size_um=stated) if stated else image
-
-
-def open_mask(path: Path) -> xr.DataArray:
-    """Open a mask file: one channel, no time.
-
-    Returns
-    -------
-    xarray.DataArray
-        Dims ``T C Z Y X``, T and C of length 1.
-    """
-    mask = _read_once(path, "", path.stat().st_mtime_ns)
-    if mask.sizes["C"] > 1:
-        raise MitolumeError(
-            f"mask {path} has {mask.sizes['C']} channels or colours; save it in grey "
-            "(Fiji: Image > Type > 8-bit)"
-        )
-    if mask.sizes["T"] > 1 and mask.sizes["Z"] == 1:
-        # A mask has no time: a stack saved without axis names may call its planes time points.
-        mask = mask.rename(T="Z", Z="T").transpose(*mask.dims)
-    if mask.sizes["T"] > 1:
-        raise MitolumeError(f"mask {path} has {mask.sizes['T']} time points; save one of them")
-    return mask
 
 
 def read_row(row: Field, z: int, kind: MaskKind) -> tuple[Image2D, Mask | None]:

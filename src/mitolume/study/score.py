@@ -13,9 +13,10 @@ import xarray as xr
 from mitolume.analysis.metrics import best_threshold, probability_histogram
 from mitolume.errors import MitolumeError
 from mitolume.inference.predictor import Predictor
-from mitolume.io.check import CheckedTable, open_image, open_mask
+from mitolume.io.check import CheckedTable, open_image
 from mitolume.io.fields import Field
 from mitolume.io.formats import READERS, bare_name
+from mitolume.io.mask_files import open_mask
 from mitolume.io.masks import Mask, MaskKind, decide_kind, to_mask
 from mitolume.io.read import read_plane
 from mitolume.io.write import write_mask
