@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,12 +15,10 @@ from mitolume.errors import MitolumeError
 from mitolume.inference.predictor import Predictor
 from mitolume.io.check import CheckedTable, open_image
 from mitolume.io.fields import Field
-from mitolume.io.formats import READERS, bare_name
-from mitolume.io.mask_files import open_mask
-from mitolume.io.masks import Mask, MaskKind, decide_kind, to_mask
-from mitolume.io.read import read_plane
+from mitolume.io.masks import Mask
 from mitolume.io.write import write_mask
 from mitolume.study.images import RowImage, row_names
+from mitolume.study.mask_pairs import match_files, open_pairs, some_names
 from mitolume.study.results import IMAGE_COLUMNS, image_scores
 
 Advance = Callable[[int, int], None]
@@ -133,81 +131,23 @@ def evaluate(predicted: Path, truth: Path, mask_kind: str = "auto") -> pd.DataFr
     MitolumeError
         A file is missing or unreadable, sizes differ, or values mean nothing.
     """
-    if mask_kind not in get_args(MaskKind):
+    files = match_files(predicted, truth)
+    if alone := files.only_second:
         raise MitolumeError(
-            f"no mask kind {mask_kind!r}; there are {', '.join(get_args(MaskKind))}"
+            f"{predicted} lacks a mask for {len(alone)} of {len(alone) + len(files.both)} files in "
+            f"{truth} ({some_names(alone)})"
+            + (f"; unmatched in it: {some_names(files.only_first)}" if files.only_first else "")
         )
-    pairs = _pairs(predicted, truth)
-    opened = [tuple(open_mask(path) for path in pair) for pair in pairs]
-    kinds = []
-    for side in (0, 1):
-        values = {
-            str(pair[side]): _values(image[side]) for pair, image in zip(pairs, opened, strict=True)
-        }
-        kind, _, faults = decide_kind(values, cast(MaskKind, mask_kind))
-        if faults:
-            raise MitolumeError("; ".join(faults))
-        kinds.append(kind)
     rows = []
-    for pair, (mask, real) in zip(pairs, opened, strict=True):
-        if mask.shape != real.shape:
-            raise MitolumeError(f"{pair[0]} is {_size(mask)}, but {pair[1]} is {_size(real)}")
-        planes = [(t, z) for t in range(mask.sizes["T"]) for z in range(mask.sizes["Z"])]
-        for t, z in planes:
-            both = [
-                to_mask(read_plane(image, z=z, t=t), kind)
-                for image, kind in zip((mask, real), kinds, strict=True)
-            ]
-            scores = image_scores(both[0], both[1])
-            number = z + t * mask.sizes["Z"]
-            rows.append({"image": pair[1].name, "plane": number, "specimen": pair[1].name} | scores)
+    for pair in open_pairs(files.both, mask_kind):
+        name = pair.paths[1].name
+        for number, mask, real in pair.planes():
+            rows.append(
+                {"image": name, "plane": number, "specimen": name} | image_scores(mask, real)
+            )
     keys: dict[str, Any] = dict.fromkeys(("arm", "method", "network"), "")
     keys |= {"model": "masks", "subset": "given", "k": 0, "seed": 0}
     return pd.DataFrame(rows).assign(**keys)
-
-
-def _pairs(predicted: Path, truth: Path) -> list[tuple[Path, Path]]:
-    for path in (predicted, truth):
-        if not path.exists():
-            raise MitolumeError(f"{path}: no such file or folder")
-    if predicted.is_dir() != truth.is_dir():
-        raise MitolumeError(f"{predicted} and {truth} must both be files or both be folders")
-    if not predicted.is_dir():
-        return [(predicted, truth)]
-    ours, theirs = _by_name(predicted), _by_name(truth)
-    both = sorted(ours.keys() & theirs.keys())
-    if not both:
-        raise MitolumeError(f"no file in {predicted} has the name of one in {truth}")
-    alone = sorted(theirs.keys() - ours.keys())
-    if alone:
-        shown = ", ".join(theirs[name].name for name in alone[:3])
-        raise MitolumeError(
-            f"{predicted} lacks a mask for {len(alone)} of {len(theirs)} files in {truth} ({shown})"
-        )
-    return [(ours[name], theirs[name]) for name in both]
-
-
-def _by_name(folder: Path) -> dict[str, Path]:
-    found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if not path.name.startswith(".") and path.name.lower().endswith(tuple(READERS)):
-            key = bare_name(path).removesuffix("_mask")
-            if key in found:
-                raise MitolumeError(f"{found[key]} and {path} have the same name")
-            found[key] = path
-    return found
-
-
-def _values(image: xr.DataArray) -> set[float]:
-    found: set[float] = set()
-    for t in range(image.sizes["T"]):
-        for z in range(image.sizes["Z"]):
-            found |= {float(v) for v in np.unique(read_plane(image, z=z, t=t))}
-    return found
-
-
-def _size(image: xr.DataArray) -> str:
-    return " x ".join(f"{axis} {image.sizes[axis]}" for axis in "TZYX" if image.sizes[axis] > 1)
 
 
 def _origin(row: Field, line: int, z: int) -> dict[str, Any]:

@@ -1,0 +1,172 @@
+"""Two sets of mask files, matched by name and opened. Knows neither truth nor scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast, get_args
+
+import numpy as np
+import xarray as xr
+
+from mitolume.errors import MitolumeError
+from mitolume.io.formats import READERS, bare_name
+from mitolume.io.mask_files import open_mask
+from mitolume.io.masks import Mask, MaskKind, decide_kind, to_mask
+from mitolume.io.read import read_plane
+
+
+@dataclass(frozen=True)
+class MatchedFiles:
+    """Files of two sets: those with the same name, and those that only one set has."""
+
+    both: tuple[tuple[Path, Path], ...]
+    only_first: tuple[Path, ...] = ()
+    only_second: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class MaskPair:
+    """Two open masks of the same size, and what their values mean."""
+
+    paths: tuple[Path, Path]
+    images: tuple[xr.DataArray, xr.DataArray]
+    kinds: tuple[MaskKind, MaskKind]
+
+    def planes(self) -> Iterator[tuple[int, Mask, Mask]]:
+        """Yield the number of each plane and both masks of it, (Y, X)."""
+        for z in range(self.images[0].sizes["Z"]):
+            first, second = (
+                to_mask(read_plane(image, z=z), kind)
+                for image, kind in zip(self.images, self.kinds, strict=True)
+            )
+            yield z, first, second
+
+
+def match_files(first: Path, second: Path) -> MatchedFiles:
+    """Match two files, or the files of two folders by name.
+
+    Parameters
+    ----------
+    first, second
+        Two files, or two folders; endings and ``_mask`` are ignored in names.
+
+    Returns
+    -------
+    MatchedFiles
+        At least one pair, in the order of names.
+
+    Raises
+    ------
+    MitolumeError
+        One is missing, only one is a folder, names repeat, or no name is in both.
+    """
+    for path in (first, second):
+        if not path.exists():
+            raise MitolumeError(f"{path}: no such file or folder")
+    if first.is_dir() != second.is_dir():
+        raise MitolumeError(f"{first} and {second} must both be files or both be folders")
+    if not first.is_dir():
+        return MatchedFiles(((first, second),))
+    ours, theirs = _by_name(first), _by_name(second)
+    for folder, found in ((first, ours), (second, theirs)):
+        if not found:
+            raise MitolumeError(f"{folder} holds no mask file ({', '.join(READERS)})")
+    both = sorted(ours.keys() & theirs.keys())
+    if not both:
+        raise MitolumeError(
+            f"no file in {first} ({some_names(list(ours.values()))}) has the name of one in "
+            f"{second} ({some_names(list(theirs.values()))}); give masks of one image the same "
+            "name, with or without _mask"
+        )
+    return MatchedFiles(
+        tuple((ours[name], theirs[name]) for name in both),
+        tuple(ours[name] for name in ours if name not in theirs),
+        tuple(theirs[name] for name in theirs if name not in ours),
+    )
+
+
+def open_pairs(files: Sequence[tuple[Path, Path]], mask_kind: str = "auto") -> list[MaskPair]:
+    """Open pairs of mask files and decide what their values mean, once for each side.
+
+    Parameters
+    ----------
+    files
+        As `match_files` pairs them.
+    mask_kind
+        ``auto``, ``unsure`` or ``labels``.
+
+    Raises
+    ------
+    MitolumeError
+        A file can't be read, sizes differ, or values mean nothing.
+    """
+    if mask_kind not in get_args(MaskKind):
+        raise MitolumeError(
+            f"no mask kind {mask_kind!r}; there are {', '.join(get_args(MaskKind))}"
+        )
+    opened = [(open_mask(first), open_mask(second)) for first, second in files]
+    for paths, images in zip(files, opened, strict=True):
+        _require_same_size(paths, images)
+    kinds = []
+    for side in (0, 1):
+        values = {
+            str(paths[side]): _values(images[side])
+            for paths, images in zip(files, opened, strict=True)
+        }
+        kind, _, faults = decide_kind(values, cast(MaskKind, mask_kind))
+        if faults:
+            raise MitolumeError("; ".join(faults))
+        kinds.append(kind)
+    return [
+        MaskPair(paths, images, (kinds[0], kinds[1]))
+        for paths, images in zip(files, opened, strict=True)
+    ]
+
+
+def mask_name(path: Path) -> str:
+    """Return the name that a mask file goes by: without its ending and without ``_mask``."""
+    return bare_name(path).removesuffix("_mask")
+
+
+def some_names(paths: Sequence[Path], most: int = 3) -> str:
+    """Return the first few file names of a list, and how many more there are."""
+    more = f" and {len(paths) - most} more" if len(paths) > most else ""
+    return ", ".join(path.name for path in paths[:most]) + more
+
+
+def _by_name(folder: Path) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if not path.name.startswith(".") and path.name.lower().endswith(tuple(READERS)):
+            key = mask_name(path)
+            if key in found:
+                raise MitolumeError(f"{found[key]} and {path} have the same name")
+            found[key] = path
+    return found
+
+
+def _require_same_size(paths: tuple[Path, Path], images: tuple[xr.DataArray, xr.DataArray]) -> None:
+    first, second = images
+    if first.shape == second.shape:
+        return
+    turned = first.transpose("T", "C", "Z", "X", "Y").shape == second.shape
+    hint = " (they look transposed)" if turned else ""
+    raise MitolumeError(
+        f"{paths[0]} is {_size(first)}, but {paths[1]} is {_size(second)}{hint}; two masks of "
+        "one image have the same size"
+    )
+
+
+def _values(image: xr.DataArray) -> set[float]:
+    found: set[float] = set()
+    for z in range(image.sizes["Z"]):
+        found |= {float(v) for v in np.unique(read_plane(image, z=z))}
+    return found
+
+
+def _size(image: xr.DataArray) -> str:
+    return " x ".join(
+        f"{axis} {image.sizes[axis]}" for axis in "ZYX" if image.sizes[axis] > 1 or axis != "Z"
+    )
