@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mitolume.errors import MitolumeError
+from mitolume.errors import MitolumeError, shorten
 from mitolume.io.pixel_size import CREDIBLE_UM
 from mitolume.io.planes import format_planes, parse_planes
 from mitolume.io.write import write_text
@@ -119,8 +119,12 @@ def parse_table(path: Path) -> tuple[list[Field], list[tuple[int, str]], list[st
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise MitolumeError(f"{path}: no such table of fields") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise MitolumeError(f"{path} is no readable CSV table (UTF-8): {error}") from None
+    except UnicodeDecodeError:
+        raise MitolumeError(
+            f"{path} is not UTF-8 text; in Excel save it as *CSV UTF-8 (comma delimited)*"
+        ) from None
+    except OSError as error:
+        raise MitolumeError(f"{path} can't be read: {shorten(error)}") from None
     # Excel may write its separator into a line of its own; editors leave empty lines.
     lines = text.splitlines(keepends=True)
     skipped = 0
