@@ -1,0 +1,87 @@
+"""What a label image holds: boxes, sizes, first pixels. Knows no mask."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import ndimage
+
+Array = np.ndarray[Any, Any]
+Labels = np.ndarray[Any, np.dtype[np.int32]]
+
+BOX = ("z0", "z1", "y0", "y1", "x0", "x1")
+INDEX_COLUMNS = ("label", *BOX, "size_px")
+
+
+def index_objects(labels: Array) -> pd.DataFrame:
+    """List the objects of a label image.
+
+    Parameters
+    ----------
+    labels
+        (Y, X) or (Z, Y, X), whole numbers, 0 background. Numbers may be missing.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each object: ``label``, its box ``z0 z1 y0 y1 x0 x1`` (half-open, px) and
+        ``size_px``; z from 0 to 1 in a plane.
+    """
+    return describe(labels)[list(INDEX_COLUMNS)]
+
+
+def describe(
+    labels: Array, origin: Sequence[int] | None = None, shape: Sequence[int] | None = None
+) -> pd.DataFrame:
+    """List the objects in a part of a label image, as `index_objects` does.
+
+    Parameters
+    ----------
+    labels
+        (Y, X) or (Z, Y, X), whole numbers.
+    origin, shape
+        Where the part begins in the image, and the size of that; by default it is the image.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Also with ``first``, the number of the object's first pixel, counting row by row through
+        the whole image. Boxes are those in the whole image.
+    """
+    ndim = labels.ndim
+    start = np.asarray(origin or (0,) * ndim)
+    found = [(n, box) for n, box in enumerate(ndimage.find_objects(labels), 1) if box is not None]
+    label = np.array([n for n, _ in found], np.int64)
+    boxes = np.array([[(s.start, s.stop) for s in box] for _, box in found], np.int64)
+    ends = np.tile(np.array([0, 1]), (len(found), 3, 1))
+    ends[:, 3 - ndim :] = boxes.reshape(-1, ndim, 2) + start[:, None]
+    flat = labels.ravel()
+    at = np.flatnonzero(flat)
+    highest = int(flat.max(initial=0)) + 1
+    first = np.zeros(highest, np.int64)
+    first[flat[at[::-1]]] = at[::-1]  # of equal labels, the last written stays: the first pixel
+    place = np.unravel_index(first[label], labels.shape)
+    table = pd.DataFrame({"label": label, **dict(zip(BOX, ends.reshape(-1, 6).T, strict=True))})
+    table["size_px"] = np.bincount(flat[at], minlength=highest)[label]
+    table["first"] = np.ravel_multi_index(
+        [p + s for p, s in zip(place, start, strict=True)], tuple(shape or labels.shape)
+    )
+    return table
+
+
+def raster_order(table: pd.DataFrame, highest: int) -> Labels:
+    """Return the new number of each label from 0 to the highest: in raster order, 0 if unlisted."""
+    order = np.zeros(highest + 1, np.int32)
+    order[table.sort_values("first")["label"]] = np.arange(1, len(table) + 1)
+    return order
+
+
+def is_hole(table: pd.DataFrame, shape: Sequence[int], hole_px: int) -> Any:
+    """Say of each piece of background whether it is to be filled: small, and off the edge."""
+    ends = table[list(BOX)].to_numpy().reshape(-1, 3, 2)[:, 3 - len(shape) :]
+    # Along an axis of one pixel everything is at the edge: a stack of one plane is a plane.
+    at_edge = ((ends[..., 0] == 0) | (ends[..., 1] == shape)) & (np.asarray(shape) > 1)
+    return (table["size_px"].to_numpy() <= hole_px) & ~at_edge.any(axis=1)
