@@ -1,0 +1,208 @@
+"""GeoJSON of QuPath to outlines, and label images to GeoJSON. Knows no image."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mitolume.errors import MitolumeError, shorten
+from mitolume.io.outlines import Inside, Labels, Outline, Polygon, Ring, trace, trace_labels
+from mitolume.io.rois import is_unsure
+
+_CLASS = {"name": "Mitochondria", "color": [0, 160, 220]}
+_UNSURE_CLASS = {"name": "Ignore*", "color": [180, 180, 180]}  # QuPath's own
+_UNCLASSIFIED = "without a class"
+
+
+@dataclass(frozen=True, eq=False)
+class _Drawn:
+    """A drawn feature: its rings, plane (None where the file names none), name and class."""
+
+    rings: tuple[Ring, ...]
+    plane: dict[str, Any] | None
+    name: str
+    class_name: str
+
+    @property
+    def unsure(self) -> bool:
+        return is_unsure(self.class_name) or is_unsure(self.name)
+
+
+def read_geojson(path: str | Path) -> tuple[list[Outline], list[str]]:
+    """Read outlines that QuPath exported (File > Export objects as GeoJSON).
+
+    Parameters
+    ----------
+    path
+        A FeatureCollection, a list of features, one feature, or a bare geometry, in pixels of the
+        full image.
+
+    Returns
+    -------
+    outlines, notices
+        Polygons with their holes. Objects of class or name ``Ignore*``, ``ignore``, ``unsure`` or
+        ``255`` are unsure. Other classes that end in ``*`` (QuPath's ``Region*``) mark no objects
+        and are left out. Of several classes, those that begin with ``mito`` are taken where there
+        is one, otherwise all. What was left out is said in the notices.
+
+    Raises
+    ------
+    MitolumeError
+        The file is no GeoJSON.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MitolumeError(f"{path}: no such file")
+    skipped = Counter[str]()
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        drawn = list(_drawn(content, skipped))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise MitolumeError(
+            f"{path} is no GeoJSON that can be read ({shorten(error)}); export it again from "
+            "QuPath (File > Export objects as GeoJSON, FeatureCollection)"
+        ) from error
+    notices = [f"{', '.join(_counted(skipped))} without an area left out"] if skipped else []
+    drawn = _of_class(drawn, notices)
+    # QuPath writes no plane for the first one; a file without any may be of a single plane.
+    planes = any(feature.plane is not None for feature in drawn)
+    return [_outline(feature, planes) for feature in drawn], notices
+
+
+def labels_to_geojson(labels: Labels, unsure: Inside | None = None) -> dict[str, Any]:
+    """Outline the objects of a label image as GeoJSON for QuPath.
+
+    Parameters
+    ----------
+    labels
+        (Y, X) or (Z, Y, X), whole numbers, 0 is background.
+    unsure
+        The same shape, bool: what becomes an annotation of class ``Ignore*`` on each plane.
+
+    Returns
+    -------
+    dict
+        A FeatureCollection with an annotation for each object and plane, along the edges of its
+        pixels; its name is the object's number.
+    """
+    stack = np.ndim(labels) == 3
+    features = [
+        _feature(polygons, _CLASS, str(number), z if stack else None)
+        for z, number, polygons in trace_labels(labels)
+    ]
+    for z, plane in enumerate([] if unsure is None else unsure if stack else unsure[np.newaxis]):
+        if plane.any():
+            features.append(_feature(trace(plane), _UNSURE_CLASS, "", z if stack else None))
+    return {"type": "FeatureCollection", "features": features}
+
+
+def _feature(
+    polygons: list[Polygon], classification: dict[str, Any], name: str, z: int | None
+) -> dict[str, Any]:
+    coordinates = [
+        [[*ring.astype(int).tolist(), ring[0].astype(int).tolist()] for ring in rings]
+        for rings in polygons
+    ]
+    one = len(coordinates) == 1
+    geometry: dict[str, Any] = {
+        "type": "Polygon" if one else "MultiPolygon",
+        "coordinates": coordinates[0] if one else coordinates,
+    }
+    if z is not None:
+        geometry["plane"] = {"c": -1, "z": z, "t": 0}
+    properties = {"objectType": "annotation", "classification": classification}
+    if name:
+        properties["name"] = name
+    return {"type": "Feature", "geometry": geometry, "properties": properties}
+
+
+def _drawn(content: Any, skipped: Counter[str]) -> Iterator[_Drawn]:
+    """Walk through features and those nested in them."""
+    if isinstance(content, list):
+        for part in content:
+            yield from _drawn(part, skipped)
+        return
+    kind = content["type"]
+    if kind == "FeatureCollection":
+        yield from _drawn(content["features"], skipped)
+        return
+    feature = content if kind == "Feature" else {"geometry": content}
+    geometry, properties = feature.get("geometry"), feature.get("properties") or {}
+    if geometry:
+        rings = _rings(geometry, skipped)
+        name, class_name = str(properties.get("name") or ""), _class_name(properties)
+        plane = geometry.get("plane") or properties.get("plane")
+        if rings:
+            yield _Drawn(tuple(rings), plane, name, class_name)
+    yield from _drawn(properties.get("childObjects") or [], skipped)
+
+
+def _rings(geometry: dict[str, Any], skipped: Counter[str]) -> list[Ring]:
+    kind = geometry["type"]
+    if kind == "GeometryCollection":
+        return [ring for part in geometry["geometries"] for ring in _rings(part, skipped)]
+    if kind == "Polygon":
+        polygons = [geometry["coordinates"]]
+    elif kind == "MultiPolygon":
+        polygons = geometry["coordinates"]
+    elif kind in ("Point", "MultiPoint", "LineString", "MultiLineString"):
+        skipped[kind] += 1
+        return []
+    else:
+        raise ValueError(f"{kind!r} is no kind of geometry")
+    rings = [
+        np.array([corner[:2] for corner in ring], np.float64)
+        for polygon in polygons
+        for ring in polygon
+    ]
+    if not all(ring.shape[1:] == (2,) and np.isfinite(ring).all() for ring in rings):
+        raise ValueError("a corner is not two numbers")
+    return [ring for ring in rings if len(ring) > 2]
+
+
+def _class_name(properties: dict[str, Any]) -> str:
+    found = properties.get("classification") or {}
+    if isinstance(found, str):
+        return found
+    return str(found.get("name") or ": ".join(found.get("names") or ()))
+
+
+def _of_class(drawn: list[_Drawn], notices: list[str]) -> list[_Drawn]:
+    """Keep what marks mitochondria or is unsure, and say what that is."""
+    classes = Counter(f.class_name or _UNCLASSIFIED for f in drawn if not f.unsure)
+    taken = {name for name in classes if not name.endswith("*")}
+    mitochondria = {name for name in taken if name.lower().startswith("mito")}
+    if mitochondria:
+        taken = mitochondria
+    elif len(taken) > 1:
+        notices.append(f"all of these are taken as mitochondria: {', '.join(sorted(taken))}")
+    left_out = Counter({name: count for name, count in classes.items() if name not in taken})
+    if left_out:
+        notices.append(
+            f"taken as mitochondria: {', '.join(sorted(taken)) or 'nothing'}; left out: "
+            + ", ".join(_counted(left_out))
+        )
+    return [f for f in drawn if f.unsure or (f.class_name or _UNCLASSIFIED) in taken]
+
+
+def _outline(feature: _Drawn, planes: bool) -> Outline:
+    plane = feature.plane or {}
+    name = feature.name or feature.class_name or "object"
+    return Outline(
+        name,
+        feature.rings,
+        int(plane.get("z", 0)) if planes else None,
+        int(plane.get("t", 0)) if planes else None,
+        feature.unsure,
+        int(feature.name) if feature.name.isdecimal() and feature.name.isascii() else None,
+    )
+
+
+def _counted(names: Counter[str]) -> list[str]:
+    return [f"{count} {name}" for name, count in sorted(names.items())]

@@ -1,0 +1,215 @@
+"""Outlines of objects to pixels and back. Knows no file.
+
+An outline is made of rings of corners (x, y) in pixels. Pixel (0, 0) spans 0 to 1 on both axes, as
+in ImageJ and QuPath. What lies within an odd number of rings is inside: a ring in a ring is a hole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import ndimage
+
+from mitolume.errors import MitolumeError
+
+Ring = np.ndarray[Any, np.dtype[np.float64]]  # (corners, 2): x, y
+Polygon = list[Ring]  # the outer ring, then its holes
+Inside = np.ndarray[Any, np.dtype[np.bool_]]
+Labels = np.ndarray[Any, np.dtype[np.integer[Any]]]
+
+_TIE = 1e-8  # ImageJ's: a pixel centre on an edge falls to the same side in spite of rounding
+
+
+@dataclass(frozen=True, eq=False)
+class Outline:
+    """One drawn object.
+
+    ``z`` and ``t`` are the plane and time point it lies on, from 0, None for all; ``unsure`` says
+    that it marks what nobody can tell; ``number`` is its object number, where it has one.
+    """
+
+    name: str
+    rings: tuple[Ring, ...]
+    z: int | None = None
+    t: int | None = None
+    unsure: bool = False
+    number: int | None = None
+
+    def box(self) -> tuple[float, float, float, float]:
+        """Return left, top, right and bottom."""
+        corners = np.concatenate(self.rings)
+        (left, top), (right, bottom) = corners.min(axis=0), corners.max(axis=0)
+        return float(left), float(top), float(right), float(bottom)
+
+
+def fill(rings: Sequence[Ring], shape: tuple[int, int]) -> tuple[tuple[slice, slice], Inside]:
+    """Find the pixels whose centre is inside, as ImageJ's PolygonFiller does.
+
+    A centre exactly on an edge is inside where that is a right or an upper one.
+
+    Parameters
+    ----------
+    rings
+        The outline; what lies beyond the image is cut off.
+    shape
+        Y and X of the image.
+
+    Returns
+    -------
+    window, inside
+        Where the outline's box lies in the image; (Y, X) bool of that size.
+
+    Examples
+    --------
+    >>> window, inside = fill([np.array([[1.0, 1], [4, 1], [4, 3], [1, 3]])], (5, 5))
+    >>> window, int(inside.sum())
+    ((slice(1, 3, None), slice(1, 4, None)), 6)
+    """
+    begin = np.concatenate(rings).astype(np.float64)
+    end = np.concatenate([np.roll(ring, -1, axis=0) for ring in rings]).astype(np.float64)
+    limits = np.array([shape[1], shape[0]])
+    left, top = np.clip(np.floor(begin.min(axis=0)), 0, limits).astype(int)
+    right, bottom = np.clip(np.ceil(begin.max(axis=0)), 0, limits).astype(int)
+    upwards = begin[:, 1] > end[:, 1]
+    begin[upwards], end[upwards] = end[upwards], begin[upwards]
+    first, last = (np.clip(np.ceil(e[:, 1] - 0.5), top, bottom).astype(int) for e in (begin, end))
+    crossed = last - first  # rows whose centre each edge crosses
+    edge = np.repeat(np.arange(len(begin)), crossed)
+    row = np.arange(len(edge)) - np.repeat(np.cumsum(crossed) - crossed, crossed) + first[edge]
+    (x, y), (dx, dy) = begin[edge].T, (end - begin)[edge].T
+    column = np.floor(x + (row + 0.5 - y) * (dx / dy) + 0.5 + _TIE)
+    column = np.clip(column, left, right).astype(int)
+    height, width = int(bottom - top), int(right - left)
+    crossings = np.bincount(
+        (row - top) * (width + 1) + column - left, minlength=height * (width + 1)
+    ).reshape(height, width + 1)
+    inside = np.cumsum(crossings, axis=1)[:, :width] % 2 == 1
+    return (slice(int(top), int(bottom)), slice(int(left), int(right))), inside
+
+
+def draw(outlines: Iterable[Outline], numbers: Iterable[int], shape: tuple[int, int]) -> Labels:
+    """Paint outlines one after the other: where two overlap, the later one shows.
+
+    Parameters
+    ----------
+    outlines
+        What to paint.
+    numbers
+        The value of each.
+    shape
+        Y and X of the image.
+
+    Returns
+    -------
+    numpy.ndarray
+        (Y, X) int32, 0 where nothing was painted.
+    """
+    labels = np.zeros(shape, np.int32)
+    for outline, number in zip(outlines, numbers, strict=True):
+        window, inside = fill(outline.rings, shape)
+        labels[window][inside] = number
+    return labels
+
+
+def trace_labels(labels: Labels) -> Iterator[tuple[int, int, list[Polygon]]]:
+    """Outline every object of a label image along the edges of its pixels.
+
+    Parameters
+    ----------
+    labels
+        (Y, X) or (Z, Y, X), integers, 0 is background.
+
+    Yields
+    ------
+    z, number, polygons
+        The plane, the object's number, and its pieces (as in `trace`).
+
+    Raises
+    ------
+    MitolumeError
+        The labels are no integers from 0.
+    """
+    labels = np.asarray(labels)
+    if labels.dtype.kind not in "bui" or labels.ndim not in (2, 3) or labels.min(initial=0) < 0:
+        raise MitolumeError(
+            f"a label image holds whole numbers from 0 as (Y, X) or (Z, Y, X), not {labels.dtype} "
+            f"of shape {labels.shape}"
+        )
+    for z, plane in enumerate(labels if labels.ndim == 3 else labels[np.newaxis]):
+        numbers: Labels | None = None
+        if plane.max(initial=0) > plane.size:  # find_objects makes a list as long as this
+            numbers, plane = np.unique(np.append(plane, 0), return_inverse=True)
+            plane = plane[:-1].reshape(labels.shape[-2:])
+        plane = plane.astype(np.int32)
+        for value, box in enumerate(ndimage.find_objects(plane), start=1):
+            if box is not None:
+                corner = np.array([box[1].start, box[0].start])
+                polygons = [
+                    [ring + corner for ring in rings] for rings in trace(plane[box] == value)
+                ]
+                yield z, int(value if numbers is None else numbers[value]), polygons
+
+
+def trace(mask: Inside) -> list[Polygon]:
+    """Outline a mask along the edges of its pixels.
+
+    Parameters
+    ----------
+    mask
+        (Y, X) bool.
+
+    Returns
+    -------
+    list of list of numpy.ndarray
+        A polygon for each piece (4 neighbours: pieces that touch at a corner are two): its outer
+        ring, then its holes. No ring meets itself; holes run the other way round.
+
+    Examples
+    --------
+    >>> [[outer]] = trace(np.array([[True, True], [True, False]]))
+    >>> outer.astype(int).tolist()
+    [[0, 0], [2, 0], [2, 1], [1, 1], [1, 2], [0, 2]]
+    """
+    pieces, _ = ndimage.label(mask)
+    polygons = []
+    for number, box in enumerate(ndimage.find_objects(pieces), start=1):
+        corner = np.array([box[1].start, box[0].start])
+        outer, *holes = (ring + corner for ring in _rings(pieces[box] == number))
+        polygons.append([outer, *(hole[::-1] for hole in holes)])
+    return polygons
+
+
+def _rings(piece: Inside) -> list[Ring]:
+    """Return the rings of one piece, the outer one first.
+
+    Along a row of pixel corners, the places where the outline turns pair up as its horizontal
+    edges, along a column as its vertical ones; the rings follow by taking these in turn.
+    """
+    padded = np.pad(piece, 1)
+    nw, ne = padded[:-1, :-1], padded[:-1, 1:]
+    sw, se = padded[1:, :-1], padded[1:, 1:]
+    # Two pixels that touch at a corner only: two turns there.
+    touching = (nw == se) & (ne == sw) & (nw != ne)
+    turns = (nw ^ ne ^ sw ^ se).astype(int) + 2 * touching
+    y, x = np.nonzero(turns)
+    repeats = turns[y, x]
+    y, x = np.repeat(y, repeats), np.repeat(x, repeats)
+    second = np.zeros(len(y), bool)
+    second[1:] = (y[1:] == y[:-1]) & (x[1:] == x[:-1])
+    # The rings part there so that each keeps round its background: then none meets itself.
+    order = np.lexsort((second ^ (touching & nw)[y, x], y, x))
+    below = np.empty(len(y), int)
+    below[order[0::2]], below[order[1::2]] = order[1::2], order[0::2]
+    partner, seen, rings = below.tolist(), [False] * len(y), []
+    for start in range(0, len(y), 2):
+        node, ring = start, []
+        while not seen[node]:
+            ring += [node, node ^ 1]
+            seen[node] = seen[node ^ 1] = True
+            node = partner[node ^ 1]
+        if ring:
+            rings.append(np.column_stack([x[ring], y[ring]]).astype(np.float64))
+    return rings
