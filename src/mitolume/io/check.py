@@ -14,8 +14,8 @@ import xarray as xr
 
 from mitolume.errors import MitolumeError
 from mitolume.io.fields import Field, TableError, parse_table, with_planes
-from mitolume.io.mask_files import open_mask
-from mitolume.io.masks import FOREGROUND, Mask, MaskKind, decide_kind, to_mask
+from mitolume.io.mask_files import is_outlined, kind_of, open_mask
+from mitolume.io.masks import FOREGROUND, UNSURE, Mask, MaskKind, decide_kind, to_mask
 from mitolume.io.pixel_size import plane_pixel_size
 from mitolume.io.planes import format_planes
 from mitolume.io.read import Image2D, read, read_plane, select_channel
@@ -88,7 +88,10 @@ def check_table(
         checked.append(row)
         sizes[row.line] = size
         if row.is_labelled:
-            values[str(row.mask)] |= found
+            if row.mask and is_outlined(open_mask(row.mask, open_image(row))):
+                found -= {UNSURE}  # outlines say themselves what they mean
+            else:
+                values[str(row.mask)] |= found
             row_values[row.line] = found
         for file in (row.image, row.mask):
             if file is not None and file not in hashes:
@@ -157,12 +160,17 @@ def read_row(row: Field, z: int, kind: MaskKind) -> tuple[Image2D, Mask | None]:
     plane = read_plane(open_image(row), z=z)
     if not row.is_labelled or row.mask is None:
         return plane, None
-    return plane, to_mask(_mask_plane(open_mask(row.mask), z), kind)
+    mask = open_mask(row.mask, open_image(row))
+    return plane, to_mask(_mask_plane(mask, z), kind_of(mask, kind))
 
 
 def _check_row(row: Field, notices: list[str]) -> tuple[Field, set[float], PixelSize]:
     """Return the row with its planes, the values of its mask, and its pixel size."""
     image = open_image(row)
+    if found_by := image.attrs.get("channel_found_by"):
+        notices.append(
+            f"no channel is named: took {found_by}; name another in column `channel` if it is wrong"
+        )
     depth = image.sizes["Z"]
     row = with_planes(row, row.planes if row.planes is not None else range(depth))
     assert row.planes is not None
@@ -170,8 +178,9 @@ def _check_row(row: Field, notices: list[str]) -> tuple[Field, set[float], Pixel
         raise MitolumeError(
             f"{row.image} has planes 0 to {depth - 1}, but plane {row.planes[-1]} is asked for"
         )
-    mask = open_mask(row.mask) if row.is_labelled and row.mask else None
+    mask = open_mask(row.mask, image) if row.is_labelled and row.mask else None
     if mask is not None:
+        notices.extend(mask.attrs.get("notices", ()))
         _check_mask_shape(row, image, mask)
     found: set[float] = set()
     blank: list[int] = []
@@ -261,5 +270,11 @@ def _has_foreground(values: set[float], kind: MaskKind) -> bool:
 
 
 def _sha256(path: Path) -> str:
+    """Hash a file, or the names and contents of a folder's files: an OME-Zarr is a folder."""
+    if path.is_dir():
+        digest = hashlib.sha256()
+        for inner in sorted(p for p in path.rglob("*") if p.is_file()):
+            digest.update(f"{inner.relative_to(path).as_posix()} {_sha256(inner)}\n".encode())
+        return digest.hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -18,6 +18,7 @@ import numpy as np
 from roifile import ROI_OPTIONS, ROI_SUBTYPE, ROI_TYPE, ImagejRoi
 
 from mitolume.errors import MitolumeError, shorten
+from mitolume.io.formats import quiet
 from mitolume.io.outlines import Inside, Labels, Outline, Ring, trace, trace_labels
 from mitolume.io.roi_shapes import roi_rings
 from mitolume.io.write import atomic
@@ -73,6 +74,17 @@ def read_rois(path: str | Path) -> list[ImagejRoi]:
     if not stored and path.suffix.lower() == ".zip":
         raise MitolumeError(f"{path} holds no ImageJ ROI; save it from Fiji's ROI Manager")
     return [_decoded(entry, data, path) for entry, data in stored]
+
+
+def has_overlay(path: Path) -> bool:
+    """Tell whether a file is a TIFF with ImageJ outlines; a damaged one is left to its reader."""
+    if not path.name.lower().endswith((".tif", ".tiff")):
+        return False
+    with quiet():
+        try:
+            return bool(_stored(path))
+        except (OSError, ValueError, RuntimeError):
+            return False
 
 
 def write_rois(path: str | Path, rois: Iterable[ImagejRoi]) -> None:
