@@ -16,11 +16,14 @@ import pytest
 import yaml
 from conftest import blobs, write_field
 from safetensors.numpy import load_file
+from test_cli import call
 
 import mitolume
 from mitolume.errors import MitolumeError
 from mitolume.io.fields import Field
 from mitolume.io.read import read, read_plane
+from mitolume.study.agreement import agree
+from mitolume.study.ceiling import CEILING
 from mitolume.study.content import report
 from mitolume.study.folder import begin, reopen
 from mitolume.study.images import ArrayFile, row_names
@@ -154,6 +157,29 @@ def test_the_report_can_be_written_anew_and_names_the_run(finished: Path) -> Non
     assert len(before) == len(page.encode())
     assert "Model 1" in page
     assert "FCCP" in page
+
+
+def test_the_report_keeps_how_far_two_annotators_agree(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "data" / "run"
+    shutil.copytree(finished.parent, tmp_path / "data")
+    table = tmp_path / "agreement.csv"
+    agree(
+        tmp_path / "data" / "f0_mask.ome.tif", tmp_path / "data" / "f1_mask.ome.tif"
+    ).planes.to_csv(table, index=False)
+    with pytest.raises(MitolumeError, match="no such file"):
+        report(folder, tmp_path / "nothing.csv")
+    assert not (folder / CEILING).exists()
+    for given in (["--ceiling", table], []):
+        assert call(monkeypatch, "report", folder, *given) == 0
+        page = (folder / "report.html").read_text(encoding="utf-8")
+        # In the strip of test images and on the validation curve.
+        assert page.count("two annotators agree: ") == 2
+        assert json.loads((folder / CEILING).read_text())["n_images"] == 1
+    with pytest.raises(MitolumeError, match="holds no finished run"):
+        report(tmp_path, table)
+    assert not (tmp_path / CEILING).exists()
 
 
 def test_a_used_folder_is_not_written_over(finished: Path, table: Path, tmp_path: Path) -> None:

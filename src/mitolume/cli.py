@@ -121,22 +121,38 @@ def predict(
 
 @app.command()
 def evaluate(
-    masks: Annotated[Path, typer.Argument(help="Predicted masks: a file or a folder.")],
-    truth: Annotated[Path, typer.Argument(help="True masks: a file or a folder.")],
+    masks: Annotated[Path, typer.Argument(help="Masks: a file or a folder.")],
+    truth: Annotated[Path, typer.Argument(help="True masks, or those of another person.")],
     out: Annotated[
         Path | None, typer.Option("--out", help="Also write the scores of each image (CSV).")
     ] = None,
     mask_kind: Annotated[
         str, typer.Option(help="What values mean: auto, unsure (255) or labels (all above 0).")
     ] = "auto",
+    agreement: Annotated[
+        bool, typer.Option("--agreement", help="Compare two people's masks; neither is the truth.")
+    ] = False,
+    consensus: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="With --agreement: write masks with 255 where the two disagree."
+        ),
+    ] = None,
 ) -> None:
-    """Score masks, made by whatever means, against true ones."""
+    """Score masks, made by whatever means, against true ones, or two people's with --agreement."""
     from mitolume.study.results import summarise, write_csv
     from mitolume.study.score import evaluate as score
     from mitolume.study.tables import scores_text
 
     if out is not None and out.suffix.lower() != ".csv":
         raise MitolumeError(f"--out {out} must end in .csv: it is a table of scores")
+    if consensus is not None and not agreement:
+        raise typer.BadParameter("--consensus needs --agreement: it is what two people agree on")
+    if agreement:
+        from mitolume.study.agreement import compare
+
+        print(compare(masks, truth, mask_kind, out=out, consensus_folder=consensus))
+        return
     images = score(masks, truth, mask_kind)
     if out is not None:
         write_csv(out, images.drop(columns=["arm", "method", "network", "k", "seed"]))
@@ -144,11 +160,17 @@ def evaluate(
 
 
 @app.command()
-def report(folder: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
+def report(
+    folder: Annotated[Path, typer.Argument(help="A run folder.")],
+    ceiling: Annotated[
+        Path | None,
+        typer.Option(help="Table of `evaluate --agreement --out`: how far two people agree."),
+    ] = None,
+) -> None:
     """Write report.html of a finished run anew."""
     from mitolume.study.content import report as write
 
-    print(f"report: {write(folder)}")
+    print(f"report: {write(folder, ceiling)}")
 
 
 @app.callback(invoke_without_command=True)

@@ -21,6 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from mitolume.study.ceiling import Ceiling
 from mitolume.study.report_tables import MODELS, count, number
 
 # Colours that matplotlib writes and the page replaces, so that charts follow light and dark.
@@ -36,6 +37,7 @@ _LINE: dict[str, dict[str, Any]] = {
     "model 2": {"color": _TWO, "linestyle": (0, (5, 2)), "marker": "s"},
 }
 _DASHED: dict[str, Any] = {"color": _QUIET, "linestyle": (0, (4, 3)), "linewidth": 1.1}
+_DOTTED: dict[str, Any] = {"color": _INK, "linestyle": (0, (1, 2)), "linewidth": 1.4}
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "mitolume",
@@ -62,13 +64,15 @@ class Chart:
 
 
 @rc_context(_STYLE)
-def curves(log: pd.DataFrame) -> list[Chart]:
+def curves(log: pd.DataFrame, ceiling: Ceiling | None = None) -> list[Chart]:
     """Draw the loss and the validation IoU against the step, where there is any.
 
     Parameters
     ----------
     log
         Columns model, step, loss, validation_iou; what is not finite is left out.
+    ceiling
+        How far two annotators agree: a line across the validation IoU, which is pooled as well.
     """
     charts = []
     for column, heading, y_label in (
@@ -89,6 +93,13 @@ def curves(log: pd.DataFrame) -> list[Chart]:
                 step, best = points[points[:, 1].argmax()]
                 said[-1] += f", best {number(best)} at step {step:.0f}"
         axes.grid(axis="y")
+        if said and ceiling and column == "validation_iou":
+            axes.axhline(ceiling.iou, **_DOTTED)
+            axes.annotate(
+                _ceiling_label(ceiling.iou, ceiling), (0, ceiling.iou),
+                xycoords=axes.get_yaxis_transform(), xytext=(3, 3), textcoords="offset points",
+            )  # fmt: skip
+            said.append("Dotted: the IoU of two annotators with each other")
         if said:
             charts.append(
                 _chart(figure, f"curve-{y_label.lower()}", heading, ". ".join(said) + ".")
@@ -97,13 +108,15 @@ def curves(log: pd.DataFrame) -> list[Chart]:
 
 
 @rc_context(_STYLE)
-def image_scores(images: pd.DataFrame) -> list[Chart]:
+def image_scores(images: pd.DataFrame, ceiling: Ceiling | None = None) -> list[Chart]:
     """Draw the IoU of each image: a strip per model, and model 2 against model 1.
 
     Parameters
     ----------
     images
         A row per image, a column of IoU for each model there is; NaN is left out.
+    ceiling
+        How far two annotators agree: a line across the strips.
     """
     models = [model for model in MODELS if model in images and images[model].notna().any()]
     if not models:
@@ -111,6 +124,16 @@ def image_scores(images: pd.DataFrame) -> list[Chart]:
     groups = {model.capitalize(): images[model].dropna().to_numpy(float) for model in models}
     figure = _strip(groups, "foreground IoU of the image", [_LINE[m]["color"] for m in models])
     said = "One dot is one image; the bar marks the mean."
+    if ceiling:
+        axes, mean = figure.axes[0], ceiling.iou_image
+        axes.axvline(mean, **_DOTTED)
+        low, high = axes.get_xlim()
+        axes.annotate(
+            _ceiling_label(mean, ceiling), (mean, 1), xycoords=axes.get_xaxis_transform(),
+            xytext=(0, 3), textcoords="offset points",
+            ha="right" if mean > (low + high) / 2 else "left",
+        )  # fmt: skip
+        said += " Dotted: the mean IoU of two annotators with each other."
     charts = [_chart(figure, "strip-iou", "Spread over images", said)]
     if len(models) < 2 or (pairs := images.dropna(subset=models)).empty:
         return charts
@@ -158,6 +181,10 @@ def _strip(groups: Mapping[str, NDArray[Any]], x_label: str, colours: Sequence[s
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x")
     return figure
+
+
+def _ceiling_label(value: float, ceiling: Ceiling) -> str:
+    return f"two annotators agree: {value:.2f} ({count(ceiling.n_images, 'image')})"
 
 
 def _paired(points: NDArray[np.float64]) -> Chart:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from mitolume.errors import MitolumeError, shorten
 from mitolume.io.fields import Field, read_table
 from mitolume.io.read import read, read_plane
 from mitolume.progress import time_left
+from mitolume.study.ceiling import ceiling_of, load_ceiling, save_ceiling
 from mitolume.study.images import RowImage, row_names
 from mitolume.study.report import Panel, ReportContent, write_report
 from mitolume.study.results import value_of
@@ -22,13 +24,16 @@ _NAMES = {"unet": "U-Net", "unetplusplus": "U-Net++"}
 _METHODS = {"supervised": "supervised only", "pseudo_label": "pseudo-labels, as published"}
 
 
-def report(folder: str | Path) -> Path:
+def report(folder: str | Path, agreement: str | Path | None = None) -> Path:
     """Write ``report.html`` of a finished run.
 
     Parameters
     ----------
     folder
         The run folder.
+    agreement
+        The table that ``mitolume evaluate A B --agreement --out`` wrote. It is kept in the folder
+        as ``ceiling.json``, for this and later reports.
 
     Returns
     -------
@@ -38,7 +43,7 @@ def report(folder: str | Path) -> Path:
     Raises
     ------
     MitolumeError
-        The folder holds no finished run.
+        The folder holds no finished run, or the table is none of agreement.
     """
     folder = Path(folder)
     path = folder / "report.html"
@@ -49,7 +54,11 @@ def report(folder: str | Path) -> Path:
             f"{folder} holds a damaged run ({type(error).__name__}: {shorten(error)}): one of its "
             "tables or JSON files has been changed"
         ) from error
-    write_report(content, path)
+    given = ceiling_of(Path(agreement)) if agreement is not None else None
+    page = replace(content, ceiling=given or load_ceiling(folder))
+    if given:
+        save_ceiling(folder, given)
+    write_report(page, path)
     return path
 
 

@@ -22,6 +22,7 @@ from mitolume.analysis import pictures
 from mitolume.io.masks import FOREGROUND, UNSURE, Mask
 from mitolume.io.write import write_text
 from mitolume.study import charts, report_tables
+from mitolume.study.ceiling import Ceiling
 
 ROWS_SHOWN = 200
 PICTURE_SIDE = 640
@@ -69,6 +70,8 @@ class ReportContent:
     command: str
     """The command that repeats this run."""
     versions: Mapping[str, str]
+    ceiling: Ceiling | None = None
+    """How far two annotators agree with each other, where that was measured."""
 
 
 def render(content: ReportContent) -> str:
@@ -109,12 +112,12 @@ def render(content: ReportContent) -> str:
         models=[model for model in report_tables.MODELS if (results["model"] == model).any()],
         sizes=report_tables.sizes(content.results),
         scores=report_tables.scores(results),
-        curves=charts.curves(log),
+        curves=charts.curves(log, content.ceiling),
         panels=_panels(content.panels),
         colours=pictures,
         unsure=any((panel.truth == UNSURE).any() for panel in content.panels),
         shown=shown,
-        image_charts=charts.image_scores(image_tables[shown]) if shown else [],
+        image_charts=charts.image_scores(image_tables[shown], content.ceiling) if shown else [],
         image_tables=image_tables,
         conditions=report_tables.condition_scores(of_subset[shown]) if shown else [],
         unlabelled=report_tables.most_conspicuous_first(unlabelled, share),

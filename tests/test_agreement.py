@@ -1,0 +1,445 @@
+"""Two annotators: agreement against independent computations, consensus files, the ceiling."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+import torch
+import xarray as xr
+from conftest import blobs
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy import ndimage
+from scipy.spatial.distance import cdist
+from test_cli import call
+from test_report import Page, content, images, log
+
+from mitolume.analysis.agreement import (
+    OutlineDistance,
+    agreement_share,
+    area_ratio,
+    cohen_kappa,
+    consensus,
+    mean_interval,
+    outline_distance,
+    shared_objects,
+)
+from mitolume.analysis.metrics import Counts, count, dice, iou, object_recall
+from mitolume.errors import MitolumeError
+from mitolume.io.masks import decide_kind, to_mask
+from mitolume.io.read import read, read_plane
+from mitolume.io.write import write_mask
+from mitolume.study.agreement import COLUMNS, agree, agreement_text, compare
+from mitolume.study.ceiling import CEILING, Ceiling, ceiling_of, load_ceiling, save_ceiling
+from mitolume.study.report import render
+from mitolume.study.score import evaluate
+
+PAIR = hnp.arrays(np.uint8, (2, 9, 12), elements=st.sampled_from([0, 0, 0, 1, 1, 255]))
+
+
+def two_hands(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return a mask, and the same drawn one pixel larger and shifted."""
+    mask = blobs(seed)[1]
+    other = np.roll(ndimage.binary_dilation(mask), 1, axis=1).astype(np.uint8)
+    return mask, other
+
+
+def write(folder: Path, name: str, mask: np.ndarray, **attrs: object) -> None:
+    dims = ("Z", "Y", "X")[-mask.ndim :]
+    write_mask(folder / f"{name}_mask.ome.tif", xr.DataArray(mask, dims=dims, attrs=attrs))
+
+
+@pytest.fixture
+def hands(tmp_path: Path) -> tuple[Path, Path]:
+    """Write four images drawn by two people: OME-TIFF with a pixel size, and plain TIFF."""
+    folders = tmp_path / "anna", tmp_path / "ben"
+    for folder in folders:
+        folder.mkdir()
+    for seed in range(4):
+        ours, theirs = two_hands(seed)
+        write(folders[0], f"f{seed}", ours, pixel_size_um={"Y": 0.1, "X": 0.1})
+        tifffile.imwrite(folders[1] / f"f{seed}.tif", 255 * theirs)
+    return folders
+
+
+# Arrays --------------------------------------------------------------------------------------
+
+
+def outline(mask: np.ndarray) -> np.ndarray:
+    """Coordinates of marked pixels with an unmarked one above, below, left or right of them."""
+    rows, columns = mask.shape
+    found = [
+        (y, x)
+        for y, x in zip(*np.nonzero(mask == 1), strict=True)
+        for v, u in ((y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1))
+        if 0 <= v < rows and 0 <= u < columns and mask[v, u] != 1
+    ]
+    return np.array(sorted(set(found)), float).reshape(-1, 2)
+
+
+@settings(max_examples=60, deadline=None)
+@given(pair=PAIR, y=st.floats(0.05, 3), x=st.floats(0.05, 3))
+def test_distances_are_those_of_brute_force(pair: np.ndarray, y: float, x: float) -> None:
+    a, b = (pair == 1).astype(np.uint8)
+    found = outline_distance(a, b, (y, x))
+    lines = [outline(m) * (y, x) for m in (a, b)]
+    if not all(len(line) for line in lines):
+        assert math.isnan(found.mean)
+        assert math.isnan(found.percentile_95)
+        return
+    apart = cdist(*lines)
+    there, back = apart.min(axis=1), apart.min(axis=0)
+    assert found.mean == pytest.approx((there.sum() + back.sum()) / (there.size + back.size))
+    assert found.percentile_95 == pytest.approx(
+        max(np.percentile(there, 95), np.percentile(back, 95))
+    )
+
+
+@pytest.mark.filterwarnings("ignore:.*always_return_as_numpy:FutureWarning")
+def test_distances_are_those_of_monai() -> None:
+    from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance
+
+    # MONAI takes the edge of the image for an outline: keep objects off it.
+    a, b = (np.pad(m, 4) for m in two_hands(3))
+    one, two = (torch.tensor(m, dtype=torch.float)[None, None] for m in (a, b))
+    spacing = [0.3, 0.1]
+    mean = compute_average_surface_distance(one, two, True, symmetric=True, spacing=spacing)
+    most = compute_hausdorff_distance(one, two, True, percentile=95, spacing=spacing)
+    found = outline_distance(a, b, (0.3, 0.1))
+    assert found.mean == pytest.approx(mean.item(), rel=1e-5)
+    assert found.percentile_95 == pytest.approx(most.item(), rel=1e-5)
+
+
+def test_nobody_drew_the_edge_of_the_image_or_the_rim_of_an_unsure_region() -> None:
+    a, b = np.zeros((2, 20, 20), np.uint8)
+    a[:, :10], b[:, :12] = 1, 1
+    assert outline_distance(a, b) == OutlineDistance(2, 2)
+    a[:8], b[:8] = 255, 1  # the unsure part has an outline of its own, which counts nowhere
+    assert outline_distance(a, b) == OutlineDistance(2, 2)
+    assert math.isnan(outline_distance(np.ones_like(a), b).mean)
+
+
+@settings(max_examples=60, deadline=None)
+@given(pair=PAIR)
+def test_nothing_depends_on_who_is_called_a(pair: np.ndarray) -> None:
+    a, b = pair
+    there, back = count(a, b), count(b, a)
+    for score in (iou, dice, cohen_kappa, agreement_share):
+        assert score(there) == pytest.approx(score(back), nan_ok=True)
+    assert area_ratio(there) * area_ratio(back) == pytest.approx(1) or math.isnan(area_ratio(there))
+    one, two = outline_distance(a, b), outline_distance(b, a)
+    assert dataclasses.astuple(one) == pytest.approx(dataclasses.astuple(two), nan_ok=True)
+    assert (consensus(a, b) == consensus(b, a)).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(pair=PAIR)
+def test_kappa_is_that_of_its_definition(pair: np.ndarray) -> None:
+    sure = pair[:, (pair != 255).all(axis=0)]
+    if len(np.unique(sure)) < 2:
+        assert math.isnan(cohen_kappa(count(*pair)))
+        return
+    a, b = sure
+    observed = (a == b).mean()
+    chance = sum((a == v).mean() * (b == v).mean() for v in (0, 1))
+    assert cohen_kappa(count(*pair)) == pytest.approx((observed - chance) / (1 - chance), abs=1e-9)
+
+
+def test_kappa_of_known_tables() -> None:
+    assert cohen_kappa(Counts(tp=20, fp=5, fn=10, tn=15)) == pytest.approx(0.4)
+    assert cohen_kappa(Counts(tp=25, fp=25, fn=25, tn=25)) == 0
+    assert cohen_kappa(Counts(tp=0, fp=1, fn=1, tn=0)) == -1
+    assert math.isnan(cohen_kappa(Counts(tn=9)))
+    assert math.isnan(cohen_kappa(Counts(tp=9)))
+    huge = 3 * 10**9  # beyond what fits when squared in 64 bits
+    assert cohen_kappa(Counts(tp=huge, tn=huge)) == 1
+
+
+def test_area_ratio_says_who_draws_larger() -> None:
+    small, large = two_hands(0)
+    assert area_ratio(count(large, small)) == pytest.approx(large.sum() / small.sum())
+    assert area_ratio(count(large, small)) > 1
+    assert math.isnan(area_ratio(Counts(fp=3)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(pair=hnp.arrays(np.uint8, (2, 9, 12), elements=st.sampled_from([0, 0, 1])))
+def test_shared_objects_agree_with_the_recall_of_objects(pair: np.ndarray) -> None:
+    a, b = pair
+    found = shared_objects(a, b)
+    assert found.n == ndimage.label(a, np.ones((3, 3)))[1]
+    assert found.n_half <= found.n_touched <= found.n
+    share = found.n_half / found.n if found.n else math.nan
+    assert share == pytest.approx(object_recall(b, a), nan_ok=True)
+
+
+def test_shared_objects_leave_out_what_is_unsure() -> None:
+    a = np.array([[1, 1, 1, 1, 0, 1, 1, 0, 1, 1]], np.uint8)
+    b = np.array([[1, 255, 255, 0, 0, 255, 0, 1, 255, 255]], np.uint8)
+    # The first: 1 of 2 sure pixels. The second: half unsure, untouched. The third: all unsure.
+    found = shared_objects(a, b)
+    assert (found.n, found.n_touched, found.n_half) == (2, 1, 1)
+
+
+@given(pair=PAIR)
+def test_consensus_is_sure_exactly_where_both_agree(pair: np.ndarray) -> None:
+    a, b = pair
+    mask = consensus(a, b)
+    assert mask.dtype == np.uint8
+    sure = mask != 255
+    assert (mask[sure] == a[sure]).all()
+    assert (mask[sure] == b[sure]).all()
+    assert ((a != b) | (a == 255))[~sure].all()
+
+
+def test_interval_of_a_mean() -> None:
+    # 0.6, 0.7, 0.8: mean 0.7, standard error 0.1 / sqrt 3, t(0.975, 2) = 4.302653
+    low, high = mean_interval([0.6, math.nan, 0.7, 0.8])
+    assert (low, high) == pytest.approx((0.7 - 0.2484138, 0.7 + 0.2484138))
+    assert mean_interval([0.1, 0.9, 1.0])[1] == 1
+    assert all(math.isnan(v) for v in mean_interval([0.6, 0.7, math.nan]))
+
+
+# Files ---------------------------------------------------------------------------------------
+
+
+def test_table_of_two_folders(hands: tuple[Path, Path]) -> None:
+    found = agree(*hands)
+    table = found.planes
+    assert tuple(table.columns) == COLUMNS
+    assert list(table["image"]) == ["f0", "f1", "f2", "f3"]
+    for seed, row in enumerate(table.to_dict("records")):
+        a, b = two_hands(seed)
+        both, either = int((a & b).sum()), int((a | b).sum())
+        assert (row["n_both_px"], row["iou"]) == (both, pytest.approx(both / either))
+        assert row["n_only_a_px"] == int((a & ~b & 1).sum())
+        assert row["outline_mean_um"] == pytest.approx(0.1 * outline_distance(a, b).mean)
+        assert math.isnan(row["outline_mean_px"])
+    assert found.notices == ()
+    pooled = table["n_both_px"].sum() / table.filter(regex="n_(both|only).*px").sum().sum()
+    scores = evaluate(*hands)
+    assert pooled == pytest.approx(scores["tp"].sum() / scores[["tp", "fp", "fn"]].to_numpy().sum())
+
+
+def test_words_name_images_interval_and_what_is_left_out(hands: tuple[Path, Path]) -> None:
+    anna, ben = hands
+    write(anna, "alone", blobs(9)[1])
+    for folder in hands:
+        write(folder, "nothing", np.zeros((64, 80), np.uint8))
+    found = agree(anna, ben)
+    mean = found.planes["iou"].mean()
+    text = agreement_text(found)
+    for part in (
+        f"Two people agree to IoU {mean:.2f} on these 4 images (mean over images)",
+        "Images are not specimens",
+        "1 of 6 masks in",
+        "alone_mask.ome.tif",
+        "images without a mark of either: 1",
+        "planes without an outline of one or both: 1",
+        "95 % t interval of the mean over images",
+    ):
+        assert part in text
+    assert "nan" not in text
+    lone = agreement_text(agree(anna / "f0_mask.ome.tif", ben / "f0.tif"))
+    assert "on this one image: no model" in lone
+    assert "No interval" in lone
+    assert "a copy is no second opinion" in agreement_text(agree(anna, anna))
+
+
+def test_neither_marked_anything(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((9, 9), np.uint8))
+    text = agreement_text(agree(tmp_path / "a.tif", tmp_path / "a.tif"))
+    assert "Neither of the two marked anything" in text
+    assert "nan" not in text
+
+
+def test_distances_are_in_pixels_where_the_size_is_unknown_or_contradicted(tmp_path: Path) -> None:
+    a, b = two_hands(0)
+    for name, mask, size in (("a", a, 0.1), ("b", b, 0.2), ("c", b, None), ("d", b, 0.1003)):
+        attrs = {"pixel_size_um": {"Y": size, "X": size}} if size else {}
+        write(tmp_path, name, mask, **attrs)
+    tifffile.imwrite(tmp_path / "e.tif", a)
+
+    def row(first: str, second: str) -> tuple[pd.Series, tuple[str, ...]]:
+        found = agree(tmp_path / first, tmp_path / second)
+        return found.planes.iloc[0], found.notices
+
+    pixels = outline_distance(a, b).mean
+    against, notices = row("a_mask.ome.tif", "b_mask.ome.tif")
+    assert against["outline_mean_px"] == pytest.approx(pixels)
+    assert "so its distances are in pixels" in notices[0]
+    unknown, notices = row("e.tif", "c_mask.ome.tif")
+    assert (unknown["outline_mean_px"], notices) == (pytest.approx(pixels), ())
+    near, notices = row("a_mask.ome.tif", "d_mask.ome.tif")
+    assert (near["outline_mean_um"], notices) == (pytest.approx(0.1 * pixels), ())
+
+
+def test_anisotropic_pixels_of_files(tmp_path: Path) -> None:
+    a, b = two_hands(1)
+    write(tmp_path, "a", a, pixel_size_um={"Y": 0.3, "X": 0.1})
+    tifffile.imwrite(tmp_path / "b.tif", b)
+    row = agree(tmp_path / "a_mask.ome.tif", tmp_path / "b.tif").planes.iloc[0]
+    assert row["outline_mean_um"] == pytest.approx(outline_distance(a, b, (0.3, 0.1)).mean)
+
+
+def test_a_stack_is_one_image_of_many_planes(tmp_path: Path) -> None:
+    stacks = np.stack([two_hands(seed) for seed in range(5)], axis=1)
+    folders = [tmp_path / name for name in "ab"]
+    for folder, stack in zip(folders, stacks, strict=True):
+        folder.mkdir()
+        write(folder, "s", stack, pixel_size_um={"Z": 0.5, "Y": 0.1, "X": 0.1})
+    found = agree(*folders)
+    assert list(found.planes["plane"]) == [0, 1, 2, 3, 4]
+    assert "on this one image" in agreement_text(found)
+    compare(*folders, consensus_folder=tmp_path / "both")
+    written = read(tmp_path / "both" / "s_mask.ome.tif")
+    assert written.attrs["pixel_size_um"] == {"Z": 0.5, "Y": 0.1, "X": 0.1}
+    for z in range(5):
+        assert (read_plane(written, z=z) == consensus(*stacks[:, z])).all()
+
+
+def test_consensus_goes_through_files_and_is_never_written_over(
+    hands: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:  # fmt: skip
+    out = tmp_path / "both"
+    arguments = ("evaluate", *hands, "--agreement", "--consensus", out)
+    assert call(monkeypatch, *arguments, "--out", tmp_path / "agreement.csv") == 0
+    assert "4 masks" in capsys.readouterr().out
+    assert tuple(pd.read_csv(tmp_path / "agreement.csv").columns) == COLUMNS
+    files = sorted(out.iterdir())
+    assert [file.name for file in files] == [f"f{i}_mask.ome.tif" for i in range(4)]
+    for seed, file in enumerate(files):
+        values = read_plane(read(file))
+        kind = decide_kind({file.name: np.unique(values)})[0]
+        assert (to_mask(values, kind) == consensus(*two_hands(seed))).all()
+    # A model's masks are scored against the consensus: what people dispute counts nowhere.
+    assert (evaluate(hands[0], out)["iou"] == 1).all()
+    for file in files[:3]:
+        file.unlink()
+    before = {file: file.read_bytes() for file in out.iterdir()}
+    assert call(monkeypatch, *arguments) == 1
+    assert "holds a consensus already (f3_mask.ome.tif)" in capsys.readouterr().err
+    assert {file: file.read_bytes() for file in out.iterdir()} == before
+    assert call(monkeypatch, *arguments[:-1], hands[1]) == 1
+    assert "is a folder of masks that are compared" in capsys.readouterr().err
+
+
+def test_consensus_needs_agreement(
+    hands: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    assert call(monkeypatch, "evaluate", *hands, "--consensus", hands[0].parent / "both") == 2
+    assert "--consensus needs --agreement" in capsys.readouterr().err
+    assert not (hands[0].parent / "both").exists()
+
+
+def test_a_faulty_mask_leaves_nothing_behind(hands: tuple[Path, Path], tmp_path: Path) -> None:
+    small = np.zeros((5, 80), np.uint8)
+    tifffile.imwrite(hands[1] / "f3.tif", small)
+    before = set(tmp_path.rglob("*"))
+    with pytest.raises(MitolumeError, match=r"f3_mask.ome.tif is Y 64 x X 80, but .* Y 5 x X 80"):
+        compare(*hands, out=tmp_path / "a.csv", consensus_folder=tmp_path / "both")
+    tifffile.imwrite(hands[1] / "f3.tif", np.zeros((80, 64), np.uint8))
+    with pytest.raises(MitolumeError, match="they look transposed"):
+        compare(*hands, consensus_folder=tmp_path / "both")
+    tifffile.imwrite(hands[1] / "f3.tif", np.full((64, 80), 7, np.uint8))
+    with pytest.raises(MitolumeError, match="holds the values 7"):
+        compare(*hands, consensus_folder=tmp_path / "both")
+    assert set(tmp_path.rglob("*")) == before
+
+
+def test_names_of_both_sides_are_shown_where_none_match(tmp_path: Path) -> None:
+    for folder, names in (("a", "pqrstu"), ("b", "xy"), ("c", "px"), ("d", "")):
+        (tmp_path / folder).mkdir()
+        for name in names:
+            tifffile.imwrite(tmp_path / folder / f"{name}.tif", np.zeros((9, 9), np.uint8))
+    for compared in (agree, evaluate):
+        with pytest.raises(MitolumeError, match=r"\(p.tif, q.tif, r.tif and 3 more\).*x.tif, y"):
+            compared(tmp_path / "a", tmp_path / "b")
+        with pytest.raises(MitolumeError, match="holds no mask file"):
+            compared(tmp_path / "a", tmp_path / "d")
+    with pytest.raises(MitolumeError, match=r"lacks a mask for 1 of 2 files in .*\(x.tif\).*q.tif"):
+        evaluate(tmp_path / "a", tmp_path / "c")
+
+
+# The ceiling ---------------------------------------------------------------------------------
+
+CLEAR = Ceiling(iou=0.732, iou_image=0.711, interval=(0.65, 0.77), n_images=12)
+
+
+@pytest.mark.parametrize(
+    "ceiling", [CLEAR, Ceiling(iou=0.02, iou_image=0.01, interval=None, n_images=1)]
+)
+def test_the_report_draws_and_explains_the_ceiling(ceiling: Ceiling) -> None:
+    html = render(content(ceiling=ceiling, panels=[]))
+    images_word = "12 images" if ceiling is CLEAR else "1 image"
+    label = f"two annotators agree: {{:.2f}} ({images_word})"
+    assert html.count(f"{label.format(ceiling.iou_image)}</text>") == 1
+    assert html.count(f"{label.format(ceiling.iou)}</text>") == 1
+    text = Page(html).text
+    assert f"to a foreground IoU of {ceiling.iou_image:.2f}" in text
+    assert ("95 % t interval over images 0.65 to 0.77" in text) == (ceiling is CLEAR)
+    assert "annotators" not in render(content(panels=[]))
+
+
+def test_the_ceiling_is_drawn_without_a_validation_curve_and_without_model_2() -> None:
+    alone = images(("model_1",), ("train", "test"))
+    html = render(content(ceiling=CLEAR, panels=[], images=alone, log=log(validated=False)))
+    assert html.count("two annotators agree: 0.71 (12 images)</text>") == 1
+    assert "two annotators agree: 0.73" not in html
+
+
+def test_ceiling_of_a_table_and_back_from_a_folder(hands: tuple[Path, Path]) -> None:
+    folder = hands[0].parent
+    compare(*hands, out=folder / "agreement.csv")
+    ceiling = ceiling_of(folder / "agreement.csv")
+    table = agree(*hands).planes
+    assert ceiling.iou_image == pytest.approx(table["iou"].mean())
+    assert ceiling.n_images == 4
+    assert ceiling.interval == pytest.approx(mean_interval(table["iou"]))
+    save_ceiling(folder, ceiling)
+    assert load_ceiling(folder) == ceiling
+    (folder / CEILING).write_text('{"iou": 3}')
+    with pytest.raises(MitolumeError, match="is damaged"):
+        load_ceiling(folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "no table of agreement"),
+        ("image,iou\na,0.7\n", "no table of agreement"),
+        ("image,{}\na,1,2,x,4,5\n", "no table of agreement"),
+        ("image,{}\na,1,2,-3,4,5\n", "negative"),
+        ("image,{}\na,0,0,0,4,5\n", "neither annotator marked anything"),
+        ("image,{}\n", "neither annotator marked anything"),
+    ],
+)
+def test_other_tables_are_refused(tmp_path: Path, text: str, sentence: str) -> None:
+    pixels = "n_both_px,n_only_a_px,n_only_b_px,n_neither_px,n_unsure_px"
+    (tmp_path / "a.csv").write_text(text.format(pixels))
+    with pytest.raises(MitolumeError, match=sentence):
+        ceiling_of(tmp_path / "a.csv")
+    with pytest.raises(MitolumeError, match="no such file"):
+        ceiling_of(tmp_path / "b.csv")
+
+
+def test_two_derivations_of_real_masks(real_data: Path, tmp_path: Path) -> None:
+    """A hand-made mask against itself drawn one pixel larger: known bias, known distance."""
+    stack = tifffile.imread(next((real_data / "epfl-hippocampus").glob("*mask*.tif")), key=100)
+    truth = (stack == 1).astype(np.uint8)
+    larger = ndimage.binary_dilation(truth).astype(np.uint8)
+    write(tmp_path, "a", larger, pixel_size_um={"Y": 0.01, "X": 0.01})
+    tifffile.imwrite(tmp_path / "b.tif", truth)
+    row = agree(tmp_path / "a_mask.ome.tif", tmp_path / "b.tif").planes.iloc[0]
+    assert row["n_only_b_px"] == 0
+    assert row["area_ratio_a_to_b"] > 1
+    assert row["n_objects_b_half_in_a"] == row["n_objects_b"] > 0
+    assert row["outline_mean_um"] == pytest.approx(0.01, rel=0.1)
