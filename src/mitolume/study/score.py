@@ -19,6 +19,7 @@ from mitolume.io.masks import Mask
 from mitolume.io.write import write_mask
 from mitolume.study.images import RowImage, row_names
 from mitolume.study.mask_pairs import match_files, open_pairs, some_names
+from mitolume.study.object_results import add_objects, score_objects
 from mitolume.study.results import IMAGE_COLUMNS, image_scores
 
 Advance = Callable[[int, int], None]
@@ -111,7 +112,9 @@ def score_model(
     return pd.DataFrame(rows).reindex(columns=list(IMAGE_COLUMNS))
 
 
-def evaluate(predicted: Path, truth: Path, mask_kind: str = "auto") -> pd.DataFrame:
+def evaluate(
+    predicted: Path, truth: Path, mask_kind: str = "auto", *, objects: bool = False
+) -> pd.DataFrame:
     """Score mask files against others.
 
     Parameters
@@ -120,11 +123,14 @@ def evaluate(predicted: Path, truth: Path, mask_kind: str = "auto") -> pd.DataFr
         Two files, or two folders whose files are matched by name (endings and ``_mask`` ignored).
     mask_kind
         What the values mean: ``auto``, ``unsure`` or ``labels``.
+    objects
+        Also match objects, those of a z-stack in 3D.
 
     Returns
     -------
     pandas.DataFrame
-        A row for each plane, with the columns of images.csv.
+        A row for each plane, with the columns of images.csv. The columns of objects are filled in
+        the row of a file's first plane.
 
     Raises
     ------
@@ -139,7 +145,8 @@ def evaluate(predicted: Path, truth: Path, mask_kind: str = "auto") -> pd.DataFr
             + (f"; unmatched in it: {some_names(files.only_first)}" if files.only_first else "")
         )
     rows = []
-    for pair in open_pairs(files.both, mask_kind):
+    pairs = open_pairs(files.both, mask_kind)
+    for pair in pairs:
         name = pair.paths[1].name
         for number, mask, real in pair.planes():
             rows.append(
@@ -147,7 +154,8 @@ def evaluate(predicted: Path, truth: Path, mask_kind: str = "auto") -> pd.DataFr
             )
     keys: dict[str, Any] = dict.fromkeys(("arm", "method", "network"), "")
     keys |= {"model": "masks", "subset": "given", "k": 0, "seed": 0}
-    return pd.DataFrame(rows).assign(**keys)
+    table = pd.DataFrame(rows).assign(**keys)
+    return add_objects(table, score_objects(pairs)) if objects else table
 
 
 def _origin(row: Field, line: int, z: int) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from mitolume.study.object_results import OBJECT_SCORES, pooled_objects
 from mitolume.study.results import value_of
 
 _SUBSETS = ("train", "validation", "test")
@@ -48,10 +49,26 @@ def scores_text(results: pd.DataFrame) -> str:
                 lines.append(f"{row['value']:.0f} images have no foreground in truth and masks: "
                              "undefined, left out of means")  # fmt: skip
             continue
-        value = "undefined" if pd.isna(row["value"]) else f"{row['value']:.4f}"
         n = row["n_images"]
-        lines.append(f"{row['metric']:<14}{value:>10}   {n} image{'s' * (n != 1)}")
+        lines.append(f"{row['metric']:<14}{_value(row['value']):>10}   {n} image{'s' * (n != 1)}")
     return "\n".join(lines)
+
+
+def objects_text(images: pd.DataFrame) -> str:
+    """Return the object scores of masks, pooled over files, as lines of text."""
+    c = pooled_objects(images)
+    per_file = (images["objects_true"] + images["objects_predicted"]).dropna()
+    n, empty = len(per_file), int((per_file == 0).sum())
+    lines = [
+        f"objects: {c.n_true} true, {c.n_predicted} predicted, in {n} file{'s' * (n != 1)}; "
+        f"undefined, with none in truth and masks: {empty}"
+    ]
+    lines += [f"{name:<22}{_value(score(c)):>10}" for name, score in OBJECT_SCORES.items()]
+    return "\n".join(lines)
+
+
+def _value(value: float) -> str:
+    return "undefined" if pd.isna(value) else f"{value:.4f}"
 
 
 def _line(

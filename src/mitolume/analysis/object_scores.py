@@ -1,0 +1,155 @@
+"""Objects matched with true ones: counts first, scores second. Knows no file."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+
+# As twentieths, so that an IoU of exactly 0.55 is compared exactly.
+_TWENTIETHS = range(10, 20)
+THRESHOLDS = tuple(k / 20 for k in _TWENTIETHS)
+
+
+@dataclass(frozen=True)
+class ObjectCounts:
+    """Objects of one image, or of many pooled.
+
+    ``tp`` holds the matched pairs at each of ``THRESHOLDS`` (IoU above 0.5, 0.55 ... 0.95);
+    ``iou_sum`` is the summed IoU of those above 0.5.
+    """
+
+    n_true: int = 0
+    n_predicted: int = 0
+    tp: tuple[int, ...] = (0,) * len(THRESHOLDS)
+    iou_sum: float = 0.0
+
+    def __add__(self, other: ObjectCounts) -> ObjectCounts:
+        return ObjectCounts(
+            self.n_true + other.n_true,
+            self.n_predicted + other.n_predicted,
+            tuple(a + b for a, b in zip(self.tp, other.tp, strict=True)),
+            self.iou_sum + other.iou_sum,
+        )
+
+
+def count_objects(
+    predicted: Array,
+    truth: Array,
+    predicted_unsure: Array | None = None,
+    truth_unsure: Array | None = None,
+) -> ObjectCounts:
+    """Match predicted with true objects and count the pairs.
+
+    Two objects are a pair where their intersection over union is above the threshold. From 0.5 on
+    each object has one partner at most (it would need more than half of two disjoint objects), so
+    there is nothing to assign.
+
+    Unsure pixels, of either side, count in no area. An object that is mostly unsure and has no
+    partner is not counted, as Kirillov et al. (CVPR 2019) do with their void pixels.
+
+    Parameters
+    ----------
+    predicted, truth
+        Label images, (Y, X) or (Z, Y, X), of the same shape; 0 is background. Gaps are fine.
+    predicted_unsure, truth_unsure
+        The same shape, bool.
+
+    Returns
+    -------
+    ObjectCounts
+
+    Examples
+    --------
+    >>> count_objects(np.array([1, 1, 1, 1, 0, 2]), np.array([0, 7, 7, 7, 0, 0]))
+    ObjectCounts(n_true=1, n_predicted=2, tp=(1, 1, 1, 1, 1, 0, 0, 0, 0, 0), iou_sum=0.75)
+    """
+    if predicted.shape != truth.shape:
+        raise ValueError(f"predicted is {predicted.shape}, but truth is {truth.shape}")
+    some = (predicted > 0) | (truth > 0)
+    sure = np.ones(int(some.sum()), bool)
+    for unsure in (predicted_unsure, truth_unsure):
+        if unsure is not None:
+            sure &= ~unsure[some]
+    p, p_pixels, p_sure = _areas(predicted[some], sure)
+    t, t_pixels, t_sure = _areas(truth[some], sure)
+    both = sure & (p > 0) & (t > 0)
+    code, shared = np.unique(t[both] * len(p_pixels) + p[both], return_counts=True)
+    first, second = np.divmod(code, len(p_pixels))
+    union = t_sure[first] + p_sure[second] - shared
+    paired = 20 * shared > 10 * union
+    iou = shared[paired] / union[paired]
+    return ObjectCounts(
+        n_true=_counted(t_pixels, t_sure, first[paired]),
+        n_predicted=_counted(p_pixels, p_sure, second[paired]),
+        tp=tuple(int((20 * shared > k * union).sum()) for k in _TWENTIETHS),
+        iou_sum=float(iou.sum()),
+    )
+
+
+def object_precision(c: ObjectCounts, threshold: float = 0.5) -> float:
+    """Share of the predicted objects that have a true partner."""
+    return _ratio(_tp(c, threshold), c.n_predicted)
+
+
+def object_recall(c: ObjectCounts, threshold: float = 0.5) -> float:
+    """Share of the true objects that have a predicted partner."""
+    return _ratio(_tp(c, threshold), c.n_true)
+
+
+def object_f1(c: ObjectCounts, threshold: float = 0.5) -> float:
+    """Harmonic mean of precision and recall; at 0.5 also the recognition quality (RQ)."""
+    return _ratio(2 * _tp(c, threshold), c.n_true + c.n_predicted)
+
+
+def average_precision(c: ObjectCounts, threshold: float = 0.5) -> float:
+    """TP / (TP + FP + FN), as the Data Science Bowl and Cellpose call it.
+
+    Caicedo et al., Nature Methods 2019. It isn't COCO's average precision, the area under a curve
+    over confidences: a mask has none.
+    """
+    tp = _tp(c, threshold)
+    return _ratio(tp, c.n_true + c.n_predicted - tp)
+
+
+def mean_average_precision(c: ObjectCounts) -> float:
+    """Average precision, mean over the thresholds 0.5, 0.55 ... 0.95."""
+    return sum(average_precision(c, t) for t in THRESHOLDS) / len(THRESHOLDS)
+
+
+def panoptic_quality(c: ObjectCounts) -> float:
+    """Segmentation quality times F1 at 0.5 (Kirillov et al., CVPR 2019)."""
+    return _ratio(2 * c.iou_sum, c.n_true + c.n_predicted)
+
+
+def segmentation_quality(c: ObjectCounts) -> float:
+    """Mean IoU of the pairs above 0.5: how well those found are outlined."""
+    return _ratio(c.iou_sum, c.tp[0])
+
+
+def _areas(labels: Array, sure: Array) -> tuple[Array, Array, Array]:
+    """Renumber labels as 0, 1, 2 and count their pixels, all and the sure ones; 0 has none."""
+    present, compact = np.unique(np.append(labels.ravel(), 0), return_inverse=True)
+    compact = compact[:-1].astype(np.int64)
+    pixels = np.bincount(compact, minlength=len(present))
+    pixels_sure = np.bincount(compact[sure], minlength=len(present))
+    pixels[0] = pixels_sure[0] = 0
+    return compact, pixels, pixels_sure
+
+
+def _counted(pixels: Array, sure: Array, paired: Array) -> int:
+    counted = (pixels > 0) & (2 * sure >= pixels)
+    counted[paired] = True
+    return int(counted.sum())
+
+
+def _tp(c: ObjectCounts, threshold: float) -> int:
+    return c.tp[THRESHOLDS.index(threshold)]
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else math.nan
