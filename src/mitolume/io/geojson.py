@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from mitolume.io.rois import is_unsure
 _CLASS = {"name": "Mitochondria", "color": [0, 160, 220]}
 _UNSURE_CLASS = {"name": "Ignore*", "color": [180, 180, 180]}  # QuPath's own
 _UNCLASSIFIED = "without a class"
+_NUMBER = re.compile(r"[1-9][0-9]{0,8}")  # an object's number, as a name
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,7 +202,7 @@ def _outline(feature: _Drawn, planes: bool) -> Outline:
         int(plane.get("z", 0)) if planes else None,
         int(plane.get("t", 0)) if planes else None,
         feature.unsure,
-        int(feature.name) if feature.name.isdecimal() and feature.name.isascii() else None,
+        int(feature.name) if _NUMBER.fullmatch(feature.name) else None,
     )
 
 

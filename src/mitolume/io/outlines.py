@@ -138,7 +138,8 @@ def trace_labels(labels: Labels) -> Iterator[tuple[int, int, list[Polygon]]]:
             f"a label image holds whole numbers from 0 as (Y, X) or (Z, Y, X), not {labels.dtype} "
             f"of shape {labels.shape}"
         )
-    for z, plane in enumerate(labels if labels.ndim == 3 else labels[np.newaxis]):
+    planes = labels if labels.ndim == 3 else labels[np.newaxis]
+    for z, plane in enumerate(planes if labels.size else ()):
         numbers: Labels | None = None
         if plane.max(initial=0) > plane.size:  # find_objects makes a list as long as this
             numbers, plane = np.unique(np.append(plane, 0), return_inverse=True)

@@ -109,7 +109,7 @@ def _rotated_ellipse(roi: ImagejRoi) -> Ring:
     minor = np.array([-major[1], major[0]]) * min(max(_parameter(roi), 0), 1)
     angle = np.arange(_ELLIPSE_CORNERS)[:, np.newaxis] * (2 * np.pi / _ELLIPSE_CORNERS)
     centre = np.array([roi.x1 + roi.x2, roi.y1 + roi.y2]) / 2
-    return np.asarray(centre + np.cos(angle) * major + np.sin(angle) * minor)
+    return _rounded(centre + np.cos(angle) * major + np.sin(angle) * minor)
 
 
 def _rotated_rectangle(roi: ImagejRoi) -> Ring:
@@ -117,7 +117,12 @@ def _rotated_rectangle(roi: ImagejRoi) -> Ring:
     along = end - begin
     length = math.hypot(*along) or 1.0
     across = np.array([along[1], -along[0]]) / length * _parameter(roi) / 2
-    return np.array([begin + across, end + across, end - across, begin - across])
+    return _rounded(np.array([begin + across, end + across, end - across, begin - across]))
+
+
+def _rounded(corners: Ring) -> Ring:
+    """Round corners as ImageJ does, which holds them in single precision."""
+    return corners.astype(np.float32).astype(np.float64)
 
 
 def _spline(corners: Ring) -> Ring:

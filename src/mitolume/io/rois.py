@@ -150,7 +150,7 @@ def outlines_of_rois(
                 z,
                 t,
                 is_unsure(name),
-                number if isinstance(number, int) and number > 0 else None,
+                number if isinstance(number, int) and 0 < number < 2**31 else None,
             )
         )
     listing = ", ".join(f"{count} {kind}" for kind, count in sorted(left_out.items()))

@@ -101,6 +101,22 @@ def write_mask(path: str | Path, mask: xr.DataArray) -> None:
     )
 
 
+def write_labels(path: str | Path, labels: xr.DataArray) -> None:
+    """Write a label image as OME-TIFF: 0 is background, every object has its number.
+
+    Parameters
+    ----------
+    path
+        Must end in ``.ome.tif``.
+    labels
+        Whole numbers from 0, dims out of ``T Z Y X``; ``attrs["pixel_size_um"]`` where known.
+        Written as uint16, or as uint32 where a number is above 65,535.
+    """
+    most = int(labels.max()) if labels.size else 0
+    dtype = np.uint16 if most <= np.iinfo(np.uint16).max else np.uint32
+    _write_ome_tiff(path, labels.astype(dtype), names=["labels"])
+
+
 def _write_ome_tiff(
     path: str | Path, image: xr.DataArray, *, names: list[str] | None = None, **options: Any
 ) -> None:

@@ -12,9 +12,11 @@ import xarray as xr
 
 from mitolume.errors import MitolumeError
 from mitolume.io.formats import READERS, bare_name
-from mitolume.io.mask_files import open_mask
+from mitolume.io.mask_files import is_outline_file, is_outlined, kind_of, open_mask
 from mitolume.io.masks import Mask, MaskKind, decide_kind, to_mask
 from mitolume.io.read import read_plane
+
+_ENDINGS = (*READERS, ".zip", ".roi", ".geojson")
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class MaskPair:
         """Yield the number of each plane and both masks of it, (Y, X)."""
         for z in range(self.images[0].sizes["Z"]):
             first, second = (
-                to_mask(read_plane(image, z=z), kind)
+                to_mask(read_plane(image, z=z), kind_of(image, kind))
                 for image, kind in zip(self.images, self.kinds, strict=True)
             )
             yield z, first, second
@@ -72,7 +74,7 @@ def match_files(first: Path, second: Path) -> MatchedFiles:
     ours, theirs = _by_name(first), _by_name(second)
     for folder, found in ((first, ours), (second, theirs)):
         if not found:
-            raise MitolumeError(f"{folder} holds no mask file ({', '.join(READERS)})")
+            raise MitolumeError(f"{folder} holds no mask file ({', '.join(_ENDINGS)})")
     both = sorted(ours.keys() & theirs.keys())
     if not both:
         raise MitolumeError(
@@ -106,7 +108,7 @@ def open_pairs(files: Sequence[tuple[Path, Path]], mask_kind: str = "auto") -> l
         raise MitolumeError(
             f"no mask kind {mask_kind!r}; there are {', '.join(get_args(MaskKind))}"
         )
-    opened = [(open_mask(first), open_mask(second)) for first, second in files]
+    opened = [_opened(first, second) for first, second in files]
     for paths, images in zip(files, opened, strict=True):
         _require_same_size(paths, images)
     kinds = []
@@ -114,6 +116,7 @@ def open_pairs(files: Sequence[tuple[Path, Path]], mask_kind: str = "auto") -> l
         values = {
             str(paths[side]): _values(images[side])
             for paths, images in zip(files, opened, strict=True)
+            if not is_outlined(images[side])
         }
         kind, _, faults = decide_kind(values, cast(MaskKind, mask_kind))
         if faults:
@@ -136,10 +139,24 @@ def some_names(paths: Sequence[Path], most: int = 3) -> str:
     return ", ".join(path.name for path in paths[:most]) + more
 
 
+def _opened(first: Path, second: Path) -> tuple[xr.DataArray, xr.DataArray]:
+    """Open two masks; outlines take their size from the other one."""
+    if is_outline_file(first) and is_outline_file(second):
+        raise MitolumeError(
+            f"{first} and {second} both hold outlines, and neither says how large the image is; "
+            "make a mask of one (mitolume convert OUTLINES --like IMAGE --out NAME_mask.ome.tif)"
+        )
+    if is_outline_file(first):
+        mask = open_mask(second)
+        return open_mask(first, mask), mask
+    mask = open_mask(first)
+    return mask, open_mask(second, mask if is_outline_file(second) else None)
+
+
 def _by_name(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        if not path.name.startswith(".") and path.name.lower().endswith(tuple(READERS)):
+        if not path.name.startswith(".") and path.name.lower().endswith(_ENDINGS):
             key = mask_name(path)
             if key in found:
                 raise MitolumeError(f"{found[key]} and {path} have the same name")

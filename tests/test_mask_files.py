@@ -1,0 +1,358 @@
+"""Masks drawn as outlines: in tables, in scores, and converted on the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+import xarray as xr
+from roi_files import (
+    ELSEWHERE,
+    RECT,
+    image,
+    roi_file,
+    roi_set,
+)
+from typer.testing import CliRunner
+
+from mitolume.cli import app
+from mitolume.errors import MitolumeError
+from mitolume.io.check import check_table, read_row
+from mitolume.io.convert import convert, read_objects
+from mitolume.io.geojson import read_geojson
+from mitolume.io.mask_files import open_mask
+from mitolume.io.outlines import Outline, draw, fill
+from mitolume.io.read import read, read_plane
+from mitolume.io.write import write_labels, write_mask
+from mitolume.study.score import evaluate
+
+# --- masks ---------------------------------------------------------------------------------
+
+
+def test_a_roi_set_is_a_mask(tmp_path: Path) -> None:
+    rois = {
+        "a.roi": roi_file(RECT, (1, 1, 5, 5), name="a"),
+        "unsure-2.roi": roi_file(RECT, (4, 4, 7, 7), name="Unsure-2"),
+        "b.roi": roi_file(RECT, (18, 18, 30, 30), name="b"),
+    }
+    like = image(tmp_path / "i.ome.tif")
+    mask = open_mask(roi_set(tmp_path / "a.zip", rois), like)
+    plane = read_plane(mask)
+    assert mask.shape == (1, 1, 1, 20, 20)
+    assert plane.dtype == np.uint8
+    assert (plane[1:4, 1:4] == 1).all()
+    assert (plane[4:7, 4:7] == 255).all()  # also where it lies on a mitochondrion
+    assert (plane[18:, 18:] == 1).all()  # cut off at the image's edge
+    assert np.bincount(plane.ravel(), minlength=256)[[0, 1, 255]].tolist() == [400 - 28, 19, 9]
+
+
+def test_outlines_need_an_image_and_must_lie_in_it(tmp_path: Path) -> None:
+    path = roi_set(tmp_path / "a.zip", {"far.roi": roi_file(RECT, (30, 2, 40, 9), name="far")})
+    with pytest.raises(MitolumeError, match="do not say how large their image is"):
+        open_mask(path)
+    with pytest.raises(MitolumeError, match=r"'far' \(x 30 to 40.* outside the image, which is 20"):
+        open_mask(path, image(tmp_path / "i.ome.tif"))
+    roi_set(tmp_path / "b.zip", {"l.roi": ELSEWHERE["line.roi"]})
+    with pytest.raises(MitolumeError, match=r"outlines no object .*1 line"):
+        open_mask(tmp_path / "b.zip", image(tmp_path / "i.ome.tif"))
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        {"position": 3},
+        {"czt": (1, 3, 1)},
+        {"czt": (1, 0, 3)},  # Fiji took planes without names for time points
+        {"name": "0003-0123-0456"},
+    ],
+)
+def test_outlines_lie_on_their_plane_of_a_stack(tmp_path: Path, where: dict[str, Any]) -> None:
+    elsewhere = {key: 1 if key == "position" else value for key, value in where.items()}
+    if "czt" in where:
+        elsewhere = {"czt": (1, 1, 1)}
+    if "name" in where:
+        elsewhere = {"name": "0001-0123-0456"}
+    rois = {
+        "a.roi": roi_file(RECT, (1, 1, 5, 5), **where),
+        "b.roi": roi_file(RECT, (8, 8, 9, 9), **elsewhere),
+    }
+    mask = open_mask(roi_set(tmp_path / "a.zip", rois), image(tmp_path / "i.ome.tif", (4, 20, 20)))
+    assert [int(read_plane(mask, z=z).sum()) for z in range(4)] == [1, 0, 16, 0]
+
+
+def test_planes_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    rois = {f"{p}.roi": roi_file(RECT, (1, 1, 5, 5), position=p) for p in (2, 5)}
+    path = roi_set(tmp_path / "a.zip", rois)
+    for depth in (1, 4):
+        with pytest.raises(MitolumeError, match=rf"z-planes 2, 5 .*the image has {depth}"):
+            open_mask(path, image(tmp_path / f"{depth}.ome.tif", (depth, 20, 20)))
+    one_plane = roi_set(tmp_path / "b.zip", {"a.roi": rois["5.roi"]})
+    assert read_plane(open_mask(one_plane, image(tmp_path / "c.ome.tif"))).sum() == 16
+
+
+def test_outlines_without_a_plane_are_of_one(tmp_path: Path) -> None:
+    like = image(tmp_path / "i.ome.tif", (4, 20, 20))
+    path = roi_set(tmp_path / "a.zip", {"a.roi": roi_file(RECT, (1, 1, 5, 5), name="a")})
+    assert open_mask(path, like).sizes["Z"] == 1
+    (tmp_path / "t.csv").write_text("image,mask\ni.ome.tif,a.zip\n")
+    with pytest.raises(MitolumeError, match="say in column `planes`"):
+        check_table(tmp_path / "t.csv")
+
+
+def overlay(path: Path, pixels: np.ndarray, rois: list[bytes], key: str = "Overlays") -> Path:
+    tifffile.imwrite(
+        path, pixels, imagej=True, metadata={key: rois if key == "Overlays" else rois[0]}
+    )
+    return path
+
+
+def test_overlays_are_masks_of_images_only(tmp_path: Path) -> None:
+    rois = [ELSEWHERE["rectangle.roi"], roi_file(RECT, (15, 15, 18, 18), name="ignore")]
+    grey = np.random.default_rng(0).integers(0, 200, (20, 20)).astype(np.uint8)
+    path = overlay(tmp_path / "grey.tif", grey, rois)
+    for like in (None, read(path), image(tmp_path / "i.ome.tif")):
+        plane = read_plane(open_mask(path, like))
+        assert np.bincount(plane.ravel(), minlength=256)[[1, 255]].tolist() == [32, 9]
+    assert "its overlay is taken" in open_mask(path).attrs["notices"][0]
+    drawn = np.zeros((20, 20), np.uint8)
+    drawn[5:9] = 255
+    np.testing.assert_array_equal(
+        read_plane(open_mask(overlay(tmp_path / "mask.tif", drawn, rois))), drawn
+    )
+    labels = np.repeat(np.repeat(np.arange(25, dtype=np.uint8).reshape(5, 5), 4, 0), 4, 1)
+    np.testing.assert_array_equal(
+        read_plane(open_mask(overlay(tmp_path / "labels.tif", labels, rois))), labels
+    )
+    selection = overlay(tmp_path / "selection.tiff", grey, rois, "ROI")
+    assert read_plane(open_mask(selection)).sum() == 32
+
+
+def test_an_image_may_be_its_own_mask_by_its_overlay(tmp_path: Path) -> None:
+    black = np.zeros((20, 20), np.uint8)
+    overlay(tmp_path / "a.tif", black, [ELSEWHERE["rectangle.roi"]])
+    assert read_plane(open_mask(tmp_path / "a.tif", read(tmp_path / "a.tif"))).sum() == 32
+    like = image(tmp_path / "i.ome.tif")
+    with pytest.raises(MitolumeError, match="is the image itself, and it holds no overlay"):
+        open_mask(tmp_path / "i.ome.tif", like)
+
+
+def test_a_table_mixes_outlines_and_pixels(tmp_path: Path) -> None:
+    rois = {
+        "a.roi": ELSEWHERE["rectangle.roi"],
+        "255.roi": roi_file(RECT, (1, 1, 2, 2), name="255"),
+    }
+    roi_set(tmp_path / "a.zip", rois)
+    for name in ("a", "b"):
+        image(
+            tmp_path / f"{name}.ome.tif", value=np.random.default_rng(ord(name)).random((1, 20, 20))
+        )
+    tifffile.imwrite(tmp_path / "b.tif", np.eye(20, dtype=np.uint8) * 255)
+    (tmp_path / "t.csv").write_text("image,mask\na.ome.tif,a.zip\nb.ome.tif,b.tif\n")
+    table = check_table(tmp_path / "t.csv")
+    assert table.mask_kind == "labels"  # of the pixels; outlines say themselves what they mean
+    sums = [read_row(row, 0, table.mask_kind)[1] for row in table.fields]
+    assert [int((m == 1).sum()) for m in sums if m is not None] == [32, 20]
+    assert [int((m == 255).sum()) for m in sums if m is not None] == [1, 0]
+
+
+# --- QuPath --------------------------------------------------------------------------------
+
+
+def feature(name: str = "", z: int | None = None, **more: Any) -> dict[str, Any]:
+    left = more.pop("left", 1)
+    ring = [[left, 1], [left + 4, 1], [left + 4, 5], [left, 5], [left, 1]]
+    geometry: dict[str, Any] = {"type": "Polygon", "coordinates": [ring]}
+    if z is not None:
+        geometry["plane"] = {"c": -1, "z": z, "t": 0}
+    properties: dict[str, Any] = {"objectType": "annotation"} | more
+    if name:
+        properties["classification"] = {"name": name, "color": [1, 2, 3]}
+    return {"type": "Feature", "id": "x", "geometry": geometry, "properties": properties}
+
+
+def geojson(path: Path, content: Any) -> Path:
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path
+
+
+def test_geojson_in_every_wrapping(tmp_path: Path) -> None:
+    single = feature()
+    nested = feature("Mitochondria") | {"properties": {"childObjects": [feature(left=9)]}}
+    for content, count in [
+        (single, 1),
+        ([single, single], 2),
+        ({"type": "FeatureCollection", "features": [single]}, 1),
+        (single["geometry"], 1),
+        (nested, 2),
+    ]:
+        outlines, notices = read_geojson(geojson(tmp_path / "a.geojson", content))
+        assert len(outlines) == count
+        assert not notices
+        assert outlines[0].rings[0][:2].tolist() == [[1, 1], [5, 1]]
+
+
+def test_polygons_with_holes_and_several_pieces(tmp_path: Path) -> None:
+    outer = [[0, 0], [10, 0], [10, 10], [0, 10], [0, 0]]
+    hole = [[2.5, 2.5], [6.5, 2.5], [6.5, 6.5], [2.5, 6.5], [2.5, 2.5]]
+    piece = [[12, 12], [14, 12], [14, 14], [12, 14], [12, 12]]
+    content = {"type": "MultiPolygon", "coordinates": [[outer, hole], [piece]]}
+    like = image(tmp_path / "i.ome.tif")
+    plane = read_plane(open_mask(geojson(tmp_path / "a.geojson", content), like))
+    assert plane.sum() == 100 - 16 + 4
+
+
+def test_classes_of_qupath(tmp_path: Path) -> None:
+    features = [feature("Mitochondria"), feature("Ignore*"), feature("Cell"), feature("Region*")]
+    outlines, notices = read_geojson(geojson(tmp_path / "a.json", features))
+    assert [outline.unsure for outline in outlines] == [False, True]
+    assert notices == ["taken as mitochondria: Mitochondria; left out: 1 Cell, 1 Region*"]
+    others = [feature("Tubular"), feature("Round"), feature(name="", left=3)]
+    outlines, notices = read_geojson(geojson(tmp_path / "b.json", others))
+    assert len(outlines) == 3
+    assert notices == ["all of these are taken as mitochondria: Round, Tubular, without a class"]
+    point = {"type": "Feature", "geometry": {"type": "Point", "coordinates": [1, 2]}}
+    derived = feature() | {"properties": {"classification": {"names": ["Mito", "fused"]}}}
+    outlines, notices = read_geojson(geojson(tmp_path / "c.json", [derived, point]))
+    assert len(outlines) == 1
+    assert notices == ["1 Point without an area left out"]
+
+
+def test_planes_of_qupath(tmp_path: Path) -> None:
+    like = image(tmp_path / "i.ome.tif", (3, 20, 20))
+    path = geojson(tmp_path / "a.geojson", [feature(), feature(z=2, left=9)])
+    mask = open_mask(path, like)
+    assert [int(read_plane(mask, z=z).sum()) for z in range(3)] == [16, 0, 16]
+    alone = geojson(tmp_path / "b.geojson", [feature()])
+    assert open_mask(alone, like).sizes["Z"] == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[1, 2]",
+        '{"a": 1}',
+        '{"type": "Feature", "geometry": {"type": "Blob"}}',
+        '{"type": "Polygon", "coordinates": [[[1, 2], [3, NaN], [4, 5]]]}',
+        '{"type": "Polygon", "coordinates": [[1, 2, 3]]}',
+    ],
+)
+def test_what_is_no_geojson_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.geojson").write_text(text)
+    with pytest.raises(MitolumeError, match=r"a\.geojson is no GeoJSON"):
+        read_geojson(tmp_path / "a.geojson")
+
+
+# --- scores and the command line -----------------------------------------------------------
+
+
+def test_evaluate_takes_outlines_on_either_side(tmp_path: Path) -> None:
+    truth = np.zeros((20, 20), np.uint8)
+    truth[1:9, 3:7] = 1
+    for folder in ("masks", "truth"):
+        (tmp_path / folder).mkdir()
+    write_mask(tmp_path / "truth" / "a_mask.ome.tif", xr.DataArray(truth, dims=("Y", "X")))
+    rois = {
+        "a.roi": ELSEWHERE["rectangle.roi"],
+        "u.roi": roi_file(RECT, (15, 15, 17, 17), name="unsure"),
+    }
+    drawn = roi_set(tmp_path / "masks" / "a.zip", {"a.roi": rois["a.roi"]})
+    for sides in (
+        (tmp_path / "masks", tmp_path / "truth"),
+        (tmp_path / "truth", tmp_path / "masks"),
+    ):
+        scores = evaluate(*sides)
+        assert scores["iou"].tolist() == [1.0]
+    both = roi_set(tmp_path / "b.zip", rois)
+    scores = evaluate(tmp_path / "truth" / "a_mask.ome.tif", both, "labels")
+    assert scores["n_unsure"].tolist() == [4]
+    with pytest.raises(MitolumeError, match="both hold outlines"):
+        evaluate(drawn, both)
+
+
+def run(*words: object) -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["convert", *map(str, words)])
+    return result.exit_code, result.output + str(result.exception or "")
+
+
+def test_convert_there_and_back(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    mask = (rng.random((3, 24, 30)) < 0.4).astype(np.uint8)
+    mask[:, :4, :4] = 255
+    source = tmp_path / "a_mask.ome.tif"
+    size = {"Z": 1.0, "Y": 0.1, "X": 0.1}
+    write_mask(source, xr.DataArray(mask, dims=("Z", "Y", "X"), attrs={"pixel_size_um": size}))
+    for ending in (".zip", ".geojson"):
+        out = tmp_path / f"out{ending}"
+        assert run(source, "--out", out, "--mask-kind", "unsure")[0] == 0
+        back = tmp_path / f"back{ending}.ome.tif"
+        assert run(out, "--out", back, "--like", source)[0] == 0
+        again = read(back)
+        assert again.attrs["pixel_size_um"] == size
+        np.testing.assert_array_equal(again.values[0, 0], mask)
+        objects = read_objects(out, source)
+        first = read_objects(source)
+        np.testing.assert_array_equal(objects.labels, first.labels)  # numbers join the planes
+
+
+def test_convert_keeps_numbers(tmp_path: Path) -> None:
+    labels = np.zeros((20, 20), np.int64)
+    labels[2:5, 2:5], labels[5:8, 5:8], labels[10:14, 3:9] = 7, 70_000, 9
+    source = tmp_path / "labels.ome.tif"
+    write_labels(source, xr.DataArray(labels, dims=("Y", "X")))
+    code, said = run(source, "--out", tmp_path / "a.zip")
+    assert code == 1
+    assert "--mask-kind labels" in said
+    assert run(source, "--out", tmp_path / "a.zip", "--mask-kind", "labels")[0] == 0
+    out = tmp_path / "b.ome.tif"
+    assert run(tmp_path / "a.zip", "--out", out, "--like", source, "--labels")[0] == 0
+    np.testing.assert_array_equal(read(out).values[0, 0, 0], labels)
+
+
+def test_outlines_drawn_later_lie_on_top_and_have_their_own_number(tmp_path: Path) -> None:
+    rois = {f"{x}.roi": roi_file(RECT, (x, 1, x + 4, 3), name=f"{x}") for x in (1, 3)}
+    image(tmp_path / "i.ome.tif")
+    objects = read_objects(roi_set(tmp_path / "a.zip", rois), tmp_path / "i.ome.tif")
+    assert objects.labels[1, :8].tolist() == [0, 1, 1, 2, 2, 2, 2, 0]
+
+
+def test_convert_refuses(tmp_path: Path) -> None:
+    image(tmp_path / "i.ome.tif", value=np.ones((1, 20, 20), np.uint8))
+    source = tmp_path / "i.ome.tif"
+    for out, more, wanted in [
+        ("a.png", (), r"a.png: masks are written as .zip (an ImageJ ROI set), .geojson"),
+        ("a.zip", ("--labels",), "must end in .ome.tif"),
+        ("i.ome.tif", (), "is there already"),
+        ("b.zip", ("--mask-kind", "x"), "no mask kind 'x'"),
+        ("c.zip", ("--like", roi_set(tmp_path / "r.zip")), "r.zip"),
+    ]:
+        code, said = run(source, "--out", tmp_path / out, *more)
+        assert code == 1
+        assert wanted in said
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["i.ome.tif", "r.zip"]
+
+
+def test_real_masks_to_roi_sets_and_back(real_data: Path, tmp_path: Path) -> None:
+    masks = sorted((real_data / "h9c2-brightfield").glob("*_mask.png"))[:3]
+    assert masks
+    for number, path in enumerate(masks):
+        before = read_objects(path)
+        convert(path, tmp_path / f"{number}.zip")
+        after = read_objects(tmp_path / f"{number}.zip", path)
+        np.testing.assert_array_equal(after.labels, before.labels)
+        np.testing.assert_array_equal(after.unsure, before.unsure)
+
+
+def test_thousands_of_outlines_are_drawn_in_their_boxes() -> None:
+    """A drawing per outline over the whole image would take minutes."""
+    corners = np.array([[0.5, 0], [12, 3], [9, 11], [1, 8]])
+    at = np.random.default_rng(0).uniform(0, 4000, (4000, 2))
+    outlines = [Outline(str(n), (corners + corner,)) for n, corner in enumerate(at)]
+    labels = draw(outlines, range(1, 4001), (4096, 4096))
+    window, inside = fill(outlines[-1].rings, labels.shape)
+    assert (labels[window][inside] == 4000).all()
+    assert inside.size < 15 * 15

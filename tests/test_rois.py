@@ -1,0 +1,289 @@
+"""ImageJ ROIs: files read and written back, filled as ImageJ fills them, written anew."""
+
+from __future__ import annotations
+
+import json
+import struct
+import zipfile
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import roifile
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from roi_files import (
+    ELSEWHERE,
+    FREEHAND,
+    OVAL,
+    POLYGON,
+    RECT,
+    SPLINE,
+    SUBPIXEL,
+    one,
+    roi_file,
+    roi_set,
+)
+
+from mitolume.errors import MitolumeError
+from mitolume.io.geojson import labels_to_geojson
+from mitolume.io.outlines import draw, fill, trace
+from mitolume.io.read import read, read_plane
+from mitolume.io.rois import labels_to_rois, outlines_of_rois, read_rois, write_rois
+from mitolume.io.write import write_labels
+
+# --- ROI files -----------------------------------------------------------------------------
+
+
+def test_a_roi_set_written_elsewhere_is_written_back_equal(tmp_path: Path) -> None:
+    roi_set(tmp_path / "fiji.zip")
+    rois = read_rois(tmp_path / "fiji.zip")
+    write_rois(tmp_path / "again.zip", rois)
+    with zipfile.ZipFile(tmp_path / "again.zip") as file:
+        assert {name: file.read(name) for name in file.namelist()} == ELSEWHERE
+        assert file.namelist() == list(ELSEWHERE)
+    for before, after in zip(
+        roifile.roiread(tmp_path / "fiji.zip"), roifile.roiread(tmp_path / "again.zip"), strict=True
+    ):
+        assert before == after
+    assert [roi.name for roi in rois] == [*[n.removesuffix(".roi") for n in ELSEWHERE][:-1], ""]
+    assert rois[1].group == 3
+    assert rois[2].properties == {"who": "Ada"}
+
+
+def test_roifile_understands_the_files_made_here() -> None:
+    roi = roifile.ImagejRoi.frombytes(ELSEWHERE["freehand µ.roi"])
+    assert (roi.name, roi.left, roi.top, roi.right, roi.bottom) == ("freehand µ", 1, 1, 6, 7)
+    assert roi.coordinates().tolist() == [[1.25, 1.5], [6.5, 2.25], [4.75, 7.5]]
+    assert roifile.ImagejRoi.frombytes(ELSEWHERE["points.roi"]).counter_positions.tolist() == [0, 5]
+
+
+def test_a_changed_roi_is_written_changed(tmp_path: Path) -> None:
+    roi_set(tmp_path / "a.zip")
+    rois = read_rois(tmp_path / "a.zip")
+    rois[0].name = "unsure"
+    write_rois(tmp_path / "b.zip", rois)
+    assert read_rois(tmp_path / "b.zip")[0].name == "unsure"
+    assert read_rois(tmp_path / "b.zip")[1:] == rois[1:]
+
+
+def test_names_in_a_roi_set_are_unique_and_no_folders(tmp_path: Path) -> None:
+    rois = [roifile.ImagejRoi(name=name, right=2, bottom=2) for name in ("a", "a", "a", "b/c")]
+    write_rois(tmp_path / "a.zip", rois)
+    with zipfile.ZipFile(tmp_path / "a.zip") as file:
+        names = file.namelist()
+    assert len(set(names)) == 4
+    assert names[0] == "a.roi"
+    assert names[3] == "b_c.roi"
+    first = (tmp_path / "a.zip").read_bytes()
+    write_rois(tmp_path / "a.zip", rois)
+    assert (tmp_path / "a.zip").read_bytes() == first
+
+
+def test_what_macos_leaves_in_archives_is_no_roi(tmp_path: Path) -> None:
+    roi_set(tmp_path / "a.zip", {"a.roi": ELSEWHERE["oval.roi"], "__MACOSX/._a.roi": b"\0" * 99})
+    assert [roi.name for roi in read_rois(tmp_path / "a.zip")] == ["oval"]
+
+
+def test_damaged_files_are_named(tmp_path: Path) -> None:
+    (tmp_path / "a.zip").write_bytes(b"no archive")
+    with pytest.raises(MitolumeError, match=r"a\.zip can't be read"):
+        read_rois(tmp_path / "a.zip")
+    for data in (b"Iout", b"JPEG" * 20, ELSEWHERE["0005-0004.roi"][:66]):
+        roi_set(tmp_path / "b.zip", {"cell 3.roi": data})
+        with pytest.raises(MitolumeError, match=r"b\.zip: ROI cell 3 can't be read"):
+            read_rois(tmp_path / "b.zip")
+    roi_set(tmp_path / "c.zip", {"results.csv": b"1"})
+    with pytest.raises(MitolumeError, match="holds no ImageJ ROI"):
+        read_rois(tmp_path / "c.zip")
+
+
+# --- filling -------------------------------------------------------------------------------
+
+CORNER = st.tuples(st.integers(-3, 12), st.integers(-3, 12))
+
+
+@given(st.lists(st.lists(CORNER, min_size=3, max_size=9), min_size=1, max_size=3), st.booleans())
+def test_filling_takes_the_pixels_whose_centre_is_inside(
+    rings: list[list[tuple[int, int]]], halves: bool
+) -> None:
+    """Against exact arithmetic, ties as in ImageJ: left and lower edges are outside."""
+    scale = 2 if halves else 1
+    shape = 9, 10
+    window, inside = fill([np.array(ring) / scale for ring in rings], shape)
+    found = np.zeros(shape, bool)
+    found[window] = inside
+    expected = np.zeros(shape, bool)
+    for y, x in np.ndindex(shape):
+        cx, cy = x + Fraction(1, 2), y + Fraction(1, 2)
+        for ring in rings:
+            points = [(Fraction(a, scale), Fraction(b, scale)) for a, b in ring]
+            for (x1, y1), (x2, y2) in zip(points, points[1:] + points[:1], strict=True):
+                if min(y1, y2) <= cy < max(y1, y2):
+                    expected[y, x] ^= x1 + (cy - y1) * (x2 - x1) / (y2 - y1) < cx
+    np.testing.assert_array_equal(found, expected)
+
+
+@given(st.integers(1, 40), st.integers(1, 40))
+def test_ovals_are_those_of_imagej(width: int, height: int) -> None:
+    found = one(roi_file(OVAL, (3, 2, 3 + width, 2 + height)), (45, 45))
+    expected = np.zeros((45, 45), bool)
+    for y in range(height):  # OvalRoi.getMask
+        for x in range(width):
+            xx, yy = x - (width / 2 - 0.5), y - (height / 2 - 0.5)
+            expected[y + 2, x + 3] = xx * xx / (width / 2) ** 2 + yy * yy / (height / 2) ** 2 <= 1
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_rectangles() -> None:
+    plain = one(ELSEWHERE["rectangle.roi"])
+    assert plain[1:9, 3:7].all()
+    assert plain.sum() == 32
+    rounded = one(ELSEWHERE["rounded.roi"])
+    assert [int(row.sum()) for row in rounded[:8]] == [10, 12, 12, 12, 12, 12, 12, 10]
+    # ImageJ: the box of a float rectangle is cut to whole pixels, its size rounded up.
+    part = one(roi_file(RECT, (1, 2, 4, 5), options=SUBPIXEL, four=(1.5, 2.5, 2.25, 2.0)))
+    assert part[2:4, 1:4].all()
+    assert part.sum() == 6
+
+
+def test_composites_have_holes() -> None:
+    found = one(ELSEWHERE["brush.roi"])
+    assert found.sum() == 64 - 4
+    assert not found[4:6, 4:6].any()
+
+
+def test_curves_of_composites() -> None:
+    k = 0.5522847 * 8  # a circle of radius 8 about (10, 10), as java.awt draws one
+    circle = [0, 18, 10]
+    for sx, sy, ex, ey in ((18, 10, 10, 18), (10, 18, 2, 10), (2, 10, 10, 2), (10, 2, 18, 10)):
+        along = (0, k) if (sx, sy) == (18, 10) else (-k, 0) if (sx, sy) == (10, 18) else (0, -k)
+        along = (k, 0) if (sx, sy) == (10, 2) else along
+        into = {(10, 18): (k, 0), (2, 10): (0, k), (10, 2): (-k, 0), (18, 10): (0, -k)}[ex, ey]
+        circle += [3, sx + along[0], sy + along[1], ex + into[0], ey + into[1], ex, ey]
+    curved = one(roi_file(RECT, (2, 2, 18, 18), path=[*circle, 4]))
+    np.testing.assert_array_equal(curved, one(roi_file(OVAL, (2, 2, 18, 18))))
+    with pytest.raises(MitolumeError, match="a path that ImageJ does not write"):
+        one(roi_file(RECT, (2, 2, 18, 18), path=[0, 1, 1, 9, 2]))
+
+
+def test_rotated_ellipses_and_rectangles() -> None:
+    flat = one(ELSEWHERE["ellipse.roi"])
+    axis = one(roi_file(OVAL, (2, 4, 18, 12)))
+    assert (flat & axis).sum() / (flat | axis).sum() > 0.95
+    assert not (flat & ~axis).any()  # 72 corners cut it off a little
+    turned = one(
+        roi_file(
+            FREEHAND, (2, 2, 12, 12), [(0, 0)] * 4, subtype=5,
+            four=(4, 4, 12, 12), parameter=struct.pack(">f", 2 * 2**0.5),
+        )
+    )  # fmt: skip
+    assert turned.sum() == 32  # 8 sqrt 2 by 2 sqrt 2
+
+
+def test_a_spline_rounds_the_corners() -> None:
+    angles = np.arange(8) * np.pi / 4
+    octagon = [(round(50 + 50 * np.cos(a)), round(50 + 50 * np.sin(a))) for a in angles]
+    circle = one(roi_file(OVAL, (50, 50, 150, 150)), (200, 200))
+    overlap = {}
+    for options in (0, SPLINE):
+        found = one(roi_file(POLYGON, (50, 50, 150, 150), octagon, options=options), (200, 200))
+        overlap[options] = (found & circle).sum() / (found | circle).sum()
+    assert overlap[0] < 0.92
+    assert overlap[SPLINE] > 0.98
+
+
+def test_lines_points_and_text_are_left_out_with_a_notice(tmp_path: Path) -> None:
+    outlines, notices = outlines_of_rois(read_rois(roi_set(tmp_path / "a.zip")))
+    assert len(outlines) == len(ELSEWHERE) - 3
+    assert notices == ["ROIs without an area are left out: 1 line, 1 point, 1 text"]
+
+
+# --- label images to outlines and back -----------------------------------------------------
+
+LABELS = arrays(
+    np.uint16, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(0, 3)
+)
+
+
+@settings(max_examples=60)
+@given(LABELS)
+def test_labels_to_roi_set_and_back(labels: np.ndarray) -> None:
+    rois = labels_to_rois(labels)
+    outlines, notices = outlines_of_rois([roifile.ImagejRoi.frombytes(r.tobytes()) for r in rois])
+    numbers = [outline.number or 0 for outline in outlines]
+    assert numbers == [n for n in np.unique(labels) if n]
+    np.testing.assert_array_equal(draw(outlines, numbers, labels.shape), labels)
+    assert not notices
+
+
+@settings(max_examples=60)
+@given(arrays(bool, st.tuples(st.integers(1, 9), st.integers(1, 9))))
+def test_traced_rings_are_simple_and_the_outer_one_comes_first(mask: np.ndarray) -> None:
+    found = np.zeros(mask.shape, int)
+    for outer, *holes in trace(mask):
+        areas = []
+        for ring in (outer, *holes):
+            assert len(np.unique(ring, axis=0)) == len(ring)
+            after = np.roll(ring, -1, axis=0)
+            areas.append((ring[:, 0] * after[:, 1] - after[:, 0] * ring[:, 1]).sum() / 2)
+        assert areas[0] > 0
+        assert all(area < 0 for area in areas[1:])
+        window, inside = fill([outer, *holes], mask.shape)
+        assert inside.sum() == sum(areas)
+        found[window] += inside
+    np.testing.assert_array_equal(found, mask)
+
+
+@settings(max_examples=40)
+@given(LABELS)
+def test_labels_to_geojson_and_back(labels: np.ndarray) -> None:
+    folder_free = json.loads(json.dumps(labels_to_geojson(labels)))
+    found = np.zeros(labels.shape, int)
+    for feature in folder_free["features"]:
+        geometry = feature["geometry"]
+        polygons = geometry["coordinates"]
+        polygons = [polygons] if geometry["type"] == "Polygon" else polygons
+        assert all(ring[0] == ring[-1] for polygon in polygons for ring in polygon)
+        rings = [np.array(ring[:-1], float) for polygon in polygons for ring in polygon]
+        window, inside = fill(rings, labels.shape)
+        found[window][inside] = int(feature["properties"]["name"])
+    np.testing.assert_array_equal(found, labels)
+
+
+def test_what_integer_corners_cannot_hold_becomes_composite() -> None:
+    wide = np.zeros((2, 70_000), np.uint8)
+    wide[0, 65_000:] = 1
+    comb = np.zeros((2, 70_000), np.uint8)
+    comb[0] = 1
+    comb[1, ::2] = 1
+    for labels in (wide, comb):
+        (roi,) = labels_to_rois(labels)
+        again = roifile.ImagejRoi.frombytes(roi.tobytes())
+        assert again.composite
+        (outline,), _ = outlines_of_rois([again])
+        np.testing.assert_array_equal(draw([outline], [1], labels.shape), labels)
+
+
+def test_large_numbers_and_wrong_arrays() -> None:
+    labels = np.array([[0, 4_000_000_000], [7, 7]], np.uint32)
+    assert [roi.name for roi in labels_to_rois(labels)] == ["0007", "4000000000"]
+    for wrong in (np.zeros((2, 2)), np.full((2, 2), -1), np.zeros(4, int)):
+        with pytest.raises(MitolumeError, match="whole numbers from 0"):
+            labels_to_rois(wrong)
+    assert labels_to_rois(np.zeros((0, 5), int)) == []
+
+
+def test_label_images_are_as_wide_as_needed(tmp_path: Path) -> None:
+    for most, dtype in ((65_535, np.uint16), (65_536, np.uint32)):
+        path = tmp_path / f"{most}.ome.tif"
+        values = np.array([[0, most], [1, 0]])
+        write_labels(
+            path, xr.DataArray(values, dims=("Y", "X"), attrs={"pixel_size_um": {"X": 0.1}})
+        )
+        again = read(path)
+        assert again.dtype == dtype
+        assert read_plane(again).tolist() == values.tolist()
