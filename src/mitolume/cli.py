@@ -160,6 +160,31 @@ def evaluate(
 
 
 @app.command()
+def convert(
+    mask: Annotated[
+        Path,
+        typer.Argument(help="A mask or label image, a ROI set (.zip), GeoJSON, TIFF with overlay."),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Must end in .zip, .geojson or .ome.tif.")],
+    like: Annotated[
+        Path | None, typer.Option(metavar="IMAGE", help="The image: outlines need its size.")
+    ] = None,
+    labels: Annotated[
+        bool, typer.Option("--labels", help="Write a label image: each object its number.")
+    ] = False,
+    mask_kind: Annotated[
+        str, typer.Option(help="What values mean: auto, unsure (255) or labels (all above 0).")
+    ] = "auto",
+) -> None:
+    """Write a mask as ImageJ ROIs, GeoJSON or pixels, whatever it is now."""
+    from mitolume.io.convert import convert as write
+
+    for notice in write(mask, out, like=like, labels=labels, mask_kind=mask_kind):
+        print(f"note: {notice}", file=sys.stderr)
+    print(out)
+
+
+@app.command()
 def report(
     folder: Annotated[Path, typer.Argument(help="A run folder.")],
     ceiling: Annotated[
