@@ -36,7 +36,8 @@ from mitolume.errors import MitolumeError
 from mitolume.io.masks import decide_kind, to_mask
 from mitolume.io.read import read, read_plane
 from mitolume.io.write import write_mask
-from mitolume.study.agreement import COLUMNS, agree, agreement_text, compare
+from mitolume.study.agreement import COLUMNS, agree
+from mitolume.study.annotators import agreement_text, compare
 from mitolume.study.ceiling import CEILING, Ceiling, ceiling_of, load_ceiling, save_ceiling
 from mitolume.study.report import render
 from mitolume.study.score import evaluate
@@ -274,7 +275,7 @@ def test_distances_are_in_pixels_where_the_size_is_unknown_or_contradicted(tmp_p
     pixels = outline_distance(a, b).mean
     against, notices = row("a_mask.ome.tif", "b_mask.ome.tif")
     assert against["outline_mean_px"] == pytest.approx(pixels)
-    assert "so its distances are in pixels" in notices[0]
+    assert "0.1 x 0.1 µm in" in notices[0]
     unknown, notices = row("e.tif", "c_mask.ome.tif")
     assert (unknown["outline_mean_px"], notices) == (pytest.approx(pixels), ())
     near, notices = row("a_mask.ome.tif", "d_mask.ome.tif")

@@ -149,7 +149,7 @@ def evaluate(
     if consensus is not None and not agreement:
         raise typer.BadParameter("--consensus needs --agreement: it is what two people agree on")
     if agreement:
-        from mitolume.study.agreement import compare
+        from mitolume.study.annotators import compare
 
         print(compare(masks, truth, mask_kind, out=out, consensus_folder=consensus))
         return

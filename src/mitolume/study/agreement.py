@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from mitolume.analysis.agreement import (
     area_ratio,
     cohen_kappa,
     consensus,
-    mean_interval,
     outline_distance,
     shared_objects,
 )
@@ -26,7 +24,6 @@ from mitolume.io.masks import Mask
 from mitolume.io.pixel_size import plane_pixel_size
 from mitolume.io.write import write_mask
 from mitolume.study.mask_pairs import MaskPair, mask_name, match_files, open_pairs, some_names
-from mitolume.study.results import write_csv
 
 # Columns of agreement.csv, a row for each plane.
 PIXELS = ("n_both_px", "n_only_a_px", "n_only_b_px", "n_neither_px", "n_unsure_px")
@@ -44,9 +41,6 @@ OBJECTS = (
 DISTANCES = (
     "outline_mean_um", "outline_95_percent_um", "outline_mean_px", "outline_95_percent_px",
 )  # fmt: skip
-_TITLES = (
-    "IoU", "Dice", "kappa", "agree", "A/B area", "apart", "95 % apart", "objects A", "objects B",
-)  # fmt: skip
 COLUMNS = ("image", "plane", "file_a", "file_b", *PIXELS, *SCORES, *OBJECTS, *DISTANCES)
 
 
@@ -59,51 +53,6 @@ class Agreement:
     pairs: tuple[MaskPair, ...]
     notices: tuple[str, ...]
     """What the reader should know: images of one annotator only, odd pixel sizes."""
-
-
-def compare(
-    a: Path,
-    b: Path,
-    mask_kind: str = "auto",
-    *,
-    out: Path | None = None,
-    consensus_folder: Path | None = None,
-) -> str:
-    """Compare two annotators, write what is asked for, and say what was found.
-
-    Parameters
-    ----------
-    a, b, mask_kind
-        As for `agree`.
-    out
-        Where to write the table of planes (CSV).
-    consensus_folder
-        Where to write ``NAME_mask.ome.tif`` of every image; nothing is overwritten there.
-
-    Returns
-    -------
-    str
-        Text for a terminal.
-
-    Raises
-    ------
-    MitolumeError
-        As `agree`, or the folder is taken.
-    """
-    if consensus_folder is not None:
-        require_free(consensus_folder, a, b)
-    found = agree(a, b, mask_kind)
-    text = f"A: {a}\nB: {b}\n\n{agreement_text(found)}"
-    if out is not None:
-        write_csv(out, found.planes)
-    if consensus_folder is None:
-        return text
-    paths = write_consensus(consensus_folder, found)
-    # Where nobody agrees on any mitochondria a mask holds 0 and 255 only, which reads as labels.
-    return (
-        f"{text}\nconsensus: {len(paths)} masks in {consensus_folder}; 255 is where the two "
-        "disagree (in recipes: mask_kind: unsure)"
-    )
 
 
 def agree(a: Path, b: Path, mask_kind: str = "auto") -> Agreement:
@@ -218,50 +167,6 @@ def write_consensus(folder: Path, found: Agreement) -> list[Path]:
     return paths
 
 
-def agreement_text(found: Agreement) -> str:
-    """Return the table of a comparison for a terminal, and what it means in plain words."""
-    images, pooled = summarise_images(found.planes), summarise_planes(found.planes)
-    names = [*images["image"], "all together"]
-    width = min(40, max(len(name) for name in names))
-    lines = [" " * width + "".join(f"{title:>11}" for title in _TITLES)]
-    rows: list[Any] = [*images.to_dict("records"), pooled]
-    for name, row in zip(names, rows, strict=True):
-        shown = name if len(name) <= width else f"{name[: width - 1]}…"
-        lines.append(f"{shown:<{width}}" + "".join(f"{cell:>11}" for cell in _cells(row)))
-    lines += ["", *_objects_text(pooled), *_undefined_text(found.planes, images)]
-    lines += ["together: pixels and objects summed, distances averaged over planes"]
-    lines += [f"note: {notice}" for notice in found.notices]
-    return "\n".join([*lines, "", ceiling_text(images["iou"].tolist())])
-
-
-def ceiling_text(ious: list[float]) -> str:
-    """Say what two people's agreement means for models.
-
-    Parameters
-    ----------
-    ious
-        Foreground IoU of each image; NaN where neither marked anything.
-    """
-    defined = [value for value in ious if not math.isnan(value)]
-    if not defined:
-        return "Neither of the two marked anything, so there is nothing to agree on."
-    n = len(defined)
-    these = f"these {n} images" if n > 1 else "this one image"
-    mean = f"{mean_defined(defined):.2f}"
-    text = (
-        f"Two people agree to IoU {mean} on {these}{' (mean over images)' if n > 1 else ''}: no "
-        "model can be shown to be better than that against either of them. A higher score shows "
-        "whose hand it learned from."
-    )
-    low, high = mean_interval(defined)
-    if math.isnan(low):
-        return f"{text}\nNo interval is given for fewer than 3 images."
-    return (
-        f"{text}\n95 % t interval of the mean over images: {low:.2f} to {high:.2f}. Images are not "
-        "specimens: images of one dish are alike, and the interval says nothing of other dishes."
-    )
-
-
 def _plane(a: Mask, b: Mask, size: tuple[float, float] | None) -> dict[str, Any]:
     counts = count(a, b)
     pixels = (counts.tp, counts.fp, counts.fn, counts.tn, counts.n_unsure)
@@ -284,52 +189,12 @@ def _pixel_size(pair: MaskPair) -> tuple[tuple[float, float] | None, str]:
     if not stated:
         return None, ""
     if not np.allclose(stated[0], stated[-1], rtol=0.01, atol=0):
-        return None, (
-            f"{pair.paths[0]} states pixels of {stated[0][0]:g} µm and {pair.paths[1]} of "
-            f"{stated[1][0]:g} µm, so its distances are in pixels"
+        said = " and ".join(
+            f"{y:g} x {x:g} µm in {path}" for (y, x), path in zip(stated, pair.paths, strict=True)
         )
+        return None, f"pixels (Y x X) are {said}, so distances there are in pixels"
     return stated[0], ""
 
 
 def _consensus_path(folder: Path, first: Path) -> Path:
     return folder / f"{mask_name(first)}_mask.ome.tif"
-
-
-def _cells(row: dict[str, Any]) -> list[str]:
-    scores = ["undefined" if math.isnan(row[name]) else f"{row[name]:.3f}" for name in SCORES]
-    return [*scores, *_distances(row), str(row["n_objects_a"]), str(row["n_objects_b"])]
-
-
-def _distances(row: dict[str, Any]) -> list[str]:
-    cells = []
-    for name in ("outline_mean", "outline_95_percent"):
-        defined = [
-            f"{value:.2f} {unit}"
-            for end, unit in (("um", "µm"), ("px", "px"))
-            if not math.isnan(value := row[f"{name}_{end}"])
-        ]
-        cells.append(defined[0] if len(defined) == 1 else "both units" if defined else "undefined")
-    return cells
-
-
-def _objects_text(pooled: dict[str, Any]) -> list[str]:
-    lines = []
-    for one, other in ("ab", "ba"):
-        n, half = pooled[f"n_objects_{one}"], pooled[f"n_objects_{one}_half_in_{other}"]
-        touched = pooled[f"n_objects_{one}_touched_by_{other}"]
-        share = f" ({100 * half / n:.0f} %)" if n else ""
-        lines.append(
-            f"of {n} objects of {one.upper()}, {other.upper()} marked at least half of "
-            f"{half}{share} and touched {touched}"
-        )
-    return lines
-
-
-def _undefined_text(planes: pd.DataFrame, images: pd.DataFrame) -> list[str]:
-    lines = []
-    if n := int(images["iou"].isna().sum()):
-        lines.append(f"images without a mark of either: {n}; undefined, left out of the mean")
-    either = planes["outline_mean_um"].fillna(planes["outline_mean_px"])
-    if n := int(either.isna().sum()):
-        lines.append(f"planes without an outline of one or both: {n}; no distance, not in its mean")
-    return lines
