@@ -129,6 +129,9 @@ def evaluate(
     mask_kind: Annotated[
         str, typer.Option(help="What values mean: auto, unsure (255) or labels (all above 0).")
     ] = "auto",
+    objects: Annotated[
+        bool, typer.Option("--objects", help="Match single objects too, those of a z-stack in 3D.")
+    ] = False,
     agreement: Annotated[
         bool, typer.Option("--agreement", help="Compare two people's masks; neither is the truth.")
     ] = False,
@@ -142,7 +145,7 @@ def evaluate(
     """Score masks, made by whatever means, against true ones, or two people's with --agreement."""
     from mitolume.study.results import summarise, write_csv
     from mitolume.study.score import evaluate as score
-    from mitolume.study.tables import scores_text
+    from mitolume.study.tables import objects_text, scores_text
 
     if out is not None and out.suffix.lower() != ".csv":
         raise MitolumeError(f"--out {out} must end in .csv: it is a table of scores")
@@ -153,10 +156,12 @@ def evaluate(
 
         print(compare(masks, truth, mask_kind, out=out, consensus_folder=consensus))
         return
-    images = score(masks, truth, mask_kind)
+    images = score(masks, truth, mask_kind, objects=objects)
     if out is not None:
         write_csv(out, images.drop(columns=["arm", "method", "network", "k", "seed"]))
     print(scores_text(summarise(images)))
+    if objects:
+        print(f"\n{objects_text(images)}")
 
 
 @app.command()
