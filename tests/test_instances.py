@@ -131,7 +131,7 @@ def cases(draw: st.DrawFn) -> tuple[np.ndarray, tuple[int, ...], ObjectSettings,
 
 
 @given(cases())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_blocks_give_the_whole_images_answer(
     case: tuple[np.ndarray, tuple[int, ...], ObjectSettings, np.ndarray],
 ) -> None:
@@ -237,18 +237,18 @@ def test_the_images_edge_is_no_outline() -> None:
 
 def test_labels_go_through_the_planes_of_a_real_stack(real_data: Path) -> None:
     opened = read(real_data / "vnc-sstem" / "labelled_mask.ome.tif")
-    stack = opened.values[0, 0]
+    stack = opened[0, 0, :, :300, :300].values
     mask = to_mask(stack, decide_kind({"stack": np.unique(stack)})[0])
     pixel = opened.attrs["pixel_size_um"]
     labels = label_objects(mask, pixel_size_um=pixel)
-    assert labels.max() > 10
+    assert labels.max() >= 5
     above, below = labels[:-1], labels[1:]
     both = (above > 0) & (below > 0)
     np.testing.assert_array_equal(above[both], below[both])
     depth = index_objects(labels).eval("z1 - z0")
     assert depth.max() > 5
     out = np.zeros(mask.shape, np.int32)
-    label_blocks(mask, out, (7, 300, 512), pixel_size_um=pixel)
+    label_blocks(mask, out, (7, 130, 200), pixel_size_um=pixel)
     np.testing.assert_array_equal(out, labels)
 
 
