@@ -313,7 +313,7 @@ def test_consensus_goes_through_files_and_is_never_written_over(
     out = tmp_path / "both"
     arguments = ("evaluate", *hands, "--agreement", "--consensus", out)
     assert call(monkeypatch, *arguments, "--out", tmp_path / "agreement.csv") == 0
-    assert "4 masks" in capsys.readouterr().out
+    assert "masks: 4" in capsys.readouterr().out
     assert tuple(pd.read_csv(tmp_path / "agreement.csv").columns) == COLUMNS
     files = sorted(out.iterdir())
     assert [file.name for file in files] == [f"f{i}_mask.ome.tif" for i in range(4)]
@@ -339,6 +339,8 @@ def test_consensus_needs_agreement(
     assert call(monkeypatch, "evaluate", *hands, "--consensus", hands[0].parent / "both") == 2
     assert "--consensus needs --agreement" in capsys.readouterr().err
     assert not (hands[0].parent / "both").exists()
+    assert call(monkeypatch, "evaluate", *hands, "--agreement", "--objects") == 2
+    assert "--objects needs a truth" in capsys.readouterr().err
 
 
 def test_a_faulty_mask_leaves_nothing_behind(hands: tuple[Path, Path], tmp_path: Path) -> None:

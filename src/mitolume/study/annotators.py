@@ -66,7 +66,7 @@ def compare(
     paths = write_consensus(consensus_folder, found)
     # Where nobody agrees on any mitochondria a mask holds 0 and 255 only, which reads as labels.
     return (
-        f"{text}\nconsensus: {len(paths)} masks in {consensus_folder}; 255 is where the two "
+        f"{text}\nconsensus in {consensus_folder}, masks: {len(paths)}; 255 is where the two "
         "disagree (in recipes: mask_kind: unsure)"
     )
 
@@ -82,7 +82,7 @@ def agreement_text(found: Agreement) -> str:
         shown = name if len(name) <= width else f"{name[: width - 1]}…"
         lines.append(f"{shown:<{width}}" + "".join(f"{cell:>11}" for cell in _cells(row)))
     lines += ["", *_objects_text(pooled), *_undefined_text(found.planes, images)]
-    lines += ["together: pixels and objects summed, distances averaged over planes"]
+    lines += ["together: pixels and objects of each plane summed, distances averaged over planes"]
     lines += [f"note: {notice}" for notice in found.notices]
     return "\n".join([*lines, "", ceiling_text(images["iou"].tolist())])
 
