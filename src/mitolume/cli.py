@@ -151,6 +151,8 @@ def evaluate(
         raise MitolumeError(f"--out {out} must end in .csv: it is a table of scores")
     if consensus is not None and not agreement:
         raise typer.BadParameter("--consensus needs --agreement: it is what two people agree on")
+    if agreement and objects:
+        raise typer.BadParameter("--objects needs a truth; --agreement counts objects by itself")
     if agreement:
         from mitolume.study.annotators import compare
 
