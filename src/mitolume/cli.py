@@ -40,8 +40,40 @@ def inspect(files: Annotated[list[Path], typer.Argument(help="Image files.")]) -
     """Show dims, channels, pixel size, type and range of image files, and what may go wrong."""
     from mitolume.study.inspection import inspect as describe
 
+    faults: list[str] = []
     for number, file in enumerate(files):
-        print(("\n" if number else "") + describe(file))
+        try:
+            print(("\n" if number else "") + describe(file))
+        except MitolumeError as error:
+            faults.append(str(error))
+    if len(files) > 1 and faults:
+        failed = f"{len(faults)} of {len(files)} files could not be read"
+        raise MitolumeError("\n  ".join([f"{failed}:", *faults]))
+    if faults:
+        raise MitolumeError(faults[0])
+
+
+@app.command()
+def fields(
+    folder: Annotated[Path, typer.Argument(help="Holds images and masks, in folders or not.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Write the table here (CSV), with notes beside it.")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Draft the table of fields of a folder, and say what was guessed."""
+    from mitolume.io.draft import draft_table, write_draft
+    from mitolume.progress import progress_bar, say
+
+    with progress_bar("headers", quiet=quiet) as advance:
+        draft = draft_table(folder, out.parent if out else ".", progress=advance)
+    if out is None:
+        sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
+        print(draft.text, end="")
+    else:
+        write_draft(draft, out)
+    for line in draft.lines():
+        say(line, quiet=quiet)
 
 
 @app.command()
@@ -189,6 +221,90 @@ def convert(
     for notice in write(mask, out, like=like, labels=labels, mask_kind=mask_kind):
         print(f"note: {notice}", file=sys.stderr)
     print(out)
+
+
+@app.command()
+def measure(
+    masks: Annotated[
+        list[Path], typer.Argument(help="Masks, label images, outlines, folders, or a run folder.")
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", help="Table of the objects: .csv or .parquet.")
+    ] = Path("objects.csv"),
+    intensity: Annotated[
+        list[Path] | None,
+        typer.Option(help="Image, or folder of images; repeated for channels in other files."),
+    ] = None,
+    fields: Annotated[
+        Path | None, typer.Option(help="Table of fields: specimen, condition, images.")
+    ] = None,
+    crops: Annotated[
+        Path | None, typer.Option(help="Cut out every object: a folder, or one NAME.ome.zarr.")
+    ] = None,
+    margin: Annotated[float, typer.Option(min=0, help="Around each crop, µm.")] = 0.5,
+    masked: Annotated[
+        bool, typer.Option("--masked", help="Crops are 0 outside the object.")
+    ] = False,
+    rois: Annotated[
+        Path | None, typer.Option(help="Outlines for ImageJ: a folder, or .zip for one mask.")
+    ] = None,
+    labels: Annotated[Path | None, typer.Option(help="Folder for label images.")] = None,
+    pictures: Annotated[
+        Path | None, typer.Option(help="Folder for outlines in colour, and superplots.")
+    ] = None,
+    colour_by: Annotated[
+        str, typer.Option(help="Measurement that colours the outlines.")
+    ] = "length",
+    split: Annotated[
+        str, typer.Option(help="Cut touching objects: none, distance, probability or branches.")
+    ] = "none",
+    min_size: Annotated[
+        float | None, typer.Option(min=0, help="Leave out what is smaller than this across, µm.")
+    ] = None,
+    max_hole: Annotated[
+        float | None, typer.Option(min=0, help="Fill holes up to this across, µm.")
+    ] = None,
+    threshold: Annotated[
+        float, typer.Option(min=0, max=1, help="Of masks that are probabilities.")
+    ] = 0.5,
+    per_plane: Annotated[
+        bool, typer.Option("--per-plane", help="Objects of a stack end with their plane.")
+    ] = False,
+    mask_kind: Annotated[
+        str, typer.Option(help="What values mean: auto, unsure (255) or labels.")
+    ] = "auto",
+    pixel_size: Annotated[
+        float | None, typer.Option(help="Pixel size in µm, over what the files state.")
+    ] = None,
+    z_step: Annotated[float | None, typer.Option(min=0, help="Between planes, µm.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where it was stopped.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace results that are there already.")
+    ] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure single mitochondria in masks, and cut them out of any channel."""
+    from mitolume.progress import progress_bar, say
+    from mitolume.study.measure import Measuring, measure_masks, object_settings
+    from mitolume.study.object_files import Wanted
+    from mitolume.study.sources import find_sources
+
+    how = Measuring(
+        object_settings(split, min_size, max_hole, threshold), mask_kind, pixel_size, z_step,
+        per_plane, Wanted(crops, margin, masked, rois, labels, pictures, colour_by),
+    )  # fmt: skip
+    sources = find_sources(masks, intensity or [], fields)
+    with progress_bar("measuring", quiet=quiet) as advance:
+        measured = measure_masks(
+            sources, out, how, resume=resume, overwrite=overwrite, progress=advance
+        )
+    for notice in measured.notices:
+        say(f"note: {notice}", quiet=quiet)
+    print(measured.text())
+    print(f"table: {out}")
+    if measured.faults:
+        failed = f"{len(measured.faults)} of {len(sources)} masks could not be measured"
+        raise MitolumeError("\n  ".join([f"{failed}:", *measured.faults]))
 
 
 @app.command()

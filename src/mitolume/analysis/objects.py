@@ -1,0 +1,265 @@
+"""One field: its mask becomes numbered objects, a table and crops, a window at a time.
+
+Knows arrays, not files of masks or tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from mitolume.analysis.blocks import label_blocks
+from mitolume.analysis.crops import Crop, crop_box, cut
+from mitolume.analysis.measure import margin_of, measure_objects
+from mitolume.analysis.object_index import BOX, describe
+from mitolume.analysis.settings import ObjectSettings
+from mitolume.analysis.windows import Window, windows_of
+from mitolume.errors import MitolumeError
+from mitolume.io.masks import UNSURE, MaskKind, to_mask
+
+Array = np.ndarray[Any, Any]
+PixelSize = dict[str, float]
+
+BLOCK = 2048  # side of the blocks that are labelled one by one
+_IN_MEMORY = 2**26  # pixels; a larger image's labels and grey values stay on disk
+
+
+@dataclass(frozen=True)
+class Slices:
+    """A labelled array read part by part, as numpy arrays; small ones are held."""
+
+    source: xr.DataArray
+    convert: Callable[[Array], Array] = field(default=lambda values: values)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """As of the source."""
+        return self.source.shape
+
+    @property
+    def ndim(self) -> int:
+        """As of the source."""
+        return self.source.ndim
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of what comes out."""
+        return np.asarray(self.convert(np.zeros(1, self.source.dtype))).dtype
+
+    def __getitem__(self, part: Any) -> Array:
+        return self.convert(np.asarray(self.source[part].values))
+
+
+def held(image: xr.DataArray) -> xr.DataArray:
+    """Read an image whole where it is small, so that its file is not opened for every part."""
+    return image.compute() if image.size <= _IN_MEMORY else image
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What is labelled at once: some planes of one time point, and its objects.
+
+    ``labels`` is (Z, Y, X), int32; ``index`` lists the objects (see `label_blocks`); ``mask``
+    gives the mask's values 0, 1, 255 where they are such.
+    """
+
+    t: int
+    planes: slice
+    labels: Any
+    index: pd.DataFrame
+    mask: Slices | None = None
+
+    def unsure(self, window: Window) -> Array | None:
+        """Say of each pixel of a window whether nobody knows what is there."""
+        return None if self.mask is None else self.mask[window] == UNSURE
+
+
+def label_field(
+    mask: xr.DataArray,
+    kind: MaskKind | None,
+    settings: ObjectSettings,
+    *,
+    in_3d: bool,
+    scratch: Path,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Iterator[Frame]:
+    """Label the objects of a field, frame by frame, numbered without gaps through all frames.
+
+    Parameters
+    ----------
+    mask
+        Dims ``T Z Y X``.
+    kind
+        What its values mean; None: it is a label image, whose numbers are kept.
+    settings
+        What counts as one object.
+    in_3d
+        Whether objects go on from plane to plane; else each plane is labelled on its own.
+    scratch
+        An empty folder for what does not fit into memory.
+    progress
+        Called with the blocks done and the blocks there are, of one frame.
+
+    Yields
+    ------
+    Frame
+    """
+    size = mask.attrs.get("pixel_size_um", {})
+    depth = mask.sizes["Z"]
+    spans = [slice(0, depth)] if in_3d else [slice(z, z + 1) for z in range(depth)]
+    before = 0
+    for t in range(mask.sizes["T"]):
+        for number, span in enumerate(spans):
+            frame = held(mask.isel(T=t, Z=span))
+            labels = _store(frame.shape, scratch / f"labels_{t}_{number}.zarr")
+            values = None
+            if kind is None:
+                index = _copy_labels(frame, labels)
+            else:
+                values = Slices(frame, _reading(kind, frame.dtype))
+                block = (frame.shape[0], BLOCK, BLOCK)
+                index = label_blocks(values, labels, block, settings, size, progress=progress)
+                _shift(labels, before)
+                index = index.assign(label=index["label"] + before)
+                before += len(index)
+            known = values if kind is not None and frame.dtype.kind != "f" else None
+            yield Frame(t, span, labels, index, known)
+
+
+def measure_frame(
+    frame: Frame,
+    image: xr.DataArray | None,
+    size: PixelSize,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> pd.DataFrame:
+    """Measure the objects of a frame.
+
+    Parameters
+    ----------
+    frame
+        As `label_field` gives it.
+    image
+        Dims ``C Z Y X``, the planes of the frame; None measures shapes only.
+    size
+        Pixel size in µm, where known.
+    progress
+        Called with the objects done and the objects there are.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each object, see `measure_objects`; typed and empty where there is none.
+    """
+    names = [] if image is None else [str(name) for name in image["C"].values]
+    shape = tuple(frame.labels.shape)
+    tables, done = [], 0
+    # Without objects a corner of the image gives the empty table its columns and types.
+    nothing = [(tuple(slice(0, 1) for _ in shape), frame.index)]
+    for window, group in list(windows_of(frame.index, shape, margin_of(shape, size))) or nothing:
+        grey = None if image is None else image[(slice(None), *window)].values
+        tables.append(
+            measure_objects(
+                np.asarray(frame.labels[window]),
+                None if grey is None else dict(zip(names, grey, strict=True)),
+                size,
+                unsure=frame.unsure(window),
+                only=group["label"].tolist(),
+                origin=[part.start for part in window],
+                image_shape=shape,
+            )
+        )
+        done += len(group)
+        progress(done, len(frame.index))
+    return pd.concat(tables, ignore_index=True).sort_values("label", ignore_index=True)
+
+
+def crops_of_frame(
+    frame: Frame, image: xr.DataArray, size: PixelSize, margin_um: float, *, masked: bool
+) -> Iterator[Crop]:
+    """Cut every object of a frame out of an image.
+
+    Parameters
+    ----------
+    frame
+        As `label_field` gives it.
+    image
+        Dims ``C Z Y X``: the planes of the frame, or every plane of a stack whose mask has one.
+    size
+        Pixel size in µm, where known.
+    margin_um
+        Around each object; in pixels where the pixel size is unknown.
+    masked
+        Put 0 outside the object.
+
+    Yields
+    ------
+    Crop
+        In the order of their places.
+    """
+    shape = frame.labels.shape
+    whole = crop_box((0, 0, 0, 0, 0, 0), margin_um, size, (2**31,) * 3)
+    margin = tuple(part.stop for part in whole)
+    for window, group in windows_of(frame.index, shape, margin):
+        labels = np.asarray(frame.labels[window])
+        planes = window[0] if shape[0] > 1 else slice(None)
+        part = image[(slice(None), planes, *window[1:])].compute()
+        origin = [span.start for span in window]
+        for row in group.to_dict("records"):
+            box = crop_box([row[edge] for edge in BOX], margin_um, size, shape)
+            yield cut(part, labels, row["label"], box, origin, masked=masked)
+
+
+def boxes_of(shape: Sequence[int], side: int = BLOCK) -> Iterator[tuple[slice, ...]]:
+    """Cut (Z, Y, X) into blocks of whole depth."""
+    for y in range(0, shape[1], side):
+        for x in range(0, shape[2], side):
+            yield (
+                slice(0, shape[0]),
+                slice(y, min(y + side, shape[1])),
+                slice(x, min(x + side, shape[2])),
+            )
+
+
+def _reading(kind: MaskKind, dtype: np.dtype[Any]) -> Callable[[Array], Array]:
+    """Probabilities stay as they are: `label_blocks` cuts them at the settings' threshold."""
+    return (lambda values: values) if dtype.kind == "f" else (lambda values: to_mask(values, kind))
+
+
+def _store(shape: tuple[int, ...], place: Path) -> Any:
+    if np.prod(shape) <= _IN_MEMORY:
+        return np.zeros(shape, np.int32)
+    import zarr
+
+    chunks = (1, min(BLOCK // 2, shape[1]), min(BLOCK // 2, shape[2]))
+    return zarr.create_array(str(place), shape=shape, chunks=chunks, dtype="int32")
+
+
+def _shift(labels: Any, by: int) -> None:
+    if not by:
+        return
+    for box in boxes_of(labels.shape):
+        values = np.asarray(labels[box])
+        labels[box] = np.where(values, values + by, 0).astype(np.int32)
+
+
+def _copy_labels(frame: xr.DataArray, labels: Any) -> pd.DataFrame:
+    """Take a label image as it is, and list its objects."""
+    tables = []
+    for box in boxes_of(frame.shape):
+        values = np.asarray(frame[box].values)
+        if values.max(initial=0) > np.iinfo(np.int32).max:
+            raise MitolumeError(
+                f"{frame.attrs.get('source', 'the mask')} has object numbers up to {values.max()}; "
+                "renumber the objects (Fiji: MorphoLibJ > Remap Labels)"
+            )
+        labels[box] = values.astype(np.int32)
+        tables.append(describe(values.astype(np.int32), [s.start for s in box], frame.shape))
+    how = {edge: "min" if edge.endswith("0") else "max" for edge in BOX}
+    table = pd.concat(tables, ignore_index=True)
+    return table.groupby("label", as_index=False).agg(how | {"size_px": "sum"})

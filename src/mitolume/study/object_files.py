@@ -1,0 +1,209 @@
+"""What `measure` writes beside its tables: crops, outlines, label images, pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from mitolume.analysis.crops import Crop, contact_sheet
+from mitolume.analysis.object_pictures import outlines_by_value, write_figure
+from mitolume.analysis.objects import Frame, crops_of_frame
+from mitolume.analysis.pictures import write_png
+from mitolume.analysis.superplot import superplot
+from mitolume.errors import MitolumeError
+from mitolume.io.collection import ImageCollection
+from mitolume.io.rois import labels_to_rois, write_rois
+from mitolume.io.tables import write_table
+from mitolume.io.write import write_image, write_labels
+
+_ON_A_SHEET = 240
+_EDGES = [f"{axis}{end}_px" for axis in "zyx" for end in (0, 1)]
+_PLOTTED = ("area", "volume", "length", "width", "aspect_ratio", "form_factor", "contrast")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to write beside the tables; None writes none.
+
+    ``crops`` is a folder, or a name in ``.ome.zarr`` for one store instead of thousands of files;
+    ``margin_um`` lies around each crop, ``masked`` puts 0 outside the object. ``rois``,
+    ``labels`` and ``pictures`` are folders; ``rois`` may be a ``.zip`` where there is one mask.
+    ``colour_by`` is the measurement that colours the outlines.
+    """
+
+    crops: Path | None = None
+    margin_um: float = 0.5
+    masked: bool = False
+    rois: Path | None = None
+    labels: Path | None = None
+    pictures: Path | None = None
+    colour_by: str = "length"
+
+    def files(self, names: Sequence[str]) -> list[Path]:
+        """Return the files by which results of fields of these names are known to be there."""
+        found = []
+        if self.crops is not None:
+            found += [sheet_folder(self.crops) / "crops.csv"]
+            found += [self.crops] if is_store(self.crops) else []
+        if self.rois is not None:
+            found += [self.rois_of(name) for name in names]
+        if self.labels is not None:
+            found += [self.labels / f"{name}_labels.ome.tif" for name in names]
+        return found
+
+    def rois_of(self, name: str) -> Path:
+        """Return the ROI set of a field."""
+        assert self.rois is not None
+        lone = self.rois.suffix.lower() == ".zip"
+        return self.rois if lone else self.rois / f"{name}_rois.zip"
+
+
+@dataclass
+class FieldFiles:
+    """Writes the files of one field, frame by frame.
+
+    Parameters
+    ----------
+    name
+        The field's, the beginning of all its files' names.
+    wanted
+        What to write.
+    size
+        Pixel size in µm, where known.
+    """
+
+    name: str
+    wanted: Wanted
+    size: dict[str, float]
+    frames: list[Frame] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    shown: list[Crop] = field(default_factory=list)
+
+    def add(
+        self, frame: Frame, grey: xr.DataArray | None, table: pd.DataFrame, facts: dict[str, Any]
+    ) -> None:
+        """Write what belongs to one frame.
+
+        Parameters
+        ----------
+        frame
+            Its labels.
+        grey
+            Dims ``C Z Y X``.
+        table
+            Its objects, measured.
+        facts
+            Where it comes from; ``t`` and ``plane`` where the field has several.
+        """
+        self.frames.append(frame)
+        place = "".join(f"_{axis[0]}{facts[axis]:03}" for axis in ("t", "plane") if axis in facts)
+        if self.wanted.crops is not None:
+            self._write_crops(frame, grey, place, facts)
+        if self.wanted.pictures is not None:
+            _write_picture(
+                self.wanted.pictures / f"{self.name}{place}_objects.png",
+                frame, grey, table, self.wanted.colour_by,
+            )  # fmt: skip
+
+    def close(self) -> pd.DataFrame:
+        """Write what needs all frames; return a row for each crop."""
+        if self.wanted.rois is not None:
+            planes = np.concatenate([np.asarray(frame.labels[:]) for frame in self.frames])
+            rois = labels_to_rois(planes if len(planes) > 1 else planes[0])
+            write_rois(self.wanted.rois_of(self.name), rois)
+        if self.wanted.labels is not None:
+            stack = np.stack([np.asarray(f.labels[:]) for f in self.frames])
+            times = len({frame.t for frame in self.frames})
+            stack = stack.reshape(times, -1, *stack.shape[-2:])
+            keep = [axis for axis, n in enumerate(stack.shape[:2]) if n == 1]
+            dims = tuple(d for axis, d in enumerate("TZYX") if axis not in keep)
+            sizes = {axis: um for axis, um in self.size.items() if axis in dims}
+            image = xr.DataArray(stack.squeeze(tuple(keep)), dims=dims)
+            path = self.wanted.labels / f"{self.name}_labels.ome.tif"
+            write_labels(path, image.assign_attrs(pixel_size_um=sizes) if sizes else image)
+        if self.shown and self.wanted.crops is not None:
+            sheet, _ = contact_sheet(self.shown)
+            folder = sheet_folder(self.wanted.crops)
+            write_png(folder / f"{self.name}_sheet.png", sheet)
+        columns = ["crop", "image", "t", "plane", "label", *_EDGES]
+        table = pd.DataFrame(self.rows)
+        return table.reindex(columns=[c for c in columns if c in table or c not in ("t", "plane")])
+
+    def _write_crops(
+        self, frame: Frame, grey: xr.DataArray | None, place: str, facts: dict[str, Any]
+    ) -> None:
+        where = self.wanted.crops
+        assert where is not None
+        if grey is None:
+            raise MitolumeError("crops are cut out of an image: name it with --intensity")
+        for crop in crops_of_frame(
+            frame, grey, self.size, self.wanted.margin_um, masked=self.wanted.masked
+        ):
+            name = f"{self.name}{place}_{crop.label:05}"
+            pixels = crop.pixels.assign_attrs(pixel_size_um=self.size)
+            if is_store(where):
+                ImageCollection(where).add(name, pixels)
+            else:
+                name += ".ome.tif"
+                write_image(where / name, pixels)
+            ends = [end for part in crop.box for end in (part.start, part.stop)]
+            self.rows.append(
+                {"crop": name, "image": self.name, "label": crop.label}
+                | {axis: facts[axis] for axis in ("t", "plane") if axis in facts}
+                | dict(zip(_EDGES, ends, strict=True))
+            )
+            if len(self.shown) < _ON_A_SHEET:
+                self.shown.append(crop)
+
+
+def is_store(crops: Path) -> bool:
+    """Tell whether crops go into one OME-Zarr instead of a folder of files."""
+    return crops.name.lower().endswith(".zarr")
+
+
+def sheet_folder(crops: Path) -> Path:
+    """Return where the table and the contact sheets of crops lie: beside a store, in a folder."""
+    return crops.parent if is_store(crops) else crops
+
+
+def finish_crops(crops: Path, tables: Sequence[pd.DataFrame]) -> None:
+    """Write ``crops.csv``, which links crops, objects, images and boxes."""
+    filled = [table for table in tables if len(table)] or list(tables[:1])
+    table = pd.concat(filled, ignore_index=True)
+    if is_store(crops):
+        ImageCollection(crops).finish(table["crop"].tolist())
+    write_table(sheet_folder(crops) / "crops.csv", table)
+
+
+def write_superplots(folder: Path, objects: pd.DataFrame) -> None:
+    """Plot the main measurements per condition, as PNG and SVG, where conditions are known."""
+    if "condition" not in objects or "specimen" not in objects:
+        return
+    for column in map(str, objects):
+        known = objects[column].notna().any() if column.startswith(_PLOTTED) else False
+        if known:
+            for ending in (".png", ".svg"):
+                write_figure(folder / f"superplot_{column}{ending}", superplot(objects, column))
+
+
+def _write_picture(
+    path: Path, frame: Frame, grey: xr.DataArray | None, table: pd.DataFrame, colour_by: str
+) -> None:
+    """Draw a frame's outlines; of a volume, the plane with most foreground."""
+    columns = [n for n in map(str, table) if colour_by in (n, n.rpartition("_")[0])]
+    if not columns:
+        known = ", ".join(n for n in map(str, table) if table[n].dtype.kind == "f")
+        raise MitolumeError(f"--colour-by {colour_by}: no such measurement; there are {known}")
+    step = max(1, max(frame.labels.shape[1:]) // 4096)
+    labels = np.asarray(frame.labels[:, ::step, ::step])
+    z = int((labels > 0).sum(axis=(1, 2)).argmax())
+    image = np.zeros(labels.shape[1:], np.uint8)
+    if grey is not None:
+        image = np.asarray(grey[0, z if len(labels) > 1 else grey.sizes["Z"] // 2, ::step, ::step])
+    write_figure(path, outlines_by_value(image, labels[z], table, columns[0]))
