@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mitolume.errors import MitolumeError
-from mitolume.io.formats import READERS
+from mitolume.io.channels import select_channel
 from mitolume.io.pixel_size import stated_pixel_size
-from mitolume.io.read import AXES, read, read_plane, select_channel
+from mitolume.io.read import AXES, read, read_plane, scenes
 from mitolume.io.write import write_image, write_mask
 
+PLAIN = (".tif", ".tiff", ".ome.tif", ".ome.tiff", ".png")  # pixels, and little else
 PLANE = np.arange(12 * 15, dtype=np.uint8).reshape(12, 15)
 
 
@@ -28,8 +30,8 @@ def write(path: Path) -> None:
         tifffile.imwrite(path, PLANE, ome=".ome." in path.name)
 
 
-@pytest.mark.parametrize("ending", READERS)
-def test_every_reader_gives_five_axes_lazily_and_the_pixels(ending: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ending", PLAIN)
+def test_plain_files_give_five_axes_lazily_and_the_pixels(ending: str, tmp_path: Path) -> None:
     path = tmp_path / f"a{ending}"
     write(path)
     for _ in range(2):  # a file can be opened again
@@ -97,6 +99,27 @@ def test_pixel_size_needs_a_unit_and_a_credible_value(
     assert stated_pixel_size(tmp_path / "a.tif")[0] == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(
+    ("unit", "stated_um", "sentence"),
+    [
+        ("µm", 80, "probably nanometres, so 0.08 µm: --pixel-size 0.08"),
+        ("µm", 8e-8, "probably metres, so 0.08 µm: --pixel-size 0.08"),
+        ("mm", 0.6, "Y 600 µm, X 600 µm, which is not believed"),
+        ("pixel", 0.1, "no pixel size with a length unit"),
+    ],
+)
+def test_a_wrong_unit_is_guessed_and_not_believed(
+    tmp_path: Path, unit: str, stated_um: float, sentence: str
+) -> None:
+    metadata = {f"PhysicalSize{axis}": stated_um for axis in "XY"}
+    metadata |= {f"PhysicalSize{axis}Unit": unit for axis in "XY"}
+    tifffile.imwrite(tmp_path / "a.ome.tif", PLANE, ome=True, metadata=metadata)
+    size, doubt = stated_pixel_size(tmp_path / "a.ome.tif")
+    assert size == {}
+    assert sentence in doubt
+    assert "pixel_size_um" not in read(tmp_path / "a.ome.tif").attrs
+
+
 def test_ome_metadata_counts_under_any_name(tmp_path: Path) -> None:
     image = xr.DataArray(PLANE, dims=("Y", "X"), attrs={"pixel_size_um": {"Y": 0.2, "X": 0.2}})
     write_image(tmp_path / "a.ome.tif", image)
@@ -122,6 +145,103 @@ def test_grey_saved_as_colour_is_grey_and_real_colour_needs_a_channel(tmp_path: 
     with pytest.raises(MitolumeError, match=r"3 channels; name one of them .*green"):
         select_channel(image, None)
     np.testing.assert_array_equal(read_plane(select_channel(image, "Green")), PLANE // 2)
+
+
+RGB = np.stack([PLANE, PLANE // 2, 255 - PLANE], axis=-1)
+
+
+@pytest.mark.parametrize(
+    ("name", "convert", "channels", "dtype"),
+    [
+        ("palette of greys.png", lambda im: im.convert("P"), 1, np.uint8),
+        ("four greys.png", lambda im: im.quantize(4), 1, np.uint8),
+        ("palette.png", lambda im: Image.fromarray(RGB).quantize(16), 3, np.uint8),
+        ("one bit.png", lambda im: im.convert("1"), 1, bool),
+        ("grey and alpha.png", lambda im: im.convert("LA"), 1, np.uint8),
+        ("colour and alpha.png", lambda im: Image.fromarray(RGB).convert("RGBA"), 3, np.uint8),
+        ("16 bit.png", lambda im: Image.fromarray(PLANE.astype(np.uint16) * 300), 1, np.uint16),
+        ("grey.jpg", lambda im: im, 1, np.uint8),
+        ("colour.jpeg", lambda im: Image.fromarray(RGB), 3, np.uint8),
+    ],
+)
+def test_pictures_have_the_channels_that_the_eye_sees(
+    tmp_path: Path, name: str, convert: Callable, channels: int, dtype: type
+) -> None:
+    picture = convert(Image.fromarray(PLANE))
+    picture.save(tmp_path / name)
+    image = read(tmp_path / name)
+    assert image.dtype == dtype
+    assert list(image["C"].values) == (["red", "green", "blue"] if channels == 3 else ["0"])
+    shown = picture if dtype != np.uint8 else picture.convert("RGB" if channels == 3 else "L")
+    values = np.atleast_3d(np.asarray(shown)).transpose(2, 0, 1).astype(float)
+    lossy = 40 if "jp" in name else 0
+    assert np.abs(image.values[0, :, 0].astype(float) - values).max() <= lossy
+
+
+@pytest.mark.parametrize(
+    ("shape", "options", "sizes"),
+    [
+        ((5, 12, 15), {}, {"Z": 5}),
+        ((2, 5, 12, 15), {}, {"C": 2, "Z": 5}),
+        ((4, 2, 5, 12, 15), {}, {"T": 4, "C": 2, "Z": 5}),
+        ((5, 12, 15), {"metadata": {"axes": "TYX"}}, {"T": 5}),
+        ((5, 12, 15), {"metadata": None, "compression": "lzw"}, {"Z": 5}),
+        ((5, 12, 15), {"bigtiff": True}, {"Z": 5}),
+        ((4, 12, 15, 3), {"photometric": "rgb"}, {"Z": 4, "C": 3}),
+        ((12, 15, 4), {"photometric": "rgb"}, {"C": 3}),
+        ((3, 12, 15), {"photometric": "rgb", "planarconfig": "separate"}, {"C": 3}),
+        ((4, 12, 15, 3), {"imagej": True, "metadata": {"axes": "ZYXS"}}, {"Z": 4, "C": 3}),
+        ((2, 5, 3, 12, 15), {"imagej": True}, {"T": 2, "Z": 5, "C": 3}),
+        ((100, 130), {"tile": (32, 32), "compression": "zlib"}, {"Y": 100, "X": 130}),
+    ],
+)
+def test_tiff_axes(tmp_path: Path, shape: tuple, options: dict, sizes: dict) -> None:
+    values = np.random.default_rng(0).integers(0, 255, shape, dtype=np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", values, **options)
+    image = read(tmp_path / "a.tif")
+    assert dict(image.sizes) == {"T": 1, "C": 1, "Z": 1, "Y": 12, "X": 15} | sizes
+    assert image.data.chunksize[::2] == (1, 1, image.sizes["X"])
+    if options.get("photometric") != "rgb" and "imagej" not in options:
+        np.testing.assert_array_equal(image.values.reshape(shape), values)
+
+
+@pytest.mark.parametrize("ending", [".tif", ".ome.tif"])
+def test_a_pyramid_is_read_at_its_full_size(tmp_path: Path, ending: str) -> None:
+    values = np.random.default_rng(0).integers(0, 255, (256, 256), dtype=np.uint8)
+    with tifffile.TiffWriter(tmp_path / f"a{ending}", ome=".ome" in ending) as tif:
+        tif.write(values, subifds=1, tile=(64, 64))
+        tif.write(values[::2, ::2], subfiletype=1, tile=(64, 64))
+    assert scenes(tmp_path / f"a{ending}") == ["Image0" if ".ome" in ending else "Image:0"]
+    np.testing.assert_array_equal(read_plane(read(tmp_path / f"a{ending}")), values)
+
+
+def test_scenes_of_an_ome_tiff_go_by_name_and_number(tmp_path: Path) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif", ome=True) as tif:
+        for number, name in enumerate(["well A", "well B", "well B"]):
+            tif.write(PLANE + number, metadata={"axes": "YX", "Name": name})
+    path = tmp_path / "a.ome.tif"
+    assert scenes(path) == ["well A", "well B (1)", "well B (2)"]
+    assert read_plane(read(path, scene="well B (2)"))[0, 0] == 2
+    assert read_plane(read(path, scene=1))[0, 0] == 1
+    with pytest.raises(MitolumeError, match=r"3 scenes; name one of them .*0 = well A"):
+        read(path)
+    with pytest.raises(MitolumeError, match="no scene 'well C'"):
+        read(path, scene="well C")
+
+
+def test_only_the_plane_that_is_asked_for_is_decoded(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (3, 60, 70), dtype=np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", noise, compression="zlib", photometric="minisblack")
+    with tifffile.TiffFile(tmp_path / "a.tif") as tif:
+        places = [(tif.pages[z].dataoffsets[0], tif.pages[z].databytecounts[0]) for z in (0, 2)]
+    content = bytearray((tmp_path / "a.tif").read_bytes())
+    for start, length in places:
+        content[start : start + length] = b"x" * length
+    (tmp_path / "a.tif").write_bytes(content)
+    image = read(tmp_path / "a.tif")
+    np.testing.assert_array_equal(read_plane(image, z=1), noise[1])
+    with pytest.raises(MitolumeError, match="damaged"):
+        read_plane(image, z=2)
 
 
 @pytest.mark.parametrize("compression", [None, "zlib"])
@@ -158,7 +278,7 @@ def test_faults_name_the_file(tmp_path: Path) -> None:
         read(tmp_path / "text.png")
 
 
-@pytest.mark.parametrize("ending", READERS)
+@pytest.mark.parametrize("ending", PLAIN)
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (7, 1)])
 def test_images_of_one_row_or_column(tmp_path: Path, ending: str, shape: tuple[int, int]) -> None:
     path = tmp_path / f"a{ending}"

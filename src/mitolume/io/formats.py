@@ -1,4 +1,4 @@
-"""Which plugin reads which file, and what libraries log of damaged ones. Opens no file."""
+"""Which module reads which file, and what libraries log of damaged ones. Opens no file."""
 
 from __future__ import annotations
 
@@ -11,17 +11,28 @@ from pathlib import Path
 from mitolume.errors import MitolumeError
 
 READERS: dict[str, str] = {
-    # file name ending -> bioio plugin; the longest ending that fits is taken
-    ".ome.tif": "bioio_ome_tiff",
-    ".ome.tiff": "bioio_ome_tiff",
-    ".tif": "bioio_tifffile",
-    ".tiff": "bioio_tifffile",
-    ".png": "bioio_imageio",
+    # file name ending -> module of io/readers; the longest ending that fits is taken
+    ".ome.tif": "tiff",
+    ".ome.tiff": "tiff",
+    ".tif": "tiff",
+    ".tiff": "tiff",
+    ".ome.zarr": "ome_zarr",
+    ".zarr": "ome_zarr",
+    ".nd2": "nikon",
+    ".lif": "leica",
+    ".czi": "zeiss",
+    ".png": "pictures",
+    ".jpg": "pictures",
+    ".jpeg": "pictures",
 }
+
+_ZARR_FILES = ("zarr.json", ".zgroup", ".zattrs")
 
 
 def reader_of(path: Path) -> str:
-    """Return the bioio plugin that reads a file of this name."""
+    """Return the module that reads a file of this name, or the folder of an OME-Zarr."""
+    if path.is_dir() and any((path / name).exists() for name in _ZARR_FILES):
+        return "ome_zarr"  # a field of a plate has no ending
     for ending in sorted(READERS, key=len, reverse=True):
         if path.name.lower().endswith(ending):
             return READERS[ending]

@@ -2,46 +2,289 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import xarray as xr
 
-from mitolume.io.pixel_size import stated_pixel_size
-from mitolume.io.read import read, read_plane, scenes
+from mitolume.io.channels import transmitted_channel
+from mitolume.io.pixel_size import believed_pixel_size
+from mitolume.io.read import Image2D, decode_plane, read, scenes
+from mitolume.io.scenes import stated
+
+_MOST_SCENES = 12  # whose pixels are looked at; a plate may have hundreds
+_NARROW = 32  # pixels, below which a plane is a line scan or a section along z
+_DEPTHS = (10, 12, 14)  # bits of cameras whose pixels are saved in 16
+_FULL = {2**bits - 1 for bits in (8, *_DEPTHS, 16)}  # where a camera's grey values end
+_SATURATED = 0.01  # share of pixels at the top, above which structure is lost
+_MOST_RANGES = 8  # channels with a line of their own
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """What was found out of one scene."""
+
+    image: xr.DataArray
+    lines: list[str]
+    warnings: list[str]
 
 
 def inspect(path: str | Path) -> str:
-    """Describe an image file.
+    """Describe an image file, and warn of what will cause trouble.
 
     Parameters
     ----------
     path
-        The file.
+        The file, or the folder of an OME-Zarr.
 
     Returns
     -------
     str
         Lines of text: dims, channels, pixel size, scenes, type, range, warnings.
+
+    Raises
+    ------
+    MitolumeError
+        The file can't be read.
     """
     path = Path(path)
     names = scenes(path)
-    image = read(path, scene=0)
-    shape = ", ".join(f"{axis} {size}" for axis, size in image.sizes.items())
-    channels = ", ".join(f"{i} = {name}" for i, name in enumerate(image["C"].values))
-    size, doubt = stated_pixel_size(path)
-    sizes = ", ".join(f"{axis} {size[axis]:g} µm" for axis in "ZYX" if axis in size) or "unknown"
-    lines = [str(path), f"  dims        {shape}", f"  channels    {channels}",
-             f"  pixel size  {sizes}", f"  scenes      {', '.join(names)}",
-             f"  type        {image.dtype}"]  # fmt: skip
-    warnings = [f"the file {doubt}; say it with --pixel-size where it matters"] if doubt else []
-    for c, name in enumerate(image["C"].values):
-        plane = read_plane(image, c=c, z=image.sizes["Z"] // 2)
-        low, high = plane.min(), plane.max()
-        lines.append(f"  range       {low:g} to {high:g} ({name}, middle plane)")
-        if low == high:
-            warnings.append(f"channel {name} is one flat grey")
-        elif plane.dtype.kind == "u" and (plane == np.iinfo(plane.dtype).max).mean() > 0.01:
-            warnings.append(f"channel {name} is saturated in more than 1 % of the pixels")
-    if [str(name) for name in image["C"].values] == ["red", "green", "blue"]:
-        warnings.append("this is a colour picture, probably a screenshot, not raw data")
-    return "\n".join(lines + [f"  warning     {warning}" for warning in warnings])
+    found = [_look(path, number) for number in range(min(len(names), _MOST_SCENES))]
+    lines = [str(path), *found[0].lines]
+    lines[4:4] = _scene_lines(names, [_dims(scene.image) for scene in found])
+    everywhere = [w for w in found[0].warnings if all(w in scene.warnings for scene in found)]
+    lines += [_line("warning", text) for text in everywhere]
+    for name, scene in zip(names, found, strict=False):
+        own = [text for text in scene.warnings if text not in everywhere]
+        lines += [_line("warning", f"scene {name}: {text}") for text in own]
+    if len(names) > len(found):
+        lines.append(_line("note", f"only the first {len(found)} scenes were looked at"))
+    return "\n".join(lines)
+
+
+def _look(path: Path, number: int) -> _Scene:
+    """Read one plane of each channel of a scene."""
+    image, said = read(path, scene=number), stated(path, number)
+    names = [str(name) for name in image["C"].values]
+    size, doubt = believed_pixel_size(said)
+    listed = ", ".join(f"{axis} {size[axis]:.4g} µm" for axis in "ZYX" if axis in size)
+    shown = ", ".join(
+        f"{i} = {n}" if n != str(i) else f"{i} (no name)" for i, n in enumerate(names)
+    )
+    lines = [_line("dims", _dims(image)), _line("channels", shown),
+             _line("pixel size", listed or "unknown"), _line("type", str(image.dtype))]  # fmt: skip
+    transmitted, unclear = channel_choice(names, said.light)
+    lines += [_line("transmitted", transmitted)] if transmitted else []
+    warnings = [*axis_warnings(image, said.guessed), *pixel_size_warnings(size, doubt), *unclear]
+    planes = [
+        decode_plane(image, c=c, z=image.sizes["Z"] // 2, t=image.sizes["T"] // 2)
+        for c in range(len(names))
+    ]
+    ranges = [finite_range(plane) for plane in planes]
+    lines += _range_lines(names, ranges)
+    if note := depth_note(
+        image.dtype, max((high for _, high in filter(None, ranges)), default=0.0), said.bits
+    ):
+        lines.append(_line("note", note))
+    faults: dict[str, list[str]] = {}
+    for name, plane in zip(names, planes, strict=True):
+        for fault in plane_warnings(plane):
+            faults.setdefault(fault, []).append(name)
+    for fault, where in faults.items():
+        which = f"channel{'s' if len(where) > 1 else ''} {', '.join(where)}: "
+        warnings.append((which if len(names) > 1 else "") + fault)
+    return _Scene(image, lines, warnings)
+
+
+def axis_warnings(image: xr.DataArray, guessed: str) -> list[str]:
+    """Warn of planes that may not be what they are called, and of planes that are none.
+
+    Parameters
+    ----------
+    image
+        Dims ``T C Z Y X``.
+    guessed
+        The axes that the file doesn't name.
+    """
+    warnings = []
+    if guessed:
+        counts = " x ".join(str(image.sizes[axis]) for axis in guessed)
+        called = " x ".join({"Z": "z", "C": "channel", "T": "time"}[axis] for axis in guessed)
+        warnings.append(
+            f"the file doesn't say what its {counts} planes are: read as {called}, they may be z, "
+            "time or channels; if that is wrong, name the axes in Fiji (Image > Hyperstacks > "
+            "Stack to Hyperstack) and save it again"
+        )
+    height, width = image.sizes["Y"], image.sizes["X"]
+    if min(height, width) < min(_NARROW, image.sizes["Z"]):
+        warnings.append(
+            f"its planes are only Y {height} x X {width} pixels, its depth is Z "
+            f"{image.sizes['Z']}: it was scanned as vertical sections (XZ), while models look at "
+            "XY planes; choose another scene or file"
+        )
+    names = [str(name) for name in image["C"].values]
+    if names == ["red", "green", "blue"]:
+        warnings.append(
+            "this is a colour picture (RGB), from a colour camera or a screenshot, not raw data; "
+            "name one colour, such as --channel green"
+        )
+    if len(names) > 2 and all(re.search(r"\d nm$", name) for name in names):
+        warnings.append("this is a wavelength sweep: each channel is one wavelength")
+    return warnings
+
+
+def pixel_size_warnings(size: dict[str, float], doubt: str) -> list[str]:
+    """Warn of a pixel size that is unknown or looks like a default.
+
+    Parameters
+    ----------
+    size
+        ``Z Y X`` to micrometres, those that are believed.
+    doubt
+        Why others are not.
+    """
+    if doubt:
+        way = "" if "--pixel-size" in doubt else "; say it with --pixel-size where it matters"
+        return [f"the file {doubt}{way}"]
+    if size["Y"] == size["X"] == 1:
+        return ["a pixel size of exactly 1 µm is often written by programs that know none"]
+    if not 0.99 < size["Y"] / size["X"] < 1.01:
+        return [f"pixels are not square (Y {size['Y']:.4g} µm, X {size['X']:.4g} µm)"]
+    return []
+
+
+def channel_choice(names: Sequence[str], light: Sequence[str]) -> tuple[str, list[str]]:
+    """Say which channel is taken for transmitted light, or warn that it must be named.
+
+    Parameters
+    ----------
+    names, light
+        The channels' names, and what the file states of their light.
+
+    Returns
+    -------
+    choice, warnings
+        The channel and why, "" where none is chosen; warnings.
+    """
+    if list(names) == ["red", "green", "blue"]:
+        return "", []
+    fits, reason = transmitted_channel(names, light)
+    if len(names) == 1:
+        said = "".join(light)
+        if "emission" in said and not fits:
+            return "", [f"its only channel, {names[0]}, is fluorescence, as the file says ({said})"]
+        return "", []
+    if len(fits) == 1:
+        return f"{fits[0]} = {names[fits[0]]} ({reason}); taken where no channel is named", []
+    if fits:
+        both = ", ".join(f"{i} = {names[i]}" for i in fits)
+        return "", [f"several channels may be transmitted light ({both}); name one with --channel"]
+    return "", ["no channel is known to be transmitted light; name it with --channel"]
+
+
+def finite_range(plane: Image2D) -> tuple[float, float] | None:
+    """Return the smallest and largest grey value, None where no pixel has one."""
+    finite = plane[np.isfinite(plane)] if plane.dtype.kind in "buif" else plane[:0]
+    return (float(finite.min()), float(finite.max())) if finite.size else None
+
+
+def plane_warnings(plane: Image2D) -> list[str]:
+    """Warn of pixel values that carry no picture.
+
+    Parameters
+    ----------
+    plane
+        (Y, X), any dtype.
+
+    Examples
+    --------
+    >>> plane_warnings(np.zeros((4, 4), np.uint8))
+    ['empty: the middle plane is one flat grey (0)']
+    """
+    if plane.dtype.kind not in "buif":
+        return [f"pixels of type {plane.dtype} are not grey values"]
+    finite = plane[np.isfinite(plane)]
+    warnings = []
+    if bad := plane.size - finite.size:
+        warnings.append(
+            f"{bad} pixels of the middle plane are NaN or infinite; replace them with numbers (a "
+            "crop or a division often leaves them)"
+        )
+    if not finite.size:
+        return warnings
+    low, high = finite.min(), finite.max()
+    if low == high:
+        return [*warnings, f"empty: the middle plane is one flat grey ({low:g})"]
+    if low < 0:
+        warnings.append("negative values, as a subtracted background leaves them; they are kept")
+    # A thin sample tells most images from a mask without sorting all their pixels.
+    if len(np.unique(finite[:10_000])) <= 3 and len(np.unique(finite)) <= 3:
+        return [*warnings, "no more than 3 grey values: nearly empty, or a mask"]
+    share = float((finite == high).mean())
+    if plane.dtype.kind == "u" and int(high) in _FULL and share > _SATURATED:
+        warnings.append(f"saturated: {share:.0%} of the middle plane is at {high:g}, the top value")
+    return warnings
+
+
+def depth_note(dtype: np.dtype[np.generic], top: float, bits: int | None) -> str:
+    """Say that pixels of 16 bit hold fewer, "" where they don't.
+
+    Parameters
+    ----------
+    dtype
+        Of the pixels.
+    top
+        The largest value seen.
+    bits
+        What the file says, None where it doesn't.
+
+    Examples
+    --------
+    >>> depth_note(np.dtype("uint16"), 3900, None)
+    '12 bit in 16, to judge by the values: harmless, but white is 4095'
+    """
+    if dtype != np.uint16:
+        return ""
+    if bits is None:
+        bits = next((n for n in _DEPTHS if 2 ** (n - 1) <= top < 2**n), None)
+        source = "to judge by the values"
+    else:
+        source = "as the file says"
+    if bits is None or not 8 < bits < 16 or top >= 2**bits:
+        return ""
+    return f"{bits} bit in 16, {source}: harmless, but white is {2**bits - 1}"
+
+
+def _scene_lines(names: Sequence[str], dims: Sequence[str]) -> list[str]:
+    """List the scenes, each with its dims where these differ."""
+    if len(set(dims)) == 1:
+        most = ", ".join(names[:_MOST_SCENES])
+        more = f" and {len(names) - _MOST_SCENES} more" if len(names) > _MOST_SCENES else ""
+        about = " (what follows is of the first)" if len(names) > 1 else ""
+        return [_line("scenes", most + more + about)]
+    listed = [
+        f"{i} = {name}: {size}" for i, (name, size) in enumerate(zip(names, dims, strict=False))
+    ]
+    return [_line("scenes", listed[0]), *(_line("", text) for text in listed[1:])]
+
+
+def _range_lines(names: Sequence[str], ranges: Sequence[tuple[float, float] | None]) -> list[str]:
+    known = [(name, *found) for name, found in zip(names, ranges, strict=True) if found]
+    if len(known) > _MOST_RANGES:
+        low, high = min(low for _, low, _ in known), max(high for _, _, high in known)
+        return [_line("range", f"{low:g} to {high:g} (all channels, middle planes)")]
+    return [
+        _line("range", f"{low:g} to {high:g} ({f'{name}, ' if len(names) > 1 else ''}middle plane)")
+        for name, low, high in known
+    ]
+
+
+def _dims(image: xr.DataArray) -> str:
+    return ", ".join(f"{axis} {size}" for axis, size in image.sizes.items())
+
+
+def _line(what: str, text: str) -> str:
+    return f"  {what:<11} {text}"

@@ -1,0 +1,134 @@
+"""Small files as microscopes write them, for formats that no library here writes. Tests nothing."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+from xml.sax.saxutils import quoteattr
+
+import numpy as np
+import zarr
+
+_LIF_AXES = {"X": 1, "Y": 2, "Z": 3, "T": 4, "λ": 5, "M": 10}
+
+
+def write_lif(
+    path: Path,
+    scenes: dict[str, tuple[str, np.ndarray]],
+    *,
+    channels: Sequence[str] = ("Green", "Gray"),
+    detectors: Sequence[str] = (),
+    size_um: dict[str, float] | None = None,
+) -> None:
+    """Write a Leica file: scene name to axes (slowest first; C or S among them) and pixels."""
+    elements, blocks = [], []
+    for number, (name, (axes, pixels)) in enumerate(scenes.items()):
+        strides = dict(zip(axes, pixels.strides, strict=True))
+        dims = ""
+        for axis, count in zip(axes, pixels.shape, strict=True):
+            if axis not in "CS":
+                length = (size_um or {}).get(axis, 0) * 1e-6 * (count - 1)
+                dims += (
+                    f'<DimensionDescription DimID="{_LIF_AXES[axis]}" NumberOfElements="{count}" '
+                    f'Origin="0" Length="{length}" Unit="m" BytesInc="{strides[axis]}" BitInc="0"/>'
+                )
+        samples = [a for a in "CS" if a in axes]
+        count = pixels.shape[axes.index(samples[0])] if samples else 1
+        described = ""
+        for i in range(count):
+            tag = 3 - i if "S" in axes else 0  # Leica stores blue, green, red
+            described += (
+                f'<ChannelDescription DataType="0" ChannelTag="{tag}" Resolution="'
+                f'{pixels.itemsize * 8}" NameOfMeasuredQuantity="" Min="0" Max="1" Unit="" LUTName='
+                f'{quoteattr(channels[i % len(channels)])} IsLUTInverted="0" BytesInc="'
+                f'{i * strides[samples[0]] if samples else 0}" BitInc="0"/>'
+            )
+        listed = "".join(f'<Detector Name="{d}" IsActive="1"/>' for d in detectors)
+        setting = (
+            f"<ATLConfocalSettingDefinition><DetectorList>{listed}</DetectorList>"
+            "</ATLConfocalSettingDefinition>"
+        )
+        elements.append(
+            f"<Element Name={quoteattr(name)}><Data><Image><ImageDescription><Channels>{described}"
+            f"</Channels><Dimensions>{dims}</Dimensions></ImageDescription>{setting}</Image></Data>"
+            f'<Memory Size="{pixels.nbytes}" MemoryBlockID="Block_{number}"/></Element>'
+        )
+        block_id = f"Block_{number}".encode("utf-16-le")
+        head = struct.pack("<BQBI", 0x2A, pixels.nbytes, 0x2A, len(block_id) // 2) + block_id
+        blocks.append(struct.pack("<II", 0x70, len(head)) + head + pixels.tobytes())
+    xml = (
+        '<LMSDataContainerHeader Version="2"><Element Name="project"><Data/>'
+        f'<Memory Size="0" MemoryBlockID="none"/><Children>{"".join(elements)}</Children>'
+        "</Element></LMSDataContainerHeader>"
+    ).encode("utf-16-le")
+    head = struct.pack("<IIBI", 0x70, len(xml) + 5, 0x2A, len(xml) // 2)
+    path.write_bytes(head + xml + b"".join(blocks))
+
+
+def write_zarr(
+    path: Path,
+    axes: str,
+    pixels: np.ndarray,
+    *,
+    version: str = "0.5",
+    unit: str | None = "micrometer",
+    scale: Sequence[float] | None = None,
+    channels: Sequence[str] = (),
+) -> None:
+    """Write an OME-Zarr image of two resolution levels, one chunk a plane."""
+    group = zarr.open_group(path, mode="w", zarr_format=3 if version == "0.5" else 2)
+    chunks = (1,) * (len(axes) - 2) + pixels.shape[-2:]
+    for level in range(2):
+        values = pixels[..., :: 2**level, :: 2**level]
+        array = group.create_array(
+            str(level), shape=values.shape, chunks=chunks, dtype=values.dtype
+        )
+        array[...] = values
+    kinds = {"t": "time", "c": "channel"}
+    described = [{"name": axis, "type": kinds.get(axis, "space")} for axis in axes]
+    for axis in described:
+        if unit and axis["type"] == "space":
+            axis["unit"] = unit
+    scale = list(scale or [1.0] * len(axes))
+    coarse = [*scale[:-2], scale[-2] * 2, scale[-1] * 2]
+    multiscale = {
+        "name": "image",
+        "axes": described,
+        "datasets": [
+            {"path": str(i), "coordinateTransformations": [{"type": "scale", "scale": step}]}
+            for i, step in enumerate((scale, coarse))
+        ],
+    }
+    metadata: dict = {"multiscales": [multiscale]}
+    if channels:
+        window = {"min": 0, "max": 255, "start": 0, "end": 255}
+        metadata["omero"] = {
+            "channels": [{"label": c, "color": "FFFFFF", "window": window} for c in channels]
+        }
+    if version == "0.5":
+        group.attrs["ome"] = {"version": "0.5", **metadata}
+    else:
+        multiscale["version"] = "0.4"
+        group.attrs.update(metadata)
+
+
+def write_czi(
+    path: Path,
+    pixels: np.ndarray,
+    *,
+    channels: Sequence[str] = (),
+    size_um: Sequence[float] | None = None,
+) -> None:
+    """Write a Zeiss file of (T, C, Z, Y, X) pixels; pixel sizes along Z, Y, X."""
+    from pylibCZIrw import czi
+
+    with czi.create_czi(str(path)) as file:
+        for t, c, z in np.ndindex(pixels.shape[:3]):
+            file.write(pixels[t, c, z], plane={"T": t, "C": c, "Z": z})
+        scale = dict(zip(("scale_z", "scale_y", "scale_x"), size_um or (), strict=False))
+        file.write_metadata(
+            "document",
+            channel_names=dict(enumerate(channels)),
+            **{axis: size * 1e-6 for axis, size in scale.items()},
+        )
