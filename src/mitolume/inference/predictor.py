@@ -3,30 +3,44 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
+from scipy.special import expit
 from torch import nn
 
 from mitolume.errors import MitolumeError
-from mitolume.inference.chain import apply_chain
-from mitolume.inference.tiles import tiles
+from mitolume.inference.chain import PreparedPlane
+from mitolume.inference.tiles import (
+    Box,
+    Shape,
+    block_side,
+    blocks,
+    shifted,
+    tiles,
+    turned_back_box,
+    turned_box,
+    whole,
+)
 from mitolume.io.pixel_size import plane_pixel_size
-from mitolume.io.read import read_plane, select_channel
+from mitolume.io.read import select_channel
+from mitolume.io.windows import Plane, open_plane
 from mitolume.models.bundle import Card, load_bundle
 from mitolume.models.networks import HALO, MULTIPLE
-from mitolume.preprocess.rescale import rescale
+from mitolume.preprocess.normalise import GreyRange
+from mitolume.preprocess.rescale import rescale_window
 
 Probability = np.ndarray[Any, np.dtype[np.float32]]
 
 # Side of a tile's core: with the halo, 1,248 px at once. A 64-channel U-Net then needs about
 # 4 GB, and the halo costs 50 % more pixels.
 CORE = 1024
+CHUNK = 1024  # side of what is written at once where results go to disk piece by piece
 
 
 class Predictor:
@@ -44,6 +58,11 @@ class Predictor:
         Average over the 8 flips and quarter turns: 8 times the work, steadier probabilities.
     core
         Side of the tiles' cores in pixels, a multiple of 16. It changes memory, not results.
+
+    Raises
+    ------
+    MitolumeError
+        ``core`` is no multiple of 16.
     """
 
     def __init__(
@@ -55,6 +74,8 @@ class Predictor:
         average_flips: bool = False,
         core: int = CORE,
     ) -> None:
+        if core <= 0 or core % MULTIPLE:
+            raise MitolumeError(f"the tile size is {core}, but must be a multiple of {MULTIPLE}")
         self.card = card
         self.device = torch.device(device or default_device())
         self.network = network.to(self.device).eval()
@@ -63,7 +84,7 @@ class Predictor:
 
     def predict_plane(
         self,
-        plane: np.ndarray[Any, Any],
+        plane: Plane,
         pixel_size_um: tuple[float, float] | None = None,
         *,
         unlabelled: bool = False,
@@ -74,7 +95,7 @@ class Predictor:
         Parameters
         ----------
         plane
-            (Y, X), as the file holds it.
+            (Y, X), as the file holds it: an array, or what slices like one.
         pixel_size_um
             Along Y and X; needed where the model has one.
         unlabelled
@@ -87,24 +108,90 @@ class Predictor:
         numpy.ndarray
             (Y, X) float32, the probability of mitochondria, on the plane's own grid.
         """
-        prepared = apply_chain(
+        prepared = self.prepare(plane, pixel_size_um, unlabelled=unlabelled, source=source)
+        shape = (plane.shape[0], plane.shape[1])
+        result = np.empty(shape, np.float32)
+        for box in self.blocks(prepared, shape):
+            result[box] = self.predict_box(prepared, shape, box)
+        return result
+
+    def prepare(
+        self,
+        plane: Plane,
+        pixel_size_um: tuple[float, float] | None = None,
+        *,
+        unlabelled: bool = False,
+        source: str = "the image",
+        grey: GreyRange | None = None,
+    ) -> Plane:
+        """Send a plane through the chain: at once where it is an array, else box by box.
+
+        Parameters
+        ----------
+        plane, pixel_size_um, unlabelled, source
+            As for `predict_plane`.
+        grey
+            The range of the whole plane, where it was measured before.
+
+        Returns
+        -------
+        Plane
+            (Y, X) float32 on the model's grid; the pixels are the same either way.
+        """
+        prepared = PreparedPlane(
             plane,
             self.card.chain,
             pixel_size_um=pixel_size_um,
             model_um=self.card.pixel_size_um,
             unlabelled=unlabelled,
             source=source,
+            grey=grey,
         )
-        return rescale(self.predict_prepared(prepared), (plane.shape[0], plane.shape[1]))
+        return prepared.loaded() if isinstance(plane, np.ndarray) else prepared
+
+    def blocks(self, prepared: Plane, shape: Shape) -> list[Box]:
+        """Cut a plane of a (Y, X) shape into the boxes to predict one after the other."""
+        model_shape = (prepared.shape[0], prepared.shape[1])
+        return blocks(shape, block_side(shape, model_shape, self.core, CHUNK))
+
+    def predict_box(self, prepared: Plane, shape: Shape, box: Box) -> Probability:
+        """Predict a box of a plane; boxes of any size fit together to the whole plane's answer.
+
+        Parameters
+        ----------
+        prepared
+            (Y, X) on the model's grid, as `prepare` returns it.
+        shape
+            (Y, X) of the plane on its own grid.
+        box
+            What is wanted, on the plane's own grid.
+
+        Returns
+        -------
+        numpy.ndarray
+            (Y, X) float32, as large as the box.
+        """
+        if tuple(prepared.shape) == shape:
+            return self._predict_model_box(prepared, box)
+        read = partial(self._predict_model_box, prepared)
+        model_shape = (prepared.shape[0], prepared.shape[1])
+        return np.asarray(np.clip(rescale_window(read, model_shape, shape, box), 0, 1))
 
     def predict_prepared(self, image: Probability) -> Probability:
         """Predict a plane that went through the chain: (Y, X) to (Y, X), both float32."""
-        turns = range(8) if self.average_flips else range(1)
-        total = np.zeros(image.shape, np.float32)
-        for turn in turns:
-            view = _turned(image, turn)
-            total += _turned_back(predict_tiled(self.network, view, core=self.core), turn)
-        return np.divide(total, len(turns), out=total)
+        return self._predict_model_box(image, whole((image.shape[0], image.shape[1])))
+
+    def _predict_model_box(self, image: Plane, box: Box) -> Probability:
+        """Predict a box of the model's grid, averaged over turns where that is wanted."""
+        if not self.average_flips:
+            return predict_tiled(self.network, image, core=self.core, box=box)
+        shape = (image.shape[0], image.shape[1])
+        total = np.zeros([part.stop - part.start for part in box], np.float32)
+        for turn in range(8):
+            there = turned_box(box, shape, turn)
+            part = predict_tiled(self.network, _Turned(image, turn), core=self.core, box=there)
+            total += _turned_back(part, turn)
+        return np.divide(total, 8, out=total)
 
     def predict(
         self,
@@ -142,7 +229,7 @@ class Predictor:
         planes = [(t, z) for t in range(image.sizes["T"]) for z in range(image.sizes["Z"])]
         for done, (t, z) in enumerate(planes):
             progress(done, len(planes))
-            plane = read_plane(image, z=z, t=t)
+            plane = open_plane(image, z=z, t=t)
             result[t, 0, z] = self.predict_plane(plane, size, source=source)
         progress(len(planes), len(planes))
         coords = {"C": np.array(["mitochondria"], dtype=object)}
@@ -202,7 +289,9 @@ def default_device() -> str:
 
 
 @torch.inference_mode()
-def predict_tiled(network: nn.Module, image: Probability, *, core: int = CORE) -> Probability:
+def predict_tiled(
+    network: nn.Module, image: Plane, *, core: int = CORE, box: Box | None = None
+) -> Probability:
     """Run a network over a prepared plane in tiles; equal to one pass over the whole plane.
 
     Parameters
@@ -213,24 +302,55 @@ def predict_tiled(network: nn.Module, image: Probability, *, core: int = CORE) -
         (Y, X) float32, prepared.
     core
         Side of the tiles' cores, a multiple of 16.
+    box
+        The part that is wanted; the whole plane by default.
 
     Returns
     -------
     numpy.ndarray
-        (Y, X) float32, probability.
+        (Y, X) float32, probability, as large as the box.
     """
     device = next(network.parameters()).device
-    height, width = image.shape
-    padded_shape = tuple(math.ceil(size / MULTIPLE) * MULTIPLE for size in image.shape)
-    margin = [(0, new - old) for new, old in zip(padded_shape, image.shape, strict=True)]
+    shape = (image.shape[0], image.shape[1])
+    y, x = box or whole(shape)
+    padded_shape = (_padded_size(shape[0]), _padded_size(shape[1]))
+    result = np.empty((y.stop - y.start, x.stop - x.start), np.float32)
+    # Without this a GPU would round to TF32, and the answer would depend on the tiles.
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        for tile in tiles(padded_shape, core, HALO, MULTIPLE, (y, x)):
+            part = torch.from_numpy(_read_padded(image, tile.read)).to(device)
+            logits = network(part[None, None])[0, 0][tile.crop].float().cpu().numpy()
+            here = shifted(tile.write[0], -y.start), shifted(tile.write[1], -x.start)
+            # Not torch's sigmoid, whose last bit depends on where in memory a pixel lies.
+            result[here] = expit(logits)
+    return result
+
+
+def _padded_size(size: int) -> int:
+    return -(-size // MULTIPLE) * MULTIPLE
+
+
+def _read_padded(image: Plane, box: Box) -> Probability:
+    """Read a box that may reach past the plane's far edges, where it is mirrored."""
+    inside = tuple(slice(p.start, min(p.stop, n)) for p, n in zip(box, image.shape, strict=True))
+    margin = [(0, part.stop - cut.stop) for part, cut in zip(box, inside, strict=True)]
+    pixels = image[inside[0], inside[1]]
     # Symmetric works for sides shorter than the margin, down to one pixel.
-    padded = np.pad(image, margin, mode="symmetric")
-    result = np.empty(padded.shape, np.float32)
-    for tile in tiles((padded.shape[0], padded.shape[1]), core, HALO, MULTIPLE):
-        part = torch.from_numpy(np.ascontiguousarray(padded[tile.read])).to(device)
-        logits = network(part[None, None])[0, 0]
-        result[tile.write] = logits[tile.crop].float().sigmoid().cpu().numpy()
-    return result[:height, :width]
+    padded = np.pad(pixels, margin, mode="symmetric") if np.any(margin) else pixels
+    return np.ascontiguousarray(padded, np.float32)
+
+
+class _Turned:
+    """A plane after one of the 8 flips and quarter turns, read box by box."""
+
+    def __init__(self, plane: Plane, turn: int) -> None:
+        self._plane, self._turn = plane, turn
+        height, width = plane.shape
+        self.shape: tuple[int, ...] = (height, width) if turn % 2 == 0 else (width, height)
+
+    def __getitem__(self, box: Box, /) -> Probability:
+        shape = (self._plane.shape[0], self._plane.shape[1])
+        return _turned(self._plane[turned_back_box(box, shape, self._turn)], self._turn)
 
 
 def _turned(image: Probability, turn: int) -> Probability:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,8 +38,19 @@ def measure_range(image: np.ndarray[Any, Any]) -> GreyRange:
     GreyRange
         The 0.5 and 99.5 percentiles, and mean and standard deviation between them.
     """
-    step = max(1, int(np.ceil(np.sqrt(image.size / _MOST_PIXELS))))
-    sample = image[::step, ::step].astype(np.float64)
+    step = sample_step((image.shape[0], image.shape[1]))
+    return range_of_sample(image[::step, ::step])
+
+
+def sample_step(shape: tuple[int, int]) -> int:
+    """Return the step of the regular grid on which a plane of a (Y, X) shape is measured."""
+    return max(1, math.ceil(math.sqrt(shape[0] * shape[1] / _MOST_PIXELS)))
+
+
+def range_of_sample(sample: np.ndarray[Any, Any]) -> GreyRange:
+    """Measure a plane by the pixels of its grid, see `sample_step` and `measure_range`."""
+    # In one order, so that a plane read in parts sums to the same last digit.
+    sample = np.ascontiguousarray(sample, np.float64)
     low, high = np.percentile(sample, [0.5, 99.5])
     inner = np.clip(sample, low, high)
     return GreyRange(float(low), float(high), float(inner.mean()), float(inner.std()))

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
+REACH = 2  # pixels around one that its result depends on: 4 sigma of 0.5 px
+
 
 def unsharp_mask(
     image: np.ndarray[Any, Any], radius: float = 0.5, weight: float = 0.7

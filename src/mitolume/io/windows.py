@@ -1,0 +1,77 @@
+"""Planes larger than memory, read window by window. Knows no format and no model."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import dask
+import numpy as np
+import xarray as xr
+
+from mitolume.io.read import Image2D, read_plane
+
+# Up to this many pixels a plane is held in memory as a whole.
+IN_MEMORY = 2**26
+Box = tuple[slice, slice]
+
+
+class Plane(Protocol):
+    """What slices like a (Y, X) array: an array, or a plane that is still in its file."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(Y, X)."""
+        ...
+
+    def __getitem__(self, box: Box, /) -> np.ndarray[Any, Any]:
+        """Return the pixels of a box."""
+        ...
+
+
+class FilePlane:
+    """One plane of an image, whose pixels stay in the file until a box of them is asked for.
+
+    Parameters
+    ----------
+    image
+        Dims ``T C Z Y X``, C of length 1, as `mitolume.read` returns it.
+    z, t
+        Which plane, from 0.
+    """
+
+    def __init__(self, image: xr.DataArray, *, z: int = 0, t: int = 0) -> None:
+        self._image, self._z, self._t = image, z, t
+        self.shape: tuple[int, ...] = (image.sizes["Y"], image.sizes["X"])
+
+    def __getitem__(self, box: Box, /) -> Image2D:
+        """Read the pixels of a box; its slices may have steps.
+
+        Raises
+        ------
+        MitolumeError
+            The pixels can't be decoded, or contain NaN or infinity.
+        """
+        part = self._image.isel(Y=box[0], X=box[1])
+        # One chunk after the other: memory stays flat, and a dask worker asks no other worker.
+        with dask.config.set(scheduler="synchronous"):
+            return read_plane(part, z=self._z, t=self._t)
+
+
+def open_plane(image: xr.DataArray, *, z: int = 0, t: int = 0) -> Plane:
+    """Return a plane: read where it is small, left in its file where it is large.
+
+    Parameters
+    ----------
+    image
+        Dims ``T C Z Y X``, C of length 1, as `mitolume.read` returns it.
+    z, t
+        Which plane, from 0.
+
+    Raises
+    ------
+    MitolumeError
+        The pixels of a small plane can't be decoded, or contain NaN or infinity.
+    """
+    plane = FilePlane(image, z=z, t=t)
+    small = plane.shape[0] * plane.shape[1] <= IN_MEMORY
+    return plane[:, :] if small else plane
