@@ -132,9 +132,14 @@ def test_overlays_are_masks_of_images_only(tmp_path: Path) -> None:
 
 
 def test_an_image_may_be_its_own_mask_by_its_overlay(tmp_path: Path) -> None:
-    black = np.zeros((20, 20), np.uint8)
-    overlay(tmp_path / "a.tif", black, [ELSEWHERE["rectangle.roi"]])
+    two_greys = np.eye(20, dtype=np.uint8) * 9  # as pixels, this could be a mask
+    overlay(tmp_path / "a.tif", two_greys, [ELSEWHERE["rectangle.roi"]])
     assert read_plane(open_mask(tmp_path / "a.tif", read(tmp_path / "a.tif"))).sum() == 32
+    (tmp_path / "t.csv").write_text("image,mask\na.tif,a.tif\n")
+    (row,) = check_table(tmp_path / "t.csv").fields
+    picture, mask = read_row(row, 0, "unsure")
+    assert mask is not None
+    assert (picture.max(), mask.sum()) == (9, 32)
     like = image(tmp_path / "i.ome.tif")
     with pytest.raises(MitolumeError, match="is the image itself, and it holds no overlay"):
         open_mask(tmp_path / "i.ome.tif", like)
@@ -311,6 +316,18 @@ def test_convert_keeps_numbers(tmp_path: Path) -> None:
     out = tmp_path / "b.ome.tif"
     assert run(tmp_path / "a.zip", "--out", out, "--like", source, "--labels")[0] == 0
     np.testing.assert_array_equal(read(out).values[0, 0, 0], labels)
+
+
+def test_no_object_number_means_unsure(tmp_path: Path) -> None:
+    labels = np.zeros((8, 20), np.int64)
+    for place, number in enumerate((1, 254, 255, 2550, 2551, 255_001)):
+        labels[2:6, 3 * place : 3 * place + 2] = number
+    write_labels(tmp_path / "labels.ome.tif", xr.DataArray(labels, dims=("Y", "X")))
+    for out in (tmp_path / "a.zip", tmp_path / "a.geojson"):
+        convert(tmp_path / "labels.ome.tif", out, mask_kind="labels")
+        objects = read_objects(out, tmp_path / "labels.ome.tif")
+        np.testing.assert_array_equal(objects.labels, labels)
+        assert not objects.unsure.any()
 
 
 def test_outlines_drawn_later_lie_on_top_and_have_their_own_number(tmp_path: Path) -> None:

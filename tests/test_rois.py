@@ -32,7 +32,7 @@ from mitolume.errors import MitolumeError
 from mitolume.io.geojson import labels_to_geojson
 from mitolume.io.outlines import draw, fill, trace
 from mitolume.io.read import read, read_plane
-from mitolume.io.rois import labels_to_rois, outlines_of_rois, read_rois, write_rois
+from mitolume.io.rois import is_unsure, labels_to_rois, outlines_of_rois, read_rois, write_rois
 from mitolume.io.write import write_labels
 
 # --- ROI files -----------------------------------------------------------------------------
@@ -68,6 +68,17 @@ def test_a_changed_roi_is_written_changed(tmp_path: Path) -> None:
     write_rois(tmp_path / "b.zip", rois)
     assert read_rois(tmp_path / "b.zip")[0].name == "unsure"
     assert read_rois(tmp_path / "b.zip")[1:] == rois[1:]
+
+
+@pytest.mark.parametrize(
+    ("name", "unsure"),
+    [
+        *((name, True) for name in ("unsure", "Unsure-2", "IGNORE", "Ignore*", "255", "255-1")),
+        *((name, False) for name in ("0255", "2550", "0255-0123", "surely", "ignored?", "")),
+    ],
+)
+def test_names_that_mean_unsure(name: str, unsure: bool) -> None:
+    assert is_unsure(name) is unsure
 
 
 def test_names_in_a_roi_set_are_unique_and_no_folders(tmp_path: Path) -> None:

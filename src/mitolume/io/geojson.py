@@ -19,7 +19,7 @@ from mitolume.io.rois import is_unsure
 _CLASS = {"name": "Mitochondria", "color": [0, 160, 220]}
 _UNSURE_CLASS = {"name": "Ignore*", "color": [180, 180, 180]}  # QuPath's own
 _UNCLASSIFIED = "without a class"
-_NUMBER = re.compile(r"[1-9][0-9]{0,8}")  # an object's number, as a name
+_NUMBER = re.compile(r"0*[1-9][0-9]{0,8}")  # an object's number, as a name
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,11 +91,11 @@ def labels_to_geojson(labels: Labels, unsure: Inside | None = None) -> dict[str,
     -------
     dict
         A FeatureCollection with an annotation for each object and plane, along the edges of its
-        pixels; its name is the object's number.
+        pixels; its name is the object's number (``0012``).
     """
     stack = np.ndim(labels) == 3
     features = [
-        _feature(polygons, _CLASS, str(number), z if stack else None)
+        _feature(polygons, _CLASS, f"{number:04}", z if stack else None)
         for z, number, polygons in trace_labels(labels)
     ]
     for z, plane in enumerate([] if unsure is None else unsure if stack else unsure[np.newaxis]):

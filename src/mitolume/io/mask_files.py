@@ -213,9 +213,9 @@ def _require_inside(outlines: Sequence[Outline], shape: tuple[int, int], path: P
         if right <= 0 or bottom <= 0 or left >= shape[1] or top >= shape[0]:
             outside.append(f"{outline.name!r} (x {left:g} to {right:g}, y {top:g} to {bottom:g})")
     if outside:
-        more = f" and {len(outside) - 1} more" if len(outside) > 1 else ""
+        more = f" and {len(outside) - 1} more lie" if len(outside) > 1 else " lies"
         raise MitolumeError(
-            f"{path}: outline {outside[0]}{more} lies outside the image, which is {shape[0]} x "
+            f"{path}: outline {outside[0]}{more} outside the image, which is {shape[0]} x "
             f"{shape[1]} pixels (Y x X); it was drawn on another image, or on one of another size"
         )
 

@@ -24,7 +24,8 @@ from mitolume.io.roi_shapes import roi_rings
 from mitolume.io.write import atomic
 
 _MOST_CORNERS, _MOST_COORDINATE = 65_535, 60_000  # of an integer polygon in a .roi file
-_UNSURE = re.compile(r"(unsure|ignore\*?|255)([-_ ]?\d+)?", re.IGNORECASE)
+# With a number behind, as Fiji makes names unique; "2550" and "0255" are numbers of objects.
+_UNSURE = re.compile(r"(unsure|ignore\*?)[-_ ]?\d*|255([-_ ]\d+)?", re.IGNORECASE)
 _PLANE_IN_NAME = re.compile(r"(\d{4})-\d{4}-\d{4}|(\d{5})-\d{5}-\d{5}|(\d{6})-\d{6}-\d{6}")
 _NUMBER = "object"  # the property that holds an object's number
 
@@ -72,7 +73,10 @@ def read_rois(path: str | Path) -> list[ImagejRoi]:
             "(ROI Manager: More >> Save)"
         ) from error
     if not stored and path.suffix.lower() == ".zip":
-        raise MitolumeError(f"{path} holds no ImageJ ROI; save it from Fiji's ROI Manager")
+        raise MitolumeError(
+            f"{path} holds no ImageJ ROI; save it from Fiji's ROI Manager, or unpack it if it is "
+            "GeoJSON that QuPath compressed"
+        )
     return [_decoded(entry, data, path) for entry, data in stored]
 
 
