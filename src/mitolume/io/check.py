@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +19,14 @@ from mitolume.io.masks import FOREGROUND, UNSURE, Mask, MaskKind, decide_kind, t
 from mitolume.io.pixel_size import plane_pixel_size
 from mitolume.io.planes import format_planes
 from mitolume.io.read import Image2D, read, read_plane, select_channel
+from mitolume.io.suspicion import (
+    MOST_PLANES,
+    look_closely,
+    named,
+    nothing_but_flat,
+    odd_pixels,
+    sizes_apart,
+)
 
 PixelSize = tuple[float, float] | None  # along Y and X in µm
 
@@ -76,12 +84,14 @@ def check_table(
     row_values: dict[int, set[float]] = {}
     sizes: dict[int, PixelSize] = {}
     hashes: dict[Path, str] = {}
+    odd: dict[str, list[str]] = defaultdict(list)
+    steps = len(fields) + 1  # the last is the closer look
     for done, row in enumerate(fields):
-        progress(done, len(fields))
+        progress(done, steps)
         if row.line in faulty:
             continue
         try:
-            row, found, size = _check_row(row, notices)
+            row, found, size = _check_row(row, notices, odd)
         except MitolumeError as error:
             faults.append(f"line {row.line}: {error}")
             continue
@@ -96,22 +106,25 @@ def check_table(
         for file in (row.image, row.mask):
             if file is not None and file not in hashes:
                 hashes[file] = _sha256(file)
-    progress(len(fields), len(fields))
+    progress(len(fields), steps)
+    notices += [f"{named(planes)}: {reason}" for reason, planes in odd.items()]
     empty = [row.mask.name for row in checked if row.mask and row_values.get(row.line) == {0.0}]
     if empty and len(empty) < len(row_values):
-        more = f" and {len(empty) - 3} more" if len(empty) > 3 else ""
         notices.append(
-            f"{', '.join(empty[:3])}{more}: no foreground in the mask, while others have some; "
+            f"{named(empty)}: no foreground in the mask, while others have some; "
             "where nobody drew, empty column `mask`"
         )
     kind, kind_notices, kind_faults = decide_kind(values, mask_kind)
+    faults += nothing_but_flat(odd, sum(len(row.planes or ()) for row in checked))
     faults += kind_faults + _repeated_planes(checked, hashes) + _pixel_size_faults(checked, sizes)
     if faults:
         raise TableError(path, faults)
+    notices += kind_notices + look_closely(_spread(checked, sizes, kind))
+    progress(steps, steps)
     return CheckedTable(
         tuple(checked),
         kind,
-        tuple(dict.fromkeys([*notices, *kind_notices])),
+        tuple(dict.fromkeys(notices)),
         sizes,
         hashes,
         frozenset(line for line, vs in row_values.items() if not _has_foreground(vs, kind)),
@@ -164,7 +177,21 @@ def read_row(row: Field, z: int, kind: MaskKind) -> tuple[Image2D, Mask | None]:
     return plane, to_mask(_mask_plane(mask, z), kind_of(mask, kind))
 
 
-def _check_row(row: Field, notices: list[str]) -> tuple[Field, set[float], PixelSize]:
+def _spread(
+    fields: Sequence[Field], sizes: dict[int, PixelSize], kind: MaskKind
+) -> Iterator[tuple[str, Image2D, Mask, PixelSize]]:
+    """Read labelled planes spread over the table, as `look_closely` takes them."""
+    planes = [(row, z) for row in fields if row.is_labelled for z in row.planes or ()]
+    for number in np.linspace(0, len(planes) - 1, min(len(planes), MOST_PLANES)).round():
+        row, z = planes[int(number)]
+        plane, mask = read_row(row, z, kind)
+        if row.mask is not None and mask is not None:
+            yield f"line {row.line} ({row.mask.name})", plane, mask, sizes[row.line]
+
+
+def _check_row(
+    row: Field, notices: list[str], odd: dict[str, list[str]]
+) -> tuple[Field, set[float], PixelSize]:
     """Return the row with its planes, the values of its mask, and its pixel size."""
     image = open_image(row)
     if found_by := image.attrs.get("channel_found_by"):
@@ -186,8 +213,8 @@ def _check_row(row: Field, notices: list[str]) -> tuple[Field, set[float], Pixel
     blank: list[int] = []
     for z in row.planes:
         plane = read_plane(image, z=z)
-        if plane.size > 1 and plane.min() == plane.max():
-            notices.append(f"{row.image.name}: plane {z} is one flat grey ({plane.flat[0]})")
+        if reason := odd_pixels(plane):
+            odd[reason].append(row.image.name + (f" plane {z}" if depth > 1 else ""))
         if mask is not None:
             values = {float(v) for v in np.unique(_mask_plane(mask, z))}
             found |= values
@@ -256,9 +283,10 @@ def _repeated_planes(fields: Sequence[Field], sha256: dict[Path, str]) -> list[s
 def _pixel_size_faults(fields: Sequence[Field], sizes: dict[int, PixelSize]) -> list[str]:
     """All pixel sizes or none must be known: otherwise rescaling would be a guess."""
     unknown = [row for row in fields if sizes[row.line] is None]
-    if not unknown or len(unknown) == len(fields):
-        return []
-    return [
+    known = {row.where: np.sqrt(np.prod(size)) for row in fields if (size := sizes[row.line])}
+    if not unknown or not known:
+        return sizes_apart(known)
+    return sizes_apart(known) + [
         f"line {row.line}: {row.image.name} states no pixel size while others do; "
         "fill in column `pixel_size_um`"
         for row in unknown

@@ -246,7 +246,10 @@ def _parse_row(cells: dict[str, str], base: Path, line: int) -> tuple[Field, lis
         except ValueError:
             value = float("nan")
         if not low <= value <= high:
-            faults.append(f"{column} is {cells[column]!r}; it must be {low:g} to {high:g} µm")
+            faults.append(
+                f"{column} is {cells[column]!r}; it must be {low:g} to {high:g} µm"
+                + _other_unit(value, low, high)
+            )
             return None
         return value
 
@@ -279,6 +282,14 @@ def _parse_row(cells: dict[str, str], base: Path, line: int) -> tuple[Field, lis
         extra={name: value for name, value in cells.items() if name and name not in COLUMNS},
     )
     return row, faults
+
+
+def _other_unit(length: float, low: float, high: float) -> str:
+    """Guess what a length outside its range was written in."""
+    for factor, unit in ((1e-3, "nanometres"), (1e3, "millimetres"), (1e6, "metres")):
+        if low <= length * factor <= high:
+            return f": where these are {unit}, write {length * factor:g}"
+    return ""
 
 
 _TEXT_COLUMNS = ("condition", "batch", "channel", "scene", "fluorescence")

@@ -69,7 +69,7 @@ def decide_kind(
     if kind == "unsure":
         return kind, notices, _misfits(found, {0.0, 1.0, 255.0})
     faults = [
-        f"{name} is no label image: it holds {_listing(vs)}"
+        f"{name} is no label image: it holds {_listing(vs)}{_remedy(vs)}"
         for name, vs in found.items()
         if any(v < 0 or v != int(v) for v in vs)
     ]
@@ -102,18 +102,35 @@ def to_mask(values: np.ndarray[Any, Any], kind: MaskKind) -> Mask:
     mask = values.astype(np.uint8)
     fits = (mask == values) & ((mask <= FOREGROUND) | (mask == UNSURE))
     if not fits.all():
-        found = np.unique(values[~fits])
-        raise MitolumeError(f"a mask holds {_listing(set(found.tolist()))}: {_HINT}")
+        found = set(np.unique(values[~fits]).tolist())
+        raise MitolumeError(f"a mask holds {_listing(found)}{_remedy(found) or ': ' + _HINT}")
     return mask
 
 
 def _misfits(found: Mapping[str, set[float]], allowed: set[float]) -> list[str]:
     names = ", ".join(f"{v:g}" for v in sorted(allowed))
     return [
-        f"{name} holds {_listing(vs)}, but masks hold {names}: {_HINT}"
+        f"{name} holds {_listing(vs)}, but masks hold {names}{_remedy(vs) or ': ' + _HINT}"
         for name, vs in found.items()
         if vs - allowed
     ]
+
+
+def _remedy(values: set[float]) -> str:
+    """Return the fix where values can be told to be no classes at all."""
+    if any(v < 0 for v in values):
+        return (
+            "; -1 and other negative numbers mean nothing here: make background 0, mitochondria 1 "
+            "and unsure 255 (Fiji: Process > Math)"
+        )
+    if all(v <= 1 for v in values) and any(v != int(v) for v in values):
+        return "; these look like probabilities: threshold them first (Fiji: Image > Adjust)"
+    if any(v != int(v) for v in values):
+        return (
+            "; a mask has whole numbers: it was resized or saved with smoothing, so make it "
+            "again without interpolation"
+        )
+    return ""
 
 
 def _listing(values: set[float]) -> str:

@@ -17,6 +17,7 @@ from mitolume.errors import MitolumeError, shorten
 from mitolume.io.write import atomic, write_text
 from mitolume.models.networks import SegmentationNetwork
 from mitolume.models.settings import NetworkSettings
+from mitolume.preprocess.fingerprint import Fingerprint
 from mitolume.preprocess.settings import ChainSettings
 
 SCHEMA_VERSION = 1
@@ -36,7 +37,8 @@ class Card(BaseModel):
 
     ``threshold`` makes masks of probabilities; ``pixel_size_um`` is the grid the network works
     on, None where the training images stated none; ``fields`` lists the training images with the
-    SHA-256 of their files; ``scores`` holds foreground IoU per subset with its number of images.
+    SHA-256 of their files; ``scores`` holds foreground IoU per subset with its number of images;
+    ``fingerprint`` is how the prepared training images look, None in older bundles.
     """
 
     model_config = ConfigDict(extra="forbid", validate_assignment=True)
@@ -50,6 +52,7 @@ class Card(BaseModel):
     threshold: float = Field(0.5, gt=0, lt=1)
     fields: list[dict[str, Any]] = []
     scores: dict[str, dict[str, float | int | None]] = {}
+    fingerprint: Fingerprint | None = None
     seed: int = 0
     date: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     versions: dict[str, str] = Field(default_factory=versions)

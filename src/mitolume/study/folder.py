@@ -29,6 +29,7 @@ from mitolume.models.bundle import CARD, versions
 from mitolume.preprocess.rescale import scale_factors
 from mitolume.progress import Advance, progress_bar, say
 from mitolume.study.images import RowImage, images_of
+from mitolume.study.likeness import unlike_rows
 from mitolume.study.lock import LOCK
 from mitolume.study.recipe import Recipe, load_recipe
 from mitolume.study.results import write_csv
@@ -147,7 +148,7 @@ def begin(path: Path, recipe: Recipe, *, quiet: bool) -> RunFolder:
         pixel_size_um=model_um,
         n_images={role: len(folder.images(role)) for role in ROLES},
         n_specimens={role: len({r.specimen for r in rows if r.role == role}) for role in ROLES},
-        notices=[*table.notices, *_notices(folder)],
+        notices=[*table.notices, *unlike_rows(rows, table, model_um), *_notices(folder)],
         device=_device(),
         versions=versions(),
         sha256={_key(file, path): digest for file, digest in table.sha256.items()},

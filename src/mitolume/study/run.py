@@ -34,6 +34,7 @@ from mitolume.study.folder import (
     require_new,
 )
 from mitolume.study.images import prepare, with_masks_on_disk
+from mitolume.study.likeness import fingerprint_of
 from mitolume.study.lock import only_one
 from mitolume.study.recipe import Recipe, load_recipe
 from mitolume.study.results import IMAGE_COLUMNS, summarise, value_of, write_csv
@@ -186,6 +187,7 @@ def _train_model(
         pixel_size_um=folder.record["pixel_size_um"],
         fields=[_entry(folder, r) for r in folder.table.fields if r.role in _LEARNT[name]],
         seed=recipe.seed,
+        fingerprint=fingerprint_of([image.image for image in images]),
     )
     network.load_state_dict(trained.weights)
     predictor = Predictor(network, card, average_flips=recipe.average_flips)

@@ -1,0 +1,177 @@
+"""How images look, in eleven numbers, and whether another one looks alike. Knows no file.
+
+The numbers say how strong detail is on five scales, and whether bright or dark structures carry
+it. Inverting an image changes the sign of the latter and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+# Named for the scale in pixels: strength of detail, its skewness, and whether it lies in bright
+# or in dark places.
+FEATURES = (
+    "asymmetry",
+    "strength_1", "skewness_1", "place_1",
+    "strength_2", "skewness_2", "place_2",
+    "strength_4", "skewness_4",
+    "strength_8", "strength_16",
+)  # fmt: skip
+_IS_STRENGTH = np.array([name.startswith("strength") for name in FEATURES])
+
+_SIDE, _LEAST = 128, 64  # of the windows that are measured; smaller images have no fingerprint
+_PER_AXIS = 3
+# Differences that no fingerprint counts as any: another day's light (logarithm), and rounding.
+_FREE = np.where(_IS_STRENGTH, 0.15, 0.05)
+_FLAT = 1e-3  # detail below this share of the image's spread is none
+
+Features = np.ndarray[Any, np.dtype[np.float64]]
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """How the windows of some images look: mean and standard deviation of each of `FEATURES`."""
+
+    mean: tuple[float, ...]
+    spread: tuple[float, ...]
+    n_images: int
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far an image is from a fingerprint.
+
+    Attributes
+    ----------
+    distance
+        Root mean square over the features, in standard deviations: below 1 for the same kind.
+    inverted_distance
+        The same, were the image inverted.
+    n_features
+        How many features there are.
+    strongest
+        The scale (px) whose strength of detail is furthest off, and by which factor.
+    """
+
+    distance: float
+    inverted_distance: float
+    n_features: int
+    strongest: tuple[int, float]
+
+
+def measure_windows(plane: Any) -> Features:
+    """Measure up to nine windows spread over a plane.
+
+    Parameters
+    ----------
+    plane
+        (Y, X) of mean 0 and spread 1, as `normalise` makes it: an array, or anything with a
+        shape that gives arrays when sliced.
+
+    Returns
+    -------
+    numpy.ndarray
+        (window, feature); without windows where the plane is smaller than 64 pixels.
+    """
+    if min(plane.shape) < _LEAST:
+        return np.empty((0, len(FEATURES)))
+    starts = [
+        sorted({int(v) for v in np.linspace(0, max(0, size - _SIDE), _PER_AXIS)})
+        for size in plane.shape
+    ]
+    windows = [
+        np.asarray(plane[y : y + _SIDE, x : x + _SIDE], np.float32)
+        for y in starts[0]
+        for x in starts[1]
+    ]
+    return np.array([_measure(window) for window in windows])
+
+
+def learn_fingerprint(measured: Iterable[Features], *, robust: bool = False) -> Fingerprint | None:
+    """Make a fingerprint of images.
+
+    Parameters
+    ----------
+    measured
+        What `measure_windows` gave for each image.
+    robust
+        Take median and median deviation, so that some images may be of another kind.
+
+    Returns
+    -------
+    Fingerprint or None
+        None where no image is large enough.
+    """
+    images = [windows for windows in measured if len(windows)]
+    if not images:
+        return None
+    windows = np.concatenate(images)
+    if robust:
+        mean = np.median(windows, axis=0)
+        spread = 1.4826 * np.median(np.abs(windows - mean), axis=0)  # as a normal's deviation
+    else:
+        mean, spread = windows.mean(axis=0), windows.std(axis=0)
+    return Fingerprint(tuple(mean.round(4).tolist()), tuple(spread.round(4).tolist()), len(images))
+
+
+def compare(fingerprint: Fingerprint, windows: Features) -> Difference | None:
+    """Compare an image with a fingerprint.
+
+    Parameters
+    ----------
+    fingerprint
+        Of other images.
+    windows
+        What `measure_windows` gave for the image.
+
+    Returns
+    -------
+    Difference or None
+        None where the image is too small to tell, or the fingerprint has other features.
+    """
+    if not len(windows) or len(fingerprint.mean) != len(FEATURES):
+        return None
+    mean, spread = np.array(fingerprint.mean), np.array(fingerprint.spread)
+    # Few images show little of how much images differ.
+    spread = np.sqrt((spread**2 + _FREE**2) * (1 + 2 / fingerprint.n_images))
+    found = windows.mean(axis=0)
+    inverted = np.where(_IS_STRENGTH, found, -found)
+    off = np.where(_IS_STRENGTH, (found - mean) / spread, 0)
+    most = int(np.abs(off).argmax())
+    return Difference(
+        distance=_root_mean_square((found - mean) / spread),
+        inverted_distance=_root_mean_square((inverted - mean) / spread),
+        n_features=len(FEATURES),
+        strongest=(int(FEATURES[most].split("_")[1]), float(np.exp(found[most] - mean[most]))),
+    )
+
+
+def _root_mean_square(values: Features) -> float:
+    return float(np.sqrt(np.mean(values**2)))
+
+
+def _measure(window: np.ndarray[Any, np.dtype[np.float32]]) -> list[float]:
+    """Return the features of one window."""
+    levels = [window] + [gaussian_filter(window, s, truncate=3.0) for s in (1, 2, 4, 8)]
+    low, middle, high = np.percentile(levels[1], [2, 50, 98])
+    features = [float((high + low - 2 * middle) / (high - low + _FLAT))]
+    for number in range(4):
+        detail = levels[number] - levels[number + 1]
+        strength = float(detail.std()) + _FLAT
+        features.append(float(np.log(strength)))
+        if number < 3:
+            features.append(float(np.tanh(np.mean((detail / strength) ** 3))))
+        if number < 2:
+            busy = gaussian_filter(np.abs(detail), 2.0 * 2**number, truncate=3.0)
+            features.append(_correlation(busy, levels[2 + number]))
+    return [*features, float(np.log(levels[-1].std() + 10 * _FLAT))]
+
+
+def _correlation(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> float:
+    a, b = one - one.mean(), other - other.mean()
+    return float((a * b).mean() / np.sqrt((a * a).mean() * (b * b).mean() + 1e-12))

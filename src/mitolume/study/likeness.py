@@ -1,0 +1,86 @@
+"""Whether the images of a table look alike, and how they look. Knows no mask and no network."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mitolume.inference.chain import apply_chain
+from mitolume.inference.suspicion import unlikeness
+from mitolume.io.check import CheckedTable, open_image
+from mitolume.io.fields import Field
+from mitolume.io.read import read_plane
+from mitolume.io.suspicion import named
+from mitolume.preprocess.fingerprint import (
+    Features,
+    Fingerprint,
+    compare,
+    learn_fingerprint,
+    measure_windows,
+)
+from mitolume.preprocess.settings import ChainSettings
+
+_MOST_PLANES = 48  # are measured, spread over all
+_LEAST_PLANES = 4  # with fewer, nobody can say which is the odd one
+
+
+def fingerprint_of(planes: Sequence[Any]) -> Fingerprint | None:
+    """Measure how prepared planes (Y, X) look; None where all are too small."""
+    return learn_fingerprint(measure_windows(planes[i]) for i in _spread(len(planes)))
+
+
+def unlike_rows(rows: Sequence[Field], table: CheckedTable, model_um: float | None) -> list[str]:
+    """Notice images that look unlike the table's others, as another channel would.
+
+    Parameters
+    ----------
+    rows
+        All rows, checked.
+    table
+        What is known of them.
+    model_um
+        The pixel size to compare them at.
+
+    Returns
+    -------
+    list of str
+        A sentence for each kind of difference; none where a third or more of the images differ,
+        for then the table is simply mixed.
+    """
+    planes = [(row, z) for row in rows for z in row.planes or ()]
+    seen: list[tuple[Field, Features]] = []
+    for i in _spread(len(planes)):
+        row, z = planes[i]
+        plane = apply_chain(
+            read_plane(open_image(row), z=z),
+            ChainSettings(),
+            pixel_size_um=table.pixel_sizes[row.line],
+            model_um=model_um,
+            source=str(row.image),
+        )
+        windows = measure_windows(plane)
+        if len(windows) and plane.any():  # flat planes are named already
+            seen.append((row, windows))
+    if len(seen) < _LEAST_PLANES:
+        return []
+    found: dict[str, list[str]] = defaultdict(list)
+    for i, (row, windows) in enumerate(seen):
+        others = learn_fingerprint((w for j, (_, w) in enumerate(seen) if j != i), robust=True)
+        difference = compare(others, windows) if others else None
+        if difference and (reason := unlikeness(difference)):
+            found[reason].append(row.where)
+    if 3 * sum(map(len, found.values())) >= len(seen):
+        return []
+    return [
+        f"{named(names)}: looks unlike the other images ({reason}); check file and channel"
+        for reason, names in found.items()
+    ]
+
+
+def _spread(count: int) -> list[int]:
+    """Return up to `_MOST_PLANES` numbers below a count, evenly spread."""
+    chosen = np.linspace(0, count - 1, min(count, _MOST_PLANES)).round()
+    return [int(number) for number in chosen]
