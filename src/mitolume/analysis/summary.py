@@ -1,4 +1,4 @@
-"""A table of objects to numbers for its image. Knows no pixel.
+"""Sums up a table of objects, for an image. Knows no pixel.
 
 Every number is defined in docs/measurements.md.
 """
