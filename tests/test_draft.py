@@ -1,0 +1,539 @@
+"""Drafts of the table of fields: many layouts, what is guessed of them, and what is said."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from conftest import blobs
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from test_cli import call
+
+from mitolume.errors import MitolumeError
+from mitolume.io.check import check_table
+from mitolume.io.draft import MOST_PAIRS, Draft, draft_table
+from mitolume.io.drafting.listing import few, natural
+from mitolume.io.drafting.names import split_words
+from mitolume.io.fields import COLUMNS, Field, leaks, read_table
+from mitolume.io.split import SplitSettings, assign_roles
+
+NUMBERS = ("1", "2", "3")
+
+
+def lay_out(folder: Path, *names: str) -> Path:
+    """Write a small picture under each name: discs under masks' names, noise on discs else."""
+    for number, name in enumerate(names):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image, mask = blobs(number, (16, 20))
+        is_mask = any(
+            word.kind == "mask" for part in Path(name).parts for word in split_words(part)
+        )
+        values = (mask if is_mask and mask.any() else image) if is_mask else image
+        if path.suffix in (".tif", ".tiff"):
+            tifffile.imwrite(path, values)
+        elif path.suffix in (".png", ".jpg"):
+            Image.fromarray(values).save(path)
+        else:
+            path.write_bytes(b"x")
+    return folder
+
+
+def draft(folder: Path, *names: str) -> list[dict[str, str]]:
+    """Draft the table of such files; return its rows."""
+    return rows_of(draft_table(lay_out(folder, *names), folder))
+
+
+def rows_of(drafted: Draft) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(drafted.text)))
+
+
+def masks_of(rows: list[dict[str, str]]) -> dict[str, str]:
+    return {row["image"]: row["mask"] for row in rows}
+
+
+def said(folder: Path) -> str:
+    return "\n".join(draft_table(folder, folder).lines())
+
+
+# --- which file is whose mask -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        "a_mask.png",
+        "a_masks.tif",
+        "a-mask.tif",
+        "a.mask.tif",
+        "A_MASK.tif",
+        "aMask.png",
+        "a_label.tif",
+        "a_labels.png",
+        "a_seg.tif",
+        "a_gt.tif",
+        "a_truth.tif",
+        "a_ground_truth.tif",
+        "a_annotation.tif",
+        "a_manual.tif",
+        "mask_a.tif",
+        "mask-a.png",
+        "a_cp_masks.png",
+        "a_mito_mask.tif",
+        "a_mask_final.tif",
+        "masks/a.png",
+        "GT/a_gt.tif",
+        "Segmentation/a.tif",
+        "a_mask.ome.tif",
+    ],
+)
+def test_a_mask_is_found_beside_its_image(tmp_path: Path, mask: str) -> None:
+    assert masks_of(draft(tmp_path, "a.tif", "ab.tif", mask)) == {"a.tif": mask, "ab.tif": ""}
+
+
+@pytest.mark.parametrize(
+    ("image", "mask"),
+    [
+        ("images/{}.tif", "masks/{}.tif"), ("img/{}.tif", "mask/{}.png"),
+        ("Raw Data/{}.tif", "Ground Truth/{}.tif"), ("x/{}.png", "y/{}.png"),
+        ("inputs/{}.tif", "targets/{}.tif"), ("JPEGImages/{}.jpg", "SegmentationClass/{}.png"),
+        ("images/img_{}.tif", "labels/label_00{}.tif"), ("{}/image.tif", "{}/mask.tif"),
+        ("exp{}/images/f.tif", "exp{}/manual segmentation/f.tif"),
+        ("images/control/{}.tif", "masks/control/{}.tif"), ("img_dir/{}.png", "ann_dir/{}.png"),
+        ("img{}.tif", "mask{}.tif"), ("{}_img.tif", "{}_masks.tif"),
+        ("raw/0{}.tif", "labels/labels0000000{}.png"),
+        ("0{}/t001.tif", "0{}_GT/SEG/man_seg001.tif"),
+        ("Exp {}/Raw/Cell 1/a.tif", "Exp {}/Annotated masks/Cell 1/a.tif"),
+        ("imagesTr/cell_{}_0000.tif", "labelsTr/cell_{}.tif"),
+        ("{}.tif", "{}.zip"), ("{}.tif", "{}_RoiSet.zip"), ("{}.ome.tif", "{}.roi"),
+        ("{}/a.tif", "{}/RoiSet.zip"), ("{}.ome.tif", "{}.ome.tif - Series 0.geojson"),
+        ("images/{}.tif", "ROIs/{}.zip"), ("label-free_{}.tif", "label-free_{}_mask.tif"),
+        ("mito_{}.tif", "mito_{}_mask.tif"),
+        ("mito segmentation/{}.tif", "mito segmentation/{}_mask.tif"),
+    ],
+)  # fmt: skip
+def test_layouts(tmp_path: Path, image: str, mask: str) -> None:
+    expected = {image.format(n): mask.format(n) for n in NUMBERS}
+    rows = draft(tmp_path, *expected, *expected.values())
+    assert masks_of(rows) == expected
+    assert [row["image"] for row in rows] == list(expected)
+
+
+def test_a_tissue_atlas_with_a_folder_for_each_structure(tmp_path: Path) -> None:
+    kinds = ("raw", "mitochondria", "membranes", "synapses")
+    files = [f"stack1/{kind}/{n:02}.png" for kind in kinds
+             for n in range(2)]  # fmt: skip
+    rows = draft(tmp_path, *files, "stack1/labels/labels00000000.png", "stack2/raw/00.tif")
+    assert masks_of(rows) == {
+        "stack1/raw/00.png": "stack1/mitochondria/00.png",
+        "stack1/raw/01.png": "stack1/mitochondria/01.png",
+        "stack2/raw/00.tif": "",
+    }
+    assert {row["specimen"] for row in rows} == {"stack1", "stack2"}
+
+
+def test_fluorescence_of_mitochondria_is_paired_and_other_channels_are_left_out(
+    tmp_path: Path,
+) -> None:
+    rows = draft(tmp_path, "1_BF.tif", "1_TMRM.tif", "1_mask.tif", "2_DIC.tif", "2_CellMask.tif",
+                 "3_phase.tif", "3_GFP.tif", "9_GFP.tif")  # fmt: skip
+    assert [(row["image"], row["mask"], row["fluorescence"]) for row in rows] == [
+        ("1_BF.tif", "1_mask.tif", "1_TMRM.tif"),
+        ("2_DIC.tif", "", ""),
+        ("3_phase.tif", "", "3_GFP.tif"),
+    ]
+    assert "other channels or structures, left out: 1 (2_CellMask.tif)" in said(tmp_path)
+    assert "fluorescence without its transmitted light, left out: 1 (9_GFP.tif)" in said(tmp_path)
+
+
+@pytest.mark.parametrize("channel", ["ch0{}", "C{}", "w{}", "channel00{}"])
+def test_of_numbered_channels_the_first_is_taken_or_the_one_that_masks_name(
+    tmp_path: Path, channel: str
+) -> None:
+    files = [f"s{n}_{channel.format(c)}.tif" for n in NUMBERS for c in (1, 2)]
+    first = files[::2]
+    assert list(masks_of(draft(tmp_path / "a", *files))) == first
+    assert "further channels" in said(tmp_path / "a")
+    masks = [f"s{n}_{channel.format(2)}_mask.tif" for n in NUMBERS]
+    assert masks_of(draft(tmp_path / "b", *files, *masks)) == dict(
+        zip(files[1::2], masks, strict=True)
+    )
+
+
+def test_cells_called_c1_and_c2_with_masks_of_their_own_are_no_channels(tmp_path: Path) -> None:
+    files = [f"d{n}_c{c}{s}.tif" for n in NUMBERS for c in (1, 2) for s in ("", "_mask")]
+    assert masks_of(draft(tmp_path, *files)) == dict(zip(files[::2], files[1::2], strict=True))
+
+
+def test_nnunet_roles_and_channels(tmp_path: Path) -> None:
+    rows = draft(tmp_path, "imagesTr/c_001_0000.tif", "imagesTr/c_001_0001.tif",
+                 "imagesTs/c_002_0000.tif", "imagesTs/c_003_0000.tif", "labelsTr/c_001.tif",
+                 "labelsTs/c_002.tif", "dataset.json")  # fmt: skip
+    assert [(row["image"], row["mask"], row["role"]) for row in rows] == [
+        ("imagesTr/c_001_0000.tif", "labelsTr/c_001.tif", "train"),
+        ("imagesTs/c_002_0000.tif", "labelsTs/c_002.tif", "test"),
+        ("imagesTs/c_003_0000.tif", "", "unlabelled"),
+    ]
+    assert "1 of test have no mask" in said(tmp_path)
+
+
+def test_cellpose(tmp_path: Path) -> None:
+    rows = draft(tmp_path, "a.tif", "a_cp_masks.png", "a_flows.tif", "a_outlines.png", "a_seg.npy",
+                 "b.tif", "b_seg.npy")  # fmt: skip
+    assert masks_of(rows) == {"a.tif": "a_cp_masks.png", "b.tif": ""}
+    assert "cellpose _seg.npy files, which can't be read (in cellpose choose" in said(tmp_path)
+    assert "results or previews, left out: 2 (a_flows.tif, a_outlines.png)" in said(tmp_path)
+
+
+# --- doubts are said, nothing is dropped in silence ---------------------------------------------
+
+
+def test_doubts_are_said(tmp_path: Path) -> None:
+    rows = draft(tmp_path, "a.tif", "a_mask.tif", "a_label.tif", "b.tif", "b_mito_mask.tif",
+                 "b_nuclei_mask.tif", "lost_mask.tif", "c.tif", "c.png", "images/d.tif",
+                 "raw/d.tif",
+                 "e.tif", "e.bmp")  # fmt: skip
+    text = said(tmp_path)
+    assert masks_of(rows)["b.tif"] == "b_mito_mask.tif"
+    assert "masks left out, as their image has another: 2 (a_mask.tif, b_nuclei_mask.tif)" in text
+    assert "masks without an image of that name, left out: 1 (lost_mask.tif)" in text
+    assert "files named like an image in another format, left out" in text
+    assert "images/d.tif = raw/d.tif" in text
+    assert "files of kinds that can't be read (save them as OME-TIFF): 1 (e.bmp)" in text
+
+
+def test_a_picture_with_a_colour_table_is_the_mask_of_its_namesake(tmp_path: Path) -> None:
+    lay_out(tmp_path, "a.tif")
+    Image.fromarray(blobs(0)[1]).convert("P").save(tmp_path / "a.png")
+    assert masks_of(draft(tmp_path)) == {"a.tif": "a.png"}
+
+
+def test_masks_of_single_objects_and_of_a_second_person_are_left_out(tmp_path: Path) -> None:
+    rows = draft(tmp_path / "a", "f1/images/f1.png", "f1/masks/1.png", "f1/masks/2.png")
+    assert masks_of(rows) == {"f1/images/f1.png": ""}
+    assert "if each object has a file of its own, merge them): 2" in said(tmp_path / "a")
+    files = [
+        f"{folder}/{n}.tif" for folder in ("images", "masks Ada", "masks Ben") for n in NUMBERS
+    ]
+    rows = draft(tmp_path / "b", *files)
+    assert set(masks_of(rows).values()) == {f"masks Ada/{n}.tif" for n in NUMBERS}
+    assert "masks left out, as their image has another: 3" in said(tmp_path / "b")
+
+
+def test_what_is_no_image_is_left_out(tmp_path: Path) -> None:
+    rows = draft(tmp_path, "a.tif", "._a.tif", ".hidden/b.tif", "Thumbs.db", "notes.txt",
+                 "a_overlay.png", "a_probability.ome.tif", "run/run.json",
+                 "run/masks/a_mask.tif")  # fmt: skip
+    assert masks_of(rows) == {"a.tif": ""}
+    assert "folders with results of mitolume, left out: 1 (run)" in said(tmp_path)
+    assert "no image has a mask, so there is nothing to train on" in said(tmp_path)
+
+
+def test_masks_beside_the_folder_are_pointed_to(tmp_path: Path) -> None:
+    lay_out(tmp_path, "images/a.tif", "masks/a.tif")
+    assert f"folder masks lies beside this one: draft from {tmp_path}" in said(tmp_path / "images")
+
+
+@pytest.mark.parametrize(
+    ("names", "fault"),
+    [
+        ((), "holds no image files that can be read"),
+        (("notes.txt", "b.bmp"), r"save them as OME-TIFF\): 1 \(b\.bmp\)"),
+        (("masks/a.tif",), "holds no images, only masks or results"),
+    ],
+)
+def test_a_folder_without_images_is_one_sentence(
+    tmp_path: Path, names: tuple[str, ...], fault: str
+) -> None:
+    with pytest.raises(MitolumeError, match=fault):
+        draft(tmp_path, *names)
+
+
+def test_a_missing_folder_and_a_file_are_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(MitolumeError, match="no such folder"):
+        draft_table(tmp_path / "no")
+    (tmp_path / "a.tif").touch()
+    with pytest.raises(MitolumeError, match="is a file; name the folder"):
+        draft_table(tmp_path / "a.tif")
+
+
+def test_links_in_circles_end_and_broken_ones_are_said(tmp_path: Path) -> None:
+    lay_out(tmp_path, "a/b.tif")
+    try:
+        os.symlink(tmp_path, tmp_path / "a" / "again")
+        os.symlink(tmp_path / "gone.tif", tmp_path / "broken.tif")
+    except OSError:
+        pytest.skip("this system allows no links")
+    assert masks_of(draft(tmp_path)) == {"a/b.tif": ""}
+    assert "links that lead nowhere, left out: 1 (broken.tif)" in said(tmp_path)
+
+
+# --- roles, conditions, specimens ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("image", "mask"),
+    [("{}/images/{}.tif", "{}/masks/{}.tif"), ("images/{}/{}.tif", "masks/{}/{}.tif"),
+     ("{} images/{}.tif", "{} masks/{}.tif"), ("{}_{}.tif", "{}_{}_mask.tif")],
+)  # fmt: skip
+def test_roles_from_names(tmp_path: Path, image: str, mask: str) -> None:
+    words = {"Train": "train", "val": "validation", "testing": "test"}
+    files = [form.format(word, n) for word in words for n in NUMBERS for form in (image, mask)]
+    rows = draft(tmp_path, *files)
+    assert {row["image"]: row["role"] for row in rows} == {
+        image.format(word, n): role for word, role in words.items() for n in NUMBERS
+    }
+    assert leaks(read_rows(tmp_path)) == []
+
+
+def read_rows(folder: Path) -> list[Field]:
+    (folder / "fields.csv").write_text(draft_table(folder, folder).text, encoding="utf-8")
+    return read_table(folder / "fields.csv")
+
+
+def test_unlabelled_folders_leave_the_others_to_be_drawn(tmp_path: Path) -> None:
+    rows = draft(tmp_path, "raw/1.tif", "gt/1.tif", "no labels/2.tif", "Unlabeled/3.tif")
+    assert {row["image"]: row["role"] for row in rows} == {
+        "no labels/2.tif": "unlabelled", "raw/1.tif": "", "Unlabeled/3.tif": "unlabelled"
+    }  # fmt: skip
+
+
+def test_test_alone_is_just_a_name(tmp_path: Path) -> None:
+    rows = draft(tmp_path, *[f"Test {n}/test{s}.tif" for n in NUMBERS for s in ("", "_mask")])
+    assert "role" not in rows[0]
+    assert "none says train" in said(tmp_path)
+
+
+def test_conditions_are_whole_known_words(tmp_path: Path) -> None:
+    files = {
+        "ctrl_1.tif": "control", "untreated/2.tif": "control", "FCCP 10uM/3.tif": "FCCP 10uM",
+        "x_FCCP_1uM_4.tif": "FCCP 1uM", "oligo5.tif": "oligomycin", "AA_6.tif": "antimycin A",
+        "Antimycin A/7.tif": "antimycin A", "rot/8.tif": "rotenone",
+        "KO/cccp/9.tif": "knockout + CCCP",
+        "rotated_10.tif": "", "rot_90_11.tif": "", "aa_12.tif": "", "parrot_13.tif": "",
+        "fccp control_14.tif": "control", "DMSO/15.tif": "DMSO", "rotenone_5uM_16.tif": "rotenone",
+    }  # fmt: skip
+    rows = draft(tmp_path, *files)
+    assert {row["image"]: row["condition"] for row in rows} == files
+
+
+def test_the_only_vehicle_is_the_control(tmp_path: Path) -> None:
+    rows = draft(tmp_path, "DMSO/1.tif", "FCCP/2.tif")
+    assert [row["condition"] for row in rows] == ["control", "FCCP"]
+
+
+@pytest.mark.parametrize(
+    ("names", "specimens"),
+    [
+        ("m008_t001_z009_p5_0 m008_t025_z010_p2_1 m009_t001_z009_p5_0 m010_t001_z009_p5_0",
+         "m008 m008 m009 m010"),
+        ("dish1_a dish1_b dish2_a dish3_a", "dish1 dish1 dish2 dish3"),
+        ("cell03_z1 cell03_z2 cell04_z1 cell05_z1", "cell03 cell03 cell04 cell05"),
+        ("pos01_t003 pos01_t004 pos02_t003", "pos01 pos01 pos02"),
+        ("A01_s1 A01_s2 B02_s1 C12_s1", "A01 A01 B02 C12"),
+        ("exp1_fov1 exp1_fov2 exp2_fov1 exp3_fov1", "exp1 exp1 exp2 exp3"),
+        ("mouse1/slide1/a mouse1/slide1/b mouse1/slide2/a mouse2/slide1/a",
+         "mouse1_slide1 mouse1_slide1 mouse1_slide2 mouse2_slide1"),
+        ("frame_001 frame_002 frame_003", "all all all"),
+        ("img1_crop1 img1_crop2 img2_crop1 img3_crop1", "img1 img1 img2 img3"),
+        ("liver/1 liver/2 heart/1 kidney/1", "liver liver heart kidney"),
+        ("r01c02f01p01-ch1sk1fk1fl1 r01c02f02p01-ch1sk1fk1fl1 r02c02f01p01-ch1sk1fk1fl1",
+         "r01c02 r01c02 r02c02"),
+        ("xy1z3t1 xy1z4t2 xy2z1t1", "xy1 xy1 xy2"),
+        ("h9c2_3_1 h9c2_3_2 h9c2_4_1 h9c2_5_1", "3 3 4 5"),
+        ("train/cell1_z1 train/cell1_z2 test/cell1_z1 test/cell1_z2",
+         "train_cell1 train_cell1 test_cell1 test_cell1"),
+    ],
+)  # fmt: skip
+def test_specimens_from_names(tmp_path: Path, names: str, specimens: str) -> None:
+    images = [f"{name}.tif" for name in names.split()]
+    rows = draft(tmp_path, *images, *[image.replace(".tif", "_mask.tif") for image in images])
+    found = {row["image"]: row["specimen"] for row in rows}
+    assert found == dict(zip(images, specimens.split(), strict=True))
+
+
+def test_days_are_batches_and_part_of_the_specimen(tmp_path: Path) -> None:
+    rows = draft(tmp_path, *[f"2024-01-{day}_dish{n}_{k}{s}.tif" for day in (10, 11)
+                             for n in (1, 2) for k in (1, 2) for s in ("", "_mask")])  # fmt: skip
+    assert {(row["specimen"], row["batch"]) for row in rows} == {
+        (f"202401{day}_dish{n}", f"202401{day}") for day in (10, 11) for n in (1, 2)
+    }
+
+
+def test_one_specimen_and_leaks_are_said(tmp_path: Path) -> None:
+    draft(tmp_path / "a", *[f"t{n}{s}.tif" for n in NUMBERS for s in ("", "_mask")])
+    assert "all masks are of one specimen, so no split is free of leaks" in said(tmp_path / "a")
+    draft(tmp_path / "b", *[f"{role}/m1_t{t}{s}.tif" for role, t in (("train", 1), ("test", 2))
+                            for s in ("", "_mask")])  # fmt: skip
+    assert "specimen 'm1' is in test and train" in said(tmp_path / "b")
+    draft(tmp_path / "c", *[f"m{n}_t{t}.tif" for n in NUMBERS for t in (1, 2)],
+          *[f"m{n}_t1_mask.tif" for n in NUMBERS])  # fmt: skip
+    assert "0 of 3 specimens with masks have one for each image" in said(tmp_path / "c")
+
+
+def test_unlabelled_images_of_a_test_specimen_are_left_out(tmp_path: Path) -> None:
+    rows = draft(tmp_path, "train/m1_1.tif", "train/m1_1_mask.tif", "train/m1_2.tif",
+                 "test/m2_1.tif", "test/m2_1_mask.tif", "test/m2_2.tif")  # fmt: skip
+    assert {row["image"]: row["role"] for row in rows} == {
+        "test/m2_1.tif": "test", "train/m1_1.tif": "train", "train/m1_2.tif": "unlabelled"
+    }  # fmt: skip
+    assert leaks(read_rows(tmp_path)) == []
+    assert "to train on them would leak): 1 (test/m2_2.tif)" in said(tmp_path)
+
+
+# --- headers ------------------------------------------------------------------------------------
+
+
+def test_stacks_are_one_row_and_sizes_are_compared(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    stack = rng.integers(0, 255, (6, 16, 20), np.uint8)
+    flat = blobs(0, (16, 20))[1]
+    for name, values in {"a": stack, "a_mask": np.stack([flat] * 6), "b": stack[::-1],
+                         "b_mask": flat}.items():  # fmt: skip
+        axes = {"axes": "ZYX"[-values.ndim :]}
+        tifffile.imwrite(tmp_path / f"{name}.tif", values, imagej=True, metadata=axes)
+    rows = rows_of(draft_table(tmp_path, tmp_path))
+    assert [row["planes"] for row in rows] == ["", "3"]
+    assert "masks of one plane for a z-stack, given to the middle one" in said(tmp_path)
+    (tmp_path / "fields.csv").write_text(draft_table(tmp_path, tmp_path).text)
+    assert [len(row.planes or ()) for row in check_table(tmp_path / "fields.csv").fields] == [6, 1]
+    tifffile.imwrite(tmp_path / "b_mask.tif", flat.T)
+    assert "b.tif is 16 x 20, its mask 20 x 16" in said(tmp_path)
+
+
+def test_a_stack_alone_is_told_how_to_be_split(tmp_path: Path) -> None:
+    stack = np.zeros((6, 16, 20), np.uint8)
+    for name in ("em.tif", "em_mask.tif"):
+        tifffile.imwrite(tmp_path / name, stack)
+    assert "em.tif has 6 planes: write a row for each block of z" in said(tmp_path)
+
+
+def test_of_many_files_few_are_opened(tmp_path: Path) -> None:
+    """All files are garbage, and each that is opened is noted as such."""
+    for n in range(1000):
+        for name in (f"dish{n % 50}_{n}.tif", f"dish{n % 50}_{n}_mask.tif"):
+            (tmp_path / name).touch()
+    drafted = draft_table(tmp_path, tmp_path)
+    (opened,) = [line for line in drafted.look if line.startswith("images whose header can't")]
+    assert int(opened.split(": ")[1].split(" ")[0]) <= MOST_PAIRS
+    assert len(rows_of(drafted)) == 1000
+    assert len({row["specimen"] for row in rows_of(drafted)}) == 50
+
+
+# --- real files, real tables --------------------------------------------------------------------
+
+
+def test_the_home_case_is_drafted_as_it_was_written_by_hand(
+    real_data: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "h9c2"
+    shutil.copytree(real_data / "h9c2-brightfield", data, ignore=shutil.ignore_patterns("*.csv"))
+    found = read_rows(data)
+    by_hand = read_table(real_data / "h9c2-brightfield" / "fields.csv")
+    assert [
+        (row.image.name, row.mask and row.mask.name, row.fluorescence, f"movie {row.specimen[1:]}")
+        for row in found
+    ] == [
+        (row.image.name, row.mask and row.mask.name, row.fluorescence, row.specimen)
+        for row in sorted(by_hand, key=lambda row: natural(row.image.name))
+    ]
+    roles = {row.role for row in assign_roles(found, SplitSettings())}
+    assert roles == {"train", "validation", "test"}
+
+
+def test_real_stacks_give_a_table_that_is_checked(real_data: Path, tmp_path: Path) -> None:
+    for kind in ("vnc-sstem", "epfl-hippocampus"):
+        table = tmp_path / f"{kind}.csv"
+        table.write_text(draft_table(real_data / kind, tmp_path).text, encoding="utf-8")
+    (em,) = read_table(tmp_path / "epfl-hippocampus.csv")
+    assert (em.image.name, em.mask and em.mask.name) == ("train.ome.tif", "train_mask.ome.tif")
+    labelled, unlabelled = check_table(tmp_path / "vnc-sstem.csv").fields
+    assert (labelled.mask and labelled.mask.name, len(labelled.planes or ())) == (
+        "labelled_mask.ome.tif",
+        20,
+    )
+    assert (unlabelled.image.name, unlabelled.role) == ("unlabelled.ome.tif", "unlabelled")
+
+
+def test_scenes_of_a_microscopes_file_are_rows(real_data: Path, tmp_path: Path) -> None:
+    shutil.copy(real_data / "vendor-formats" / "xz-example.lif", tmp_path)
+    rows = rows_of(draft_table(tmp_path, tmp_path))
+    assert len({row["scene"] for row in rows}) == 3
+    assert {row["image"] for row in rows} == {"xz-example.lif"}
+
+
+def test_an_ome_zarr_is_one_image(tmp_path: Path) -> None:
+    for name in (".zattrs", "0/.zarray", "0/0/0/0.png"):
+        (tmp_path / "a.ome.zarr" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "a.ome.zarr" / name).write_text("{}")
+    assert masks_of(draft(tmp_path, "a_mask.tif")) == {"a.ome.zarr": "a_mask.tif"}
+
+
+NAMES = st.text(
+    st.characters(exclude_characters="/\\\0\r\n:*?\"<>|", exclude_categories=["Cs", "Cc"]),
+    min_size=1, max_size=20,
+)  # fmt: skip
+
+
+@given(st.lists(NAMES, min_size=1, max_size=5))
+def test_any_name_survives_the_table(tmp_path_factory: pytest.TempPathFactory, stems: list) -> None:
+    folder = tmp_path_factory.mktemp("names")
+    for stem in stems:
+        (folder / f"{stem}.tif").touch()
+    (folder / "plain.png").touch()  # so that at least one name is no mask's
+    for row in read_rows(folder):
+        assert row.image.parent == folder
+        assert row.image.exists()
+
+
+@given(st.text(max_size=40))
+def test_words_keep_every_digit_of_a_name(name: str) -> None:
+    words = split_words(name)
+    kept = [d for word in words for d in word.text + word.number if d.isdecimal()]
+    assert sorted(kept) == sorted(d for d in name if d.isdecimal())
+
+
+def test_commas_quotes_and_numbers_in_their_order(tmp_path: Path) -> None:
+    names = ["f2.tif", "f10.tif", "Größe, 1.tif", "日本 f1.tif"]
+    assert [row["image"] for row in draft(tmp_path, *names)] == names
+    assert few(["a"]) == "a"
+
+
+# --- the command --------------------------------------------------------------------------------
+
+
+def test_the_command_prints_the_table_and_says_its_guesses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    lay_out(tmp_path / "my images", *[f"d{n}{s}.tif" for n in NUMBERS for s in ("", "_mask")])
+    monkeypatch.chdir(tmp_path)
+    assert call(monkeypatch, "fields", "my images") == 0
+    printed = capsys.readouterr()
+    Path("fields.csv").write_text(printed.out)
+    assert [row.mask for row in check_table("fields.csv").fields if row.mask] == [
+        Path("my images") / f"d{n}_mask.tif" for n in NUMBERS
+    ]
+    assert "mask: 3 beside their image (d1.tif and d1_mask.tif)" in printed.err
+
+
+def test_the_command_writes_beside_the_table_and_never_over_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    lay_out(tmp_path / "images", "a.tif", "a_mask.tif")
+    out = tmp_path / "tables" / "t.csv"
+    assert call(monkeypatch, "fields", tmp_path / "images", "--out", out) == 0
+    assert out.read_text().splitlines()[1] == "../images/a.tif,../images/a_mask.tif"
+    assert set(out.read_text().splitlines()[0].split(",")) <= set(COLUMNS)
+    assert "1 row: 1 with a mask, 0 without" in (out.parent / "t.txt").read_text()
+    assert call(monkeypatch, "fields", tmp_path / "images", "--out", out) == 1
+    assert "t.csv is there already" in capsys.readouterr().err
+    assert call(monkeypatch, "fields", tmp_path / "images", "--out", tmp_path / "t.xlsx") == 1
+    assert "must end in .csv" in capsys.readouterr().err
