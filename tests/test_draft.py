@@ -143,14 +143,15 @@ def test_a_tissue_atlas_with_a_folder_for_each_structure(tmp_path: Path) -> None
 def test_fluorescence_of_mitochondria_is_paired_and_other_channels_are_left_out(
     tmp_path: Path,
 ) -> None:
-    rows = draft(tmp_path, "1_BF.tif", "1_TMRM.tif", "1_mask.tif", "2_DIC.tif", "2_CellMask.tif",
+    rows = draft(tmp_path, "1_BF.tif", "1_MitoTracker Deep Red.tif", "1_mask.tif", "2_DIC.tif",
+                 "2_CellMaskRed.tif",
                  "3_phase.tif", "3_GFP.tif", "9_GFP.tif")  # fmt: skip
     assert [(row["image"], row["mask"], row["fluorescence"]) for row in rows] == [
-        ("1_BF.tif", "1_mask.tif", "1_TMRM.tif"),
+        ("1_BF.tif", "1_mask.tif", "1_MitoTracker Deep Red.tif"),
         ("2_DIC.tif", "", ""),
         ("3_phase.tif", "", "3_GFP.tif"),
     ]
-    assert "other channels or structures, left out: 1 (2_CellMask.tif)" in said(tmp_path)
+    assert "other channels or structures, left out: 1 (2_CellMaskRed.tif)" in said(tmp_path)
     assert "fluorescence without its transmitted light, left out: 1 (9_GFP.tif)" in said(tmp_path)
 
 

@@ -13,6 +13,7 @@ from mitolume.io.drafting.names import Word, split_words
 # Words that say nothing about which image a file belongs to.
 _ROI_WORDS = {"roi", "rois", "roiset", "roisets", "set", "imagej", "qupath"}
 _MASK_COMPANIONS = {"cp", "man", "of", "class", "object"}
+_DYE_WORDS = {"red", "green", "orange", "blue", "deep", "far", "fm", "cmxros"}
 _FOLDER_COMPANIONS = {"data", "dir", "folder", "files", "class", "object", "stacks"}
 # Of several kinds of picture of one field, the first is the image.
 _IMAGE_KINDS = ("transmitted", "image", "mitochondria", "fluorescence", "structure")
@@ -157,14 +158,16 @@ def _words(file: Found) -> Iterable[Word]:
         for ending in (".ome.tif", ".tif", ".tiff", ".png", ".nd2", ".czi", ".lif"):
             stem = stem.removesuffix(ending)
     words = split_words(stem)
-    is_mask = any(word.kind == "mask" for word in words)
+    idle = _ROI_WORDS if file.is_roi else set()
+    if any(word.kind == "mask" for word in words):
+        idle = idle | _MASK_COMPANIONS
+    after_channel = False
     for word in words:
         if word.kind:
             yield from word.without_text()
-        elif not (file.is_roi and word.text in _ROI_WORDS) and not (
-            is_mask and word.text in _MASK_COMPANIONS
-        ):
+        elif word.text not in idle and not (after_channel and word.text in _DYE_WORDS):
             yield word
+        after_channel = word.kind in _CHANNEL_KINDS or (after_channel and word.text in _DYE_WORDS)
 
 
 def _key(file: Found) -> Key:

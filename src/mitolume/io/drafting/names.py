@@ -199,8 +199,17 @@ def _split_chunk(chunk: str) -> list[str]:
     letters = [piece for piece in pieces if not piece.isdecimal()]
     if len(letters) > 1 and pieces[0] is letters[0] and letters[0].lower() not in _KNOWN:
         return [chunk]  # h9c2, u2os: a name, not a series of numbered words
-    return [
-        part
-        for piece in pieces
-        for part in ([piece] if piece.lower() in _KNOWN else _CAMEL.findall(piece) or [piece])
-    ]
+    return [part for piece in pieces for part in _split_letters(piece)]
+
+
+def _split_letters(piece: str) -> list[str]:
+    """Split camel case, but not within a known word: CellMaskRed is CellMask and Red."""
+    if piece.isdecimal() or piece.lower() in _KNOWN:
+        return [piece]
+    parts: list[str] = []
+    for part in _CAMEL.findall(piece):
+        if parts and (parts[-1] + part).lower() in _KNOWN:
+            parts[-1] += part
+        else:
+            parts.append(part)
+    return parts
