@@ -48,10 +48,10 @@ def boundary_sizes(
 
     Examples
     --------
-    >>> disc = (np.hypot(*np.mgrid[-12:13, -12:13]) <= 10).astype(int)
+    >>> disc = (np.hypot(*np.mgrid[-24:25, -24:25]) <= 20).astype(int)
     >>> at = np.nonzero(disc)
     >>> boundary_sizes(disc, at, np.zeros(at[0].size, int), 1, (0.1, 0.1)).round(1).tolist()
-    [6.3]
+    [12.6]
     """
     padded = np.pad(labels, _REACH)
     flat = padded.ravel()

@@ -71,6 +71,7 @@ def measure_skeletons(
         _add_dots(found, stack, space)
         for name, values in found.items():
             (counts if name in counts else lengths)[name][numbers] = values
+    np.maximum(counts["n_branches"], 1, out=counts["n_branches"])  # all may be parts of junctions
     return {**counts, **lengths}
 
 
