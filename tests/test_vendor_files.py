@@ -18,7 +18,7 @@ from PIL import Image
 
 from mitolume.errors import MitolumeError
 from mitolume.io.channels import select_channel
-from mitolume.io.check import _sha256
+from mitolume.io.check import _sha256, check_table
 from mitolume.io.formats import READERS
 from mitolume.io.read import AXES, read, read_plane, scenes
 from mitolume.study.inspection import inspect
@@ -299,3 +299,12 @@ def test_the_hash_of_a_folder_is_that_of_its_files(tmp_path: Path) -> None:
     chunk = next(p for p in (tmp_path / "b.zarr" / "0" / "c").rglob("*") if p.is_file())
     chunk.write_bytes(chunk.read_bytes()[:-1] + b"!")
     assert _sha256(tmp_path / "a.zarr") != _sha256(tmp_path / "b.zarr")
+
+
+def test_a_table_takes_folders_and_says_which_channel_it_took(tmp_path: Path) -> None:
+    write_zarr(tmp_path / "a.ome.zarr", "czyx", STACK[0], channels=["GFP", "DIC"])
+    write_zarr(tmp_path / "a_mask.zarr", "zyx", (STACK[0, 0] % 7 == 0).astype(np.uint8))
+    (tmp_path / "fields.csv").write_text("image,mask\na.ome.zarr,a_mask.zarr\n")
+    checked = check_table(tmp_path / "fields.csv")
+    assert checked.fields[0].planes == (0, 1, 2)
+    assert any("took channel 1 = DIC (its name says so)" in text for text in checked.notices)

@@ -9,10 +9,11 @@ import xarray as xr
 
 from mitolume.errors import MitolumeError
 
-# Whole words that name transmitted light, after "_" and "-" became spaces.
+# Whole words that name transmitted light, after "_" and "-" became spaces. Not among them: DIA (a
+# dye), PH3 (a histone), and "bright" beside another word.
 _TRANSMITTED = re.compile(
-    r"\b(?:t ?pmt|tpmt\d*|pmt trans|esid|tl\d*|td|dic\d*|nomarski|bf\d*|bright ?field\d*|bright"
-    r"|trans\d*|transmitted|transmission|translight|dia|diascopic|ph[1-3]|phc|phaco|phase\d*"
+    r"^bright$|\b(?:t ?pmt\d*|pmt trans|esid|tl\d*|td|dic\d*|nomarski|bf\d*|bright ?field\d*"
+    r"|trans\d*|transmitted|transmission|translight|diascopic|ph[12]|phc|phaco|phase\d*"
     r"|phase ?contrast|oblique|hoffman)\b"
 )
 # Words beside which the ones above mean something else, or that name light of another kind.

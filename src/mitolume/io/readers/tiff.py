@@ -11,6 +11,9 @@ from typing import Any
 import xarray as xr
 
 from mitolume.io.readers.common import MICROMETRES, Opened, Stated, chunked, light
+from mitolume.io.readers.large_tiff import by_tiles
+
+_LARGE = 2**26  # pixels of a plane, above which it is read in parts
 
 
 def open_file(path: Path) -> Opened:
@@ -81,7 +84,7 @@ def axes_of(series: Any) -> tuple[str, str]:
 
 
 def _array(path: Path, scene: int) -> xr.DataArray:
-    """Return a series of a TIFF at its full size, one chunk a page."""
+    """Return a series of a TIFF at its full size, one chunk a page, or less where it is large."""
     import tifffile
     import zarr
 
@@ -92,6 +95,9 @@ def _array(path: Path, scene: int) -> xr.DataArray:
         shape, dtype = series.get_shape(squeeze), series.dtype
         axes = axes_of(series)[0] if squeeze else series.get_axes(squeeze)
         page = [axis for axis in axes if axis in "YXS"]
+    sizes = dict(zip(axes, shape, strict=True))
+    if sizes["Y"] * sizes["X"] > _LARGE:
+        return by_tiles(path, scene, sizes, squeeze=squeeze)
 
     def load(where: dict[str, int]) -> Any:
         with tifffile.TiffFile(path, is_mmstack=False) as tif:
@@ -100,7 +106,7 @@ def _array(path: Path, scene: int) -> xr.DataArray:
                 array = zarr.open_array(store, mode="r")
                 return array[tuple(where.get(axis, slice(None)) for axis in axes)]
 
-    return chunked(load, dict(zip(axes, shape, strict=True)), page, dtype)
+    return chunked(load, sizes, page, dtype)
 
 
 def _imagej_channels(labels: Any, channels: int, planes: int) -> tuple[str, ...]:

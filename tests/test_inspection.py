@@ -1,0 +1,106 @@
+"""What `mitolume inspect` says of a file, and of what will cause trouble with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from microscope_files import write_lif, write_zarr
+from PIL import Image
+from typer.testing import CliRunner
+
+from mitolume.cli import app
+from mitolume.study.inspection import depth_note, inspect, plane_warnings
+
+NOISE = np.random.default_rng(0).integers(10, 250, (60, 70), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("plane", "warning"),
+    [
+        (np.zeros((4, 5), np.uint16), "one flat grey (0)"),
+        (np.where(NOISE > 200, 255, NOISE), "saturated"),
+        (np.where(NOISE > 200, 4095, NOISE.astype(np.uint16)), "is at 4095"),
+        (NOISE.astype(np.int16) - 100, "negative values"),
+        (np.where(NOISE > 240, np.nan, NOISE), "NaN or infinite"),
+        ((NOISE > 100) * np.uint8(255), "nearly empty, or a mask"),
+        (NOISE.astype(np.complex64), "not grey values"),
+        (NOISE, None),
+        (NOISE.astype(np.float32), None),
+        (np.where(NOISE == 200, 255, NOISE), None),  # single bright pixels saturate nothing
+    ],
+)
+def test_planes_that_carry_no_picture(plane: np.ndarray, warning: str | None) -> None:
+    found = plane_warnings(plane)
+    assert len(found) == (warning is not None)
+    assert warning is None or warning in found[0]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "top", "bits", "note"),
+    [
+        ("uint16", 4000, None, "12 bit in 16, to judge by the values"),
+        ("uint16", 1000, None, "10 bit in 16"),
+        ("uint16", 16_000, None, "14 bit in 16"),
+        ("uint16", 4000, 12, "12 bit in 16, as the file says"),
+        ("uint16", 4000, 16, ""),
+        ("uint16", 60_000, None, ""),
+        ("uint16", 300, None, ""),  # dim rather than shallow
+        ("uint16", 5000, 12, ""),  # the file is wrong
+        ("uint8", 200, None, ""),
+    ],
+)
+def test_depth(dtype: str, top: float, bits: int | None, note: str) -> None:
+    found = depth_note(np.dtype(dtype), top, bits)
+    assert found.startswith(note)
+    assert bool(found) == bool(note)
+
+
+def test_a_plain_stack_may_be_anything(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", np.stack([NOISE] * 5))
+    assert "what its 5 planes are: read as z" in inspect(tmp_path / "a.tif")
+    tifffile.imwrite(tmp_path / "b.tif", np.stack([NOISE] * 5), metadata={"axes": "TYX"})
+    assert "planes are" not in inspect(tmp_path / "b.tif")
+    for metadata, doubtful in ({"axes": "ZYX"}, True), ({"axes": "ZYX", "spacing": 0.3}, False):
+        tifffile.imwrite(tmp_path / "c.tif", np.stack([NOISE] * 5), imagej=True, metadata=metadata)
+        assert ("read as z" in inspect(tmp_path / "c.tif")) == doubtful
+
+
+def test_pixel_size_and_colours(tmp_path: Path) -> None:
+    Image.fromarray(np.stack([NOISE, NOISE[::-1], NOISE], -1)).save(tmp_path / "a.jpg", quality=95)
+    text = inspect(tmp_path / "a.jpg")
+    assert "colour picture (RGB)" in text
+    assert "states no pixel size" in text
+    assert "--pixel-size" in text
+    write_zarr(tmp_path / "b.zarr", "yx", NOISE, scale=(80, 80))
+    assert "probably nanometres, so 0.08 µm: --pixel-size 0.08" in inspect(tmp_path / "b.zarr")
+    write_zarr(tmp_path / "c.zarr", "yx", NOISE, scale=(1, 1))
+    assert "exactly 1 µm" in inspect(tmp_path / "c.zarr")
+    write_zarr(tmp_path / "d.zarr", "yx", NOISE, scale=(0.1, 0.2))
+    assert "not square (Y 0.1 µm, X 0.2 µm)" in inspect(tmp_path / "d.zarr")
+
+
+def test_scenes_that_differ_are_listed_with_their_dims(tmp_path: Path) -> None:
+    dark = np.zeros((2, 60, 70), np.uint8)
+    scenes = {"one": ("YX", NOISE), "two": ("ZYX", dark)}
+    write_lif(tmp_path / "a.lif", scenes, size_um={"X": 0.1, "Y": 0.1})
+    lines = inspect(tmp_path / "a.lif").splitlines()
+    assert "  scenes      0 = one: T 1, C 1, Z 1, Y 60, X 70" in lines
+    assert "              1 = two: T 1, C 1, Z 2, Y 60, X 70" in lines
+    assert any("scene two: empty" in line for line in lines)
+    assert not any("scene one" in line for line in lines)
+
+
+def test_a_bad_file_does_not_hide_the_others(tmp_path: Path) -> None:
+    (tmp_path / "bad.nd2").write_text("hello")
+    tifffile.imwrite(tmp_path / "nan.tif", np.where(NOISE > 240, np.nan, NOISE).astype(np.float32))
+    write_zarr(tmp_path / "good.ome.zarr", "yx", NOISE)
+    files = [str(tmp_path / name) for name in ("bad.nd2", "nan.tif", "good.ome.zarr")]
+    result = CliRunner().invoke(app, ["inspect", *files])
+    assert result.exit_code == 1
+    assert "NaN or infinite" in result.stdout
+    assert "good.ome.zarr" in result.stdout
+    assert "1 of 3 files could not be read" in str(result.exception)
+    assert "bad.nd2 can't be read" in str(result.exception)
