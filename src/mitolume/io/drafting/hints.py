@@ -23,10 +23,11 @@ _HOW = {
 
 def splits(rows: Sequence[dict[str, str]], depths: dict[str, int]) -> Iterator[str]:
     """Say where roles and specimens leave nothing to learn from, or nothing to test on."""
+    here = Path()  # only roles and specimens count here
     fields = [
-        Field(Path(r["image"]), Path(r["mask"]) if r["mask"] else None, r["role"],
-              specimen=r["specimen"] or r["image"])
-        for r in rows
+        Field(here, here if row["mask"] else None, row["role"],
+              specimen=row["specimen"] or row["image"])
+        for row in rows
     ]  # fmt: skip
     leaking = leaks(fields)
     yield from leaking[:3]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 
 from mitolume.io.drafting.channel_files import without_channels
 from mitolume.io.drafting.listing import Found, Notes
@@ -81,9 +82,9 @@ def _classify(files: Sequence[Found], notes: Notes) -> list[Item]:
     items: list[Item] = []
     for folders, here in by_folder.items():
         kind = kinds[folders]
-        named = {file for file in here if "mask" in _name_kinds(file)}
+        named = {file for file in here if "mask" in _name_kinds(file.stem)}
         rest = [file for file in here if file not in named and not file.is_roi]
-        channels = {kind for file in here for kind in _name_kinds(file)} & _CHANNEL_KINDS
+        channels = {kind for file in here for kind in _name_kinds(file.stem)} & _CHANNEL_KINDS
         if kind in _CHANNEL_KINDS and len(channels) > 1:
             kind = ""  # so is one called after a channel, in which the files name theirs
         if kind == "mask" and {_key(f) for f in named} & {_key(f) for f in rest}:
@@ -100,7 +101,7 @@ def _classify(files: Sequence[Found], notes: Notes) -> list[Item]:
 
 
 def _file_kind(file: Found, folder_kind: str, *, ignore_mask: bool) -> str:
-    kinds = _name_kinds(file)
+    kinds = _name_kinds(file.stem)
     if file.is_roi:
         return "mask"
     if "left out" in kinds:
@@ -114,14 +115,15 @@ def _file_kind(file: Found, folder_kind: str, *, ignore_mask: bool) -> str:
     return next((kind for kind in _IMAGE_KINDS if kind in kinds), "image")
 
 
-def _name_kinds(file: Found) -> set[str]:
-    return {word.kind for word in split_words(file.stem)}
+@lru_cache(maxsize=65536)
+def _name_kinds(name: str) -> frozenset[str]:
+    return frozenset(word.kind for word in split_words(name))
 
 
 def _part_kind(part: str) -> str:
     if part.lower() in ("x", "y"):
         return "image" if part.lower() == "x" else "mask"
-    kinds = {word.kind for word in split_words(part)}
+    kinds = _name_kinds(part)
     return next((kind for kind in _KIND_PRECEDENCE if kind in kinds), "")
 
 
@@ -284,5 +286,5 @@ def _spelling(item: Item) -> tuple[tuple[str, str], ...]:
 
 def _mask_rank(mask: Item) -> tuple[int, bool]:
     parts = (*mask.file.folders, mask.file.stem)
-    kinds = {word.kind for part in parts for word in split_words(part)}
+    kinds = frozenset().union(*map(_name_kinds, parts))
     return (0 if "mitochondria" in kinds else 2 if "structure" in kinds else 1), mask.file.is_roi
