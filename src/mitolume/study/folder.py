@@ -26,7 +26,7 @@ from mitolume.io.masks import MaskKind
 from mitolume.io.split import assign_roles, choose_labelled
 from mitolume.io.write import remove_parts, write_text
 from mitolume.models.bundle import CARD, versions
-from mitolume.preprocess.rescale import scale_factors
+from mitolume.preprocess.rescale import MOST, scale_factors
 from mitolume.progress import Advance, progress_bar, say
 from mitolume.study.images import RowImage, images_of
 from mitolume.study.likeness import unlike_rows
@@ -240,9 +240,14 @@ def _require_usable(
         faults.append("no mask of a training image has a foreground pixel: nothing to learn from")
     for row in rows:
         try:
-            scale_factors(table.pixel_sizes[row.line], model_um, str(row.image))
-        except MitolumeError as error:
-            faults.append(f"line {row.line}: {error}")
+            scale_factors(table.pixel_sizes[row.line], model_um)
+        except MitolumeError:  # all or none of a table's pixel sizes are known: they are apart
+            size, _ = table.pixel_sizes[row.line] or (0.0, 0.0)
+            faults.append(
+                f"line {row.line}: {row.image.name} has {size:g} µm per pixel and the training "
+                f"images {model_um:g} µm, more than {MOST:g} times apart; correct column "
+                "`pixel_size_um`, in µm (80 nm is 0.08)"
+            )
     if faults:
         raise TableError(source, faults)
 

@@ -142,7 +142,7 @@ def measure_masks(
     record = _record(sources, how)
     _require_same(parts, record, resume)
     kinds = _kinds(sources, how.mask_kind)
-    objects, images, crops = [], [], []
+    objects, images, finished = [], [], []
     faults: list[str] = []
     notices = list(kinds.notices)
     for done, source in enumerate(sources):
@@ -158,14 +158,14 @@ def measure_masks(
             continue
         objects.append(pd.read_parquet(place / "objects.parquet"))
         images.append(pd.read_parquet(place / "images.parquet"))
-        crops.append(pd.read_parquet(place / "crops.parquet"))
+        finished.append(place)
     progress(len(sources), len(sources), "")
     if not objects:
         shutil.rmtree(parts)
         raise MitolumeError("\n  ".join(faults))
     measured = Measured(_joined(objects), _joined(images), faults, list(dict.fromkeys(notices)))
     if how.wanted.crops is not None:
-        finish_crops(how.wanted.crops, crops)
+        finish_crops(how.wanted.crops, finished)
     if how.wanted.pictures is not None:
         write_superplots(how.wanted.pictures, measured.objects)
     write_table(out, measured.objects)
@@ -257,7 +257,7 @@ def _measure_source(
         done.mkdir()
         _joined(tables).to_parquet(done / "objects.parquet")
         _joined(summaries).to_parquet(done / "images.parquet")
-        files.close().to_parquet(done / "crops.parquet")
+        files.close(done)
         done.rename(place)
     return notices
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,12 +19,13 @@ from mitolume.analysis.objects import Frame, crops_of_frame
 from mitolume.analysis.pictures import write_png
 from mitolume.analysis.superplot import superplot
 from mitolume.errors import MitolumeError
-from mitolume.io.collection import ImageCollection
+from mitolume.io.crop_store import save_crops, write_crop_store
 from mitolume.io.rois import labels_to_rois, write_rois
 from mitolume.io.tables import write_table
-from mitolume.io.write import write_image, write_labels
+from mitolume.io.write import write_image, write_labels, write_text
 
 _ON_A_SHEET = 240
+_MOST_STORED = 2048  # px; in a store every crop takes the room of the largest
 _EDGES = [f"{axis}{end}_px" for axis in "zyx" for end in (0, 1)]
 _PLOTTED = ("area", "volume", "length", "width", "aspect_ratio", "form_factor", "contrast")
 
@@ -84,6 +87,7 @@ class FieldFiles:
     frames: list[Frame] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
     shown: list[Crop] = field(default_factory=list)
+    stored: list[np.ndarray[Any, Any]] = field(default_factory=list)
 
     def add(
         self, frame: Frame, grey: xr.DataArray | None, table: pd.DataFrame, facts: dict[str, Any]
@@ -111,8 +115,14 @@ class FieldFiles:
                 frame, grey, table, self.wanted.colour_by,
             )  # fmt: skip
 
-    def close(self) -> pd.DataFrame:
-        """Write what needs all frames; return a row for each crop."""
+    def close(self, folder: Path) -> None:
+        """Write what needs all frames; leave the list of crops in a folder.
+
+        Parameters
+        ----------
+        folder
+            For ``crops.parquet``, and ``crops.npz`` where crops are to be in one store.
+        """
         if self.wanted.rois is not None:
             planes = np.concatenate([np.asarray(frame.labels[:]) for frame in self.frames])
             rois = labels_to_rois(planes if len(planes) > 1 else planes[0])
@@ -128,12 +138,19 @@ class FieldFiles:
             path = self.wanted.labels / f"{self.name}_labels.ome.tif"
             write_labels(path, image.assign_attrs(pixel_size_um=sizes) if sizes else image)
         if self.shown and self.wanted.crops is not None:
-            sheet, _ = contact_sheet(self.shown)
-            folder = sheet_folder(self.wanted.crops)
-            write_png(folder / f"{self.name}_sheet.png", sheet)
+            for channel, name in enumerate(self.shown[0].pixels["C"].values):
+                sheet, _ = contact_sheet(self.shown, channel)
+                safe = re.sub(r"[^\w.-]+", "_", str(name))
+                place = sheet_folder(self.wanted.crops)
+                write_png(place / f"{self.name}_sheet_{safe}.png", sheet)
         columns = ["crop", "image", "t", "plane", "label", *_EDGES]
         table = pd.DataFrame(self.rows)
-        return table.reindex(columns=[c for c in columns if c in table or c not in ("t", "plane")])
+        table = table.reindex(columns=[c for c in columns if c in table or c not in ("t", "plane")])
+        table.to_parquet(folder / "crops.parquet")
+        if self.stored:
+            save_crops(folder / "crops.npz", self.stored)
+            channels = [str(name) for name in self.shown[0].pixels["C"].values]
+            write_text(folder / "channels.json", json.dumps([channels, self.size]))
 
     def _write_crops(
         self, frame: Frame, grey: xr.DataArray | None, place: str, facts: dict[str, Any]
@@ -148,7 +165,7 @@ class FieldFiles:
             name = f"{self.name}{place}_{crop.label:05}"
             pixels = crop.pixels.assign_attrs(pixel_size_um=self.size)
             if is_store(where):
-                ImageCollection(where).add(name, pixels)
+                self._store(crop, name)
             else:
                 name += ".ome.tif"
                 write_image(where / name, pixels)
@@ -161,6 +178,15 @@ class FieldFiles:
             if len(self.shown) < _ON_A_SHEET:
                 self.shown.append(crop)
 
+    def _store(self, crop: Crop, name: str) -> None:
+        side = max(crop.pixels.shape[-2:])
+        if side > _MOST_STORED:
+            raise MitolumeError(
+                f"crop {name} is {side} px long, too large for one store; cut networks with "
+                "--split branches, or name a folder with --crops"
+            )
+        self.stored.append(crop.pixels.values)
+
 
 def is_store(crops: Path) -> bool:
     """Tell whether crops go into one OME-Zarr instead of a folder of files."""
@@ -172,12 +198,25 @@ def sheet_folder(crops: Path) -> Path:
     return crops.parent if is_store(crops) else crops
 
 
-def finish_crops(crops: Path, tables: Sequence[pd.DataFrame]) -> None:
-    """Write ``crops.csv``, which links crops, objects, images and boxes."""
-    filled = [table for table in tables if len(table)] or list(tables[:1])
+def finish_crops(crops: Path, folders: Sequence[Path]) -> None:
+    """Write ``crops.csv``, which links crops, objects, images and boxes, and the store.
+
+    Parameters
+    ----------
+    crops
+        Where crops were wanted.
+    folders
+        What `FieldFiles.close` left for each field.
+    """
+    tables = [pd.read_parquet(folder / "crops.parquet") for folder in folders]
+    filled = [table for table in tables if len(table)] or tables[:1]
     table = pd.concat(filled, ignore_index=True)
+    parts = [folder for folder in folders if (folder / "crops.npz").exists()]
     if is_store(crops):
-        ImageCollection(crops).finish(table["crop"].tolist())
+        table.insert(0, "t_in_store", np.arange(len(table)))
+    if parts:
+        channels, size = json.loads((parts[0] / "channels.json").read_text(encoding="utf-8"))
+        write_crop_store(crops, [part / "crops.npz" for part in parts], channels, size)
     write_table(sheet_folder(crops) / "crops.csv", table)
 
 

@@ -156,15 +156,19 @@ def _lookup(files: dict[str, Path], name: str, mask: Path, folder: Path) -> Path
 
 
 def _short_names(files: Sequence[Path]) -> list[str]:
-    """Name each file by what tells it from the others."""
+    """Name each of a field's files by what tells it from the others; a lone one needs no name.
+
+    The names must be those of the next field's files too, for they become names of columns.
+    """
+    if len(files) < 2:
+        return [""] * len(files)
     names = [bare_name(file) for file in files]
-    if len(names) == 1:
-        return names
-    shared = next(
-        (n for n, letters in enumerate(zip(*names, strict=False)) if len(set(letters)) > 1),
-        min(map(len, names)),
-    )
-    return [name[shared:].strip("_- .") or name for name in names]
+    letters = zip(*names, strict=False)
+    shared = next((n for n, at in enumerate(letters) if len(set(at)) > 1), min(map(len, names)))
+    for short in ([n[shared:].strip("_- .") for n in names], [f.parent.name for f in files]):
+        if all(short) and len(set(short)) == len(short):
+            return short
+    return [str(number) for number in range(len(files))]
 
 
 def _key(file: Path) -> str:
