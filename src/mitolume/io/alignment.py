@@ -24,9 +24,9 @@ SIDE = 768  # of the part of a plane that is looked at
 _BLOCK = 48  # wider than a mitochondrion, and still many in a small image
 _SCALE = 2.0  # blur before edges are taken, px: beyond noise and the hand that drew
 _FAINT = 0.02  # a block whose strongest mask edge is below this has no outline in it
-# Standard deviations by which another place must fit better; one of some thousand shifts of a
-# plane in which nothing is to be found reaches this in less than 1 of 100 draws.
-_SURE = 4.0
+# Standard deviations by which another place must fit better: one of a thousand shifts, or of
+# seven turns. Where the mask is right, this takes far more than chance: it fits best as it is.
+_SURE_OF_SHIFT, _SURE_OF_TURN = 3.5, 3.0
 
 Turns = tuple[str, ...]
 TURNS: Turns = (
@@ -99,7 +99,7 @@ def find_shift(evidence: Sequence[Evidence], least: float) -> tuple[int, int] | 
     # A best fit at the rim is the slope of something else.
     if np.hypot(*shift) < least or max(map(abs, shift)) == REACH:
         return None
-    return shift if _margin(fits[:, y, x] - fits[:, REACH, REACH]) >= _SURE else None
+    return shift if _margin(fits[:, y, x] - fits[:, REACH, REACH]) >= _SURE_OF_SHIFT else None
 
 
 def prefers_shift(evidence: Evidence, shift: tuple[int, int]) -> bool:
@@ -114,7 +114,7 @@ def find_turn(evidence: Sequence[Evidence]) -> int:
     if not len(fits):
         return 0
     best = int(fits.sum(axis=0).argmax())
-    return best if _margin(fits[:, best] - fits[:, 0]) >= _SURE else 0
+    return best if _margin(fits[:, best] - fits[:, 0]) >= _SURE_OF_TURN else 0
 
 
 def _pooled(parts: Sequence[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:

@@ -25,7 +25,6 @@ from mitolume.io.suspicion import (
     named,
     nothing_but_flat,
     odd_pixels,
-    sizes_apart,
 )
 
 PixelSize = tuple[float, float] | None  # along Y and X in µm
@@ -283,10 +282,9 @@ def _repeated_planes(fields: Sequence[Field], sha256: dict[Path, str]) -> list[s
 def _pixel_size_faults(fields: Sequence[Field], sizes: dict[int, PixelSize]) -> list[str]:
     """All pixel sizes or none must be known: otherwise rescaling would be a guess."""
     unknown = [row for row in fields if sizes[row.line] is None]
-    known = {row.where: np.sqrt(np.prod(size)) for row in fields if (size := sizes[row.line])}
-    if not unknown or not known:
-        return sizes_apart(known)
-    return sizes_apart(known) + [
+    if not unknown or len(unknown) == len(fields):
+        return []
+    return [
         f"line {row.line}: {row.image.name} states no pixel size while others do; "
         "fill in column `pixel_size_um`"
         for row in unknown

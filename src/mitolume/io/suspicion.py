@@ -30,7 +30,6 @@ MOST_PLANES = 64  # of a table are looked at closely, spread over its files
 _ONE_SHIFTED, _ALL_SHIFTED = 6.0, 3.5
 _MOSTLY, _NEARLY_ALL = 0.5, 0.7  # shares of mitochondria that no field has, as a mean and singly
 _WIDTHS_UM = (0.02, 20.0)  # real ones are 0.1 to 2 µm wide; swollen or merged, some more
-_APART = 10.0  # pixel sizes of one table that differ more are a mistake of units
 
 
 def named(names: Sequence[str]) -> str:
@@ -125,25 +124,6 @@ def odd_widths(widths_um: Mapping[str, float]) -> list[str]:
     return [
         f"{named(odd)}: with this pixel size mitochondria are {widths_um[odd[0]]:.2g} µm wide in "
         "the mask; correct it in column `pixel_size_um` (in µm, not nm)"
-    ]
-
-
-def sizes_apart(sizes_um: Mapping[str, float]) -> list[str]:
-    """Return the fault that two pixel sizes of a table can't both be in µm.
-
-    Parameters
-    ----------
-    sizes_um
-        A row's name to its pixel size.
-    """
-    if not sizes_um:
-        return []
-    small, large = min(sizes_um, key=sizes_um.__getitem__), max(sizes_um, key=sizes_um.__getitem__)
-    if sizes_um[large] < _APART * sizes_um[small]:
-        return []
-    return [
-        f"{small} has {sizes_um[small]:g} µm per pixel and {large} {sizes_um[large]:g} µm: write "
-        "the right one in column `pixel_size_um`, in µm (80 nm is 0.08)"
     ]
 
 

@@ -26,6 +26,7 @@ _IS_STRENGTH = np.array([name.startswith("strength") for name in FEATURES])
 
 _SIDE, _LEAST = 128, 64  # of the windows that are measured; smaller images have no fingerprint
 _PER_AXIS = 3
+_FEWEST = 9  # windows without which nobody knows how much they differ
 # Differences that no fingerprint counts as any: another day's light (logarithm), and rounding.
 _FREE = np.where(_IS_STRENGTH, 0.15, 0.05)
 _FLAT = 1e-3  # detail below this share of the image's spread is none
@@ -80,16 +81,9 @@ def measure_windows(plane: Any) -> Features:
     """
     if min(plane.shape) < _LEAST:
         return np.empty((0, len(FEATURES)))
-    starts = [
-        sorted({int(v) for v in np.linspace(0, max(0, size - _SIDE), _PER_AXIS)})
-        for size in plane.shape
-    ]
-    windows = [
-        np.asarray(plane[y : y + _SIDE, x : x + _SIDE], np.float32)
-        for y in starts[0]
-        for x in starts[1]
-    ]
-    return np.array([_measure(window) for window in windows])
+    rows, columns = (_starts(size) for size in plane.shape)
+    windows = (plane[y : y + _SIDE, x : x + _SIDE] for y in rows for x in columns)
+    return np.array([_measure(np.asarray(window, np.float32)) for window in windows])
 
 
 def learn_fingerprint(measured: Iterable[Features], *, robust: bool = False) -> Fingerprint | None:
@@ -105,10 +99,10 @@ def learn_fingerprint(measured: Iterable[Features], *, robust: bool = False) -> 
     Returns
     -------
     Fingerprint or None
-        None where no image is large enough.
+        None where the images are too small, or too few for their size.
     """
     images = [windows for windows in measured if len(windows)]
-    if not images:
+    if sum(map(len, images)) < _FEWEST:
         return None
     windows = np.concatenate(images)
     if robust:
@@ -149,6 +143,13 @@ def compare(fingerprint: Fingerprint, windows: Features) -> Difference | None:
         n_features=len(FEATURES),
         strongest=(int(FEATURES[most].split("_")[1]), float(np.exp(found[most] - mean[most]))),
     )
+
+
+def _starts(size: int) -> list[int]:
+    """Return where windows start along an axis: none shares more than half with the next."""
+    room = max(0, size - _SIDE)
+    count = min(_PER_AXIS, 1 + 2 * room // _SIDE)
+    return [int(start) for start in np.linspace(0, room, count)]
 
 
 def _root_mean_square(values: Features) -> float:
