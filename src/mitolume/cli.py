@@ -111,12 +111,12 @@ def run(
 @app.command()
 def predict(
     model: Annotated[Path, typer.Argument(help="A model folder, or a run folder.")],
-    files: Annotated[list[Path], typer.Argument(help="Image files.")],
+    files: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
     out: Out = Path("masks"),
     channel: Annotated[
         str | None, typer.Option(help="Name or number (from 0) of the channel to segment.")
     ] = None,
-    scene: Annotated[str | None, typer.Option(help="Name or number of the scene.")] = None,
+    scene: Annotated[str | None, typer.Option(help="Name or number of the scene, or all.")] = None,
     pixel_size: Annotated[
         float | None, typer.Option(help="Pixel size in µm, over what the files state.")
     ] = None,
@@ -130,25 +130,47 @@ def predict(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace results that are there already.")
     ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Leave out images whose results are there already.")
+    ] = False,
+    format_: Annotated[
+        str, typer.Option("--format", help="Of the results: auto, ome-tiff or ome-zarr.")
+    ] = "auto",
     average_flips: Annotated[
         bool, typer.Option("--average-flips", help="Average 8 flips and turns: slower, steadier.")
     ] = False,
+    tile_size: Annotated[
+        int, typer.Option(help="Pixels a side computed at once: less memory, the same masks.")
+    ] = 1024,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="tcp://HOST:PORT", help="Compute on the workers of this dask cluster."
+        ),
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Write masks (NAME_mask.ome.tif) of images of any size."""
-    from mitolume.inference.files import Wanted, predict_files
+    """Write masks (NAME_mask.ome.tif or .ome.zarr) of images of any size."""
+    from mitolume.inference.files import predict_files
+    from mitolume.inference.jobs import Wanted
     from mitolume.inference.predictor import load
-    from mitolume.progress import progress_bar
+    from mitolume.progress import progress_bar, say
 
-    wanted = Wanted(channel, scene, pixel_size, threshold, probability, overlay, overwrite)
-    predictor = load(model, average_flips=average_flips)
+    wanted = Wanted(channel, scene, pixel_size, threshold, probability, overlay, overwrite, resume,
+                    format_)  # fmt: skip
+    predictor = load(model, average_flips=average_flips, core=tile_size)
     with progress_bar("predicting", quiet=quiet) as advance:
-        written, faults = predict_files(predictor, files, out, wanted, advance)
-    for path in written:
+        outcome = predict_files(predictor, files, out, wanted, advance, scheduler=scheduler)
+    for path in outcome.written:
         print(path)
-    if faults:
-        failed = f"{len(faults)} of {len(files)} files could not be predicted"
-        raise MitolumeError("\n  ".join([f"{failed}:", *faults]))
+    for warning in outcome.warnings:
+        say(f"warning: {warning}", quiet=quiet)
+    if outcome.n_before:
+        say(f"{outcome.n_before} were there already", quiet=quiet)
+    if outcome.faults:
+        count = len(outcome.written) + outcome.n_before + len(outcome.faults)
+        failed = f"{len(outcome.faults)} of {count} images could not be predicted"
+        raise MitolumeError("\n  ".join([f"{failed}:", *outcome.faults]))
 
 
 @app.command()

@@ -70,7 +70,8 @@ class PreparedPlane:
 
     def __getitem__(self, box: Box, /) -> np.ndarray[Any, np.dtype[np.float32]]:
         """Compute a box: (Y, X) float32 on the model's grid."""
-        return normalise(self.scaled(box), self.grey)
+        y, x = (slice(*part.indices(size)) for part, size in zip(box, self.shape, strict=True))
+        return normalise(self.scaled((y, x)), self.grey)
 
     def loaded(self) -> np.ndarray[Any, np.dtype[np.float32]]:
         """Compute the whole plane: every box of it is a part of this, to the last bit."""

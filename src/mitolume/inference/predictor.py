@@ -11,18 +11,17 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
-from scipy.special import expit
 from torch import nn
 
 from mitolume.errors import MitolumeError
 from mitolume.inference.chain import PreparedPlane
+from mitolume.inference.tiled import CORE, Probability
+from mitolume.inference.tiled import predict_tiled as predict_tiled
 from mitolume.inference.tiles import (
     Box,
     Shape,
     block_side,
     blocks,
-    shifted,
-    tiles,
     turned_back_box,
     turned_box,
     whole,
@@ -30,17 +29,11 @@ from mitolume.inference.tiles import (
 from mitolume.io.pixel_size import plane_pixel_size
 from mitolume.io.read import select_channel
 from mitolume.io.windows import Plane, open_plane
+from mitolume.io.zarr_out import CHUNK
 from mitolume.models.bundle import Card, load_bundle
-from mitolume.models.networks import HALO, MULTIPLE
+from mitolume.models.networks import MULTIPLE
 from mitolume.preprocess.normalise import GreyRange
 from mitolume.preprocess.rescale import rescale_window
-
-Probability = np.ndarray[Any, np.dtype[np.float32]]
-
-# Side of a tile's core: with the halo, 1,248 px at once. A 64-channel U-Net then needs about
-# 4 GB, and the halo costs 50 % more pixels.
-CORE = 1024
-CHUNK = 1024  # side of what is written at once where results go to disk piece by piece
 
 
 class Predictor:
@@ -77,6 +70,7 @@ class Predictor:
         if core <= 0 or core % MULTIPLE:
             raise MitolumeError(f"the tile size is {core}, but must be a multiple of {MULTIPLE}")
         self.card = card
+        self.bundle: Path | None = None  # where it was loaded from
         self.device = torch.device(device or default_device())
         self.network = network.to(self.device).eval()
         self.average_flips = average_flips
@@ -265,8 +259,11 @@ def load(model: str | Path, **options: Any) -> Predictor:
     MitolumeError
         There is no model in that place.
     """
-    network, card = load_bundle(find_bundle(model))
-    return Predictor(network, card, **options)
+    bundle = find_bundle(model)
+    network, card = load_bundle(bundle)
+    predictor = Predictor(network, card, **options)
+    predictor.bundle = bundle
+    return predictor
 
 
 def find_bundle(model: str | Path) -> Path:
@@ -286,58 +283,6 @@ def find_bundle(model: str | Path) -> Path:
 def default_device() -> str:
     """Return the best device of this machine for prediction."""
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-@torch.inference_mode()
-def predict_tiled(
-    network: nn.Module, image: Plane, *, core: int = CORE, box: Box | None = None
-) -> Probability:
-    """Run a network over a prepared plane in tiles; equal to one pass over the whole plane.
-
-    Parameters
-    ----------
-    network
-        Gives logits (B, 1, Y, X); in evaluation mode.
-    image
-        (Y, X) float32, prepared.
-    core
-        Side of the tiles' cores, a multiple of 16.
-    box
-        The part that is wanted; the whole plane by default.
-
-    Returns
-    -------
-    numpy.ndarray
-        (Y, X) float32, probability, as large as the box.
-    """
-    device = next(network.parameters()).device
-    shape = (image.shape[0], image.shape[1])
-    y, x = box or whole(shape)
-    padded_shape = (_padded_size(shape[0]), _padded_size(shape[1]))
-    result = np.empty((y.stop - y.start, x.stop - x.start), np.float32)
-    # Without this a GPU would round to TF32, and the answer would depend on the tiles.
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        for tile in tiles(padded_shape, core, HALO, MULTIPLE, (y, x)):
-            part = torch.from_numpy(_read_padded(image, tile.read)).to(device)
-            logits = network(part[None, None])[0, 0][tile.crop].float().cpu().numpy()
-            here = shifted(tile.write[0], -y.start), shifted(tile.write[1], -x.start)
-            # Not torch's sigmoid, whose last bit depends on where in memory a pixel lies.
-            result[here] = expit(logits)
-    return result
-
-
-def _padded_size(size: int) -> int:
-    return -(-size // MULTIPLE) * MULTIPLE
-
-
-def _read_padded(image: Plane, box: Box) -> Probability:
-    """Read a box that may reach past the plane's far edges, where it is mirrored."""
-    inside = tuple(slice(p.start, min(p.stop, n)) for p, n in zip(box, image.shape, strict=True))
-    margin = [(0, part.stop - cut.stop) for part, cut in zip(box, inside, strict=True)]
-    pixels = image[inside[0], inside[1]]
-    # Symmetric works for sides shorter than the margin, down to one pixel.
-    padded = np.pad(pixels, margin, mode="symmetric") if np.any(margin) else pixels
-    return np.ascontiguousarray(padded, np.float32)
 
 
 class _Turned:

@@ -1,0 +1,84 @@
+"""A network over a plane of any size, tile by tile. Knows no chain and no file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.special import expit
+from torch import nn
+
+from mitolume.errors import MitolumeError
+from mitolume.inference.tiles import Box, shifted, tiles, whole
+from mitolume.io.windows import Plane
+from mitolume.models.networks import HALO, MULTIPLE
+
+Probability = np.ndarray[Any, np.dtype[np.float32]]
+
+# Side of a tile's core: with the halo, 1,248 px at once. A 64-channel U-Net then needs about
+# 4 GB, and the halo costs 50 % more pixels.
+CORE = 1024
+
+
+@torch.inference_mode()
+def predict_tiled(
+    network: nn.Module, image: Plane, *, core: int = CORE, box: Box | None = None
+) -> Probability:
+    """Run a network over a prepared plane in tiles; equal to one pass over the whole plane.
+
+    Parameters
+    ----------
+    network
+        Gives logits (B, 1, Y, X); in evaluation mode.
+    image
+        (Y, X) float32, prepared.
+    core
+        Side of the tiles' cores, a multiple of 16.
+    box
+        The part that is wanted; the whole plane by default.
+
+    Returns
+    -------
+    numpy.ndarray
+        (Y, X) float32, probability, as large as the box.
+    """
+    device = next(network.parameters()).device
+    shape = (image.shape[0], image.shape[1])
+    y, x = box or whole(shape)
+    padded_shape = (_padded_size(shape[0]), _padded_size(shape[1]))
+    result = np.empty((y.stop - y.start, x.stop - x.start), np.float32)
+    # Without this a GPU would round to TF32, and the answer would depend on the tiles.
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        for tile in tiles(padded_shape, core, HALO, MULTIPLE, (y, x)):
+            part = torch.from_numpy(_read_padded(image, tile.read))
+            logits = _logits(network, part.to(device))[tile.crop].float().cpu().numpy()
+            here = shifted(tile.write[0], -y.start), shifted(tile.write[1], -x.start)
+            # Not torch's sigmoid, whose last bit depends on where in memory a pixel lies.
+            result[here] = expit(logits)
+    return result
+
+
+def _logits(network: nn.Module, part: torch.Tensor) -> torch.Tensor:
+    try:
+        result: torch.Tensor = network(part[None, None])[0, 0]
+    except torch.OutOfMemoryError:
+        raise MitolumeError(
+            f"the graphics card has too little memory for {part.shape[0]} x {part.shape[1]} pixels "
+            "at once; choose a smaller --tile-size"
+        ) from None
+    return result
+
+
+def _padded_size(size: int) -> int:
+    return int(-(-size // MULTIPLE) * MULTIPLE)
+
+
+def _read_padded(image: Plane, box: Box) -> Probability:
+    """Read a box that may reach past the plane's far edges, where it is mirrored."""
+    inside = tuple(slice(p.start, min(p.stop, n)) for p, n in zip(box, image.shape, strict=True))
+    margin = [(0, part.stop - cut.stop) for part, cut in zip(box, inside, strict=True)]
+    pixels = image[inside[0], inside[1]]
+    # Symmetric works for sides shorter than the margin, down to one pixel.
+    padded = np.pad(pixels, margin, mode="symmetric") if np.any(margin) else pixels
+    return np.ascontiguousarray(padded, np.float32)
