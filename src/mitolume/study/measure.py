@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import numpy as np
 import pandas as pd
@@ -44,7 +44,7 @@ class Measuring:
     """How masks are measured: everything that changes the tables, and what is written beside."""
 
     settings: ObjectSettings = field(default_factory=ObjectSettings)
-    mask_kind: MaskKind = "auto"
+    mask_kind: str = "auto"
     pixel_size_um: float | None = None
     z_step_um: float | None = None
     per_plane: bool = False
@@ -139,9 +139,11 @@ def measure_masks(
     parts = out.with_name(f"{out.name}.{_PART}")
     if not overwrite and not (resume and parts.exists()):
         _refuse_overwriting(out, how.wanted, sources)
+    if overwrite and not resume:
+        shutil.rmtree(parts, ignore_errors=True)
+    kinds = _kinds(sources, how.mask_kind)
     record = _record(sources, how)
     _require_same(parts, record, resume)
-    kinds = _kinds(sources, how.mask_kind)
     objects, images, finished = [], [], []
     faults: list[str] = []
     notices = list(kinds.notices)
@@ -191,8 +193,10 @@ class _Kinds:
         return "unsure" if str(mask) in self.probabilities else self.kind
 
 
-def _kinds(sources: Sequence[Source], wanted: MaskKind) -> _Kinds:
+def _kinds(sources: Sequence[Source], wanted: str) -> _Kinds:
     """Decide once, for all masks, what their values mean."""
+    if wanted not in get_args(MaskKind):
+        raise MitolumeError(f"no mask kind {wanted!r}; there are {', '.join(get_args(MaskKind))}")
     values: dict[str, set[float]] = {}
     probabilities, faults = set(), {}
     for source in sources:
@@ -211,9 +215,9 @@ def _kinds(sources: Sequence[Source], wanted: MaskKind) -> _Kinds:
     numbered = any(found - {0.0, 1.0, 255.0} for found in values.values())
     if wanted == "auto" and numbered:
         wanted = "labels"
-    kind, notices, misfits = decide_kind(values, wanted)
+    kind, notices, misfits = decide_kind(values, cast(MaskKind, wanted))
     if misfits:
-        raise MitolumeError("; ".join(misfits))
+        raise MitolumeError("; ".join(misfits).replace("mask_kind: ", "--mask-kind "))
     positive = {value for found in values.values() for value in found if value > 0}
     given = kind == "labels" and len(positive) > 1
     return _Kinds(None if given else kind, frozenset(probabilities), faults, notices)
