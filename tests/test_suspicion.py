@@ -22,10 +22,9 @@ from mitolume.io.fields import TableError
 from mitolume.io.suspicion import look_closely, masks_of_odd_shares, odd_pixels
 from mitolume.models.bundle import Card, read_card, save_bundle
 from mitolume.models.settings import NetworkSettings
-from mitolume.preprocess.fingerprint import learn_fingerprint, measure_windows
 from mitolume.preprocess.normalise import normalise
 from mitolume.simulate.cells import SimulatedField, simulate_field
-from mitolume.study.likeness import unlike_rows
+from mitolume.study.likeness import fingerprint_of, unlike_rows
 
 
 @cache
@@ -244,7 +243,7 @@ def fields() -> list[SimulatedField]:
 def card_of(planes: list[np.ndarray]) -> Card:
     return Card(
         network=NetworkSettings(),
-        fingerprint=learn_fingerprint(measure_windows(normalise(plane)) for plane in planes),
+        fingerprint=fingerprint_of([normalise(plane) for plane in planes]),
     )
 
 
