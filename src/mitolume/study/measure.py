@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -154,7 +155,8 @@ def measure_masks(
             if str(source.mask) in kinds.faults:
                 raise MitolumeError(kinds.faults[str(source.mask)])
             if not place.exists():
-                notices += _measure_source(source, kinds.of(source.mask), how, place)
+                tell = partial(_tell, progress, done, len(sources), source.name)
+                notices += _measure_source(source, kinds.of(source.mask), how, place, tell)
         except MitolumeError as error:
             faults.append(str(error))
             continue
@@ -235,8 +237,14 @@ def _values(mask: xr.DataArray) -> set[float]:
     return found
 
 
+def _tell(progress: Advance, done: int, total: int, name: str, what: str, n: int, m: int) -> None:
+    """Say how far a single large mask is."""
+    if m > 1:
+        progress(done, total, f"{name}: {what} {n}/{m}")
+
+
 def _measure_source(
-    source: Source, kind: MaskKind | None, how: Measuring, place: Path
+    source: Source, kind: MaskKind | None, how: Measuring, place: Path, tell: Callable[..., None]
 ) -> list[str]:
     """Measure one mask, and leave its tables in a folder of their own."""
     mask = _open_mask(source)
@@ -249,9 +257,13 @@ def _measure_source(
     files = FieldFiles(source.name, how.wanted, size)
     place.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=place.parent, prefix=".part-") as scratch:
-        for frame in label_field(mask, kind, how.settings, in_3d=in_3d, scratch=Path(scratch)):
+        labelling, measuring = partial(tell, "labelling"), partial(tell, "objects")
+        for frame in label_field(
+            mask, kind, how.settings, in_3d=in_3d, scratch=Path(scratch), progress=labelling
+        ):
             grey = None if image is None else _grey(image, mask, frame)
-            table = measure_frame(frame, None if grey is None else _same_depth(grey, frame), size)
+            same_depth = None if grey is None else _same_depth(grey, frame)
+            table = measure_frame(frame, same_depth, size, measuring)
             facts = _facts(source, mask, frame)
             summary = summarise_image(table, frame.labels.shape, size)
             tables.append(_in_front(table, facts))
