@@ -204,7 +204,8 @@ def test_doubts_are_said(tmp_path: Path) -> None:
                  "e.tif", "e.bmp")  # fmt: skip
     text = said(tmp_path)
     assert masks_of(rows)["b.tif"] == "b_mito_mask.tif"
-    assert "masks left out, as their image has another: 2 (a_mask.tif, b_nuclei_mask.tif)" in text
+    assert "--agreement): 1 (a_mask.tif)" in text
+    assert "masks of other structures, left out: 1 (b_nuclei_mask.tif)" in text
     assert "masks without an image of that name, left out: 1 (lost_mask.tif)" in text
     assert "files named like an image in another format, left out" in text
     assert "images/d.tif = raw/d.tif" in text
@@ -220,13 +221,13 @@ def test_a_picture_with_a_colour_table_is_the_mask_of_its_namesake(tmp_path: Pat
 def test_masks_of_single_objects_and_of_a_second_person_are_left_out(tmp_path: Path) -> None:
     rows = draft(tmp_path / "a", "f1/images/f1.png", "f1/masks/1.png", "f1/masks/2.png")
     assert masks_of(rows) == {"f1/images/f1.png": ""}
-    assert "if each object has a file of its own, merge them): 2" in said(tmp_path / "a")
+    assert "if each object has a file of its own, merge them; if" in said(tmp_path / "a")
     files = [
         f"{folder}/{n}.tif" for folder in ("images", "masks Ada", "masks Ben") for n in NUMBERS
     ]
     rows = draft(tmp_path / "b", *files)
     assert set(masks_of(rows).values()) == {f"masks Ada/{n}.tif" for n in NUMBERS}
-    assert "masks left out, as their image has another: 3" in said(tmp_path / "b")
+    assert "--agreement): 3" in said(tmp_path / "b")
 
 
 def test_what_is_no_image_is_left_out(tmp_path: Path) -> None:
@@ -538,3 +539,71 @@ def test_the_command_writes_beside_the_table_and_never_over_it(
     assert "t.csv is there already" in capsys.readouterr().err
     assert call(monkeypatch, "fields", tmp_path / "images", "--out", tmp_path / "t.xlsx") == 1
     assert "must end in .csv" in capsys.readouterr().err
+
+
+def specimens_of(rows: list[dict[str, str]]) -> dict[str, str]:
+    return {row["image"]: row.get("specimen") or row["image"] for row in rows}
+
+
+@pytest.mark.parametrize("version", ["denoised/f{}", "8bit/f{}", "MAX_f{}", "f{} - Kopie"])
+def test_versions_of_a_picture_are_of_its_specimen(tmp_path: Path, version: str) -> None:
+    names = [f"{name.format(n)}.tif" for n in NUMBERS for name in ("f{}", "f{}_mask", version)]
+    found = specimens_of(draft(tmp_path, *names))
+    for n in NUMBERS:
+        assert found[f"f{n}.tif"] == found[f"{version.format(n)}.tif"]
+    assert len(set(found.values())) == 3
+
+
+def test_before_and_after_are_one_specimen(tmp_path: Path) -> None:
+    names = [
+        f"{w}/cell{n}{m}.tif" for w in ("before", "after") for n in NUMBERS for m in ("", "_seg")
+    ]
+    found = specimens_of(draft(tmp_path, *names))
+    assert found["before/cell1.tif"] == found["after/cell1.tif"] != found["after/cell2.tif"]
+
+
+@pytest.mark.parametrize("name", ["{}_mouse{}_cell{}", "{}/mouse{}_cell{}"])
+def test_animals_of_two_genotypes_are_counted_together(tmp_path: Path, name: str) -> None:
+    """Two of each are four specimens, so their cells need not be told apart."""
+    stems = [name.format(g, m, c) for g in ("WT", "KO") for m in (1, 2) for c in NUMBERS]
+    found = specimens_of(draft(tmp_path, *(f"{s}{m}.tif" for s in stems for m in ("", "_mask"))))
+    assert len(set(found.values())) == 4
+    assert found[f"{stems[0]}.tif"] == found[f"{stems[1]}.tif"] != found[f"{stems[6]}.tif"]
+
+
+def test_letters_that_count_are_no_units(tmp_path: Path) -> None:
+    stems = [f"{letter}_{n}" for letter in "abcd" for n in NUMBERS]
+    rows = draft(tmp_path, *(f"{stem}{m}.tif" for stem in stems for m in ("", "_mask")))
+    assert [row["specimen"] for row in rows] == [letter for letter in "abcd" for _ in NUMBERS]
+
+
+def test_masks_of_two_people_in_one_table_are_pointed_out(tmp_path: Path) -> None:
+    lay_out(tmp_path, *(f"BF/{n}.tif" for n in NUMBERS), "masks_anna/1.tif", "masks_ben/2.tif")
+    assert "have masks from several folders: masks_anna 1, masks_ben 1" in said(tmp_path)
+
+
+def test_one_name_in_folders_that_number_nothing_is_pointed_out(tmp_path: Path) -> None:
+    lay_out(
+        tmp_path / "a",
+        *(f"{d}{n}{m}.tif" for d in ("", "old/") for n in "12" for m in ("", "_seg")),
+    )
+    assert "taken for different specimens" in said(tmp_path / "a")
+    lay_out(tmp_path / "b", *(f"dish{n}/BF{m}.tif" for n in NUMBERS for m in ("", "_seg")))
+    assert "taken for different specimens" not in said(tmp_path / "b")
+
+
+def test_masks_of_nuclei_only_are_no_masks(tmp_path: Path) -> None:
+    assert masks_of(draft(tmp_path, "a.tif", "a_nuclei_mask.tif")) == {"a.tif": ""}
+    assert "masks of other structures, left out: 1" in said(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("image", "mask"),
+    [("Bilder/Zelle 1.tif", "Masken/Zelle 1.tif"), ("图像/细胞1.tif", "掩膜/细胞1.tif"),
+     ("Fa\u0308rbung1.tif", "F\u00e4rbung1_mask.tif"), ("cell1.tif", "RoiSet1.zip")],
+)  # fmt: skip
+def test_masks_are_found_in_other_languages_and_spellings(
+    tmp_path: Path, image: str, mask: str
+) -> None:
+    pairs = (image, mask, image.replace("1", "2"), mask.replace("1", "2"))
+    assert masks_of(draft(tmp_path, *pairs))[image] == mask

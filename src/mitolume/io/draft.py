@@ -12,7 +12,15 @@ from pathlib import Path
 from mitolume.errors import MitolumeError
 from mitolume.io.drafting.guesses import guess_conditions, guess_roles
 from mitolume.io.drafting.headers import MANY_SCENES, is_drawn, list_scenes, read_header
-from mitolume.io.drafting.hints import beside, count, nothing, say_masks, splits
+from mitolume.io.drafting.hints import (
+    beside,
+    count,
+    nothing,
+    same_names,
+    say_masks,
+    several_folders,
+    splits,
+)
 from mitolume.io.drafting.layouts import pair_files
 from mitolume.io.drafting.listing import Found, Notes, list_files
 from mitolume.io.drafting.matches import Pair
@@ -89,6 +97,7 @@ def draft_table(
         | {column: guess.values[number] for column, guess in guesses.items()}
         for number, pair in enumerate(pairs)
     ]
+    doubts = [*several_folders(pairs), *same_names(pairs, rows)]
     masked = [(pair, row) for pair, row in zip(pairs, rows, strict=True) if pair.mask]
     step = max(1, -(-len(masked) // MOST_PAIRS))
     stacks = _compare_headers(folder, masked[::step], notes, progress)
@@ -97,7 +106,7 @@ def draft_table(
     guessed += [f"{column}: {guess.said}" for column, guess in guesses.items() if guess.said]
     if step > 1:
         guessed.append(f"sizes: compared in the headers of {len(masked[::step])} pairs only")
-    look = [*splits(rows, stacks), *beside(folder, rows), *notes.lines()]
+    look = [*splits(rows, stacks), *doubts, *beside(folder, rows), *notes.lines()]
     return Draft(_to_csv(rows, folder, Path(base)), tuple(guessed), tuple(look))
 
 

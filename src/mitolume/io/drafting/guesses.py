@@ -12,7 +12,7 @@ from mitolume.io.drafting.names import CONDITIONS, NNUNET_ROLES, ROLE_WORDS, Wor
 from mitolume.io.fields import ROLES
 
 _CONTROLS = ("control", "DMSO", "vehicle")
-_GENOTYPES = ("wild type", "knockout", "knockdown", "mutant")
+GENOTYPES = ("wild type", "knockout", "knockdown", "mutant")
 _TURNS = {0, 45, 90, 180, 270}
 
 
@@ -113,7 +113,7 @@ def _conditions(item: Item) -> tuple[tuple[str, ...], str]:
             for word, after in zip_longest(words, words[1:])
             if is_condition(word, after)
         ]
-        genotype = genotype or [name for name in found if name in _GENOTYPES]
+        genotype = genotype or [name for name in found if name in GENOTYPES]
         if not treatment and (treatment := _treatment(found)) and treatment[0] not in _CONTROLS:
             dose = " ".join(w.shown for w in words if w.text.startswith("dose "))
     return tuple(dict.fromkeys(genotype + treatment)), dose
@@ -122,8 +122,8 @@ def _conditions(item: Item) -> tuple[tuple[str, ...], str]:
 def _treatment(found: list[str]) -> list[str]:
     if "control" in found:  # "FCCP control" is a control
         return ["control"]
-    drugs = [name for name in found if name not in (*_CONTROLS, *_GENOTYPES, "treated")]
-    return drugs or [name for name in found if name not in _GENOTYPES][:1]
+    drugs = [name for name in found if name not in (*_CONTROLS, *GENOTYPES, "treated")]
+    return drugs or [name for name in found if name not in GENOTYPES][:1]
 
 
 def is_condition(word: Word, after: Word | None = None) -> bool:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
 
+from mitolume.io.drafting.guesses import is_said
 from mitolume.io.drafting.layouts import folder_kind, plain_words
 from mitolume.io.drafting.listing import Notes, few
 from mitolume.io.drafting.matches import Pair
@@ -99,6 +100,43 @@ def count(rows: Sequence[dict[str, str]]) -> str:
     masks = sum(bool(row["mask"]) for row in rows)
     what = "row" if len(rows) == 1 else "rows"
     return f"{len(rows)} {what}: {masks} with a mask, {len(rows) - masks} without"
+
+
+def several_folders(pairs: Sequence[Pair]) -> Iterator[str]:
+    """Say where the images of one folder have masks from several: perhaps two people's."""
+    found: dict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
+    for pair in pairs:
+        if pair.mask is not None:
+            found[pair.image.file.folders]["/".join(pair.mask.file.folders) or "."] += 1
+    for folders, masks in found.items():
+        if len(masks) > 1:
+            yield (
+                f"images in {'/'.join(folders) or 'one folder'} have masks from several folders: "
+                + ", ".join(f"{folder} {number}" for folder, number in masks.items())
+                + " (are they drawn by different people, or by one twice?)"
+            )
+
+
+def same_names(pairs: Sequence[Pair], rows: Sequence[dict[str, str]]) -> Iterator[str]:
+    """Say where images of one name may be one picture, and are taken for several specimens."""
+    first: dict[Hashable, dict[str, str]] = {}
+    alike: list[str] = []
+    for pair, row in zip(pairs, rows, strict=True):
+        place = [
+            word.key
+            for part in pair.image.file.folders
+            for word in plain_words(part)
+            if word.number or is_said(word)
+        ]
+        one = first.setdefault((tuple(place), pair.image.key), row)
+        if (one["specimen"] or one["image"]) != (row["specimen"] or row["image"]):
+            alike.append(f"{one['image']} = {row['image']}")
+    if alike:
+        yield (
+            "images of one name in several folders, taken for different specimens (where they are "
+            "one picture, such as raw and 8-bit, keep one, or scores will be too good): "
+            f"{len(alike)} ({few(alike)})"
+        )
 
 
 def say_masks(pairs: Sequence[Pair]) -> Iterator[str]:

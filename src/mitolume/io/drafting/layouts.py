@@ -167,6 +167,8 @@ def _words(file: Found) -> Iterable[Word]:
     for word in words:
         if word.kind:
             yield from word.without_text()
+        elif word.text in idle and word.number and file.is_roi:
+            yield word  # RoiSet1.zip
         elif word.text not in idle and not (after_channel and word.text in _DYE_WORDS):
             yield word
         after_channel = word.kind in _CHANNEL_KINDS or (after_channel and word.text in _DYE_WORDS)
@@ -194,6 +196,7 @@ def _resolve(
         masks = outlined
         others = [other for other in others if other not in outlined]
     images = _one_channel(images, masks, notes)
+    masks = _without_structures(images, masks, notes)
     fluorescence = _mitochondrial(others)
     for other in others:
         if other is not fluorescence:
@@ -245,6 +248,20 @@ def _one_channel(images: list[Item], masks: list[Item], notes: Notes) -> list[It
     return [image for image in images if image.channel in (kept, None)]
 
 
+def _without_structures(images: list[Item], masks: list[Item], notes: Notes) -> list[Item]:
+    """Leave out masks that say they are of nuclei or the like, where their images don't."""
+    if any("structure" in _path_kinds(image.file) for image in images):
+        return masks
+    for mask in masks:
+        if _mask_rank(mask)[0] == 2:
+            notes.add("masks of other structures, left out", mask.file.path)
+    return [mask for mask in masks if _mask_rank(mask)[0] < 2]
+
+
+def _path_kinds(file: Found) -> frozenset[str]:
+    return frozenset().union(*map(_name_kinds, (*file.folders, file.stem)))
+
+
 def _mitochondrial(others: list[Item]) -> Item | None:
     """Return the picture that shows mitochondria in fluorescence, where that is clear."""
     for kind in ("mitochondria", "fluorescence"):
@@ -285,6 +302,5 @@ def _spelling(item: Item) -> tuple[tuple[str, str], ...]:
 
 
 def _mask_rank(mask: Item) -> tuple[int, bool]:
-    parts = (*mask.file.folders, mask.file.stem)
-    kinds = frozenset().union(*map(_name_kinds, parts))
+    kinds = _path_kinds(mask.file)
     return (0 if "mitochondria" in kinds else 2 if "structure" in kinds else 1), mask.file.is_roi

@@ -42,7 +42,10 @@ class Pair:
     how: str = ""
 
 
-OTHER_MASK = "masks left out, as their image has another"
+OTHER_MASK = (
+    "masks left out, as their image has another (where two people drew them, compare them: "
+    "mitolume evaluate A B --agreement)"
+)
 # A rule names what an image and its mask have in common; it holds where one of each has it.
 Rule = Callable[[Item], Hashable | None]
 
@@ -96,7 +99,10 @@ def match_rest(pairs: Sequence[Pair], masks: Sequence[Item], notes: Notes) -> li
             continue
         what = "outlines" if mask.file.is_roi else "masks"
         hint = (
-            " (if each object has a file of its own, merge them)" if mask.place in objects else ""
+            " (if each object has a file of its own, merge them; if they are of several people, "
+            "keep one's)"
+            if mask.place in objects
+            else ""
         )
         notes.add(f"{what} without an image of that name, left out{hint}", mask.file.path)
     return found

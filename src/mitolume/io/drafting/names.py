@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from unicodedata import normalize
 
 # What a word says a file is. "structure" is fluorescence, or masks, of something else.
 KINDS: dict[str, str] = {
@@ -12,16 +13,20 @@ KINDS: dict[str, str] = {
         label labels lbl lbls seg segs segm segmentation segmentations segmented
         gt gts groundtruth groundtruths truth annotation annotations annot annots anno annos ann
         manual manuals target targets tracing tracings traced binary labelmap labelmaps labelimage
-        instance instances semantic""",
+        instance instances semantic maske masken masque masques mascara mascaras máscara máscaras
+        掩膜 掩码 蒙版 标签 标注 マスク""",
     "image": """image images img imgs im ims raw raws orig original originals input inputs source
-        sources src picture pictures pic pics rgb jpegimages""",
+        sources src picture pictures pic pics rgb jpegimages
+        bild bilder imagen imagenes imágenes 图像 图片 原图 画像""",
     "transmitted": """brightfield bf dic tl phase ph phc pc phasecontrast trans transmitted
-        transmission transmittedlight td tpmt qpi qpm odt holotomography labelfree nomarski""",
+        transmission transmittedlight td tpmt qpi qpm odt holotomography labelfree nomarski
+        hellfeld durchlicht phasenkontrast 明场 相差 明視野 位相差""",
     "mitochondria": """mito mitos mitochondria mitochondrion mitochondrial tmrm tmre mitotracker mtr
         mtg mtdr tom20 tomm20 tom22 cox4 cox8 coxiv omp25 su9 pkmito mitogfp mitodsred jc1 r123
         rhodamine123 mitoview hsp60""",
     "fluorescence": """fluorescence fluorescent fluo fluor fluoro fl flu gfp egfp yfp eyfp cfp rfp
-        mcherry cherry dsred tdtomato tritc fitc texasred cy3 cy5 cy7""",
+        mcherry cherry dsred tdtomato tritc fitc texasred cy3 cy5 cy7
+        fluoreszenz 荧光 蛍光""",
     "structure": """cellmask dapi hoechst nuc nuclei nucleus nuclear dna actin phalloidin tubulin
         lyso lysotracker golgi membrane membranes wga synapse synapses glia peroxisome""",
     "left out": """overlay overlays flows outline outlines probability probabilities prob probs
@@ -43,7 +48,8 @@ NNUNET_ROLES = {"tr": "train", "ts": "test"}
 CONDITIONS = {
     word: condition
     for condition, words in {
-        "control": "control controls ctrl ctrls ctl ctr untreated baseline basal mock",
+        "control": "control controls ctrl ctrls ctl ctr untreated baseline basal mock kontrolle "
+        "kontrollen unbehandelt 对照",
         "DMSO": "dmso", "vehicle": "vehicle veh",
         "FCCP": "fccp", "CCCP": "cccp", "BAM15": "bam15",
         "oligomycin": "oligomycin oligo", "antimycin A": "antimycin antimycina aa",
@@ -65,16 +71,24 @@ UNITS: dict[str, str] = {
     "coarse": """movie mov video vid film m dish plate exp expt experiment e cell cells mouse mice
         animal rat rats patient pt subject subj sub donor slide well d rep replicate repeat sample
         samples specimen culture coverslip cs run embryo fish worm larva organoid line clone passage
+        zelle zellen maus schale probe cellule souris 细胞 小鼠
         chamber dataset set stack group id case vol volume tomo tomogram g b""",
-    "position": "f field fields fov fovs pos position p point site s xy view region scene series",
+    "position": """f field fields fov fovs pos position p point site s xy view region scene series
+        feld 视野""",
     "fine": """z zs slice slices sl plane planes section sections t tp time timepoint timepoints
         frame frames fr crop crops tile tiles patch patches roi rois block sk fk x y denoised decon
         deconvolved sharpened filtered enhanced copy aug augmented flip flipped rotated""",
     "channel": "ch channel chan c w wavelength",
 }  # fmt: skip
 
+# Words for one picture in another form, or at another moment: they tell no specimens apart.
+VERSIONS = """denoised decon deconvolved sharpened filtered enhanced copy kopie aug augmented flip
+    flipped rotated processed preprocessed corrected registered aligned converted export exported
+    max avg sum mip projection projections before after pre post"""
+
 _KIND = {word: kind for kind, words in KINDS.items() for word in words.split()}
 _UNIT = {word: unit for unit, words in UNITS.items() for word in words.split()}
+_VERSIONS = frozenset(VERSIONS.split())
 _KNOWN = {*_KIND, *ROLE_WORDS, *CONDITIONS, *_UNIT}
 _MEASURES = {"h", "hr", "hrs", "min", "mins", "sec", "s", "x", "nm", "um", "µm", "px"}
 _TOGETHER = [
@@ -85,6 +99,7 @@ _TOGETHER = [
         (r"phase[\s_.-]+contrast", "phasecontrast"),
         (r"ground[\s_.-]+truth", "groundtruth"),
         (r"wild[\s_.-]+type", "wildtype"),
+        (r"(?<!\d)(?:8|16|32)[\s_-]?bits?(?![^\W\d_])", "converted"),
         (r"t[_-]pmt", "tpmt"),
         (r"antimycin[\s_-]*A(?![^\W\d_])", "antimycin"),
         (r"(?<![^\W\d_])(?:un|no|non|without)[\s_-]*(?:label+ed|labels?|masks?)(?![^\W\d_])",
@@ -136,6 +151,11 @@ class Word:
             return "coarse"
         return _UNIT.get(self.text, "") if self.number else ""
 
+    @property
+    def is_version(self) -> bool:
+        """Whether the word names a form of a picture or a moment: a word of `VERSIONS`."""
+        return self.text in _VERSIONS and not self.number
+
     def without_text(self) -> list[Word]:
         """Return what is left where the text has been understood: its number."""
         return [Word("", self.number, self.shown)] if self.number else []
@@ -162,6 +182,7 @@ def split_words(name: str) -> tuple[Word, ...]:
     >>> [word.kind for word in split_words("imgLabels")]
     ['image', 'mask']
     """
+    name = normalize("NFC", name)  # macOS writes ä as a and two dots
     for pattern, replacement in _TOGETHER:
         name = pattern.sub(replacement, name)
     words: list[Word] = []

@@ -6,11 +6,11 @@ from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
-from mitolume.io.drafting.guesses import Guess, is_said
+from mitolume.io.drafting.guesses import GENOTYPES, Guess, is_said
 from mitolume.io.drafting.layouts import plain_words
 from mitolume.io.drafting.listing import few
 from mitolume.io.drafting.matches import Item, Pair
-from mitolume.io.drafting.names import ROLE_WORDS, Word, split_words
+from mitolume.io.drafting.names import CONDITIONS, ROLE_WORDS, Word, split_words
 
 _ENOUGH = 3  # specimens: one each for training, validation and test
 Label = str | tuple[str, int]  # a known word, or an unknown one by its place
@@ -48,30 +48,38 @@ def guess_specimens(pairs: Sequence[Pair]) -> Guess:
     Guess
         ``""`` for all where each file is a specimen of its own.
     """
-    rows = [_parts(pair.image) for pair in pairs]
+    lettered = _lettered(pairs)
+    rows = [_parts(pair.image, lettered=lettered) for pair in pairs]
     tags = [_tag(pair.image) for pair in pairs]
     restart = _names_restart(rows, tags)
-    labels, how = _level(rows, [bool(pair.mask) for pair in pairs])
+    if not restart:
+        tags = [()] * len(pairs)
+    labelled = [n for n, pair in enumerate(pairs) if pair.mask] or range(len(pairs))
+    labels, how = _level(rows, [(rows[n], tags[n]) for n in labelled])
     keys: list[Hashable] = []
     shown: list[str] = []
     for row, tag in zip(rows, tags, strict=True):
         chosen = [part for part in row if part.label in labels]
         # A name without the chosen words is told apart by all that it has.
         chosen = chosen or [part for part in row if part.unit != "fine"]
-        before = tag if restart else ()
-        keys.append((before, tuple((part.label, part.value) for part in chosen)))
-        shown.append("_".join([*before, *(part.shown for part in chosen)]) or "all")
+        keys.append((tag, tuple((part.label, part.value) for part in chosen)))
+        shown.append("_".join([*tag, *(part.shown for part in chosen)]) or "all")
     first = dict(zip(reversed(keys), reversed(shown), strict=True))
     number = len(first)
     if len(pairs) == 1:
         return Guess([""], "")
+    again = (
+        "; the same names under another role or condition are different specimens"
+        if restart
+        else ""
+    )
     if number == len(pairs):
-        return Guess([""] * number, _FILES if not labels else f"{how}: each file is its own")
+        own = f"{how}: each file is its own{again}"
+        return Guess([""] * number, own if labels else _FILES)
     # Two specimens must not come out with one name.
     clash = {name for name, n in Counter(first.values()).items() if n > 1}
     names = {key: f"{s} #{i}" if s in clash else s for i, (key, s) in enumerate(first.items())}
     examples = few(list(dict.fromkeys(names[key] for key in keys)))
-    again = "; same names in different folders are different specimens" if restart else ""
     count = "one specimen" if number == 1 else f"{number} specimens"
     return Guess([names[key] for key in keys], f"{how}: {count} ({examples}){again}")
 
@@ -82,7 +90,9 @@ _FILES = (
 )
 
 
-def _level(rows: list[list[_Part]], labelled: list[bool]) -> tuple[set[Label], str]:
+def _level(
+    rows: list[list[_Part]], labelled: list[tuple[list[_Part], tuple[str, ...]]]
+) -> tuple[set[Label], str]:
     """Choose what tells specimens apart: labels, and how to say it."""
     varying = _varying(rows)
     units = _units(rows, set(varying))
@@ -90,10 +100,9 @@ def _level(rows: list[list[_Part]], labelled: list[bool]) -> tuple[set[Label], s
     coarse = [label for label in varying if units[label] == "coarse"]
     if not coarse:
         coarse, batches = batches, []
-    counted = [row for row, has_mask in zip(rows, labelled, strict=True) if has_mask] or rows
     for end in range(1, len(coarse) + 1):
         chosen = {*batches, *coarse[:end]}
-        if _count(counted, chosen) >= _ENOUGH or end == len(coarse):
+        if _count(labelled, chosen) >= _ENOUGH or end == len(coarse):
             return chosen, f"by {_say(coarse[:end])} in the names"
     positions = [label for label in varying if units[label] == "position"]
     if positions:
@@ -133,8 +142,8 @@ def _varying(rows: list[list[_Part]]) -> list[Label]:
     return [label for label, vs in values.items() if len(vs) > 1 or present[label] < len(rows)]
 
 
-def _count(rows: list[list[_Part]], labels: set[Label]) -> int:
-    return len({tuple(part.value for part in row if part.label in labels) for row in rows})
+def _count(rows: list[tuple[list[_Part], tuple[str, ...]]], labels: set[Label]) -> int:
+    return len({(tag, *(part.value for part in row if part.label in labels)) for row, tag in rows})
 
 
 def _say(labels: Iterable[Label]) -> str:
@@ -147,12 +156,12 @@ def _say(labels: Iterable[Label]) -> str:
     return " and ".join(dict.fromkeys(names))
 
 
-def _parts(item: Item) -> list[_Part]:
+def _parts(item: Item, *, lettered: bool = False) -> list[_Part]:
     """Split a path into what may tell specimens apart, folders first."""
     parts: list[_Part] = []
     depth = 0
     for folder in item.file.folders:
-        words = [word for word in plain_words(folder) if not is_said(word)]
+        words = [word for word in plain_words(folder) if not is_said(word) and not word.is_version]
         known = [word for word in words if word.unit]
         parts += [_Part(_label(word), word.key, word.shown, word.unit) for word in known]
         if words and not known:
@@ -160,9 +169,16 @@ def _parts(item: Item) -> list[_Part]:
             text = " ".join(f"{word.text}{word.key[1]}" for word in words)
             parts.append(_Part(("folder", depth), (text, -1), folder, "coarse"))
     counts: Counter[str] = Counter()
-    words = [left for word in item.words for left in _unsaid(word)]
+    words = [left for word in item.words for left in _unsaid(word)] or list(
+        item.words
+    )  # just ``test``
+    if lettered:
+        counts["word"] = 1
+        letter, *rest = words
+        parts.append(_Part(("word", 1), (letter.text, -1), letter.shown[:1], ""))
+        words = letter.without_text() + rest
     tiled = {"x", "y"} <= {word.text for word in words}
-    for word in words or item.words:  # a file may be called just ``labelled``
+    for word in words:
         what = "number" if not word.text else word.text if word.number else "word"
         counts[what] += 1
         if word.text in ("x", "y") and not tiled:
@@ -173,13 +189,20 @@ def _parts(item: Item) -> list[_Part]:
     return parts
 
 
+def _lettered(pairs: Sequence[Pair]) -> bool:
+    """Tell whether names begin with letters that count: in a_1, b_1, c_1, b is no batch."""
+    first = [next((left for w in pair.image.words for left in _unsaid(w)), None) for pair in pairs]
+    letters = {word.text if word else "" for word in first}
+    return len(letters) > 1 and all(len(letter) == 1 for letter in letters)
+
+
 def _label(word: Word) -> str:
     """Return what a word numbers, where that is known."""
     return "well" if word.text.startswith("well ") else word.text if word.unit else ""
 
 
 def _unsaid(word: Word) -> Sequence[Word]:
-    if not is_said(word):
+    if not is_said(word) and not word.is_version:
         return [word]
     return [Word("", word.number, word.number)] if word.number else []
 
@@ -187,7 +210,13 @@ def _unsaid(word: Word) -> Sequence[Word]:
 def _tag(item: Item) -> tuple[str, ...]:
     """Return what says role or condition of many files: there, names may start anew."""
     folders = [part for part in item.file.folders if any(map(is_said, split_words(part)))]
-    return (*folders, *(word.shown for word in item.words if word.text in ROLE_WORDS))
+    roles = [word.shown for word in item.words if word.text in ROLE_WORDS]
+    genotypes = [
+        word.shown.removesuffix(word.number)
+        for word in item.words
+        if CONDITIONS.get(word.text) in GENOTYPES  # no mouse has two; two dyes or drugs it may
+    ]
+    return (*folders, *roles, *genotypes)
 
 
 def _names_restart(rows: list[list[_Part]], tags: list[tuple[str, ...]]) -> bool:
