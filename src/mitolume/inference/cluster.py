@@ -213,15 +213,8 @@ def _connected(address: str) -> Iterator[Client]:
 
 def _check_workers(client: Client, inputs: Sequence[Path], out: Path) -> None:
     """Refuse workers that would compute something else, or that see other files."""
-    try:
-        found = client.run(versions)
-    except Exception as error:  # whatever kept it from importing mitolume there
-        raise MitolumeError(
-            f"a worker can't run mitolume ({shorten(error)}); install the same version on all "
-            "machines"
-        ) from error
     here = _release(versions())
-    for where, theirs in found.items():
+    for where, theirs in _from_all(client, versions).items():
         for name, version in _release(theirs).items():
             if version != here[name]:
                 raise MitolumeError(
@@ -231,7 +224,7 @@ def _check_workers(client: Client, inputs: Sequence[Path], out: Path) -> None:
     probe = out / f".part-{os.getpid()}.probe"
     write_text(probe, "")
     try:
-        unseen = client.run(_unseen, [*inputs, probe])
+        unseen = _from_all(client, _unseen, [*inputs, probe])
     finally:
         probe.unlink()
     for where, paths in unseen.items():
@@ -242,6 +235,19 @@ def _check_workers(client: Client, inputs: Sequence[Path], out: Path) -> None:
                 "images, model and --out must lie on a disk that all machines share, under the "
                 "same path"
             )
+
+
+def _from_all(client: Client, function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
+    """Call a function on every worker that is alive."""
+    answers = client.run(function, *arguments, on_error="return")
+    for where, answer in answers.items():
+        # A worker that has just died is no hindrance: the others do its work.
+        if isinstance(answer, Exception) and not isinstance(answer, OSError):
+            raise MitolumeError(
+                f"the worker {where} can't run mitolume ({shorten(answer)}); install the same "
+                "version on all machines"
+            ) from answer
+    return {w: answer for w, answer in answers.items() if not isinstance(answer, OSError)}
 
 
 def _release(found: dict[str, str]) -> dict[str, str]:

@@ -15,7 +15,7 @@ from torch import nn
 
 from mitolume.errors import MitolumeError
 from mitolume.inference.chain import PreparedPlane
-from mitolume.inference.tiled import CORE, Probability
+from mitolume.inference.tiled import CORE, LEAST, Probability
 from mitolume.inference.tiled import predict_tiled as predict_tiled
 from mitolume.inference.tiles import (
     Box,
@@ -31,7 +31,7 @@ from mitolume.io.read import select_channel
 from mitolume.io.windows import Plane, open_plane
 from mitolume.io.zarr_out import CHUNK
 from mitolume.models.bundle import Card, load_bundle
-from mitolume.models.networks import MULTIPLE
+from mitolume.models.networks import HALO, MULTIPLE
 from mitolume.preprocess.normalise import GreyRange
 from mitolume.preprocess.rescale import rescale_window
 
@@ -50,7 +50,8 @@ class Predictor:
     average_flips
         Average over the 8 flips and quarter turns: 8 times the work, steadier probabilities.
     core
-        Side of the tiles' cores in pixels, a multiple of 16. It changes memory, not results.
+        Side of the tiles' cores in pixels, a multiple of 16. It changes memory, not results;
+        below 512 it counts as 512.
 
     Raises
     ------
@@ -74,7 +75,7 @@ class Predictor:
         self.device = torch.device(device or default_device())
         self.network = network.to(self.device).eval()
         self.average_flips = average_flips
-        self.core = core
+        self.core = max(core, LEAST - 2 * HALO)
 
     def predict_plane(
         self,

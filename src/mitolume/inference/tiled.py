@@ -19,11 +19,19 @@ Probability = np.ndarray[Any, np.dtype[np.float32]]
 # Side of a tile's core: with the halo, 1,248 px at once. A 64-channel U-Net then needs about
 # 4 GB, and the halo costs 50 % more pixels.
 CORE = 1024
+# Side of the smallest window that the network is given of a larger plane: for few pixels at its
+# lowest level, oneDNN sums channels in another order, and the last bit would depend on the tiles.
+LEAST = 736
 
 
 @torch.inference_mode()
 def predict_tiled(
-    network: nn.Module, image: Plane, *, core: int = CORE, box: Box | None = None
+    network: nn.Module,
+    image: Plane,
+    *,
+    core: int = CORE,
+    box: Box | None = None,
+    least: int = LEAST,
 ) -> Probability:
     """Run a network over a prepared plane in tiles; equal to one pass over the whole plane.
 
@@ -37,6 +45,8 @@ def predict_tiled(
         Side of the tiles' cores, a multiple of 16.
     box
         The part that is wanted; the whole plane by default.
+    least
+        Side of the smallest window to compute, a multiple of 16.
 
     Returns
     -------
@@ -50,7 +60,7 @@ def predict_tiled(
     result = np.empty((y.stop - y.start, x.stop - x.start), np.float32)
     # Without this a GPU would round to TF32, and the answer would depend on the tiles.
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        for tile in tiles(padded_shape, core, HALO, MULTIPLE, (y, x)):
+        for tile in tiles(padded_shape, core, HALO, MULTIPLE, (y, x), least):
             part = torch.from_numpy(_read_padded(image, tile.read))
             logits = _logits(network, part.to(device))[tile.crop].float().cpu().numpy()
             here = shifted(tile.write[0], -y.start), shifted(tile.write[1], -x.start)

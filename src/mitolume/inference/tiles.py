@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 Box = tuple[slice, slice]
 Shape = tuple[int, int]
@@ -24,7 +25,12 @@ class Tile:
 
 
 def tiles(
-    shape: Shape, core: int, halo: int, multiple: int, box: Box | None = None
+    shape: Shape,
+    core: int,
+    halo: int,
+    multiple: int,
+    box: Box | None = None,
+    least: int = 0,
 ) -> Iterator[Tile]:
     """Cut an image, or a box of it, into overlapping tiles.
 
@@ -45,19 +51,23 @@ def tiles(
         same neighbours as in the whole image.
     box
         What is asked for, on or off the grid; the whole image by default.
+    least
+        Side of the smallest part that is read, a multiple of ``multiple``; less only of an image
+        that is smaller itself.
 
     Yields
     ------
     Tile
         Row by row.
     """
-    for name, value in {"core": core, "halo": halo, "height": shape[0], "width": shape[1]}.items():
+    named = {"core": core, "halo": halo, "height": shape[0], "width": shape[1], "least": least}
+    for name, value in named.items():
         if value % multiple:
             raise ValueError(f"{name} is {value}, no multiple of {multiple}")
     if core <= 0:
         raise ValueError(f"core is {core}, but must be positive")
     rows, columns = (
-        list(_spans(part, core, halo, multiple, size))
+        list(_spans(part, core, halo, multiple, size, least))
         for part, size in zip(box or whole(shape), shape, strict=True)
     )
     for y in rows:
@@ -66,7 +76,7 @@ def tiles(
 
 
 def _spans(
-    part: slice, core: int, halo: int, multiple: int, size: int
+    part: slice, core: int, halo: int, multiple: int, size: int, least: int
 ) -> Iterator[tuple[slice, slice, slice]]:
     """Cut one axis into spans of nearly one length: what to read, to keep of it, to write."""
     first = part.start // multiple
@@ -75,19 +85,26 @@ def _spans(
     for number in range(count):
         start = (first + number * length // count) * multiple
         stop = (first + (number + 1) * length // count) * multiple
-        read = slice(max(start - halo, 0), min(stop + halo, size))
+        last = min(stop + halo, size)
+        begin = max(min(start - halo, last - least), 0)
+        read = slice(begin, max(last, min(begin + least, size)))
         write = slice(max(start, part.start), min(stop, part.stop))
         if write.start < write.stop:
             yield read, shifted(write, -read.start), write
 
 
 def blocks(shape: Shape, side: int) -> list[Box]:
-    """Cut an image into boxes of a side that do not overlap, row by row."""
-    return [
-        (slice(y, min(y + side, shape[0])), slice(x, min(x + side, shape[1])))
-        for y in range(0, shape[0], side)
-        for x in range(0, shape[1], side)
-    ]
+    """Cut an image into boxes that do not overlap, row by row.
+
+    They begin on multiples of ``side``. What is left at the far edges makes a box of its own where
+    it is at least half a side wide, else the last box is larger.
+    """
+    starts = [range(0, max(1, round(size / side)) * side, side) for size in shape]
+    rows, columns = (
+        [slice(a, b) for a, b in pairwise([*first, size])]
+        for first, size in zip(starts, shape, strict=True)
+    )
+    return [(y, x) for y in rows for x in columns]
 
 
 def block_side(shape: Shape, model_shape: Shape, core: int, chunk: int) -> int:

@@ -1,0 +1,457 @@
+"""Images of any size: windows equal the whole, results go to disk in pieces, folders, bad files."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+import xarray as xr
+import zarr
+from bioio_ome_zarr import Reader
+from conftest import blobs
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from skimage.transform import resize
+
+import mitolume
+from mitolume.errors import MitolumeError
+from mitolume.inference.chain import PreparedPlane
+from mitolume.inference.files import predict_files
+from mitolume.inference.jobs import Wanted
+from mitolume.inference.predictor import Predictor
+from mitolume.inference.tiles import block_side, blocks, tiles, turned_back_box, turned_box
+from mitolume.io import windows
+from mitolume.io.readers import tiff
+from mitolume.io.write import write_image
+from mitolume.io.zarr_out import build_pyramid, full_size, new_ome_zarr, shrink_mask
+from mitolume.models.bundle import Card, save_bundle
+from mitolume.models.networks import SegmentationNetwork
+from mitolume.models.settings import NetworkSettings
+from mitolume.preprocess.normalise import measure_range
+from mitolume.preprocess.rescale import rescale, rescale_window
+from mitolume.preprocess.settings import ChainSettings
+
+sides = st.integers(1, 70)
+shapes = st.tuples(sides, sides)
+
+
+@st.composite
+def boxes(draw: st.DrawFn, shape: tuple[int, int]) -> tuple[slice, slice]:
+    """Draw a box of a plane that holds a pixel."""
+    first = [draw(st.integers(0, size - 1)) for size in shape]
+    last = [draw(st.integers(a + 1, size)) for a, size in zip(first, shape, strict=True)]
+    return slice(first[0], last[0]), slice(first[1], last[1])
+
+
+def network(width: int = 8) -> SegmentationNetwork:
+    """Return a network whose normalisation has seen something, and that finds about a fifth."""
+    made = SegmentationNetwork(NetworkSettings(width=width), seed=1).train()
+    with torch.no_grad():
+        for seed in range(3):
+            made(torch.randn(2, 1, 64, 64, generator=torch.Generator().manual_seed(seed)))
+    return made.eval()
+
+
+def predictor(width: int = 8, **options: object) -> Predictor:
+    """Return a model at 0.1 µm whose masks of `blobs` hold both values."""
+    card = Card(network=NetworkSettings(width=width), pixel_size_um=0.1)
+    made = Predictor(network(width), card, **options)
+    card.threshold = float(np.median(made.predict_plane(blobs(0)[0], (0.1, 0.1))))
+    return made
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = predictor()
+    folder = tmp_path_factory.mktemp("bundle") / "model"
+    save_bundle(folder, made.network.state_dict(), made.card)
+    return folder
+
+
+def write(path: Path, pixels: np.ndarray, dims: str = "YX", size: float | None = 0.1) -> Path:
+    attrs = {"pixel_size_um": {"Y": size, "X": size}} if size else {}
+    write_image(path, xr.DataArray(pixels, dims=tuple(dims), attrs=attrs))
+    return path
+
+
+def write_zarr(path: Path, pixels: np.ndarray, size: float = 0.1) -> Path:
+    """Write (Y, X) as OME-Zarr in chunks that fit no tile."""
+    group = zarr.create_group(path, zarr_format=3)
+    group.create_array("0", data=pixels, chunks=(100, 90), dimension_names=["y", "x"])
+    axes = [{"name": a, "type": "space", "unit": "micrometer"} for a in "yx"]
+    steps = [{"type": "scale", "scale": [size, size]}]
+    dataset = {"path": "0", "coordinateTransformations": steps}
+    group.attrs["ome"] = {"version": "0.5", "multiscales": [{"axes": axes, "datasets": [dataset]}]}
+    return path
+
+
+def texture(shape: tuple[int, int], seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, shape).astype(np.uint8)
+
+
+# Windows equal the whole.
+
+
+@pytest.mark.parametrize(
+    ("shape", "new"),
+    [((40, 60), (80, 120)), ((97, 31), (25, 60)), ((1, 1), (3, 4)), ((5, 1), (2, 2)),
+     ((64, 64), (16, 17)), ((100, 90), (111, 99)), ((2, 300), (1, 80))],
+)  # fmt: skip
+def test_rescaling_is_scikit_images(shape: tuple[int, int], new: tuple[int, int]) -> None:
+    image = texture(shape).astype(np.float32)
+    expected = resize(image, new, order=1, mode="reflect", anti_aliasing=True)
+    np.testing.assert_allclose(rescale(image, new), expected, atol=1e-4)
+
+
+@given(shapes, shapes, st.data())
+@settings(deadline=None)
+def test_a_window_of_a_rescaled_plane_is_that_of_the_whole(
+    shape: tuple[int, int], new: tuple[int, int], data: st.DataObject
+) -> None:
+    image, box = texture(shape), data.draw(boxes(new))
+    window = rescale_window(image.__getitem__, shape, new, box)
+    np.testing.assert_array_equal(window, rescale(image, new)[box])
+
+
+SIZES, SHARPEN = st.sampled_from([0.03, 0.1, 0.13, 0.35]), st.sampled_from(["none", "all"])
+
+
+@given(shapes, SIZES, SHARPEN, st.data())
+@settings(deadline=None)
+def test_a_box_of_a_prepared_plane_is_that_of_the_whole(
+    shape: tuple[int, int], size: float, sharpen: str, data: st.DataObject
+) -> None:
+    chain = ChainSettings(sharpen=sharpen)
+    plane = PreparedPlane(texture(shape), chain, pixel_size_um=(size, 0.1), model_um=0.1)
+    box = data.draw(boxes(plane.shape))
+    np.testing.assert_array_equal(plane[box], plane.loaded()[box])
+
+
+@pytest.mark.parametrize("sharpen", ["none", "all"])
+@pytest.mark.parametrize("size", [0.1, 0.13])
+def test_a_large_plane_is_measured_on_the_same_pixels_in_parts(size: float, sharpen: str) -> None:
+    """Of more than 2^22 pixels a grid is taken; parts of 2,048 px meet it in odd places."""
+    image = texture((2300, 2100))
+    plane = PreparedPlane(
+        image, ChainSettings(sharpen=sharpen), pixel_size_um=(size, size), model_um=0.1
+    )
+    whole = plane.scaled((slice(0, plane.shape[0]), slice(0, plane.shape[1])))
+    assert plane.grey == measure_range(whole)
+
+
+@given(st.tuples(st.integers(1, 12), st.integers(1, 12)), st.integers(1, 5), st.data())
+def test_tiles_cover_a_box_once_on_the_grid_and_are_not_much_too_large(
+    shape: tuple[int, int], core: int, data: st.DataObject
+) -> None:
+    size = (shape[0] * 16, shape[1] * 16)
+    box, least = data.draw(boxes(size)), 16 * data.draw(st.integers(0, 9))
+    image, result = texture(size).astype(float), np.full(size, np.nan)
+    for tile in tiles(size, core * 16, 32, 16, box, least):
+        for part, length, crop in zip(tile.read, size, tile.crop, strict=True):
+            assert part.start % 16 == 0
+            assert part.stop % 16 == 0
+            assert 0 <= part.start < part.stop <= length
+            assert part.stop - part.start >= min(least, length)
+            assert part.stop - part.start <= max(core * 18 + 16 + 64, least)
+            # The halo is there, but where the image ends.
+            assert crop.start >= min(32, crop.start + part.start)
+            assert part.stop - part.start - crop.stop >= min(32, length - part.start - crop.stop)
+        assert np.isnan(result[tile.write]).all()
+        result[tile.write] = image[tile.read][tile.crop]
+    np.testing.assert_array_equal(result[box], image[box])
+    assert np.isfinite(result).sum() == result[box].size
+
+
+@given(shapes, st.integers(0, 7), st.data())
+def test_a_turned_box_lies_where_its_pixels_do(
+    shape: tuple[int, int], turn: int, data: st.DataObject
+) -> None:
+    image, box = texture(shape), data.draw(boxes(shape))
+
+    def turned(part: np.ndarray) -> np.ndarray:
+        return np.rot90(part[:, ::-1] if turn >= 4 else part, turn % 4)
+
+    there = turned_box(box, shape, turn)
+    np.testing.assert_array_equal(turned(image)[there], turned(image[box]))
+    assert turned_back_box(there, shape, turn) == box
+
+
+def test_blocks_are_whole_chunks_and_hold_about_four_tiles() -> None:
+    assert block_side((9000, 9000), (9000, 9000), 1024, 1024) == 2048
+    assert block_side((9000, 9000), (36000, 36000), 1024, 1024) == 1024
+    assert block_side((9000, 9000), (2250, 2250), 1024, 1024) == 4096
+
+
+@given(shapes, st.integers(1, 40))
+def test_blocks_cover_a_plane_once_and_none_is_a_sliver(shape: tuple[int, int], side: int) -> None:
+    covered = np.zeros(shape, int)
+    for box in blocks(shape, side):
+        covered[box] += 1
+        for part, size in zip(box, shape, strict=True):
+            assert part.start % side == 0
+            assert min(side, size) / 2 <= part.stop - part.start <= 1.5 * side
+    assert (covered == 1).all()
+
+
+@pytest.mark.parametrize("average_flips", [False, True])
+@pytest.mark.parametrize("size", [0.1, 0.17, 0.06])
+def test_any_box_of_the_answer_is_that_of_the_whole(size: float, average_flips: bool) -> None:
+    ready = predictor(average_flips=average_flips)
+    image = texture((150, 203))
+    whole = ready.predict_plane(image, (size, size))
+    prepared = ready.prepare(image, (size, size))
+    for box in [(slice(0, 150), slice(100, 203)), (slice(37, 91), slice(5, 6))]:
+        part = ready.predict_box(prepared, image.shape, box)
+        np.testing.assert_array_equal(part, whole[box])
+
+
+@pytest.mark.parametrize("size", [0.1, 0.13])
+def test_masks_do_not_depend_on_the_tile_size(tmp_path: Path, size: float) -> None:
+    """In float32 no pixel differs, although this untrained network is unsure of every pixel."""
+    image = write(tmp_path / "a.ome.tif", texture((500, 1030)), size=size)
+    masks = []
+    for core in (1024, 512):
+        ready = predictor(core=core)
+        (path,) = predict_files(ready, [image], tmp_path / str(core)).written
+        masks.append(mitolume.read(path).values)
+    assert 0.02 < masks[0].mean() < 0.98
+    np.testing.assert_array_equal(masks[1], masks[0])
+
+
+def test_a_tile_size_off_the_grid_is_refused() -> None:
+    with pytest.raises(MitolumeError, match="tile size is 1000, but must be a multiple of 16"):
+        Predictor(network(), predictor().card, core=1000)
+
+
+def test_planes_left_in_their_file_give_the_same_masks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is done with planes above 64 Mpx, done with a small one."""
+    image = write(tmp_path / "a.ome.tif", texture((300, 420)), size=0.13)
+    wanted = Wanted(probability=True, overlay=True, format="ome-zarr")
+    predict_files(predictor(), [image], tmp_path / "in_memory", wanted)
+    monkeypatch.setattr(windows, "IN_MEMORY", 1)
+    monkeypatch.setattr(tiff, "_LARGE", 1)
+    predict_files(predictor(), [image], tmp_path / "by_boxes", wanted)
+    for name in ("a_mask.ome.zarr", "a_probability.ome.zarr"):
+        pair = [
+            mitolume.read(tmp_path / where / name).values for where in ("in_memory", "by_boxes")
+        ]
+        np.testing.assert_array_equal(*pair)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"tile": (64, 48), "compression": "zlib"},
+        {"rowsperstrip": 16, "compression": "zlib"},
+        {},
+        {"compression": "zlib", "rowsperstrip": 10_000},
+    ],
+    ids=["tiles", "strips", "plain", "one strip"],
+)
+@pytest.mark.parametrize("name", ["a.ome.tif", "a.tif"])
+def test_large_tiffs_are_read_in_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, options: dict
+) -> None:
+    pixels = np.stack([texture((200, 150), seed) for seed in range(6)]).reshape(2, 3, 200, 150)
+    axes = {"axes": "ZCYX"} if name.startswith("a.ome") else None
+    path = tmp_path / name
+    tifffile.imwrite(path, pixels, metadata=axes, photometric="minisblack", **options)
+    expected = mitolume.read(path)
+    monkeypatch.setattr(tiff, "_LARGE", 1)
+    found = mitolume.read(path)
+    np.testing.assert_array_equal(found.values, expected.values)
+    assert (found.dims, found.attrs) == (expected.dims, expected.attrs)
+
+
+# OME-Zarr.
+
+
+def test_an_ome_zarr_becomes_an_ome_zarr_that_other_programs_open(tmp_path: Path) -> None:
+    image = write_zarr(tmp_path / "a.ome.zarr", texture((1100, 530)))
+    ready, wanted = predictor(core=256), Wanted(probability=True)
+    (path,) = predict_files(ready, [image], tmp_path / "out", wanted).written
+    assert path.name == "a_mask.ome.zarr"
+    expected = ready.predict_plane(texture((1100, 530)), (0.1, 0.1)) >= ready.card.threshold
+
+    ours = mitolume.read(path)
+    assert ours.attrs["pixel_size_um"] == {"Y": 0.1, "X": 0.1}
+    np.testing.assert_array_equal(ours.values[0, 0, 0], expected)
+    theirs = Reader(path)
+    assert theirs.dims.order == "TCZYX"
+    assert theirs.channel_names == ["mask"]
+    assert pytest.approx(0.1) == theirs.physical_pixel_sizes.X
+    np.testing.assert_array_equal(theirs.data[0, 0, 0], expected)
+
+    group = zarr.open_group(path, mode="r")
+    levels = [group[name] for name in sorted(group.array_keys())]
+    assert [level.shape[3:] for level in levels] == [(1100, 530), (550, 265), (275, 133)]
+    np.testing.assert_array_equal(levels[1][0, 0, 0], shrink_mask(levels[0][0, 0, 0]))
+    assert all(set(np.unique(level[:])) == {0, 1} for level in levels)
+    probability = zarr.open_group(tmp_path / "out" / "a_probability.ome.zarr", mode="r")
+    quads = probability["0"][0, 0, 0, :1100, :530].reshape(550, 2, 265, 2)
+    np.testing.assert_allclose(probability["1"][0, 0, 0], quads.mean(axis=(1, 3)), atol=1e-6)
+
+
+@given(st.integers(1, 3), st.integers(1, 2), sides, sides)
+@settings(max_examples=10, deadline=None)
+def test_what_is_written_in_pieces_is_read_back(t: int, z: int, y: int, x: int) -> None:
+    import tempfile
+
+    shape = (t, 1, z, y * 20, x * 20)
+    pixels = np.random.default_rng(0).integers(0, 2, shape).astype(np.uint8)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.ome.zarr"
+        size = {"Z": 1.5, "Y": 0.2, "X": 0.1}
+        with new_ome_zarr(path, shape, name="mask", dtype="uint8", pixel_size_um=size) as part:
+            full_size(part)[:] = pixels
+            build_pyramid(part)
+            assert not path.exists()
+        found = mitolume.read(path)
+        np.testing.assert_array_equal(found.values, pixels)
+        assert found.attrs["pixel_size_um"] == size
+        assert [p.name for p in Path(folder).iterdir()] == ["a.ome.zarr"]
+
+
+def test_a_fault_while_writing_keeps_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "a.ome.zarr"
+    settings_ = {"name": "mask", "dtype": "uint8", "pixel_size_um": {}}
+    with new_ome_zarr(path, (1, 1, 1, 4, 4), **settings_) as part:
+        full_size(part)[:] = 1
+    with pytest.raises(KeyboardInterrupt), new_ome_zarr(path, (1, 1, 1, 4, 4), **settings_):
+        raise KeyboardInterrupt
+    assert mitolume.read(path).values.all()
+    assert "pixel_size_um" not in mitolume.read(path).attrs
+    assert [p.name for p in tmp_path.iterdir()] == ["a.ome.zarr"]
+
+
+def test_formats_can_be_chosen_and_wrong_ones_are_named(tmp_path: Path) -> None:
+    image = write_zarr(tmp_path / "a.ome.zarr", texture((40, 50)))
+    (path,) = predict_files(predictor(), [image], tmp_path, Wanted(format="ome-tiff")).written
+    assert path.name == "a_mask.ome.tif"
+    with pytest.raises(MitolumeError, match="no --format tiff; there are auto, ome-tiff, ome-zarr"):
+        predict_files(predictor(), [image], tmp_path, Wanted(format="tiff"))
+
+
+# Folders, bad files, resume, scenes.
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Write three good images, a cut one, one without pixel size, and things to pass over."""
+    made = tmp_path / "images"
+    made.mkdir()
+    for number in (10, 9, 1):
+        write(made / f"f{number}.ome.tif", blobs(number)[0])
+    (made / "cut.tif").write_bytes((made / "f1.ome.tif").read_bytes()[:900])
+    write(made / "nosize.ome.tif", blobs(0)[0], size=None)
+    write(made / "f1_mask.ome.tif", blobs(1)[1])
+    (made / "notes.txt").write_text("x")
+    write_zarr(made / "z.ome.zarr", blobs(5)[0])
+    return made
+
+
+def test_bad_files_of_a_folder_are_told_at_the_end_and_the_others_done(
+    folder: Path, tmp_path: Path
+) -> None:
+    notes: list[str] = []
+    outcome = predict_files(
+        predictor(), [folder], tmp_path / "out", Wanted(), lambda *seen: notes.append(seen[2])
+    )
+    assert [path.name for path in outcome.written] == [
+        "f1_mask.ome.tif", "f9_mask.ome.tif", "f10_mask.ome.tif", "z_mask.ome.zarr",
+    ]  # fmt: skip
+    assert len(outcome.faults) == 2
+    assert "cut.tif" in outcome.faults[0]
+    assert "nosize.ome.tif states no pixel size" in outcome.faults[1]
+    assert "opening f1.ome.tif" in notes
+    assert "f10.ome.tif" in notes
+
+
+def test_when_nothing_works_it_is_said_plainly(folder: Path, tmp_path: Path) -> None:
+    bad = [folder / "cut.tif", folder / "nosize.ome.tif"]
+    with pytest.raises(MitolumeError, match=r"^[^\n]*nosize.ome.tif states no pixel size[^\n]*$"):
+        predict_files(predictor(), bad[1:], tmp_path / "out")
+    with pytest.raises(MitolumeError, match=r"^none of 2 files could be predicted:\n  .*cut.tif"):
+        predict_files(predictor(), bad, tmp_path / "out")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(MitolumeError, match="empty is a folder without image files"):
+        predict_files(predictor(), [tmp_path / "empty"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_resume_does_what_is_missing(folder: Path, tmp_path: Path) -> None:
+    files, out = [folder / f"f{n}.ome.tif" for n in (1, 9, 10)], tmp_path / "out"
+    predict_files(predictor(), files[:1], out)
+    with pytest.raises(MitolumeError, match=r"is there already.*--overwrite.*--resume"):
+        predict_files(predictor(), files, out)
+    before = (out / "f1_mask.ome.tif").stat().st_mtime_ns
+    write(out / "f9_probability.ome.tif", blobs(0)[0])
+    outcome = predict_files(predictor(), files, out, Wanted(resume=True))
+    assert [path.name for path in outcome.written] == ["f9_mask.ome.tif", "f10_mask.ome.tif"]
+    assert outcome.n_before == 1
+    assert (out / "f1_mask.ome.tif").stat().st_mtime_ns == before
+    assert predict_files(predictor(), files, out, Wanted(resume=True)).n_before == 3
+    with pytest.raises(MitolumeError, match=r"f1_mask.ome.tif is there already, but f1_overlay"):
+        predict_files(predictor(), files, out, Wanted(resume=True, overlay=True))
+    with pytest.raises(MitolumeError, match="--resume keeps results and --overwrite replaces"):
+        predict_files(predictor(), files, out, Wanted(resume=True, overwrite=True))
+
+
+def test_all_scenes_of_a_file_become_results_of_their_own(tmp_path: Path) -> None:
+    path = tmp_path / "two.ome.tif"
+    with tifffile.TiffWriter(path, ome=True) as file:
+        for name, seed in (("left/top", 0), ("right", 1)):
+            size = {"PhysicalSizeX": 0.1, "PhysicalSizeY": 0.1}
+            file.write(blobs(seed)[0], metadata={"axes": "YX", "Name": name, **size})
+    outcome = predict_files(predictor(), [path], tmp_path / "out", Wanted(scene="all"))
+    assert [p.name for p in outcome.written] == [
+        "two_left_top_mask.ome.tif", "two_right_mask.ome.tif",
+    ]  # fmt: skip
+    expected = predictor().predict_plane(blobs(1)[0], (0.1, 0.1)) >= predictor().card.threshold
+    np.testing.assert_array_equal(mitolume.read(outcome.written[1]).values[0, 0, 0], expected)
+
+
+def test_overlays_of_large_planes_are_thinned_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mitolume.inference import files
+
+    monkeypatch.setattr(files, "IN_MEMORY", 1)
+    monkeypatch.setattr(files, "_PICTURE", 50)
+    image = write(tmp_path / "a.ome.tif", blobs(0, (120, 200))[0])
+    predict_files(predictor(), [image], tmp_path / "out", Wanted(overlay=True))
+    with Image.open(tmp_path / "out" / "a_overlay.png") as picture:
+        assert picture.size == (50, 30)
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mitolume.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_a_process_that_is_killed_leaves_nothing_that_looks_finished(
+    model: Path, tmp_path: Path
+) -> None:
+    frames = np.stack([texture((400, 400), seed) for seed in range(40)])
+    image, out = write(tmp_path / "a.ome.tif", frames, "TYX"), tmp_path / "out"
+    command = ["predict", model, image, "--out", out, "--format", "ome-zarr"]
+    process = subprocess.Popen([sys.executable, "-m", "mitolume.cli", *map(str, command)])
+    deadline = time.monotonic() + 120
+    while not list(out.glob(".part-*/0/c/3")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert all(path.name.startswith(".part-") for path in out.iterdir())
+    outcome = predict_files(mitolume.load(model), [image], out,
+                            Wanted(resume=True, format="ome-zarr"))  # fmt: skip
+    assert mitolume.read(outcome.written[0]).sizes["T"] == 40
