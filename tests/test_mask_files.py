@@ -28,6 +28,7 @@ from mitolume.io.mask_files import open_mask
 from mitolume.io.outlines import Outline, draw, fill
 from mitolume.io.read import read, read_plane
 from mitolume.io.write import write_labels, write_mask
+from mitolume.study.agreement import agree
 from mitolume.study.score import evaluate
 
 # --- masks ---------------------------------------------------------------------------------
@@ -277,6 +278,37 @@ def test_evaluate_takes_outlines_on_either_side(tmp_path: Path) -> None:
     assert scores["n_unsure"].tolist() == [4]
     with pytest.raises(MitolumeError, match="both hold outlines"):
         evaluate(drawn, both)
+
+
+def test_two_sets_of_outlines_are_compared_on_their_images(tmp_path: Path) -> None:
+    like = tmp_path / "images" / "a.ome.tif"
+    size = {"pixel_size_um": {"Y": 0.5, "X": 0.5}}
+    write_labels(like, xr.DataArray(np.ones((20, 20), np.uint8), dims=("Y", "X"), attrs=size))
+    for who, right in (("anna", 12), ("ben", 14)):
+        rois = {"1.roi": roi_file(RECT, (2, 2, right, 12)), "2.roi": ELSEWHERE["line.roi"]}
+        (tmp_path / who).mkdir()
+        roi_set(tmp_path / who / "a.zip", rois)
+    for images in (like, like.parent):
+        found = agree(tmp_path / "anna", tmp_path / "ben", like=images)
+        assert found.planes["iou"].tolist() == [100 / 120]
+        assert found.planes["outline_95_percent_um"].tolist() == [1.0]
+        assert [notice.split(":")[0] for notice in found.notices] == ["a.zip"]
+    scores = evaluate(tmp_path / "anna", tmp_path / "ben", like=like.parent)
+    assert scores.attrs["notices"] == list(found.notices)
+    with pytest.raises(MitolumeError, match="holds no image of the name a"):
+        evaluate(tmp_path / "anna", tmp_path / "ben", like=tmp_path / "anna")
+
+
+def test_frames_round_outlines_are_pointed_out(tmp_path: Path) -> None:
+    def notices(*boxes: tuple[int, int, int, int]) -> tuple[str, ...]:
+        rois = {f"{n}.roi": roi_file(RECT, box) for n, box in enumerate(boxes)}
+        path = roi_set(tmp_path / f"{len(list(tmp_path.iterdir()))}.zip", rois)
+        like = xr.DataArray(np.zeros((1, 1, 1, 20, 30)), dims=("T", "C", "Z", "Y", "X"))
+        return tuple(open_mask(path, like).attrs["notices"])
+
+    assert not notices((2, 2, 9, 9), (9, 9, 30, 20))
+    assert "round the whole image" in notices((0, 0, 30, 20))[0]
+    assert "round other outlines (2)" in notices((2, 2, 18, 18), (3, 3, 6, 6), (8, 8, 12, 12))[0]
 
 
 def run(*words: object) -> tuple[int, str]:

@@ -189,6 +189,10 @@ def evaluate(
     agreement: Annotated[
         bool, typer.Option("--agreement", help="Compare two people's masks; neither is the truth.")
     ] = False,
+    like: Annotated[
+        Path | None,
+        typer.Option(metavar="IMAGES", help="Image, or folder of them: what outlines lie on."),
+    ] = None,
     consensus: Annotated[
         Path | None,
         typer.Option(
@@ -210,9 +214,11 @@ def evaluate(
     if agreement:
         from mitolume.study.annotators import compare
 
-        print(compare(masks, truth, mask_kind, out=out, consensus_folder=consensus))
+        print(compare(masks, truth, mask_kind, like=like, out=out, consensus_folder=consensus))
         return
-    images = score(masks, truth, mask_kind, objects=objects)
+    images = score(masks, truth, mask_kind, like=like, objects=objects)
+    for notice in images.attrs["notices"]:
+        print(f"note: {notice}", file=sys.stderr)
     if out is not None:
         write_csv(out, images.drop(columns=["arm", "method", "network", "k", "seed"]))
     print(scores_text(summarise(images)))

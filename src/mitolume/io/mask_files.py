@@ -184,6 +184,7 @@ def _placed_once(path: Path, modified_ns: int, size: tuple[int, int, int, int]) 
     outlines = _on_planes(outlines, depth, path)
     _require_inside(outlines, (height, width), path)
     planes = depth if any(outline.z is not None for outline in outlines) else 1
+    notices += _frames(outlines, (height, width))
     named = tuple(f"{path.name}: {notice}" for notice in notices)
     return PlacedOutlines(tuple(outlines), (planes, height, width), named)
 
@@ -218,6 +219,33 @@ def _require_inside(outlines: Sequence[Outline], shape: tuple[int, int], path: P
             f"{path}: outline {outside[0]}{more} outside the image, which is {shape[0]} x "
             f"{shape[1]} pixels (Y x X); it was drawn on another image, or on one of another size"
         )
+
+
+def _frames(outlines: Sequence[Outline], shape: tuple[int, int]) -> list[str]:
+    """Point to large rectangles round other outlines, or round the image: they are no objects."""
+    notices = []
+    for frame in outlines:
+        left, top, right, bottom = frame.box()
+        large = 20 * (right - left) * (bottom - top) >= shape[0] * shape[1]
+        if frame.unsure or not large or not _is_rectangle(frame):
+            continue
+        held = 0
+        for x0, y0, x1, y1 in (o.box() for o in outlines if o.z == frame.z and o is not frame):
+            held += left <= x0 and top <= y0 and x1 <= right and y1 <= bottom
+        whole = left <= 0 and top <= 0 and right >= shape[1] and bottom >= shape[0]
+        if held or whole:
+            what = "the whole image" if whole else f"other outlines ({held})"
+            notices.append(
+                f"{frame.name!r} is a rectangle round {what}, and all in it is taken as "
+                "mitochondria; where it is a frame, delete it (in QuPath, or give it class Region*)"
+            )
+    return notices
+
+
+def _is_rectangle(outline: Outline) -> bool:
+    left, top, right, bottom = outline.box()
+    corners = {(x, y) for ring in outline.rings for x, y in ring.tolist()}
+    return corners == {(left, top), (right, top), (right, bottom), (left, bottom)}
 
 
 def _drawn(path: Path, placed: PlacedOutlines) -> xr.DataArray:

@@ -23,7 +23,14 @@ from mitolume.errors import MitolumeError
 from mitolume.io.masks import Mask
 from mitolume.io.pixel_size import plane_pixel_size
 from mitolume.io.write import write_mask
-from mitolume.study.mask_pairs import MaskPair, mask_name, match_files, open_pairs, some_names
+from mitolume.study.mask_pairs import (
+    MaskPair,
+    mask_name,
+    match_files,
+    open_pairs,
+    outline_notices,
+    some_names,
+)
 
 # Columns of agreement.csv, a row for each plane.
 PIXELS = ("n_both_px", "n_only_a_px", "n_only_b_px", "n_neither_px", "n_unsure_px")
@@ -55,7 +62,7 @@ class Agreement:
     """What the reader should know: images of one annotator only, odd pixel sizes."""
 
 
-def agree(a: Path, b: Path, mask_kind: str = "auto") -> Agreement:
+def agree(a: Path, b: Path, mask_kind: str = "auto", like: Path | None = None) -> Agreement:
     """Compare the masks of two annotators.
 
     Parameters
@@ -65,6 +72,8 @@ def agree(a: Path, b: Path, mask_kind: str = "auto") -> Agreement:
         An image that only one of the two has is left out, and named in the notices.
     mask_kind
         What the values mean: ``auto``, ``unsure`` or ``labels``.
+    like
+        The image, or folder of images, that outlines were drawn on.
 
     Raises
     ------
@@ -78,7 +87,8 @@ def agree(a: Path, b: Path, mask_kind: str = "auto") -> Agreement:
         for folder, alone in ((a, files.only_first), (b, files.only_second))
         if alone
     ]
-    pairs = tuple(open_pairs(files.both, mask_kind))
+    pairs = tuple(open_pairs(files.both, mask_kind, like))
+    notices += outline_notices(pairs)
     rows = []
     for pair in pairs:
         size, notice = _pixel_size(pair)

@@ -31,6 +31,7 @@ def compare(
     b: Path,
     mask_kind: str = "auto",
     *,
+    like: Path | None = None,
     out: Path | None = None,
     consensus_folder: Path | None = None,
 ) -> str:
@@ -38,7 +39,7 @@ def compare(
 
     Parameters
     ----------
-    a, b, mask_kind
+    a, b, mask_kind, like
         As for `agree`.
     out
         Where to write the table of planes (CSV).
@@ -57,7 +58,7 @@ def compare(
     """
     if consensus_folder is not None:
         require_free(consensus_folder, a, b)
-    found = agree(a, b, mask_kind)
+    found = agree(a, b, mask_kind, like)
     text = f"A: {a}\nB: {b}\n\n{agreement_text(found)}"
     if out is not None:
         write_csv(out, found.planes)

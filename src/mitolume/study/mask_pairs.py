@@ -14,7 +14,7 @@ from mitolume.errors import MitolumeError
 from mitolume.io.formats import READERS, bare_name
 from mitolume.io.mask_files import is_outline_file, is_outlined, kind_of, open_mask
 from mitolume.io.masks import Mask, MaskKind, decide_kind, to_mask
-from mitolume.io.read import read_plane
+from mitolume.io.read import read, read_plane
 
 _ENDINGS = (*READERS, ".zip", ".roi", ".geojson")
 
@@ -89,7 +89,9 @@ def match_files(first: Path, second: Path) -> MatchedFiles:
     )
 
 
-def open_pairs(files: Sequence[tuple[Path, Path]], mask_kind: str = "auto") -> list[MaskPair]:
+def open_pairs(
+    files: Sequence[tuple[Path, Path]], mask_kind: str = "auto", like: Path | None = None
+) -> list[MaskPair]:
     """Open pairs of mask files and decide what their values mean, once for each side.
 
     Parameters
@@ -98,17 +100,20 @@ def open_pairs(files: Sequence[tuple[Path, Path]], mask_kind: str = "auto") -> l
         As `match_files` pairs them.
     mask_kind
         ``auto``, ``unsure`` or ``labels``.
+    like
+        The image, or the folder of images of the masks' names, that outlines were drawn on.
 
     Raises
     ------
     MitolumeError
-        A file can't be read, sizes differ, or values mean nothing.
+        A file can't be read, sizes differ, values mean nothing, or an image is missing.
     """
     if mask_kind not in get_args(MaskKind):
         raise MitolumeError(
             f"no mask kind {mask_kind!r}; there are {', '.join(get_args(MaskKind))}"
         )
-    opened = [_opened(first, second) for first, second in files]
+    originals = [None if like is None else read(_image_of(first, like)) for first, _ in files]
+    opened = [_opened(*paths, image) for paths, image in zip(files, originals, strict=True)]
     for paths, images in zip(files, opened, strict=True):
         _require_same_size(paths, images)
     kinds = []
@@ -139,18 +144,54 @@ def some_names(paths: Sequence[Path], most: int = 3) -> str:
     return ", ".join(path.name for path in paths[:most]) + more
 
 
-def _opened(first: Path, second: Path) -> tuple[xr.DataArray, xr.DataArray]:
-    """Open two masks; outlines take their size from the other one."""
+def outline_notices(pairs: Sequence[MaskPair]) -> list[str]:
+    """Return what was left out or guessed in reading outlines, each said once."""
+    said = (
+        notice for p in pairs for image in p.images for notice in image.attrs.get("notices", ())
+    )
+    return list(dict.fromkeys(said))
+
+
+def _image_of(mask: Path, like: Path) -> Path:
+    """Find the image that a mask was drawn on."""
+    if not like.exists():
+        raise MitolumeError(f"{like}: no such file or folder")
+    if not like.is_dir():
+        return like
+    found = [
+        path
+        for path in sorted(like.iterdir())
+        if path.name.lower().endswith(tuple(READERS)) and bare_name(path) == mask_name(mask)
+    ]
+    if len(found) != 1:
+        what = f"{len(found)} images" if found else "no image"
+        raise MitolumeError(f"{like} holds {what} of the name {mask_name(mask)}, that of {mask}")
+    return found[0]
+
+
+def _opened(
+    first: Path, second: Path, image: xr.DataArray | None
+) -> tuple[xr.DataArray, xr.DataArray]:
+    """Open two masks; outlines take their size from the image, or from the other one."""
+    if image is not None:
+        return _on_image(first, image), _on_image(second, image)
     if is_outline_file(first) and is_outline_file(second):
         raise MitolumeError(
             f"{first} and {second} both hold outlines, and neither says how large the image is; "
-            "make a mask of one (mitolume convert OUTLINES --like IMAGE --out NAME_mask.ome.tif)"
+            "name the image, or the folder of images (--like IMAGES)"
         )
     if is_outline_file(first):
         mask = open_mask(second)
         return open_mask(first, mask), mask
     mask = open_mask(first)
     return mask, open_mask(second, mask if is_outline_file(second) else None)
+
+
+def _on_image(path: Path, image: xr.DataArray) -> xr.DataArray:
+    """Open a mask; outlines also take their pixel size from the image."""
+    mask = open_mask(path, image)
+    size = image.attrs.get("pixel_size_um")
+    return mask.assign_attrs(pixel_size_um=size) if size and is_outlined(mask) else mask
 
 
 def _by_name(folder: Path) -> dict[str, Path]:

@@ -18,7 +18,7 @@ from mitolume.io.fields import Field
 from mitolume.io.masks import Mask
 from mitolume.io.write import write_mask
 from mitolume.study.images import RowImage, row_names
-from mitolume.study.mask_pairs import match_files, open_pairs, some_names
+from mitolume.study.mask_pairs import match_files, open_pairs, outline_notices, some_names
 from mitolume.study.object_results import add_objects, score_objects
 from mitolume.study.results import IMAGE_COLUMNS, image_scores
 
@@ -113,7 +113,12 @@ def score_model(
 
 
 def evaluate(
-    predicted: Path, truth: Path, mask_kind: str = "auto", *, objects: bool = False
+    predicted: Path,
+    truth: Path,
+    mask_kind: str = "auto",
+    *,
+    like: Path | None = None,
+    objects: bool = False,
 ) -> pd.DataFrame:
     """Score mask files against others.
 
@@ -123,6 +128,8 @@ def evaluate(
         Two files, or two folders whose files are matched by name (endings and ``_mask`` ignored).
     mask_kind
         What the values mean: ``auto``, ``unsure`` or ``labels``.
+    like
+        The image, or folder of images, that outlines were drawn on.
     objects
         Also match objects, those of a z-stack in 3D.
 
@@ -130,7 +137,7 @@ def evaluate(
     -------
     pandas.DataFrame
         A row for each plane, with the columns of images.csv. The columns of objects are filled in
-        the row of a file's first plane.
+        the row of a file's first plane. ``attrs["notices"]`` is what the user should know.
 
     Raises
     ------
@@ -145,7 +152,10 @@ def evaluate(
             + (f"; unmatched in it: {some_names(files.only_first)}" if files.only_first else "")
         )
     rows = []
-    pairs = open_pairs(files.both, mask_kind)
+    pairs = open_pairs(files.both, mask_kind, like)
+    notices = outline_notices(pairs)
+    if alone := files.only_first:
+        notices.append(f"masks without a truth, not scored: {len(alone)} ({some_names(alone)})")
     for pair in pairs:
         name = pair.paths[1].name
         for number, mask, real in pair.planes():
@@ -155,7 +165,9 @@ def evaluate(
     keys: dict[str, Any] = dict.fromkeys(("arm", "method", "network"), "")
     keys |= {"model": "masks", "subset": "given", "k": 0, "seed": 0}
     table = pd.DataFrame(rows).assign(**keys)
-    return add_objects(table, score_objects(pairs)) if objects else table
+    table = add_objects(table, score_objects(pairs)) if objects else table
+    table.attrs["notices"] = notices
+    return table
 
 
 def _origin(row: Field, line: int, z: int) -> dict[str, Any]:
