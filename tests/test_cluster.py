@@ -1,0 +1,156 @@
+"""Prediction on a real dask scheduler with worker processes, one of them killed in the middle."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import blobs
+from test_any_size import predictor, write
+
+import mitolume
+from mitolume.errors import MitolumeError
+from mitolume.inference import cluster
+from mitolume.inference.files import predict_files
+from mitolume.inference.jobs import Wanted
+from mitolume.models.bundle import save_bundle
+
+Process = subprocess.Popen[bytes]
+
+
+def start(module: str, *arguments: str, **environment: str) -> Process:
+    """Start `dask scheduler` or `dask worker` of this installation."""
+    command = [sys.executable, "-m", f"distributed.cli.dask_{module}", *arguments]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return subprocess.Popen(command, env={**os.environ, **environment}, **quiet)
+
+
+def start_worker(address: str, folder: Path, **environment: str) -> Process:
+    options = ["--nthreads", "1", "--no-nanny", "--no-dashboard", "--local-directory", str(folder)]
+    return start("worker", address, *options, **environment)
+
+
+def stop(processes: list[Process]) -> None:
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Start a scheduler without workers; yield its address."""
+    file = tmp_path_factory.mktemp("scheduler") / "scheduler.json"
+    options = ["--port", "0", "--host", "127.0.0.1", "--no-dashboard"]
+    process = start("scheduler", *options, "--scheduler-file", str(file))
+    deadline = time.monotonic() + 60
+    found = ""
+    while not found and time.monotonic() < deadline:
+        time.sleep(0.1)
+        try:
+            found = json.loads(file.read_text())["address"]
+        except (OSError, ValueError):
+            continue
+    yield found
+    stop([process])
+
+
+@pytest.fixture(scope="module")
+def workers(address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Process]]:
+    """Start two workers."""
+    folder = tmp_path_factory.mktemp("workers")
+    processes = [start_worker(address, folder) for _ in range(2)]
+    yield processes
+    stop(processes)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = predictor()
+    folder = tmp_path_factory.mktemp("bundle") / "model"
+    save_bundle(folder, made.network.state_dict(), made.card)
+    return folder
+
+
+def test_a_cluster_that_is_not_there_is_named(
+    address: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "_PATIENCE", 2)
+    image, out = write(tmp_path / "a.ome.tif", blobs(0)[0]), tmp_path / "out"
+    closed = "tcp://127.0.0.1:9"
+    with pytest.raises(MitolumeError, match=r"no dask scheduler answers at tcp://127\.0\.0\.1:9"):
+        predict_files(mitolume.load(model), [image], out, scheduler=closed)
+    with pytest.raises(MitolumeError, match=r"has no workers; start `dask scheduler`"):
+        predict_files(mitolume.load(model), [image], out, scheduler=address)
+    with pytest.raises(MitolumeError, match="only a model that was loaded from a folder"):
+        predict_files(predictor(), [image], out, scheduler=address)
+    assert not out.exists()
+
+
+def test_a_worker_of_another_version_is_refused(address: str, model: Path, tmp_path: Path) -> None:
+    """The worker is a real one that finds another version of mitolume installed."""
+    info = tmp_path / "mitolume-99.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mitolume\nVersion: 99.0\n")
+    image = write(tmp_path / "a.ome.tif", blobs(0)[0])
+    other = start_worker(address, tmp_path / "worker", PYTHONPATH=str(tmp_path))
+    try:
+        with pytest.raises(MitolumeError, match=r"has mitolume 99.0, but here it is 0\."):
+            predict_files(mitolume.load(model), [image], tmp_path / "out", scheduler=address)
+    finally:
+        stop([other])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_killed_worker_changes_nothing(
+    address: str, workers: list[Process], model: Path, tmp_path: Path
+) -> None:
+    """Frames of a movie go to both workers; each is a block that is written by itself."""
+    ready = mitolume.load(model)
+    frames = np.stack([blobs(t, (200, 230))[0] for t in range(30)])
+    image = write(tmp_path / "movie.ome.tif", frames, "TYX", size=0.13)
+    wanted = Wanted(format="ome-zarr", probability=True, overlay=True)
+    (here,) = predict_files(ready, [image], tmp_path / "here", wanted).written
+
+    def kill_one(done: int, total: int, note: str = "") -> None:
+        if done == 10 and total == 30:
+            workers[0].send_signal(signal.SIGKILL)
+
+    out = tmp_path / "there"
+    outcome = predict_files(ready, [image], out, wanted, kill_one, scheduler=address)
+    assert (outcome.written, outcome.faults) == ([out / "movie_mask.ome.zarr"], [])
+    assert workers[0].wait() == -signal.SIGKILL
+    np.testing.assert_array_equal(mitolume.read(outcome.written[0]).values,
+                                  mitolume.read(here).values)  # fmt: skip
+    names = sorted(path.name for path in (tmp_path / "here").iterdir())
+    assert sorted(path.name for path in out.iterdir()) == names
+    assert len(names) == 32
+
+
+def test_small_files_go_to_a_worker_each(
+    address: str, workers: list[Process], model: Path, tmp_path: Path
+) -> None:
+    ready = mitolume.load(model)
+    files = [write(tmp_path / f"f{n}.ome.tif", blobs(n)[0]) for n in range(3)]
+    nan = np.full((40, 40), np.nan, np.float32)
+    files.append(write(tmp_path / "nan.ome.tif", nan))
+    nan_movie = write(tmp_path / "m.ome.tif", np.stack([nan] * 16), "TYX")
+    there = predict_files(ready, files, tmp_path / "there", scheduler=address)
+    here = predict_files(ready, files, tmp_path / "here")
+    assert sorted(p.name for p in there.written) == [p.name for p in here.written]
+    for path in here.written:
+        pair = mitolume.read(path).values, mitolume.read(tmp_path / "there" / path.name).values
+        np.testing.assert_array_equal(*pair)
+    assert len(there.faults) == 1
+    assert "nan.ome.tif: plane 0 has 1600 pixels that are NaN" in there.faults[0]
+    with pytest.raises(MitolumeError, match="NaN"):
+        predict_files(ready, [nan_movie], tmp_path / "bad", Wanted(format="ome-zarr"),
+                      scheduler=address)  # fmt: skip
+    assert not list((tmp_path / "bad").glob("*"))
