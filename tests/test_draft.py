@@ -588,7 +588,7 @@ def test_one_name_in_folders_that_number_nothing_is_pointed_out(tmp_path: Path) 
         *(f"{d}{n}{m}.tif" for d in ("", "old/") for n in "12" for m in ("", "_seg")),
     )
     assert "taken for different specimens" in said(tmp_path / "a")
-    lay_out(tmp_path / "b", *(f"dish{n}/BF{m}.tif" for n in NUMBERS for m in ("", "_seg")))
+    lay_out(tmp_path / "b", *(f"dish{n}/BF{m}.tif" for n in "12AB" for m in ("", "_seg")))
     assert "taken for different specimens" not in said(tmp_path / "b")
 
 

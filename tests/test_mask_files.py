@@ -405,3 +405,10 @@ def test_thousands_of_outlines_are_drawn_in_their_boxes() -> None:
     window, inside = fill(outlines[-1].rings, labels.shape)
     assert (labels[window][inside] == 4000).all()
     assert inside.size < 15 * 15
+
+
+def test_a_label_image_of_one_number_is_one_object(tmp_path: Path) -> None:
+    labels = np.zeros((8, 8), np.uint8)
+    labels[1:3], labels[5:7] = 7, 7
+    write_labels(tmp_path / "a.ome.tif", xr.DataArray(labels, dims=("Y", "X")))
+    assert read_objects(tmp_path / "a.ome.tif", mask_kind="labels").labels.max() == 7

@@ -146,7 +146,7 @@ def read_objects(
     if faults:
         raise MitolumeError("; ".join(faults).replace("mask_kind: ", "--mask-kind "))
     unsure = np.zeros(values.shape, bool)
-    if kind == "labels" and len(found - {0.0}) > 1:
+    if kind == "labels" and (len(found - {0.0}) > 1 or found - {0.0, 1.0, 255.0}):
         labels = values.astype(np.int64)
     else:
         known = to_mask(values, kind)

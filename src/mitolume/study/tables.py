@@ -46,8 +46,10 @@ def scores_text(results: pd.DataFrame) -> str:
     for row in results.to_dict("records"):
         if row["metric"] == "n_undefined":
             if row["value"]:
-                lines.append(f"{row['value']:.0f} images have no foreground in truth and masks: "
-                             "undefined, left out of means")  # fmt: skip
+                lines.append(
+                    "images without foreground in truth and masks, undefined and left out of "
+                    f"means: {row['value']:.0f}"
+                )
             continue
         n = row["n_images"]
         lines.append(f"{row['metric']:<14}{_value(row['value']):>10}   {n} image{'s' * (n != 1)}")

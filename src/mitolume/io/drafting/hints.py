@@ -112,7 +112,7 @@ def several_folders(pairs: Sequence[Pair]) -> Iterator[str]:
         if len(masks) > 1:
             yield (
                 f"images in {'/'.join(folders) or 'one folder'} have masks from several folders: "
-                + ", ".join(f"{folder} {number}" for folder, number in masks.items())
+                + few([f"{folder} {number}" for folder, number in masks.items()])
                 + " (are they drawn by different people, or by one twice?)"
             )
 
@@ -126,7 +126,7 @@ def same_names(pairs: Sequence[Pair], rows: Sequence[dict[str, str]]) -> Iterato
             word.key
             for part in pair.image.file.folders
             for word in plain_words(part)
-            if word.number or is_said(word)
+            if word.number or len(word.text) == 1 or is_said(word)  # dish 2, dish B
         ]
         one = first.setdefault((tuple(place), pair.image.key), row)
         if (one["specimen"] or one["image"]) != (row["specimen"] or row["image"]):

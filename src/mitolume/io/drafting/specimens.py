@@ -176,7 +176,7 @@ def _parts(item: Item, *, lettered: bool = False) -> list[_Part]:
         counts["word"] = 1
         letter, *rest = words
         parts.append(_Part(("word", 1), (letter.text, -1), letter.shown[:1], ""))
-        words = letter.without_text() + rest
+        words = [Word("", letter.number, letter.number)] * bool(letter.number) + rest
     tiled = {"x", "y"} <= {word.text for word in words}
     for word in words:
         what = "number" if not word.text else word.text if word.number else "word"
