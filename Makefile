@@ -20,7 +20,7 @@ demo: $(STAMP)
 	$(BIN)/mitolume demo --out $(OUT) --resume
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(STAMP)
 	$(BIN)/ruff check .

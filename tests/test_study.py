@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 from conftest import blobs, write_field
 from safetensors.numpy import load_file
@@ -242,7 +243,7 @@ def _start_and_kill(table: Path, out: Path) -> None:
     settings = [w for s in [*TINY, "training.steps=40"] for w in ("--set", s)]
     command = [sys.executable, "-m", "mitolume.cli", "run", "--fields", str(table), "--out",
                str(out), *settings]  # fmt: skip
-    environment = os.environ | {"OMP_NUM_THREADS": "2"}
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
     process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 90
     while not (out / "model_1" / CHECKPOINT).exists():
