@@ -455,3 +455,15 @@ def test_a_process_that_is_killed_leaves_nothing_that_looks_finished(
     outcome = predict_files(mitolume.load(model), [image], out,
                             Wanted(resume=True, format="ome-zarr"))  # fmt: skip
     assert mitolume.read(outcome.written[0]).sizes["T"] == 40
+
+
+def test_the_command_line_does_a_folder_and_names_what_failed(
+    folder: Path, model: Path, tmp_path: Path
+) -> None:
+    done = run("predict", model, folder, "--out", tmp_path / "out", "--tile-size", 512)
+    assert done.returncode == 1
+    assert [Path(line).name for line in done.stdout.split()] == [
+        "f1_mask.ome.tif", "f9_mask.ome.tif", "f10_mask.ome.tif", "z_mask.ome.zarr",
+    ]  # fmt: skip
+    assert "mitolume: 2 of 6 images could not be predicted:\n  " in done.stderr
+    assert "Traceback" not in done.stderr

@@ -164,7 +164,7 @@ def predict(
     for path in outcome.written:
         print(path)
     for warning in outcome.warnings:
-        say(f"warning: {warning}", quiet=quiet)
+        say(f"warning: {warning}")
     if outcome.n_before:
         say(f"{outcome.n_before} were there already", quiet=quiet)
     if outcome.faults:

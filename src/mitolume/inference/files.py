@@ -16,7 +16,6 @@ from mitolume.errors import MitolumeError
 from mitolume.inference.jobs import Job, Wanted, make_plan, open_image
 from mitolume.inference.predictor import Predictor
 from mitolume.inference.suspicion import unlike_training
-from mitolume.inference.tiled import keep_buffers
 from mitolume.inference.tiles import Box
 from mitolume.io.pixel_size import plane_pixel_size
 from mitolume.io.windows import IN_MEMORY, FilePlane, Plane, open_plane
@@ -91,7 +90,6 @@ def predict_files(
     MitolumeError
         No file could be predicted, something would be overwritten, or the cluster can't be used.
     """
-    keep_buffers()
     plan = make_plan(files, out, wanted, predictor.card.pixel_size_um, progress)
     outcome = Outcome(faults=plan.faults, n_before=len(plan.done))
     if scheduler and plan.jobs:

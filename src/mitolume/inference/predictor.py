@@ -15,7 +15,7 @@ from torch import nn
 
 from mitolume.errors import MitolumeError
 from mitolume.inference.chain import PreparedPlane
-from mitolume.inference.tiled import CORE, LEAST, Probability
+from mitolume.inference.tiled import CORE, LEAST, Probability, keep_buffers, release_buffers
 from mitolume.inference.tiled import predict_tiled as predict_tiled
 from mitolume.inference.tiles import (
     Box,
@@ -74,6 +74,8 @@ class Predictor:
         self.bundle: Path | None = None  # where it was loaded from
         self.device = torch.device(device or default_device())
         self.network = network.to(self.device).eval()
+        if self.device.type == "cpu":
+            keep_buffers()
         self.average_flips = average_flips
         self.core = max(core, LEAST - 2 * HALO)
 
@@ -166,11 +168,14 @@ class Predictor:
         numpy.ndarray
             (Y, X) float32, as large as the box.
         """
-        if tuple(prepared.shape) == shape:
-            return self._predict_model_box(prepared, box)
-        read = partial(self._predict_model_box, prepared)
         model_shape = (prepared.shape[0], prepared.shape[1])
-        return np.asarray(np.clip(rescale_window(read, model_shape, shape, box), 0, 1))
+        read = partial(self._predict_model_box, prepared)
+        if model_shape == shape:
+            probability = read(box)
+        else:
+            probability = np.clip(rescale_window(read, model_shape, shape, box), 0, 1)
+        release_buffers()
+        return probability
 
     def predict_prepared(self, image: Probability) -> Probability:
         """Predict a plane that went through the chain: (Y, X) to (Y, X), both float32."""

@@ -24,6 +24,7 @@ CORE = 1024
 # Side of the smallest window that the network is given of a larger plane: for few pixels at its
 # lowest level, oneDNN sums channels in another order, and the last bit would depend on the tiles.
 LEAST = 736
+_GLIBC = platform.libc_ver()[0] == "glibc"
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of <malloc.h>
 
 
@@ -78,10 +79,16 @@ def keep_buffers() -> None:
     By default it is handed back to the system after every layer of the network, and cleared page
     by page before the next: prediction on a processor took twice as long.
     """
-    if platform.libc_ver()[0] == "glibc":
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_MMAP_THRESHOLD, 2**30)
-        mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+    if _GLIBC:
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_MMAP_THRESHOLD, 2**30)
+        libc.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def release_buffers() -> None:
+    """Hand back what `keep_buffers` kept, before gaps between buffers add up."""
+    if _GLIBC:
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _logits(network: nn.Module, part: torch.Tensor) -> torch.Tensor:

@@ -18,7 +18,6 @@ from mitolume.inference.chain import PreparedPlane
 from mitolume.inference.jobs import Job, open_image
 from mitolume.inference.predictor import Predictor, load
 from mitolume.inference.suspicion import unlike_training
-from mitolume.inference.tiled import keep_buffers
 from mitolume.inference.tiles import Box
 from mitolume.io.pixel_size import plane_pixel_size
 from mitolume.io.windows import Plane, open_plane
@@ -103,7 +102,6 @@ def finish(job: Job, folders: dict[str, Path]) -> None:
 
 @lru_cache(maxsize=1)
 def _predictor(model: Model) -> Predictor:
-    keep_buffers()
     return load(model.bundle, average_flips=model.average_flips, core=model.core)
 
 
