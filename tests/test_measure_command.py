@@ -130,7 +130,7 @@ def test_a_bad_mask_does_not_stop_the_others_and_can_follow_later(
     bad.write_bytes(good)
     assert call(monkeypatch, *command) == 1
     assert "--overwrite" in capsys.readouterr().err
-    kept = fields / "objects.csv.parts" / "00000" / "objects.parquet"
+    kept = fields / "objects.csv.parts" / "00000-unsure" / "objects.parquet"
     before = kept.stat().st_mtime_ns
     assert call(monkeypatch, *command, "--split", "distance", "--resume") == 1
     assert "other settings" in capsys.readouterr().err

@@ -27,11 +27,12 @@ from mitolume.study.agreement import agree
 from mitolume.study.ceiling import CEILING
 from mitolume.study.content import report
 from mitolume.study.folder import begin, reopen
-from mitolume.study.images import ArrayFile, row_names
+from mitolume.study.images import ArrayFile
 from mitolume.study.lock import only_one
 from mitolume.study.recipe import PRESETS, Recipe, load_recipe
 from mitolume.study.results import value_of
 from mitolume.study.run import choose_kept
+from mitolume.study.sources import row_names
 from mitolume.training.loop import CHECKPOINT
 
 TINY = [

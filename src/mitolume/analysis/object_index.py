@@ -52,6 +52,10 @@ def describe(
         the whole image. Boxes are those in the whole image.
     """
     ndim = labels.ndim
+    numbers = None
+    if labels.max(initial=0) > labels.size:  # else the highest number decides how much memory
+        numbers, flat = np.unique(np.append(labels, 0), return_inverse=True)
+        labels = flat[:-1].reshape(labels.shape)
     start = np.asarray(origin or (0,) * ndim)
     found = [(n, box) for n, box in enumerate(ndimage.find_objects(labels), 1) if box is not None]
     label = np.array([n for n, _ in found], np.int64)
@@ -64,7 +68,8 @@ def describe(
     first = np.zeros(highest, np.int64)
     first[flat[at[::-1]]] = at[::-1]  # of equal labels, the last written stays: the first pixel
     place = np.unravel_index(first[label], labels.shape)
-    table = pd.DataFrame({"label": label, **dict(zip(BOX, ends.reshape(-1, 6).T, strict=True))})
+    names = label if numbers is None else numbers[label].astype(np.int64)
+    table = pd.DataFrame({"label": names, **dict(zip(BOX, ends.reshape(-1, 6).T, strict=True))})
     table["size_px"] = np.bincount(flat[at], minlength=highest)[label]
     table["first"] = np.ravel_multi_index(
         [p + s for p, s in zip(place, start, strict=True)], tuple(shape or labels.shape)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from mitolume.analysis.crops import Crop, crop_box, cut
 from mitolume.analysis.measure import margin_of, measure_objects
 from mitolume.analysis.object_index import BOX, describe
 from mitolume.analysis.settings import ObjectSettings
-from mitolume.analysis.windows import Window, windows_of
+from mitolume.analysis.windows import windows_of
 from mitolume.errors import MitolumeError
 from mitolume.io.masks import UNSURE, MaskKind, to_mask
+from mitolume.io.read import load
 
 Array = np.ndarray[Any, Any]
 PixelSize = dict[str, float]
@@ -53,31 +55,36 @@ class Slices:
         return np.asarray(self.convert(np.zeros(1, self.source.dtype))).dtype
 
     def __getitem__(self, part: Any) -> Array:
-        return self.convert(np.asarray(self.source[part].values))
+        return self.convert(np.asarray(load(self.source[part]).values))
 
 
 def held(image: xr.DataArray) -> xr.DataArray:
     """Read an image whole where it is small, so that its file is not opened for every part."""
-    return image.compute() if image.size <= _IN_MEMORY else image
+    return load(image) if image.size <= _IN_MEMORY else image
 
 
 @dataclass(frozen=True)
 class Frame:
     """What is labelled at once: some planes of one time point, and its objects.
 
-    ``labels`` is (Z, Y, X), int32; ``index`` lists the objects (see `label_blocks`); ``mask``
-    gives the mask's values 0, 1, 255 where they are such.
+    ``labels`` is (Z, Y, X), int32; ``index`` lists the objects (see `label_blocks`); ``doubt`` is
+    True where nobody knows what is there, None where the mask can't say so.
     """
 
     t: int
     planes: slice
     labels: Any
     index: pd.DataFrame
-    mask: Slices | None = None
+    doubt: Slices | None = None
 
-    def unsure(self, window: Window) -> Array | None:
-        """Say of each pixel of a window whether nobody knows what is there."""
-        return None if self.mask is None else self.mask[window] == UNSURE
+    def n_unsure(self) -> int:
+        """Count the pixels of which nobody knows what they are; those of filled holes are known."""
+        if self.doubt is None:
+            return 0
+        return sum(
+            int((self.doubt[box] & (np.asarray(self.labels[box]) == 0)).sum())
+            for box in boxes_of(self.labels.shape)
+        )
 
 
 def label_field(
@@ -96,7 +103,7 @@ def label_field(
     mask
         Dims ``T Z Y X``.
     kind
-        What its values mean; None: it is a label image, whose numbers are kept.
+        What its values mean; None: it is a label image, whose numbers are kept, and -1 unsure.
     settings
         What counts as one object.
     in_3d
@@ -118,9 +125,10 @@ def label_field(
         for number, span in enumerate(spans):
             frame = held(mask.isel(T=t, Z=span))
             labels = _store(frame.shape, scratch / f"labels_{t}_{number}.zarr")
-            values = None
+            doubt = None
             if kind is None:
                 index = _copy_labels(frame, labels)
+                doubt = Slices(frame, lambda v: v < 0) if frame.dtype.kind == "i" else None
             else:
                 values = Slices(frame, _reading(kind, frame.dtype))
                 block = (frame.shape[0], BLOCK, BLOCK)
@@ -128,8 +136,9 @@ def label_field(
                 _shift(labels, before)
                 index = index.assign(label=index["label"] + before)
                 before += len(index)
-            known = values if kind is not None and frame.dtype.kind != "f" else None
-            yield Frame(t, span, labels, index, known)
+                if frame.dtype.kind != "f":
+                    doubt = Slices(frame, partial(_is_unsure, kind))
+            yield Frame(t, span, labels, index, doubt)
 
 
 def measure_frame(
@@ -162,13 +171,13 @@ def measure_frame(
     # Without objects a corner of the image gives the empty table its columns and types.
     nothing = [(tuple(slice(0, 1) for _ in shape), frame.index)]
     for window, group in list(windows_of(frame.index, shape, margin_of(shape, size))) or nothing:
-        grey = None if image is None else image[(slice(None), *window)].values
+        grey = None if image is None else load(image[(slice(None), *window)]).values
         tables.append(
             measure_objects(
                 np.asarray(frame.labels[window]),
                 None if grey is None else dict(zip(names, grey, strict=True)),
                 size,
-                unsure=frame.unsure(window),
+                unsure=None if frame.doubt is None else frame.doubt[window],
                 only=group["label"].tolist(),
                 origin=[part.start for part in window],
                 image_shape=shape,
@@ -208,7 +217,7 @@ def crops_of_frame(
     for window, group in windows_of(frame.index, shape, margin):
         labels = np.asarray(frame.labels[window])
         planes = window[0] if shape[0] > 1 else slice(None)
-        part = image[(slice(None), planes, *window[1:])].compute()
+        part = load(image[(slice(None), planes, *window[1:])])
         origin = [span.start for span in window]
         for row in group.to_dict("records"):
             box = crop_box([row[edge] for edge in BOX], margin_um, size, shape)
@@ -229,6 +238,10 @@ def boxes_of(shape: Sequence[int], side: int = BLOCK) -> Iterator[tuple[slice, .
 def _reading(kind: MaskKind, dtype: np.dtype[Any]) -> Callable[[Array], Array]:
     """Probabilities stay as they are: `label_blocks` cuts them at the settings' threshold."""
     return (lambda values: values) if dtype.kind == "f" else (lambda values: to_mask(values, kind))
+
+
+def _is_unsure(kind: MaskKind, values: Array) -> Array:
+    return np.asarray(to_mask(values, kind) == UNSURE)
 
 
 def _store(shape: tuple[int, ...], place: Path) -> Any:
@@ -252,7 +265,7 @@ def _copy_labels(frame: xr.DataArray, labels: Any) -> pd.DataFrame:
     """Take a label image as it is, and list its objects."""
     tables = []
     for box in boxes_of(frame.shape):
-        values = np.asarray(frame[box].values)
+        values = np.maximum(load(frame[box]).values, 0)
         if values.max(initial=0) > np.iinfo(np.int32).max:
             raise MitolumeError(
                 f"{frame.attrs.get('source', 'the mask')} has object numbers up to {values.max()}; "

@@ -19,7 +19,7 @@ class ObjectSettings(BaseModel):
     The sizes in pixels hold where the pixel size is unknown.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     min_size_um: float = Field(0.25, ge=0)
     max_hole_um: float = Field(0.25, ge=0)

@@ -133,6 +133,23 @@ def decode_plane(image: xr.DataArray, *, z: int = 0, t: int = 0, c: int = 0) -> 
             raise damaged(image.attrs.get("source", "the image"), error) from error
 
 
+def load(image: xr.DataArray) -> xr.DataArray:
+    """Read the pixels of an image, or of a part of one, into memory.
+
+    Raises
+    ------
+    MitolumeError
+        The pixels can't be decoded.
+    """
+    with quiet():
+        try:
+            return image.compute()
+        except MemoryError:
+            raise
+        except Exception as error:  # a decoder may raise anything on a damaged file
+            raise damaged(image.attrs.get("source", "the image"), error) from error
+
+
 def scenes(path: str | Path) -> list[str]:
     """Return the names of a file's scenes."""
     return list(open_scenes(Path(path)).names)

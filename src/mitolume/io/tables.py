@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -37,3 +38,26 @@ def write_table(path: str | Path, table: pd.DataFrame) -> None:
             table.to_csv(temporary, index=False, encoding="utf-8")
         else:
             table.to_parquet(temporary, index=False)
+
+
+def below_each_other(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Put tables with different columns below each other.
+
+    Parameters
+    ----------
+    tables
+        At least one. Of empty ones only the columns of the first count, and those only where all
+        are empty.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Whole numbers that some tables lack stay whole numbers (``Int64``), and are missing there.
+    """
+    filled = [table for table in tables if len(table)] or list(tables[:1])
+    joined = pd.concat(filled, ignore_index=True)
+    for name in joined:
+        own = [table[name].dtype.kind for table in filled if name in table]
+        if joined[name].dtype.kind == "f" and set(own) <= {"i", "u"}:
+            joined[name] = joined[name].astype("Int64")
+    return joined

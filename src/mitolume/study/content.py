@@ -16,9 +16,10 @@ from mitolume.io.fields import Field, read_table
 from mitolume.io.read import read, read_plane
 from mitolume.progress import time_left
 from mitolume.study.ceiling import ceiling_of, load_ceiling, save_ceiling
-from mitolume.study.images import RowImage, row_names
+from mitolume.study.images import RowImage
 from mitolume.study.report import Panel, ReportContent, write_report
 from mitolume.study.results import value_of
+from mitolume.study.sources import row_names
 
 _NAMES = {"unet": "U-Net", "unetplusplus": "U-Net++"}
 _METHODS = {"supervised": "supervised only", "pseudo_label": "pseudo-labels, as published"}

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +12,8 @@ import numpy as np
 from mitolume.inference.chain import apply_chain
 from mitolume.io.check import open_image, read_row
 from mitolume.io.fields import Field
-from mitolume.io.formats import bare_name
 from mitolume.io.masks import Mask, MaskKind
 from mitolume.io.pixel_size import plane_pixel_size
-from mitolume.io.planes import format_planes
 from mitolume.io.read import Image2D
 from mitolume.preprocess.rescale import rescale_mask
 from mitolume.preprocess.settings import ChainSettings
@@ -48,30 +44,6 @@ def images_of(rows: Iterable[Field], role: str, mask_kind: MaskKind) -> list[Row
     return [
         RowImage(row, z, mask_kind) for row in rows if row.role == role for z in row.planes or ()
     ]
-
-
-def row_names(rows: Sequence[Field]) -> list[str]:
-    """Return a name for each row that is free of endings and unlike all others'.
-
-    The file's name, with its planes where several rows share a file, and numbered where that is
-    still not enough.
-    """
-    files = Counter(row.image for row in rows)
-    names = []
-    for row in rows:
-        name = bare_name(row.image)
-        if files[row.image] > 1:
-            name += "_z" + format_planes(row.planes).replace(" ", "_")
-        # A file name may have 255 bytes, and endings are still to come.
-        names.append(name.encode()[:200].decode(errors="ignore"))
-    times = Counter(name.casefold() for name in names)
-    taken = {name for name, n in times.items() if n == 1}
-    for i, name in enumerate(names):
-        if times[name.casefold()] > 1:
-            numbered = (f"{name}_{n}" for n in count(1))
-            names[i] = next(new for new in numbered if new.casefold() not in taken)
-            taken.add(names[i].casefold())
-    return names
 
 
 class ArrayFile:

@@ -12,31 +12,31 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
 import xarray as xr
+from pydantic import ValidationError
 
 from mitolume.analysis.object_pictures import title_of
-from mitolume.analysis.objects import Frame, boxes_of, held, label_field, measure_frame
+from mitolume.analysis.objects import Frame, held, label_field, measure_frame
 from mitolume.analysis.settings import ObjectSettings
 from mitolume.analysis.summary import summarise_image
 from mitolume.errors import MitolumeError
-from mitolume.io.convert import read_objects
-from mitolume.io.mask_files import is_outline_file
-from mitolume.io.masks import MaskKind, decide_kind
+from mitolume.io.masks import MaskKind
 from mitolume.io.pixel_size import CREDIBLE_UM
-from mitolume.io.read import read, select_channel
-from mitolume.io.tables import write_table
+from mitolume.io.planes import format_planes
+from mitolume.io.tables import below_each_other, write_table
 from mitolume.io.write import write_text
 from mitolume.progress import Advance
+from mitolume.study.field_data import as_one, open_mask, open_pictures, pixel_size
+from mitolume.study.mask_kinds import Kind, MaskKinds, mask_kinds
 from mitolume.study.object_files import FieldFiles, Wanted, finish_crops, write_superplots
-from mitolume.study.sources import Picture, Source
-
-Size = dict[str, float]
+from mitolume.study.sources import Source
 
 _PART = "parts"
+_MOST_UM = 1000  # beyond it a length has another unit than µm
 _FRONT = ("image", "t", "plane", "specimen", "condition", "batch")
 
 
@@ -50,6 +50,23 @@ class Measuring:
     z_step_um: float | None = None
     per_plane: bool = False
     wanted: Wanted = field(default_factory=Wanted)
+
+    def __post_init__(self) -> None:
+        low, high = CREDIBLE_UM
+        if self.pixel_size_um is not None and not low <= self.pixel_size_um <= high:
+            raise MitolumeError(
+                f"--pixel-size {self.pixel_size_um:g} is not within {low:g} to {high:g} µm"
+            )
+        if self.z_step_um is not None and not 0 < self.z_step_um <= _MOST_UM:
+            raise MitolumeError(f"--z-step {self.z_step_um:g} is not within 0 to {_MOST_UM} µm")
+        if not 0 <= self.wanted.margin_um <= _MOST_UM:
+            raise MitolumeError(f"--margin {self.wanted.margin_um:g} is above {_MOST_UM} µm")
+
+    @property
+    def size_um(self) -> dict[str, float]:
+        """The pixel size that was asked for, ``Z Y X`` to µm."""
+        asked = {"Z": self.z_step_um, "Y": self.pixel_size_um, "X": self.pixel_size_um}
+        return {axis: um for axis, um in asked.items() if um is not None}
 
 
 @dataclass(frozen=True)
@@ -80,7 +97,7 @@ def object_settings(
     Raises
     ------
     MitolumeError
-        There is no such way of cutting objects.
+        There is no such way of cutting objects, or a number is out of bounds.
     """
     ways = get_args(ObjectSettings.model_fields["split"].annotation)
     if split not in ways:
@@ -92,7 +109,12 @@ def object_settings(
         for unit in ("um", "px")
         if size is not None
     }
-    return ObjectSettings.model_validate({"split": split, "threshold": threshold} | given)
+    try:
+        return ObjectSettings.model_validate({"split": split, "threshold": threshold} | given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = str(first["loc"][0]).removesuffix("_um").replace("_", "-")
+        raise MitolumeError(f"--{option} {first['input']}: {first['msg'].lower()}") from error
 
 
 def measure_masks(
@@ -138,25 +160,33 @@ def measure_masks(
     if out.suffix.lower() not in (".csv", ".parquet"):
         raise MitolumeError(f"--out {out} must end in .csv or .parquet: it is a table")
     parts = out.with_name(f"{out.name}.{_PART}")
+    _require_possible(sources, how.wanted)
+    if parts.exists() and not (resume or overwrite):
+        raise MitolumeError(
+            f"{parts} was left by a measurement that was stopped; go on with --resume, or begin "
+            "anew with --overwrite"
+        )
     if not overwrite and not (resume and parts.exists()):
         _refuse_overwriting(out, how.wanted, sources)
     if overwrite and not resume:
         shutil.rmtree(parts, ignore_errors=True)
-    kinds = _kinds(sources, how.mask_kind)
+    kinds = mask_kinds(sources, how.mask_kind)
     record = _record(sources, how)
-    _require_same(parts, record, resume)
+    _require_same(parts, record)
     objects, images, finished = [], [], []
     faults: list[str] = []
-    notices = list(kinds.notices)
+    notices = [*kinds.notices, *_kept_as_they_are(kinds, how.settings)]
     for done, source in enumerate(sources):
         progress(done, len(sources), source.name)
-        place = parts / f"{done:05}"
+        path = str(source.mask)
         try:
-            if str(source.mask) in kinds.faults:
-                raise MitolumeError(kinds.faults[str(source.mask)])
+            if path in kinds.faults:
+                raise MitolumeError(kinds.faults[path])
+            # What was read otherwise is measured again: a mended mask may say what 255 means.
+            place = parts / f"{done:05}-{kinds.kinds[path]}"
             if not place.exists():
                 tell = partial(_tell, progress, done, len(sources), source.name)
-                notices += _measure_source(source, kinds.of(source.mask), how, place, tell)
+                notices += _measure_source(source, kinds.kinds[path], how, place, tell)
         except MitolumeError as error:
             faults.append(str(error))
             continue
@@ -166,75 +196,32 @@ def measure_masks(
     progress(len(sources), len(sources), "")
     if not objects:
         shutil.rmtree(parts)
-        raise MitolumeError("\n  ".join(faults))
+        raise MitolumeError("\n  ".join(dict.fromkeys(faults)))
     measured = Measured(_joined(objects), _joined(images), faults, list(dict.fromkeys(notices)))
-    if how.wanted.crops is not None:
-        finish_crops(how.wanted.crops, finished)
-    if how.wanted.pictures is not None:
-        write_superplots(how.wanted.pictures, measured.objects)
     write_table(out, measured.objects)
     write_table(out.with_name(f"{out.stem}_images{out.suffix}"), measured.images)
     write_text(out.with_name(f"{out.stem}_settings.json"), json.dumps(record, indent=2) + "\n")
-    if not faults:
-        shutil.rmtree(parts)
+    try:
+        if how.wanted.crops is not None:
+            finish_crops(how.wanted.crops, finished)
+        if how.wanted.pictures is not None:
+            write_superplots(how.wanted.pictures, measured.objects)
+    finally:
+        if not faults:
+            shutil.rmtree(parts)
     return measured
 
 
-@dataclass(frozen=True)
-class _Kinds:
-    """What the values of all masks mean; None: they are label images."""
-
-    kind: MaskKind | None
-    probabilities: frozenset[str]
-    faults: dict[str, str]
-    notices: list[str]
-
-    def of(self, mask: Path) -> MaskKind | None:
-        if is_outline_file(mask):
-            return None  # every outline is an object
-        return "unsure" if str(mask) in self.probabilities else self.kind
-
-
-def _kinds(sources: Sequence[Source], wanted: str) -> _Kinds:
-    """Decide once, for all masks, what their values mean."""
-    if wanted not in get_args(MaskKind):
-        raise MitolumeError(f"no mask kind {wanted!r}; there are {', '.join(get_args(MaskKind))}")
-    values: dict[str, set[float]] = {}
-    probabilities, faults = set(), {}
-    for source in sources:
-        name = str(source.mask)
-        if is_outline_file(source.mask):
-            continue
-        try:
-            found = _values(_open_mask(source))
-        except MitolumeError as error:
-            faults[name] = str(error)
-            continue
-        if any(value != int(value) for value in found) and min(found) >= 0 and max(found) <= 1:
-            probabilities.add(name)
-        else:
-            values[name] = found
-    numbered = any(found - {0.0, 1.0, 255.0} for found in values.values())
-    if wanted == "auto" and numbered:
-        wanted = "labels"
-    kind, notices, misfits = decide_kind(values, cast(MaskKind, wanted))
-    if misfits:
-        raise MitolumeError("; ".join(misfits).replace("mask_kind: ", "--mask-kind "))
-    positive = {value for found in values.values() for value in found if value > 0}
-    given = kind == "labels" and len(positive) > 1
-    return _Kinds(None if given else kind, frozenset(probabilities), faults, notices)
-
-
-def _values(mask: xr.DataArray) -> set[float]:
-    found: set[float] = set()
-    for t in range(mask.sizes["T"]):
-        frame = held(mask.isel(T=t))
-        for box in boxes_of(frame.shape):
-            values = np.unique(frame[box].values)
-            if values.dtype.kind == "f" and not np.isfinite(values).all():
-                raise MitolumeError(f"{mask.attrs['source']} holds NaN, which is no mask")
-            found |= {float(value) for value in values}
-    return found
+def _kept_as_they_are(kinds: MaskKinds, settings: ObjectSettings) -> list[str]:
+    for_masks = settings.model_dump(exclude={"threshold"})
+    if "numbers" not in kinds.kinds.values() or for_masks == ObjectSettings().model_dump(
+        exclude={"threshold"}
+    ):
+        return []
+    return [
+        "objects of label images and outlines are kept as they are: --split, --min-size and "
+        "--max-hole are for masks"
+    ]
 
 
 def _tell(progress: Advance, done: int, total: int, name: str, what: str, n: int, m: int) -> None:
@@ -244,12 +231,21 @@ def _tell(progress: Advance, done: int, total: int, name: str, what: str, n: int
 
 
 def _measure_source(
-    source: Source, kind: MaskKind | None, how: Measuring, place: Path, tell: Callable[..., None]
+    source: Source, kind: Kind, how: Measuring, place: Path, tell: Callable[..., None]
 ) -> list[str]:
     """Measure one mask, and leave its tables in a folder of their own."""
-    mask = _open_mask(source)
-    size = _pixel_size(mask, source, how)
-    image, notices = _open_image(source, mask)
+    mask = open_mask(source)
+    if kind != "probability" and mask.dtype.kind == "f":
+        mask = mask.astype(np.int64)
+    pictures = open_pictures(source, mask)
+    size = pixel_size([mask, *pictures], source.pixel_size_um | how.size_um)
+    image = as_one(pictures)
+    notices = [*mask.attrs.get("notices", ())]
+    if image is not None and mask.sizes["Z"] == 1 and image.sizes["Z"] > 1:
+        notices.append(
+            f"{source.mask.name} has one plane and its image {image.sizes['Z']}: grey values are "
+            "means over the planes"
+        )
     mask = mask.assign_attrs(pixel_size_um=size)
     steps = {b - a for a, b in zip(source.planes or (), (source.planes or ())[1:], strict=False)}
     in_3d = mask.sizes["Z"] > 1 and not how.per_plane and steps <= {1}
@@ -258,14 +254,15 @@ def _measure_source(
     place.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=place.parent, prefix=".part-") as scratch:
         labelling, measuring = partial(tell, "labelling"), partial(tell, "objects")
+        read_as: MaskKind | None = {"numbers": None, "labels": "labels"}.get(kind, "unsure")
         for frame in label_field(
-            mask, kind, how.settings, in_3d=in_3d, scratch=Path(scratch), progress=labelling
+            mask, read_as, how.settings, in_3d=in_3d, scratch=Path(scratch), progress=labelling
         ):
             grey = None if image is None else _grey(image, mask, frame)
             same_depth = None if grey is None else _same_depth(grey, frame)
             table = measure_frame(frame, same_depth, size, measuring)
             facts = _facts(source, mask, frame)
-            summary = summarise_image(table, frame.labels.shape, size)
+            summary = summarise_image(table, frame.labels.shape, size, frame.n_unsure())
             tables.append(_in_front(table, facts))
             summaries.append(pd.DataFrame([facts | summary]))
             files.add(frame, grey, table, facts)
@@ -276,85 +273,6 @@ def _measure_source(
         files.close(done)
         done.rename(place)
     return notices
-
-
-def _open_mask(source: Source) -> xr.DataArray:
-    """Open a mask, outlines as a label image: dims T Z Y X."""
-    if is_outline_file(source.mask):
-        like = source.pictures[0].file if source.pictures else None
-        objects = read_objects(source.mask, like)
-        values = (
-            objects.labels[np.newaxis] if objects.labels.ndim == 3 else objects.labels[None, None]
-        )
-        attrs = {"source": str(source.mask), "pixel_size_um": objects.pixel_size_um}
-        return xr.DataArray(values, dims=("T", "Z", "Y", "X"), attrs=attrs)
-    mask = read(source.mask)
-    if mask.sizes["C"] > 1:
-        raise MitolumeError(
-            f"mask {source.mask} has {mask.sizes['C']} channels or colours; save it in grey "
-            "(Fiji: Image > Type > 8-bit)"
-        )
-    return mask.isel(C=0, drop=True)
-
-
-def _pixel_size(mask: xr.DataArray, source: Source, how: Measuring) -> Size:
-    """Return what is known of the pixel size: asked for, of the table, the mask's, the image's."""
-    size: Size = {}
-    for picture in source.pictures[:1]:
-        size |= read(picture.file, scene=picture.scene or None).attrs.get("pixel_size_um", {})
-    size |= mask.attrs.get("pixel_size_um", {}) | source.pixel_size_um
-    low, high = CREDIBLE_UM
-    if how.pixel_size_um is not None:
-        if not low <= how.pixel_size_um <= high:
-            raise MitolumeError(
-                f"--pixel-size {how.pixel_size_um:g} is not within {low:g} to {high:g} µm"
-            )
-        size |= {"Y": how.pixel_size_um, "X": how.pixel_size_um}
-    if how.z_step_um is not None:
-        size["Z"] = how.z_step_um
-    return size
-
-
-def _open_image(source: Source, mask: xr.DataArray) -> tuple[xr.DataArray | None, list[str]]:
-    """Open the pictures of a field as one image T C Z Y X, and say what should be known of it."""
-    if not source.pictures:
-        return None, []
-    opened = [_open_picture(picture, source, mask) for picture in source.pictures]
-    image = opened[0] if len(opened) == 1 else xr.concat(opened, "C", combine_attrs="override")
-    names = [str(name) for name in image["C"].values]
-    if len(set(names)) < len(names):
-        image = image.assign_coords(
-            C=np.array([f"{name} {i}" for i, name in enumerate(names)], dtype=object)
-        )
-    notices = []
-    if mask.sizes["Z"] == 1 and image.sizes["Z"] > 1:
-        notices.append(
-            f"{source.mask.name} has one plane and its image {image.sizes['Z']}: grey values are "
-            "means over the planes"
-        )
-    return image, notices
-
-
-def _open_picture(picture: Picture, source: Source, mask: xr.DataArray) -> xr.DataArray:
-    image = read(picture.file, scene=picture.scene or None)
-    if picture.channel:
-        image = select_channel(image, picture.channel)
-    if source.planes is not None and image.sizes["Z"] > 1:
-        image = image.isel(Z=list(source.planes))
-    for axis in "TYX":
-        if image.sizes[axis] != mask.sizes[axis]:
-            raise MitolumeError(
-                f"{picture.file} has {image.sizes[axis]} along {axis}, but its mask {source.mask} "
-                f"has {mask.sizes[axis]}"
-            )
-    if mask.sizes["Z"] not in (1, image.sizes["Z"]):
-        raise MitolumeError(
-            f"{picture.file} has {image.sizes['Z']} planes, but its mask {source.mask} has "
-            f"{mask.sizes['Z']}"
-        )
-    if image.sizes["C"] == 1 and picture.name:
-        image = image.assign_coords(C=np.array([picture.name], dtype=object))
-    return image
 
 
 def _grey(image: xr.DataArray, mask: xr.DataArray, frame: Frame) -> xr.DataArray:
@@ -389,8 +307,7 @@ def _in_front(table: pd.DataFrame, facts: dict[str, Any]) -> pd.DataFrame:
 
 def _joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Put tables below each other, the columns that say where a row comes from first."""
-    filled = [table for table in tables if len(table)] or list(tables[:1])
-    joined = pd.concat(filled, ignore_index=True)
+    joined = below_each_other(tables)
     front = [name for name in _FRONT if name in joined]
     return joined[front + [name for name in joined if name not in front]]
 
@@ -413,7 +330,13 @@ def _record(sources: Sequence[Source], how: Measuring) -> dict[str, Any]:
             {
                 "name": source.name,
                 "mask": str(source.mask),
-                "images": [str(picture.file) for picture in source.pictures],
+                "images": [
+                    {name: str(value) for name, value in asdict(picture).items() if value}
+                    for picture in source.pictures
+                ],
+                "planes": format_planes(source.planes),
+                "pixel_size_um": source.pixel_size_um,
+                **source.facts,
             }
             for source in sources
         ],
@@ -426,17 +349,28 @@ def _refuse_overwriting(out: Path, wanted: Wanted, sources: Sequence[Source]) ->
             raise MitolumeError(f"{path} is there already; choose another place or --overwrite")
 
 
-def _require_same(parts: Path, record: dict[str, Any], resume: bool) -> None:
+def _require_possible(sources: Sequence[Source], wanted: Wanted) -> None:
+    """Refuse what can't be written, before anything is measured."""
+    blind = [source.mask for source in sources if not source.pictures]
+    if wanted.crops is not None and blind:
+        raise MitolumeError(
+            f"crops are cut out of an image, and {blind[0]} has none: name it with --intensity"
+        )
+    if wanted.rois is not None and wanted.rois_in_one_file and len(sources) > 1:
+        raise MitolumeError(
+            f"--rois {wanted.rois} is one ROI set, but there are {len(sources)} masks; name a "
+            "folder"
+        )
+
+
+def _require_same(parts: Path, record: dict[str, Any]) -> None:
     """Refuse to mix what was measured in different ways."""
     settings = parts / "settings.json"
     if not settings.exists():
         write_text(settings, json.dumps(record, indent=2) + "\n")
         return
-    if not resume:
-        raise MitolumeError(
-            f"{parts} was left by a measurement that was stopped; go on with --resume, or delete it"
-        )
     if json.loads(settings.read_text(encoding="utf-8")) != record:
         raise MitolumeError(
-            f"{parts} was measured with other settings or masks; delete it to begin anew"
+            f"{parts} was measured with other settings, masks or facts; begin anew with "
+            "--overwrite, without --resume"
         )

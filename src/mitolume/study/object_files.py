@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
+from roifile import ImagejRoi
 
 from mitolume.analysis.crops import Crop, contact_sheet
 from mitolume.analysis.object_pictures import outlines_by_value, write_figure
@@ -21,7 +23,7 @@ from mitolume.analysis.superplot import superplot
 from mitolume.errors import MitolumeError
 from mitolume.io.crop_store import save_crops, write_crop_store
 from mitolume.io.rois import labels_to_rois, write_rois
-from mitolume.io.tables import write_table
+from mitolume.io.tables import below_each_other, write_table
 from mitolume.io.write import write_image, write_labels, write_text
 
 _ON_A_SHEET = 240
@@ -63,8 +65,12 @@ class Wanted:
     def rois_of(self, name: str) -> Path:
         """Return the ROI set of a field."""
         assert self.rois is not None
-        lone = self.rois.suffix.lower() == ".zip"
-        return self.rois if lone else self.rois / f"{name}_rois.zip"
+        return self.rois if self.rois_in_one_file else self.rois / f"{name}_rois.zip"
+
+    @property
+    def rois_in_one_file(self) -> bool:
+        """Whether ``rois`` names a file, which holds those of one mask."""
+        return self.rois is not None and self.rois.suffix.lower() == ".zip"
 
 
 @dataclass
@@ -105,7 +111,8 @@ class FieldFiles:
         facts
             Where it comes from; ``t`` and ``plane`` where the field has several.
         """
-        self.frames.append(frame)
+        if self.wanted.rois is not None or self.wanted.labels is not None:
+            self.frames.append(frame)
         place = "".join(f"_{axis[0]}{facts[axis]:03}" for axis in ("t", "plane") if axis in facts)
         if self.wanted.crops is not None:
             self._write_crops(frame, grey, place, facts)
@@ -124,9 +131,7 @@ class FieldFiles:
             For ``crops.parquet``, and ``crops.npz`` where crops are to be in one store.
         """
         if self.wanted.rois is not None:
-            planes = np.concatenate([np.asarray(frame.labels[:]) for frame in self.frames])
-            rois = labels_to_rois(planes if len(planes) > 1 else planes[0])
-            write_rois(self.wanted.rois_of(self.name), rois)
+            write_rois(self.wanted.rois_of(self.name), self._rois())
         if self.wanted.labels is not None:
             stack = np.stack([np.asarray(f.labels[:]) for f in self.frames])
             times = len({frame.t for frame in self.frames})
@@ -152,13 +157,24 @@ class FieldFiles:
             channels = [str(name) for name in self.shown[0].pixels["C"].values]
             write_text(folder / "channels.json", json.dumps([channels, self.size]))
 
+    def _rois(self) -> Iterator[ImagejRoi]:
+        """Outline the objects, each on its plane and time point."""
+        times = dict.fromkeys(frame.t for frame in self.frames)
+        for t in times:
+            own = [np.asarray(frame.labels[:]) for frame in self.frames if frame.t == t]
+            planes = np.concatenate(own)
+            for roi in labels_to_rois(planes if len(planes) > 1 else planes[0]):
+                if len(times) > 1:
+                    roi.name = f"t{t + 1:04}-{roi.name}"
+                    roi.position, roi.z_position, roi.t_position = 0, roi.position, t + 1
+                yield roi
+
     def _write_crops(
         self, frame: Frame, grey: xr.DataArray | None, place: str, facts: dict[str, Any]
     ) -> None:
         where = self.wanted.crops
         assert where is not None
-        if grey is None:
-            raise MitolumeError("crops are cut out of an image: name it with --intensity")
+        assert grey is not None
         for crop in crops_of_frame(
             frame, grey, self.size, self.wanted.margin_um, masked=self.wanted.masked
         ):
@@ -209,15 +225,28 @@ def finish_crops(crops: Path, folders: Sequence[Path]) -> None:
         What `FieldFiles.close` left for each field.
     """
     tables = [pd.read_parquet(folder / "crops.parquet") for folder in folders]
-    filled = [table for table in tables if len(table)] or tables[:1]
-    table = pd.concat(filled, ignore_index=True)
+    table = below_each_other(tables)
     parts = [folder for folder in folders if (folder / "crops.npz").exists()]
     if is_store(crops):
         table.insert(0, "t_in_store", np.arange(len(table)))
+        if not parts:
+            shutil.rmtree(crops, ignore_errors=True)
+    listing = sheet_folder(crops) / "crops.csv"
+    if listing.exists() and not is_store(crops):
+        for name in set(pd.read_csv(listing)["crop"].astype(str)) - set(table["crop"]):
+            (crops / Path(name).name).unlink(missing_ok=True)
+    write_table(listing, table)
     if parts:
-        channels, size = json.loads((parts[0] / "channels.json").read_text(encoding="utf-8"))
+        said = {part: (part / "channels.json").read_text(encoding="utf-8") for part in parts}
+        differing = [part for part in parts if said[part] != said[parts[0]]]
+        if differing:
+            raise MitolumeError(
+                f"{crops}: the images differ in their channels or pixel sizes "
+                f"({said[parts[0]]} and {said[differing[0]]}), which one store can't hold; name a "
+                "folder with --crops"
+            )
+        channels, size = json.loads(said[parts[0]])
         write_crop_store(crops, [part / "crops.npz" for part in parts], channels, size)
-    write_table(sheet_folder(crops) / "crops.csv", table)
 
 
 def write_superplots(folder: Path, objects: pd.DataFrame) -> None:

@@ -17,10 +17,11 @@ from mitolume.io.check import CheckedTable, open_image
 from mitolume.io.fields import Field
 from mitolume.io.masks import Mask
 from mitolume.io.write import write_mask
-from mitolume.study.images import RowImage, row_names
+from mitolume.study.images import RowImage
 from mitolume.study.mask_pairs import match_files, open_pairs, outline_notices, some_names
 from mitolume.study.object_results import add_objects, score_objects
 from mitolume.study.results import IMAGE_COLUMNS, image_scores
+from mitolume.study.sources import row_names
 
 Advance = Callable[[int, int], None]
 

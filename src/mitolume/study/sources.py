@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from itertools import count, takewhile
 from pathlib import Path
 
 from mitolume.errors import MitolumeError
 from mitolume.io.fields import Field, read_table
 from mitolume.io.formats import READERS, bare_name
+from mitolume.io.planes import format_planes
 
 _MASKS = (*READERS, ".zip", ".roi", ".geojson")  # what a mask can be
-_SUFFIXES = ("_mask", "_masks", "_labels", "_label", "_probability")
+_SAYS_MASK = re.compile(
+    r"[ _.-]+(cp_masks|masks?|labels?|probability|rois?|roiset|segmentation)$", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -85,9 +90,31 @@ def find_sources(
     return found
 
 
-def _of_run(run: Path) -> list[Source]:
-    from mitolume.study.images import row_names  # brings torch
+def row_names(rows: Sequence[Field]) -> list[str]:
+    """Return a name for each row that is free of endings and unlike all others'.
 
+    The file's name, with its planes where several rows share a file, and numbered where that is
+    still not enough.
+    """
+    files = Counter(row.image for row in rows)
+    names = []
+    for row in rows:
+        name = bare_name(row.image)
+        if files[row.image] > 1:
+            name += "_z" + format_planes(row.planes).replace(" ", "_")
+        # A file name may have 255 bytes, and endings are still to come.
+        names.append(name.encode()[:200].decode(errors="ignore"))
+    times = Counter(name.casefold() for name in names)
+    taken = {name for name, n in times.items() if n == 1}
+    for i, name in enumerate(names):
+        if times[name.casefold()] > 1:
+            numbered = (f"{name}_{n}" for n in count(1))
+            names[i] = next(new for new in numbered if new.casefold() not in taken)
+            taken.add(names[i].casefold())
+    return names
+
+
+def _of_run(run: Path) -> list[Source]:
     kept = run / "kept.json"
     if not kept.exists():
         raise MitolumeError(f"{run} is a run that has not finished; go on with --resume")
@@ -130,23 +157,34 @@ def _of_files(masks: Sequence[Path], pictures: Sequence[Path]) -> list[Source]:
         raise MitolumeError(
             f"{lone[0]} is one image for {len(files)} masks; name the folder of the images"
         )
+    own = {file.resolve() for file in files}
     sources = []
     for file in files:
         name = _key(file)
         found = [
-            path if isinstance(path, Path) else _lookup(path, name, file, folder)
+            path if isinstance(path, Path) else _lookup(path, name, file, folder, own)
             for path, folder in zip(lookups, pictures, strict=True)
         ]
-        named = zip(found, _short_names(found), strict=True)
+        named = zip(found, _short_names(found, lone=len(files) == 1), strict=True)
         sources.append(Source(file, name, tuple(Picture(p, short) for p, short in named)))
     return sources
 
 
-def _lookup(files: dict[str, Path], name: str, mask: Path, folder: Path) -> Path:
-    """Find the image of a mask: the same name, or the only one that begins or is begun by it."""
+def _lookup(
+    files: dict[str, Path], name: str, mask: Path, folder: Path, masks: Collection[Path]
+) -> Path:
+    """Find the image of a mask: the same name, else one that goes on from it, or it from that.
+
+    A name goes on behind a mark that is no letter or digit: ``f1_bf`` belongs to ``f1``, and
+    ``f10`` does not. A mask is no image of another.
+    """
     if name in files:
         return files[name]
-    near = [path for key, path in files.items() if key.startswith(name) or name.startswith(key)]
+    images = {key.casefold(): p for key, p in files.items() if p.resolve() not in masks}
+    own = name.casefold()
+    near = [images[own]] if own in images else [p for k, p in images.items() if _goes_on(k, own)]
+    if not near:
+        near = [images[k] for k in sorted(images, key=len) if _goes_on(own, k)][-1:]
     if len(near) == 1:
         return near[0]
     if near:
@@ -155,27 +193,30 @@ def _lookup(files: dict[str, Path], name: str, mask: Path, folder: Path) -> Path
     raise MitolumeError(f"{folder} has no image of the name of {mask}")
 
 
-def _short_names(files: Sequence[Path]) -> list[str]:
+def _goes_on(long: str, short: str) -> bool:
+    return long.startswith(short) and not long[len(short) : len(short) + 1].isalnum()
+
+
+def _short_names(files: Sequence[Path], *, lone: bool) -> list[str]:
     """Name each of a field's files by what tells it from the others; a lone one needs no name.
 
-    The names must be those of the next field's files too, for they become names of columns.
+    Unless there is but one field, the names must be those of the next field's files too, for they
+    become names of columns: what the files' names share is the field's.
     """
     if len(files) < 2:
         return [""] * len(files)
-    names = [bare_name(file) for file in files]
-    letters = zip(*names, strict=False)
-    shared = next((n for n, at in enumerate(letters) if len(set(at)) > 1), min(map(len, names)))
-    for short in ([n[shared:].strip("_- .") for n in names], [f.parent.name for f in files]):
-        if all(short) and len(set(short)) == len(short):
-            return short
+    words = [re.split(r"[ _.-]+", bare_name(file)) for file in files]
+    together = list(zip(*words, strict=False))
+    shared = len(list(takewhile(lambda at: len(set(at)) == 1, together)))
+    short = ["_".join(own[shared:]) for own in words] if shared or lone else []
+    for names in (short, [file.parent.name for file in files]):
+        if names and all(names) and len(set(names)) == len(names):
+            return names
     return [str(number) for number in range(len(files))]
 
 
 def _key(file: Path) -> str:
-    name = bare_name(file)
-    for suffix in _SUFFIXES:
-        name = name.removesuffix(suffix)
-    return name
+    return _SAYS_MASK.sub("", bare_name(file))
 
 
 def _is_folder(path: Path) -> bool:
@@ -183,7 +224,7 @@ def _is_folder(path: Path) -> bool:
     return path.is_dir() and not path.name.lower().endswith(".zarr")
 
 
-def _files(path: Path, endings: Sequence[str]) -> list[Path]:
+def _files(path: Path, endings: Sequence[str], what: str) -> list[Path]:
     if not path.exists():
         raise MitolumeError(f"{path}: no such file or folder")
     if not _is_folder(path):
@@ -196,20 +237,20 @@ def _files(path: Path, endings: Sequence[str]) -> list[Path]:
         and not file.name.lower().endswith("_overlay.png")
     ]
     if not found:
-        raise MitolumeError(f"{path} holds no mask ({', '.join(endings)})")
+        raise MitolumeError(f"{path} holds no {what} ({', '.join(endings)})")
     return found
 
 
 def _masks(path: Path) -> list[Path]:
     """Return the masks of a folder: where some files are named so, those only."""
-    files = _files(path, _MASKS)
+    files = _files(path, _MASKS, "mask")
     named = [file for file in files if _key(file) != bare_name(file)]
     return named or files
 
 
 def _by_name(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
-    for file in _files(folder, tuple(READERS)):
+    for file in _files(folder, tuple(READERS), "image"):
         if bare_name(file) in found:
             raise MitolumeError(f"{found[bare_name(file)]} and {file} have the same name")
         found[bare_name(file)] = file
@@ -218,27 +259,38 @@ def _by_name(folder: Path) -> dict[str, Path]:
 
 def _with_facts(sources: Sequence[Source], table: Path) -> list[Source]:
     """Add what a table says of each image, and its pictures where none were named."""
-    rows: dict[str, list[Field]] = {}
-    for row in read_table(table):
+    listed = read_table(table)
+    named = dict(zip(row_names(listed), listed, strict=True))
+    rows: dict[str | Path, list[Field]] = {}
+    for row in listed:
+        if row.mask:
+            rows.setdefault(row.mask.resolve(), []).append(row)
         for name in {bare_name(row.image), _key(row.mask) if row.mask else ""} - {""}:
             rows.setdefault(name, []).append(row)
     found = []
     for source in sources:
-        own = rows.get(source.name, [])
+        name = source.name
+        own = rows.get(source.mask.resolve()) or rows.get(name) or []
+        if not own and name in named:
+            own = [named[name]]
         if not own:
             raise MitolumeError(
                 f"{table} has no row whose image or mask has the name of {source.mask}"
             )
-        if len({tuple(_facts(row).values()) for row in own}) > 1:
+        if len({(row.image, row.scene, *_facts(row).values()) for row in own}) > 1:
             raise MitolumeError(
-                f"{table} has {len(own)} rows of {source.name} that differ in specimen, condition "
-                "or batch; measure the run folder instead"
+                f"{table} has {len(own)} rows of {name} that differ in image, specimen, condition "
+                f"or batch; measure masks of single rows ({', '.join(_of(named, own)[:2])}, ...)"
             )
         row = own[0]
         found.append(
             Source(
-                source.mask, source.name, source.pictures or _pictures(row),
+                source.mask, name, source.pictures or _pictures(row),
                 row.planes if len(own) == 1 else None, _facts(row), _sizes(row),
             )
         )  # fmt: skip
     return found
+
+
+def _of(named: dict[str, Field], rows: Sequence[Field]) -> list[str]:
+    return [f"{name}_mask" for name, row in named.items() if row in rows]
