@@ -141,7 +141,7 @@ def predict(
     ] = False,
     tile_size: Annotated[
         int, typer.Option(help="Pixels a side computed at once: less memory, the same masks.")
-    ] = 1024,
+    ] = 768,
     scheduler: Annotated[
         str | None,
         typer.Option(
