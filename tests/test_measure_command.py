@@ -11,11 +11,15 @@ import pytest
 import tifffile
 import xarray as xr
 from bioio_ome_zarr import Reader
+from roifile import ImagejRoi, roiread, roiwrite
 from test_cli import call
 
+from mitolume.errors import MitolumeError
 from mitolume.io.convert import read_objects
 from mitolume.io.read import read
 from mitolume.io.write import write_image, write_mask
+from mitolume.study.mask_kinds import mask_kinds
+from mitolume.study.sources import Source, find_sources
 
 SIZE = {"Y": 0.1, "X": 0.1}
 
@@ -229,6 +233,10 @@ def test_the_masks_of_a_run_are_measured_in_their_images(
         (["--split", "necks"], "there are none, distance, probability, branches"),
         (["--pixel-size", "80"], "not within 0.001 to 5"),
         (["--intensity", "small.ome.tif"], "along Y"),
+        (["--intensity", "coarse.ome.tif"], "states 0.1 µm along Y, but coarse.ome.tif 0.2"),
+        (["--z-step", "0"], "not within 0 to 1000"),
+        (["--margin", "inf"], "above 1000"),
+        (["--threshold", "0"], "--threshold 0.0: input should be greater than 0"),
         (["--intensity", "nowhere"], "nowhere"),
         (["--out", "objects.xlsx"], "must end in .csv or .parquet"),
         (["--intensity", "images/a.ome.tif", "--pictures", "p", "--colour-by", "joy"], "area_um2"),
@@ -245,6 +253,9 @@ def test_faults_are_one_sentence(
     monkeypatch.chdir(tmp_path)
     write_pair(tmp_path, "a")
     write_image("small.ome.tif", xr.DataArray(np.zeros((9, 100), np.uint8), dims=("Y", "X")))
+    coarse = {"pixel_size_um": {"Y": 0.2, "X": 0.2}}
+    write_image("coarse.ome.tif", xr.DataArray(np.zeros((80, 100), np.uint8), dims=("Y", "X"),
+                                               attrs=coarse))  # fmt: skip
     Path("fields.csv").write_text("image,specimen\nsmall.ome.tif,dish\n")
     assert call(monkeypatch, "measure", "masks/a_mask.ome.tif", "--quiet", *options) == 1
     error = capsys.readouterr().err
@@ -266,3 +277,227 @@ def test_channels_in_files_of_their_own(tmp_path: Path, monkeypatch: pytest.Monk
     table = pd.read_csv(out)
     assert table["intensity_mean_tmrm"].tolist() == [1, 1, 1, 2, 2, 2]
     assert table["intensity_mean_bf"].notna().all()
+
+
+def touch(folder: Path, *names: str) -> Path:
+    folder.mkdir()
+    for name in names:
+        (folder / name).touch()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("masks", "images", "matched"),
+    [
+        (["f1_mask.tif", "f10_mask.tif"], ["f1_bf.tif", "f10_bf.tif"], ["f1_bf", "f10_bf"]),
+        (["f1_cp_masks.png", "f10_cp_masks.png"], ["f1.tif", "f10.tif"], ["f1", "f10"]),
+        (["F1 mask.tif"], ["f1.tif", "f1_2.tif"], ["f1"]),
+        (["d_1_mask.tif", "d_1_2_seg.tif"], ["d_1.tif", "d_1_2.tif"], ["d_1", "d_1_2"]),
+        (["f1_RoiSet.zip"], ["f1-DAPI.tif"], ["f1-DAPI"]),
+    ],
+)
+def test_images_are_found_by_name(
+    masks: list[str], images: list[str], matched: list[str], tmp_path: Path
+) -> None:
+    names = sorted(touch(tmp_path / "masks", *masks).iterdir(), key=lambda p: masks.index(p.name))
+    found = find_sources(names, [touch(tmp_path / "images", *images)])
+    assert [source.pictures[0].file.stem for source in found] == matched
+
+
+@pytest.mark.parametrize(("mask", "image"), [("f10_mask.tif", "f1.tif"), ("f1.tif", "f10.tif")])
+def test_f10_is_not_f1(mask: str, image: str, tmp_path: Path) -> None:
+    with pytest.raises(MitolumeError, match="no image of the name"):
+        find_sources([touch(tmp_path / "m", mask) / mask], [touch(tmp_path / "i", image)])
+
+
+def test_a_mask_is_no_image_of_another(tmp_path: Path) -> None:
+    both = touch(tmp_path / "both", "f1_mask.tif", "f1_bf.tif", "f2_mask.tif")
+    with pytest.raises(MitolumeError, match=r"no image of the name of .*f2_mask"):
+        find_sources([both], [both])
+
+
+def test_channels_are_named_by_whole_words(tmp_path: Path) -> None:
+    folders = [touch(tmp_path / c, f"f1_{c}.tif", f"f2_{c}.tif") for c in ("tmrm", "tom20")]
+    found = find_sources([touch(tmp_path / "masks", "f1.tif", "f2.tif")], folders)
+    names = [[picture.name for picture in source.pictures] for source in found]
+    assert names == [["tmrm", "tom20"]] * 2
+
+
+BAR = np.zeros((8, 20), np.uint8)
+BAR[2:5, 2:18] = 1
+PAIR = BAR * np.repeat([1, 2], 10).astype(np.uint8)
+SLOPE = np.broadcast_to(np.arange(20, dtype=np.uint8) * 12, (8, 20))
+
+
+@pytest.mark.parametrize(
+    ("arrays", "wanted", "kinds"),
+    [
+        ([BAR, BAR * 0.7], "auto", ["unsure", "probability"]),
+        ([BAR * 255.0], "auto", ["labels"]),
+        ([BAR * 200, BAR * 255], "auto", ["labels", "labels"]),
+        ([PAIR, BAR, BAR * 7], "auto", ["numbers", "labels", "numbers"]),
+        ([BAR, BAR * 255], "labels", ["labels", "labels"]),
+    ],
+)
+def test_what_values_mean(
+    arrays: list[np.ndarray], wanted: str, kinds: list[str], tmp_path: Path
+) -> None:
+    found = mask_kinds(write_masks(tmp_path, arrays), wanted)
+    assert not found.faults
+    assert [found.kinds[str(tmp_path / f"{n}.tif")] for n in range(len(arrays))] == kinds
+
+
+def write_masks(folder: Path, arrays: list[np.ndarray]) -> list[Source]:
+    for number, array in enumerate(arrays):
+        kept = array.astype(np.float32 if array.dtype.kind == "f" else np.uint16)
+        tifffile.imwrite(folder / f"{number}.tif", kept)
+    return [Source(folder / f"{number}.tif", str(number)) for number in range(len(arrays))]
+
+
+def test_grey_values_are_no_label_image(tmp_path: Path) -> None:
+    faults = mask_kinds(write_masks(tmp_path, [BAR, SLOPE]), "auto").faults
+    assert ["looks like an image or a probability" in fault for fault in faults.values()] == [True]
+    assert mask_kinds(write_masks(tmp_path, [SLOPE]), "labels").faults == {}
+
+
+def test_label_images_beside_masks_with_255_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(MitolumeError, match="measure them apart"):
+        mask_kinds(write_masks(tmp_path, [BAR * 255, PAIR]), "auto")
+
+
+def test_unsure_pixels_are_no_field_and_no_ring(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corners = {"a": (10, 10, 30, 20), "unsure": (10, 21, 30, 40)}
+    boxes = [
+        ImagejRoi.frompoints([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], name=name)
+        for name, (x0, y0, x1, y1) in corners.items()
+    ]
+    roiwrite(tmp_path / "drawn.zip", boxes)
+    values = np.zeros((50, 40), np.uint8)
+    values[10:20, 10:30], values[21:40, 10:30] = 1, 255
+    tifffile.imwrite(tmp_path / "mask.tif", values)
+    tifffile.imwrite(tmp_path / "image.tif", np.where(values == 255, 999, values * 50))
+    tables = []
+    for mask in ("drawn.zip", "mask.tif"):
+        out = tmp_path / f"{mask}.csv"
+        assert call(monkeypatch, "measure", tmp_path / mask, "--intensity", tmp_path / "image.tif",
+                    "--out", out, "--mask-kind", "unsure") == 0  # fmt: skip
+        tables.append(pd.read_csv(out).drop(columns="image"))
+        shares = pd.read_csv(tmp_path / f"{mask}_images.csv")["footprint_share"]
+        assert shares.tolist() == pytest.approx([200 / (2000 - 380)])
+    assert tables[0]["ring_mean_0"].tolist() == [0]
+    pd.testing.assert_frame_equal(*tables)
+
+
+def test_one_roi_set_is_not_written_twice(
+    fields: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    options = ["--rois", fields / "all.zip", "--out", fields / "o.csv"]
+    assert call(monkeypatch, "measure", fields / "masks", *options) == 1
+    assert "there are 4 masks" in capsys.readouterr().err
+
+
+def test_rois_of_a_time_series_know_their_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    movie = np.zeros((3, 2, 30, 30), np.uint8)
+    movie[:, :, 5:10, 5:15] = 1
+    write_mask(tmp_path / "m.ome.tif", xr.DataArray(movie, dims=tuple("TZYX")))
+    assert call(monkeypatch, "measure", tmp_path / "m.ome.tif", "--rois", tmp_path / "r.zip",
+                "--out", tmp_path / "o.csv") == 0  # fmt: skip
+    places = [(roi.t_position, roi.z_position) for roi in roiread(tmp_path / "r.zip")]
+    assert places == [(1, 1), (1, 2), (2, 1), (2, 2), (3, 1), (3, 2)]
+
+
+def test_tables_of_planes_and_movies_keep_whole_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_mask(tmp_path / "a_mask.ome.tif", xr.DataArray(BAR, dims=("Y", "X")))
+    both = xr.DataArray(np.stack([BAR, BAR]), dims=("T", "Y", "X"))
+    write_mask(tmp_path / "b_mask.ome.tif", both)
+    assert call(monkeypatch, "measure", tmp_path, "--out", tmp_path / "o.csv") == 0
+    assert [line.split(",")[:3] for line in (tmp_path / "o.csv").read_text().splitlines()] == [
+        ["image", "t", "label"], ["a", "", "1"], ["b", "0", "1"], ["b", "1", "2"]
+    ]  # fmt: skip
+
+
+def test_pixels_that_cannot_be_decoded_are_named(
+    fields: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    for bad in (fields / "masks" / "f1_mask.ome.tif", fields / "images" / "f2.ome.tif"):
+        with tifffile.TiffFile(bad) as tif:
+            start = tif.pages[0].dataoffsets[0]
+        content = bytearray(bad.read_bytes())
+        content[start + 5 : start + 25] = b"x" * 20
+        bad.write_bytes(bytes(content))
+    assert call(monkeypatch, "measure", fields / "masks", "--intensity", fields / "images",
+                "--out", fields / "o.csv") == 1  # fmt: skip
+    error = capsys.readouterr().err
+    assert "2 of 4 masks" in error
+    assert "f1_mask.ome.tif can't be read" in error
+    assert "f2.ome.tif can't be read" in error
+    assert pd.read_csv(fields / "o.csv")["image"].unique().tolist() == ["f0", "f3"]
+
+
+def test_a_table_that_was_changed_is_not_mixed_with_what_was_measured(
+    fields: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    (fields / "masks" / "f1_mask.ome.tif").write_bytes(b"")
+    command = ["measure", fields / "masks", "--fields", fields / "fields.csv",
+               "--out", fields / "o.csv"]  # fmt: skip
+    assert call(monkeypatch, *command) == 1
+    table = fields / "fields.csv"
+    table.write_text(table.read_text().replace("dish 0", "dish 9"))
+    assert call(monkeypatch, *command, "--resume") == 1
+    assert "other settings, masks or facts" in capsys.readouterr().err
+
+
+def test_crops_of_an_earlier_measurement_are_replaced(
+    fields: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = fields / "crops" / "mine.ome.tif"
+    own.parent.mkdir()
+    own.touch()
+    command = ["measure", fields / "masks", "--intensity", fields / "images", "--overwrite",
+               "--out", fields / "o.csv", "--crops", fields / "crops"]  # fmt: skip
+    for options, kept in (([], 12), (["--min-size", 1.5], 4)):
+        assert call(monkeypatch, *command, *options) == 0
+        assert len(list((fields / "crops").glob("f*.ome.tif"))) == kept
+    assert own.exists()
+
+
+def test_one_store_holds_one_pixel_size(
+    fields: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    table = fields / "fields.csv"
+    rows = table.read_text().splitlines()
+    sizes = ["pixel_size_um", "0.1", "0.1", "0.2", "0.1"]
+    table.write_text("".join(f"{r},{s}\n" for r, s in zip(rows, sizes, strict=True)))
+    assert call(monkeypatch, "measure", fields / "masks", "--fields", table, "--out",
+                fields / "o.csv", "--crops", fields / "c.ome.zarr") == 1  # fmt: skip
+    assert "differ in their channels or pixel sizes" in capsys.readouterr().err
+    assert len(pd.read_csv(fields / "o.csv")) == 12
+
+
+def test_high_numbers_need_no_more_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = np.zeros((9, 30), np.uint32)
+    labels[2:5, 2:9], labels[2:5, 12:20] = 2_000_000_000, 5
+    tifffile.imwrite(tmp_path / "l.tif", labels)
+    assert call(monkeypatch, "measure", tmp_path / "l.tif", "--out", tmp_path / "o.csv") == 0
+    assert pd.read_csv(tmp_path / "o.csv")["label"].tolist() == [5, 2_000_000_000]
+
+
+def test_a_row_means_some_planes_of_a_mask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stack = np.zeros((6, 8, 20), np.uint8)
+    stack[:, 2:5, 2:18] = 1
+    depth = np.arange(6, dtype=np.uint8)[:, None, None]
+    for name, values in (("s_mask", stack), ("s", stack * depth)):
+        image = xr.DataArray(values, dims=("Z", "Y", "X"))
+        write_image(tmp_path / f"{name}.ome.tif", image)
+    (tmp_path / "f.csv").write_text("image,mask,planes\ns.ome.tif,s_mask.ome.tif,2 4\n")
+    assert call(monkeypatch, "measure", tmp_path / "s_mask.ome.tif", "--fields", tmp_path / "f.csv",
+                "--out", tmp_path / "o.csv") == 0  # fmt: skip
+    table = pd.read_csv(tmp_path / "o.csv")
+    assert table["plane"].tolist() == [2, 4]
+    assert table["intensity_mean_image"].tolist() == [2, 4]

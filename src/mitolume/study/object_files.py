@@ -29,6 +29,7 @@ from mitolume.io.write import write_image, write_labels, write_text
 _ON_A_SHEET = 240
 _MOST_STORED = 2048  # px; in a store every crop takes the room of the largest
 _EDGES = [f"{axis}{end}_px" for axis in "zyx" for end in (0, 1)]
+_LINKS = ["crop", "image", "t", "plane", "label", *_EDGES]
 _PLOTTED = ("area", "volume", "length", "width", "aspect_ratio", "form_factor", "contrast")
 
 
@@ -148,10 +149,9 @@ class FieldFiles:
                 safe = re.sub(r"[^\w.-]+", "_", str(name))
                 place = sheet_folder(self.wanted.crops)
                 write_png(place / f"{self.name}_sheet_{safe}.png", sheet)
-        columns = ["crop", "image", "t", "plane", "label", *_EDGES]
         table = pd.DataFrame(self.rows)
-        table = table.reindex(columns=[c for c in columns if c in table or c not in ("t", "plane")])
-        table.to_parquet(folder / "crops.parquet")
+        known = [name for name in _LINKS if name in table or name not in ("t", "plane")]
+        table.reindex(columns=known).to_parquet(folder / "crops.parquet")
         if self.stored:
             save_crops(folder / "crops.npz", self.stored)
             channels = [str(name) for name in self.shown[0].pixels["C"].values]
@@ -226,6 +226,7 @@ def finish_crops(crops: Path, folders: Sequence[Path]) -> None:
     """
     tables = [pd.read_parquet(folder / "crops.parquet") for folder in folders]
     table = below_each_other(tables)
+    table = table[[name for name in _LINKS if name in table]]
     parts = [folder for folder in folders if (folder / "crops.npz").exists()]
     if is_store(crops):
         table.insert(0, "t_in_store", np.arange(len(table)))
