@@ -74,14 +74,15 @@ def predict_tiled(
 
 
 def keep_buffers() -> None:
-    """Let this process keep the memory of large buffers, where its C library is glibc.
+    """Let this process keep the memory of most buffers, where its C library is glibc.
 
     By default it is handed back to the system after every layer of the network, and cleared page
-    by page before the next: prediction on a processor took twice as long.
+    by page before the next: prediction on a processor took twice as long. Keeping the largest
+    as well would leave too many gaps.
     """
     if _GLIBC:
         libc = ctypes.CDLL(None)
-        libc.mallopt(_MMAP_THRESHOLD, 2**30)
+        libc.mallopt(_MMAP_THRESHOLD, 2**27)
         libc.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
 
 
