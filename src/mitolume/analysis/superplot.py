@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ _SPECIMEN_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d5
 _SPECIMEN_MARKS = "osD^vPX"
 _MOST_POINTS = 1500  # small points that are drawn of a specimen
 _MOST_NAMES = 12  # specimens in a legend
+_MOST_LETTERS = 24  # of a condition's name in a line
+_LETTER = 0.085  # how wide one is, inches
 _TAIL = 99.5  # percentile of the objects that the axis reaches at least
 
 
@@ -63,7 +66,7 @@ def superplot(
     conditions = list(dict.fromkeys(table["condition"]))
     means = table.groupby(["condition", "specimen"], sort=False)["value"].mean()
     looks = _looks(means.index.tolist())
-    figure = Figure(figsize=(max(4.2, 1.2 + 1.5 * len(conditions)), 4.6), layout="constrained")
+    figure = Figure(layout="constrained")
     axes = figure.add_subplot()
     top = float(np.percentile(table["value"], _TAIL))
     names = []
@@ -71,7 +74,7 @@ def superplot(
         rows = table[table["condition"] == name]
         top = max(top, _draw_condition(axes, x, rows, means[name], looks))
         of = f"n = {counted(len(means[name]), 'specimen')}\n{counted(len(rows), 'object')}"
-        names.append(f"{name or '(no condition)'}\n{of}")
+        names.append(f"{fill(name or '(no condition)', _MOST_LETTERS)}\n{of}")
     axes.set_xticks(range(len(conditions)), names, parse_math=False)
     axes.set_xlim(-0.6, len(conditions) - 0.3)
     _limit(axes, table["value"].to_numpy(), top)
@@ -80,7 +83,11 @@ def superplot(
         axes.spines[spine].set_visible(False)
     axes.tick_params(axis="x", length=0)
     _explain(figure, axes, table, means)
-    _name_specimens(axes, means.index.tolist(), looks)
+    listed = _name_specimens(axes, means.index.tolist(), looks)
+    letters = max(len(line) for name in names for line in name.splitlines())
+    legend = 0.8 + _LETTER * min(max(map(len, listed)), 40) if listed else 0
+    wide = 1.2 + legend + max(1.5, _LETTER * (letters + 2)) * len(conditions)
+    figure.set_size_inches(max(4.2 + legend, wide), 4.6)
     return figure
 
 
@@ -146,11 +153,17 @@ def _explain(figure: Figure, axes: Axes, table: pd.DataFrame, means: pd.Series[f
     figure.supxlabel("\n".join(lines), fontsize=8, color="#555555")
 
 
-def _name_specimens(axes: Axes, pairs: list[tuple[str, str]], looks: dict[str, Any]) -> None:
-    """Add a legend where specimens are found in several conditions, and few enough to name."""
+def _name_specimens(axes: Axes, pairs: list[tuple[str, str]], looks: dict[str, Any]) -> list[str]:
+    """Add a legend where specimens are found in several conditions, and few enough to name.
+
+    Returns
+    -------
+    list of str
+        The names in it.
+    """
     names = list(dict.fromkeys(specimen for _, specimen in pairs))
     if len(names) == len(pairs) or len(names) > _MOST_NAMES:
-        return
+        return []
     handles = [
         Line2D(
             [], [], color=looks[n][0], marker=looks[n][1], markeredgecolor="black", ls="", label=n
@@ -160,3 +173,4 @@ def _name_specimens(axes: Axes, pairs: list[tuple[str, str]], looks: dict[str, A
     legend = axes.legend(handles=handles, title="specimen", loc="upper left", bbox_to_anchor=(1, 1))
     for text in legend.get_texts():
         text.set_parse_math(False)
+    return names
