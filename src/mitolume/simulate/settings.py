@@ -1,0 +1,84 @@
+"""What is simulated, through which microscope, onto which camera. Knows no array and no file."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class OpticsSettings(_Settings):
+    """The microscope.
+
+    ``objective_na`` and ``condenser_na`` are numerical apertures in a medium of index
+    ``immersion_index``; ``transmitted_um`` is the vacuum wavelength of the transmitted light,
+    ``mitochondria_um`` and ``membrane_um`` those of the emission of the two dyes. ``haze`` is the
+    share of the fluorescence that a confocal pinhole lets through from out of focus: 0 is an ideal
+    confocal, 1 a widefield microscope.
+    """
+
+    objective_na: Positive = 1.2
+    condenser_na: Positive = 0.55
+    immersion_index: Positive = 1.333
+    transmitted_um: Positive = 0.64
+    mitochondria_um: Positive = 0.60
+    membrane_um: Positive = 0.66
+    haze: Share = 0.3
+
+
+class CameraSettings(_Settings):
+    """Camera or detector, and what a scanning laser adds.
+
+    ``photons`` is the mean number of photoelectrons a pixel in the transmitted-light background,
+    ``fluorescence_photons`` in the brightest mitochondria; ``read_noise`` in electrons, ``gain``
+    in counts an electron, ``offset`` in counts, ``bits`` 12 or 16. ``scan_lines`` is the standard
+    deviation of the brightness from line to line relative to the background (transmitted light
+    only), ``shading`` the relative fall of the light towards the corners, ``drift_um`` the standard
+    deviation of the sideways step from one plane to the next.
+    """
+
+    photons: Positive = 4000
+    fluorescence_photons: Positive = 300
+    read_noise: float = Field(3.0, ge=0)
+    gain: Positive = 0.5
+    offset: float = Field(100.0, ge=0)
+    bits: Annotated[int, Field(ge=8, le=16)] = 12
+    scan_lines: float = Field(0.004, ge=0)
+    shading: Share = 0.1
+    drift_um: float = Field(0.0, ge=0)
+
+
+class HandLabelSettings(_Settings):
+    """How a person's outlines differ from the truth.
+
+    ``jitter_um`` is the standard deviation of the boundary's displacement, smooth along it;
+    ``missed`` the share of objects not outlined; ``invented`` the number of outlines of what is
+    no mitochondrion, relative to the number of objects.
+    """
+
+    jitter_um: float = Field(0.1, ge=0)
+    missed: Share = 0.1
+    invented: float = Field(0.05, ge=0)
+
+
+class SimulationSettings(_Settings):
+    """One kind of simulated field: size, planes, microscope, camera, annotator.
+
+    ``shape`` is (Y, X) in pixels, ``planes`` the number of planes around the middle of the cells,
+    ``z_step_um`` their distance: a range is drawn from, field by field.
+    """
+
+    shape: tuple[Annotated[int, Field(ge=16)], Annotated[int, Field(ge=16)]] = (512, 512)
+    planes: Annotated[int, Field(ge=1)] = 13
+    pixel_um: float = Field(0.1, ge=0.03, le=0.3)
+    z_step_um: tuple[Positive, Positive] = (0.25, 0.25)
+    optics: OpticsSettings = OpticsSettings()
+    camera: CameraSettings = CameraSettings()
+    hand_labels: HandLabelSettings = HandLabelSettings()
