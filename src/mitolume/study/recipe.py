@@ -82,15 +82,39 @@ def load_recipe(
     source = str(path) if path else f"preset {preset or 'default'}"
     own: dict[str, Any] = {}
     if path is not None:
-        own = _read_yaml(Path(path).read_text, Path(path))
+        own = read_yaml(Path(path))
         if own.get("fields"):
             own["fields"] = str(Path(path).parent / str(own["fields"]))
     if fields is not None:
         own["fields"] = str(fields)
     for setting in settings:
-        own = _merge(own, _parse_setting(setting))
+        own = merge(own, parse_setting(setting))
+    return complete(own, source, preset)
+
+
+def complete(own: Mapping[str, Any], source: str, preset: str | None = None) -> Recipe:
+    """Lay settings over their preset and check them all.
+
+    Parameters
+    ----------
+    own
+        Settings as a YAML recipe holds them; paths are taken as they are.
+    source
+        How messages name where they come from.
+    preset
+        Starts from this one instead of the settings' own.
+
+    Returns
+    -------
+    Recipe
+
+    Raises
+    ------
+    MitolumeError
+        There is no table, a key is unknown or a value is off.
+    """
     start = preset or str(own.get("preset") or "default")
-    merged = _merge(load_preset(start), {k: v for k, v in own.items() if k != "preset"})
+    merged = merge(load_preset(start), {k: v for k, v in own.items() if k != "preset"})
     merged["preset"] = start
     if not merged.get("arm"):
         merged["arm"] = start
@@ -110,12 +134,13 @@ def load_preset(name: str) -> dict[str, Any]:
     file = resources.files("mitolume.study") / "presets" / f"{name}.yaml"
     own = yaml.safe_load(file.read_text(encoding="utf-8"))
     parent = own.pop("preset", None)
-    return _merge(load_preset(parent), own) if parent else dict(own)
+    return merge(load_preset(parent), own) if parent else dict(own)
 
 
-def _read_yaml(read_text: Any, path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML recipe, whatever its keys."""
     try:
-        content = yaml.safe_load(read_text(encoding="utf-8"))
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise MitolumeError(f"{path}: no such recipe") from None
     except (OSError, ValueError, yaml.YAMLError) as error:
@@ -126,7 +151,8 @@ def _read_yaml(read_text: Any, path: Path) -> dict[str, Any]:
     return content
 
 
-def _parse_setting(text: str) -> dict[str, Any]:
+def parse_setting(text: str) -> dict[str, Any]:
+    """Turn ``key=value``, with dots for nested keys, into settings."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise MitolumeError(f"--set {text!r} is not key=value, such as network.width=32")
@@ -139,11 +165,12 @@ def _parse_setting(text: str) -> dict[str, Any]:
     return dict(parsed)
 
 
-def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay settings over others, key by key; ``steps`` and ``epochs`` replace each other."""
     merged = dict(base)
     for key, value in over.items():
         if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
-            merged[key] = _merge(merged[key], value)
+            merged[key] = merge(merged[key], value)
         else:
             merged[key] = value
     # Whoever says one of the two ways to give a length means to replace the other.
