@@ -18,7 +18,7 @@ from test_any_size import predictor, write
 
 import mitolume
 from mitolume.errors import MitolumeError
-from mitolume.inference import cluster
+from mitolume.inference import dask_client
 from mitolume.inference.files import predict_files
 from mitolume.inference.jobs import Wanted
 from mitolume.models.bundle import save_bundle
@@ -82,7 +82,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_cluster_that_is_not_there_is_named(
     address: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster, "_PATIENCE", 2)
+    monkeypatch.setattr(dask_client, "_PATIENCE", 2)
     image, out = write(tmp_path / "a.ome.tif", blobs(0)[0]), tmp_path / "out"
     closed = "tcp://127.0.0.1:9"
     with pytest.raises(MitolumeError, match=r"no dask scheduler answers at tcp://127\.0\.0\.1:9"):

@@ -5,33 +5,23 @@ Results do not travel: a worker opens the image itself and writes where the othe
 
 from __future__ import annotations
 
-import os
-import queue
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from distributed import Client, Future
+from distributed import Client
 from distributed.scheduler import KilledWorker
 
 from mitolume.errors import MitolumeError, shorten
 from mitolume.inference import worker
+from mitolume.inference.dask_client import LostError, check_workers, connected, results
 from mitolume.inference.files import Ended, new_folders
 from mitolume.inference.jobs import Job, open_image
 from mitolume.inference.predictor import Predictor
 from mitolume.inference.worker import Model
-from mitolume.io.write import write_text
-from mitolume.models.bundle import versions
 
-_PATIENCE = 10  # seconds in which a scheduler and a worker must answer
-_LONELY = 60  # seconds that a cluster may be without workers
 _SPLIT = 16  # blocks from which an image is shared among workers
-
-
-class _LostError(MitolumeError):
-    """The cluster is gone, for this image and all others."""
 
 
 def predict_on_cluster(
@@ -75,8 +65,8 @@ def predict_on_cluster(
     stamp = max(path.stat().st_mtime_ns for path in bundle.iterdir())
     model = Model(bundle, stamp, predictor.average_flips, predictor.core)
     own = {_absolute(job): job for job in jobs}
-    with _connected(address) as client:
-        _check_workers(client, [bundle, *(job.file for job in own)], out.absolute())
+    with connected(address) as client:
+        check_workers(client, [bundle, *(job.file for job in own)], out.absolute())
         work = _Work(client, model, list(own), progress)
         for ended in work.all():
             yield replace(ended, job=own[ended.job])
@@ -102,7 +92,7 @@ class _Work:
     def _small(self, jobs: Sequence[Job]) -> Iterator[Ended]:
         """Predict images that go to one worker each."""
         tasks = {job: (worker.predict_image, self._model, job) for job in jobs}
-        for job, result in self._results(tasks):
+        for job, result in results(self._client, tasks):
             self._advance(self._counts[job], job.file.name)
             if isinstance(result, BaseException):
                 yield Ended(job, fault=_sentence(result, job))
@@ -126,7 +116,7 @@ class _Work:
                 }  # fmt: skip
                 self._all_of(boxes, job, blocks=1)
                 self._all_of({"finish": (worker.finish, job, folders)}, job)
-        except _LostError:
+        except LostError:
             raise
         except MitolumeError as error:
             return Ended(job, fault=str(error))
@@ -136,45 +126,13 @@ class _Work:
         self, tasks: dict[Any, tuple[Any, ...]], job: Job, blocks: int = 0
     ) -> dict[Any, Any]:
         """Run tasks of one image, each of which is some blocks; the first fault ends them all."""
-        results = {}
-        for name, result in self._results(tasks):
+        done = {}
+        for name, result in results(self._client, tasks):
             if isinstance(result, BaseException):
                 raise MitolumeError(_sentence(result, job))
-            results[name] = result
+            done[name] = result
             self._advance(blocks, job.file.name)
-        return results
-
-    def _results(self, tasks: dict[Any, tuple[Any, ...]]) -> Iterator[tuple[Any, Any]]:
-        """Run tasks; yield each with its result, or the error it ended in, as they come."""
-        finished: queue.Queue[Future] = queue.Queue()
-        options = {"pure": False, "retries": 2}
-        futures = {self._client.submit(*task, **options): name for name, task in tasks.items()}
-        try:
-            for future in futures:
-                future.add_done_callback(finished.put)
-            for _ in range(len(tasks)):
-                future = self._next(finished)
-                if future.cancelled():
-                    raise _LostError("the scheduler was lost; start it, and go on with --resume")
-                error = future.exception()
-                yield futures[future], future.result() if error is None else error
-        finally:
-            self._client.cancel(list(futures))
-
-    def _next(self, finished: queue.Queue[Future]) -> Future:
-        """Wait for a task, as long as there is a worker that may finish it."""
-        waited = 0
-        while True:
-            try:
-                return finished.get(timeout=_PATIENCE)
-            except queue.Empty:
-                busy = self._client.scheduler_info()["workers"]
-                waited = 0 if busy else waited + _PATIENCE
-            if waited >= _LONELY:
-                raise _LostError(
-                    f"the scheduler has been without workers for {_LONELY} s; start some, and go "
-                    "on with --resume"
-                )
+        return done
 
     def _advance(self, blocks: int, note: str) -> None:
         self._done += blocks
@@ -193,69 +151,6 @@ def _sentence(error: BaseException, job: Job) -> str:
     return f"{job.file}: a worker failed ({type(error).__name__}: {shorten(error)})"
 
 
-@contextmanager
-def _connected(address: str) -> Iterator[Client]:
-    """Connect to a scheduler that has workers."""
-    how = f"start `dask scheduler`, and `dask worker {address}` on each machine"
-    try:
-        client = Client(address, timeout=_PATIENCE, set_as_default=False)
-    except (OSError, ValueError) as error:
-        raise MitolumeError(
-            f"no dask scheduler answers at {address} ({shorten(error)}); {how}"
-        ) from error
-    with client:
-        try:
-            client.wait_for_workers(1, timeout=_PATIENCE)
-        except TimeoutError:
-            raise MitolumeError(f"the scheduler at {address} has no workers; {how}") from None
-        yield client
-
-
-def _check_workers(client: Client, inputs: Sequence[Path], out: Path) -> None:
-    """Refuse workers that would compute something else, or that see other files."""
-    here = _release(versions())
-    for where, theirs in _from_all(client, versions).items():
-        for name, version in _release(theirs).items():
-            if version != here[name]:
-                raise MitolumeError(
-                    f"the worker {where} has {name} {version}, but here it is {here[name]}; "
-                    "install the same on all machines"
-                )
-    probe = out / f".part-{os.getpid()}.probe"
-    write_text(probe, "")
-    try:
-        unseen = _from_all(client, _unseen, [*inputs, probe])
-    finally:
-        probe.unlink()
-    for where, paths in unseen.items():
-        if paths:
-            path = out if paths[0] == probe else paths[0]
-            raise MitolumeError(
-                f"the worker {where} does not see {path}; "
-                "images, model and --out must lie on a disk that all machines share, under the "
-                "same path"
-            )
-
-
-def _from_all(client: Client, function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
-    """Call a function on every worker that is alive."""
-    answers = client.run(function, *arguments, on_error="return")
-    for where, answer in answers.items():
-        # A worker that has just died is no hindrance: the others do its work.
-        if isinstance(answer, Exception) and not isinstance(answer, OSError):
-            raise MitolumeError(
-                f"the worker {where} can't run mitolume ({shorten(answer)}); install the same "
-                "version on all machines"
-            ) from answer
-    return {w: answer for w, answer in answers.items() if not isinstance(answer, OSError)}
-
-
-def _release(found: dict[str, str]) -> dict[str, str]:
-    """Keep the versions that must agree; of Python the first two numbers."""
-    python = ".".join(found["python"].split(".")[:2])
-    return {"python": python, "mitolume": found["mitolume"], "torch": found["torch"]}
-
-
 def _absolute(job: Job) -> Job:
     """Return a job that means the same in whatever folder a worker was started."""
     return replace(
@@ -265,7 +160,3 @@ def _absolute(job: Job) -> Job:
         probability=job.probability.absolute() if job.probability else None,
         pictures=tuple((t, z, path.absolute()) for t, z, path in job.pictures),
     )
-
-
-def _unseen(paths: Sequence[Path]) -> list[Path]:
-    return [path for path in paths if not path.exists()]
