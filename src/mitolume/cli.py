@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from click import Context
+from typer.core import TyperGroup
 
 from mitolume.errors import MitolumeError, shorten
 
@@ -106,6 +108,58 @@ def run(
 
     print(results_text(folder))
     print(f"report: {folder / 'report.html'}")
+
+
+class _RunByDefault(TyperGroup):
+    """`mitolume study RECIPE` is `mitolume study run RECIPE`; other commands have their names."""
+
+    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] != "--help":
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+study = typer.Typer(
+    cls=_RunByDefault, no_args_is_help=True, help="Compare ways of doing it: arms, seeds, budgets."
+)
+app.add_typer(study, name="study")
+
+
+@study.command("run")
+def study_run(
+    recipe: Annotated[Path | None, typer.Argument(help="A YAML study.")] = None,
+    out: Out = Path("study"),
+    preset: Annotated[
+        str | None, typer.Option(help="A study to start from: default, quick or paper.")
+    ] = None,
+    fields: Annotated[Path | None, typer.Option(help="The table of fields (CSV).")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; may be repeated."),
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time on this machine.")] = 1,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Run on the workers of a dask scheduler, tcp://HOST:PORT.")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Run all that is missing of a study; also `mitolume study RECIPE`."""
+    from mitolume.study.arms import load_study
+    from mitolume.study.study import study as run_study
+    from mitolume.study.study_report import study_text
+
+    asked = load_study(recipe, preset=preset, fields=fields, settings=set_ or [])
+    folder = run_study(asked, out, jobs=jobs, scheduler=scheduler, quiet=quiet)
+    print(study_text(folder))
+    print(f"report: {folder / 'report.html'}")
+
+
+@study.command("status")
+def study_status(folder: Annotated[Path, typer.Argument(help="A study's folder.")]) -> None:
+    """Show which runs of a study are finished, running, failed or waiting."""
+    from mitolume.study.study import status_text
+
+    print(status_text(folder))
 
 
 @app.command()

@@ -14,3 +14,7 @@ def shorten(error: BaseException, limit: int = 160) -> str:
     lines = str(error).strip().splitlines() or [type(error).__name__]
     text = lines[0].rstrip(".")
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+class DamagedError(MitolumeError):
+    """A file that the program wrote itself can't be read; doing its work again mends it."""

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from mitolume.errors import MitolumeError, shorten
+from mitolume.errors import DamagedError, MitolumeError, shorten
 from mitolume.inference.predictor import default_device
 from mitolume.io.check import CheckedTable, check_table
 from mitolume.io.fields import Field, TableError, leaks, write_table
@@ -139,7 +139,7 @@ def begin(path: Path, recipe: Recipe, *, quiet: bool) -> RunFolder:
     write_text(path / RECIPE, own.to_yaml())
     folder.note(
         status="running",
-        command=_command(),
+        command=command(),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         fields=str(recipe.fields.absolute()),
         preset=recipe.preset,
@@ -151,7 +151,7 @@ def begin(path: Path, recipe: Recipe, *, quiet: bool) -> RunFolder:
         notices=[*table.notices, *unlike_rows(rows, table, model_um), *_notices(folder)],
         device=_device(),
         versions=versions(),
-        sha256={_key(file, path): digest for file, digest in table.sha256.items()},
+        sha256={seen_from(file, path): digest for file, digest in table.sha256.items()},
     )
     for notice in folder.record["notices"]:
         say(f"note: {notice}", quiet=quiet)
@@ -184,7 +184,7 @@ def reopen(path: Path, recipe: Recipe | None, *, quiet: bool) -> RunFolder:
         _ = record["mask_kind"], record["fields"], record["pixel_size_um"], record["n_images"]
         dict.items(record["sha256"])
     except (ValueError, KeyError, TypeError) as error:
-        raise MitolumeError(
+        raise DamagedError(
             f"{path / RUN} is damaged ({shorten(error)}); choose another --out"
         ) from None
     own = load_recipe(path / RECIPE)
@@ -201,7 +201,7 @@ def reopen(path: Path, recipe: Recipe | None, *, quiet: bool) -> RunFolder:
     if not folder.is_finished:
         folder.table = _checked(path / FIELDS, record["mask_kind"], quiet)
         for file, digest in folder.table.sha256.items():
-            if record["sha256"].get(_key(file, path)) != digest:
+            if record["sha256"].get(seen_from(file, path)) != digest:
                 raise MitolumeError(f"{file} has changed since {path} was begun; "
                                     "choose another --out")  # fmt: skip
     return folder
@@ -223,7 +223,7 @@ def _model_pixel_size(rows: list[Field], table: CheckedTable) -> float | None:
     return float(np.median(known)) if known else None
 
 
-def _key(file: Path, folder: Path) -> str:
+def seen_from(file: Path, folder: Path) -> str:
     """Name a file as seen from the run folder, so that both can move together."""
     return Path(os.path.relpath(file, folder)).as_posix()
 
@@ -253,6 +253,27 @@ def _require_usable(
 
 
 def _require_same(own: Recipe, asked: Recipe, path: Path) -> None:
+    if changed := differences(own, asked):
+        raise MitolumeError(
+            f"{path} was begun with other settings ({', '.join(changed)}); choose another --out"
+        )
+
+
+def differences(own: Recipe, asked: Recipe) -> list[str]:
+    """Say in which settings a recipe that is asked for differs from the one of a folder.
+
+    Parameters
+    ----------
+    own
+        As the folder holds it.
+    asked
+        What is wanted now.
+
+    Returns
+    -------
+    list of str
+        Such as ``seed was 0 and is 1``; empty where a run of the one is a run of the other.
+    """
     old = dict(_flat(own.model_dump(mode="json")))
     new = dict(_flat(asked.model_dump(mode="json")))
     # The folder has its own table, and "auto" was settled when the run began.
@@ -260,11 +281,7 @@ def _require_same(own: Recipe, asked: Recipe, path: Path) -> None:
     if new["training.precision"] == "auto":
         ignored.add("training.precision")
     changed = [key for key in old if key not in ignored and old[key] != new.get(key)]
-    if changed:
-        listing = ", ".join(f"{key} was {old[key]} and is {new.get(key)}" for key in changed)
-        raise MitolumeError(
-            f"{path} was begun with other settings ({listing}); choose another --out"
-        )
+    return [f"{key} was {old[key]} and is {new.get(key)}" for key in changed]
 
 
 def _flat(nested: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -300,7 +317,8 @@ def _notices(folder: RunFolder) -> list[str]:
     return notices
 
 
-def _command() -> str:
+def command() -> str:
+    """Return the command line that is being run."""
     name = Path(sys.argv[0]).name
     return shlex.join([name, *sys.argv[1:]]) if name == "mitolume" else "from Python"
 

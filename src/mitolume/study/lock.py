@@ -13,6 +13,10 @@ from mitolume.errors import MitolumeError, shorten
 LOCK = ".lock"
 
 
+class BusyError(MitolumeError):
+    """Another process works in the folder."""
+
+
 @contextmanager
 def only_one(path: Path) -> Iterator[None]:
     """Keep a second process out of a run folder; the system frees the lock of a killed one."""
@@ -22,7 +26,7 @@ def only_one(path: Path) -> Iterator[None]:
         lock = FileLock(path / LOCK, timeout=0)
         lock.acquire()
     except Timeout:
-        raise MitolumeError(f"{path} is being worked on by another mitolume; wait for it") from None
+        raise BusyError(f"{path} is being worked on by another mitolume; wait for it") from None
     except OSError as error:
         raise MitolumeError(f"{path} can't be written: {shorten(error)}") from error
     try:

@@ -124,7 +124,7 @@ def complete(own: Mapping[str, Any], source: str, preset: str | None = None) -> 
     try:
         return Recipe.model_validate(merged)
     except ValidationError as error:
-        raise MitolumeError(_explain(error, source)) from None
+        raise MitolumeError(explain(error, source)) from None
 
 
 def load_preset(name: str) -> dict[str, Any]:
@@ -180,7 +180,7 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _explain(error: ValidationError, source: str) -> str:
+def explain(error: ValidationError, source: str) -> str:
     """Say all that is wrong with a recipe, each with the nearest name or the allowed values."""
     unknown: list[str] = []
     wrong: dict[str, tuple[Any, list[str]]] = {}  # key: its value, what it should be
