@@ -17,10 +17,11 @@ from mitolume.models.networks import SegmentationNetwork
 from mitolume.models.settings import NetworkSettings
 from mitolume.preprocess.normalise import normalise
 from mitolume.training.augment import AUGMENTATIONS, flips, intensity
-from mitolume.training.loop import CHECKPOINT, Validation, cosine, resolve_precision, train
+from mitolume.training.loop import CHECKPOINT, cosine, resolve_precision
 from mitolume.training.methods import METHODS
 from mitolume.training.patches import Patches, PreparedImage, StepSampler
 from mitolume.training.record import Trained, Watch
+from mitolume.training.segmentation import Validation, train
 from mitolume.training.settings import TrainingSettings
 
 

@@ -39,10 +39,11 @@ from mitolume.study.lock import only_one
 from mitolume.study.recipe import Recipe, load_recipe
 from mitolume.study.results import IMAGE_COLUMNS, summarise, value_of, write_csv
 from mitolume.study.score import choose_threshold, score_model
-from mitolume.training.loop import CHECKPOINT, Validation, train
+from mitolume.training.loop import CHECKPOINT
 from mitolume.training.methods import METHODS, PSEUDO_THRESHOLD, Teacher
 from mitolume.training.patches import Image, PreparedImage
 from mitolume.training.record import Progress, Trained, Watch
+from mitolume.training.segmentation import Validation, train
 
 MODELS = ("model_1", "model_2")
 _LEARNT = {"model_1": ("train",), "model_2": ("train", "unlabelled")}
@@ -289,8 +290,8 @@ def _reporting(advance: Advance) -> Callable[[Progress], None]:
         nonlocal loss
         loss = loss if at.loss is None else at.loss
         note = f"loss {loss:.3f}"
-        if at.validation_iou is not None:
-            note += f"  validation IoU {at.validation_iou:.3f}"
+        if at.score is not None:
+            note += f"  validation IoU {at.score:.3f}"
         advance(at.step, at.steps, note)
 
     return report_step

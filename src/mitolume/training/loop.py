@@ -1,103 +1,83 @@
-"""The one training loop, on Lightning. Knows no file format, no table and no report."""
+"""The one training loop, on Lightning. Knows no image, no loss and no table; a task does."""
 
 from __future__ import annotations
 
 import logging
 import math
 import warnings
-from collections.abc import Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import lightning
-import numpy as np
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
-from mitolume.analysis.metrics import (
-    Counts,
-    best_threshold,
-    count,
-    iou,
-    probability_histogram,
-)
-from mitolume.errors import MitolumeError
-from mitolume.inference.predictor import predict_tiled
-from mitolume.io.masks import FOREGROUND
-from mitolume.models.losses import LOSSES
-from mitolume.models.networks import SegmentationNetwork
-from mitolume.training.augment import AUGMENTATIONS
-from mitolume.training.methods import Supervised
-from mitolume.training.patches import Patches, PreparedImage, StepSampler
+from mitolume.errors import DamagedError
+from mitolume.training.patches import StepSampler
 from mitolume.training.record import Record, Trained, Watch
-from mitolume.training.settings import TrainingSettings
+from mitolume.training.settings import LoopSettings
 
 CHECKPOINT = "last.ckpt"
 WARM_UP = 0.03  # share of the steps over which the learning rate rises
 
 
-@dataclass(frozen=True)
-class Validation:
-    """Whole images that choose the epoch, and the threshold at which they are scored.
+class Task(Protocol):
+    """What a network learns: the batches, the loss of a step, and the score of an epoch.
 
-    ``threshold`` None is each epoch's best, so that weak foreground that never reaches 0.5 can
-    still show which epoch is better. Images without any foreground can't choose, and count as none.
+    Attributes
+    ----------
+    section
+        Of the recipe, with the task's settings.
+    score_name
+        What history calls the validation score.
     """
 
-    images: Sequence[PreparedImage] = ()
-    threshold: float | None = None
+    section: str
+    score_name: str
 
-    def __bool__(self) -> bool:
-        return any(np.any(image.mask == FOREGROUND) for image in self.images)
+    @property
+    def batches(self) -> Dataset[Any]:
+        """Item ``step`` is what `loss` takes, the same whatever came before."""
+        ...
 
-    def iou(self, network: SegmentationNetwork) -> float:
-        """Return the foreground IoU of a network, pooled over the images."""
-        histograms = np.zeros((2, 100), np.int64)
-        total = Counts()
-        for image in self.images:
-            assert image.mask is not None
-            probability = predict_tiled(network, image.image)
-            if self.threshold is None:
-                histograms += probability_histogram(probability, image.mask)
-            else:
-                total += count((probability >= self.threshold).astype(np.uint8), image.mask)
-        return best_threshold(histograms)[1] if self.threshold is None else iou(total)
+    @property
+    def is_validated(self) -> bool:
+        """Whether there is something to score."""
+        ...
+
+    def loss(self, network: nn.Module, batch: Any) -> Tensor:
+        """Return the loss of one step, a scalar."""
+        ...
+
+    def score(self, network: nn.Module) -> float:
+        """Return the validation score of a network in evaluation mode; higher is better."""
+        ...
 
 
-def train(
-    network: SegmentationNetwork,
-    images: Sequence[PreparedImage],
-    validation: Validation,
+def fit(
+    network: nn.Module,
+    task: Task,
     *,
-    method: Supervised,
-    settings: TrainingSettings,
-    seed: int,
+    settings: LoopSettings,
     folder: Path,
     watch: Watch = Watch(),  # noqa: B008
 ) -> Trained:
     """Train a network, going on from the checkpoint in its folder where there is one.
 
-    Patches and their augmentation depend on (seed, step) only, and a checkpoint is written after
-    every epoch, so that a run that was killed and goes on gives the weights of an unbroken one.
+    Batches depend on their step only, and a checkpoint is written after every epoch, so that a
+    run that was killed and goes on gives the weights of an unbroken one.
 
     Parameters
     ----------
     network
         With its initial weights; changed in place.
-    images
-        What to learn from, all with masks.
-    validation
-        What chooses the epoch; where it is empty, the weights of the last quarter of the epochs
-        are averaged.
-    method
-        How a step makes its loss.
+    task
+        What it learns. Where nothing can be scored, the weights of the last quarter of the
+        epochs are averaged.
     settings
-        How long (in steps, see `TrainingSettings.for_images`) and with what.
-    seed
-        Of patches and augmentation.
+        How long (in steps, see `LoopSettings.for_images`) and at which rate.
     folder
         Where the checkpoint is kept.
     watch
@@ -115,11 +95,10 @@ def train(
     assert settings.steps is not None, "for_images says how many steps the epochs are"
     per_epoch = settings.steps_per_check
     epochs = -(-settings.steps // per_epoch)
-    patches = Patches(images, patch=settings.patch, batch=settings.batch, seed=seed)
-    module = _Module(network, validation, method, settings, seed)
+    module = _Module(network, task, settings)
     sampler = StepSampler(settings.steps, per_epoch, lambda: module.global_step)
     checkpoint = folder / CHECKPOINT
-    record = Record(checkpoint, epochs, bool(validation), watch)
+    record = Record(checkpoint, epochs, task.score_name, task.is_validated, watch)
     with _quiet():
         trainer = lightning.Trainer(
             max_epochs=epochs,
@@ -137,7 +116,7 @@ def train(
         )
         trainer.fit(
             module,
-            DataLoader(patches, batch_size=None, sampler=sampler),
+            DataLoader(task.batches, batch_size=None, sampler=sampler),
             ckpt_path=_usable(checkpoint),
             weights_only=True,
         )
@@ -150,7 +129,7 @@ def _usable(checkpoint: Path) -> str | None:
     try:
         torch.load(checkpoint, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle and torch raise their own kinds
-        raise MitolumeError(
+        raise DamagedError(
             f"{checkpoint} is damaged; delete it to train this model anew"
         ) from error
     return str(checkpoint)
@@ -167,40 +146,24 @@ def resolve_precision(wanted: str) -> str:
 
 
 class _Module(lightning.LightningModule):
-    """Network, loss and optimiser, as Lightning wants them."""
+    """Network, task and optimiser, as Lightning wants them."""
 
-    def __init__(
-        self,
-        network: SegmentationNetwork,
-        validation: Validation,
-        method: Supervised,
-        settings: TrainingSettings,
-        seed: int,
-    ) -> None:
+    def __init__(self, network: nn.Module, task: Task, settings: LoopSettings) -> None:
         super().__init__()
         self.network = network
-        self.validation = validation
-        self.method = method
+        self.task = task
         self.settings = settings
-        self.seed = seed
         self.steps = settings.steps or 0
 
-    def training_step(self, batch: tuple[int, Tensor, Tensor], batch_idx: int) -> Tensor:
-        step, images, masks = batch
-        # Offset from the seeds of the patches, which are drawn from (seed, step) too.
-        draw = np.random.default_rng([self.seed, int(step), 1])
-        random = torch.Generator().manual_seed(int(draw.integers(2**63)))
-        # In float32: bfloat16 is for the network only.
-        with torch.autocast(self.device.type, enabled=False):
-            images, masks = AUGMENTATIONS[self.settings.augment](images, masks, random)
-        return self.method.loss(self.network, images, masks, LOSSES[self.settings.loss])
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return self.task.loss(self.network, batch)
 
-    def validation_iou(self) -> float:
-        """Return the score of the validation images, computed in the precision of training."""
+    def score(self) -> float:
+        """Return the validation score, computed in the precision of training."""
         self.network.eval()
         bf16 = self.settings.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-            score = self.validation.iou(self.network)
+            score = self.task.score(self.network)
         self.network.train()
         return score
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ class Progress:
     step: int
     steps: int
     loss: float | None = None
-    validation_iou: float | None = None
+    score: float | None = None
 
 
 @dataclass(frozen=True)
@@ -60,19 +61,24 @@ class Record(Callback):
         The file, replaced after every epoch.
     epochs
         How many there will be.
+    score_name
+        What history calls the validation score, of which higher is better.
     validated
-        Whether epochs have a validation score; without, the last ones are averaged.
+        Whether epochs have such a score; without, the last ones are averaged.
     watch
         Who is told.
     """
 
-    def __init__(self, checkpoint: Path, epochs: int, validated: bool, watch: Watch) -> None:
+    def __init__(
+        self, checkpoint: Path, epochs: int, score_name: str, validated: bool, watch: Watch
+    ) -> None:
         self.checkpoint = checkpoint
         self.first_averaged = epochs - max(1, round(AVERAGED * epochs))
+        self.score_name = score_name
         self.validated = validated
         self.watch = watch
         self.history: History = []
-        self.best_iou = -1.0
+        self.best_score = -math.inf
         self.best_epoch = 0
         self.n_averaged = 0
         self.weights: dict[str, Tensor] = {}  # always on the processor
@@ -85,19 +91,19 @@ class Record(Callback):
         """Tell the watcher; the loss is read every tenth step, as reading makes a GPU wait."""
         self.losses.append(outputs["loss"].detach())
         loss = _finite(self.losses[-1], pl_module) if batch_idx % 10 == 0 else None
-        last = self.history[-1]["validation_iou"] if self.history else None
+        last = self.history[-1][self.score_name] if self.history else None
         self.watch.step(Progress(trainer.global_step, pl_module.steps, loss, last))
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         """Score, choose, and write the checkpoint."""
         loss = _finite(torch.stack(self.losses).mean(), pl_module)
         self.losses.clear()
-        score = pl_module.validation_iou() if self.validated else None
+        score = pl_module.score() if self.validated else None
         self.history.append(
             {
                 "step": trainer.global_step,
                 "loss": loss,
-                "validation_iou": score,
+                self.score_name: score,
                 "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
                 "seconds": round(time.monotonic() - self.started, 1),
             }
@@ -112,8 +118,8 @@ class Record(Callback):
     def _choose(self, epoch: int, score: float | None, weights: dict[str, Tensor]) -> None:
         if score is not None:
             # A score that is undefined (NaN) is not better than anything.
-            if score > self.best_iou or not self.weights:
-                self.best_iou, self.best_epoch = score, epoch
+            if score > self.best_score or not self.weights:
+                self.best_score, self.best_epoch = score, epoch
                 self.weights = {name: tensor.clone() for name, tensor in weights.items()}
         elif epoch >= self.first_averaged:
             # A running mean of parameters and of the normalisation's statistics alike.
@@ -135,7 +141,7 @@ class Record(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the checkpoint holds of this."""
-        names = ("history", "best_iou", "best_epoch", "n_averaged", "weights")
+        names = ("history", "best_score", "best_epoch", "n_averaged", "weights")
         return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -152,6 +158,6 @@ def _finite(loss: Tensor, module: Any) -> float:
     if not abs(value) < float("inf"):
         raise MitolumeError(
             "the loss is no longer a number; lower the learning rate with "
-            f"--set training.learning_rate={module.settings.learning_rate / 10:g}"
+            f"--set {module.task.section}.learning_rate={module.settings.learning_rate / 10:g}"
         )
     return value

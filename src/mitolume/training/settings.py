@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
-class TrainingSettings(BaseModel):
-    """How one model is trained.
+class LoopSettings(BaseModel):
+    """How long a network is trained, and at which rate.
 
-    ``steps`` or ``epochs`` (passes over the labelled images, ``batch`` patches a step), not both.
-    ``patch`` is the side of a patch in pixels of the model's grid, a multiple of 16.
+    ``steps`` or ``epochs`` (passes over the training images, ``batch`` patches a step), not both.
     ``learning_rate`` is Adam's; ``schedule`` is ``cosine`` (a short warm-up, then down to 0) or
-    ``constant``. ``augment``: ``flips`` is flips and quarter turns, ``full`` changes gain,
-    offset and noise too. ``checks`` is how often the validation images are scored.
-    ``precision`` ``auto`` means bfloat16 where the machine computes in it, float32 elsewhere.
+    ``constant``. ``checks`` is how often the validation images are scored. ``precision``
+    ``auto`` means bfloat16 where the machine computes in it, float32 elsewhere.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -26,22 +24,16 @@ class TrainingSettings(BaseModel):
     patch: int = Field(128, ge=16, multiple_of=16)
     learning_rate: float = Field(3e-3, gt=0)
     schedule: Literal["cosine", "constant"] = "cosine"
-    loss: Literal["bce", "dice_bce"] = "dice_bce"
-    augment: Literal["none", "flips", "full"] = "full"
     checks: int = Field(20, ge=1)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
 
     @model_validator(mode="after")
-    def _one_length(self) -> TrainingSettings:
+    def _one_length(self) -> Self:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("give `steps` or `epochs`, and set the other to null")
-        if self.batch * (self.patch // 16) ** 2 < 2:
-            raise ValueError(
-                "patch 16 needs a batch of 2 or more: normalisation averages over both"
-            )
         return self
 
-    def for_images(self, n_images: int) -> TrainingSettings:
+    def for_images(self, n_images: int) -> Self:
         """Return the same settings with the length in steps, a check after every epoch."""
         if self.epochs is None:
             return self
@@ -53,3 +45,22 @@ class TrainingSettings(BaseModel):
         """Steps from one check to the next; the last stretch may be shorter."""
         assert self.steps is not None, "for_images says how many steps the epochs are"
         return -(-self.steps // self.checks)
+
+
+class TrainingSettings(LoopSettings):
+    """How one segmentation model is trained.
+
+    ``patch`` is the side of a patch in pixels of the model's grid, a multiple of 16.
+    ``augment``: ``flips`` is flips and quarter turns, ``full`` changes gain, offset and noise too.
+    """
+
+    loss: Literal["bce", "dice_bce"] = "dice_bce"
+    augment: Literal["none", "flips", "full"] = "full"
+
+    @model_validator(mode="after")
+    def _enough_to_normalise(self) -> Self:
+        if self.batch * (self.patch // 16) ** 2 < 2:
+            raise ValueError(
+                "patch 16 needs a batch of 2 or more: normalisation averages over both"
+            )
+        return self

@@ -1,0 +1,155 @@
+"""Learning to segment, as a task for the one loop. Knows no file, no table and no report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mitolume.analysis.metrics import (
+    Counts,
+    best_threshold,
+    count,
+    iou,
+    probability_histogram,
+)
+from mitolume.inference.predictor import predict_tiled
+from mitolume.io.masks import FOREGROUND
+from mitolume.models.losses import LOSSES
+from mitolume.models.networks import SegmentationNetwork
+from mitolume.training.augment import AUGMENTATIONS
+from mitolume.training.loop import fit
+from mitolume.training.methods import Supervised
+from mitolume.training.patches import Patches, PreparedImage
+from mitolume.training.record import Trained, Watch
+from mitolume.training.settings import TrainingSettings
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Whole images that choose the epoch, and the threshold at which they are scored.
+
+    ``threshold`` None is each epoch's best, so that weak foreground that never reaches 0.5 can
+    still show which epoch is better. Images without any foreground can't choose, and count as none.
+    """
+
+    images: Sequence[PreparedImage] = ()
+    threshold: float | None = None
+
+    def __bool__(self) -> bool:
+        return any(np.any(image.mask == FOREGROUND) for image in self.images)
+
+    def iou(self, network: nn.Module) -> float:
+        """Return the foreground IoU of a network, pooled over the images."""
+        histograms = np.zeros((2, 100), np.int64)
+        total = Counts()
+        for image in self.images:
+            assert image.mask is not None
+            probability = predict_tiled(network, image.image)
+            if self.threshold is None:
+                histograms += probability_histogram(probability, image.mask)
+            else:
+                total += count((probability >= self.threshold).astype(np.uint8), image.mask)
+        return best_threshold(histograms)[1] if self.threshold is None else iou(total)
+
+
+class Segmentation:
+    """Masks of mitochondria, from patches of labelled images.
+
+    Parameters
+    ----------
+    images, validation, method, settings, seed
+        As for `train`.
+    """
+
+    section = "training"
+    score_name = "validation_iou"
+
+    def __init__(
+        self,
+        images: Sequence[PreparedImage],
+        validation: Validation,
+        method: Supervised,
+        settings: TrainingSettings,
+        seed: int,
+    ) -> None:
+        self.patches = Patches(images, patch=settings.patch, batch=settings.batch, seed=seed)
+        self.validation = validation
+        self.method = method
+        self.settings = settings
+        self.seed = seed
+
+    @property
+    def batches(self) -> Patches:
+        """The patches, batch by batch."""
+        return self.patches
+
+    @property
+    def is_validated(self) -> bool:
+        """Whether some validation image has foreground."""
+        return bool(self.validation)
+
+    def loss(self, network: nn.Module, batch: tuple[int, Tensor, Tensor]) -> Tensor:
+        """Return the loss of one step: its number, (B, 1, Y, X) images, and masks."""
+        step, images, masks = batch
+        # Offset from the seeds of the patches, which are drawn from (seed, step) too.
+        draw = np.random.default_rng([self.seed, int(step), 1])
+        random = torch.Generator().manual_seed(int(draw.integers(2**63)))
+        # In float32: bfloat16 is for the network only.
+        with torch.autocast(images.device.type, enabled=False):
+            images, masks = AUGMENTATIONS[self.settings.augment](images, masks, random)
+        return self.method.loss(network, images, masks, LOSSES[self.settings.loss])
+
+    def score(self, network: nn.Module) -> float:
+        """Return the foreground IoU on the validation images."""
+        return self.validation.iou(network)
+
+
+def train(
+    network: SegmentationNetwork,
+    images: Sequence[PreparedImage],
+    validation: Validation,
+    *,
+    method: Supervised,
+    settings: TrainingSettings,
+    seed: int,
+    folder: Path,
+    watch: Watch = Watch(),  # noqa: B008
+) -> Trained:
+    """Train a segmentation network, going on from its checkpoint where there is one (see `fit`).
+
+    Parameters
+    ----------
+    network
+        With its initial weights; changed in place.
+    images
+        What to learn from, all with masks.
+    validation
+        What chooses the epoch; where it is empty, the weights of the last quarter of the epochs
+        are averaged.
+    method
+        How a step makes its loss.
+    settings
+        How long (in steps, see `LoopSettings.for_images`) and with what.
+    seed
+        Of patches and augmentation.
+    folder
+        Where the checkpoint is kept.
+    watch
+        Who is told how it goes.
+
+    Returns
+    -------
+    Trained
+
+    Raises
+    ------
+    MitolumeError
+        The loss is no longer a number, or the checkpoint is damaged.
+    """
+    task = Segmentation(images, validation, method, settings, seed)
+    return fit(network, task, settings=settings, folder=folder, watch=watch)
