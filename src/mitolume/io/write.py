@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -129,11 +131,16 @@ def _write_ome_tiff(
         names = [str(name) for name in image["C"].values]
     if names:
         metadata["Channel"] = {"Name": names}
+    pixels = np.ascontiguousarray(image.values)
+    # Named after the content, not the time, so that the same image is the same file.
+    content = hashlib.sha256(repr((metadata, pixels.shape, pixels.dtype.str)).encode())
+    content.update(pixels.data)
+    metadata["UUID"] = f"urn:uuid:{uuid.UUID(bytes=content.digest()[:16])}"
     options.setdefault("photometric", "minisblack")
     with atomic(path) as temporary:
         tifffile.imwrite(
             temporary,
-            np.ascontiguousarray(image.values),
+            pixels,
             ome=True,
             metadata=metadata,
             compression="zlib",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -71,8 +71,8 @@ class HandLabelSettings(_Settings):
 class SimulationSettings(_Settings):
     """One kind of simulated field: size, planes, microscope, camera, annotator.
 
-    ``shape`` is (Y, X) in pixels, ``planes`` the number of planes around the middle of the cells,
-    ``z_step_um`` their distance: a range is drawn from, field by field.
+    ``shape`` is (Y, X) in pixels, ``planes`` the number of planes around the middle of the
+    mitochondria, ``z_step_um`` their distance: drawn from a range field by field, or one number.
     """
 
     shape: tuple[Annotated[int, Field(ge=16)], Annotated[int, Field(ge=16)]] = (512, 512)
@@ -82,3 +82,15 @@ class SimulationSettings(_Settings):
     optics: OpticsSettings = OpticsSettings()
     camera: CameraSettings = CameraSettings()
     hand_labels: HandLabelSettings = HandLabelSettings()
+
+    @field_validator("z_step_um", mode="before")
+    @classmethod
+    def _one_number_is_a_range(cls, value: Any) -> Any:
+        return (value, value) if isinstance(value, int | float) else value
+
+    @field_validator("z_step_um")
+    @classmethod
+    def _is_a_range(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if value[0] > value[1]:
+            raise ValueError("must name the smaller step first")
+        return value

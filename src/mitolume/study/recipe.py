@@ -180,20 +180,20 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def explain(error: ValidationError, source: str) -> str:
-    """Say all that is wrong with a recipe, each with the nearest name or the allowed values."""
+def explain(error: ValidationError, source: str, model: type[BaseModel] = Recipe) -> str:
+    """Say all that is wrong with settings, each with the nearest name or the allowed values."""
     unknown: list[str] = []
     wrong: dict[str, tuple[Any, list[str]]] = {}  # key: its value, what it should be
     for fault in error.errors():
         location = [str(part) for part in fault["loc"] if not _is_union_branch(str(part))]
         key = ".".join(location)
         if fault["type"] == "extra_forbidden":
-            names = _names_at(location[:-1])
+            names = _names_at(location[:-1], model)
             near = difflib.get_close_matches(location[-1], names, n=1, cutoff=0.5)
             hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(names)}"
             unknown.append(f"unknown key {key!r}: {hint}")
         elif fault["type"] == "model_type":
-            names = _names_at(location)
+            names = _names_at(location, model)
             unknown.append(f"{key} needs its own keys below it ({', '.join(names)})")
         else:
             message = fault["msg"].removeprefix("Value error, ").removeprefix("Input ")
@@ -211,8 +211,7 @@ def _is_union_branch(part: str) -> bool:
     return part in ("int", "float") or part.startswith(("literal[", "constrained-"))
 
 
-def _names_at(location: Sequence[str]) -> list[str]:
-    model: Any = Recipe
+def _names_at(location: Sequence[str], model: Any) -> list[str]:
     for name in location:
         model = model.model_fields[name].annotation
     return list(model.model_fields)
