@@ -1,0 +1,281 @@
+"""Grows networks of mitochondria in the cytoplasm, as centrelines with radii. Knows no voxel grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.signal import lfilter
+
+from mitolume.simulate.capsules import Capsules
+from mitolume.simulate.cell_bodies import MAP_UM, MARGIN_UM, CellMaps
+from mitolume.simulate.conditions import Condition
+
+__all__ = ["Network", "grow_network"]
+
+Array = NDArray[np.float64]
+Index = NDArray[np.int_]
+Rng = np.random.Generator
+
+STEP_UM = 0.15  # between points of a centreline
+CLEARANCE_UM = 0.12  # between surfaces: of mitochondria, cell, nucleus, vesicles
+GRID_UM = 0.15  # of the map of what is taken
+BEYOND_UM = 5.0  # grown around the field, so that tubes cross its edge
+
+
+@dataclass(frozen=True)
+class Network:
+    """Centrelines of mitochondria.
+
+    Attributes
+    ----------
+    points : ndarray of float64, (P, 3)
+        Z Y X in um, along each branch in order.
+    radius : ndarray of float64, (P,)
+        In um.
+    branch, object : ndarray of int, (P,)
+        Which unbranched piece and which connected mitochondrion, both from 0.
+    brightness : ndarray of float64, (objects,)
+        Dye concentration in each mitochondrion.
+    """
+
+    points: Array
+    radius: Array
+    branch: Index
+    object: Index
+    brightness: Array
+
+    @property
+    def capsules(self) -> Capsules:
+        """Straight pieces between neighbouring points; a branch of one point is a ball."""
+        joined = np.flatnonzero(np.diff(self.branch) == 0)
+        lone = np.flatnonzero(np.bincount(self.branch, minlength=1)[self.branch] == 1)
+        first, second = np.append(joined, lone), np.append(joined + 1, lone)
+        radii = np.stack([self.radius[first], self.radius[second]], axis=1)
+        return Capsules(self.points[first], self.points[second], radii, self.object[first])
+
+
+@dataclass
+class _Growing:
+    """What is grown so far; ``taken`` holds 1 + object, or -1 for other organelles."""
+
+    taken: NDArray[np.int32]
+    origin: Array
+    points: list[Array]
+    headings: list[Array]
+    radius: list[Array]
+    object: list[int]
+    volume: float = 0.0
+
+    def cells(self, points: Array) -> tuple[Index, ...]:
+        """Indices into ``taken``, clipped to it."""
+        index = np.rint((points - self.origin) / GRID_UM).astype(int)
+        return tuple(index.clip(0, np.array(self.taken.shape) - 1).T)
+
+    def mark(self, points: Array, reach: float, number: int) -> None:
+        """Take balls of radius ``reach`` um around points."""
+        side = np.arange(-int(reach / GRID_UM), int(reach / GRID_UM) + 1)
+        ball = np.stack(np.meshgrid(side, side, side, indexing="ij"), axis=-1).reshape(-1, 3)
+        ball = ball[np.linalg.norm(ball * GRID_UM, axis=1) <= reach]
+        around = points[:, None] + ball * GRID_UM
+        self.taken[self.cells(around.reshape(-1, 3))] = number
+
+
+def grow_network(
+    cells: CellMaps,
+    extent_um: tuple[float, float],
+    condition: Condition,
+    obstacles: Capsules,
+    rng: Rng,
+) -> Network:
+    """Grow tubes until they fill their share of the cytoplasm, or no room is found.
+
+    Tubes turn smoothly about the direction of the cell's filaments, keep clear of the cell's
+    surface, the nuclei, the obstacles and one another, and start more often near the nucleus.
+
+    Parameters
+    ----------
+    cells : CellMaps
+        The cells.
+    extent_um : tuple of float
+        Size (Y, X) of the field.
+    condition : Condition
+        Shape of the mitochondria.
+    obstacles : Capsules
+        Organelles that are there already.
+    rng : Generator
+        Drawn from.
+
+    Returns
+    -------
+    Network
+        Of the field and its surroundings.
+    """
+    widest = condition.diameter_um / 2 * 1.5
+    weight, aim = _weights(cells, extent_um, condition, widest)
+    origin = np.array([0.0, -MARGIN_UM, -MARGIN_UM])
+    size = np.array(
+        [cells.height.max(), extent_um[0] + 2 * MARGIN_UM, extent_um[1] + 2 * MARGIN_UM]
+    )
+    taken = np.zeros(np.ceil(size / GRID_UM).astype(int) + 1, np.int32)
+    grown = _Growing(taken, origin, [], [], [], [])
+    for centre, (radius, _) in zip(obstacles.start, obstacles.radii, strict=True):
+        grown.mark(centre[None], radius + widest + CLEARANCE_UM, -1)
+
+    mean_volume = np.pi / 4 * condition.diameter_um**2 * condition.length_um
+    tries = int(3 * aim / mean_volume) + 1
+    if aim > 0:
+        _grow_round(grown, cells, condition, rng, weight, tries, (1 - condition.branching) * aim)
+    for share in (0.6, 1.0) if condition.branching and grown.points else ():
+        goal = (1 - condition.branching * (1 - share)) * aim
+        _grow_round(grown, cells, condition, rng, None, tries, goal)
+    return _collected(grown, rng, condition)
+
+
+def _weights(
+    cells: CellMaps, extent_um: tuple[float, float], condition: Condition, widest: float
+) -> tuple[Array, float]:
+    """Chance of a start for each pixel of the maps, and the volume to be filled in um**3."""
+    y, x = cells.positions
+    near = (y > -BEYOND_UM) & (y < extent_um[0] + BEYOND_UM)
+    near &= (x > -BEYOND_UM) & (x < extent_um[1] + BEYOND_UM)
+    thickness = cells.height - (cells.nucleus_high - cells.nucleus_low)
+    room = (cells.height - 2 * (widest + CLEARANCE_UM)).clip(min=0)
+    room *= near & (cells.nucleus > widest + CLEARANCE_UM)
+    weight = room**0.5 * np.exp(-cells.nucleus.clip(0, 60) / condition.clustering_um)
+    return weight, condition.volume_share * float((thickness * near).sum()) * MAP_UM**2
+
+
+def _grow_round(
+    grown: _Growing,
+    cells: CellMaps,
+    condition: Condition,
+    rng: Rng,
+    weight: Array | None,
+    tries: int,
+    goal: float,
+) -> None:
+    """Add tubes until ``goal`` um**3 are filled: from ``weight``, or as branches if None."""
+    samples = condition.length_um * rng.lognormal(0.0, condition.length_spread, tries) / STEP_UM
+    samples = np.ceil(samples).astype(int) + 1
+    radius = condition.diameter_um / 2 * rng.lognormal(0.0, 0.15, tries)
+    radius = radius.clip(0.7 * condition.diameter_um / 2, 1.3 * condition.diameter_um / 2)
+    widest = condition.diameter_um / 2 * 1.5
+    trunk = np.full(tries, -1)
+    skip = np.zeros(tries, int)
+    if weight is None:
+        trunk, start, heading = _joints(grown, rng, tries)
+        # A branch at 0.7 rad has left what its trunk takes after this many steps.
+        skip[:] = int((3 * widest + CLEARANCE_UM + GRID_UM) / np.sin(0.7) / STEP_UM)
+        samples += skip // 2
+        low, high = _limits(cells, start[:, 1:], radius)
+        level = ((start[:, 0] - low) / (high - low)).clip(0, 1)
+        start = start[:, 1:]
+    else:
+        start, level = _scatter(rng, weight, tries), rng.uniform(0, 1, tries)
+        heading = np.arctan2(cells.at(cells.axis_y, start), cells.at(cells.axis_x, start)) / 2
+        heading += np.pi * rng.integers(0, 2, tries) + rng.normal(0, 0.35, tries)
+    points, headings = _paths(rng, cells, condition, start, heading, samples.max(), weight is None)
+    heights, free = _heights(rng, cells, points, level, radius)
+    paths = np.concatenate([heights[..., None], points], axis=2)
+    for i in range(tries):
+        if grown.volume >= goal:
+            break
+        path = paths[i, : samples[i]]
+        number = grown.object[trunk[i]] if trunk[i] >= 0 else max(grown.object, default=-1) + 1
+        there = grown.taken[grown.cells(path)]
+        blocked = (there != 0) & ~((there == number + 1) & (np.arange(len(path)) < skip[i]))
+        blocked |= ~free[i, : samples[i]]
+        room = int(blocked.argmax()) if blocked.any() else len(path)
+        if room < max(0.6 * samples[i], skip[i] + 1, 1):
+            continue
+        path = path[:room]
+        beads = 1 + 0.1 * np.sin(4.0 * STEP_UM * np.arange(room) + 40 * radius[i])
+        grown.points.append(path)
+        grown.headings.append(headings[i, :room])
+        grown.radius.append(radius[i] * beads)
+        grown.object.append(number)
+        reach = radius[i] * 1.1 + widest + CLEARANCE_UM + GRID_UM * 0.87
+        grown.mark(path[:: 2 if room > 2 else 1], reach, number + 1)
+        length = np.linalg.norm(np.diff(path, axis=0), axis=1).sum()
+        grown.volume += np.pi * radius[i] ** 2 * (length + 4 / 3 * radius[i])
+
+
+def _paths(
+    rng: Rng,
+    cells: CellMaps,
+    condition: Condition,
+    start: Array,
+    heading: Array,
+    samples: int,
+    leaving: bool,
+) -> tuple[Array, Array]:
+    """Follow all paths (N, samples, 2) Y X step by step, and their headings (N, samples)."""
+    memory = np.exp(-STEP_UM / 0.8)  # curvature is forgotten over 0.8 um
+    kicks = rng.normal(0.0, condition.turning, (len(start), samples))
+    curvature = lfilter([np.sqrt(1 - memory**2)], [1, -memory], kicks, axis=1)
+    points, headings = np.empty((len(start), samples, 2)), np.empty((len(start), samples))
+    place, heading = start.copy(), heading.copy()
+    for step in range(samples):
+        points[:, step], headings[:, step] = place, heading
+        pull = 0.0 if leaving and step < 8 else 0.5  # 1/um, towards the axis of the filaments
+        axis = cells.at(cells.axis_y, place), cells.at(cells.axis_x, place)
+        turn = axis[0] * np.cos(2 * heading) - axis[1] * np.sin(2 * heading)
+        heading = heading + STEP_UM * (curvature[:, step] + pull * turn)
+        place = place + STEP_UM * np.stack([np.sin(heading), np.cos(heading)], axis=1)
+    return points, headings
+
+
+def _limits(cells: CellMaps, points: Array, radius: Array) -> tuple[Array, Array]:
+    """Lowest and highest centre (N,) of tubes at points (N, 2); equal where there is no room."""
+    low = radius * 1.1 + CLEARANCE_UM
+    return low, np.maximum(cells.at(cells.height, points) - low, low + 1e-3)
+
+
+def _heights(
+    rng: Rng, cells: CellMaps, points: Array, level: Array, radius: Array
+) -> tuple[Array, NDArray[np.bool_]]:
+    """Z (N, samples) along paths, and where they keep clear of the cell's surface and nuclei.
+
+    ``level`` is the start's height relative to the room there; paths swing smoothly in it.
+    """
+    swing = rng.normal(0.0, 0.12, len(points))[:, None] * STEP_UM * np.arange(points.shape[1])
+    level = (1 - np.cos(np.arccos(1 - 2 * level)[:, None] + swing)) / 2
+    flat, wide = points.reshape(-1, 2), np.repeat(radius, points.shape[1])
+    low, high = _limits(cells, flat, wide)
+    free = (high - low > 0.01) & (cells.at(cells.nucleus, flat) > wide * 1.1 + CLEARANCE_UM)
+    heights = low + level.ravel() * (high - low)
+    return heights.reshape(level.shape), free.reshape(level.shape)
+
+
+def _joints(grown: _Growing, rng: Rng, count: int) -> tuple[Index, Array, Array]:
+    """Draw trunks, points (count, 3) on them, and headings that leave them."""
+    lengths = np.array([len(points) for points in grown.points])
+    trunk = rng.choice(len(lengths), count, p=lengths / lengths.sum())
+    joint = (rng.uniform(size=count) * lengths[trunk]).astype(int)
+    pairs = list(zip(trunk, joint, strict=True))
+    start = np.array([grown.points[i][j] for i, j in pairs])
+    heading = np.array([grown.headings[i][j] for i, j in pairs])
+    return trunk, start, heading + rng.choice([-1, 1], count) * rng.uniform(0.7, 1.3, count)
+
+
+def _scatter(rng: Rng, weight: Array, count: int) -> Array:
+    """Draw points (count, 2) in um with a chance proportional to the map."""
+    heap = np.cumsum(weight)
+    picked = np.searchsorted(heap, rng.uniform(0, heap[-1], count), side="right")
+    pixel = np.stack(np.unravel_index(picked.clip(max=weight.size - 1), weight.shape), axis=1)
+    return (pixel + rng.uniform(-0.5, 0.5, (count, 2))) * MAP_UM - MARGIN_UM
+
+
+def _collected(grown: _Growing, rng: Rng, condition: Condition) -> Network:
+    """Join what is grown into one table."""
+    counts = [len(points) for points in grown.points]
+    brightness = rng.lognormal(0.0, 0.25, max(grown.object, default=-1) + 1)
+    return Network(
+        points=np.concatenate([np.empty((0, 3)), *grown.points]),
+        radius=np.concatenate([np.empty(0), *grown.radius]),
+        branch=np.repeat(np.arange(len(counts)), counts),
+        object=np.repeat(np.array(grown.object, dtype=int), counts),
+        brightness=condition.brightness * brightness,
+    )
