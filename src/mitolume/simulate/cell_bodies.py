@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt, gaussian_filter, map_coordinates
 
-__all__ = ["MAP_UM", "CellMaps", "lay_out_cells"]
+__all__ = ["MAP_UM", "CellMaps", "lay_out_cells", "smooth_noise"]
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int_]
@@ -26,7 +26,7 @@ class CellMaps:
     Attributes
     ----------
     edge : ndarray of float64, (Y, X)
-        Distance from the edge of the cell in um, 0 outside of cells.
+        Distance from the edge of the cell in um, negative outside of cells.
     height : ndarray of float64, (Y, X)
         Height of the cell's upper surface above the coverslip in um, 0 outside.
     nucleus : ndarray of float64, (Y, X)
@@ -84,7 +84,7 @@ def lay_out_cells(extent_um: tuple[float, float], rng: Rng) -> CellMaps:
     shape = [int(np.ceil((side + 2 * MARGIN_UM) / MAP_UM)) + 1 for side in extent_um]
     y, x = np.indices(shape) * MAP_UM - MARGIN_UM
     centres, angles = _places(rng, np.array(extent_um))
-    wobble = _smooth_noise(rng, y.shape, 4.0) * 0.9 + _smooth_noise(rng, y.shape, 1.2) * 0.2
+    wobble = 0.8 * smooth_noise(rng, y.shape, 6.0) + 0.15 * smooth_noise(rng, y.shape, 1.8)
 
     best, second = np.full(y.shape, -99.0), np.full(y.shape, -99.0)
     nucleus, low, high = np.full(y.shape, 99.0), np.zeros(y.shape), np.zeros(y.shape)
@@ -99,9 +99,9 @@ def lay_out_cells(extent_um: tuple[float, float], rng: Rng) -> CellMaps:
         inside = mine & (core < 0)
         low[inside], high[inside] = bottom[inside], top[inside]
         nucleus = np.where(mine | (core < nucleus), np.minimum(nucleus, core), nucleus)
-    occupied = (best > 0) & (best - second > 0.5)
-    edge = gaussian_filter(distance_transform_edt(occupied) * MAP_UM, 1.2) * occupied
-    nucleus = _signed_distance(high > low)
+    # Smoothed, the distance from a mask has no steps of a pixel at the outline.
+    edge = -gaussian_filter(_signed_distance((best > 0) & (best - second > 0.3)), 1.5)
+    nucleus = gaussian_filter(_signed_distance(high > low), 1.0)
     height = _height(rng, edge, nucleus, high)
     axis_y, axis_x = _filament_axis(along_y, along_x, edge, nucleus)
     return CellMaps(edge, height, nucleus, low, high, axis_y, axis_x)
@@ -111,15 +111,15 @@ def _places(rng: Rng, extent: Array) -> tuple[Array, Array]:
     """Centres (N, 2) and long axes (N,) of cells: neighbours are roughly parallel."""
     common = rng.uniform(0, np.pi)
     turn = rng.uniform(0, 2 * np.pi)
-    centres = [extent / 2 + rng.uniform(6, 16) * np.array([np.sin(turn), np.cos(turn)])]
+    centres = [extent / 2 + rng.uniform(4, 24) * np.array([np.sin(turn), np.cos(turn)])]
     crowding = rng.uniform(0.3, 1.0)
     along = np.array([np.sin(common), np.cos(common)])
-    for _ in range(int(crowding * np.prod(extent + 80) / 60)):
-        candidate = rng.uniform(-40, extent + 40)
+    for _ in range(int(crowding * np.prod(extent + 100) / 80)):
+        candidate = rng.uniform(-50, extent + 50)
         gaps = np.array(centres) - candidate
         lengthwise = gaps @ along
         across = gaps @ np.array([along[1], -along[0]])
-        if np.hypot(lengthwise / 52, across / 32).min() > 1:
+        if np.hypot(lengthwise / 68, across / 40).min() > 1:
             centres.append(candidate)
     return np.array(centres), common + rng.normal(0, 0.35, len(centres))
 
@@ -128,12 +128,12 @@ def _body(rng: Rng, dy: Array, dx: Array, angle: float) -> Array:
     """Roughly the distance inside a spread cell around 0: a body and tapering processes."""
     u = dx * np.cos(angle) + dy * np.sin(angle)
     v = dy * np.cos(angle) - dx * np.sin(angle)
-    long, wide = rng.uniform(16, 24), rng.uniform(10, 14)
+    long, wide = rng.uniform(20, 30), rng.uniform(12, 18)
     parts = [(1 - np.hypot(u / long, v / wide)) * wide]
     count = rng.integers(2, 5)
     turns = np.concatenate([[0, np.pi], rng.uniform(0, 2 * np.pi, 3)])[:count]
     for turn in turns + rng.normal(0, 0.25, count):
-        length, root, tip = rng.uniform(24, 42), rng.uniform(7, 11), rng.uniform(0.8, 4)
+        length, root, tip = rng.uniform(30, 52), rng.uniform(8, 13), rng.uniform(1, 5)
         s = u * np.cos(turn) + v * np.sin(turn)
         t = (s / length).clip(0, 1)
         away = np.hypot(s - t * length, v * np.cos(turn) - u * np.sin(turn))
@@ -164,12 +164,12 @@ def _nucleus(rng: Rng, dy: Array, dx: Array, angle: float) -> tuple[Array, Array
 
 def _height(rng: Rng, edge: Array, nucleus: Array, nucleus_high: Array) -> Array:
     """Upper surface of the cells: a steep rim, a thin lamella, a mound over the nucleus."""
-    outside = nucleus.clip(min=0)
-    lamella = rng.uniform(1.1, 1.7)
+    outside, edge = nucleus.clip(min=0), edge.clip(min=0)
+    lamella = rng.uniform(1.3, 2.0)
     rim = 1 - np.exp(-edge / 0.35)
     mound = np.exp(-((outside / rng.uniform(5.5, 8)) ** 1.3)) * (1 - np.exp(-edge / 4))
-    height = 0.4 * rim + (lamella - 0.4) * (1 - np.exp(-edge / 4)) + 3.2 * mound
-    height *= 1 + 0.08 * _smooth_noise(rng, edge.shape, 2.5)
+    height = 0.4 * rim + (lamella - 0.4) * (1 - np.exp(-edge / 3)) + 3.0 * mound
+    height *= 1 + 0.08 * smooth_noise(rng, edge.shape, 2.5)
     covered = gaussian_filter(np.maximum(height, (nucleus_high + 0.6) * (nucleus < 0)), 3.0)
     height = np.where(nucleus < 3, np.maximum(covered, nucleus_high + 0.3), height)
     smooth: Array = gaussian_filter(height, 1.0) * (edge > 0)
@@ -198,7 +198,7 @@ def _signed_distance(inside: NDArray[np.bool_]) -> Array:
     return away * MAP_UM
 
 
-def _smooth_noise(rng: Rng, shape: tuple[int, ...], size_um: float) -> Array:
+def smooth_noise(rng: Rng, shape: tuple[int, ...], size_um: float) -> Array:
     """Gaussian noise of standard deviation 1, correlated over ``size_um``."""
     coarse = [int(np.ceil(side * MAP_UM / size_um)) + 4 for side in shape]
     place = np.indices(shape) * MAP_UM / size_um + 1

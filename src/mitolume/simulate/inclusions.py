@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mitolume.simulate.capsules import Capsules
-from mitolume.simulate.cell_bodies import MAP_UM, MARGIN_UM, CellMaps
+from mitolume.simulate.cell_bodies import MAP_UM, MARGIN_UM, CellMaps, smooth_noise
 
 __all__ = ["Inclusions", "place_inclusions"]
 
@@ -42,10 +42,10 @@ class Inclusions:
 # Organelles: number per um**2 of cytoplasm, median diameter in um, refractive index, the distance
 # from the nucleus over which their density falls by a factor e in um, share that takes up dye.
 KINDS = {
-    "lipid droplet": (0.05, 0.55, 1.46, 5.0, 0.0),
-    "lysosome": (0.08, 0.55, 1.42, 5.0, 0.3),
+    "lipid droplet": (0.06, 0.55, 1.46, 5.0, 0.0),
+    "lysosome": (0.10, 0.55, 1.42, 5.0, 0.3),
     "fluid vesicle": (0.03, 0.7, 1.342, 8.0, 0.5),
-    "granule": (0.25, 0.25, 1.40, 15.0, 0.1),
+    "granule": (0.40, 0.25, 1.40, 15.0, 0.1),
 }
 
 
@@ -67,9 +67,10 @@ def place_inclusions(cells: CellMaps, extent_um: tuple[float, float], rng: Rng) 
         Of the field and its surroundings.
     """
     centres, radii, indices, dyed = [], [], [], []
+    clumps = 1.2 * smooth_noise(rng, cells.edge.shape, 3.0)  # they lie in groups
     for per_um2, diameter, index, decay, share in KINDS.values():
         weight = (cells.height > diameter + 0.3) * np.exp(-cells.nucleus.clip(0, 60) / decay)
-        weight *= cells.nucleus > 0.7 * diameter
+        weight *= (cells.nucleus > 0.7 * diameter) * np.exp(clumps)
         place, size = _balls(rng, weight, per_um2, diameter)
         room = cells.at(cells.height, place) - 2 * size - 0.2
         z = size + 0.1 + rng.uniform(0, 1, len(size)) * room
@@ -106,10 +107,10 @@ def _balls(rng: Rng, weight: Array, per_um2: float, diameter: float) -> tuple[Ar
 
 def _nucleoli(cells: CellMaps, rng: Rng) -> tuple[Capsules, Array]:
     """Clumps of balls at mid-height of the nuclei."""
-    place, _ = _balls(rng, (cells.nucleus < -2.0) * 1.0, 0.03, 1.0)
-    parts = 4
-    place = np.repeat(place, parts, axis=0) + rng.normal(0, 0.45, (len(place) * parts, 2))
-    radius = rng.uniform(0.5, 0.95, len(place))
+    place, _ = _balls(rng, (cells.nucleus < -2.0) * 1.0, 0.04, 1.0)
+    parts = 7
+    place = np.repeat(place, parts, axis=0) + rng.normal(0, 0.6, (len(place) * parts, 2))
+    radius = rng.uniform(0.4, 0.8, len(place))
     low, high = cells.at(cells.nucleus_low, place), cells.at(cells.nucleus_high, place)
     radius = np.minimum(radius, (high - low) / 2 - 0.2)
     z = (low + high) / 2 + rng.normal(0, 0.1, len(place))

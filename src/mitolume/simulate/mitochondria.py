@@ -124,7 +124,7 @@ def grow_network(
         grown.mark(centre[None], radius + widest + CLEARANCE_UM, -1)
 
     mean_volume = np.pi / 4 * condition.diameter_um**2 * condition.length_um
-    tries = int(3 * aim / mean_volume) + 1
+    tries = int(5 * aim / mean_volume) + 1
     if aim > 0:
         _grow_round(grown, cells, condition, rng, weight, tries, (1 - condition.branching) * aim)
     for share in (0.6, 1.0) if condition.branching and grown.points else ():
@@ -143,7 +143,7 @@ def _weights(
     thickness = cells.height - (cells.nucleus_high - cells.nucleus_low)
     room = (cells.height - 2 * (widest + CLEARANCE_UM)).clip(min=0)
     room *= near & (cells.nucleus > widest + CLEARANCE_UM)
-    weight = room**0.5 * np.exp(-cells.nucleus.clip(0, 60) / condition.clustering_um)
+    weight = room**0.4 * np.exp(-cells.nucleus.clip(0, 60) / condition.clustering_um)
     return weight, condition.volume_share * float((thickness * near).sum()) * MAP_UM**2
 
 
@@ -175,7 +175,7 @@ def _grow_round(
     else:
         start, level = _scatter(rng, weight, tries), rng.uniform(0, 1, tries)
         heading = np.arctan2(cells.at(cells.axis_y, start), cells.at(cells.axis_x, start)) / 2
-        heading += np.pi * rng.integers(0, 2, tries) + rng.normal(0, 0.35, tries)
+        heading += np.pi * rng.integers(0, 2, tries) + rng.normal(0, 0.25, tries)
     points, headings = _paths(rng, cells, condition, start, heading, samples.max(), weight is None)
     heights, free = _heights(rng, cells, points, level, radius)
     paths = np.concatenate([heights[..., None], points], axis=2)
@@ -219,7 +219,7 @@ def _paths(
     place, heading = start.copy(), heading.copy()
     for step in range(samples):
         points[:, step], headings[:, step] = place, heading
-        pull = 0.0 if leaving and step < 8 else 0.5  # 1/um, towards the axis of the filaments
+        pull = 0.0 if leaving and step < 8 else 0.7  # 1/um, towards the axis of the filaments
         axis = cells.at(cells.axis_y, place), cells.at(cells.axis_x, place)
         turn = axis[0] * np.cos(2 * heading) - axis[1] * np.sin(2 * heading)
         heading = heading + STEP_UM * (curvature[:, step] + pull * turn)

@@ -88,7 +88,8 @@ class Specimen:
         shape, voxel = (slices, *self.shape), (dz_um, self.pixel_um, self.pixel_um)
         z0 = dz_um / 2
         index = _bodies(self.cells, height, shape, voxel, self.seed)
-        membrane = _surfaces(height, shape, voxel)
+        edge = self.cells.on_grid(self.cells.edge, self.shape, self.pixel_um)
+        membrane = _surfaces(height, edge, shape, voxel)
 
         def lay(capsules: Capsules, values: Array, into: Array32) -> Filling:
             filling = fill(capsules, shape, voxel, z0)
@@ -211,15 +212,16 @@ def _texture(rng: Rng, shape: tuple[int, int, int], voxel: tuple[float, float, f
 
 
 def _surfaces(
-    height: Array, shape: tuple[int, int, int], voxel: tuple[float, float, float]
+    height: Array, edge: Array, shape: tuple[int, int, int], voxel: tuple[float, float, float]
 ) -> Array32:
     """Area of plasma membrane per volume, above and below."""
     slope = np.hypot(*np.gradient(height, voxel[1])).clip(max=15)
     spread = np.maximum(voxel[0], slope * voxel[1])  # a steep surface crosses several slices
-    area = np.sqrt(1 + slope**2) * (height > 0.01)
+    footprint = (edge / voxel[1] + 0.5).clip(0, 1)
+    area = np.sqrt(1 + slope**2) * footprint
     membrane = np.empty(shape, np.float32)
     for i, plane in enumerate(membrane):
         away = np.abs((i + 0.5) * voxel[0] - height) / spread
         plane[:] = area / spread * (1 - away).clip(min=0)
-    membrane[0] += (height > 0.01) / voxel[0]
+    membrane[0] += footprint / voxel[0]
     return membrane
