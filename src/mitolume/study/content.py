@@ -192,7 +192,7 @@ def _panels(
                 image=image,
                 truth=truth,
                 predictions={
-                    m.replace("_", " "): _mask(folder / "masks" / m, row, name, found["plane"])
+                    m.replace("_", " "): saved_mask(folder / "masks" / m, row, name, found["plane"])
                     for m in models
                 },
                 scores={
@@ -205,6 +205,7 @@ def _panels(
     return panels
 
 
-def _mask(folder: Path, row: Field, name: str, z: int) -> Any:
+def saved_mask(folder: Path, row: Field, name: str, z: int) -> Any:
+    """Read one plane of the masks that a run left of a row: (Y, X) uint8."""
     stack = read(folder / f"{name}_mask.ome.tif")
     return np.asarray(read_plane(stack, z=(row.planes or ()).index(z)))

@@ -128,7 +128,7 @@ def _on_this_machine(jobs: int) -> Iterator[Any]:
         threads_per_worker=1,
         processes=True,
         memory_limit=None,
-        dashboard_address=None,
+        dashboard_address="127.0.0.1:0",
         silence_logs=logging.CRITICAL,
     )
     with cluster, Client(cluster, set_as_default=False) as client:
