@@ -1,0 +1,139 @@
+"""Light to counts: shading, drift, scan lines, noise, saturation. Knows no optics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import shift
+from scipy.signal import lfilter
+
+from mitolume.simulate.settings import CameraSettings
+
+Floats = NDArray[np.float32]
+
+NEIGHBOURS = 0.3  # correlation of the brightness of neighbouring scan lines
+ENDS = 0.95  # correlation of the brightness at the two ends of a scan line
+
+
+def clean_counts(intensity: Floats, settings: CameraSettings, *, photons: float) -> Floats:
+    """Return the counts without any noise, neither rounded nor cut off at saturation.
+
+    Parameters
+    ----------
+    intensity
+        (P, Y, X).
+    settings
+        Of these, shading, gain and offset.
+    photons
+        Photoelectrons that a pixel in the middle of the field collects at the intensity 1.
+
+    Returns
+    -------
+    numpy.ndarray
+        (P, Y, X) float32.
+    """
+    return np.asarray(
+        settings.offset + settings.gain * _electrons(intensity, settings, photons), np.float32
+    )
+
+
+def expose(
+    intensity: Floats,
+    settings: CameraSettings,
+    rng: np.random.Generator,
+    *,
+    photons: float,
+    scan_lines: bool = True,
+) -> NDArray[np.uint16]:
+    """Take the picture: :func:`clean_counts` with noise, rounded, and cut off at saturation.
+
+    Scan lines multiply the light, before its Poisson noise; the read noise is normal.
+
+    Parameters
+    ----------
+    intensity
+        (P, Y, X), as for :func:`clean_counts`.
+    settings
+        The camera.
+    rng
+        Of lines and noise.
+    photons
+        Photoelectrons that a pixel in the middle of the field collects at the intensity 1.
+    scan_lines
+        Whether the laser's flicker shows: in transmitted light, not in fluorescence.
+
+    Returns
+    -------
+    numpy.ndarray
+        (P, Y, X) uint16, 0 to 2 ** bits - 1.
+    """
+    expected = _electrons(intensity, settings, photons)
+    if scan_lines:
+        expected *= _lines(expected.shape, settings.scan_lines, rng)
+    counts = rng.poisson(expected).astype(np.float32)
+    counts += np.float32(settings.read_noise) * rng.standard_normal(counts.shape, np.float32)
+    counts *= np.float32(settings.gain)
+    counts += np.float32(settings.offset)
+    return np.rint(counts).clip(0, 2**settings.bits - 1).astype(np.uint16)
+
+
+def drift_path(
+    planes: int, pixel_um: float, settings: CameraSettings, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Return how far each plane has moved, (P, 2) of Y and X in pixels; the middle plane has not."""
+    steps = rng.normal(0.0, settings.drift_um / pixel_um, (planes, 2))
+    path = np.cumsum(steps, axis=0)
+    return np.asarray(path - path[planes // 2])
+
+
+def drifted(stack: NDArray[Any], path: NDArray[np.float64]) -> NDArray[Any]:
+    """Move each plane of a stack along a path of :func:`drift_path`.
+
+    Parameters
+    ----------
+    stack
+        (P, Y, X): light is interpolated (cubic splines), whole numbers (masks, labels) are taken
+        from the nearest pixel. What leaves at one edge comes in at the other, as in the optics: give
+        the same margin.
+    path
+        (P, 2), pixels.
+
+    Returns
+    -------
+    numpy.ndarray
+        (P, Y, X) of the same type.
+    """
+    if not path.any():
+        return stack
+    order = 3 if np.issubdtype(stack.dtype, np.floating) else 0
+    moved = [
+        shift(plane, offset, order=order, mode="grid-wrap")
+        for plane, offset in zip(stack, path, strict=True)
+    ]
+    return np.stack(moved)
+
+
+def _electrons(intensity: Floats, settings: CameraSettings, photons: float) -> Floats:
+    """Return the expected photoelectrons (P, Y, X); light falls as the square of the radius."""
+    down, across = (np.linspace(-1, 1, n) if n > 1 else np.zeros(1) for n in intensity.shape[1:])
+    corner = max(down[-1] ** 2 + across[-1] ** 2, 1.0)
+    fall = settings.shading * (down[:, None] ** 2 + across**2) / corner
+    light = (photons * (1 - fall)).astype(np.float32)
+    return np.asarray(np.maximum(intensity, 0) * light, np.float32)
+
+
+def _lines(shape: tuple[int, ...], deviation: float, rng: np.random.Generator) -> Floats:
+    """Return the brightness (P, Y, X), around 1, of the lines of a laser whose power flickers.
+
+    The power is measured once per line, nearly: it changes little while a line is scanned, and is
+    mostly forgotten at the next line. New in every plane.
+    """
+    planes, height, width = shape
+    fresh = rng.standard_normal((2, planes, height))
+    fresh[1:] = ENDS * fresh[:1] + np.sqrt(1 - ENDS**2) * fresh[1:]
+    fresh[:, :, 1:] *= np.sqrt(1 - NEIGHBOURS**2)  # the first line has no neighbour before it
+    left, right = lfilter([1.0], [1.0, -NEIGHBOURS], fresh, axis=2)[..., None]
+    lines = 1 + deviation * (left + (right - left) * np.linspace(0, 1, width))
+    return np.asarray(lines.clip(min=0), np.float32)
