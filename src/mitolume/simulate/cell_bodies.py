@@ -30,7 +30,8 @@ class CellMaps:
     height : ndarray of float64, (Y, X)
         Height of the cell's upper surface above the coverslip in um, 0 outside.
     nucleus : ndarray of float64, (Y, X)
-        Distance from the nearest nucleus' outline in um, negative inside.
+        Distance from the outline of the same cell's nucleus in um, negative inside; up to a third
+        too small beyond the nucleus' tips.
     nucleus_low, nucleus_high : ndarray of float64, (Y, X)
         Lower and upper surface of the nuclei in um; equal where there is none.
     axis_y, axis_x : ndarray of float64, (Y, X)
@@ -98,10 +99,9 @@ def lay_out_cells(extent_um: tuple[float, float], rng: Rng) -> CellMaps:
         along_y[mine], along_x[mine] = np.sin(2 * angle), np.cos(2 * angle)
         inside = mine & (core < 0)
         low[inside], high[inside] = bottom[inside], top[inside]
-        nucleus = np.where(mine | (core < nucleus), np.minimum(nucleus, core), nucleus)
+        nucleus[mine] = core[mine]
     # Smoothed, the distance from a mask has no steps of a pixel at the outline.
     edge = -gaussian_filter(_signed_distance((best > 0) & (best - second > 0.3)), 1.5)
-    nucleus = gaussian_filter(_signed_distance(high > low), 1.0)
     height = _height(rng, edge, nucleus, high)
     axis_y, axis_x = _filament_axis(along_y, along_x, edge, nucleus)
     return CellMaps(edge, height, nucleus, low, high, axis_y, axis_x)
@@ -111,8 +111,8 @@ def _places(rng: Rng, extent: Array) -> tuple[Array, Array]:
     """Centres (N, 2) and long axes (N,) of cells: neighbours are roughly parallel."""
     common = rng.uniform(0, np.pi)
     turn = rng.uniform(0, 2 * np.pi)
-    centres = [extent / 2 + rng.uniform(4, 24) * np.array([np.sin(turn), np.cos(turn)])]
-    crowding = rng.uniform(0.3, 1.0)
+    centres = [extent / 2 + rng.uniform(2, 22) * np.array([np.sin(turn), np.cos(turn)])]
+    crowding = rng.uniform(0.5, 1.5)
     along = np.array([np.sin(common), np.cos(common)])
     for _ in range(int(crowding * np.prod(extent + 100) / 80)):
         candidate = rng.uniform(-50, extent + 50)
@@ -128,7 +128,7 @@ def _body(rng: Rng, dy: Array, dx: Array, angle: float) -> Array:
     """Roughly the distance inside a spread cell around 0: a body and tapering processes."""
     u = dx * np.cos(angle) + dy * np.sin(angle)
     v = dy * np.cos(angle) - dx * np.sin(angle)
-    long, wide = rng.uniform(20, 30), rng.uniform(12, 18)
+    long, wide = rng.uniform(23, 33), rng.uniform(13, 19)
     parts = [(1 - np.hypot(u / long, v / wide)) * wide]
     count = rng.integers(2, 5)
     turns = np.concatenate([[0, np.pi], rng.uniform(0, 2 * np.pi, 3)])[:count]
@@ -169,7 +169,7 @@ def _height(rng: Rng, edge: Array, nucleus: Array, nucleus_high: Array) -> Array
     rim = 1 - np.exp(-edge / 0.35)
     mound = np.exp(-((outside / rng.uniform(5.5, 8)) ** 1.3)) * (1 - np.exp(-edge / 4))
     height = 0.4 * rim + (lamella - 0.4) * (1 - np.exp(-edge / 3)) + 3.0 * mound
-    height *= 1 + 0.08 * smooth_noise(rng, edge.shape, 2.5)
+    height *= 1 + 0.06 * smooth_noise(rng, edge.shape, 4.0)
     covered = gaussian_filter(np.maximum(height, (nucleus_high + 0.6) * (nucleus < 0)), 3.0)
     height = np.where(nucleus < 3, np.maximum(covered, nucleus_high + 0.3), height)
     smooth: Array = gaussian_filter(height, 1.0) * (edge > 0)

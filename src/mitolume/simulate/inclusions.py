@@ -39,13 +39,15 @@ class Inclusions:
     dyed: Array
 
 
+# Lipid has 1.46 (Kim et al. 2016, Sci Rep 6:36815, in live hepatocytes), nucleoli are denser than
+# the nucleus (Kim & Guck 2020, Biophys J 119:1946); the other numbers are chosen.
 # Organelles: number per um**2 of cytoplasm, median diameter in um, refractive index, the distance
 # from the nucleus over which their density falls by a factor e in um, share that takes up dye.
 KINDS = {
-    "lipid droplet": (0.06, 0.55, 1.46, 5.0, 0.0),
-    "lysosome": (0.10, 0.55, 1.42, 5.0, 0.3),
+    "lipid droplet": (0.10, 0.6, 1.46, 5.0, 0.0),
+    "lysosome": (0.12, 0.55, 1.42, 6.0, 0.3),
     "fluid vesicle": (0.03, 0.7, 1.342, 8.0, 0.5),
-    "granule": (0.40, 0.25, 1.40, 15.0, 0.1),
+    "granule": (0.80, 0.22, 1.40, 15.0, 0.1),
 }
 
 
@@ -109,14 +111,14 @@ def _nucleoli(cells: CellMaps, rng: Rng) -> tuple[Capsules, Array]:
     """Clumps of balls at mid-height of the nuclei."""
     place, _ = _balls(rng, (cells.nucleus < -2.0) * 1.0, 0.04, 1.0)
     parts = 7
-    place = np.repeat(place, parts, axis=0) + rng.normal(0, 0.6, (len(place) * parts, 2))
-    radius = rng.uniform(0.4, 0.8, len(place))
+    place = np.repeat(place, parts, axis=0) + rng.normal(0, 0.45, (len(place) * parts, 2))
+    radius = rng.uniform(0.4, 0.9, len(place))
     low, high = cells.at(cells.nucleus_low, place), cells.at(cells.nucleus_high, place)
     radius = np.minimum(radius, (high - low) / 2 - 0.2)
     z = (low + high) / 2 + rng.normal(0, 0.1, len(place))
     fits = radius > 0.3
     balls = Capsules.balls(np.column_stack([z, place])[fits], radius[fits])
-    return balls, np.full(int(fits.sum()), 1.373)
+    return balls, np.full(int(fits.sum()), 1.380)
 
 
 def _debris(cells: CellMaps, extent_um: tuple[float, float], rng: Rng) -> tuple[Capsules, Array]:

@@ -1,4 +1,4 @@
-"""Grows networks of mitochondria in the cytoplasm, as centrelines with radii. Knows no voxel grid."""
+"""Grows mitochondria in the cytoplasm: centrelines with radii. Knows no voxel and no light."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ Index = NDArray[np.int_]
 Rng = np.random.Generator
 
 STEP_UM = 0.15  # between points of a centreline
-CLEARANCE_UM = 0.12  # between surfaces: of mitochondria, cell, nucleus, vesicles
-GRID_UM = 0.15  # of the map of what is taken
+CLEARANCE_UM = 0.1  # between surfaces: of mitochondria, cell, nucleus, vesicles
+GRID_UM = 0.12  # of the map of what is taken
 BEYOND_UM = 5.0  # grown around the field, so that tubes cross its edge
 
 
@@ -36,8 +36,8 @@ class Network:
         In um.
     branch, object : ndarray of int, (P,)
         Which unbranched piece and which connected mitochondrion, both from 0.
-    brightness : ndarray of float64, (objects,)
-        Dye concentration in each mitochondrion.
+    brightness, index : ndarray of float64, (objects,)
+        Dye concentration and refractive index of each mitochondrion.
     """
 
     points: Array
@@ -45,6 +45,7 @@ class Network:
     branch: Index
     object: Index
     brightness: Array
+    index: Array
 
     @property
     def capsules(self) -> Capsules:
@@ -69,7 +70,7 @@ class _Growing:
     volume: float = 0.0
 
     def cells(self, points: Array) -> tuple[Index, ...]:
-        """Indices into ``taken``, clipped to it."""
+        """Find the indices into ``taken``, clipped to it."""
         index = np.rint((points - self.origin) / GRID_UM).astype(int)
         return tuple(index.clip(0, np.array(self.taken.shape) - 1).T)
 
@@ -112,7 +113,7 @@ def grow_network(
     Network
         Of the field and its surroundings.
     """
-    widest = condition.diameter_um / 2 * 1.5
+    widest = condition.diameter_um / 2 * 1.38
     weight, aim = _weights(cells, extent_um, condition, widest)
     origin = np.array([0.0, -MARGIN_UM, -MARGIN_UM])
     size = np.array(
@@ -124,7 +125,7 @@ def grow_network(
         grown.mark(centre[None], radius + widest + CLEARANCE_UM, -1)
 
     mean_volume = np.pi / 4 * condition.diameter_um**2 * condition.length_um
-    tries = int(5 * aim / mean_volume) + 1
+    tries = int(6 * aim / mean_volume) + 1
     if aim > 0:
         _grow_round(grown, cells, condition, rng, weight, tries, (1 - condition.branching) * aim)
     for share in (0.6, 1.0) if condition.branching and grown.points else ():
@@ -143,8 +144,21 @@ def _weights(
     thickness = cells.height - (cells.nucleus_high - cells.nucleus_low)
     room = (cells.height - 2 * (widest + CLEARANCE_UM)).clip(min=0)
     room *= near & (cells.nucleus > widest + CLEARANCE_UM)
-    weight = room**0.4 * np.exp(-cells.nucleus.clip(0, 60) / condition.clustering_um)
-    return weight, condition.volume_share * float((thickness * near).sum()) * MAP_UM**2
+    density = _density(cells.nucleus.clip(min=0), condition.clustering_um)
+    filled = condition.volume_share * (thickness * near * (room > 0) * density).sum() * MAP_UM**2
+    return room**0.4 * density, float(filled)
+
+
+def _density(distance: Array, decay: float) -> Array:
+    """Density at a distance from the nucleus, relative to that of a whole cell.
+
+    The whole cell is a disc of 20 um around a nucleus of 6 um, so a field that shows only the
+    periphery gets the few mitochondria that a clustered cell has there.
+    """
+    rings = np.linspace(0, 14, 57)
+    mean = np.average(np.exp(-rings / decay), weights=rings + 6)
+    density: Array = np.exp(-distance / decay) / mean
+    return density
 
 
 def _grow_round(
@@ -160,8 +174,8 @@ def _grow_round(
     samples = condition.length_um * rng.lognormal(0.0, condition.length_spread, tries) / STEP_UM
     samples = np.ceil(samples).astype(int) + 1
     radius = condition.diameter_um / 2 * rng.lognormal(0.0, 0.15, tries)
-    radius = radius.clip(0.7 * condition.diameter_um / 2, 1.3 * condition.diameter_um / 2)
-    widest = condition.diameter_um / 2 * 1.5
+    radius = radius.clip(0.7 * condition.diameter_um / 2, 1.25 * condition.diameter_um / 2)
+    widest = condition.diameter_um / 2 * 1.38
     trunk = np.full(tries, -1)
     skip = np.zeros(tries, int)
     if weight is None:
@@ -172,10 +186,12 @@ def _grow_round(
         low, high = _limits(cells, start[:, 1:], radius)
         level = ((start[:, 0] - low) / (high - low)).clip(0, 1)
         start = start[:, 1:]
-    else:
+    else:  # short pieces tumble, long ones lie along the cell
         start, level = _scatter(rng, weight, tries), rng.uniform(0, 1, tries)
         heading = np.arctan2(cells.at(cells.axis_y, start), cells.at(cells.axis_x, start)) / 2
-        heading += np.pi * rng.integers(0, 2, tries) + rng.normal(0, 0.25, tries)
+        heading += np.pi * rng.integers(0, 2, tries) + rng.normal(
+            0, 0.9 / (1 + condition.length_um), tries
+        )
     points, headings = _paths(rng, cells, condition, start, heading, samples.max(), weight is None)
     heights, free = _heights(rng, cells, points, level, radius)
     paths = np.concatenate([heights[..., None], points], axis=2)
@@ -188,7 +204,7 @@ def _grow_round(
         blocked = (there != 0) & ~((there == number + 1) & (np.arange(len(path)) < skip[i]))
         blocked |= ~free[i, : samples[i]]
         room = int(blocked.argmax()) if blocked.any() else len(path)
-        if room < max(0.6 * samples[i], skip[i] + 1, 1):
+        if room < max(0.5 * samples[i], skip[i] + 1, 1):
             continue
         path = path[:room]
         beads = 1 + 0.1 * np.sin(4.0 * STEP_UM * np.arange(room) + 40 * radius[i])
@@ -271,11 +287,12 @@ def _scatter(rng: Rng, weight: Array, count: int) -> Array:
 def _collected(grown: _Growing, rng: Rng, condition: Condition) -> Network:
     """Join what is grown into one table."""
     counts = [len(points) for points in grown.points]
-    brightness = rng.lognormal(0.0, 0.25, max(grown.object, default=-1) + 1)
+    number = max(grown.object, default=-1) + 1
     return Network(
         points=np.concatenate([np.empty((0, 3)), *grown.points]),
         radius=np.concatenate([np.empty(0), *grown.radius]),
         branch=np.repeat(np.arange(len(counts)), counts),
         object=np.repeat(np.array(grown.object, dtype=int), counts),
-        brightness=condition.brightness * brightness,
+        brightness=condition.brightness * rng.lognormal(0.0, 0.25, number),
+        index=rng.normal(condition.index, 0.003, number),
     )

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import scipy.fft
 from numpy.typing import NDArray
 
 from mitolume.simulate.capsules import Capsules, Filling, fill
 from mitolume.simulate.cell_bodies import CellMaps, lay_out_cells
 from mitolume.simulate.conditions import CONDITIONS, Condition
+from mitolume.simulate.cytoplasm import MEDIUM_INDEX, bodies, membranes
 from mitolume.simulate.inclusions import Inclusions, place_inclusions
 from mitolume.simulate.mitochondria import Network, grow_network
 
@@ -21,11 +21,7 @@ Array = NDArray[np.float64]
 Array32 = NDArray[np.float32]
 Rng = np.random.Generator
 
-MEDIUM_INDEX = 1.337
-CYTOPLASM_INDEX = 1.366
-NUCLEUS_INDEX = 1.360
-TEXTURE_INDEX = 0.003  # standard deviation in the cytoplasm
-CELLS, INCLUSIONS, MITOCHONDRIA, TEXTURE = range(4)  # streams of random numbers
+CELLS, INCLUSIONS, MITOCHONDRIA, TEXTURE, FOLDS = range(5)  # streams of random numbers
 
 
 @dataclass(frozen=True)
@@ -87,9 +83,11 @@ class Specimen:
         slices = int(np.ceil((max(tops) + 0.4) / dz_um))
         shape, voxel = (slices, *self.shape), (dz_um, self.pixel_um, self.pixel_um)
         z0 = dz_um / 2
-        index = _bodies(self.cells, height, shape, voxel, self.seed)
+        index = bodies(
+            self.cells, height, shape, voxel, np.random.default_rng([self.seed, TEXTURE])
+        )
         edge = self.cells.on_grid(self.cells.edge, self.shape, self.pixel_um)
-        membrane = _surfaces(height, edge, shape, voxel)
+        membrane = membranes(height, edge, shape, voxel, np.random.default_rng([self.seed, FOLDS]))
 
         def lay(capsules: Capsules, values: Array, into: Array32) -> Filling:
             filling = fill(capsules, shape, voxel, z0)
@@ -103,8 +101,7 @@ class Specimen:
         lay(parts.debris, parts.debris_index - MEDIUM_INDEX, index)
         filling = lay(parts.organelles, parts.organelle_index - MEDIUM_INDEX, index)
         membrane.reshape(-1)[filling.voxel] += filling.share * parts.dyed[filling.owner]
-        number = len(self.network.brightness)
-        matrix = np.full(number, self.condition.index - MEDIUM_INDEX)
+        matrix = self.network.index - MEDIUM_INDEX
         filling = lay(self.network.capsules, matrix, index)
         labels, dye = np.zeros(shape, np.int32), np.zeros(shape, np.float32)
         labels.reshape(-1)[filling.voxel] = np.where(filling.share >= 0.5, filling.owner + 1, 0)
@@ -161,67 +158,3 @@ def _skeletons(network: Network, shape: tuple[int, int], pixel_um: float) -> pd.
     last = (np.array(shape) - 0.5) * pixel_um
     inside = (y > -0.5 * pixel_um) & (x > -0.5 * pixel_um) & (y < last[0]) & (x < last[1])
     return table[inside].reset_index(drop=True)
-
-
-def _bodies(
-    cells: CellMaps,
-    height: Array,
-    shape: tuple[int, int, int],
-    voxel: tuple[float, float, float],
-    seed: int,
-) -> Array32:
-    """Cytoplasm with texture, and nuclei."""
-    low = cells.on_grid(cells.nucleus_low, shape[1:], voxel[1])
-    high = cells.on_grid(cells.nucleus_high, shape[1:], voxel[1])
-    index = _texture(np.random.default_rng([seed, TEXTURE]), shape, voxel)
-    for i, plane in enumerate(index):
-        bottom = i * voxel[0]
-        cytoplasm = ((height - bottom) / voxel[0]).clip(0, 1)
-        nucleus = (np.minimum(high, bottom + voxel[0]) - np.maximum(low, bottom)) / voxel[0]
-        nucleus = nucleus.clip(0, 1)
-        plane *= TEXTURE_INDEX * (cytoplasm - 0.5 * nucleus)
-        plane += cytoplasm * (CYTOPLASM_INDEX - MEDIUM_INDEX)
-        plane += nucleus * (NUCLEUS_INDEX - CYTOPLASM_INDEX)
-    return index
-
-
-def _texture(rng: Rng, shape: tuple[int, int, int], voxel: tuple[float, float, float]) -> Array32:
-    """Turbulent noise of standard deviation 1: power falls as k**(-11/3) below the outer scale."""
-    size = [scipy.fft.next_fast_len(n, real=True) for n in shape]
-    k2 = sum(
-        (2 * np.pi * axis.astype(np.float32) / step) ** 2
-        for axis, step in zip(
-            np.meshgrid(
-                scipy.fft.fftfreq(size[0]),
-                scipy.fft.fftfreq(size[1]),
-                scipy.fft.rfftfreq(size[2]),
-                indexing="ij",
-                sparse=True,
-            ),
-            voxel,
-            strict=True,
-        )
-    )
-    outer_um = 2.0
-    amplitude = (1 + k2 * outer_um**2) ** np.float32(-11 / 12)
-    half = rng.standard_normal((*k2.shape, 2), dtype=np.float32).view(np.complex64)[..., 0]
-    noise = scipy.fft.irfftn(half * amplitude, s=size, overwrite_x=True)
-    noise = np.ascontiguousarray(noise[: shape[0], : shape[1], : shape[2]], dtype=np.float32)
-    noise /= noise.std()
-    return noise
-
-
-def _surfaces(
-    height: Array, edge: Array, shape: tuple[int, int, int], voxel: tuple[float, float, float]
-) -> Array32:
-    """Area of plasma membrane per volume, above and below."""
-    slope = np.hypot(*np.gradient(height, voxel[1])).clip(max=15)
-    spread = np.maximum(voxel[0], slope * voxel[1])  # a steep surface crosses several slices
-    footprint = (edge / voxel[1] + 0.5).clip(0, 1)
-    area = np.sqrt(1 + slope**2) * footprint
-    membrane = np.empty(shape, np.float32)
-    for i, plane in enumerate(membrane):
-        away = np.abs((i + 0.5) * voxel[0] - height) / spread
-        plane[:] = area / spread * (1 - away).clip(min=0)
-    membrane[0] += footprint / voxel[0]
-    return membrane
