@@ -145,13 +145,12 @@ def study_run(
 ) -> None:
     """Run all that is missing of a study; also `mitolume study RECIPE`."""
     from mitolume.study.arms import load_study
+    from mitolume.study.study import status_text
     from mitolume.study.study import study as run_study
-    from mitolume.study.study_report import study_text
 
     asked = load_study(recipe, preset=preset, fields=fields, settings=set_ or [])
     folder = run_study(asked, out, jobs=jobs, scheduler=scheduler, quiet=quiet)
-    print(study_text(folder))
-    print(f"report: {folder / 'report.html'}")
+    print(status_text(folder))
 
 
 @study.command("status")
