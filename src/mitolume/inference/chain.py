@@ -1,19 +1,20 @@
-"""The chain of steps between a file's plane and the network. Knows no network."""
+"""The chain of steps between a file's plane and the network. Knows no network of segmentation."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from mitolume.inference.tiles import Box, grown, whole
+from mitolume.inference.denoise import DenoisedPlane, Denoiser
+from mitolume.inference.steps import SharpenedPlane, StripelessPlane, grey_range
+from mitolume.inference.tiles import Box, whole
 from mitolume.io.windows import Plane
-from mitolume.preprocess.normalise import GreyRange, normalise, range_of_sample, sample_step
+from mitolume.preprocess.normalise import GreyRange, normalise
 from mitolume.preprocess.rescale import rescale_window, scale_factors
 from mitolume.preprocess.settings import ChainSettings
-from mitolume.preprocess.sharpen import REACH, unsharp_mask
-
-_SIDE = 2048  # pixels a side that a large plane is measured in
 
 
 class PreparedPlane:
@@ -25,6 +26,8 @@ class PreparedPlane:
         (Y, X), the file's dtype and grid.
     chain
         Which steps.
+    denoiser
+        Needed where the chain has one.
     pixel_size_um
         The plane's, along Y and X.
     model_um
@@ -47,6 +50,7 @@ class PreparedPlane:
         plane: Plane,
         chain: ChainSettings,
         *,
+        denoiser: Denoiser | None = None,
         pixel_size_um: tuple[float, float] | None = None,
         model_um: float | None = None,
         unlabelled: bool = False,
@@ -54,18 +58,17 @@ class PreparedPlane:
         grey: GreyRange | None = None,
     ) -> None:
         factors = scale_factors(pixel_size_um, model_um, source)
-        self._plane, self._grey = plane, grey
-        self._sharpen = chain.sharpen == "all" or (chain.sharpen == "unlabelled" and unlabelled)
+        self._grey = grey
         self.file_shape = (plane.shape[0], plane.shape[1])
         self.shape = scaled_shape(plane.shape, factors)
+        sharpen = chain.sharpen == "all" or (chain.sharpen == "unlabelled" and unlabelled)
+        self._plane = _with_steps(plane, chain, denoiser, sharpen)
 
     @property
     def grey(self) -> GreyRange:
         """The range of the whole plane on the model's grid, from pixels on a regular grid."""
         if self._grey is None:
-            rows, columns = (_on_grid(size, sample_step(self.shape)) for size in self.shape)
-            sample = np.block([[self.scaled((y, x)) for x in columns] for y in rows])
-            self._grey = range_of_sample(sample)
+            self._grey = grey_range(self.scaled, self.shape)
         return self._grey
 
     def __getitem__(self, box: Box, /) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -80,25 +83,35 @@ class PreparedPlane:
     def scaled(self, box: Box) -> np.ndarray[Any, Any]:
         """Compute a box before it is normalised; its slices may have steps."""
         if self.shape == self.file_shape:
-            return self._sharpened(box)
-        return rescale_window(self._sharpened, self.file_shape, self.shape, box)
-
-    def _sharpened(self, box: Box) -> np.ndarray[Any, Any]:
-        if not self._sharpen:
             return self._plane[box]
-        outer = grown(box, REACH, self.file_shape)
-        sharp = unsharp_mask(self._plane[outer])
-        y, x = (
-            slice(part.start - around.start, part.stop - around.start, part.step)
-            for part, around in zip(box, outer, strict=True)
-        )
-        return sharp[y, x]
+        return rescale_window(self._plane.__getitem__, self.file_shape, self.shape, box)
+
+
+def _with_steps(
+    plane: Plane, chain: ChainSettings, denoiser: Denoiser | None, sharpen: bool
+) -> Plane:
+    """Wrap a plane into the steps on its own grid; an array goes through each as a whole."""
+    steps: list[Callable[[Plane], Plane]] = []
+    if chain.stripes == "auto":
+        steps.append(StripelessPlane)
+    if chain.denoises:
+        assert denoiser is not None, "a chain that denoises comes with its denoiser"
+        steps.append(partial(DenoisedPlane, denoiser=denoiser))
+    if sharpen:
+        steps.append(SharpenedPlane)
+    for step in steps:
+        at_once = isinstance(plane, np.ndarray)
+        plane = step(plane)
+        if at_once:
+            plane = plane[whole((plane.shape[0], plane.shape[1]))]
+    return plane
 
 
 def apply_chain(
     plane: np.ndarray[Any, Any],
     chain: ChainSettings,
     *,
+    denoiser: Denoiser | None = None,
     pixel_size_um: tuple[float, float] | None = None,
     model_um: float | None = None,
     unlabelled: bool = False,
@@ -110,7 +123,7 @@ def apply_chain(
     ----------
     plane
         (Y, X), the file's dtype and grid.
-    chain, pixel_size_um, model_um, unlabelled, source
+    chain, denoiser, pixel_size_um, model_um, unlabelled, source
         As for `PreparedPlane`, whose boxes are parts of this.
 
     Returns
@@ -121,6 +134,7 @@ def apply_chain(
     return PreparedPlane(
         plane,
         chain,
+        denoiser=denoiser,
         pixel_size_um=pixel_size_um,
         model_um=model_um,
         unlabelled=unlabelled,
@@ -131,10 +145,3 @@ def apply_chain(
 def scaled_shape(shape: tuple[int, ...], factors: tuple[float, float]) -> tuple[int, int]:
     """Return the (Y, X) of a plane after rescaling, at least one pixel along each axis."""
     return max(1, round(shape[0] * factors[0])), max(1, round(shape[1] * factors[1]))
-
-
-def _on_grid(size: int, step: int) -> list[slice]:
-    """Cut an axis into parts of which each holds pixels of a regular grid."""
-    starts = range(0, size, _SIDE)
-    parts = [slice(-(-start // step) * step, min(start + _SIDE, size), step) for start in starts]
-    return [part for part in parts if part.start < part.stop]

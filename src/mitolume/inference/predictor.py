@@ -15,15 +15,21 @@ from torch import nn
 
 from mitolume.errors import MitolumeError
 from mitolume.inference.chain import PreparedPlane
-from mitolume.inference.tiled import CORE, LEAST, Probability, keep_buffers, release_buffers
+from mitolume.inference.tiled import (
+    CORE,
+    LEAST,
+    Probability,
+    keep_buffers,
+    predict_turned,
+    release_buffers,
+)
+from mitolume.inference.tiled import default_device as default_device
 from mitolume.inference.tiled import predict_tiled as predict_tiled
 from mitolume.inference.tiles import (
     Box,
     Shape,
     block_side,
     blocks,
-    turned_back_box,
-    turned_box,
     whole,
 )
 from mitolume.io.pixel_size import plane_pixel_size
@@ -183,15 +189,8 @@ class Predictor:
 
     def _predict_model_box(self, image: Plane, box: Box) -> Probability:
         """Predict a box of the model's grid, averaged over turns where that is wanted."""
-        if not self.average_flips:
-            return predict_tiled(self.network, image, core=self.core, box=box)
-        shape = (image.shape[0], image.shape[1])
-        total = np.zeros([part.stop - part.start for part in box], np.float32)
-        for turn in range(8):
-            there = turned_box(box, shape, turn)
-            part = predict_tiled(self.network, _Turned(image, turn), core=self.core, box=there)
-            total += _turned_back(part, turn)
-        return np.divide(total, 8, out=total)
+        turns = range(8) if self.average_flips else (0,)
+        return predict_turned(self.network, image, turns, core=self.core, box=box)
 
     def predict(
         self,
@@ -284,31 +283,3 @@ def find_bundle(model: str | Path) -> Path:
     if (model / "run.json").exists():
         raise MitolumeError(f"{model} is a run that has not finished; go on with --resume")
     return model
-
-
-def default_device() -> str:
-    """Return the best device of this machine for prediction."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-class _Turned:
-    """A plane after one of the 8 flips and quarter turns, read box by box."""
-
-    def __init__(self, plane: Plane, turn: int) -> None:
-        self._plane, self._turn = plane, turn
-        height, width = plane.shape
-        self.shape: tuple[int, ...] = (height, width) if turn % 2 == 0 else (width, height)
-
-    def __getitem__(self, box: Box, /) -> Probability:
-        shape = (self._plane.shape[0], self._plane.shape[1])
-        return _turned(self._plane[turned_back_box(box, shape, self._turn)], self._turn)
-
-
-def _turned(image: Probability, turn: int) -> Probability:
-    flipped = image[:, ::-1] if turn >= 4 else image
-    return np.ascontiguousarray(np.rot90(flipped, turn % 4))
-
-
-def _turned_back(image: Probability, turn: int) -> Probability:
-    back = np.rot90(image, -(turn % 4))
-    return back[:, ::-1] if turn >= 4 else back

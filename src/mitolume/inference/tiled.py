@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import platform
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from scipy.special import expit
 from torch import nn
 
 from mitolume.errors import MitolumeError
-from mitolume.inference.tiles import Box, shifted, tiles, whole
+from mitolume.inference.tiles import Box, shifted, tiles, turned_back_box, turned_box, whole
 from mitolume.io.windows import Plane
 from mitolume.models.networks import HALO, MULTIPLE
 
@@ -36,26 +37,29 @@ def predict_tiled(
     core: int = CORE,
     box: Box | None = None,
     least: int = LEAST,
+    activation: Callable[[Any], Any] = expit,
 ) -> Probability:
     """Run a network over a prepared plane in tiles; equal to one pass over the whole plane.
 
     Parameters
     ----------
     network
-        Gives logits (B, 1, Y, X); in evaluation mode.
+        Takes and gives (B, 1, Y, X); in evaluation mode.
     image
-        (Y, X) float32, prepared.
+        (Y, X) float32, prepared; or boxes of it have channels, (C, Y, X).
     core
         Side of the tiles' cores, a multiple of 16.
     box
         The part that is wanted; the whole plane by default.
     least
         Side of the smallest window to compute, a multiple of 16.
+    activation
+        What becomes of the network's answer, pixel by pixel.
 
     Returns
     -------
     numpy.ndarray
-        (Y, X) float32, probability, as large as the box.
+        (Y, X) float32, as large as the box; the probability, where the network gives logits.
     """
     device = next(network.parameters()).device
     shape = (image.shape[0], image.shape[1])
@@ -66,11 +70,47 @@ def predict_tiled(
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         for tile in tiles(padded_shape, core, HALO, MULTIPLE, (y, x), least):
             part = torch.from_numpy(_read_padded(image, tile.read))
-            logits = _logits(network, part.to(device))[tile.crop].float().cpu().numpy()
+            answer = _answer(network, part.to(device))[tile.crop].float().cpu().numpy()
             here = shifted(tile.write[0], -y.start), shifted(tile.write[1], -x.start)
             # Not torch's sigmoid, whose last bit depends on where in memory a pixel lies.
-            result[here] = expit(logits)
+            result[here] = activation(answer)
     return result
+
+
+def predict_turned(
+    network: nn.Module,
+    image: Plane,
+    turns: Sequence[int],
+    *,
+    core: int = CORE,
+    box: Box | None = None,
+    activation: Callable[[Any], Any] = expit,
+) -> Probability:
+    """Do as `predict_tiled` does, averaged over some of the 8 flips and quarter turns.
+
+    Parameters
+    ----------
+    network, image, core, box, activation
+        As for `predict_tiled`.
+    turns
+        Which, see `turned_box`; (0,) is the image as it is.
+    """
+    shape = (image.shape[0], image.shape[1])
+    box = box or whole(shape)
+    if tuple(turns) == (0,):
+        return predict_tiled(network, image, core=core, box=box, activation=activation)
+    total = np.zeros([part.stop - part.start for part in box], np.float32)
+    for turn in turns:
+        there = turned_box(box, shape, turn)
+        turned = _Turned(image, turn)
+        part = predict_tiled(network, turned, core=core, box=there, activation=activation)
+        total += _turned_back(part, turn)
+    return np.divide(total, len(turns), out=total)
+
+
+def default_device() -> str:
+    """Return the best device of this machine for prediction."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def keep_buffers() -> None:
@@ -92,12 +132,13 @@ def release_buffers() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _logits(network: nn.Module, part: torch.Tensor) -> torch.Tensor:
+def _answer(network: nn.Module, part: torch.Tensor) -> torch.Tensor:
+    height, width = part.shape[-2:]
     try:
-        result: torch.Tensor = network(part[None, None])[0, 0]
+        result: torch.Tensor = network(part.reshape(1, -1, height, width))[0, 0]
     except torch.OutOfMemoryError:
         raise MitolumeError(
-            f"the graphics card has too little memory for {part.shape[0]} x {part.shape[1]} pixels "
+            f"the graphics card has too little memory for {height} x {width} pixels "
             "at once; choose a smaller --tile-size"
         ) from None
     return result
@@ -113,5 +154,29 @@ def _read_padded(image: Plane, box: Box) -> Probability:
     margin = [(0, part.stop - cut.stop) for part, cut in zip(box, inside, strict=True)]
     pixels = image[inside[0], inside[1]]
     # Symmetric works for sides shorter than the margin, down to one pixel.
-    padded = np.pad(pixels, margin, mode="symmetric") if np.any(margin) else pixels
-    return np.ascontiguousarray(padded, np.float32)
+    if np.any(margin):
+        pixels = np.pad(pixels, [(0, 0)] * (pixels.ndim - 2) + margin, mode="symmetric")
+    return np.ascontiguousarray(pixels, np.float32)
+
+
+class _Turned:
+    """A plane after one of the 8 flips and quarter turns, read box by box."""
+
+    def __init__(self, plane: Plane, turn: int) -> None:
+        self._plane, self._turn = plane, turn
+        height, width = plane.shape
+        self.shape: tuple[int, ...] = (height, width) if turn % 2 == 0 else (width, height)
+
+    def __getitem__(self, box: Box, /) -> Probability:
+        shape = (self._plane.shape[0], self._plane.shape[1])
+        return _turned(self._plane[turned_back_box(box, shape, self._turn)], self._turn)
+
+
+def _turned(image: Probability, turn: int) -> Probability:
+    flipped = image[..., ::-1] if turn >= 4 else image
+    return np.ascontiguousarray(np.rot90(flipped, turn % 4, (-2, -1)))
+
+
+def _turned_back(image: Probability, turn: int) -> Probability:
+    back = np.rot90(image, -(turn % 4))
+    return back[:, ::-1] if turn >= 4 else back

@@ -7,11 +7,11 @@ import json
 import platform
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import safetensors.torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from torch import Tensor
+from torch import Tensor, nn
 
 from mitolume.errors import MitolumeError, shorten
 from mitolume.io.write import atomic, write_text
@@ -21,6 +21,7 @@ from mitolume.preprocess.fingerprint import Fingerprint
 from mitolume.preprocess.settings import ChainSettings
 
 SCHEMA_VERSION = 1
+C = TypeVar("C", bound=BaseModel)
 WEIGHTS, CARD = "weights.safetensors", "card.json"
 
 
@@ -58,7 +59,7 @@ class Card(BaseModel):
     versions: dict[str, str] = Field(default_factory=versions)
 
 
-def save_bundle(folder: str | Path, weights: dict[str, Tensor], card: Card) -> None:
+def save_bundle(folder: str | Path, weights: dict[str, Tensor], card: BaseModel) -> None:
     """Write a bundle; it is one as soon as its card is there, which comes last.
 
     Parameters
@@ -79,7 +80,7 @@ def save_bundle(folder: str | Path, weights: dict[str, Tensor], card: Card) -> N
 
 
 def load_bundle(folder: str | Path) -> tuple[SegmentationNetwork, Card]:
-    """Read a bundle.
+    """Read the bundle of a segmentation model.
 
     Parameters
     ----------
@@ -96,30 +97,68 @@ def load_bundle(folder: str | Path) -> tuple[SegmentationNetwork, Card]:
     MitolumeError
         The folder is missing, no bundle, from a newer version, or its weights don't fit its card.
     """
+    card = read_card(folder)
+    network = SegmentationNetwork(card.network)
+    load_weights(folder, network)
+    return network, card
+
+
+def read_card(folder: str | Path) -> Card:
+    """Read the card of a segmentation model without its weights."""
+    content = read_content(folder)
+    if content.get("kind") == "denoiser":
+        raise MitolumeError(
+            f"{folder} is a denoiser and makes no masks; use it with `mitolume denoise apply`, or "
+            "as `chain.denoise` of a recipe"
+        )
+    return checked_card(folder, content, Card)
+
+
+def read_content(folder: str | Path) -> dict[str, Any]:
+    """Read what a bundle's card holds, of whatever kind it is.
+
+    Raises
+    ------
+    MitolumeError
+        The folder is missing, no bundle, or from a newer version.
+    """
     folder = Path(folder)
     if not folder.exists():
         raise MitolumeError(f"{folder}: no such model")
     if not (folder / CARD).exists() or not (folder / WEIGHTS).exists():
         raise MitolumeError(f"{folder} is no model: it lacks {CARD} or {WEIGHTS}")
-    card = read_card(folder)
-    network = SegmentationNetwork(card.network)
     try:
-        network.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS))
-    except Exception as error:  # safetensors and torch raise their own kinds
-        raise MitolumeError(f"{folder / WEIGHTS} doesn't fit its card: {shorten(error)}") from error
-    return network.eval(), card
-
-
-def read_card(folder: Path) -> Card:
-    """Read the card of a bundle without its weights."""
-    try:
-        content = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads((folder / CARD).read_text(encoding="utf-8"))
         version = content.get("schema_version", 0)
-        if isinstance(version, int) and version > SCHEMA_VERSION:
-            raise MitolumeError(
-                f"{folder} was written by a newer mitolume (card version {version}, this one "
-                f"reads up to {SCHEMA_VERSION}); update mitolume"
-            )
-        return Card.model_validate(content)
-    except (OSError, ValueError, AttributeError, ValidationError) as error:
+    except (OSError, ValueError, AttributeError) as error:
         raise MitolumeError(f"{folder / CARD} is no model card: {shorten(error)}") from error
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise MitolumeError(
+            f"{folder} was written by a newer mitolume (card version {version}, this one "
+            f"reads up to {SCHEMA_VERSION}); update mitolume"
+        )
+    return content
+
+
+def checked_card(folder: str | Path, content: dict[str, Any], kind: type[C]) -> C:
+    """Make a card of what its file holds."""
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        raise MitolumeError(f"{Path(folder) / CARD} is no model card: {shorten(error)}") from error
+
+
+def load_weights(folder: str | Path, network: nn.Module) -> None:
+    """Fill a network with the weights of a bundle, and put it in evaluation mode.
+
+    Raises
+    ------
+    MitolumeError
+        They don't fit.
+    """
+    path = Path(folder) / WEIGHTS
+    try:
+        network.load_state_dict(safetensors.torch.load_file(path))
+    except Exception as error:  # safetensors and torch raise their own kinds
+        raise MitolumeError(f"{path} doesn't fit its card: {shorten(error)}") from error
+    network.eval()

@@ -7,32 +7,36 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from mitolume.models.settings import NetworkSettings
+from mitolume.models.settings import DenoiserNetworkSettings, NetworkSettings
 
 # Four halvings: image sides must be multiples of 16. Two 3 x 3 convolutions at each level going
 # down and up see 92 px to each side, 107 px with the alignment to multiples of 16.
 LEVELS = 4
 MULTIPLE = 2**LEVELS
 HALO = 7 * MULTIPLE
+KERNEL = 33  # pixels a side of the filter for what a denoiser gives back
 
 
-def unet(width: int) -> nn.Module:
+def unet(width: int, channels: int = 1, norm: str | None = "batch") -> nn.Module:
     """Build a U-Net (Ronneberger et al. 2015), MONAI's `BasicUNet`."""
     from monai.networks.nets import BasicUNet
 
-    network: nn.Module = BasicUNet(**_options(width))
+    network: nn.Module = BasicUNet(**_options(width, channels, norm))
     return network
 
 
-def unetplusplus(width: int) -> nn.Module:
+def unetplusplus(width: int, channels: int = 1, norm: str | None = "batch") -> nn.Module:
     """Build a U-Net++ (Zhou et al. 2018), MONAI's `BasicUNetPlusPlus`, without deep supervision."""
     from monai.networks.nets import BasicUNetPlusPlus
 
-    network: nn.Module = BasicUNetPlusPlus(**_options(width))
+    network: nn.Module = BasicUNetPlusPlus(**_options(width, channels, norm))
     return network
 
 
-MODELS: dict[str, Callable[[int], nn.Module]] = {"unet": unet, "unetplusplus": unetplusplus}
+MODELS: dict[str, Callable[[int, int, str | None], nn.Module]] = {
+    "unet": unet,
+    "unetplusplus": unetplusplus,
+}
 
 
 class SegmentationNetwork(nn.Module):
@@ -48,10 +52,7 @@ class SegmentationNetwork(nn.Module):
 
     def __init__(self, settings: NetworkSettings, seed: int = 0) -> None:
         super().__init__()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.body = MODELS[settings.name](settings.width)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.body = _body(settings, 1, "batch", seed)
 
     def forward(self, images: Tensor) -> Tensor:
         """Compute logits.
@@ -66,20 +67,79 @@ class SegmentationNetwork(nn.Module):
         torch.Tensor
             (B, 1, Y, X) logits of the foreground.
         """
-        logits = self.body(images.contiguous(memory_format=torch.channels_last))
-        # MONAI's U-Net++ gives a list, one entry for each depth that is supervised.
-        result: Tensor = logits[-1] if isinstance(logits, list) else logits
-        return result
+        return _run(self.body, images)
 
 
-def _options(width: int) -> dict[str, object]:
+class DenoisingNetwork(nn.Module):
+    """A network of the table, giving a plane without its noise.
+
+    Parameters
+    ----------
+    settings
+        Which network, and how wide.
+    channels
+        1: it gets the plane itself. 4: it gets two planes before and two behind, and not the plane.
+    seed
+        Of the initial weights; the global random state is left as it was.
+
+    Attributes
+    ----------
+    keep
+        (33, 33) kernel: the part of the difference between plane and answer that is given back.
+    """
+
+    keep: Tensor
+
+    def __init__(self, settings: DenoiserNetworkSettings, channels: int = 1, seed: int = 0) -> None:
+        super().__init__()
+        self.channels, self.residual = channels, settings.residual
+        norm = None if settings.norm == "none" else settings.norm
+        self.body = _body(settings, channels, norm, seed)
+        self.register_buffer("keep", torch.zeros(KERNEL, KERNEL))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Denoise, before anything is given back.
+
+        Parameters
+        ----------
+        images
+            (B, C, Y, X), normalised; Y and X multiples of 16.
+
+        Returns
+        -------
+        torch.Tensor
+            (B, 1, Y, X) on the same scale.
+        """
+        result = _run(self.body, images)
+        if not self.residual:
+            return result
+        near = images[:, (self.channels - 1) // 2 : self.channels // 2 + 1]
+        # In float32: bfloat16 would round the plane itself.
+        return near.mean(1, keepdim=True) + result.float()
+
+
+def _body(settings: NetworkSettings, channels: int, norm: str | None, seed: int) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        body = MODELS[settings.name](settings.width, channels, norm)
+    return body.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def _run(body: nn.Module, images: Tensor) -> Tensor:
+    out = body(images.contiguous(memory_format=torch.channels_last))
+    # MONAI's U-Net++ gives a list, one entry for each depth that is supervised.
+    result: Tensor = out[-1] if isinstance(out, list) else out
+    return result
+
+
+def _options(width: int, channels: int, norm: str | None) -> dict[str, object]:
     return {
         "spatial_dims": 2,
-        "in_channels": 1,
+        "in_channels": channels,
         "out_channels": 1,
         "features": (width, 2 * width, 4 * width, 8 * width, 16 * width, width),
         "act": ("relu", {"inplace": True}),
         # Instance norm, MONAI's default, takes its statistics from the tile: the answer would
         # then depend on the tiling.
-        "norm": "batch",
+        "norm": norm,
     }

@@ -18,3 +18,14 @@ class NetworkSettings(BaseModel):
 
     name: Literal["unet", "unetplusplus"] = "unet"
     width: int = Field(16, ge=2, le=256)
+
+
+class DenoiserNetworkSettings(NetworkSettings):
+    """Which network denoises.
+
+    ``norm`` is ``batch``, as in the published study, or ``none``. ``residual`` lets the network
+    predict what to add to the plane (or to the mean of its neighbours), not the plane itself.
+    """
+
+    norm: Literal["none", "batch"] = "batch"
+    residual: bool = True

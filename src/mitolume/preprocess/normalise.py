@@ -42,6 +42,11 @@ def measure_range(image: np.ndarray[Any, Any]) -> GreyRange:
     return range_of_sample(image[::step, ::step])
 
 
+def is_flat(grey: GreyRange) -> bool:
+    """Tell whether the spread of a plane is rounding, not contrast."""
+    return grey.spread <= 1e-6 * max(abs(grey.mean), 1e-6)
+
+
 def sample_step(shape: tuple[int, int]) -> int:
     """Return the step of the regular grid on which a plane of a (Y, X) shape is measured."""
     return max(1, math.ceil(math.sqrt(shape[0] * shape[1] / _MOST_PIXELS)))
@@ -81,8 +86,7 @@ def normalise(
     [[-1.0, 1.0], [-1.0, 1.0]]
     """
     grey = grey or measure_range(image)
-    # Below this the spread is rounding, not contrast.
-    if grey.spread <= 1e-6 * max(abs(grey.mean), 1e-6):
+    if is_flat(grey):
         return np.zeros(image.shape, np.float32)
     reach = 3 * (grey.high - grey.low)
     cut = np.clip(image.astype(np.float32), grey.low - reach, grey.high + reach)

@@ -8,13 +8,23 @@ from pydantic import BaseModel, ConfigDict
 
 
 class ChainSettings(BaseModel):
-    """Steps applied to every plane, in this order: sharpen, rescale, normalise.
+    """Steps applied to every plane, in this order: stripes, denoise, sharpen, rescale, normalise.
 
-    ``sharpen`` is ImageJ's unsharp mask (0.5 px, 0.7) on no image, on the unlabelled images only
-    (what the published study did), or on all. Rescaling follows from the pixel sizes, and
-    normalising is always done: neither needs a setting.
+    ``stripes`` ``auto`` removes horizontal scan-line noise where it is found. ``denoise`` is
+    ``none``, or a method by which a denoiser is learnt from the training images (``auto``,
+    ``noise2noise``, ``blind_spot``), or the folder of a denoiser. ``sharpen`` is ImageJ's unsharp
+    mask (0.5 px, 0.7) on no image, on the unlabelled images only (what the published study did),
+    or on all. Rescaling follows from the pixel sizes, and normalising is always done: neither
+    needs a setting.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    stripes: Literal["none", "auto"] = "none"
+    denoise: str = "none"
     sharpen: Literal["none", "unlabelled", "all"] = "none"
+
+    @property
+    def denoises(self) -> bool:
+        """Whether the chain has a denoiser."""
+        return self.denoise != "none"

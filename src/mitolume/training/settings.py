@@ -6,6 +6,8 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from mitolume.models.settings import DenoiserNetworkSettings
+
 
 class LoopSettings(BaseModel):
     """How long a network is trained, and at which rate.
@@ -64,3 +66,24 @@ class TrainingSettings(LoopSettings):
                 "patch 16 needs a batch of 2 or more: normalisation averages over both"
             )
         return self
+
+
+class DenoisingSettings(LoopSettings):
+    """How a denoiser is trained.
+
+    ``planes``: all of a stack, or only those in ``focus``. ``directions``: each plane is learnt
+    from its neighbours and the other way round (``both``), or only the 2nd, 4th, ... from the 1st,
+    3rd, ... (``forward``, as published). ``align`` shifts the one onto the other first.
+    ``protect`` keeps some planes aside, which choose the epoch and by how much planes are changed
+    at all.
+    """
+
+    steps: int | None = Field(1200, ge=1)
+    batch: int = Field(4, ge=1)
+    learning_rate: float = Field(2e-3, gt=0)
+    checks: int = Field(12, ge=1)
+    planes: Literal["all", "focus"] = "all"
+    directions: Literal["both", "forward"] = "both"
+    align: bool = False
+    protect: bool = True
+    network: DenoiserNetworkSettings = DenoiserNetworkSettings()
