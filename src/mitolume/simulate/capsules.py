@@ -38,12 +38,14 @@ class Filling:
     """Voxels that objects fill, wholly or in part.
 
     ``voxel`` (N,) is the flat index into the grid, ``share`` (N,) float32 the part of it that is
-    filled, ``owner`` (N,) the object that fills most of it.
+    filled, ``owner`` (N,) the object that fills most of it, ``core`` (N,) whether the voxel's
+    centre lies inside.
     """
 
     voxel: Index
     share: NDArray[np.float32]
     owner: Index
+    core: NDArray[np.bool_]
 
 
 def fill(
@@ -85,6 +87,7 @@ def fill(
 
     share = np.zeros(int(np.prod(shape)), np.float32)
     owner = np.full(share.shape, -1, np.int32)
+    core = np.zeros(share.shape, bool)
     parts: list[tuple[Index, NDArray[np.float32], Index]] = []
     cuts = np.searchsorted(np.cumsum(volume), np.arange(CHUNK, volume.sum(), CHUNK))
     for piece in np.split(np.arange(len(volume)), cuts):
@@ -95,24 +98,25 @@ def fill(
         rank, column = np.divmod(rank, size[who, 2])
         level, row = np.divmod(rank, size[who, 1])
         place = [n + first[who, axis] for axis, n in enumerate((level, row, column))]
-        depth = _depth(
+        part, within = _shares(
             capsules, who, [n * voxel[i] + origin[i] for i, n in enumerate(place)], voxel
         )
-        inside = depth > 0
+        inside = part > 0
         flat = np.ravel_multi_index([n[inside] for n in place], shape)
-        np.maximum.at(share, flat, depth[inside])
-        parts.append((flat, depth[inside], capsules.owner[who[inside]]))
+        np.maximum.at(share, flat, part[inside])
+        core[flat[within[inside]]] = True
+        parts.append((flat, part[inside], capsules.owner[who[inside]]))
     for flat, part, number in parts:
         most = part >= share[flat]
         owner[flat[most]] = number[most]
     filled = np.flatnonzero(owner >= 0)
-    return Filling(filled, share[filled], owner[filled].astype(int))
+    return Filling(filled, share[filled], owner[filled].astype(int), core[filled])
 
 
-def _depth(
+def _shares(
     capsules: Capsules, who: Index, centre: list[Array], voxel: Array
-) -> NDArray[np.float32]:
-    """Share of each voxel, given by its centre (Z, Y, X), that its capsule ``who`` fills."""
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Share of each voxel that its capsule ``who`` fills, and whether its ``centre`` is inside."""
     start = capsules.start.astype(np.float32)[who].T
     along = (capsules.end - capsules.start).astype(np.float32)
     squared = np.maximum((along**2).sum(axis=1), 1e-12)[who]
@@ -127,4 +131,4 @@ def _depth(
     radius = np.maximum(first + t * (last - first), 0)
     smaller = np.sqrt(np.maximum(radius**2 - width**2 / 12, 0))
     share: NDArray[np.float32] = ((smaller - distance) / width + 0.5).clip(0, 1)
-    return share
+    return share, distance <= radius

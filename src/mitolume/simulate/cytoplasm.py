@@ -18,8 +18,8 @@ Shape = tuple[int, int, int]
 Voxel = tuple[float, float, float]
 
 MEDIUM_INDEX = 1.337
-# Cytoplasm: 1.36 to 1.375 (Beuthan et al. 1996, Phys Med Biol 41:369). The nucleus' is a little lower
-# (Schuermann et al. 2016, J Biophotonics 9:1068).
+# Cytoplasm: 1.36 to 1.375 (Beuthan et al. 1996, Phys Med Biol 41:369). The nucleus' is a little
+# lower (Schuermann et al. 2016, J Biophotonics 9:1068).
 CYTOPLASM_INDEX = 1.372
 NUCLEUS_INDEX = 1.367
 TEXTURE_INDEX = 0.004  # standard deviation in the cytoplasm; chosen

@@ -39,8 +39,8 @@ class Inclusions:
     dyed: Array
 
 
-# Lipid has 1.46 (Kim et al. 2016, Sci Rep 6:36815, in live hepatocytes), nucleoli are denser than
-# the nucleus (Kim & Guck 2020, Biophys J 119:1946); the other numbers are chosen.
+# Lipid refracts as oils do, 1.46 to 1.47, and nucleoli are denser than the rest of the nucleus (Kim
+# & Guck 2020, Biophys J 119:1946); every other number of this module is chosen.
 # Organelles: number per um**2 of cytoplasm, median diameter in um, refractive index, the distance
 # from the nucleus over which their density falls by a factor e in um, share that takes up dye.
 KINDS = {
@@ -71,7 +71,7 @@ def place_inclusions(cells: CellMaps, extent_um: tuple[float, float], rng: Rng) 
     centres, radii, indices, dyed = [], [], [], []
     clumps = 1.2 * smooth_noise(rng, cells.edge.shape, 3.0)  # they lie in groups
     for per_um2, diameter, index, decay, share in KINDS.values():
-        weight = (cells.height > diameter + 0.3) * np.exp(-cells.nucleus.clip(0, 60) / decay)
+        weight: Array = (cells.height > diameter + 0.3) * np.exp(-cells.nucleus.clip(0, 60) / decay)
         weight *= (cells.nucleus > 0.7 * diameter) * np.exp(clumps)
         place, size = _balls(rng, weight, per_um2, diameter)
         room = cells.at(cells.height, place) - 2 * size - 0.2
@@ -109,7 +109,8 @@ def _balls(rng: Rng, weight: Array, per_um2: float, diameter: float) -> tuple[Ar
 
 def _nucleoli(cells: CellMaps, rng: Rng) -> tuple[Capsules, Array]:
     """Clumps of balls at mid-height of the nuclei."""
-    place, _ = _balls(rng, (cells.nucleus < -2.0) * 1.0, 0.04, 1.0)
+    inner: Array = (cells.nucleus < -2.0).astype(float)
+    place, _ = _balls(rng, inner, 0.04, 1.0)
     parts = 7
     place = np.repeat(place, parts, axis=0) + rng.normal(0, 0.45, (len(place) * parts, 2))
     radius = rng.uniform(0.4, 0.9, len(place))

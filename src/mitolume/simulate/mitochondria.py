@@ -80,7 +80,10 @@ class _Growing:
         ball = np.stack(np.meshgrid(side, side, side, indexing="ij"), axis=-1).reshape(-1, 3)
         ball = ball[np.linalg.norm(ball * GRID_UM, axis=1) <= reach]
         around = points[:, None] + ball * GRID_UM
-        self.taken[self.cells(around.reshape(-1, 3))] = number
+        place = self.cells(around.reshape(-1, 3))
+        # What two objects claim is closed to both: a branch may not leave its trunk through it.
+        theirs = self.taken[place]
+        self.taken[place] = np.where((theirs == 0) | (theirs == number), number, -1)
 
 
 def grow_network(

@@ -104,7 +104,7 @@ class Specimen:
         matrix = self.network.index - MEDIUM_INDEX
         filling = lay(self.network.capsules, matrix, index)
         labels, dye = np.zeros(shape, np.int32), np.zeros(shape, np.float32)
-        labels.reshape(-1)[filling.voxel] = np.where(filling.share >= 0.5, filling.owner + 1, 0)
+        labels.reshape(-1)[filling.voxel] = np.where(filling.core, filling.owner + 1, 0)
         dye.reshape(-1)[filling.voxel] = filling.share * self.network.brightness[filling.owner]
         return Volume(voxel, z0, index, labels, dye, membrane)
 
@@ -157,4 +157,4 @@ def _skeletons(network: Network, shape: tuple[int, int], pixel_um: float) -> pd.
     table = pd.DataFrame({**columns, "radius": network.radius})
     last = (np.array(shape) - 0.5) * pixel_um
     inside = (y > -0.5 * pixel_um) & (x > -0.5 * pixel_um) & (y < last[0]) & (x < last[1])
-    return table[inside].reset_index(drop=True)
+    return pd.DataFrame(table[inside].reset_index(drop=True))
