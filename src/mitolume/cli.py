@@ -389,6 +389,53 @@ def measure(
 
 
 @app.command()
+def focus(
+    stacks: Annotated[list[Path] | None, typer.Argument(help="Image files with z-stacks.")] = None,
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder for the curves; with --fields the new table.")
+    ] = Path("focus"),
+    channel: Annotated[
+        str | None, typer.Option(help="Name or number (from 0) of the channel to look at.")
+    ] = None,
+    scene: Annotated[str | None, typer.Option(help="Name or number of the scene.")] = None,
+    time: Annotated[int, typer.Option(min=0, help="Which time point, from 0.")] = 0,
+    planes: Annotated[
+        str, typer.Option(help="auto, all, how many (3), how wide (4um), or a list (2,5-7).")
+    ] = "auto",
+    method: Annotated[str, typer.Option(help="band_power or brenner.")] = "band_power",
+    fields: Annotated[
+        Path | None, typer.Option(help="Choose planes for the rows of this table of fields.")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Measure how sharp each plane of a stack is, and choose those in focus."""
+    from mitolume.progress import progress_bar, say
+    from mitolume.study.focus import draw_focus, fill_planes, measure_focus, picture_paths
+
+    if bool(stacks) == (fields is not None):
+        raise typer.BadParameter("name z-stacks, or a table with --fields, one of the two")
+    if fields is not None and (channel, scene, time) != (None, None, 0):
+        raise typer.BadParameter("the table of --fields says which channel and scene")
+    if fields is not None:
+        with progress_bar("focus", quiet=quiet) as advance:
+            said = fill_planes(fields, out, choice=planes, method=method, progress=advance)
+        for line in said:
+            say(line, quiet=quiet)
+        print(f"table: {out} ({len(said)} rows were given planes)")
+        return
+    pictures = picture_paths(out, stacks or [], channel=channel, scene=scene, time=time)
+    for stack, picture in zip(stacks or [], pictures, strict=True):
+        with progress_bar("focus", quiet=quiet) as advance:
+            found = measure_focus(
+                stack, channel=channel, scene=scene, time=time, choice=planes, method=method,
+                progress=advance,
+            )  # fmt: skip
+        print(found.text())
+        draw_focus(picture, found, channel=channel, scene=scene, time=time)
+        print(f"  curve:  {picture}")
+
+
+@app.command()
 def report(
     folder: Annotated[Path, typer.Argument(help="A run folder.")],
     ceiling: Annotated[
