@@ -119,7 +119,7 @@ def _places(rng: Rng, extent: Array) -> tuple[Array, Array]:
         gaps = np.array(centres) - candidate
         lengthwise = gaps @ along
         across = gaps @ np.array([along[1], -along[0]])
-        if np.hypot(lengthwise / 68, across / 40).min() > 1:
+        if np.hypot(lengthwise / 62, across / 36).min() > 1:
             centres.append(candidate)
     return np.array(centres), common + rng.normal(0, 0.35, len(centres))
 

@@ -64,13 +64,13 @@ def _texture(rng: Rng, shape: Shape, voxel: Voxel) -> Array32:
 def membranes(height: Array, edge: Array, shape: Shape, voxel: Voxel, rng: Rng) -> Array32:
     """Area of plasma membrane per volume, um**2 per um**3: the upper and the lower surface.
 
-    The upper one is folded more here and less there, so that it holds 0.6 to 1.6 times its area.
+    The upper one is folded more here and less there, so that it holds 0.7 to 1.4 times its area.
     """
     slope = np.hypot(*np.gradient(height, voxel[1])).clip(max=15)
     spread = np.maximum(voxel[0], slope * voxel[1])  # a steep surface crosses several slices
     footprint = (edge / voxel[1] + 0.5).clip(0, 1)
     folds = gaussian_filter(rng.normal(size=height.shape), 0.4 / voxel[1])
-    folds = np.exp(0.25 * folds / folds.std()).clip(0.6, 1.6)
+    folds = np.exp(0.12 * folds / folds.std()).clip(0.7, 1.4)
     area = (np.sqrt(1 + slope**2) * footprint * folds / spread).astype(np.float32)
     membrane = np.empty(shape, np.float32)
     for i, plane in enumerate(membrane):

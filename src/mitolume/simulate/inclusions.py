@@ -71,8 +71,8 @@ def place_inclusions(cells: CellMaps, extent_um: tuple[float, float], rng: Rng) 
     centres, radii, indices, dyed = [], [], [], []
     clumps = 1.2 * smooth_noise(rng, cells.edge.shape, 3.0)  # they lie in groups
     for per_um2, diameter, index, decay, share in KINDS.values():
-        weight: Array = (cells.height > diameter + 0.3) * np.exp(-cells.nucleus.clip(0, 60) / decay)
-        weight *= (cells.nucleus > 0.7 * diameter) * np.exp(clumps)
+        weight = np.exp(clumps - cells.nucleus.clip(0, 60) / decay)
+        weight *= (cells.height > diameter + 0.3) & (cells.nucleus > 0.7 * diameter)
         place, size = _balls(rng, weight, per_um2, diameter)
         room = cells.at(cells.height, place) - 2 * size - 0.2
         z = size + 0.1 + rng.uniform(0, 1, len(size)) * room
