@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from click import Context
 from typer.core import TyperGroup
 
 from mitolume.errors import MitolumeError, shorten
@@ -113,7 +112,7 @@ def run(
 class _RunByDefault(TyperGroup):
     """`mitolume study RECIPE` is `mitolume study run RECIPE`; other commands have their names."""
 
-    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
         if args and args[0] not in self.commands and args[0] != "--help":
             args = ["run", *args]
         return super().parse_args(ctx, args)
@@ -145,12 +144,14 @@ def study_run(
 ) -> None:
     """Run all that is missing of a study; also `mitolume study RECIPE`."""
     from mitolume.study.arms import load_study
-    from mitolume.study.study import status_text
     from mitolume.study.study import study as run_study
+    from mitolume.study.study_content import report_study, study_text
 
     asked = load_study(recipe, preset=preset, fields=fields, settings=set_ or [])
     folder = run_study(asked, out, jobs=jobs, scheduler=scheduler, quiet=quiet)
-    print(status_text(folder))
+    page = report_study(folder)
+    print(study_text(folder))
+    print(f"report: {page}")
 
 
 @study.command("status")
@@ -435,18 +436,117 @@ def focus(
         print(f"  curve:  {picture}")
 
 
+denoise = typer.Typer(
+    help="Remove noise that neighbouring planes don't share.", no_args_is_help=True
+)
+app.add_typer(denoise, name="denoise")
+
+
+@denoise.command("train")
+def denoise_train(
+    stacks: Annotated[list[Path], typer.Argument(help="Z-stacks, or folders of them.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the denoiser.")] = Path("denoiser"),
+    method: Annotated[
+        str, typer.Option(help="auto, noise2noise, noise2stack, blind_spot or wiener.")
+    ] = "auto",
+    preset: Annotated[
+        str, typer.Option(help="Settings to start from: default, or paper (500 epochs).")
+    ] = "default",
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; may be repeated."),
+    ] = None,
+    planes: Annotated[
+        str | None, typer.Option(help="Planes from 0, such as 3-20; all, or focus.")
+    ] = None,
+    stripes: Annotated[bool, typer.Option("--stripes", help="Remove scan lines first.")] = False,
+    channel: Annotated[
+        str | None, typer.Option(help="Name or number (from 0) of the channel.")
+    ] = None,
+    scene: Annotated[str | None, typer.Option(help="Name or number of the scene, or all.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of weights and patches.")] = 0,
+    resume: Resume = False,
+    quiet: Quiet = False,
+) -> None:
+    """Learn to remove noise from noisy z-stacks alone."""
+    from mitolume.study.denoise import denoising_settings, open_stacks, train_denoiser
+
+    settings = denoising_settings(preset, set_ or [])
+    opened = open_stacks(stacks, planes or settings.planes, channel=channel, scene=scene)
+    card = train_denoiser(
+        opened, out, settings, method=method, stripes="auto" if stripes else "none", seed=seed,
+        resume=resume, quiet=quiet,
+    )  # fmt: skip
+    print(f"denoiser: {out} ({card.method}; {card.chosen})")
+
+
+@denoise.command("apply")
+def denoise_apply(
+    model: Annotated[Path, typer.Argument(help="Folder of a denoiser, or of a model with one.")],
+    files: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the results.")] = Path("denoised"),
+    channel: Annotated[
+        str | None, typer.Option(help="Name or number (from 0) of the channel to denoise.")
+    ] = None,
+    scene: Annotated[str | None, typer.Option(help="Name or number of the scene, or all.")] = None,
+    sharpen: Annotated[
+        bool, typer.Option("--sharpen", help="Unsharp mask (0.5 px, 0.7) afterwards, as published.")
+    ] = False,
+    as_float: Annotated[
+        bool, typer.Option("--float", help="Write float32, not the type of the file.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace results that are there already.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Leave out images whose results are there already.")
+    ] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write images without noise (NAME_denoised.ome.tif or .ome.zarr)."""
+    from mitolume.inference.denoise import Denoiser
+    from mitolume.inference.denoise_files import Denoising, denoise_files
+    from mitolume.progress import progress_bar, say
+
+    wanted = Denoising(channel, scene, sharpen, as_float, overwrite, resume)
+    denoiser = Denoiser.load(model)
+    with progress_bar("denoising", quiet=quiet) as advance:
+        outcome = denoise_files(denoiser, files, out, wanted, advance)
+    for path in outcome.written:
+        print(path)
+    if outcome.before:
+        say(f"{len(outcome.before)} were there already", quiet=quiet)
+    if outcome.faults:
+        count = len(outcome.written) + len(outcome.before) + len(outcome.faults)
+        failed = f"{len(outcome.faults)} of {count} images could not be denoised"
+        raise MitolumeError("\n  ".join([f"{failed}:", *outcome.faults]))
+
+
 @app.command()
 def report(
-    folder: Annotated[Path, typer.Argument(help="A run folder.")],
+    folder: Annotated[Path, typer.Argument(help="The folder of a run or a study.")],
     ceiling: Annotated[
         Path | None,
         typer.Option(help="Table of `evaluate --agreement --out`: how far two people agree."),
     ] = None,
+    export: Annotated[
+        Path | None,
+        typer.Option(help="Of a study: folder for its tables (CSV, Markdown) and figures."),
+    ] = None,
 ) -> None:
-    """Write report.html of a finished run anew."""
+    """Write report.html of a run or a study anew."""
     from mitolume.study.content import report as write
+    from mitolume.study.study import STUDY
+    from mitolume.study.study_content import report_study
 
-    print(f"report: {write(folder, ceiling)}")
+    if (folder / STUDY).exists():
+        if ceiling is not None:
+            raise typer.BadParameter("--ceiling belongs to the report of a run")
+        print(f"report: {report_study(folder, export)}")
+    elif export is not None:
+        raise typer.BadParameter(f"--export needs a study, and {folder} is none")
+    else:
+        print(f"report: {write(folder, ceiling)}")
 
 
 @app.callback(invoke_without_command=True)

@@ -12,7 +12,6 @@ import torch
 from scipy.signal import oaconvolve
 from torch import nn
 
-from mitolume.errors import MitolumeError
 from mitolume.inference.steps import StripelessPlane, grey_range
 from mitolume.inference.tiled import (
     CORE,
@@ -84,17 +83,13 @@ class Denoiser:
         plane
             (Y, X), any numeric dtype: an array, or what slices like one.
         neighbours
-            The planes around it, see `planes_around`; needed where the denoiser looks at them.
+            The planes around it, see `planes_around`; without them, a denoiser that looks at them
+            filters the plane alone.
 
         Returns
         -------
         numpy.ndarray
             (Y, X) float32, on the grey values of the plane; a flat plane stays as it is.
-
-        Raises
-        ------
-        MitolumeError
-            Neighbours are needed, and there are none.
         """
         if self.card.stripes == "auto":
             plane, *neighbours = (StripelessPlane(p) for p in (plane, *neighbours))
@@ -122,56 +117,42 @@ class DenoisedPlane:
     denoiser
         What to denoise it with.
     neighbours
-        The planes around it, see `planes_around`.
-
-    Raises
-    ------
-    MitolumeError
-        Neighbours are needed, and there are none.
+        The planes around it, see `planes_around`. Where the network needs them and there are none,
+        the plane is filtered without it.
     """
 
     def __init__(self, plane: Plane, denoiser: Denoiser, neighbours: Sequence[Plane] = ()) -> None:
         network = denoiser.network
-        if network.channels > 1 and len(neighbours) != network.channels:
-            raise MitolumeError(
-                "the denoiser predicts a plane from its neighbours, but this is a single plane; "
-                "give it the z-stack, or train another with --method blind_spot"
-            )
         self._denoiser = denoiser
-        self.plane = NormalisedPlane(plane)
-        self._given = [self.plane]
-        if network.channels > 1:
-            self._given = [NormalisedPlane(other) for other in neighbours]
+        self._plane = NormalisedPlane(plane)
+        self._given: list[Plane] = [self._plane]
+        if network.channels != 1:
+            self._given = [NormalisedPlane(other) for other in neighbours[: network.channels]]
+        self._keep = (network.keep if self._given else network.alone).cpu().numpy()
         self.shape = (plane.shape[0], plane.shape[1])
 
     def __getitem__(self, box: Box, /) -> Image:
         """Compute a box, (Y, X) float32; its slices may have steps."""
         y, x = (slice(part.start, part.stop) for part in box)
-        result = self.plane.plane[y, x].astype(np.float32)
-        if not is_flat(self.plane.grey):
-            result += np.float32(self.plane.grey.spread) * self._change((y, x))
+        result = self._plane.plane[y, x].astype(np.float32)
+        if not is_flat(self._plane.grey):
+            result += np.float32(self._plane.grey.spread) * self._change((y, x))
             release_buffers()
         return result[:: box[0].step, :: box[1].step]
 
     def _change(self, box: Box) -> Image:
         """Return what is added to the normalised plane: the part of the answer not given back."""
-        keep = self._denoiser.network.keep.cpu().numpy()
-        reach = keep.shape[0] // 2
-        outer = grown(box, reach, self.shape)
-        answer = predict_turned(
-            self._denoiser.network,
-            _Channels(self._given),
-            FLIPS,
-            core=self._denoiser.core,
-            box=outer,
-            activation=np.asarray,
-        )
-        change = answer - self.plane[outer]
-        here = [
+        outer = grown(box, self._keep.shape[0] // 2, self.shape)
+        change = -self._plane[outer]
+        if self._given:
+            change += run_network(
+                self._denoiser.network, self._given, FLIPS, core=self._denoiser.core, box=outer
+            )
+        y, x = (
             slice(part.start - around.start, part.stop - around.start)
             for part, around in zip(box, outer, strict=True)
-        ]
-        return np.asarray((change - _filtered(change, keep))[here[0], here[1]], np.float32)
+        )
+        return np.asarray((change - _filtered(change, self._keep))[y, x], np.float32)
 
 
 def _filtered(image: Image, kernel: Image) -> Image:
@@ -205,9 +186,23 @@ def planes_around(z: int, depth: int) -> list[int]:
     return [*before, *behind]
 
 
-def run_network(network: nn.Module, given: Sequence[Image], turns: Sequence[int] = (0,)) -> Image:
-    """Send prepared planes (Y, X) through a denoising network; nothing is given back."""
-    return predict_turned(network, _Channels(given), turns, activation=np.asarray)
+def run_network(
+    network: nn.Module, given: Sequence[Plane], turns: Sequence[int] = (0,), **options: Any
+) -> Image:
+    """Send prepared planes (Y, X) through a denoising network; nothing is given back.
+
+    Parameters
+    ----------
+    network
+        Takes and gives (B, C, Y, X).
+    given
+        The channels.
+    turns
+        Averaged over these flips, see `turned_box`.
+    **options
+        Passed to `predict_turned`.
+    """
+    return predict_turned(network, _Channels(given), turns, activation=np.asarray, **options)
 
 
 class NormalisedPlane:

@@ -127,11 +127,11 @@ def make_plan(
     """
     _check(wanted)
     plan = Plan()
-    files = list(dict.fromkeys(_files(paths, plan.faults)))
+    files = list(dict.fromkeys(image_files(paths, plan.faults)))
     for number, file in enumerate(files):
         progress(number, len(files), f"opening {file.name}")
         try:
-            for scene, name in _scenes(file, wanted.scene):
+            for scene, name in named_scenes(file, wanted.scene):
                 plan.jobs.append(_job(file, scene, out / name, wanted, model_um))
         except MitolumeError as error:
             plan.faults.append(str(error))
@@ -165,14 +165,26 @@ def _check(wanted: Wanted) -> None:
         raise MitolumeError("--resume keeps results and --overwrite replaces them; choose one")
 
 
-def _files(paths: Sequence[Path], faults: list[str]) -> Iterator[Path]:
-    """Put the images in a folder, in natural order and without our results, in its place."""
+def image_files(
+    paths: Sequence[Path], faults: list[str], ours: tuple[str, ...] = _OURS
+) -> Iterator[Path]:
+    """Put the images in a folder, in natural order and without our results, in its place.
+
+    Parameters
+    ----------
+    paths
+        Files and folders.
+    faults
+        Gets a sentence for each folder without images.
+    ours
+        How names of results end.
+    """
     for path in paths:
         if not path.is_dir() or _is_image(path):
             yield path
             continue
         found = [p for p in path.iterdir() if _is_image(p) and not p.name.startswith(".")]
-        found = [p for p in found if not bare_name(p).endswith(_OURS)]
+        found = [p for p in found if not bare_name(p).endswith(ours)]
         if not found:
             faults.append(f"{path} is a folder without image files; name one that has some")
         yield from sorted(found, key=_natural)
@@ -191,7 +203,7 @@ def _natural(path: Path) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
-def _scenes(file: Path, scene: str | None) -> list[tuple[str | None, str]]:
+def named_scenes(file: Path, scene: str | None) -> list[tuple[str | None, str]]:
     """Return the scenes of a file to predict, and how the results of each are named."""
     if scene != "all":
         return [(scene, bare_name(file))]

@@ -104,7 +104,7 @@ def check_table(
             row_values[row.line] = found
         for file in (row.image, row.mask):
             if file is not None and file not in hashes:
-                hashes[file] = _sha256(file)
+                hashes[file] = sha256(file)
     progress(len(fields), steps)
     notices += [f"{named(planes)}: {reason}" for reason, planes in odd.items()]
     empty = [row.mask.name for row in checked if row.mask and row_values.get(row.line) == {0.0}]
@@ -295,12 +295,12 @@ def _has_foreground(values: set[float], kind: MaskKind) -> bool:
     return FOREGROUND in values if kind == "unsure" else any(v > 0 for v in values)
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
     """Hash a file, or the names and contents of a folder's files: an OME-Zarr is a folder."""
     if path.is_dir():
         digest = hashlib.sha256()
         for inner in sorted(p for p in path.rglob("*") if p.is_file()):
-            digest.update(f"{inner.relative_to(path).as_posix()} {_sha256(inner)}\n".encode())
+            digest.update(f"{inner.relative_to(path).as_posix()} {sha256(inner)}\n".encode())
         return digest.hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

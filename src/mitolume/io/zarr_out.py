@@ -32,6 +32,7 @@ def new_ome_zarr(
     name: str,
     dtype: str,
     pixel_size_um: dict[str, float],
+    window: tuple[float, float] = (0, 1),
 ) -> Iterator[Path]:
     """Make an empty OME-Zarr under a temporary name; rename it when all went well.
 
@@ -47,6 +48,8 @@ def new_ome_zarr(
         ``uint8`` for masks, ``float32`` for probabilities.
     pixel_size_um
         Those of ``Z Y X`` that are known.
+    window
+        Values that a viewer shows as black and white.
 
     Yields
     ------
@@ -61,7 +64,7 @@ def new_ome_zarr(
     old = path.with_name(f".part-{os.getpid()}.old.{path.name}")
     try:
         with atomic(path) as temporary:
-            _make(temporary, shape, name, dtype, pixel_size_um)
+            _make(temporary, shape, name, dtype, pixel_size_um, window)
             yield temporary
             if path.is_dir():
                 path.rename(old)  # a folder can't be renamed onto one that holds files
@@ -80,18 +83,25 @@ def full_size(folder: Path) -> Any:
     return zarr.open_array(folder / "0", mode="r+")
 
 
-def build_pyramid(folder: Path) -> None:
+def build_pyramid(folder: Path, *, mask: bool | None = None) -> None:
     """Fill the smaller levels of an OME-Zarr from its full size.
 
-    A pixel of a level is made of 2 x 2 of the level before: of a mask (integers) the majority
-    (`shrink_mask`), of probabilities the mean.
+    A pixel of a level is made of 2 x 2 of the level before: of a mask the majority
+    (`shrink_mask`), else the mean.
+
+    Parameters
+    ----------
+    folder
+        As `new_ome_zarr` made it.
+    mask
+        Whether it is a mask; by default, whether it holds integers.
     """
     import zarr
 
     group = zarr.open_group(folder, mode="r+")
     levels: list[Any] = [group[str(number)] for number in range(len(list(group.array_keys())))]
     for fine, coarse in pairwise(levels):
-        shrink = shrink_mask if fine.dtype.kind == "u" else _mean
+        shrink = shrink_mask if (fine.dtype.kind == "u" if mask is None else mask) else _mean
         for t, c, z in np.ndindex(fine.shape[:3]):
             for y in range(0, fine.shape[3], _SIDE):
                 for x in range(0, fine.shape[4], _SIDE):
@@ -141,6 +151,7 @@ def _make(
     name: str,
     dtype: str,
     pixel_size_um: dict[str, float],
+    window: tuple[float, float],
 ) -> None:
     """Write the metadata and the empty levels."""
     import zarr
@@ -158,7 +169,7 @@ def _make(
         )
         datasets.append(_dataset(len(datasets), pixel_size_um))
         height, width = -(-height // 2), -(-width // 2)
-    group.attrs["ome"] = _metadata(name, datasets, pixel_size_um)
+    group.attrs["ome"] = _metadata(name, datasets, pixel_size_um, window)
 
 
 def _dataset(number: int, pixel_size_um: dict[str, float]) -> dict[str, Any]:
@@ -174,18 +185,22 @@ def _dataset(number: int, pixel_size_um: dict[str, float]) -> dict[str, Any]:
 
 
 def _metadata(
-    name: str, datasets: list[dict[str, Any]], pixel_size_um: dict[str, float]
+    name: str,
+    datasets: list[dict[str, Any]],
+    pixel_size_um: dict[str, float],
+    window: tuple[float, float],
 ) -> dict[str, Any]:
     axes: list[dict[str, str]] = [{"name": "t", "type": "time"}, {"name": "c", "type": "channel"}]
     for axis in "ZYX":
         # Without a unit a scale is no pixel size.
         unit = {"unit": "micrometer"} if axis in pixel_size_um else {}
         axes.append({"name": axis.lower(), "type": "space"} | unit)
+    low, high = window
     channel = {
         "label": name,
         "color": "FFFFFF",
         "active": True,
-        "window": {"start": 0, "end": 1, "min": 0, "max": 1},
+        "window": {"start": low, "end": high, "min": low, "max": high},
     }
     return {
         "version": "0.5",

@@ -14,7 +14,7 @@ from mitolume.models.settings import DenoiserNetworkSettings, NetworkSettings
 LEVELS = 4
 MULTIPLE = 2**LEVELS
 HALO = 7 * MULTIPLE
-KERNEL = 33  # pixels a side of the filter for what a denoiser gives back
+KERNEL = 63  # pixels a side of the filter for what a denoiser gives back
 
 
 def unet(width: int, channels: int = 1, norm: str | None = "batch") -> nn.Module:
@@ -79,23 +79,28 @@ class DenoisingNetwork(nn.Module):
         Which network, and how wide.
     channels
         1: it gets the plane itself. 4: it gets two planes before and two behind, and not the plane.
+        0: there is no network, only the filter.
     seed
         Of the initial weights; the global random state is left as it was.
 
     Attributes
     ----------
     keep
-        (33, 33) kernel: the part of the difference between plane and answer that is given back.
+        (63, 63) kernel: the part of the difference between plane and answer that is given back.
+    alone
+        (63, 63) kernel: the filter of a plane that has no answer.
     """
 
     keep: Tensor
+    alone: Tensor
 
     def __init__(self, settings: DenoiserNetworkSettings, channels: int = 1, seed: int = 0) -> None:
         super().__init__()
         self.channels, self.residual = channels, settings.residual
         norm = None if settings.norm == "none" else settings.norm
-        self.body = _body(settings, channels, norm, seed)
-        self.register_buffer("keep", torch.zeros(KERNEL, KERNEL))
+        self.body = _body(settings, channels, norm, seed) if channels else nn.Identity()
+        for name in ("keep", "alone"):
+            self.register_buffer(name, torch.zeros(KERNEL, KERNEL))
 
     def forward(self, images: Tensor) -> Tensor:
         """Denoise, before anything is given back.

@@ -8,19 +8,22 @@ from typing import Any
 import numpy as np
 
 Image = np.ndarray[Any, np.dtype[np.float32]]
+Spectrum = np.ndarray[Any, np.dtype[np.float64]]
 
 _SIDE = 64  # pixels a side of the windows whose spectra are averaged (Welch 1967)
-_STRIPE = 1.5  # power above that of other directions, from which a direction is noise of lines
-_LOWEST = 8  # the noise floor is looked for above this share of the sampling frequency: 1 / 8
+_HIGH = _SIDE // 8  # where the floor is looked for: structures of 8 pixels and finer
 _FEWEST = 12  # frequencies in a ring that make a median
+_LINES = 3  # of the spectrum, left and right of the middle, where scan lines show
+_STRIPED = 1.3  # power there over the floor, from which there are scan lines
 
 
 def wiener_kernel(residuals: Sequence[Image], side: int) -> Image:
     """Make the filter that keeps the signal of residuals and drops their noise.
 
     The power of white noise is the same at all frequencies, so it can't exceed the lowest power
-    found at any; what is above is signal. Power along rows or columns only, as of scan lines, is
-    noise too. The gain at a frequency is the share of the signal (Wiener 1949).
+    found at any; what is above is signal. Horizontal scan lines have their own noise: what is
+    there at frequencies along Y where no signal is left. The gain at each frequency is the share
+    of signal in the power (Wiener 1949); the mean is kept.
 
     Parameters
     ----------
@@ -32,7 +35,7 @@ def wiener_kernel(residuals: Sequence[Image], side: int) -> Image:
     Returns
     -------
     numpy.ndarray
-        (side, side) float32, centred; all 0 where nothing but noise is left.
+        (side, side) float32, centred; sums to 1.
     """
     gain = _gain(_power(residuals))
     kernel = np.fft.fftshift(np.fft.ifft2(gain).real)
@@ -40,14 +43,16 @@ def wiener_kernel(residuals: Sequence[Image], side: int) -> Image:
     part = slice(middle - reach, middle + reach + 1)
     # Tapered, as an abrupt end would ring.
     taper = np.hanning(side + 2)[1:-1] ** 0.5
-    return np.asarray(kernel[part, part] * taper * taper[:, None], np.float32)
+    tapered = kernel[part, part] * taper * taper[:, None]
+    return np.asarray(tapered + (1 - tapered.sum()) / side**2, np.float32)
 
 
-def _power(residuals: Sequence[Image]) -> np.ndarray[Any, Any]:
+def _power(residuals: Sequence[Image]) -> Spectrum:
     """Average the power spectra of windows, (64, 64), 1 per pixel for white noise of variance 1."""
     window = np.hanning(_SIDE + 1)[:_SIDE]
     window = window * window[:, None]
-    total, count = np.zeros((_SIDE, _SIDE)), 0
+    total: Spectrum = np.zeros((_SIDE, _SIDE))
+    count = 0
     for residual in residuals:
         margin = [(0, max(0, _SIDE - size)) for size in residual.shape]
         plane = np.pad(residual - residual.mean(), margin, mode="symmetric")
@@ -59,23 +64,24 @@ def _power(residuals: Sequence[Image]) -> np.ndarray[Any, Any]:
     power = total / count / (window**2).sum()
     back = -np.arange(_SIDE)
     power = (power + power[back]) / 2
-    averaged: np.ndarray[Any, Any] = (power + power[:, back]) / 2
+    averaged: Spectrum = (power + power[:, back]) / 2
     return averaged
 
 
-def _gain(power: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _gain(power: Spectrum) -> Spectrum:
     """Return the share of signal at each frequency, 0 to 1."""
     frequency = np.abs(np.fft.fftfreq(_SIDE)) * _SIDE
-    ring = np.round(np.hypot(frequency, frequency[:, None])).astype(int)
-    ring = np.minimum(ring, _SIDE // 2 + _SIDE // 5)
-    # What only rows or only columns add is in no ring's median.
-    common = np.minimum(power, power.T)
-    rings = np.array([np.median(common[ring == i]) for i in range(ring.max() + 1)])
+    ring = np.rint(np.hypot(frequency, frequency[:, None])).astype(int)
     full = np.bincount(ring.ravel()) >= _FEWEST
-    noise = min(rings[i] for i in range(_SIDE // _LOWEST, ring.max()) if full[i])
-    even = rings[ring]
-    found = np.where(power > _STRIPE * even, power, even)
-    return np.maximum(even - noise, 0) / np.maximum(found, 1e-12)
+    rings = [i for i in range(_HIGH, ring.max() + 1) if full[i]]
+    floor = min(float(np.median(power[ring == i])) for i in rings)
+    noise = np.full_like(power, floor)
+    lines = frequency <= _LINES
+    striped = np.median(power[frequency >= _SIDE / 4][:, lines], axis=0)
+    noise[:, lines] = np.where(striped > _STRIPED * floor, striped, floor)
+    gain: Spectrum = np.maximum(0, 1 - noise / np.maximum(power, 1e-12))
+    gain[0, 0] = 1
+    return gain
 
 
 def _starts(size: int) -> list[int]:

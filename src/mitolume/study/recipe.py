@@ -16,7 +16,7 @@ from mitolume.io.masks import MaskKind
 from mitolume.io.split import SplitSettings
 from mitolume.models.settings import NetworkSettings
 from mitolume.preprocess.settings import ChainSettings
-from mitolume.training.settings import TrainingSettings
+from mitolume.training.settings import DenoisingSettings, TrainingSettings
 
 PRESETS = ("default", "quick", "paper")
 
@@ -38,6 +38,7 @@ class Recipe(BaseModel):
     labels: Literal["all"] | Annotated[int, Field(strict=True, ge=1)]
     split: SplitSettings
     chain: ChainSettings
+    denoising: DenoisingSettings
     network: NetworkSettings
     training: TrainingSettings
     method: Literal["supervised", "pseudo_label"]

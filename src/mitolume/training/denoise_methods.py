@@ -138,6 +138,22 @@ class Noise2Stack(DenoisingMethod):
         return [run[i] for i in planes_around(z, len(run))], run[z], run[z]
 
 
+class Wiener(DenoisingMethod):
+    """Filter a plane by its own spectrum; there is no network and nothing to train."""
+
+    channels = 0
+
+    def samples(
+        self, run: Run, spare: Collection[int] = (), directions: str = "both"
+    ) -> list[Sample]:
+        """Return every plane."""
+        return [([], plane, plane) for plane in run]
+
+    def judged(self, run: Run, z: int) -> Sample:
+        """Return a plane."""
+        return [], run[z], run[z]
+
+
 class BlindSpot(DenoisingMethod):
     """Predict hidden pixels of a plane from those around them (Noise2Void, Krull et al. 2019).
 
@@ -191,4 +207,5 @@ DENOISING_METHODS: dict[str, DenoisingMethod] = {
     "noise2noise": Noise2Noise(),
     "noise2stack": Noise2Stack(),
     "blind_spot": BlindSpot(),
+    "wiener": Wiener(),
 }

@@ -78,7 +78,7 @@ class DenoisingSettings(LoopSettings):
     at all.
     """
 
-    steps: int | None = Field(1200, ge=1)
+    steps: int | None = Field(600, ge=1)
     batch: int = Field(4, ge=1)
     learning_rate: float = Field(2e-3, gt=0)
     checks: int = Field(12, ge=1)
