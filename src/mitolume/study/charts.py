@@ -25,10 +25,10 @@ from mitolume.study.ceiling import Ceiling
 from mitolume.study.report_tables import MODELS, count, number
 
 # Colours that matplotlib writes and the page replaces, so that charts follow light and dark.
-_INK, _QUIET, _ONE, _TWO = "#010203", "#010204", "#010205", "#010206"
+INK, QUIET, _ONE, _TWO = "#010203", "#010204", "#010205", "#010206"
 _PAGE_COLOUR = {
-    _INK: "currentColor",
-    _QUIET: "var(--quiet)",
+    INK: "currentColor",
+    QUIET: "var(--quiet)",
     _ONE: "var(--model-1)",
     _TWO: "var(--model-2)",
 }
@@ -36,20 +36,20 @@ _LINE: dict[str, dict[str, Any]] = {
     "model 1": {"color": _ONE, "linestyle": "-", "marker": "o"},
     "model 2": {"color": _TWO, "linestyle": (0, (5, 2)), "marker": "s"},
 }
-_DASHED: dict[str, Any] = {"color": _QUIET, "linestyle": (0, (4, 3)), "linewidth": 1.1}
-_DOTTED: dict[str, Any] = {"color": _INK, "linestyle": (0, (1, 2)), "linewidth": 1.4}
-_STYLE: dict[Any, Any] = {
+DASHED: dict[str, Any] = {"color": QUIET, "linestyle": (0, (4, 3)), "linewidth": 1.1}
+_DOTTED: dict[str, Any] = {"color": INK, "linestyle": (0, (1, 2)), "linewidth": 1.4}
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "mitolume",
     "font.size": 10,
-    "text.color": _INK,
-    "axes.labelcolor": _INK,
-    "axes.edgecolor": _QUIET,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": QUIET,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "xtick.color": _QUIET,
-    "ytick.color": _QUIET,
-    "grid.color": _QUIET,
+    "xtick.color": QUIET,
+    "ytick.color": QUIET,
+    "grid.color": QUIET,
     "grid.alpha": 0.25,
 }
 
@@ -63,7 +63,7 @@ class Chart:
     caption: str
 
 
-@rc_context(_STYLE)
+@rc_context(STYLE)
 def curves(log: pd.DataFrame, ceiling: Ceiling | None = None) -> list[Chart]:
     """Draw the loss and the validation IoU against the step, where there is any.
 
@@ -80,7 +80,7 @@ def curves(log: pd.DataFrame, ceiling: Ceiling | None = None) -> list[Chart]:
         ("validation_iou", "Validation IoU", "IoU"),
     ):
         values = log[np.isfinite(log[column].astype(float))].sort_values("step")
-        figure, axes = _axes("step", y_label)
+        figure, axes = new_axes("step", y_label)
         said = []
         for model, rows in values.groupby("model"):
             points = rows[["step", column]].to_numpy(float)
@@ -102,12 +102,12 @@ def curves(log: pd.DataFrame, ceiling: Ceiling | None = None) -> list[Chart]:
             said.append("Dotted: the IoU of two annotators with each other")
         if said:
             charts.append(
-                _chart(figure, f"curve-{y_label.lower()}", heading, ". ".join(said) + ".")
+                finished(figure, f"curve-{y_label.lower()}", heading, ". ".join(said) + ".")
             )
     return charts
 
 
-@rc_context(_STYLE)
+@rc_context(STYLE)
 def image_scores(images: pd.DataFrame, ceiling: Ceiling | None = None) -> list[Chart]:
     """Draw the IoU of each image: a strip per model, and model 2 against model 1.
 
@@ -134,13 +134,13 @@ def image_scores(images: pd.DataFrame, ceiling: Ceiling | None = None) -> list[C
             ha="right" if mean > (low + high) / 2 else "left",
         )  # fmt: skip
         said += " Dotted: the mean IoU of two annotators with each other."
-    charts = [_chart(figure, "strip-iou", "Spread over images", said)]
+    charts = [finished(figure, "strip-iou", "Spread over images", said)]
     if len(models) < 2 or (pairs := images.dropna(subset=models)).empty:
         return charts
     return [*charts, _paired(pairs[models].to_numpy(float))]
 
 
-@rc_context(_STYLE)
+@rc_context(STYLE)
 def pseudo_label_shares(shares: Mapping[str, NDArray[np.float64]], labelled: float) -> list[Chart]:
     """Draw the foreground share of each pseudo-labelled image, a strip per condition.
 
@@ -157,9 +157,9 @@ def pseudo_label_shares(shares: Mapping[str, NDArray[np.float64]], labelled: flo
     figure = _strip(percents, "foreground, % of the image", [_ONE] * len(shares))
     said = "One dot is one image; the bar marks the mean."
     if math.isfinite(labelled):
-        figure.axes[0].axvline(100 * labelled, **_DASHED)
+        figure.axes[0].axvline(100 * labelled, **DASHED)
         said += " Dashed: the share in the labelled training images."
-    return [_chart(figure, "strip-share", "Foreground share of pseudo-labels", said)]
+    return [finished(figure, "strip-share", "Foreground share of pseudo-labels", said)]
 
 
 # Kinds of charts; call inside the style ------------------------------------------------------
@@ -167,15 +167,15 @@ def pseudo_label_shares(shares: Mapping[str, NDArray[np.float64]], labelled: flo
 
 def _strip(groups: Mapping[str, NDArray[Any]], x_label: str, colours: Sequence[str]) -> Figure:
     """Row of dots for each group, with a bar at the mean."""
-    figure, axes = _axes(x_label, "", height=0.9 + 0.45 * len(groups))
+    figure, axes = new_axes(x_label, "", height=0.9 + 0.45 * len(groups))
     random = np.random.default_rng(0)
     for row, (values, colour) in enumerate(zip(groups.values(), colours, strict=True)):
         dots = _thinned(np.sort(values))
         y = row + random.uniform(-0.2, 0.2, dots.size)
         axes.plot(dots, y, "o", color=colour, markersize=4, alpha=0.55, markeredgewidth=0)
-        axes.plot([values.mean()] * 2, [row - 0.36, row + 0.36], color=_INK, linewidth=1.8)
+        axes.plot([values.mean()] * 2, [row - 0.36, row + 0.36], color=INK, linewidth=1.8)
     labels = [name if len(name) <= 22 else f"{name[:21]}…" for name in groups]
-    axes.set_yticks(range(len(groups)), labels, color=_INK, parse_math=False)
+    axes.set_yticks(range(len(groups)), labels, color=INK, parse_math=False)
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(len(groups) - 0.4, -0.6)
     axes.spines["left"].set_visible(False)
@@ -189,13 +189,13 @@ def _ceiling_label(value: float, ceiling: Ceiling) -> str:
 
 def _paired(points: NDArray[np.float64]) -> Chart:
     """Dot for each image, shape (N, 2): IoU of model 2 over IoU of model 1."""
-    figure, axes = _axes("IoU with model 1", "IoU with model 2", height=3.3)
+    figure, axes = new_axes("IoU with model 1", "IoU with model 2", height=3.3)
     low, high = max(0.0, points.min() - 0.04), min(1.0, points.max() + 0.04)
-    axes.plot([low, high], [low, high], **_DASHED)
+    axes.plot([low, high], [low, high], **DASHED)
     dots = _thinned(points)
     axes.plot(*dots.T, "o", color=_TWO, markersize=4.5, alpha=0.6, markeredgewidth=0)
-    axes.text(0.03, 0.96, "better with model 2", transform=axes.transAxes, va="top", color=_QUIET)
-    axes.text(0.97, 0.04, "worse with model 2", transform=axes.transAxes, ha="right", color=_QUIET)
+    axes.text(0.03, 0.96, "better with model 2", transform=axes.transAxes, va="top", color=QUIET)
+    axes.text(0.97, 0.04, "worse with model 2", transform=axes.transAxes, ha="right", color=QUIET)
     axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
     axes.grid()
     change = points[:, 1] - points[:, 0]
@@ -203,13 +203,14 @@ def _paired(points: NDArray[np.float64]) -> Chart:
         f"Model 2 scores higher than model 1 on {(change > 0).sum()} of "
         f"{count(len(points), 'image')} and lower on {(change < 0).sum()}."
     )
-    return _chart(figure, "paired-iou", "Image by image", said)
+    return finished(figure, "paired-iou", "Image by image", said)
 
 
 # From a figure to the page -------------------------------------------------------------------
 
 
-def _axes(x_label: str, y_label: str, height: float = 3.0) -> tuple[Figure, Axes]:
+def new_axes(x_label: str, y_label: str, height: float = 3.0) -> tuple[Figure, Axes]:
+    """Make a figure as wide as a column of the page, without a ground of its own."""
     figure = Figure(figsize=(4.8, height), layout="constrained")
     axes = figure.add_subplot(xlabel=x_label, ylabel=y_label)
     axes.locator_params(nbins=6)
@@ -224,8 +225,8 @@ def _thinned(values: NDArray[Any], most: int = 2000) -> NDArray[Any]:
     return np.take(values, kept, axis=0)
 
 
-def _chart(figure: Figure, key: str, heading: str, caption: str) -> Chart:
-    """Chart whose ids and styles do not reach beyond it; matplotlib has escaped its text."""
+def finished(figure: Figure, key: str, heading: str, caption: str) -> Chart:
+    """Make a chart whose ids and styles do not reach beyond it; matplotlib has escaped its text."""
     buffer = StringIO()
     with warnings.catch_warnings():  # the reader's fonts draw what matplotlib's own lacks
         warnings.filterwarnings("ignore", message="Glyph .* missing")

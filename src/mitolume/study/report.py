@@ -106,7 +106,7 @@ def render(content: ReportContent) -> str:
     shown = next(iter(of_subset), "")
     unlabelled = report_tables.unlabelled_images(content.unlabelled)
     share = report_tables.labelled_share(images)
-    return _template().render(
+    return template("report.html.j2").render(
         content=content,
         limit=ROWS_SHOWN,
         models=[model for model in report_tables.MODELS if (results["model"] == model).any()],
@@ -141,7 +141,8 @@ def write_report(content: ReportContent, path: Path) -> None:
 
 
 @cache
-def _template() -> Template:
+def template(name: str) -> Template:
+    """Load a template of a page, with the filters that all pages use."""
     environment = Environment(
         loader=PackageLoader("mitolume.study"),
         autoescape=True,
@@ -155,7 +156,7 @@ def _template() -> Template:
         count=report_tables.count,
         filled=report_tables.filled,
     )
-    return environment.get_template("report.html.j2")
+    return environment.get_template(name)
 
 
 # Pictures ------------------------------------------------------------------------------------

@@ -1,0 +1,128 @@
+"""Scores by condition and batch, and how wrong measured areas are there. Knows no page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+
+from mitolume.study.report_tables import count, number, percent
+
+# Conditions whose areas come out further apart than this are warned of, in shares of the area.
+_APART = 0.1
+
+
+@dataclass(frozen=True)
+class Group:
+    """One arm on the images of one condition or batch; ``iou`` and ``area_bias`` may be NaN."""
+
+    name: str
+    arm: str
+    n_images: int
+    n_specimens: int
+    iou: float
+    area_bias: float
+    """Marked area over true area, less 1, pooled over images and seeds."""
+    low: float
+    high: float
+    """The least and the largest area bias of a specimen."""
+    distance: float
+    """Median distance of the images from the training images, in their standard deviations."""
+
+
+def by_group(images: pd.DataFrame, column: str) -> list[Group]:
+    """Sum up scored images by condition or batch.
+
+    Parameters
+    ----------
+    images
+        Rows of study_images.csv: of one subset, and of the models that stand for their arms.
+    column
+        ``condition`` or ``batch``.
+
+    Returns
+    -------
+    list of Group
+        Of each name and arm, in the order of the table; empty where there is one name only.
+    """
+    scored = images[images["tp"].notna()]
+    if scored[column].nunique() < 2:
+        return []
+    groups = []
+    for (name, arm), rows in scored.groupby([column, "arm"], sort=False):
+        bias = _area_bias(rows)
+        per_specimen = [_area_bias(own) for _, own in rows.groupby("specimen")]
+        tp, fp, fn = (rows[c].sum() for c in ("tp", "fp", "fn"))
+        groups.append(
+            Group(
+                name=str(name),
+                arm=str(arm),
+                n_images=len(rows[["image", "plane", "line"]].drop_duplicates()),
+                n_specimens=rows["specimen"].nunique(),
+                iou=tp / (tp + fp + fn) if tp + fp + fn else np.nan,
+                area_bias=bias,
+                low=float(np.nanmin(per_specimen)) if np.isfinite(per_specimen).any() else np.nan,
+                high=float(np.nanmax(per_specimen)) if np.isfinite(per_specimen).any() else np.nan,
+                distance=float(rows["distance"].median()) if "distance" in rows else np.nan,
+            )
+        )
+    return groups
+
+
+def shift_sentences(groups: list[Group], arm: str, unscored: dict[str, int]) -> list[str]:
+    """Say where a model is worse, and what that does to a comparison of conditions.
+
+    Parameters
+    ----------
+    groups
+        From `by_group`, by condition.
+    arm
+        The arm to speak of.
+    unscored
+        Conditions without any labelled image to score on, with their numbers of images.
+    """
+    sentences = []
+    own = [g for g in groups if g.arm == arm and np.isfinite(g.area_bias)]
+    for one, other in combinations(own, 2):
+        # What a true ratio of 1 between the conditions would be measured as.
+        ratio = (1 + other.area_bias) / (1 + one.area_bias) if one.area_bias > -1 else np.inf
+        if abs(ratio - 1) <= _APART:
+            continue
+        few = min(one.n_specimens, other.n_specimens)
+        sentences.append(
+            f"Before you compare {_named(one)} with {_named(other)}: {arm} marks "
+            f"{_more(one.area_bias)} mitochondrial area than there is in {_named(one)} and "
+            f"{_more(other.area_bias)} in {_named(other)}. An area that is the same in both would "
+            f"be measured {number(ratio, 2)} times as large in {_named(other)} "
+            f"({count(one.n_images, 'image')} and {count(other.n_images, 'image')}"
+            + (", one specimen each at least" if few == 1 else "")
+            + ")."
+        )
+    if own and not sentences:
+        worst = max(own, key=lambda g: abs(g.area_bias))
+        sentences.append(
+            f"With {arm}, measured areas of the scored conditions are alike in their error: the "
+            f"largest is {percent(worst.area_bias, 0)}, in {_named(worst)}."
+        )
+    if unscored:
+        names = ", ".join(f"{name or 'no condition'} ({n})" for name, n in unscored.items())
+        sentences.append(
+            f"No labelled image was scored of these conditions: {names}. How good the masks are "
+            "there, and how far off areas measured there are, can't be told; label a few."
+        )
+    return sentences
+
+
+def _area_bias(rows: pd.DataFrame) -> float:
+    true = rows["tp"].sum() + rows["fn"].sum()
+    return float((rows["tp"].sum() + rows["fp"].sum()) / true - 1) if true else np.nan
+
+
+def _named(group: Group) -> str:
+    return group.name or "images without a condition"
+
+
+def _more(bias: float) -> str:
+    return f"{percent(abs(bias), 0)} {'more' if bias >= 0 else 'less'}"

@@ -1,0 +1,398 @@
+"""Reads a study's folder and says in words what it holds, for the report. Trains nothing."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mitolume.errors import MitolumeError
+from mitolume.study.browser import browsed_images
+from mitolume.study.charts import finished
+from mitolume.study.evidence import Comparison, LabelCurve, compare, label_curve
+from mitolume.study.report_tables import count, number, percent
+from mitolume.study.shift import Group, by_group, shift_sentences
+from mitolume.study.study import StudyFolder, collect, open_study
+from mitolume.study.study_charts import comparison_figure, curve_figure
+from mitolume.study.study_report import (
+    ComparisonRow,
+    StudyContent,
+    Table,
+    write_exports,
+    write_study_report,
+)
+from mitolume.study.verdicts import UNTOLD
+
+REPORT = "report.html"
+_SUBSETS = ("test", "validation", "train")
+_MOST_SENTENCES = 8  # at the head of the page
+_DASH = "\N{EN DASH}"
+
+
+def report_study(path: str | Path, export: str | Path | None = None) -> Path:
+    """Write ``report.html`` of a study from the runs that are finished.
+
+    Parameters
+    ----------
+    path
+        The study's folder.
+    export
+        A folder to write its tables (CSV, Markdown) and figures (SVG, PNG) to as well.
+
+    Returns
+    -------
+    pathlib.Path
+        The page.
+
+    Raises
+    ------
+    MitolumeError
+        The folder holds no study, or nothing in it is finished.
+    """
+    folder = open_study(path)
+    content = study_content(folder)
+    write_study_report(content, folder.path / REPORT)
+    if export is not None:
+        write_exports(content, Path(export))
+    return folder.path / REPORT
+
+
+def study_text(path: str | Path) -> str:
+    """Return the verdicts of a study as lines of text."""
+    return "\n".join(study_content(open_study(path), pictures=False).verdict)
+
+
+def study_content(folder: StudyFolder, *, pictures: bool = True) -> StudyContent:
+    """Gather all that the report of a study shows.
+
+    Parameters
+    ----------
+    folder
+        The study, some of whose runs may be missing.
+    pictures
+        Whether to open images, for the browser.
+    """
+    images = collect(folder)
+    recipe, record = folder.recipe, folder.record
+    standing = images[images["stands"]]
+    scored = standing[standing["tp"].notna()]
+    subset = next((s for s in _SUBSETS if (scored["subset"] == s).any()), None)
+    if subset is None:
+        raise MitolumeError(f"{folder.path}: no run has a labelled image to score")
+    scored = scored[scored["subset"] == subset]
+    if recipe.reference not in set(scored["arm"]):
+        raise MitolumeError(
+            f"{folder.path}: no run of the reference {recipe.reference} is finished yet; "
+            "run the study again"
+        )
+    arms = [arm for arm in recipe.arms if arm in set(scored["arm"])]
+    comparisons = compare(scored, recipe.reference) if len(arms) > 1 else []
+    curve = label_curve(scored)
+    several = scored["k"].nunique() > 1
+    groups = [(column, by_group(scored, column)) for column in ("condition", "batch")]
+    labels = [f"{one.arm}, {one.k}" if several else one.arm for one in comparisons]
+    figures = {"comparisons": comparison_figure(comparisons, labels)} if comparisons else {}
+    if several:
+        figures["labels"] = curve_figure(curve.points)
+    best = _best_arm(curve.points)
+    text = _sizes(scored, subset)
+    return StudyContent(
+        title=f"{Path(record['fields']).parent.resolve().name or 'mitolume'} — "
+        f"{count(len(arms), 'arm')} against {recipe.reference}",
+        verdict=_verdict(comparisons, curve, arms, recipe.reference, text),
+        notices=_notices(folder, subset, scored, comparisons),
+        scored_on=text,
+        reference=recipe.reference,
+        chance=_chance(scored),
+        arms=arms,
+        comparisons=_rows(comparisons, curve.points, recipe.reference),
+        comparison_charts=[
+            finished(figures["comparisons"], "comparisons", "Difference to the reference",
+                     "Dot: the difference; line: its interval; grey band: what this study could "
+                     "not have seen. A filled dot is a difference that was shown.")
+        ] if comparisons else [],
+        score_tables=_score_tables(folder, images),
+        curve_sentences=[step.sentence for step in curve.steps] if several else [],
+        curve_charts=[
+            finished(figures["labels"], "labels", "IoU against labelled images",
+                     "Lines up and down: the interval of each point by itself.")
+        ] if several else [],
+        **_browser(folder, scored, subset, pictures),
+        shift_sentences=_shift(images, groups[0][1], best, subset),
+        shift_tables=[_shift_table(column, found) for column, found in groups if found],
+        audit_sentences=_audit_sentences(images),
+        audit_tables=_audit_tables(images),
+        facts=_facts(folder, images, subset),
+        command=f"mitolume study {folder.path / 'study.yaml'} --out again",
+        recipe_yaml=recipe.to_yaml(),
+        versions=record["versions"],
+        hashes=record["sha256"],
+        open_scores=recipe.base.get("preset") == "paper",
+        figures=figures,
+        data=_data(comparisons, curve, scored),
+    )  # fmt: skip
+
+
+def _verdict(
+    comparisons: Sequence[Comparison], curve: LabelCurve, arms: list[str], reference: str, on: str
+) -> list[str]:
+    """Say the most telling comparisons first: those at the largest budget."""
+    if not comparisons:
+        return [f"Only the reference {reference} has finished runs: nothing to compare yet."]
+    largest = max(one.k for one in comparisons)
+    first = [one.sentence for one in comparisons if one.k == largest]
+    others = [one.sentence for one in comparisons if one.k != largest and one.verdict != UNTOLD]
+    points = curve.points[curve.points["k"] == largest]
+    scores = ", ".join(f"{row['arm']} {number(row['score'])}" for row in points.to_dict("records"))
+    head = f"Foreground IoU on {on}: {scores}."
+    return [*[*first, *others][:_MOST_SENTENCES], head]
+
+
+def _notices(
+    folder: StudyFolder, subset: str, scored: pd.DataFrame, comparisons: Sequence[Comparison]
+) -> list[str]:
+    notices = []
+    runs = folder.runs
+    missing = [run.name for run in runs if not folder.is_finished(run)]
+    if missing:
+        notices.append(
+            f"{len(missing)} of {len(runs)} runs are not finished ({', '.join(missing[:4])}"
+            f"{', …' if len(missing) > 4 else ''}): what follows may change."
+        )
+    if subset != "test":
+        notices.append(
+            f"There are no test images; scores are those of {subset} images, which the models "
+            "have seen or were chosen by."
+        )
+    if scored["specimen"].nunique() == 1:
+        notices.append(
+            f"All scored images are of one specimen ({scored['specimen'].iloc[0]}): this holds "
+            "for this specimen only."
+        )
+    if scored["seed"].nunique() == 1:
+        notices.append("Every arm was trained once: another seed may turn differences around.")
+    notices += sorted({f"{one.arm}: {one.notice}" for one in comparisons if one.notice})
+    first = next(run for run in runs if folder.is_finished(run))
+    record = json.loads((folder.folder(first) / "run.json").read_text(encoding="utf-8"))
+    return notices + [str(notice) for notice in record.get("notices", [])]
+
+
+def _rows(
+    comparisons: Sequence[Comparison], points: pd.DataFrame, reference: str
+) -> list[ComparisonRow]:
+    """Lay out the table of comparisons, the reference first at each budget."""
+    scores = {(row["arm"], row["k"]): row["score"] for row in points.to_dict("records")}
+    rows = []
+    for k in sorted({one.k for one in comparisons}):
+        rows.append(ComparisonRow(reference, str(k), number(scores.get((reference, k), math.nan)),
+                                  _DASH, _DASH, _DASH, "reference"))  # fmt: skip
+        for one in comparisons:
+            if one.k == k:
+                told = math.isfinite(one.low)
+                rows.append(
+                    ComparisonRow(
+                        one.arm,
+                        str(k),
+                        number(scores.get((one.arm, k), math.nan)),
+                        number(one.difference, signed=True),
+                        f"{number(one.low, signed=True)} to {number(one.high, signed=True)}"
+                        if told
+                        else _DASH,
+                        number(one.detectable) if told and one.detectable < 1 else _DASH,
+                        one.verdict,
+                    )
+                )
+    return rows
+
+
+def _score_tables(folder: StudyFolder, images: pd.DataFrame) -> list[Table]:
+    """Make the tables of the published study: mean IoU on train and test, arm by arm."""
+    results = pd.read_csv(folder.path / "study.csv")
+    standing = results[results["stands"]]
+    subsets = [s for s in ("train", "validation", "test") if (standing["subset"] == s).any()]
+    tables = []
+    for metric, title in (("miou", "Mean IoU"), ("iou", "Foreground IoU"), ("cldice", "clDice")):
+        rows = []
+        for (arm, k), own in standing[standing["metric"] == metric].groupby(
+            ["arm", "k"], sort=False
+        ):
+            cells = [_mean_and_spread(own[own["subset"] == s]["value"]) for s in subsets]
+            rows.append([str(arm), str(k), *cells, str(own["seed"].nunique())])
+        sizes = ", ".join(_sizes(images[images["tp"].notna()], s) for s in subsets)
+        tables.append(
+            Table(
+                title,
+                f"{title} by arm, mean over seeds ± standard deviation; {sizes}",
+                ["Arm", "Labels", *(s.capitalize() for s in subsets), "Seeds"],
+                rows,
+            )
+        )
+    return tables
+
+
+def _mean_and_spread(values: pd.Series[float]) -> str:
+    if values.notna().sum() == 0:
+        return _DASH
+    mean = number(float(values.mean()))
+    return mean if values.count() < 2 else f"{mean} ± {number(float(values.std()))}"
+
+
+def _browser(
+    folder: StudyFolder, scored: pd.DataFrame, subset: str, pictures: bool
+) -> dict[str, Any]:
+    """Choose the runs to look at: the first seed at the largest budget that the reference has."""
+    nothing: dict[str, Any] = {"browsed": [], "browsed_note": ""}
+    own = scored[scored["arm"] == folder.recipe.reference]
+    k = own["k"].max()
+    seed = own[own["k"] == k]["seed"].iloc[0]
+    if not pictures:
+        return nothing
+    here = scored[(scored["k"] == k) & (scored["seed"] == seed)]
+    runs = {
+        str(arm): folder.path / "runs" / str(name)
+        for arm, name in here.groupby("arm", sort=False)["run"].first().items()
+    }
+    record = json.loads((runs[folder.recipe.reference] / "run.json").read_text(encoding="utf-8"))
+    entries = browsed_images(runs, here, folder.recipe.reference, record["mask_kind"])
+    total = len(here[["line", "plane"]].drop_duplicates())
+    which = "All" if len(entries) == total else f"{len(entries)} of {total}"
+    return {
+        "browsed": entries,
+        "browsed_note": f"{which} {subset} images, worst first, with the models of seed {seed} "
+        f"and {count(int(k), 'labelled image')}.",
+    }
+
+
+def _shift(images: pd.DataFrame, groups: list[Group], best: str, subset: str) -> list[str]:
+    scored = set(images[images["tp"].notna() & (images["subset"] == subset)]["condition"])
+    others = images[~images["condition"].isin(scored)]
+    unscored = {
+        str(name): len(rows[["line", "plane", "image"]].drop_duplicates())
+        for name, rows in others.groupby("condition", sort=False)
+    }
+    sentences = shift_sentences(groups, best, unscored)
+    if not groups:
+        sentences.insert(
+            0, "The scored images are of one condition and one batch, or none is given."
+        )
+    return sentences
+
+
+def _shift_table(column: str, groups: list[Group]) -> Table:
+    far = any(math.isfinite(g.distance) for g in groups)
+    rows = []
+    for g in groups:
+        spread = f"{percent(g.low, 0)} to {percent(g.high, 0)}" if g.n_specimens > 1 else _DASH
+        rows.append(
+            [g.name or "(none)", g.arm, str(g.n_images), str(g.n_specimens), number(g.iou),
+             percent(g.area_bias, 0), spread, *([number(g.distance, 2)] if far else [])]
+        )  # fmt: skip
+    columns = [
+        column.capitalize(),
+        "Arm",
+        "Images",
+        "Specimens",
+        "IoU",
+        "Area off by",
+        "by specimen",
+    ]
+    return Table(
+        f"Scores by {column}",
+        f"Foreground IoU by {column}, all seeds and budgets together; how much more area is marked "
+        "than there is"
+        + ("; distance from the training images, in their standard deviations" if far else ""),
+        columns + (["Distance"] if far else []),
+        rows,
+    )
+
+
+def _audited(images: pd.DataFrame) -> pd.DataFrame:
+    """Return model 1's rows of the unlabelled images in runs that have a model 2."""
+    taught = set(images[images["model"] == "model_2"]["run"])
+    own = images["run"].isin(taught) & (images["model"] == "model_1")
+    return images[own & (images["subset"] == "unlabelled")]
+
+
+def _audit_sentences(images: pd.DataFrame) -> list[str]:
+    audited = _audited(images)
+    if audited.empty:
+        return ["No arm learned from unlabelled images."]
+    labelled = images[(images["subset"] == "train") & images["tp"].notna()]
+    pixels = labelled[["tp", "fp", "fn", "tn"]].sum()
+    true = (pixels["tp"] + pixels["fn"]) / pixels.sum() if pixels.sum() else math.nan
+    return [
+        "These are the masks that model 1 gave the unlabelled images, and that model 2 learned "
+        f"from. In the labelled training images {percent(float(true))} of the area is "
+        "mitochondria; a share far from that means that the cells differ, or that model 1 fails."
+    ]
+
+
+def _audit_tables(images: pd.DataFrame) -> list[Table]:
+    audited = _audited(images)
+    if audited.empty:
+        return []
+    rows = []
+    for (arm, condition), own in audited.groupby(["arm", "condition"], sort=False):
+        n_images = len(own[["line", "plane", "image"]].drop_duplicates())
+        share, least, most = (
+            float(getattr(own["pseudo_share"], f)()) for f in ("mean", "min", "max")
+        )
+        rows.append(
+            [str(arm), str(condition) or "(none)", str(n_images), percent(share),
+             f"{percent(least)} to {percent(most)}", number(float(own["mean_confidence"].mean()))]
+        )  # fmt: skip
+    columns = ["Arm", "Condition", "Images", "Foreground share", "from … to", "Mean confidence"]
+    caption = "Pseudo-labels by arm and condition, means over images, seeds and budgets"
+    return [Table("Pseudo-labels", caption, columns, rows)]
+
+
+def _facts(folder: StudyFolder, images: pd.DataFrame, subset: str) -> dict[str, str]:
+    recipe, record, runs = folder.recipe, folder.record, folder.runs
+    done = [run for run in runs if folder.is_finished(run)]
+    seconds = 0.0
+    for run in done:
+        own = json.loads((folder.folder(run) / "run.json").read_text(encoding="utf-8"))
+        seconds += own.get("seconds", 0.0)
+    return {
+        "Table of fields": str(record["fields"]),
+        "Scored on": _sizes(images[images["tp"].notna()], subset),
+        "Arms": ", ".join(recipe.arms),
+        "Reference": recipe.reference,
+        "Seeds": ", ".join(map(str, recipe.seeds)),
+        "Labelled images": ", ".join(map(str, recipe.labels)),
+        "Model that stands for an arm": "the one kept by validation images"
+        if recipe.compare == "kept"
+        else "the last one trained",
+        "Runs": f"{len(done)} of {len(runs)} finished, {seconds / 3600:.2f} hours of computing",
+        "Started": record["started"],
+        "Command": record["command"],
+    }
+
+
+def _data(
+    comparisons: Sequence[Comparison], curve: LabelCurve, scored: pd.DataFrame
+) -> dict[str, pd.DataFrame]:
+    rows = [vars(one) | {"verdict": one.verdict} for one in comparisons]
+    return {"comparisons": pd.DataFrame(rows), "labels": curve.points, "images": scored}
+
+
+def _best_arm(points: pd.DataFrame) -> str:
+    largest = points[points["k"] == points["k"].max()]
+    return str(largest.loc[largest["score"].idxmax(), "arm"])
+
+
+def _chance(scored: pd.DataFrame) -> str:
+    """Foreground IoU of marking everything: the foreground share."""
+    once = scored.drop_duplicates(["line", "plane", "image"])
+    pixels = once[["tp", "fp", "fn", "tn"]].sum()
+    return number(float((pixels["tp"] + pixels["fn"]) / pixels.sum()))
+
+
+def _sizes(scored: pd.DataFrame, subset: str) -> str:
+    own = scored[scored["subset"] == subset]
+    images = len(own[["image", "plane", "specimen"]].drop_duplicates())
+    return f"{count(images, f'{subset} image')} of {count(own['specimen'].nunique(), 'specimen')}"

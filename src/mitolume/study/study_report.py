@@ -1,0 +1,136 @@
+"""The HTML report of a study: one self-contained page. Knows no study folder and no run.
+
+The words are in templates/study.html.j2, the browser of images in templates/browser.js.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mitolume.analysis import pictures
+from mitolume.analysis.object_pictures import write_figure
+from mitolume.io.tables import write_table
+from mitolume.io.write import write_text
+from mitolume.study.charts import Chart
+from mitolume.study.report import template
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as people read it: everything is text."""
+
+    title: str
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    def to_markdown(self) -> str:
+        """Write the table as Markdown, with its caption above."""
+        lines = [self.columns, ["---", *["---:"] * (len(self.columns) - 1)], *self.rows]
+        cells = (" | ".join(str(c).replace("|", "\\|") for c in line) for line in lines)
+        return f"{self.caption}\n\n" + "\n".join(f"| {line} |" for line in cells) + "\n"
+
+
+@dataclass(frozen=True)
+class ComparisonRow:
+    """An arm against the reference, everything as text."""
+
+    arm: str
+    labels: str
+    iou: str
+    difference: str
+    interval: str
+    detectable: str
+    verdict: str
+
+
+@dataclass(frozen=True)
+class StudyContent:
+    """All that the report of a study shows; sentences and names may hold any characters."""
+
+    title: str
+    verdict: Sequence[str]
+    notices: Sequence[str]
+    scored_on: str
+    reference: str
+    chance: str
+    arms: Sequence[str]
+    comparisons: Sequence[ComparisonRow]
+    comparison_charts: Sequence[Chart]
+    score_tables: Sequence[Table]
+    curve_sentences: Sequence[str]
+    curve_charts: Sequence[Chart]
+    browsed: Sequence[Mapping[str, Any]]
+    browsed_note: str
+    shift_sentences: Sequence[str]
+    shift_tables: Sequence[Table]
+    audit_sentences: Sequence[str]
+    audit_tables: Sequence[Table]
+    facts: Mapping[str, str]
+    command: str
+    recipe_yaml: str
+    versions: Mapping[str, str]
+    hashes: Mapping[str, str]
+    open_scores: bool = False
+    """Whether the first table of scores is unfolded, as for the published study."""
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    """The charts as matplotlib figures, to be saved as files."""
+    data: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    """The numbers behind them, to be saved as files."""
+
+
+def render_study(content: StudyContent) -> str:
+    """Write the report as one HTML page that needs no other file and no network."""
+    return template("study.html.j2").render(content=content, colours=pictures)
+
+
+def write_study_report(content: StudyContent, path: Path) -> None:
+    """Write the report (see `render_study`); a reader sees the whole file or none."""
+    write_text(path, render_study(content))
+
+
+def write_exports(content: StudyContent, folder: Path) -> list[Path]:
+    """Write the study's tables as CSV and Markdown and its figures as SVG and PNG.
+
+    Parameters
+    ----------
+    content
+        What the report shows.
+    folder
+        Made where it is missing; files of the same names are replaced.
+
+    Returns
+    -------
+    list of pathlib.Path
+        What was written.
+    """
+    written = []
+    for name, table in content.data.items():
+        written.append(folder / f"{name}.csv")
+        write_table(written[-1], table)
+    for name, text in {
+        "verdicts": "\n".join(f"- {line}" for line in content.verdict) + "\n",
+        "comparisons": comparison_table(content).to_markdown(),
+        **{t.title.lower().replace(" ", "_"): t.to_markdown() for t in content.score_tables},
+    }.items():
+        written.append(folder / f"{name}.md")
+        write_text(written[-1], text)
+    for name, figure in content.figures.items():
+        figure.patch.set(alpha=1, facecolor="white")
+        for kind in ("svg", "png"):
+            written.append(folder / f"{name}.{kind}")
+            write_figure(written[-1], figure)
+    return written
+
+
+def comparison_table(content: StudyContent) -> Table:
+    """Return the comparisons as a plain table."""
+    columns = ("Arm", "Labels", "IoU", "Difference", "Interval", "Could have seen", "Verdict")
+    rows = [tuple(vars(row).values()) for row in content.comparisons]
+    caption = f"Foreground IoU on {content.scored_on}, each arm against {content.reference}"
+    return Table("Comparisons", caption, columns, rows)
