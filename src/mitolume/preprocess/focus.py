@@ -32,12 +32,11 @@ _IN_FOCUS = 0.5  # of the way from the least to the most detail
 def band_power(plane: Plane, pixel_size_um: float | None = None) -> float:
     """Measure the detail of a plane that is fine, but coarser than noise.
 
-    The root of the power in two octaves of spatial frequency, from periods of 4 pixels (0.5 µm
-    where that is more) to four times as much: optics let these through only near focus, and noise
-    is spread beyond them (power of the spectrum as a measure of focus: Firestone et al. 1991,
-    Cytometry 12:195). Noise, taken to be white, is measured above 0.4 cycles a pixel and
-    subtracted. The axes of the spectrum are left out, and with them scan lines and the columns of
-    a camera.
+    The root mean square slope of grey values in two octaves of spatial frequency, from periods of
+    4 pixels (0.5 µm where that is more) to four times as much: optics let these through only near
+    focus (power of the spectrum as a measure of focus: Firestone et al. 1991, Cytometry 12:195).
+    Noise, taken to be white, is measured above 0.4 cycles a pixel and subtracted. The axes of the
+    spectrum are left out, and with them scan lines and the columns of a camera.
 
     Parameters
     ----------
@@ -50,7 +49,7 @@ def band_power(plane: Plane, pixel_size_um: float | None = None) -> float:
     Returns
     -------
     float
-        Standard deviation of that detail in grey values; 0 where there is none.
+        Grey values a pixel; 0 where there is no such detail.
     """
     tile = tuple(min(size, _TILE) for size in plane.shape)
     taper = np.outer(*(np.hanning(size + 2)[1:-1] for size in tile))
@@ -64,14 +63,16 @@ def band_power(plane: Plane, pixel_size_um: float | None = None) -> float:
     frequency = np.hypot(down, across)
     # A taper spreads what lies on an axis over its neighbours.
     off_axis = (across > 2.5 / tile[1]) & (down > 2.5 / tile[0])
-    longest = max(_SHORTEST_PX, _SHORTEST_UM / pixel_size_um if pixel_size_um else 0)
-    band = off_axis & (frequency <= 1 / longest) & (frequency >= 2**-_OCTAVES / longest)
+    period = max(_SHORTEST_PX, _SHORTEST_UM / pixel_size_um if pixel_size_um else 0)
+    band = off_axis & (frequency <= 1 / period) & (frequency >= 2**-_OCTAVES / period)
     noise = off_axis & (frequency > _NOISE)
     if not band.any():
         return 0.0
     floor = power[noise].mean() if noise.any() else 0.0
+    # Slopes, so that the finer octave is not lost beside the coarser one, which has more power.
     # Half of the frequencies are stored: each stands for itself and its mirror image.
-    return float(np.sqrt(max(2 * (power[band] - floor).sum(), 0.0)))
+    slopes = 2 * (2 * np.pi * frequency[band]) ** 2 * (power[band] - floor)
+    return float(np.sqrt(max(slopes.sum(), 0.0)))
 
 
 def brenner(plane: Plane, pixel_size_um: float | None = None) -> float:

@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from mitolume.errors import MitolumeError
 from mitolume.io.channels import select_channel
@@ -249,7 +250,7 @@ def _draw_curve(axes: Axes, found: StackFocus) -> None:
     axes.plot(found.best, found.scores[found.best], "o", color="#c8553d", markersize=7)
     axes.set(xlabel="plane", ylabel=found.method.replace("_", " "), xlim=(-0.6, len(z) - 0.4))
     axes.set_ylim(0, 1.08 * float(found.scores.max()) or 1.0)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_title(
         f"{found.file.name}: planes {format_planes(found.planes)} chosen (shaded)", fontsize=10,
         parse_math=False,
