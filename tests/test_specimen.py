@@ -237,7 +237,7 @@ def test_antimycin_a_draws_mitochondria_to_the_nucleus():
     for condition in ("control", "antimycin_a"):
         away = []
         for seed in SEEDS:
-            grown = grow_specimen((110, 110), 0.3, condition, seed)
+            grown = grow_specimen((140, 140), 0.3, condition, seed)
             away.append(grown.cells.at(grown.cells.nucleus, grown.network.points[:, 1:]))
         distance[condition] = np.concatenate(away).mean()
     assert distance["antimycin_a"] < LESS * distance["control"]

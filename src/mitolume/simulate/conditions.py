@@ -80,18 +80,18 @@ CONDITIONS: dict[str, Condition] = {
         length_um=9.0, length_spread=0.4, diameter_um=0.44, branching=0.4, brightness=1.1
     ),
     "antimycin_a": Condition(  # fragmented, perinuclear
-        volume_share=0.06,
+        volume_share=0.045,
         length_um=0.9,
         length_spread=0.4,
         diameter_um=0.5,
         turning=0.6,
         branching=0.0,
-        clustering_um=3.5,
+        clustering_um=2.5,
         index=1.394,
         brightness=0.7,
     ),
     "rotenone": Condition(  # fragmented, fewer
-        volume_share=0.02,
+        volume_share=0.016,
         length_um=1.2,
         length_spread=0.4,
         turning=0.6,
