@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,23 +13,24 @@ from mitolume.errors import MitolumeError
 from mitolume.study.browser import browsed_images
 from mitolume.study.charts import finished
 from mitolume.study.evidence import Comparison, LabelCurve, compare, label_curve
-from mitolume.study.report_tables import count, number, percent
+from mitolume.study.report_tables import count, number
 from mitolume.study.shift import Group, by_group, shift_sentences
-from mitolume.study.study import StudyFolder, collect, open_study
+from mitolume.study.study import STUDY, STUDY_RESULTS, StudyFolder, collect, open_study
 from mitolume.study.study_charts import comparison_figure, curve_figure
-from mitolume.study.study_report import (
-    ComparisonRow,
-    StudyContent,
-    Table,
-    write_exports,
-    write_study_report,
+from mitolume.study.study_report import StudyContent, write_exports, write_study_report
+from mitolume.study.study_tables import (
+    audit_sentences,
+    audit_tables,
+    comparison_rows,
+    score_tables,
+    shift_table,
+    sizes,
 )
 from mitolume.study.verdicts import UNTOLD
 
 REPORT = "report.html"
 _SUBSETS = ("test", "validation", "train")
 _MOST_SENTENCES = 8  # at the head of the page
-_DASH = "\N{EN DASH}"
 
 
 def report_study(path: str | Path, export: str | Path | None = None) -> Path:
@@ -99,7 +99,7 @@ def study_content(folder: StudyFolder, *, pictures: bool = True) -> StudyContent
     if several:
         figures["labels"] = curve_figure(curve.points)
     best = _best_arm(curve.points)
-    text = _sizes(scored, subset)
+    text = sizes(scored, subset)
     return StudyContent(
         title=f"{Path(record['fields']).parent.resolve().name or 'mitolume'} — "
         f"{count(len(arms), 'arm')} against {recipe.reference}",
@@ -109,13 +109,13 @@ def study_content(folder: StudyFolder, *, pictures: bool = True) -> StudyContent
         reference=recipe.reference,
         chance=_chance(scored),
         arms=arms,
-        comparisons=_rows(comparisons, curve.points, recipe.reference),
+        comparisons=comparison_rows(comparisons, curve.points, recipe.reference),
         comparison_charts=[
             finished(figures["comparisons"], "comparisons", "Difference to the reference",
                      "Dot: the difference; line: its interval; grey band: what this study could "
                      "not have seen. A filled dot is a difference that was shown.")
         ] if comparisons else [],
-        score_tables=_score_tables(folder, images),
+        score_tables=score_tables(pd.read_csv(folder.path / STUDY_RESULTS), images),
         curve_sentences=[step.sentence for step in curve.steps] if several else [],
         curve_charts=[
             finished(figures["labels"], "labels", "IoU against labelled images",
@@ -123,11 +123,11 @@ def study_content(folder: StudyFolder, *, pictures: bool = True) -> StudyContent
         ] if several else [],
         **_browser(folder, scored, subset, pictures),
         shift_sentences=_shift(images, groups[0][1], best, subset),
-        shift_tables=[_shift_table(column, found) for column, found in groups if found],
-        audit_sentences=_audit_sentences(images),
-        audit_tables=_audit_tables(images),
+        shift_tables=[shift_table(column, found) for column, found in groups if found],
+        audit_sentences=audit_sentences(images),
+        audit_tables=audit_tables(images),
         facts=_facts(folder, images, subset),
-        command=f"mitolume study {folder.path / 'study.yaml'} --out again",
+        command=f"mitolume study {folder.path / STUDY} --out again",
         recipe_yaml=recipe.to_yaml(),
         versions=record["versions"],
         hashes=record["sha256"],
@@ -181,66 +181,6 @@ def _notices(
     return notices + [str(notice) for notice in record.get("notices", [])]
 
 
-def _rows(
-    comparisons: Sequence[Comparison], points: pd.DataFrame, reference: str
-) -> list[ComparisonRow]:
-    """Lay out the table of comparisons, the reference first at each budget."""
-    scores = {(row["arm"], row["k"]): row["score"] for row in points.to_dict("records")}
-    rows = []
-    for k in sorted({one.k for one in comparisons}):
-        rows.append(ComparisonRow(reference, str(k), number(scores.get((reference, k), math.nan)),
-                                  _DASH, _DASH, _DASH, "reference"))  # fmt: skip
-        for one in comparisons:
-            if one.k == k:
-                told = math.isfinite(one.low)
-                rows.append(
-                    ComparisonRow(
-                        one.arm,
-                        str(k),
-                        number(scores.get((one.arm, k), math.nan)),
-                        number(one.difference, signed=True),
-                        f"{number(one.low, signed=True)} to {number(one.high, signed=True)}"
-                        if told
-                        else _DASH,
-                        number(one.detectable) if told and one.detectable < 1 else _DASH,
-                        one.verdict,
-                    )
-                )
-    return rows
-
-
-def _score_tables(folder: StudyFolder, images: pd.DataFrame) -> list[Table]:
-    """Make the tables of the published study: mean IoU on train and test, arm by arm."""
-    results = pd.read_csv(folder.path / "study.csv")
-    standing = results[results["stands"]]
-    subsets = [s for s in ("train", "validation", "test") if (standing["subset"] == s).any()]
-    tables = []
-    for metric, title in (("miou", "Mean IoU"), ("iou", "Foreground IoU"), ("cldice", "clDice")):
-        rows = []
-        for (arm, k), own in standing[standing["metric"] == metric].groupby(
-            ["arm", "k"], sort=False
-        ):
-            cells = [_mean_and_spread(own[own["subset"] == s]["value"]) for s in subsets]
-            rows.append([str(arm), str(k), *cells, str(own["seed"].nunique())])
-        sizes = ", ".join(_sizes(images[images["tp"].notna()], s) for s in subsets)
-        tables.append(
-            Table(
-                title,
-                f"{title} by arm, mean over seeds ± standard deviation; {sizes}",
-                ["Arm", "Labels", *(s.capitalize() for s in subsets), "Seeds"],
-                rows,
-            )
-        )
-    return tables
-
-
-def _mean_and_spread(values: pd.Series[float]) -> str:
-    if values.notna().sum() == 0:
-        return _DASH
-    mean = number(float(values.mean()))
-    return mean if values.count() < 2 else f"{mean} ± {number(float(values.std()))}"
-
-
 def _browser(
     folder: StudyFolder, scored: pd.DataFrame, subset: str, pictures: bool
 ) -> dict[str, Any]:
@@ -282,74 +222,6 @@ def _shift(images: pd.DataFrame, groups: list[Group], best: str, subset: str) ->
     return sentences
 
 
-def _shift_table(column: str, groups: list[Group]) -> Table:
-    far = any(math.isfinite(g.distance) for g in groups)
-    rows = []
-    for g in groups:
-        spread = f"{percent(g.low, 0)} to {percent(g.high, 0)}" if g.n_specimens > 1 else _DASH
-        rows.append(
-            [g.name or "(none)", g.arm, str(g.n_images), str(g.n_specimens), number(g.iou),
-             percent(g.area_bias, 0), spread, *([number(g.distance, 2)] if far else [])]
-        )  # fmt: skip
-    columns = [
-        column.capitalize(),
-        "Arm",
-        "Images",
-        "Specimens",
-        "IoU",
-        "Area off by",
-        "by specimen",
-    ]
-    return Table(
-        f"Scores by {column}",
-        f"Foreground IoU by {column}, all seeds and budgets together; how much more area is marked "
-        "than there is"
-        + ("; distance from the training images, in their standard deviations" if far else ""),
-        columns + (["Distance"] if far else []),
-        rows,
-    )
-
-
-def _audited(images: pd.DataFrame) -> pd.DataFrame:
-    """Return model 1's rows of the unlabelled images in runs that have a model 2."""
-    taught = set(images[images["model"] == "model_2"]["run"])
-    own = images["run"].isin(taught) & (images["model"] == "model_1")
-    return images[own & (images["subset"] == "unlabelled")]
-
-
-def _audit_sentences(images: pd.DataFrame) -> list[str]:
-    audited = _audited(images)
-    if audited.empty:
-        return ["No arm learned from unlabelled images."]
-    labelled = images[(images["subset"] == "train") & images["tp"].notna()]
-    pixels = labelled[["tp", "fp", "fn", "tn"]].sum()
-    true = (pixels["tp"] + pixels["fn"]) / pixels.sum() if pixels.sum() else math.nan
-    return [
-        "These are the masks that model 1 gave the unlabelled images, and that model 2 learned "
-        f"from. In the labelled training images {percent(float(true))} of the area is "
-        "mitochondria; a share far from that means that the cells differ, or that model 1 fails."
-    ]
-
-
-def _audit_tables(images: pd.DataFrame) -> list[Table]:
-    audited = _audited(images)
-    if audited.empty:
-        return []
-    rows = []
-    for (arm, condition), own in audited.groupby(["arm", "condition"], sort=False):
-        n_images = len(own[["line", "plane", "image"]].drop_duplicates())
-        share, least, most = (
-            float(getattr(own["pseudo_share"], f)()) for f in ("mean", "min", "max")
-        )
-        rows.append(
-            [str(arm), str(condition) or "(none)", str(n_images), percent(share),
-             f"{percent(least)} to {percent(most)}", number(float(own["mean_confidence"].mean()))]
-        )  # fmt: skip
-    columns = ["Arm", "Condition", "Images", "Foreground share", "from … to", "Mean confidence"]
-    caption = "Pseudo-labels by arm and condition, means over images, seeds and budgets"
-    return [Table("Pseudo-labels", caption, columns, rows)]
-
-
 def _facts(folder: StudyFolder, images: pd.DataFrame, subset: str) -> dict[str, str]:
     recipe, record, runs = folder.recipe, folder.record, folder.runs
     done = [run for run in runs if folder.is_finished(run)]
@@ -359,7 +231,7 @@ def _facts(folder: StudyFolder, images: pd.DataFrame, subset: str) -> dict[str, 
         seconds += own.get("seconds", 0.0)
     return {
         "Table of fields": str(record["fields"]),
-        "Scored on": _sizes(images[images["tp"].notna()], subset),
+        "Scored on": sizes(images[images["tp"].notna()], subset),
         "Arms": ", ".join(recipe.arms),
         "Reference": recipe.reference,
         "Seeds": ", ".join(map(str, recipe.seeds)),
@@ -390,9 +262,3 @@ def _chance(scored: pd.DataFrame) -> str:
     once = scored.drop_duplicates(["line", "plane", "image"])
     pixels = once[["tp", "fp", "fn", "tn"]].sum()
     return number(float((pixels["tp"] + pixels["fn"]) / pixels.sum()))
-
-
-def _sizes(scored: pd.DataFrame, subset: str) -> str:
-    own = scored[scored["subset"] == subset]
-    images = len(own[["image", "plane", "specimen"]].drop_duplicates())
-    return f"{count(images, f'{subset} image')} of {count(own['specimen'].nunique(), 'specimen')}"

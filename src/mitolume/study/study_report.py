@@ -18,35 +18,7 @@ from mitolume.io.tables import write_table
 from mitolume.io.write import write_text
 from mitolume.study.charts import Chart
 from mitolume.study.report import template
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table as people read it: everything is text."""
-
-    title: str
-    caption: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-
-    def to_markdown(self) -> str:
-        """Write the table as Markdown, with its caption above."""
-        lines = [self.columns, ["---", *["---:"] * (len(self.columns) - 1)], *self.rows]
-        cells = (" | ".join(str(c).replace("|", "\\|") for c in line) for line in lines)
-        return f"{self.caption}\n\n" + "\n".join(f"| {line} |" for line in cells) + "\n"
-
-
-@dataclass(frozen=True)
-class ComparisonRow:
-    """An arm against the reference, everything as text."""
-
-    arm: str
-    labels: str
-    iou: str
-    difference: str
-    interval: str
-    detectable: str
-    verdict: str
+from mitolume.study.study_tables import ComparisonRow, Table
 
 
 @dataclass(frozen=True)

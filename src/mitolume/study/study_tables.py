@@ -1,0 +1,197 @@
+"""The tables of a study's report, as people read them. Knows no page and no picture."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from mitolume.study.evidence import Comparison
+from mitolume.study.report_tables import count, number, percent
+from mitolume.study.shift import Group
+
+_DASH = "\N{EN DASH}"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as people read it: everything is text."""
+
+    title: str
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    def to_markdown(self) -> str:
+        """Write the table as Markdown, with its caption above."""
+        lines = [self.columns, ["---", *["---:"] * (len(self.columns) - 1)], *self.rows]
+        cells = (" | ".join(str(c).replace("|", "\\|") for c in line) for line in lines)
+        return f"{self.caption}\n\n" + "\n".join(f"| {line} |" for line in cells) + "\n"
+
+
+@dataclass(frozen=True)
+class ComparisonRow:
+    """An arm against the reference, everything as text."""
+
+    arm: str
+    labels: str
+    iou: str
+    difference: str
+    interval: str
+    detectable: str
+    verdict: str
+
+
+def comparison_rows(
+    comparisons: Sequence[Comparison], points: pd.DataFrame, reference: str
+) -> list[ComparisonRow]:
+    """Lay out the table of comparisons, the reference first at each budget.
+
+    Parameters
+    ----------
+    comparisons
+        Against the reference.
+    points
+        Of `LabelCurve`: the score of each arm and budget.
+    reference
+        The arm that the others are compared with.
+    """
+    scores = {(row["arm"], row["k"]): row["score"] for row in points.to_dict("records")}
+    rows = []
+    for k in sorted({one.k for one in comparisons}):
+        rows.append(ComparisonRow(reference, str(k), number(scores.get((reference, k), math.nan)),
+                                  _DASH, _DASH, _DASH, "reference"))  # fmt: skip
+        for one in comparisons:
+            if one.k == k:
+                told = math.isfinite(one.low)
+                rows.append(
+                    ComparisonRow(
+                        one.arm,
+                        str(k),
+                        number(scores.get((one.arm, k), math.nan)),
+                        number(one.difference, signed=True),
+                        f"{number(one.low, signed=True)} to {number(one.high, signed=True)}"
+                        if told
+                        else _DASH,
+                        number(one.detectable) if told and one.detectable < 1 else _DASH,
+                        one.verdict,
+                    )
+                )
+    return rows
+
+
+def score_tables(results: pd.DataFrame, images: pd.DataFrame) -> list[Table]:
+    """Make the tables of the published study: mean IoU on train and test, arm by arm.
+
+    Parameters
+    ----------
+    results, images
+        The content of study.csv and of study_images.csv.
+    """
+    standing = results[results["stands"]]
+    subsets = [s for s in ("train", "validation", "test") if (standing["subset"] == s).any()]
+    tables = []
+    for metric, title in (("miou", "Mean IoU"), ("iou", "Foreground IoU"), ("cldice", "clDice")):
+        rows = []
+        for (arm, k), own in standing[standing["metric"] == metric].groupby(
+            ["arm", "k"], sort=False
+        ):
+            cells = [_mean_and_spread(own[own["subset"] == s]["value"]) for s in subsets]
+            rows.append([str(arm), str(k), *cells, str(own["seed"].nunique())])
+        of = ", ".join(sizes(images[images["tp"].notna()], s) for s in subsets)
+        tables.append(
+            Table(
+                title,
+                f"{title} by arm, mean over seeds ± standard deviation; {of}",
+                ["Arm", "Labels", *(s.capitalize() for s in subsets), "Seeds"],
+                rows,
+            )
+        )
+    return tables
+
+
+def _mean_and_spread(values: pd.Series[float]) -> str:
+    if values.notna().sum() == 0:
+        return _DASH
+    mean = number(float(values.mean()))
+    return mean if values.count() < 2 else f"{mean} ± {number(float(values.std()))}"
+
+
+def shift_table(column: str, groups: list[Group]) -> Table:
+    """Lay out scores and area errors by condition or batch (`column`)."""
+    far = any(math.isfinite(g.distance) for g in groups)
+    rows = []
+    for g in groups:
+        spread = f"{percent(g.low, 0)} to {percent(g.high, 0)}" if g.n_specimens > 1 else _DASH
+        rows.append(
+            [g.name or "(none)", g.arm, str(g.n_images), str(g.n_specimens), number(g.iou),
+             percent(g.area_bias, 0), spread, *([number(g.distance, 2)] if far else [])]
+        )  # fmt: skip
+    columns = [
+        column.capitalize(),
+        "Arm",
+        "Images",
+        "Specimens",
+        "IoU",
+        "Area off by",
+        "by specimen",
+    ]
+    return Table(
+        f"Scores by {column}",
+        f"Foreground IoU by {column}, all seeds and budgets together; how much more area is marked "
+        "than there is"
+        + ("; distance from the training images, in their standard deviations" if far else ""),
+        columns + (["Distance"] if far else []),
+        rows,
+    )
+
+
+def _audited(images: pd.DataFrame) -> pd.DataFrame:
+    """Return model 1's rows of the unlabelled images in runs that have a model 2."""
+    taught = set(images[images["model"] == "model_2"]["run"])
+    own = images["run"].isin(taught) & (images["model"] == "model_1")
+    return images[own & (images["subset"] == "unlabelled")]
+
+
+def audit_sentences(images: pd.DataFrame) -> list[str]:
+    """Say what model 2 learned from, of the rows of study_images.csv."""
+    audited = _audited(images)
+    if audited.empty:
+        return ["No arm learned from unlabelled images."]
+    labelled = images[(images["subset"] == "train") & images["tp"].notna()]
+    pixels = labelled[["tp", "fp", "fn", "tn"]].sum()
+    true = (pixels["tp"] + pixels["fn"]) / pixels.sum() if pixels.sum() else math.nan
+    return [
+        "These are the masks that model 1 gave the unlabelled images, and that model 2 learned "
+        f"from. In the labelled training images {percent(float(true))} of the area is "
+        "mitochondria; a share far from that means that the cells differ, or that model 1 fails."
+    ]
+
+
+def audit_tables(images: pd.DataFrame) -> list[Table]:
+    """Lay out the pseudo-labels by arm and condition."""
+    audited = _audited(images)
+    if audited.empty:
+        return []
+    rows = []
+    for (arm, condition), own in audited.groupby(["arm", "condition"], sort=False):
+        n_images = len(own[["line", "plane", "image"]].drop_duplicates())
+        share, least, most = (
+            float(getattr(own["pseudo_share"], f)()) for f in ("mean", "min", "max")
+        )
+        rows.append(
+            [str(arm), str(condition) or "(none)", str(n_images), percent(share),
+             f"{percent(least)} to {percent(most)}", number(float(own["mean_confidence"].mean()))]
+        )  # fmt: skip
+    columns = ["Arm", "Condition", "Images", "Foreground share", "from … to", "Mean confidence"]
+    caption = "Pseudo-labels by arm and condition, means over images, seeds and budgets"
+    return [Table("Pseudo-labels", caption, columns, rows)]
+
+
+def sizes(scored: pd.DataFrame, subset: str) -> str:
+    """Say how many images of how many specimens a subset has."""
+    own = scored[scored["subset"] == subset]
+    images = len(own[["image", "plane", "specimen"]].drop_duplicates())
+    return f"{count(images, f'{subset} image')} of {count(own['specimen'].nunique(), 'specimen')}"
