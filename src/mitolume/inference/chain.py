@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -28,6 +28,8 @@ class PreparedPlane:
         Which steps.
     denoiser
         Needed where the chain has one.
+    neighbours
+        The planes around it in its stack, see `open_neighbours`, for denoisers that look at them.
     pixel_size_um
         The plane's, along Y and X.
     model_um
@@ -51,6 +53,7 @@ class PreparedPlane:
         chain: ChainSettings,
         *,
         denoiser: Denoiser | None = None,
+        neighbours: Sequence[Plane] = (),
         pixel_size_um: tuple[float, float] | None = None,
         model_um: float | None = None,
         unlabelled: bool = False,
@@ -62,7 +65,7 @@ class PreparedPlane:
         self.file_shape = (plane.shape[0], plane.shape[1])
         self.shape = scaled_shape(plane.shape, factors)
         sharpen = chain.sharpen == "all" or (chain.sharpen == "unlabelled" and unlabelled)
-        self._plane = _with_steps(plane, chain, denoiser, sharpen)
+        self._plane = _with_steps(plane, chain, denoiser, neighbours, sharpen)
 
     @property
     def grey(self) -> GreyRange:
@@ -88,23 +91,30 @@ class PreparedPlane:
 
 
 def _with_steps(
-    plane: Plane, chain: ChainSettings, denoiser: Denoiser | None, sharpen: bool
+    plane: Plane,
+    chain: ChainSettings,
+    denoiser: Denoiser | None,
+    neighbours: Sequence[Plane],
+    sharpen: bool,
 ) -> Plane:
     """Wrap a plane into the steps on its own grid; an array goes through each as a whole."""
-    steps: list[Callable[[Plane], Plane]] = []
+    at_once = isinstance(plane, np.ndarray)
+
+    def after(step: Callable[[Plane], Plane], before: Plane) -> Plane:
+        made = step(before)
+        return made[whole((made.shape[0], made.shape[1]))] if at_once else made
+
     if chain.stripes == "auto":
-        steps.append(StripelessPlane)
+        plane = after(StripelessPlane, plane)
     if chain.denoises:
         assert denoiser is not None, "a chain that denoises comes with its denoiser"
-        steps.append(partial(DenoisedPlane, denoiser=denoiser))
-    if sharpen:
-        steps.append(SharpenedPlane)
-    for step in steps:
-        at_once = isinstance(plane, np.ndarray)
-        plane = step(plane)
+        near = neighbours if denoiser.network.channels > 1 else ()
         if at_once:
-            plane = plane[whole((plane.shape[0], plane.shape[1]))]
-    return plane
+            near = [other[whole((other.shape[0], other.shape[1]))] for other in near]
+        if chain.stripes == "auto":
+            near = [after(StripelessPlane, other) for other in near]
+        plane = after(partial(DenoisedPlane, denoiser=denoiser, neighbours=near), plane)
+    return after(SharpenedPlane, plane) if sharpen else plane
 
 
 def apply_chain(
@@ -112,6 +122,7 @@ def apply_chain(
     chain: ChainSettings,
     *,
     denoiser: Denoiser | None = None,
+    neighbours: Sequence[Plane] = (),
     pixel_size_um: tuple[float, float] | None = None,
     model_um: float | None = None,
     unlabelled: bool = False,
@@ -123,7 +134,7 @@ def apply_chain(
     ----------
     plane
         (Y, X), the file's dtype and grid.
-    chain, denoiser, pixel_size_um, model_um, unlabelled, source
+    chain, denoiser, neighbours, pixel_size_um, model_um, unlabelled, source
         As for `PreparedPlane`, whose boxes are parts of this.
 
     Returns
@@ -135,6 +146,7 @@ def apply_chain(
         plane,
         chain,
         denoiser=denoiser,
+        neighbours=neighbours,
         pixel_size_um=pixel_size_um,
         model_um=model_um,
         unlabelled=unlabelled,

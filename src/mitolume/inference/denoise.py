@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import xarray as xr
 from scipy.signal import oaconvolve
 from torch import nn
 
@@ -21,7 +22,7 @@ from mitolume.inference.tiled import (
     release_buffers,
 )
 from mitolume.inference.tiles import Box, block_side, blocks, grown
-from mitolume.io.windows import Plane
+from mitolume.io.windows import FilePlane, Plane
 from mitolume.io.zarr_out import CHUNK
 from mitolume.models.denoiser import DenoiserCard, load_denoiser
 from mitolume.models.networks import DenoisingNetwork
@@ -184,6 +185,11 @@ def planes_around(z: int, depth: int) -> list[int]:
     if z == depth - 1:
         behind = before[::-1]
     return [*before, *behind]
+
+
+def open_neighbours(image: xr.DataArray, z: int, t: int = 0) -> list[Plane]:
+    """Return the planes around one of an image (dims ``T C Z Y X``), still in their file."""
+    return [FilePlane(image, z=near, t=t) for near in planes_around(z, image.sizes["Z"])]
 
 
 def run_network(

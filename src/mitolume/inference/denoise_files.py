@@ -209,7 +209,7 @@ def stack_plane(denoiser: Denoiser, image: xr.DataArray, z: int, t: int = 0) -> 
         Which plane.
     """
     numbers = [z, *planes_around(z, image.sizes["Z"])]
-    planes: list[Plane] = [open_plane(image, z=number, t=t) for number in numbers]
+    planes = [open_plane(image, z=number, t=t) for number in numbers]
     if denoiser.card.stripes == "auto":
         planes = [StripelessPlane(plane) for plane in planes]
     return DenoisedPlane(planes[0], denoiser, planes[1:])

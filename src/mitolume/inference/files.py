@@ -13,6 +13,7 @@ import xarray as xr
 
 from mitolume.analysis.pictures import overlay, write_png
 from mitolume.errors import MitolumeError
+from mitolume.inference.denoise import open_neighbours
 from mitolume.inference.jobs import Job, Wanted, make_plan, open_image
 from mitolume.inference.predictor import Predictor
 from mitolume.inference.suspicion import unlike_training
@@ -196,7 +197,13 @@ def prepare_plane(
 ) -> Plane:
     """Send the plane (t, z) through the chain: at once where it is small, else box by box."""
     plane = open_plane(image, t=place[0], z=place[1])
-    return predictor.prepare(plane, plane_pixel_size(image), source=str(job.file), grey=grey)
+    return predictor.prepare(
+        plane,
+        plane_pixel_size(image),
+        neighbours=open_neighbours(image, place[1], place[0]),
+        source=str(job.file),
+        grey=grey,
+    )
 
 
 def predict_into(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from torch import nn
 
 from mitolume.errors import MitolumeError
 from mitolume.inference.chain import PreparedPlane
+from mitolume.inference.denoise import Denoiser, open_neighbours
 from mitolume.inference.tiled import (
     CORE,
     LEAST,
@@ -36,7 +37,7 @@ from mitolume.io.pixel_size import plane_pixel_size
 from mitolume.io.read import select_channel
 from mitolume.io.windows import Plane, open_plane
 from mitolume.io.zarr_out import CHUNK
-from mitolume.models.bundle import Card, load_bundle
+from mitolume.models.bundle import DENOISER, Card, load_bundle
 from mitolume.models.networks import HALO, MULTIPLE
 from mitolume.preprocess.normalise import GreyRange
 from mitolume.preprocess.rescale import rescale_window
@@ -51,6 +52,8 @@ class Predictor:
         Gives logits (B, 1, Y, X).
     card
         The chain, pixel size and threshold to use it with.
+    denoiser
+        Needed where the chain has one.
     device
         A torch device; the first GPU, or else the processor, by default.
     average_flips
@@ -70,6 +73,7 @@ class Predictor:
         network: nn.Module,
         card: Card,
         *,
+        denoiser: Denoiser | None = None,
         device: str | None = None,
         average_flips: bool = False,
         core: int = CORE,
@@ -77,6 +81,7 @@ class Predictor:
         if core <= 0 or core % MULTIPLE:
             raise MitolumeError(f"the tile size is {core}, but must be a multiple of {MULTIPLE}")
         self.card = card
+        self.denoiser = denoiser
         self.bundle: Path | None = None  # where it was loaded from
         self.device = torch.device(device or default_device())
         self.network = network.to(self.device).eval()
@@ -90,6 +95,7 @@ class Predictor:
         plane: Plane,
         pixel_size_um: tuple[float, float] | None = None,
         *,
+        neighbours: Sequence[Plane] = (),
         unlabelled: bool = False,
         source: str = "the image",
     ) -> Probability:
@@ -101,6 +107,9 @@ class Predictor:
             (Y, X), as the file holds it: an array, or what slices like one.
         pixel_size_um
             Along Y and X; needed where the model has one.
+        neighbours
+            The planes around it in its stack, see `open_neighbours`; only a chain with a denoiser
+            looks at them.
         unlabelled
             Whether the plane is an unlabelled training image (a chain may sharpen only those).
         source
@@ -111,7 +120,9 @@ class Predictor:
         numpy.ndarray
             (Y, X) float32, the probability of mitochondria, on the plane's own grid.
         """
-        prepared = self.prepare(plane, pixel_size_um, unlabelled=unlabelled, source=source)
+        prepared = self.prepare(
+            plane, pixel_size_um, neighbours=neighbours, unlabelled=unlabelled, source=source
+        )
         shape = (plane.shape[0], plane.shape[1])
         result = np.empty(shape, np.float32)
         for box in self.blocks(prepared, shape):
@@ -123,6 +134,7 @@ class Predictor:
         plane: Plane,
         pixel_size_um: tuple[float, float] | None = None,
         *,
+        neighbours: Sequence[Plane] = (),
         unlabelled: bool = False,
         source: str = "the image",
         grey: GreyRange | None = None,
@@ -131,7 +143,7 @@ class Predictor:
 
         Parameters
         ----------
-        plane, pixel_size_um, unlabelled, source
+        plane, pixel_size_um, neighbours, unlabelled, source
             As for `predict_plane`.
         grey
             The range of the whole plane, where it was measured before.
@@ -144,6 +156,8 @@ class Predictor:
         prepared = PreparedPlane(
             plane,
             self.card.chain,
+            denoiser=self.denoiser,
+            neighbours=neighbours,
             pixel_size_um=pixel_size_um,
             model_um=self.card.pixel_size_um,
             unlabelled=unlabelled,
@@ -229,7 +243,8 @@ class Predictor:
         for done, (t, z) in enumerate(planes):
             progress(done, len(planes))
             plane = open_plane(image, z=z, t=t)
-            result[t, 0, z] = self.predict_plane(plane, size, source=source)
+            near = open_neighbours(image, z, t)
+            result[t, 0, z] = self.predict_plane(plane, size, neighbours=near, source=source)
         progress(len(planes), len(planes))
         coords = {"C": np.array(["mitochondria"], dtype=object)}
         return xr.DataArray(result, dims=image.dims, coords=coords, attrs=dict(image.attrs))
@@ -266,7 +281,8 @@ def load(model: str | Path, **options: Any) -> Predictor:
     """
     bundle = find_bundle(model)
     network, card = load_bundle(bundle)
-    predictor = Predictor(network, card, **options)
+    denoiser = Denoiser.load(bundle / DENOISER) if card.chain.denoises else None
+    predictor = Predictor(network, card, denoiser=denoiser, **options)
     predictor.bundle = bundle
     return predictor
 

@@ -15,6 +15,7 @@ from distributed import get_worker
 from mitolume.errors import MitolumeError
 from mitolume.inference import files
 from mitolume.inference.chain import PreparedPlane
+from mitolume.inference.denoise import open_neighbours
 from mitolume.inference.jobs import Job, open_image
 from mitolume.inference.predictor import Predictor, load
 from mitolume.inference.suspicion import unlike_training
@@ -67,10 +68,13 @@ def predict_image(model: Model, job: Job) -> str:
 def measure(model: Model, job: Job, place: tuple[int, int]) -> tuple[GreyRange, str]:
     """Measure the grey values of the plane (t, z) as a whole; return a warning, too."""
     card = read_card(model.bundle)
+    denoiser = _predictor(model).denoiser if card.chain.denoises else None
     image = open_image(job.file, job.scene, job.wanted)
     prepared = PreparedPlane(
         open_plane(image, t=place[0], z=place[1]),
         card.chain,
+        denoiser=denoiser,
+        neighbours=open_neighbours(image, place[1], place[0]),
         pixel_size_um=plane_pixel_size(image),
         model_um=card.pixel_size_um,
         source=str(job.file),

@@ -23,6 +23,7 @@ from mitolume.preprocess.settings import ChainSettings
 SCHEMA_VERSION = 1
 C = TypeVar("C", bound=BaseModel)
 WEIGHTS, CARD = "weights.safetensors", "card.json"
+DENOISER = "denoiser"  # folder in the bundle of a model whose chain denoises
 
 
 def versions() -> dict[str, str]:

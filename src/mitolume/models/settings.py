@@ -27,5 +27,5 @@ class DenoiserNetworkSettings(NetworkSettings):
     predict what to add to the plane (or to the mean of its neighbours), not the plane itself.
     """
 
-    norm: Literal["none", "batch"] = "batch"
+    norm: Literal["none", "batch"] = "none"
     residual: bool = True

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 
 from mitolume.inference.chain import apply_chain
+from mitolume.inference.denoise import Denoiser, open_neighbours
 from mitolume.io.check import open_image, read_row
 from mitolume.io.fields import Field
 from mitolume.io.masks import Mask, MaskKind
 from mitolume.io.pixel_size import plane_pixel_size
 from mitolume.io.read import Image2D
+from mitolume.io.windows import Plane
 from mitolume.preprocess.rescale import rescale_mask
 from mitolume.preprocess.settings import ChainSettings
 from mitolume.training.patches import PreparedImage
@@ -37,6 +39,11 @@ class RowImage:
         """Return the plane, its mask (None: unlabelled) and its pixel size along Y and X."""
         plane, mask = read_row(self.row, self.z, self.mask_kind)
         return plane, mask, plane_pixel_size(open_image(self.row))
+
+    @property
+    def neighbours(self) -> list[Plane]:
+        """The planes around it in its stack, still in their file."""
+        return open_neighbours(open_image(self.row), self.z)
 
 
 def images_of(rows: Iterable[Field], role: str, mask_kind: MaskKind) -> list[RowImage]:
@@ -89,6 +96,8 @@ def prepare(
     model_um: float | None,
     scratch: Path,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    *,
+    denoiser: Denoiser | None = None,
 ) -> list[PreparedImage]:
     """Bring images to the network's grid, kept on disk so that memory stays flat.
 
@@ -104,6 +113,8 @@ def prepare(
         A folder of the run for arrays; the caller removes it.
     progress
         Called with the images done and the images there are.
+    denoiser
+        Needed where the chain has one.
 
     Returns
     -------
@@ -119,6 +130,8 @@ def prepare(
         ready = apply_chain(
             plane,
             chain,
+            denoiser=denoiser,
+            neighbours=image.neighbours,
             pixel_size_um=size,
             model_um=model_um,
             unlabelled=image.row.role == "unlabelled",

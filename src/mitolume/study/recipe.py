@@ -15,7 +15,7 @@ from mitolume.errors import MitolumeError
 from mitolume.io.masks import MaskKind
 from mitolume.io.split import SplitSettings
 from mitolume.models.settings import NetworkSettings
-from mitolume.preprocess.settings import ChainSettings
+from mitolume.preprocess.settings import DENOISING, ChainSettings
 from mitolume.training.settings import DenoisingSettings, TrainingSettings
 
 PRESETS = ("default", "quick", "paper")
@@ -86,10 +86,12 @@ def load_recipe(
         own = read_yaml(Path(path))
         if own.get("fields"):
             own["fields"] = str(Path(path).parent / str(own["fields"]))
+        own = _with_denoiser(own, Path(path).parent)
     if fields is not None:
         own["fields"] = str(fields)
     for setting in settings:
         own = merge(own, parse_setting(setting))
+    own = _with_denoiser(own, Path())
     return complete(own, source, preset)
 
 
@@ -126,6 +128,16 @@ def complete(own: Mapping[str, Any], source: str, preset: str | None = None) -> 
         return Recipe.model_validate(merged)
     except ValidationError as error:
         raise MitolumeError(explain(error, source)) from None
+
+
+def _with_denoiser(own: dict[str, Any], base: Path) -> dict[str, Any]:
+    """Make the folder of a denoiser absolute: a run folder's own recipe must still find it."""
+    chain = own.get("chain")
+    if not isinstance(chain, dict) or not isinstance(chain.get("denoise"), str):
+        return own
+    if chain["denoise"] in ("none", *DENOISING):
+        return own
+    return own | {"chain": chain | {"denoise": str((base / chain["denoise"]).absolute())}}
 
 
 def load_preset(name: str) -> dict[str, Any]:

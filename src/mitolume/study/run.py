@@ -15,10 +15,11 @@ import numpy as np
 import pandas as pd
 
 from mitolume.errors import MitolumeError
-from mitolume.inference.predictor import Predictor
+from mitolume.inference.denoise import Denoiser
+from mitolume.inference.predictor import Predictor, load
 from mitolume.io.fields import Field
 from mitolume.io.write import write_text
-from mitolume.models.bundle import CARD, Card, load_bundle, save_bundle
+from mitolume.models.bundle import CARD, DENOISER, Card, load_bundle, save_bundle
 from mitolume.models.networks import SegmentationNetwork
 from mitolume.progress import Advance, say
 from mitolume.study.content import report
@@ -38,6 +39,7 @@ from mitolume.study.likeness import fingerprint_of
 from mitolume.study.lock import only_one
 from mitolume.study.recipe import Recipe, load_recipe
 from mitolume.study.results import IMAGE_COLUMNS, summarise, value_of, write_csv
+from mitolume.study.run_denoiser import copy_denoiser, denoiser_of_run, require_denoiser
 from mitolume.study.score import choose_threshold, score_model
 from mitolume.training.loop import CHECKPOINT
 from mitolume.training.methods import METHODS, PSEUDO_THRESHOLD, Teacher
@@ -93,6 +95,7 @@ def _run(recipe: Recipe | None, out: Path, resume: bool, quiet: bool) -> Path:
     if not (out / RUN).exists():
         if recipe is None:
             raise MitolumeError(f"{out} holds no run to resume; name a recipe or a preset")
+        require_denoiser(recipe.chain)
         folder = begin(out, recipe, quiet=quiet)
     elif resume:
         folder = reopen(out, recipe, quiet=quiet)
@@ -136,19 +139,20 @@ def _train_models(folder: RunFolder) -> None:
     wants_second = method.uses_unlabelled and bool(folder.images("unlabelled"))
     if folder.has_model("model_2" if wants_second else "model_1"):
         return
-    labelled, validation = _prepared(folder, "train"), _prepared(folder, "validation")
+    denoiser = denoiser_of_run(folder)
+    labelled, validation = (_prepared(folder, role, denoiser) for role in ("train", "validation"))
     if not folder.has_model("model_1"):
-        _train_model(folder, "model_1", labelled, len(labelled), validation)
+        _train_model(folder, "model_1", labelled, len(labelled), validation, denoiser)
     if not wants_second:
         return
     network, card = load_bundle(folder.path / "model_1")
     predictor = Predictor(network, card, average_flips=recipe.average_flips)
-    unlabelled = _prepared(folder, "unlabelled")
+    unlabelled = _prepared(folder, "unlabelled", denoiser)
     with folder.bar("pseudo-labels") as advance:
         teacher = _counting(predictor, len(unlabelled), advance)
         taught = method.training_images(labelled, unlabelled, teacher)
         images = with_masks_on_disk(taught, folder.scratch / "taught")
-    _train_model(folder, "model_2", images, len(labelled), validation)
+    _train_model(folder, "model_2", images, len(labelled), validation, denoiser)
 
 
 def _train_model(
@@ -157,6 +161,7 @@ def _train_model(
     images: Sequence[PreparedImage],
     n_labelled: int,
     validation: Sequence[PreparedImage],
+    denoiser: Denoiser | None,
 ) -> None:
     recipe, place = folder.recipe, folder.path / name
     place.mkdir(exist_ok=True)
@@ -184,19 +189,21 @@ def _train_model(
         name=f"{recipe.arm} {title}",
         method=method,
         network=recipe.network,
-        chain=recipe.chain,
+        chain=recipe.chain.with_method(denoiser.card.method if denoiser else "none"),
         pixel_size_um=folder.record["pixel_size_um"],
         fields=[_entry(folder, r) for r in folder.table.fields if r.role in _LEARNT[name]],
         seed=recipe.seed,
         fingerprint=fingerprint_of([image.image for image in images]),
     )
     network.load_state_dict(trained.weights)
-    predictor = Predictor(network, card, average_flips=recipe.average_flips)
+    predictor = Predictor(network, card, denoiser=denoiser, average_flips=recipe.average_flips)
     with folder.bar(f"threshold of {title}") as advance:
         card.threshold = choose_threshold(
             predictor, folder.images("validation"), recipe.threshold, advance
         )
     folder.note(**{name: _facts(trained, network, settings.steps, card.threshold)})
+    if denoiser:
+        copy_denoiser(folder.path / DENOISER, place / DENOISER)
     save_bundle(place, trained.weights, card)
     (place / CHECKPOINT).unlink(missing_ok=True)
 
@@ -206,8 +213,7 @@ def _score_models(folder: RunFolder) -> None:
     names = [name for name in MODELS if folder.has_model(name)]
     tables = []
     for name in names:
-        network, card = load_bundle(folder.path / name)
-        predictor = Predictor(network, card, average_flips=folder.recipe.average_flips)
+        predictor = load(folder.path / name, average_flips=folder.recipe.average_flips)
         with folder.bar(f"scoring {name.replace('_', ' ')}") as advance:
             table = score_model(
                 predictor, folder.table, folder.path / "masks" / name, PSEUDO_THRESHOLD, advance
@@ -257,7 +263,7 @@ def choose_kept(results: pd.DataFrame, names: Sequence[str]) -> tuple[str, str]:
     )
 
 
-def _prepared(folder: RunFolder, role: str) -> list[PreparedImage]:
+def _prepared(folder: RunFolder, role: str, denoiser: Denoiser | None) -> list[PreparedImage]:
     images = folder.images(role)
     if not images:
         return []
@@ -268,6 +274,7 @@ def _prepared(folder: RunFolder, role: str) -> list[PreparedImage]:
             folder.record["pixel_size_um"],
             folder.scratch / role,
             advance,
+            denoiser=denoiser,
         )
 
 

@@ -51,7 +51,8 @@ def choose_threshold(
         progress(done, len(validation))
         plane, mask, size = image.read()
         assert mask is not None
-        total = total + probability_histogram(predictor.predict_plane(plane, size), mask)
+        probability = predictor.predict_plane(plane, size, neighbours=image.neighbours)
+        total = total + probability_histogram(probability, mask)
     progress(len(validation), len(validation))
     return best_threshold(total)[0] if total[1].sum() else 0.5
 
@@ -92,7 +93,11 @@ def score_model(
             image = RowImage(row, z, table.mask_kind)
             plane, truth, size = image.read()
             probability = predictor.predict_plane(
-                plane, size, unlabelled=row.role == "unlabelled", source=str(row.image)
+                plane,
+                size,
+                neighbours=image.neighbours,
+                unlabelled=row.role == "unlabelled",
+                source=str(row.image),
             )
             mask = (probability >= predictor.card.threshold).astype(np.uint8)
             predicted.append(mask)
