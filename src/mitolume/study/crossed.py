@@ -1,0 +1,199 @@
+"""The mean of a table of specimens x seeds and how sure it is. Knows neither arms nor images.
+
+Both are random: another laboratory has other specimens, another day other seeds. The model is
+``D[i, j] = mean + specimen i + seed j + rest``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import special
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class MeanSquares:
+    """Mean and mean squares of one table, or of each of many; arrays of shape (...)."""
+
+    mean: Floats
+    specimens: Floats
+    seeds: Floats
+    rest: Floats
+    n_specimens: int
+    n_seeds: int
+
+    @property
+    def dfs(self) -> tuple[int, int, int]:
+        """Degrees of freedom of the three mean squares; 0 where there is none."""
+        a, b = self.n_specimens - 1, self.n_seeds - 1
+        return a, b, a * b
+
+    @property
+    def n_cells(self) -> int:
+        """How many values the mean is of."""
+        return self.n_specimens * self.n_seeds
+
+
+def mean_squares(values: ArrayLike) -> MeanSquares:
+    """Split the variation of a complete table into specimens, seeds and the rest.
+
+    Parameters
+    ----------
+    values
+        (..., specimens, seeds) float, none missing.
+
+    Returns
+    -------
+    MeanSquares
+        With one specimen or one seed, the mean squares that need two are 0.
+
+    Examples
+    --------
+    >>> found = mean_squares([[1.0, 3.0], [2.0, 6.0]])
+    >>> float(found.mean), float(found.specimens), float(found.seeds), float(found.rest)
+    (3.0, 4.0, 9.0, 1.0)
+    """
+    table = np.asarray(values, float)
+    n_specimens, n_seeds = table.shape[-2:]
+    mean = table.mean(axis=(-2, -1))
+    by_specimen = table.mean(axis=-1) - mean[..., None]
+    by_seed = table.mean(axis=-2) - mean[..., None]
+    rest = table - mean[..., None, None] - by_specimen[..., :, None] - by_seed[..., None, :]
+    a, b = max(n_specimens - 1, 1), max(n_seeds - 1, 1)
+    return MeanSquares(
+        mean,
+        n_seeds * (by_specimen**2).sum(axis=-1) / a,
+        n_specimens * (by_seed**2).sum(axis=-1) / b,
+        (rest**2).sum(axis=(-2, -1)) / (a * b),
+        n_specimens,
+        n_seeds,
+    )
+
+
+def half_width(found: MeanSquares, alpha: ArrayLike) -> Floats:
+    """Give half the width of the interval of the mean that misses it at a rate of ``alpha``.
+
+    The variance of the mean is estimated by ``MS_specimens + MS_seeds - MS_rest``, over the number
+    of cells. Here each mean square is first multiplied by the square of its own t quantile (Howe,
+    JASA 69:789, 1974, for a sum; Graybill and Wang, JASA 75:869, 1980, and Burdick and Graybill,
+    Confidence Intervals on Variance Components, 1992, for such sums in general). It is never
+    less than what any of the three alone gives; for specimens and seeds that is the t interval
+    over their means.
+    With one seed (or one specimen) it is the t interval over the specimens (the seeds).
+
+    Parameters
+    ----------
+    found
+        Mean squares, (...).
+    alpha
+        (...) or a number, two-sided.
+
+    Returns
+    -------
+    numpy.ndarray
+        (...) float; NaN where there is one specimen and one seed.
+    """
+    specimens, seeds, rest = _scaled(found, alpha)
+    if not any(found.dfs):
+        return np.full(np.shape(specimens), np.nan)
+    root: Floats = np.sqrt(_combined(specimens, seeds, rest) / found.n_cells)
+    return root
+
+
+def degrees_of_freedom(found: MeanSquares, alpha: ArrayLike) -> Floats:
+    """Say how well the half-width is known, by Satterthwaite's formula for its square.
+
+    Satterthwaite, Biometrics Bulletin 2:110, 1946. Never less than the smaller of both factors
+    has alone, nor than the rest has where it decides. With one seed it is that of the specimens.
+    """
+    terms = _scaled(found, alpha)
+    whole = half_width(found, alpha) ** 2 * found.n_cells
+    parts: Any = sum(ms**2 / f for ms, f in zip(terms, found.dfs, strict=True) if f)
+    fewest = min((f for f in found.dfs[:2] if f), default=np.nan)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        freedom = np.where(parts > 0, whole**2 / parts, fewest)
+    # The rest decides alone where it is the largest: the width is then known as well as it is.
+    least = np.where(terms[2] >= whole * (1 - 1e-12), max(found.dfs), fewest)
+    return np.maximum(freedom, least)
+
+
+def p_value(found: MeanSquares) -> Floats:
+    """Find the rate at which the interval would just reach 0, (...); 1 where the mean is 0.
+
+    No p below 1e-12 is told apart.
+    """
+    size = np.abs(found.mean)
+    low, high = np.full(np.shape(size), -12.0), np.zeros(np.shape(size))
+    for _ in range(50):
+        middle = (low + high) / 2
+        inside = half_width(found, 10**middle) >= size
+        low, high = np.where(inside, middle, low), np.where(inside, high, middle)
+    p: Floats = np.where(size == 0, 1.0, 10**high)
+    return np.where(np.isnan(half_width(found, 0.5)), np.nan, p)
+
+
+def detectable(found: MeanSquares, alpha: ArrayLike, power: float = 0.8) -> Floats:
+    """Find the true difference that a study of this size would show with a given power.
+
+    What is known of the noise comes from this one table, so the power is averaged over what
+    the noise may be, and over the interval that the repeated study would draw (expected power:
+    Julious and Owen, Pharmaceutical Statistics 5:29, 2006; here both studies are of one size). The
+    plug-in by the noncentral t forgets the first, and promised 80 % where 57 to 72 % came true.
+
+    Parameters
+    ----------
+    found
+        Mean squares, (...).
+    alpha
+        As for the interval.
+    power
+        Between 0 and 1.
+
+    Returns
+    -------
+    numpy.ndarray
+        (...) float, above 0; 0 without any variation; NaN where there is no interval.
+    """
+    freedom = degrees_of_freedom(found, alpha)[..., None]
+    error = np.sqrt(_combined(found.specimens, found.seeds, found.rest) / found.n_cells)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        wanted = half_width(found, alpha) / error  # in standard errors
+    nodes, weights = _legendre()
+    # Quantiles of an estimated standard error of so many degrees of freedom, in true ones.
+    spread = np.sqrt(2 / freedom * special.gammaincinv(freedom / 2, nodes))
+    low, high = np.zeros(np.shape(wanted)), 100 * wanted + 100
+    for _ in range(60):
+        middle = (low + high) / 2
+        shown = special.ndtr(
+            middle[..., None, None] * spread[..., :, None]
+            - wanted[..., None, None] * spread[..., None, :]
+        )
+        enough = np.einsum("...ij,i,j->...", shown, weights, weights) >= power
+        low, high = np.where(enough, low, middle), np.where(enough, middle, high)
+    return np.where(error > 0, high * error, 0 * half_width(found, alpha))
+
+
+def _combined(specimens: Floats, seeds: Floats, rest: Floats) -> Floats:
+    """Add up two parts that both hold the rest, guarded: by chance it may exceed either."""
+    largest = np.maximum(np.maximum(specimens, seeds), rest)
+    return np.maximum(specimens + seeds - rest, largest)
+
+
+def _scaled(found: MeanSquares, alpha: ArrayLike) -> tuple[Floats, Floats, Floats]:
+    """Each mean square times the square of its t quantile; 0 where it has no freedom."""
+    a, b, rest = (
+        ms * (special.stdtrit(f, 1 - np.asarray(alpha) / 2) ** 2 if f else 0.0 * np.asarray(alpha))
+        for ms, f in zip((found.specimens, found.seeds, found.rest), found.dfs, strict=True)
+    )
+    return a, b, rest
+
+
+def _legendre(n: int = 24) -> tuple[Floats, Floats]:
+    """Nodes and weights of a mean over probabilities from 0 to 1."""
+    nodes, weights = np.polynomial.legendre.leggauss(n)
+    return (nodes + 1) / 2, weights / 2

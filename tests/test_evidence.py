@@ -1,0 +1,387 @@
+"""Verdicts: their error rates over simulated studies, identities of the intervals, their words."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy import stats
+from score_tables import DESIGNS, LUCK, UNLIKE, Truth, as_images, differences, rates, simulate
+
+from mitolume.analysis.metrics import COUNT_SCORES, Counts
+from mitolume.errors import MitolumeError
+from mitolume.study.cells import METRICS, cell_scores, paired
+from mitolume.study.crossed import (
+    degrees_of_freedom,
+    detectable,
+    half_width,
+    mean_squares,
+    p_value,
+)
+from mitolume.study.evidence import compare, label_curve
+from mitolume.study.verdicts import HELPED, HURT, NO_DIFFERENCE, UNTOLD
+
+FINITE = st.floats(-1, 1, width=32)
+TABLES = hnp.arrays(float, st.tuples(st.integers(2, 6), st.integers(2, 5)), elements=FINITE).filter(
+    lambda values: float(np.ptp(values)) > 1e-3
+)
+
+
+def study(
+    seed: int = 0, *, arms: int = 2, specimens: int = 5, seeds: int = 3, gains: Any = 0.0
+) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    counts = simulate(rng, 1, arms=arms, specimens=specimens, seeds=seeds, gains=gains)
+    return as_images(counts, 0)
+
+
+# Error rates -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arms", [1, 6])
+@pytest.mark.parametrize(("specimens", "seeds"), [(3, 3), (10, 3), (4, 2)])
+def test_identical_arms_differ_rarely_and_stated_power_is_true(
+    specimens: int, seeds: int, arms: int
+) -> None:
+    found = rates(LUCK["some"], arms=arms, specimens=specimens, seeds=seeds, n=2000)
+    assert found.no_difference >= 0.93
+    assert found.covered >= 0.93
+    assert 0.75 <= found.power <= 0.85
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arms", [1, 6, 15])
+@pytest.mark.parametrize(("specimens", "seeds"), DESIGNS)
+def test_error_rates_of_every_design(specimens: int, seeds: int, arms: int) -> None:
+    """The interval may be wider than it must be, but misses no more than 5.7 % (5 % +- 2 SE)."""
+    truths = [*LUCK.values(), *([UNLIKE] if specimens > 1 else [])]
+    for truth in truths:
+        found = rates(truth, arms=arms, specimens=specimens, seeds=seeds)
+        assert found.no_difference >= 0.943
+        assert found.covered >= 0.943
+        assert 0.75 <= found.power <= 0.86
+
+
+@pytest.mark.slow
+def test_unequal_arms_are_covered_together() -> None:
+    """Arms with true gains; what is true is the mean over many studies."""
+    rng = np.random.default_rng(5)
+    gains = np.array([0.0, 0.0, 0.1, 0.3, -0.2, 0.6])
+    counts = simulate(rng, 6000, arms=6, specimens=8, seeds=3, truth=UNLIKE, gains=gains)
+    found = mean_squares(differences(counts))
+    true = found.mean.mean(axis=0)
+    assert (np.diff(true[[4 - 1, 0, 1, 2, 4]]) > 0.01).all()  # the simulation has such arms
+    missed = np.abs(found.mean - true) > half_width(found, 0.05 / 5)
+    assert missed.any(axis=1).mean() <= 0.057
+
+
+@pytest.mark.slow
+def test_error_rate_from_table_to_verdict() -> None:
+    rng = np.random.default_rng(6)
+    counts = simulate(rng, 2000, arms=3, specimens=4, seeds=3)
+    verdicts = [v.verdict for i in range(2000) for v in compare(as_images(counts, i), "reference")]
+    assert verdicts.count(NO_DIFFERENCE) >= 0.93 * len(verdicts)
+
+
+def test_satterthwaite_alone_misses_too_often_in_far_tails() -> None:
+    """Why each mean square has a t quantile of its own: docs/evidence.md."""
+    rng = np.random.default_rng(7)
+    counts = simulate(rng, 2000, arms=7, specimens=12, seeds=3, truth=Truth(0.4, 0.4))
+    found = mean_squares(differences(counts))
+    a, b, rest = found.specimens, found.seeds, found.rest
+    variance = np.maximum(a + b - rest, np.maximum(a, b))
+    freedom = np.maximum(variance**2 / (a**2 / 11 + b**2 / 2 + rest**2 / 22), 2)
+    plain = stats.t.isf(0.025 / 6, freedom) * np.sqrt(variance / 36)
+    missed = [
+        (np.abs(found.mean) > h).any(axis=1).mean() for h in (plain, half_width(found, 0.05 / 6))
+    ]
+    assert missed[0] > 0.06 > 0.05 > missed[1]
+
+
+# Intervals -------------------------------------------------------------------------------------
+
+
+@given(hnp.arrays(float, st.integers(2, 8), elements=FINITE), st.booleans())
+def test_one_factor_is_the_t_test(values: np.ndarray, seeds: bool) -> None:
+    if np.std(values) < 1e-3:
+        return
+    found = mean_squares(values[None] if seeds else values[:, None])
+    expected = stats.ttest_1samp(values, 0)
+    assert float(p_value(found)) == pytest.approx(expected.pvalue, rel=1e-6)
+    low, _ = expected.confidence_interval(0.9)
+    assert float(found.mean - half_width(found, 0.1)) == pytest.approx(low)
+    assert float(degrees_of_freedom(found, 0.1)) == pytest.approx(len(values) - 1)
+
+
+@given(TABLES)
+def test_seeds_that_change_nothing_add_nothing(values: np.ndarray) -> None:
+    specimens = values[:, :1]
+    if np.std(specimens) < 1e-3:
+        return
+    once, thrice = mean_squares(specimens), mean_squares(np.repeat(specimens, 3, axis=1))
+    assert float(half_width(once, 0.05)) == pytest.approx(float(half_width(thrice, 0.05)))
+
+
+@given(TABLES, st.floats(0.001, 0.3), st.floats(0.1, 9), FINITE)
+@settings(max_examples=40)
+def test_intervals_follow_shifts_scales_and_turned_tables(
+    values: np.ndarray, alpha: float, scale: float, shift: float
+) -> None:
+    found, turned = mean_squares(values), mean_squares(values.T)
+    other = mean_squares(scale * values + shift)
+    half = float(half_width(found, alpha))
+    assert float(half_width(turned, alpha)) == pytest.approx(half)
+    assert float(half_width(other, alpha)) == pytest.approx(scale * half)
+    assert float(half_width(found, alpha / 2)) > half
+    assert float(detectable(other, alpha)) == pytest.approx(scale * float(detectable(found, alpha)))
+    assert float(detectable(found, alpha)) > half
+
+
+@given(TABLES, st.floats(0.001, 0.3))
+def test_p_is_below_alpha_just_where_the_interval_leaves_out_0(
+    values: np.ndarray, alpha: float
+) -> None:
+    found = mean_squares(values)
+    half, size = float(half_width(found, alpha)), abs(float(found.mean))
+    if abs(half - size) > 1e-6:
+        assert (float(p_value(found)) < alpha) == (size > half)
+
+
+def test_many_tables_at_once_are_each_table() -> None:
+    values = np.random.default_rng(1).normal(size=(4, 2, 5, 3))
+    together = mean_squares(values)
+    for index in np.ndindex(4, 2):
+        alone = mean_squares(values[index])
+        for measure in (half_width, detectable, degrees_of_freedom):
+            assert float(measure(alone, 0.05)) == pytest.approx(measure(together, 0.05)[index])
+
+
+def test_expected_power_of_a_t_test() -> None:
+    """Against two samples drawn one after the other: one states, the other tests."""
+    rng = np.random.default_rng(2)
+    first, second = rng.normal(size=(2, 10_000, 6, 1))
+    stated = detectable(mean_squares(first[:2000]), 0.05)
+    then = mean_squares(second)
+    needed = np.sort(half_width(then, 0.05) - then.mean)
+    assert np.searchsorted(needed, stated).mean() / 10_000 == pytest.approx(0.8, abs=0.015)
+
+
+# From images to cells ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("metric", ["iou", "miou", "dice", "recall"])
+def test_cells_pool_the_counts_of_their_images(metric: str) -> None:
+    images = study(3)
+    cells = cell_scores(images, metric)
+    assert len(cells) == 2 * 5 * 3
+    for row in cells.to_dict("records"):
+        keys = ["arm", "seed", "specimen"]
+        part = images[(images[keys] == [row[key] for key in keys]).all(axis=1)]
+        pooled = Counts(*part[["tp", "fp", "fn", "tn"]].sum().astype(int))
+        assert row["score"] == pytest.approx(COUNT_SCORES[metric](pooled))
+        assert row["n_images"] == len(part)
+
+
+def test_scores_without_counts_are_means_over_images_that_show_mitochondria() -> None:
+    images = study(4).assign(cldice=lambda t: t["tp"] / (t["tp"] + t["fn"]))
+    empty = images.index[images["specimen"] == "dish 0"][0]
+    name = images.at[empty, "image"]
+    blank = images["image"] == name
+    images.loc[blank, ["tp", "fn"]] = 0
+    images.loc[blank, "cldice"] = np.nan
+    images.loc[empty, "cldice"] = 0.0  # this run drew something on it
+    cells = cell_scores(images, "cldice").set_index(["arm", "seed", "specimen"])["score"]
+    shown = images[~blank]
+    expected = shown.groupby(["arm", "seed", "specimen"])["cldice"].mean()
+    pd.testing.assert_series_equal(
+        cells.sort_index(), expected.sort_index(), check_names=False, check_index_type=False
+    )
+
+
+def test_compare_gives_the_numbers_of_the_arrays_in_any_order_of_rows() -> None:
+    counts = simulate(np.random.default_rng(8), 4, arms=3, specimens=6, seeds=3)
+    found = mean_squares(differences(counts))
+    half, wanted = half_width(found, 0.025), detectable(found, 0.025)
+    for table in range(4):
+        images = as_images(counts, table)
+        shuffled = images.sample(frac=1, random_state=table)
+        for i, one in enumerate(compare(images, "reference")):
+            assert one.difference == pytest.approx(found.mean[table, i])
+            assert one.high - one.low == pytest.approx(2 * half[table, i])
+            assert one.detectable == pytest.approx(wanted[table, i])
+            assert (one.p < 0.05) == (one.verdict in (HELPED, HURT))
+        both = compare(shuffled, "reference"), compare(images, "reference")
+        by_arm = [{c.arm: c.difference for c in run} for run in both]
+        assert by_arm[0] == pytest.approx(by_arm[1])
+
+
+def test_a_failed_run_costs_its_seed_in_its_own_comparison_only() -> None:
+    images = study(9, arms=3, seeds=4)
+    failed = (images["arm"] == "arm 1") & (images["seed"] == 2)
+    first, second = compare(images[~failed], "reference")
+    assert (first.n_seeds, second.n_seeds) == (3, 4)
+    assert first.notice.startswith("left out: seed 2 (")
+    assert not second.notice
+    kept = images[images["seed"] != 2]
+    assert first.difference == pytest.approx(compare(kept, "reference")[0].difference)
+
+
+def test_a_specimen_scored_on_other_images_is_left_out() -> None:
+    images = study(10)
+    odd = (images["arm"] == "arm 1") & (images["specimen"] == "dish 3")
+    images.loc[odd, "image"] = "b" + images.loc[odd, "image"]
+    (one,) = compare(images, "reference")
+    assert one.n_specimens == 4
+    assert "specimen dish 3" in one.notice
+
+
+@given(hnp.arrays(bool, st.tuples(st.integers(1, 6), st.integers(1, 4))))
+@settings(max_examples=40)
+def test_what_is_kept_is_complete_and_the_rest_is_named(there: np.ndarray) -> None:
+    cells = pd.DataFrame(
+        [
+            {"specimen": f"d{i}", "seed": j, "score": 10.0 * i + j, "n_images": i + 1}
+            for i, j in np.argwhere(there)
+        ],
+        columns=["specimen", "seed", "score", "n_images"],
+    )
+    table = paired(cells)
+    assert not np.isnan(table.values).any()
+    assert bool(table.values.size) == bool(there.any())
+    seen = cells["specimen"].nunique(), cells["seed"].nunique()
+    assert bool(table.notice) == ((table.n_specimens, table.n_seeds) != seen)
+
+
+# Verdicts and their words -----------------------------------------------------------------------
+
+
+def test_large_gains_and_losses_are_named() -> None:
+    images = study(11, arms=3, specimens=8, seeds=5, gains=[0, 2.0, -2.0])
+    better, worse = compare(images, "reference")
+    assert (better.verdict, worse.verdict) == (HELPED, HURT)
+    assert better.sentence.startswith(
+        f"arm 1 helped: the foreground IoU is {better.difference:.3f}"
+    )
+    n = images[(images["arm"] == "arm 1") & (images["seed"] == 0)].shape[0]
+    assert f"8 labelled images; {n} test images of 8 specimens, 5 seeds" in better.sentence
+    assert "95 % interval of all 2 comparisons together +" in better.sentence
+    assert "lower than with reference" in worse.sentence
+    assert "\N{MINUS SIGN}" in worse.sentence
+
+
+def test_no_difference_says_what_could_have_been_seen() -> None:
+    (one,) = compare(study(12, specimens=10, seeds=5), "reference")
+    assert one.verdict == NO_DIFFERENCE
+    assert (
+        f"no difference from reference shown (could have seen {one.detectable:.3f})" in one.sentence
+    )
+    (few,) = compare(study(12, specimens=3, seeds=2), "reference")
+    if few.detectable >= 1:
+        assert "too few specimens or seeds to see any" in few.sentence
+
+
+@pytest.mark.parametrize(
+    ("specimens", "seeds", "words"),
+    [(1, 3, "holds for this specimen only"), (4, 1, "holds for this seed only"), (4, 3, None)],
+)
+def test_what_a_verdict_holds_for(specimens: int, seeds: int, words: str | None) -> None:
+    (one,) = compare(study(13, specimens=specimens, seeds=seeds), "reference")
+    assert one.low < one.difference < one.high
+    assert words in one.sentence if words else "only" not in one.sentence
+
+
+def test_one_specimen_and_one_seed_tell_nothing() -> None:
+    (one,) = compare(study(14, specimens=1, seeds=1), "reference")
+    assert one.verdict == UNTOLD
+    assert math.isfinite(one.difference)
+    assert math.isnan(one.low)
+    assert math.isnan(one.p)
+    assert "One specimen and one seed don't show" in one.sentence
+
+
+def test_copies_of_one_run_are_no_seeds() -> None:
+    once = study(15, specimens=1, seeds=1)
+    copies = pd.concat([once.assign(seed=seed) for seed in range(3)])
+    (one,) = compare(copies, "reference")
+    assert one.verdict == UNTOLD
+    assert "All repeats gave the same" in one.sentence
+    same = copies[copies["arm"] == "reference"]
+    (equal,) = compare(pd.concat([same, same.assign(arm="twin")]), "reference")
+    assert equal.verdict == NO_DIFFERENCE
+    assert "all scores are equal" in equal.sentence
+    assert equal.p == 1
+    assert equal.detectable == 0
+
+
+def test_a_budget_that_the_reference_lacks_can_not_be_told() -> None:
+    images = study(16)
+    more = images[images["arm"] == "arm 1"].assign(k=16)
+    both = compare(pd.concat([images, more]), "reference")
+    assert [one.k for one in both] == [8, 16]
+    assert both[1].verdict == UNTOLD
+    assert "scored on both sides" in both[1].sentence
+    (alone,) = compare(images, "reference")
+    assert both[0].low == alone.low  # what can't be told widens nothing
+
+
+def test_label_curve_and_its_steps() -> None:
+    rng = np.random.default_rng(17)
+    gains = np.array([-2.0, 0.0, 0.02])  # the budgets stand in for arms, on the same seeds
+    counts = simulate(rng, 1, arms=3, specimens=8, seeds=5, gains=gains)
+    names = {"reference": 2, "arm 1": 10, "arm 2": 11}
+    images = as_images(counts, 0)
+    images = images.assign(k=images["arm"].map(names), arm="plain")
+    curve = label_curve(images)
+    assert list(curve.points["k"]) == [2, 10, 11]
+    assert ((curve.points["low"] >= 0) & (curve.points["high"] <= 1)).all()
+    assert curve.points["score"].between(curve.points["low"], curve.points["high"]).all()
+    up, flat = curve.steps
+    rise = curve.points["score"].diff()
+    assert (up.difference, flat.difference) == pytest.approx((rise[1], rise[2]))
+    assert up.verdict == HELPED
+    assert up.sentence.startswith(
+        f"plain: 8 more labelled images (2 to 10) gave +{up.low:.3f} to +{up.high:.3f} "
+        "foreground IoU here ("
+    )
+    assert (
+        "1 more labelled image (10 to 11) gave no difference that could be shown" in flat.sentence
+    )
+
+
+# Faults ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda t: t.assign(subset=["train", *t["subset"][1:]]), "train, test"),
+        (lambda t: t.assign(model=["model_2", *t["model"][1:]]), "model_2, model_1"),
+        (lambda t: pd.concat([t, t.iloc[:1]]), "plane 0, twice"),
+        (lambda t: t.drop(columns="fn"), "lacks the columns fn"),
+        (lambda t: t.assign(tp=np.nan), "no image of the table has a truth"),
+        (lambda t: t.assign(tp=0, fn=0), "truth of no image has mitochondria"),
+        (lambda t: t[t["arm"] != "reference"], "no arm 'reference'.*there are arm 1"),
+    ],
+)
+def test_tables_that_can_not_be_compared_are_refused(change: Any, says: str) -> None:
+    with pytest.raises(MitolumeError, match=says):
+        compare(change(study(18)), "reference")
+
+
+def test_an_unknown_metric_is_answered_by_the_list() -> None:
+    with pytest.raises(MitolumeError, match=", ".join(METRICS)):
+        compare(study(19), "reference", metric="chance_iou")
+
+
+def test_unlabelled_images_count_nowhere() -> None:
+    images = study(20)
+    blank = images.head(3).assign(subset="unlabelled", image="u.tif", plane=[0, 1, 2])
+    blank = blank.astype(dict.fromkeys(("tp", "fp", "fn", "tn"), float))
+    blank[["tp", "fp", "fn", "tn", "n_unsure"]] = np.nan
+    assert compare(pd.concat([blank, images]), "reference") == compare(images, "reference")
