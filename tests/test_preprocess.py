@@ -49,13 +49,20 @@ def test_bright_dirt_does_not_set_the_scale() -> None:
     assert abs(normalise(dirty)[50:].std() - normalise(plane)[50:].std()) < 0.05
 
 
-def test_unsharp_mask_is_imagejs_formula_without_wrap_around() -> None:
-    image = np.random.default_rng(0).integers(0, 256, (20, 20)).astype(np.uint8)
-    blurred = ndimage.gaussian_filter(image.astype(np.float64), 0.5, mode="nearest")
-    expected = (image - 0.7 * blurred) / 0.3
-    np.testing.assert_allclose(unsharp_mask(image), expected, rtol=1e-4, atol=1e-2)
-    assert expected.max() > 255
-    assert expected.min() < 0
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16, np.int16, np.float32, bool])
+def test_unsharp_mask_is_imagejs_formula_without_wrap_around(dtype: type) -> None:
+    whole = np.issubdtype(dtype, np.integer)
+    low, high = (np.iinfo(dtype).min, np.iinfo(dtype).max) if whole else (0, 1)
+    image = np.random.default_rng(0).choice([low, (low + high) // 2, high], (20, 20)).astype(dtype)
+    exact = image.astype(np.float64)
+    for radius, weight in ((0.5, 0.7), (2.0, 0.3)):
+        blurred = ndimage.gaussian_filter(exact, radius, mode="nearest")
+        expected = (exact - weight * blurred) / (1 - weight)
+        result = unsharp_mask(image, radius, weight)
+        assert result.dtype == np.float32
+        np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-4 * (high - low))
+        assert result.max() > high
+        assert result.min() < low
     with pytest.raises(ValueError, match="weight"):
         unsharp_mask(image, weight=1)
 
