@@ -142,7 +142,7 @@ def measure_stripes(plane: Plane) -> Stripes:
         return found
     offsets = np.empty((height, len(first)), np.float32)
     for knot, (a, b) in enumerate(zip(first, last, strict=True)):
-        inside = variance[a : b - 2].mean()  # of pairs of cells that lie in the window
+        inside = variance[a : b - 2].mean()  # what its cells share with those to their right
         offsets[:, knot] = _offsets(steps[:, a:b], medians[:, knot], max(inside, 0.0))
     return Stripes(line_noise, pixel_noise, significance, offsets, windows.mean(axis=1))
 
