@@ -459,7 +459,9 @@ def denoise_train(
     planes: Annotated[
         str | None, typer.Option(help="Planes from 0, such as 3-20; all, or focus.")
     ] = None,
-    stripes: Annotated[bool, typer.Option("--stripes", help="Remove scan lines first.")] = False,
+    stripes: Annotated[
+        str, typer.Option(help="Scan lines: auto removes them first where there are any; or none.")
+    ] = "auto",
     channel: Annotated[
         str | None, typer.Option(help="Name or number (from 0) of the channel.")
     ] = None,
@@ -474,8 +476,7 @@ def denoise_train(
     settings = denoising_settings(preset, set_ or [])
     opened = open_stacks(stacks, planes or settings.planes, channel=channel, scene=scene)
     card = train_denoiser(
-        opened, out, settings, method=method, stripes="auto" if stripes else "none", seed=seed,
-        resume=resume, quiet=quiet,
+        opened, out, settings, method=method, stripes=stripes, seed=seed, resume=resume, quiet=quiet
     )  # fmt: skip
     print(f"denoiser: {out} ({card.method}; {card.chosen})")
 

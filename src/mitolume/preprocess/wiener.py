@@ -14,6 +14,7 @@ _SIDE = 64  # pixels a side of the windows whose spectra are averaged (Welch 196
 _HIGH = _SIDE // 8  # where the floor is looked for: structures of 8 pixels and finer
 _FEWEST = 12  # frequencies in a ring that make a median
 _LINES = 3  # of the spectrum, left and right of the middle, where scan lines show
+_CHANCE = 1.5  # standard deviations of a frequency's power that are taken for noise
 _STRIPED = 1.3  # power there over the floor, from which there are scan lines
 
 
@@ -37,7 +38,7 @@ def wiener_kernel(residuals: Sequence[Image], side: int) -> Image:
     numpy.ndarray
         (side, side) float32, centred; sums to 1.
     """
-    gain = _gain(_power(residuals))
+    gain = _gain(*_power(residuals))
     kernel = np.fft.fftshift(np.fft.ifft2(gain).real)
     middle, reach = _SIDE // 2, side // 2
     part = slice(middle - reach, middle + reach + 1)
@@ -47,8 +48,8 @@ def wiener_kernel(residuals: Sequence[Image], side: int) -> Image:
     return np.asarray(tapered + (1 - tapered.sum()) / side**2, np.float32)
 
 
-def _power(residuals: Sequence[Image]) -> Spectrum:
-    """Average the power spectra of windows, (64, 64), 1 per pixel for white noise of variance 1."""
+def _power(residuals: Sequence[Image]) -> tuple[Spectrum, int]:
+    """Average the power spectra of windows, (64, 64); it is 1 for white noise of variance 1."""
     window = np.hanning(_SIDE + 1)[:_SIDE]
     window = window * window[:, None]
     total: Spectrum = np.zeros((_SIDE, _SIDE))
@@ -65,11 +66,11 @@ def _power(residuals: Sequence[Image]) -> Spectrum:
     back = -np.arange(_SIDE)
     power = (power + power[back]) / 2
     averaged: Spectrum = (power + power[:, back]) / 2
-    return averaged
+    return averaged, count
 
 
-def _gain(power: Spectrum) -> Spectrum:
-    """Return the share of signal at each frequency, 0 to 1."""
+def _gain(power: Spectrum, count: int) -> Spectrum:
+    """Return the share of signal at each frequency, 0 to 1, of the power of so many windows."""
     frequency = np.abs(np.fft.fftfreq(_SIDE)) * _SIDE
     ring = np.rint(np.hypot(frequency, frequency[:, None])).astype(int)
     full = np.bincount(ring.ravel()) >= _FEWEST
@@ -79,6 +80,8 @@ def _gain(power: Spectrum) -> Spectrum:
     lines = frequency <= _LINES
     striped = np.median(power[frequency >= _SIDE / 4][:, lines], axis=0)
     noise[:, lines] = np.where(striped > _STRIPED * floor, striped, floor)
+    # Half of the windows are new, as they overlap: by so much may the power exceed its mean.
+    noise *= 1 + _CHANCE / np.sqrt(max(1, count / 2))
     gain: Spectrum = np.maximum(0, 1 - noise / np.maximum(power, 1e-12))
     gain[0, 0] = 1
     return gain

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +24,8 @@ from mitolume.io.write import write_text
 from mitolume.models.bundle import CARD, save_bundle
 from mitolume.models.denoiser import DenoiserCard
 from mitolume.models.networks import KERNEL, DenoisingNetwork
+from mitolume.models.settings import DenoiserNetworkSettings
+from mitolume.preprocess.focus import focus_scores, planes_in_focus
 from mitolume.preprocess.normalise import is_flat, measure_range, normalise
 from mitolume.preprocess.stripes import remove_stripes
 from mitolume.preprocess.wiener import wiener_kernel
@@ -39,7 +41,8 @@ from mitolume.training.settings import DenoisingSettings
 BEGUN = "denoising.json"  # what a folder was begun with
 _SCRATCH = "scratch"
 _LEAST = 32  # pixels a side of planes that can be learnt from
-_MEASURED = 8  # planes by which the filter of single planes is measured
+_MEASURED = 12  # planes by which filters are measured
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,10 @@ def chosen_planes(image: xr.DataArray, planes: str) -> tuple[int, ...]:
     depth = image.sizes["Z"]
     if planes == "all":
         return tuple(range(depth))
+    if planes == "focus":
+        size = image.attrs.get("pixel_size_um", {})
+        stack = (read_plane(image, z=z) for z in range(depth))
+        return tuple(planes_in_focus(focus_scores(stack, pixel_size_um=size.get("X"))))
     try:
         found = parse_planes(planes) or ()
     except ValueError as error:
@@ -136,7 +143,7 @@ def train_denoiser(
     settings: DenoisingSettings,
     *,
     method: str = "auto",
-    stripes: str = "none",
+    stripes: str = "auto",
     seed: int = 0,
     resume: bool = False,
     quiet: bool = False,
@@ -184,6 +191,8 @@ def train_denoiser(
     if method != "auto" and method not in DENOISING_METHODS:
         names = ", ".join(["auto", *DENOISING_METHODS])
         raise MitolumeError(f"there is no method {method!r}; there are {names}")
+    if stripes not in ("auto", "none"):
+        raise MitolumeError(f"stripes can be auto or none, not {stripes!r}")
     name, check = choose_method(stacks) if method == "auto" else (method, {})
     if check and not quiet:
         say(f"note: {check['reason']}, so the method is {name}")
@@ -196,7 +205,7 @@ def train_denoiser(
         shutil.rmtree(scratch, ignore_errors=True)
     card = DenoiserCard(
         method=name,
-        network=settings.network,
+        network=network_settings(settings, name),
         channels=DENOISING_METHODS[name].channels,
         stripes=stripes,
         pixel_size_um=_pixel_size(stacks),
@@ -246,33 +255,45 @@ def _is_done(out: Path, asked: dict[str, Any], resume: bool) -> bool:
 
 def _prepared(stacks: Sequence[Stack], stripes: str, scratch: Path, advance: Advance) -> list[Run]:
     """Read and normalise all planes, kept on disk so that memory stays flat."""
+    for stack in stacks:
+        _require_size(stack)
     file = ArrayFile(scratch / "planes", np.float32)
     lengths: list[int] = []
     total = sum(len(stack.planes) * stack.image.sizes["T"] for stack in stacks)
     done = 0
-    for stack in stacks:
-        if min(stack.image.sizes["Y"], stack.image.sizes["X"]) < _LEAST:
-            size = f"{stack.image.sizes['Y']} x {stack.image.sizes['X']}"
-            raise MitolumeError(
-                f"{stack.path} has planes of {size} pixels; a denoiser needs {_LEAST} x {_LEAST} "
-                "or more to learn from"
-            )
-        for t in range(stack.image.sizes["T"]):
-            for run in stack.runs:
-                lengths.append(0)
-                for z in run:
-                    advance(done, total, stack.path.name)
-                    done += 1
-                    plane = read_plane(stack.image, t=t, z=z)
-                    if is_flat(measure_range(plane)):  # an empty frame is nobody's neighbour
-                        lengths.append(0)
-                        continue
-                    file.append(normalise(remove_stripes(plane) if stripes == "auto" else plane))
-                    lengths[-1] += 1
+    with file.file:
+        for stack, t, run in _all_runs(stacks):
+            lengths.append(0)
+            for z in run:
+                advance(done, total, stack.path.name)
+                done += 1
+                plane = read_plane(stack.image, t=t, z=z)
+                if is_flat(measure_range(plane)):  # an empty frame is nobody's neighbour
+                    lengths.append(0)
+                    continue
+                file.append(normalise(remove_stripes(plane) if stripes == "auto" else plane))
+                lengths[-1] += 1
     advance(total, total)
     planes = file.read_all()
     ends = np.cumsum(lengths)
     return [planes[end - n : end] for n, end in zip(lengths, ends, strict=True) if n]
+
+
+def _all_runs(stacks: Sequence[Stack]) -> Iterator[tuple[Stack, int, list[int]]]:
+    """Yield each stack with its time points and the runs of its planes."""
+    for stack in stacks:
+        for t in range(stack.image.sizes["T"]):
+            for run in stack.runs:
+                yield stack, t, run
+
+
+def _require_size(stack: Stack) -> None:
+    height, width = stack.image.sizes["Y"], stack.image.sizes["X"]
+    if min(height, width) < _LEAST:
+        raise MitolumeError(
+            f"{stack.path} has planes of {height} x {width} pixels; a denoiser needs {_LEAST} x "
+            f"{_LEAST} or more to learn from"
+        )
 
 
 def _train(
@@ -289,8 +310,8 @@ def _train(
             "or choose --method wiener or blind_spot"
         )
     planes = [plane for run in runs for plane in run]
-    typical = [planes[i] for i in np.linspace(0, len(planes) - 1, _MEASURED).astype(int)]
-    network = DenoisingNetwork(settings.network, method.channels, seed)
+    typical = spread_over(planes, _MEASURED)
+    network = DenoisingNetwork(network_settings(settings, name), method.channels, seed)
     network.alone.copy_(torch.from_numpy(wiener_kernel(typical, KERNEL)))
     if method.channels == 0:
         return network, Trained({}, "no network", []), {}
@@ -309,7 +330,9 @@ def _train(
     network.eval()
     if not held_out:
         return network, trained, {}
-    keep = method.keep(held_out, lambda given: run_network(network, given, FLIPS))
+    # A spectrum needs many planes; those that were learnt from tell as much of it.
+    judged = [*held_out, *spread_over(samples, _MEASURED)] if method.channels > 1 else held_out
+    keep = method.keep(judged, lambda given: run_network(network, given, FLIPS))
     network.keep.copy_(torch.from_numpy(keep))
     best = max(record["validation_db"] or -np.inf for record in trained.history)
     scores = {"validation_db": round(best, 3), "n_held_out": len(held_out)}
@@ -318,6 +341,18 @@ def _train(
         trained,
         {"kept": round(float(keep[KERNEL // 2, KERNEL // 2]), 4), "scores": scores},
     )
+
+
+def network_settings(settings: DenoisingSettings, method: str) -> DenoiserNetworkSettings:
+    """Return the network of some settings, as a method can use it."""
+    residual = settings.network.residual and DENOISING_METHODS[method].residual
+    return settings.network.model_copy(update={"residual": residual})
+
+
+def spread_over(items: Sequence[T], most: int) -> list[T]:
+    """Return at most so many items, evenly spread over all."""
+    count = min(most, len(items))
+    return [items[int(i)] for i in np.linspace(0, len(items) - 1, count)]
 
 
 def _reporting(advance: Advance) -> Any:

@@ -34,10 +34,13 @@ class DenoisingMethod:
         Planes that the network gets.
     fewest_planes
         Planes that a stack must have.
+    residual
+        Whether the network may give what is to be added to what it gets.
     """
 
     channels = 1
     fewest_planes = 1
+    residual = True
 
     def samples(
         self, run: Run, spare: Collection[int] = (), directions: str = "both"
@@ -164,6 +167,7 @@ class BlindSpot(DenoisingMethod):
     share = 0.01  # of the pixels that are predicted
     window = 2  # pixels around from which a value is put in the place of a hidden one
     reach = 4  # pixels to the left and right that are hidden with it
+    residual = False  # the plane would show through
 
     def samples(
         self, run: Run, spare: Collection[int] = (), directions: str = "both"

@@ -1,0 +1,295 @@
+"""Denoisers: what they learn from, that they help, and that windows equal the whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter
+
+from mitolume.errors import MitolumeError
+from mitolume.inference.chain import PreparedPlane
+from mitolume.inference.denoise import (
+    FLIPS,
+    DenoisedPlane,
+    Denoiser,
+    planes_around,
+    run_network,
+)
+from mitolume.inference.steps import SharpenedPlane, StripelessPlane
+from mitolume.models.bundle import load_bundle, save_bundle
+from mitolume.models.denoiser import DenoiserCard
+from mitolume.models.networks import KERNEL, DenoisingNetwork
+from mitolume.models.settings import DenoiserNetworkSettings
+from mitolume.preprocess.normalise import normalise
+from mitolume.preprocess.settings import DENOISING, ChainSettings
+from mitolume.preprocess.wiener import wiener_kernel
+from mitolume.training.denoise_methods import DENOISING_METHODS, Noise2Noise
+from mitolume.training.denoising import Denoising, SamplePatches, hold_out
+from mitolume.training.loop import fit
+from mitolume.training.record import Watch
+from mitolume.training.settings import DenoisingSettings
+
+SMALL = DenoiserNetworkSettings(width=4)
+
+
+def stack(
+    depth: int = 10, side: int = 48, noise: float = 1.0, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return (Z, Y, X) of smooth structures that drift slowly with z, and the same with noise."""
+    rng = np.random.default_rng(seed)
+    volume = gaussian_filter(rng.normal(size=(depth, side, side)), (4, 3, 3), mode="wrap")
+    clean = 50 * volume / volume.std() + 300
+    return clean.astype(np.float32), (clean + 50 * noise * rng.normal(size=clean.shape)).astype(
+        np.float32
+    )
+
+
+def quick(**over: object) -> DenoisingSettings:
+    values = {"steps": 30, "checks": 3, "patch": 32, "network": SMALL, "precision": "float32"}
+    return DenoisingSettings(**values | over)
+
+
+def trained(
+    noisy: np.ndarray, method: str, folder: Path, watch: Watch | None = None, **over: object
+) -> Denoiser:
+    how = DENOISING_METHODS[method]
+    design = SMALL.model_copy(update={"residual": how.residual})
+    network = DenoisingNetwork(design, how.channels, seed=0)
+    run = [normalise(plane) for plane in noisy]
+    network.alone.copy_(torch.from_numpy(wiener_kernel(run, KERNEL)))
+    if how.channels:
+        samples, held_out = hold_out([run], how, "both")
+        folder.mkdir(parents=True, exist_ok=True)
+        task = Denoising(samples, held_out, how, quick(**over), seed=3)
+        result = fit(network, task, settings=quick(**over), folder=folder, watch=watch or Watch())
+        network.load_state_dict(result.weights)
+        network.eval()
+        network.keep.copy_(
+            torch.from_numpy(how.keep(held_out, lambda g: run_network(network, g, FLIPS)))
+        )
+    return Denoiser(network, DenoiserCard(method=method, network=design, channels=how.channels))
+
+
+def denoised(denoiser: Denoiser, noisy: np.ndarray) -> np.ndarray:
+    around = [[noisy[i] for i in planes_around(z, len(noisy))] for z in range(len(noisy))]
+    return np.stack(
+        [denoiser.denoise_plane(p, near) for p, near in zip(noisy, around, strict=True)]
+    )
+
+
+def error(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.mean((a.astype(float) - b) ** 2))
+
+
+def untrained(channels: int = 4, keep: bool = True) -> Denoiser:
+    network = DenoisingNetwork(SMALL, channels, seed=1)
+    if keep:
+        kernel = (
+            np.random.default_rng(0).normal(size=(KERNEL, KERNEL)).astype(np.float32) / KERNEL**2
+        )
+        network.keep.copy_(torch.from_numpy(kernel))
+        network.alone.copy_(torch.from_numpy(kernel))
+    return Denoiser(network, DenoiserCard(method="noise2stack", network=SMALL, channels=channels))
+
+
+def test_the_recipe_names_every_method() -> None:
+    assert set(DENOISING) == {"auto", *DENOISING_METHODS}
+
+
+@pytest.mark.parametrize("method", DENOISING_METHODS)
+def test_every_method_brings_planes_closer_to_the_truth(method: str, tmp_path: Path) -> None:
+    clean, noisy = stack()
+    found = denoised(trained(noisy, method, tmp_path, learning_rate=0.01), noisy)
+    assert error(found, clean) < 0.8 * error(noisy, clean)
+
+
+@pytest.mark.parametrize("method", ["noise2noise", "noise2stack", "wiener"])
+def test_clean_planes_stay_as_they_are(method: str, tmp_path: Path) -> None:
+    clean, _ = stack()
+    lost = error(denoised(trained(clean, method, tmp_path), clean), clean)
+    assert lost < 0.01 * clean.var()
+
+
+def test_unrelated_planes_are_not_made_worse(tmp_path: Path) -> None:
+    planes = [stack(1, noise=0.5, seed=i) for i in range(10)]
+    clean, noisy = (np.concatenate(parts) for parts in zip(*planes, strict=True))
+    assert error(denoised(trained(noisy, "noise2stack", tmp_path), noisy), clean) < error(
+        noisy, clean
+    )
+
+
+def test_a_training_that_was_stopped_ends_with_the_same_weights(tmp_path: Path) -> None:
+    _, noisy = stack(4)
+
+    def stop(history: list) -> None:
+        raise KeyError("killed")
+
+    whole = trained(noisy, "blind_spot", tmp_path / "a", steps=6)
+    with pytest.raises(KeyError):
+        trained(noisy, "blind_spot", tmp_path / "b", Watch(epoch=stop), steps=6)
+    again = trained(noisy, "blind_spot", tmp_path / "b", steps=6)
+    for name, tensor in whole.network.state_dict().items():
+        assert torch.equal(tensor, again.network.state_dict()[name])
+
+
+@given(st.integers(0, 40), st.integers(2, 40))
+def test_no_plane_is_predicted_from_itself(z: int, depth: int) -> None:
+    z = z % depth
+    around = planes_around(z, depth)
+    assert len(around) == 4
+    assert z not in around
+    assert all(0 <= i < depth and abs(i - z) <= 2 for i in around)
+
+
+@pytest.mark.parametrize("method", DENOISING_METHODS)
+@pytest.mark.parametrize("depth", [2, 5, 9, 30])
+def test_what_is_held_out_is_not_learnt(method: str, depth: int) -> None:
+    run = [np.full((40, 40), z, np.float32) for z in range(depth)]
+    samples, held_out = hold_out([run], DENOISING_METHODS[method], "both")
+    assert samples
+    assert held_out
+    if depth >= 9 and method != "wiener":
+        judged = {float(plane[0, 0]) for *_, plane in held_out}
+        wanted = {float(target[0, 0]) for _, target, _ in samples}
+        assert not judged & wanted
+    else:
+        rows = {plane.shape[0] for *_, plane in samples}
+        assert depth >= 9 or rows == {30}
+
+
+def test_published_pairs_are_odd_to_even() -> None:
+    run = [np.full((4, 4), z, np.float32) for z in range(5)]
+    pairs = [(g[0][0, 0], t[0, 0]) for g, t, _ in Noise2Noise().samples(run, (), "forward")]
+    assert pairs == [(0, 1), (2, 3)]
+    assert len(Noise2Noise().samples(run)) == 8
+
+
+def test_a_batch_depends_on_seed_and_step_only() -> None:
+    run = [normalise(plane) for plane in stack(5)[1]]
+    samples = DENOISING_METHODS["noise2stack"].samples(run)
+    first = SamplePatches(samples, patch=48, batch=3, seed=1)
+    first[9]
+    for a, b in zip(
+        first[4][1:], SamplePatches(samples, patch=48, batch=3, seed=1)[4][1:], strict=True
+    ):
+        assert torch.equal(a, b)
+    assert first[4][1].shape == (3, 4, 48, 48)
+    assert not torch.equal(first[4][1], first[5][1])
+
+
+def test_hidden_pixels_are_replaced_and_no_others() -> None:
+    planes = torch.rand(2, 1, 40, 50)
+    method = DENOISING_METHODS["blind_spot"]
+    hidden, chosen = method.hide(planes, torch.Generator().manual_seed(0))
+    changed = hidden != planes
+    assert changed[chosen.bool()].float().mean() > 0.9  # at an edge a pixel may meet itself
+    near = torch.nn.functional.max_pool2d(chosen, (1, 9), 1, (0, 4)).bool()
+    assert not changed[~near].any()
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.integers(40, 90), st.integers(40, 90), st.data())
+def test_windows_of_a_denoised_plane_equal_the_whole(
+    height: int, width: int, data: st.DataObject
+) -> None:
+    rng = np.random.default_rng(height)
+    planes = [rng.normal(100, 20, (height, width)).astype(np.float32) for _ in range(5)]
+    plane = DenoisedPlane(planes[0], untrained(), planes[1:])
+    y, x = (
+        sorted(data.draw(st.tuples(st.integers(0, s - 1), st.integers(1, s))))
+        for s in (height, width)
+    )
+    box = slice(y[0], y[1] + 1, 2), slice(x[0], x[1] + 1)
+    box = tuple(
+        slice(b.start, min(b.stop, s), b.step) for b, s in zip(box, (height, width), strict=True)
+    )
+    whole = plane[slice(0, height), slice(0, width)]
+    np.testing.assert_allclose(plane[box], whole[box], atol=1e-3)
+
+
+@pytest.mark.parametrize("channels", [0, 1, 4])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("shape", [(3, 3), (1, 17), (40, 33)])
+def test_any_size_and_type_gives_numbers(
+    channels: int, dtype: type, shape: tuple[int, int]
+) -> None:
+    rng = np.random.default_rng(0)
+    planes = rng.integers(0, 255, (5, *shape)).astype(dtype)
+    result = untrained(channels).denoise_plane(planes[0], list(planes[1:]))
+    assert result.shape == shape
+    assert result.dtype == np.float32
+    assert np.isfinite(result).all()
+    for flat in (0, 255):
+        constant = np.full(shape, flat, dtype)
+        np.testing.assert_array_equal(
+            untrained(channels).denoise_plane(constant, [constant] * 4), constant
+        )
+
+
+def test_a_bright_spot_far_beyond_the_range_keeps_its_height(tmp_path: Path) -> None:
+    _, noisy = stack()
+    denoiser = trained(noisy, "noise2stack", tmp_path, steps=6)
+    noisy[4, 30, 30] = 60_000
+    assert denoised(denoiser, noisy)[4, 30, 30] > 58_000
+
+
+@pytest.mark.parametrize("stripes", ["none", "auto"])
+@pytest.mark.parametrize("sharpen", ["none", "all"])
+def test_the_chain_runs_its_steps_in_order_and_in_windows(stripes: str, sharpen: str) -> None:
+    rng = np.random.default_rng(1)
+    planes = [rng.normal(100, 20, (70, 60)) + rng.normal(0, 30, (70, 1)) for _ in range(5)]
+    planes = [plane.astype(np.float32) for plane in planes]
+    denoiser = untrained()
+    chain = ChainSettings(stripes=stripes, denoise="noise2stack", sharpen=sharpen)
+    options = {"denoiser": denoiser, "neighbours": planes[1:]}
+    at_once = PreparedPlane(planes[0], chain, **options).loaded()
+    steps = planes
+    if stripes == "auto":
+        steps = [StripelessPlane(p)[slice(0, 70), slice(0, 60)] for p in planes]
+    expected = DenoisedPlane(steps[0], denoiser, steps[1:])[slice(0, 70), slice(0, 60)]
+    if sharpen == "all":
+        expected = SharpenedPlane(expected)[slice(0, 70), slice(0, 60)]
+    np.testing.assert_allclose(at_once, normalise(expected), atol=1e-4)
+
+    class Lazy:
+        shape = (70, 60)
+
+        def __init__(self, pixels: np.ndarray) -> None:
+            self.pixels = pixels
+
+        def __getitem__(self, box: tuple[slice, slice]) -> np.ndarray:
+            return self.pixels[box]
+
+    options["neighbours"] = [Lazy(p) for p in planes[1:]]
+    windows = PreparedPlane(Lazy(planes[0]), chain, **options)
+    box = slice(13, 51), slice(5, 44)
+    np.testing.assert_allclose(windows[box], at_once[box], atol=1e-3)
+
+
+def test_wiener_kernel_drops_white_noise_and_keeps_the_mean() -> None:
+    rng = np.random.default_rng(0)
+    kernel = wiener_kernel([rng.normal(size=(200, 200)).astype(np.float32)], KERNEL)
+    assert kernel.sum() == pytest.approx(1, abs=1e-4)
+    assert kernel[KERNEL // 2, KERNEL // 2] < 0.2
+    smooth = gaussian_filter(rng.normal(size=(200, 200)), 3).astype(np.float32)
+    kept = wiener_kernel([smooth / smooth.std()], KERNEL)
+    assert kept[KERNEL // 2, KERNEL // 2] > 0.5
+
+
+def test_bundles_of_denoisers_and_models_are_told_apart(tmp_path: Path) -> None:
+    denoiser = untrained()
+    save_bundle(tmp_path / "d", denoiser.network.state_dict(), denoiser.card)
+    again = Denoiser.load(tmp_path / "d")
+    assert again.card == denoiser.card
+    plane = np.random.default_rng(0).normal(size=(40, 40))
+    np.testing.assert_array_equal(again.denoise_plane(plane), denoiser.denoise_plane(plane))
+    with pytest.raises(MitolumeError, match="is a denoiser and makes no masks"):
+        load_bundle(tmp_path / "d")
+    (tmp_path / "d" / "card.json").write_text('{"network": {}}')
+    with pytest.raises(MitolumeError, match="no denoiser"):
+        Denoiser.load(tmp_path / "d")
