@@ -79,7 +79,7 @@ def _invent(
     places = np.argwhere(objects > 0)
     for _ in range(wanted):
         which = rng.integers(len(boxes))
-        shape = np.rot90(objects[boxes[which]] == which + 1, rng.integers(4))
+        shape = np.rot90(objects[boxes[which]] == which + 1, int(rng.integers(4)))
         shape = shape[:, ::-1] if rng.random() < 0.5 else shape
         for _ in range(_TRIES):
             bearing, far = rng.uniform(0, 2 * np.pi), rng.uniform(*_NEAR_UM) / pixel_um

@@ -1,0 +1,230 @@
+"""One simulated field: three channels through focus and all that is true of it. Knows no file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.fft import next_fast_len
+
+from mitolume.simulate.camera import clean_counts, drift_path, drifted, expose
+from mitolume.simulate.fluorescence import fluorescence_stack
+from mitolume.simulate.hand_labels import imitate_hand_labels
+from mitolume.simulate.settings import OpticsSettings, SimulationSettings
+from mitolume.simulate.specimen import Volume, grow_specimen
+from mitolume.simulate.transmitted import transmitted_stack
+
+CHANNELS = ("Transmitted", "Mitochondria", "CellMask")
+
+SLICE_UM = 0.2
+MARGIN_UM = 3.2  # structures outside the field, and the wrap-around of the optics
+# Brightness that gives ``fluorescence_photons``: a mitochondrion of 0.3 um, a fold of membrane.
+_BRIGHT = {"Mitochondria": 0.3, "CellMask": 2.0}
+_STEP, _DRIFT, _PERSON, _NOISE = 101, 102, 103, 104  # streams of random numbers; 0 to 4 are cells'
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class SimulatedField:
+    """One simulated field of view.
+
+    Attributes
+    ----------
+    condition, seed
+        What was asked for.
+    pixel_um, z_step_um : float
+        Side of a pixel, and from plane to plane.
+    focus_um : ndarray, (Z,)
+        Height of each plane above the coverslip.
+    images : dict of str to ndarray of uint16, (Z, Y, X)
+        Camera counts of each of `CHANNELS`.
+    clean : dict of str to ndarray of float32, (Z, Y, X)
+        The same without scan lines, noise, rounding and saturation.
+    masks : ndarray of uint8, (Z, Y, X)
+        1 where a mitochondrion lies within half the depth of field of the plane (`depth_of_field`).
+    hand_masks : ndarray of uint8, (Z, Y, X)
+        The masks as a person would have drawn them, plane by plane.
+    labels : ndarray of int32, (slices, Y, X)
+        Each mitochondrion its number, 0 background; slices are ``label_um[0]`` apart.
+    label_um : tuple of float
+        Voxel size of the labels, Z Y X. Slice 0 lies on the coverslip: its centre is half a
+        slice above.
+    skeletons : pandas.DataFrame
+        Points of the centrelines: ``object`` (the number in the labels), ``branch``, ``z``,
+        ``y``, ``x`` (0 is the centre of pixel (0, 0)) and ``radius``, in um.
+    """
+
+    condition: str
+    seed: int
+    pixel_um: float
+    z_step_um: float
+    focus_um: NDArray[np.float64]
+    images: dict[str, NDArray[np.uint16]]
+    clean: dict[str, Floats]
+    masks: NDArray[np.uint8]
+    hand_masks: NDArray[np.uint8]
+    labels: NDArray[np.int32]
+    label_um: tuple[float, float, float]
+    skeletons: pd.DataFrame
+
+    @property
+    def near_focus(self) -> tuple[int, ...]:
+        """Planes in whose mask at least half as many pixels are mitochondria as in the fullest."""
+        counts = self.masks.sum(axis=(1, 2), dtype=np.int64)
+        return tuple(np.flatnonzero(2 * counts >= max(counts.max(), 1)).tolist())
+
+
+def simulate_field(
+    settings: SimulationSettings | None = None, *, condition: str = "control", seed: int = 0
+) -> SimulatedField:
+    """Simulate one field of living cells, cut by the field's edge.
+
+    The same arguments give the same bytes. The same seed under another condition gives the same
+    cells with other mitochondria: count the two as one specimen. Plane ``planes // 2`` lies at
+    the mean height of the mitochondria.
+
+    Parameters
+    ----------
+    settings
+        Size, planes, microscope, camera, annotator; the defaults of `SimulationSettings`.
+    condition
+        A name in ``conditions.CONDITIONS``.
+    seed
+        Not negative.
+
+    Returns
+    -------
+    SimulatedField
+
+    Raises
+    ------
+    ValueError
+        For an unknown condition.
+
+    Examples
+    --------
+    >>> from mitolume.simulate.settings import SimulationSettings
+    >>> field = simulate_field(SimulationSettings(shape=(48, 64), planes=3), condition="fccp")
+    >>> field.images["Transmitted"].shape, field.masks.shape, field.masks.dtype
+    ((3, 48, 64), (3, 48, 64), dtype('uint8'))
+    """
+    settings = settings or SimulationSettings()
+    px, optics = settings.pixel_um, settings.optics
+    step = float(np.random.default_rng([seed, _STEP]).uniform(*settings.z_step_um))
+    padded, inner = _padded(settings.shape, px)
+    specimen = grow_specimen(padded, px, condition, seed)
+    volume = specimen.volume(SLICE_UM)
+    heights = volume.z0_um + SLICE_UM * np.arange(len(volume.labels))
+    focus = _middle(volume.labels[:, *inner], heights) + step * (
+        np.arange(settings.planes) - settings.planes // 2
+    )
+    path = drift_path(settings.planes, px, settings.camera, np.random.default_rng([seed, _DRIFT]))
+    light = _light(volume, heights, focus, optics)
+    light = {name: drifted(stack, path)[:, *inner] for name, stack in light.items()}
+    masks = drifted(_masks(volume.labels, heights, focus, optics), path)[:, *inner]
+    images, clean = _expose(light, settings, seed)
+    person = np.random.default_rng([seed, _PERSON])
+    hand = [imitate_hand_labels(mask, px, person, settings.hand_labels) for mask in masks]
+    return SimulatedField(
+        condition=condition,
+        seed=seed,
+        pixel_um=px,
+        z_step_um=step,
+        focus_um=focus,
+        images=images,
+        clean=clean,
+        masks=masks,
+        hand_masks=np.stack(hand),
+        labels=volume.labels[:, *inner],
+        label_um=volume.voxel_um,
+        skeletons=_cropped(specimen.skeletons, settings.shape, inner, px),
+    )
+
+
+def depth_of_field(optics: OpticsSettings) -> float:
+    """Return the depth of field in transmitted light, µm.
+
+    n lambda / NA**2 (Inoué and Spring 1997, Video Microscopy, 2nd ed.) with the mean of both
+    apertures, which also gives the resolution lambda / (2 NA).
+
+    Parameters
+    ----------
+    optics
+        The microscope.
+
+    Returns
+    -------
+    float
+        The whole depth; masks reach half of it to either side of a plane.
+    """
+    na = (optics.objective_na + min(optics.condenser_na, optics.objective_na)) / 2
+    return optics.immersion_index * optics.transmitted_um / na**2
+
+
+def _padded(shape: tuple[int, int], px: float) -> tuple[tuple[int, int], tuple[slice, slice]]:
+    """Shape with a margin, of a size that is fast to transform, and where the field lies in it."""
+    least = round(MARGIN_UM / px)
+    rows, columns = (next_fast_len(n + 2 * least, real=True) for n in shape)
+    top, left = (rows - shape[0]) // 2, (columns - shape[1]) // 2
+    inner = slice(top, top + shape[0]), slice(left, left + shape[1])
+    return (rows, columns), inner
+
+
+def _middle(labels: NDArray[np.int32], heights: NDArray[np.float64]) -> float:
+    counts = np.count_nonzero(labels, axis=(1, 2))
+    return float(np.average(heights, weights=counts)) if counts.any() else 1.5
+
+
+def _light(
+    volume: Volume, heights: Any, focus: NDArray[np.float64], optics: OpticsSettings
+) -> dict[str, Floats]:
+    """Intensity of each channel (Z, Y, X), 1 for the background or what is bright."""
+    voxel = volume.voxel_um
+    light = {"Transmitted": transmitted_stack(volume.index, voxel, heights, focus, optics)}
+    dyes = {
+        "Mitochondria": (volume.mitochondria, optics.mitochondria_um),
+        "CellMask": (volume.membrane, optics.membrane_um),
+    }
+    for name, (dye, wavelength) in dyes.items():
+        glow = fluorescence_stack(
+            dye, voxel, heights, focus, na=optics.objective_na, wavelength_um=wavelength,
+            immersion_index=optics.immersion_index, haze=optics.haze,
+        )  # fmt: skip
+        light[name] = glow / np.float32(_BRIGHT[name])
+    return light
+
+
+def _masks(
+    labels: NDArray[np.int32], heights: Any, focus: NDArray[np.float64], optics: OpticsSettings
+) -> NDArray[np.uint8]:
+    half = depth_of_field(optics) / 2
+    planes = [(labels[abs(heights - at) <= half] > 0).any(axis=0) for at in focus]
+    return np.stack(planes).astype(np.uint8)
+
+
+def _expose(
+    light: dict[str, Floats], settings: SimulationSettings, seed: int
+) -> tuple[dict[str, NDArray[np.uint16]], dict[str, Floats]]:
+    camera, images, clean = settings.camera, {}, {}
+    for number, (name, intensity) in enumerate(light.items()):
+        lit = name == "Transmitted"
+        photons = camera.photons if lit else camera.fluorescence_photons
+        rng = np.random.default_rng([seed, _NOISE, number])
+        images[name] = expose(intensity, camera, rng, photons=photons, scan_lines=lit)
+        clean[name] = clean_counts(intensity, camera, photons=photons)
+    return images, clean
+
+
+def _cropped(
+    skeletons: pd.DataFrame, shape: tuple[int, int], inner: tuple[slice, slice], px: float
+) -> pd.DataFrame:
+    moved = skeletons.copy()
+    inside = np.ones(len(moved), bool)
+    for axis, size, where in zip("yx", shape, inner, strict=True):
+        moved[axis] -= where.start * px
+        inside &= moved[axis].between(-0.5 * px, (size - 0.5) * px, inclusive="left")
+    return pd.DataFrame(moved[inside].reset_index(drop=True))
