@@ -55,7 +55,7 @@ def test_train_then_apply(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     file, model, out = write_stack(tmp_path / "a.ome.tif"), tmp_path / "m", tmp_path / "out"
-    assert train(monkeypatch, file, "--out", model) == 0
+    assert train(monkeypatch, file, "--out", model, "--method", "noise2stack") == 0
     assert sorted(p.name for p in model.iterdir()) == ["card.json", "weights.safetensors"]
     card = json.loads((model / "card.json").read_text())
     assert card["kind"] == "denoiser"
@@ -77,9 +77,23 @@ def test_train_then_apply(
     assert read(out / "a_denoised.ome.tif").dtype == np.float32
     assert train(monkeypatch, file, "--out", model) == 1
     assert "no empty folder" in capsys.readouterr().err
-    assert train(monkeypatch, file, "--out", model, "--resume") == 0
+    resumed = ["--out", model, "--method", "noise2stack", "--resume"]
+    assert train(monkeypatch, file, *resumed) == 0
     assert call(monkeypatch, "predict", model, file, "--out", out) == 1
     assert "is a denoiser" in capsys.readouterr().err
+
+
+def test_planes_that_share_their_noise_are_filtered_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plane = np.random.default_rng(0).integers(0, 255, (1, 64, 64)).astype(np.uint8)
+    write_image(
+        tmp_path / "a.tif.ome.tif", xr.DataArray(np.repeat(plane, 6, 0), dims=("Z", "Y", "X"))
+    )
+    assert train(monkeypatch, tmp_path / "a.tif.ome.tif", "--out", tmp_path / "m") == 0
+    card = json.loads((tmp_path / "m" / "card.json").read_text())
+    assert card["method"] == "wiener"
+    assert card["check"]["reason"] == "neighbouring planes share their noise"
 
 
 @pytest.mark.parametrize("depth", [1, 2])
@@ -158,7 +172,7 @@ def test_a_run_trains_its_denoiser_and_predict_replays_it(stacks_table: Path) ->
         "network.width=4",
     ]
     recipe = load_recipe(
-        fields=stacks_table, settings=["chain.denoise=auto", "chain.stripes=auto", *short]
+        fields=stacks_table, settings=["chain.denoise=noise2stack", "chain.stripes=auto", *short]
     )
     out = run(recipe, stacks_table.parent / "run", quiet=True)
     predictor = load(out)

@@ -27,7 +27,7 @@ from mitolume.models.networks import KERNEL, DenoisingNetwork
 from mitolume.models.settings import DenoiserNetworkSettings
 from mitolume.preprocess.normalise import normalise
 from mitolume.preprocess.settings import DENOISING, ChainSettings
-from mitolume.preprocess.wiener import wiener_kernel
+from mitolume.preprocess.wiener import expected_error, wiener_kernel
 from mitolume.training.denoise_methods import DENOISING_METHODS, Noise2Noise
 from mitolume.training.denoising import Denoising, SamplePatches, hold_out
 from mitolume.training.loop import fit
@@ -279,6 +279,21 @@ def test_wiener_kernel_drops_white_noise_and_keeps_the_mean() -> None:
     smooth = gaussian_filter(rng.normal(size=(200, 200)), 3).astype(np.float32)
     kept = wiener_kernel([smooth / smooth.std()], KERNEL)
     assert kept[KERNEL // 2, KERNEL // 2] > 0.5
+
+
+def test_the_expected_error_is_that_of_the_filter() -> None:
+    rng = np.random.default_rng(0)
+    clean = gaussian_filter(rng.normal(size=(256, 256)), 3, mode="wrap")
+    clean = (clean / clean.std()).astype(np.float32)
+    noisy = clean + rng.normal(0, 0.7, clean.shape).astype(np.float32)
+    expected, floor = expected_error([noisy])
+    assert floor == pytest.approx(0.49, rel=0.15)
+    network = DenoisingNetwork(SMALL, 0)
+    network.alone.copy_(torch.from_numpy(wiener_kernel([noisy], KERNEL)))
+    denoiser = Denoiser(network, DenoiserCard(method="wiener", network=SMALL, channels=0))
+    found = error(denoiser.denoise_plane(noisy), clean)
+    assert 0.5 < expected / found < 2
+    assert found < 0.2 * 0.49
 
 
 def test_bundles_of_denoisers_and_models_are_told_apart(tmp_path: Path) -> None:

@@ -38,7 +38,8 @@ def wiener_kernel(residuals: Sequence[Image], side: int) -> Image:
     numpy.ndarray
         (side, side) float32, centred; sums to 1.
     """
-    gain = _gain(*_power(residuals))
+    power, count = _power(residuals)
+    gain = _gain(power, _noise(power), count)
     kernel = np.fft.fftshift(np.fft.ifft2(gain).real)
     middle, reach = _SIDE // 2, side // 2
     part = slice(middle - reach, middle + reach + 1)
@@ -46,6 +47,25 @@ def wiener_kernel(residuals: Sequence[Image], side: int) -> Image:
     taper = np.hanning(side + 2)[1:-1] ** 0.5
     tapered = kernel[part, part] * taper * taper[:, None]
     return np.asarray(tapered + (1 - tapered.sum()) / side**2, np.float32)
+
+
+def expected_error(residuals: Sequence[Image]) -> tuple[float, float]:
+    """Return what is expected of `wiener_kernel`.
+
+    Parameters
+    ----------
+    residuals
+        As for `wiener_kernel`.
+
+    Returns
+    -------
+    error, floor
+        The mean squared error that is left (signal times noise over their sum, at each
+        frequency), and the power of the white noise.
+    """
+    power, count = _power(residuals)
+    noise = _noise(power)
+    return float((_gain(power, noise, count) * noise).mean()), float(noise.min())
 
 
 def _power(residuals: Sequence[Image]) -> tuple[Spectrum, int]:
@@ -69,8 +89,8 @@ def _power(residuals: Sequence[Image]) -> tuple[Spectrum, int]:
     return averaged, count
 
 
-def _gain(power: Spectrum, count: int) -> Spectrum:
-    """Return the share of signal at each frequency, 0 to 1, of the power of so many windows."""
+def _noise(power: Spectrum) -> Spectrum:
+    """Return the power of the noise at each frequency: a white floor, and more along the lines."""
     frequency = np.abs(np.fft.fftfreq(_SIDE)) * _SIDE
     ring = np.rint(np.hypot(frequency, frequency[:, None])).astype(int)
     full = np.bincount(ring.ravel()) >= _FEWEST
@@ -80,9 +100,14 @@ def _gain(power: Spectrum, count: int) -> Spectrum:
     lines = frequency <= _LINES
     striped = np.median(power[frequency >= _SIDE / 4][:, lines], axis=0)
     noise[:, lines] = np.where(striped > _STRIPED * floor, striped, floor)
+    return noise
+
+
+def _gain(power: Spectrum, noise: Spectrum, count: int) -> Spectrum:
+    """Return the share of signal at each frequency, 0 to 1, of the power of so many windows."""
     # Half of the windows are new, as they overlap: by so much may the power exceed its mean.
-    noise *= 1 + _CHANCE / np.sqrt(max(1, count / 2))
-    gain: Spectrum = np.maximum(0, 1 - noise / np.maximum(power, 1e-12))
+    chance = 1 + _CHANCE / np.sqrt(max(1, count / 2))
+    gain: Spectrum = np.maximum(0, 1 - chance * noise / np.maximum(power, 1e-12))
     gain[0, 0] = 1
     return gain
 

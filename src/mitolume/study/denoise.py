@@ -28,11 +28,11 @@ from mitolume.models.settings import DenoiserNetworkSettings
 from mitolume.preprocess.focus import focus_scores, planes_in_focus
 from mitolume.preprocess.normalise import is_flat, measure_range, normalise
 from mitolume.preprocess.stripes import remove_stripes
-from mitolume.preprocess.wiener import wiener_kernel
+from mitolume.preprocess.wiener import expected_error, wiener_kernel
 from mitolume.progress import Advance, progress_bar, say
 from mitolume.study.images import ArrayFile
 from mitolume.study.recipe import load_recipe
-from mitolume.training.denoise_methods import DENOISING_METHODS, Run
+from mitolume.training.denoise_methods import DENOISING_METHODS, Run, Sample
 from mitolume.training.denoising import Denoising, hold_out
 from mitolume.training.loop import CHECKPOINT, fit, resolve_precision
 from mitolume.training.record import Progress, Trained, Watch
@@ -42,6 +42,7 @@ BEGUN = "denoising.json"  # what a folder was begun with
 _SCRATCH = "scratch"
 _LEAST = 32  # pixels a side of planes that can be learnt from
 _MEASURED = 12  # planes by which filters are measured
+_SHARED = 0.5  # of the noise of planes: where neighbours leave less of it, it is theirs too
 T = TypeVar("T")
 
 
@@ -201,6 +202,12 @@ def train_denoiser(
         with progress_bar("preparing planes", quiet=quiet) as advance:
             runs = _prepared(stacks, stripes, scratch, advance)
         network, trained, facts = _train(runs, out, settings, name, seed, quiet)
+        doubt = facts.pop("doubt", "")
+        if method == "auto" and doubt:
+            check = {"verdict": "not suitable", "reason": doubt}
+            name = "wiener"
+            say(f"note: {doubt}, so the method is {name}", quiet=quiet)
+            network, trained, facts = _train(runs, out, settings, name, seed, quiet)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     card = DenoiserCard(
@@ -335,12 +342,10 @@ def _train(
     keep = method.keep(judged, lambda given: run_network(network, given, FLIPS))
     network.keep.copy_(torch.from_numpy(keep))
     best = max(record["validation_db"] or -np.inf for record in trained.history)
+    doubt = _doubt(judged, network) if method.channels > 1 else ""
     scores = {"validation_db": round(best, 3), "n_held_out": len(held_out)}
-    return (
-        network,
-        trained,
-        {"kept": round(float(keep[KERNEL // 2, KERNEL // 2]), 4), "scores": scores},
-    )
+    kept = round(float(keep[KERNEL // 2, KERNEL // 2]), 4)
+    return network, trained, {"kept": kept, "scores": scores, "doubt": doubt}
 
 
 def network_settings(settings: DenoisingSettings, method: str) -> DenoiserNetworkSettings:
@@ -353,6 +358,21 @@ def spread_over(items: Sequence[T], most: int) -> list[T]:
     """Return at most so many items, evenly spread over all."""
     count = min(most, len(items))
     return [items[int(i)] for i in np.linspace(0, len(items) - 1, count)]
+
+
+def _doubt(judged: Sequence[Sample], network: DenoisingNetwork) -> str:
+    """Say why a filter of the plane alone would be better than its neighbours' answer; "" if not.
+
+    Noise that the neighbours can predict is missing in the difference to their answer.
+    """
+    answers = [run_network(network, given, FLIPS) for given, _, _ in judged]
+    error, floor = expected_error(
+        [plane - answer for (_, _, plane), answer in zip(judged, answers, strict=True)]
+    )
+    error_alone, floor_alone = expected_error([plane for _, _, plane in judged])
+    if floor < _SHARED * floor_alone:
+        return "neighbouring planes share their noise"
+    return "neighbouring planes tell nothing of each other" if error >= error_alone else ""
 
 
 def _reporting(advance: Advance) -> Any:
