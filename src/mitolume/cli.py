@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import sys
 import tempfile
@@ -521,6 +522,40 @@ def denoise_apply(
         count = len(outcome.written) + len(outcome.before) + len(outcome.faults)
         failed = f"{len(outcome.faults)} of {count} images could not be denoised"
         raise MitolumeError("\n  ".join([f"{failed}:", *outcome.faults]))
+
+
+@app.command()
+def simulate(
+    out: Out = Path("simulated"),
+    fields: Annotated[
+        int | None, typer.Option(min=1, help="How many fields of each condition; 4 by default.")
+    ] = None,
+    condition: Annotated[
+        list[str] | None,
+        typer.Option(help="control, fccp, oligomycin, antimycin_a, rotenone; may be repeated."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed gives other cells.")] = 0,
+    preset: Annotated[
+        str | None, typer.Option(help="A whole data set: study, fine or demo.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; may be repeated."),
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Fields simulated at a time.")] = 1,
+    quiet: Quiet = False,
+) -> None:
+    """Simulate z-stacks of living cells with exact masks; called again, it goes on."""
+    from mitolume.progress import progress_bar
+    from mitolume.study.simulated import plan, write_data_set
+
+    plans = plan(
+        preset=preset, fields=fields, conditions=condition or [], seed=seed, set_=set_ or []
+    )
+    command = shlex.join(["mitolume", *sys.argv[1:]])
+    with progress_bar("simulating fields", quiet=quiet) as advance:
+        table = write_data_set(plans, out, jobs=jobs, command=command, progress=advance)
+    print(f"table of fields: {table}")
 
 
 @app.command()
