@@ -119,9 +119,8 @@ def simulate_field(
     specimen = grow_specimen(padded, px, condition, seed)
     volume = specimen.volume(SLICE_UM)
     heights = volume.z0_um + SLICE_UM * np.arange(len(volume.labels))
-    focus = _middle(volume.labels[:, *inner], heights) + step * (
-        np.arange(settings.planes) - settings.planes // 2
-    )
+    steps = np.arange(settings.planes, dtype=np.float64) - settings.planes // 2
+    focus: NDArray[np.float64] = _middle(volume.labels[:, *inner], heights) + step * steps
     path = drift_path(settings.planes, px, settings.camera, np.random.default_rng([seed, _DRIFT]))
     light = _light(volume, heights, focus, optics)
     light = {name: drifted(stack, path)[:, *inner] for name, stack in light.items()}
@@ -174,7 +173,7 @@ def _padded(shape: tuple[int, int], px: float) -> tuple[tuple[int, int], tuple[s
     return (rows, columns), inner
 
 
-def _middle(labels: NDArray[np.int32], heights: NDArray[np.float64]) -> float:
+def _middle(labels: NDArray[np.int32], heights: Any) -> float:
     counts = np.count_nonzero(labels, axis=(1, 2))
     return float(np.average(heights, weights=counts)) if counts.any() else 1.5
 

@@ -46,7 +46,7 @@ def write_sheet(path: Path, fields: Sequence[tuple[str, Path]]) -> None:
 
 def _row(name: str, folder: Path) -> NDArray[np.uint8]:
     def read(kind: str) -> NDArray[Any]:
-        pixels = tifffile.imread(folder / kind / f"{name}.ome.tif", squeeze=False)
+        pixels = tifffile.imread(folder / kind / f"{name}.ome.tif")
         return np.asarray(pixels).reshape(-1, *pixels.shape[-2:])
 
     masks, drawn, planes = read("masks"), read("hand_masks"), read("images")
