@@ -443,6 +443,45 @@ denoise = typer.Typer(
 app.add_typer(denoise, name="denoise")
 
 
+@denoise.command("check")
+def denoise_check(
+    stacks: Annotated[list[Path], typer.Argument(help="Z-stacks.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FIG.png", help="Of one stack; else NAME_check.png."),
+    ] = None,
+    channel: Annotated[
+        str | None, typer.Option(help="Name or number (from 0) of the channel.")
+    ] = None,
+    scene: Annotated[str | None, typer.Option(help="Name or number of the scene.")] = None,
+    z_step: Annotated[
+        float | None, typer.Option(min=0, help="Between planes in µm, over what the file states.")
+    ] = None,
+    na: Annotated[float | None, typer.Option(min=0.01, help="Of the objective.")] = None,
+    wavelength: Annotated[
+        float | None, typer.Option(min=0.1, max=5, help="Of the light in µm.")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Find out whether neighbouring planes can teach what is noise (Noise2Noise)."""
+    from mitolume.progress import progress_bar
+    from mitolume.study.denoise_check import (
+        Asked,
+        check_file,
+        check_text,
+        figure_paths,
+        write_check,
+    )
+
+    asked = Asked(channel, scene, z_step, na, wavelength)
+    for stack, figure in zip(stacks, figure_paths(stacks, out), strict=True):
+        with progress_bar("checking", quiet=quiet) as advance:
+            found = check_file(stack, asked, advance)
+        print(check_text(stack, found))
+        write_check(figure, stack, found, asked)
+        print(f"  figure: {figure}")
+
+
 @denoise.command("train")
 def denoise_train(
     stacks: Annotated[list[Path], typer.Argument(help="Z-stacks, or folders of them.")],
