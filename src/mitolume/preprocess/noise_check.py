@@ -26,7 +26,10 @@ _LOOKED_AT = 8  # planes in which saturation is looked for
 _FINEST = 0.5  # cycles per pixel: beyond, in the spectrum's corners, optics leave no signal
 _COARSE = 0.125  # cycles per pixel
 _STEADY = 1.15  # growth with distance of what planes don't share, below which it is noise
+_STILL = 1.25  # the same for coarse structure, where little is averaged
 _GENTLE = 1.3  # from ring to ring: signal rises more steeply towards coarser structure
+_STRONG = 0.2  # signal over noise, from which a ring shows signal
+_SEEN, _LASTING = 0.1, 0.8  # coarse signal, of the power; and what is left of it far away
 _LINES = 0.3  # of the pixel noise's power, by which lines exceed it where they show
 
 
@@ -218,8 +221,9 @@ def _noise(spectra: PlaneSpectra) -> tuple[Floats, Floats, bool]:
         len(spectra.distances) >= 4
         and floor > 2 * level
         and own[coarse].max() < 3 * floor
-        and growth[coarse].max() < _STEADY
-        and spectra.mean(cross, coarse) > 0.3 * spectra.mean(power, coarse)
+        and growth[coarse].mean() < _STILL
+        and spectra.mean(cross, coarse) > _SEEN * spectra.mean(power, coarse)
+        and spectra.mean(spectra.cross[-1], coarse) > _LASTING * spectra.mean(cross, coarse)
     )
     if is_correlated:
         noise = np.minimum(floor, np.maximum(own, 0.0))
@@ -251,7 +255,7 @@ def _numbers(spectra: PlaneSpectra, noise: Floats, shared: Floats) -> dict[str, 
     error = spectra.mean((1 - passed) ** 2 * signal + passed**2 * noise, every)
     least = spectra.mean(signal * noise / np.maximum(power, 1e-30), every)
     total = spectra.mean(noise, every)
-    strong = ring & (signal > 0.1 * noise)
+    strong = ring & (signal > _STRONG * noise)
     corner = ring & (groups.frequency > _FINEST)
     lengths = np.hypot(*spectra.shifts.T)
     level = spectra.mean(noise, ring)

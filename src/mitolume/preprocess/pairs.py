@@ -84,9 +84,8 @@ def measure_shift(first: Image, second: Image) -> Shift:
     """
     if min(first.shape) < 2 * _SMALLEST:
         return STILL
-    return trusted_shift(
-        cross_spectra([(first[box], second[box]) for box in quarters(first.shape)])
-    )
+    parts = [(first[box], second[box]) for box in quarters(first.shape)]
+    return refined(parts, trusted_shift(cross_spectra(parts)))
 
 
 def cross_spectra(parts: Sequence[tuple[Image, Image]]) -> Image:
@@ -111,6 +110,19 @@ def trusted_shift(cross: Image) -> Shift:
     if length < max(_LEAST_SHIFT, _SURE * error) or length > _FURTHEST * min(shape):
         return STILL
     return float(shift[0]), float(shift[1])
+
+
+def refined(parts: Sequence[tuple[Image, Image]], shift: Shift) -> Shift:
+    """Measure a shift again, on what both planes of each part show: edges pull it towards 0."""
+    whole = (round(shift[0]), round(shift[1]))
+    if whole == (0, 0):
+        return shift
+    boxes = [overlap(first.shape, whole) for first, _ in parts]
+    cut = [(a[mine], b[theirs]) for (a, b), (mine, theirs) in zip(parts, boxes, strict=True)]
+    if min(cut[0][0].shape) < _SMALLEST:
+        return shift
+    rest = _peak(cross_spectra(cut).sum(axis=0))
+    return (whole[0] + float(rest[0]), whole[1] + float(rest[1])) if max(abs(rest)) < 2 else shift
 
 
 def quarters(shape: Sequence[int], side: int | None = None) -> list[tuple[slice, slice]]:

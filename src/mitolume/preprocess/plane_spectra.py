@@ -18,6 +18,7 @@ from mitolume.preprocess.pairs import (
     cross_spectra,
     overlap,
     quarters,
+    refined,
     trusted_shift,
 )
 
@@ -131,8 +132,9 @@ def _steps(parts: Callable[[int], list[Image]], between: list[int]) -> dict[int,
     total: Any = 0
     steps: dict[int, Shift] = {}
     for z in between:
-        cross = cross_spectra(list(zip(parts(z), parts(z + 1), strict=True)))
-        steps[z] = trusted_shift(cross)
+        near = list(zip(parts(z), parts(z + 1), strict=True))
+        cross = cross_spectra(near)
+        steps[z] = refined(near, trusted_shift(cross))
         total = total + cross
     steady = trusted_shift(total)
     return {z: steady if step == STILL else step for z, step in steps.items()}

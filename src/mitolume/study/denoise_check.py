@@ -267,6 +267,6 @@ def _draw_example(axes: list[Axes], planes: FilePlanes) -> None:
         place.imshow(part, cmap="gray", vmin=low, vmax=high)
         place.set_title(title, fontsize=9)
     axes[2].imshow(other - one, cmap="gray", vmin=middle - half, vmax=middle + half)
-    axes[2].set_title("their difference: wanted is noise without structure", fontsize=9)
+    axes[2].set_title("difference (wanted: noise alone)", fontsize=9)
     for place in axes:
         place.set(xticks=[], yticks=[])
