@@ -18,7 +18,7 @@ from mitolume.preprocess.noise_check import NoiseCheck, axial_resolution, check_
 from mitolume.preprocess.plane_spectra import measure_spectra
 
 
-def cells(planes: int = 8, *, seed: int = 0, depth: float = 8, size: int = 160) -> np.ndarray:
+def cells(planes: int = 8, *, seed: int = 0, depth: float = 8, size: int = 128) -> np.ndarray:
     """Return blobs of standard deviation 50 that change over ``depth`` planes, without noise."""
     rng = np.random.default_rng(seed)
     margin = int(4 * depth) + 1
@@ -36,10 +36,10 @@ def noisy(stack: np.ndarray, sd: float = 20, seed: int = 1) -> np.ndarray:
 def fluorescence(real_data: Path) -> np.ndarray:
     """Return twelve planes of the stack for which Noise2Noise is made."""
     stack = read(real_data / "mito-fluorescence-zstack" / "stack.ome.tif").values[0, 0]
-    return np.asarray(stack[4:16, 100:356, 100:356], np.float64)
+    return np.asarray(stack[4:10, 100:356, 100:356], np.float64)
 
 
-@pytest.mark.parametrize("sd", [5, 20, 80])
+@pytest.mark.parametrize("sd", [5, 80])
 def test_slow_signal_and_new_noise_are_suitable(sd: float) -> None:
     check = check_stack(noisy(cells(), sd))
     assert check.sentence == "suitable"
@@ -68,7 +68,7 @@ def test_the_expected_gain_is_that_of_the_filter_learnt_from_neighbours() -> Non
 
 @pytest.mark.parametrize("share", [0.5, 1.0])
 def test_shared_noise_is_not_suitable_and_measured(share: float) -> None:
-    shared = np.random.default_rng(2).normal(0, 20 * share**0.5, (160, 160))
+    shared = np.random.default_rng(2).normal(0, 20 * share**0.5, (128, 128))
     check = check_stack(noisy(cells(), 20 * (1 - share) ** 0.5) + shared)
     assert check.sentence == "not suitable: noise is shared between planes"
     assert check.shared_noise == pytest.approx(share, abs=0.1)
@@ -84,7 +84,7 @@ def test_planes_averaged_along_z_share_their_noise() -> None:
 
 
 def test_fast_signal_and_unrelated_images_are_not_suitable() -> None:
-    for sd in (5, 20, 80):
+    for sd in (5, 80):
         assert "too fast" in check_stack(noisy(cells(depth=0.5), sd)).sentence
         unrelated = np.concatenate([cells(1, seed=seed) for seed in range(6)])
         assert "unrelated" in check_stack(noisy(unrelated, sd)).sentence
@@ -116,7 +116,7 @@ def test_stacks_that_tell_nothing(stack: np.ndarray, said: str) -> None:
     assert check.gain_db is None
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32])
 def test_every_type_of_pixel_gets_the_same_answer(dtype: type) -> None:
     stack = noisy(cells() / 4, 8)
     typed = np.rint(stack).astype(dtype) if np.issubdtype(dtype, np.integer) else stack
@@ -125,9 +125,9 @@ def test_every_type_of_pixel_gets_the_same_answer(dtype: type) -> None:
     )
 
 
-@pytest.mark.parametrize("step", [(0.3, -0.1), (1.0, 0.5), (5.0, -2.0)])
+@pytest.mark.parametrize("step", [(0.3, -0.1), (5.0, -2.0)])
 def test_a_drifting_stack_is_laid_over_itself(step: tuple[float, float]) -> None:
-    still = cells(10, size=256)
+    still = cells(6, size=256)
     moved = [
         np.fft.ifft2(ndimage.fourier_shift(np.fft.fft2(p), (z * step[0], z * step[1]))).real
         for z, p in enumerate(still)
@@ -152,7 +152,7 @@ def test_lines_of_rows_and_columns_are_told_apart() -> None:
 
 
 def test_noise_that_was_smoothed_is_noticed() -> None:
-    noise = np.random.default_rng(3).normal(0, 60, (8, 160, 160))
+    noise = np.random.default_rng(3).normal(0, 60, (8, 128, 128))
     check = check_stack(cells(depth=25) + ndimage.gaussian_filter(noise, (0, 1, 1)))
     assert check.is_suitable
     assert check.is_correlated
@@ -162,17 +162,16 @@ def test_noise_that_was_smoothed_is_noticed() -> None:
 def test_fluorescence_planes_are_suitable_with_more_noise_too(fluorescence: np.ndarray) -> None:
     rng = np.random.default_rng(0)
     assert check_stack(fluorescence).sentence == "suitable"
-    for sd in (2, 20):
-        rows = rng.normal(0, sd, (*fluorescence.shape[:2], 1))
-        pixels = rng.normal(0, sd, fluorescence.shape)
-        assert check_stack(fluorescence + rows).sentence == "suitable"
-        assert check_stack(fluorescence + pixels).sentence == "suitable"
-        assert not check_stack(fluorescence + 5 * pixels[0]).is_suitable
+    rows = rng.normal(0, 20, (*fluorescence.shape[:2], 1))
+    pixels = rng.normal(0, 20, fluorescence.shape)
+    assert check_stack(fluorescence + rows).sentence == "suitable"
+    assert check_stack(fluorescence + pixels).sentence == "suitable"
+    assert not check_stack(fluorescence + pixels[0]).is_suitable
 
 
 def test_other_real_stacks(real_data: Path) -> None:
     epfl = read(real_data / "epfl-hippocampus" / "train.ome.tif").values[0, 0]
-    assert check_stack(epfl[:8, :256, :256]).is_suitable
+    assert check_stack(epfl[:5, :256, :256]).is_suitable
     assert not check_stack(epfl[::30, :256, :256]).is_suitable
     light = read(real_data / "transmitted-zstack" / "stack.ome.tif").values[0, 0]
     assert not check_stack(light[::3]).is_suitable
