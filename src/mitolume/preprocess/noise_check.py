@@ -114,7 +114,7 @@ def check_stack(
     ----------
     planes
         In order of z, each (Y, X) of one size and any numeric dtype: arrays, or planes still in
-        their file. At most 72 of them are read, in part.
+        their file. At most 84 of them are read, in part.
     z_step_um
         For the text only.
     axial_resolution_um
