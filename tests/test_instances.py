@@ -287,12 +287,14 @@ BIG = """
 import hashlib, resource, sys
 import numpy as np, zarr
 from mitolume.analysis.blocks import label_blocks
-from mitolume.simulate.cells import simulate_field
+from mitolume.simulate.field import simulate_field
+from mitolume.simulate.settings import SimulationSettings
 
 folder, side, block = sys.argv[1], 20_000, int(sys.argv[2])
 mask = zarr.create_array(f"{folder}/mask", shape=(side, side), chunks=(2000, 2000), dtype="uint8",
                          overwrite=True)
-fields = [simulate_field((1000, 1000), seed=seed).mask for seed in range(2)]
+small = SimulationSettings(shape=(500, 500), planes=1)
+fields = [np.tile(simulate_field(small, seed=seed).masks[0], (2, 2)) for seed in range(2)]
 rng = np.random.default_rng(0)
 for y in range(0, side, 1000):
     for x in range(0, side, 1000):

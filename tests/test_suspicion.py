@@ -23,7 +23,8 @@ from mitolume.io.suspicion import look_closely, masks_of_odd_shares, odd_pixels
 from mitolume.models.bundle import Card, read_card, save_bundle
 from mitolume.models.settings import NetworkSettings
 from mitolume.preprocess.normalise import normalise
-from mitolume.simulate.cells import SimulatedField, simulate_field
+from mitolume.simulate.field import simulate_field
+from mitolume.simulate.settings import SimulationSettings
 from mitolume.study.likeness import fingerprint_of, unlike_rows
 
 
@@ -235,9 +236,19 @@ def test_masks_of_another_image_raise_no_alarm() -> None:
 # Another channel
 
 
+BELOW_FOCUS = SimulationSettings(shape=(192, 192), planes=2, z_step_um=1.0)
+
+
+def field_of(seed: int, condition: str = "control") -> dict[str, np.ndarray]:
+    """Simulate channels and mask of a plane 1 um below the middle of the mitochondria."""
+    field = simulate_field(BELOW_FOCUS, condition=condition, seed=seed)
+    planes = {name: stack[0] for name, stack in field.images.items()}
+    return {"light": planes["Transmitted"], "dye": planes["Mitochondria"], "mask": field.masks[0]}
+
+
 @pytest.fixture(scope="module")
-def fields() -> list[SimulatedField]:
-    return [simulate_field((192, 192), seed=seed) for seed in range(6)]
+def fields() -> list[dict[str, np.ndarray]]:
+    return [field_of(seed) for seed in range(6)]
 
 
 def card_of(planes: list[np.ndarray]) -> Card:
@@ -248,41 +259,43 @@ def card_of(planes: list[np.ndarray]) -> Card:
 
 
 def test_other_channels_and_inverted_images_are_unlike_training(
-    fields: list[SimulatedField],
+    fields: list[dict[str, np.ndarray]],
 ) -> None:
-    card = card_of([field.transmitted for field in fields[:4]])
-    treated = simulate_field((192, 192), condition="fccp", seed=9)
+    card = card_of([field["light"] for field in fields[:4]])
+    treated = field_of(9, "fccp")
     for good in (fields[4], fields[5], treated):
-        assert unlike_training(card, normalise(good.transmitted)) == ""
-    warning = unlike_training(card, normalise(fields[4].fluorescence), "a.tif")
+        assert unlike_training(card, normalise(good["light"])) == ""
+    warning = unlike_training(card, normalise(fields[4]["dye"]), "a.tif")
     assert warning.startswith("a.tif does not look like the images the model was trained on")
     assert "--channel" in warning
-    assert "Edit > Invert" in unlike_training(card, normalise(4095 - fields[5].transmitted))
-    blurred = gaussian_filter(fields[4].transmitted.astype(float), 4)
+    assert "Edit > Invert" in unlike_training(card, normalise(4095 - fields[5]["light"]))
+    blurred = gaussian_filter(fields[4]["light"].astype(float), 4)
     assert "fine detail is much weaker" in unlike_training(card, normalise(blurred))
 
 
-def test_what_can_not_be_told_is_not_said(fields: list[SimulatedField]) -> None:
-    card = card_of([field.transmitted for field in fields[:2]])
-    assert unlike_training(card, normalise(fields[3].fluorescence[:40])) == ""
+def test_what_can_not_be_told_is_not_said(fields: list[dict[str, np.ndarray]]) -> None:
+    card = card_of([field["light"] for field in fields[:2]])
+    assert unlike_training(card, normalise(fields[3]["dye"][:40])) == ""
     older = Card(network=NetworkSettings())
-    assert unlike_training(older, normalise(fields[3].fluorescence)) == ""
-    assert card_of([fields[0].transmitted]).fingerprint is None  # one small image says too little
-    assert card_of([fields[0].transmitted[:40]] * 20).fingerprint is None
+    assert unlike_training(older, normalise(fields[3]["dye"])) == ""
+    assert card_of([fields[0]["light"]]).fingerprint is None  # one small image says too little
+    assert card_of([fields[0]["light"][:40]] * 20).fingerprint is None
 
 
-def test_fingerprints_survive_the_card(fields: list[SimulatedField], tmp_path: Path) -> None:
-    card = card_of([field.transmitted for field in fields[:3]])
+def test_fingerprints_survive_the_card(fields: list[dict[str, np.ndarray]], tmp_path: Path) -> None:
+    card = card_of([field["light"] for field in fields[:3]])
     assert card.fingerprint is not None
     save_bundle(tmp_path, {}, card)
     assert read_card(tmp_path).fingerprint == card.fingerprint
 
 
-def test_rows_of_another_channel_are_named(fields: list[SimulatedField], tmp_path: Path) -> None:
-    pairs = [(field.transmitted, field.mask) for field in fields]
+def test_rows_of_another_channel_are_named(
+    fields: list[dict[str, np.ndarray]], tmp_path: Path
+) -> None:
+    pairs = [(field["light"], field["mask"]) for field in fields]
     table = check_table(write_table_of(tmp_path, pairs))
     assert unlike_rows(table.fields, table, None) == []
-    pairs[3] = (fields[3].fluorescence, fields[3].mask)
+    pairs[3] = (fields[3]["dye"], fields[3]["mask"])
     table = check_table(write_table_of(tmp_path, pairs))
     (notice,) = unlike_rows(table.fields, table, None)
     assert notice.startswith("line 5 (i3.tif): looks unlike the other images (")
