@@ -82,7 +82,7 @@ def expose(
 def drift_path(
     planes: int, pixel_um: float, settings: CameraSettings, rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """Return how far each plane has moved, (P, 2) of Y and X in pixels; the middle plane has not."""
+    """Return how far each plane has moved, (P, 2), Y and X in pixels; the middle one has not."""
     steps = rng.normal(0.0, settings.drift_um / pixel_um, (planes, 2))
     path = np.cumsum(steps, axis=0)
     return np.asarray(path - path[planes // 2])
@@ -95,8 +95,8 @@ def drifted(stack: NDArray[Any], path: NDArray[np.float64]) -> NDArray[Any]:
     ----------
     stack
         (P, Y, X): light is interpolated (cubic splines), whole numbers (masks, labels) are taken
-        from the nearest pixel. What leaves at one edge comes in at the other, as in the optics: give
-        the same margin.
+        from the nearest pixel. What leaves at one edge comes in at the other, as in the optics:
+        give a margin and cut it off.
     path
         (P, 2), pixels.
 

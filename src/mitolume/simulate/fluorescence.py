@@ -73,11 +73,12 @@ def emission_transfer(
     r"""Return the transfer function of a fluorescence microscope.
 
     The point spread is ``haze`` times :math:`|h|^2`, of the widefield microscope, plus
-    ``1 - haze`` times :math:`|h|^4`, of the confocal one with an ideal pinhole and excitation at the
-    wavelength of the emission. Each has the sum 1 over the plane in focus; the first has it in every
-    plane, since no light is lost. h is the scalar Debye integral with the amplitude
-    :math:`\sqrt{\cos\theta}` of an aplanatic lens (Richards and Wolf 1959, Proc. R. Soc. A 253:358).
-    Far from focus, where only the lowest frequencies are left, the haze follows from rays alone.
+    ``1 - haze`` times :math:`|h|^4`, of the confocal one with an ideal pinhole and excitation at
+    the wavelength of the emission. Each has the sum 1 over the plane in focus; the first has it in
+    every plane, since no light is lost. h is the scalar Debye integral with the amplitude
+    :math:`\sqrt{\cos\theta}` of an aplanatic lens (Richards and Wolf 1959, Proc. R. Soc. A
+    253:358). Further out of focus, where only low frequencies are left and the confocal microscope
+    sees next to nothing, the haze follows from rays alone.
 
     Parameters
     ----------
@@ -104,7 +105,7 @@ def emission_transfer(
     shown = np.append(depth[near], 0.0)  # the last is in focus, for the norm
     wide = np.abs(objective.spread(distance, shown)) ** 2
     confocal = wide**2
-    wide /= wide[-1] @ weights
+    wide /= (wide @ weights)[:, None]
     confocal /= confocal[-1] @ weights
     mixed = ((haze * wide + (1 - haze) * confocal) * weights)[:-1].astype(np.float32)
     transfer = np.empty((len(depth), len(radii)), np.float32)
@@ -125,4 +126,5 @@ def _rays(radii: Array, depth_um: Array, objective: Aperture) -> Floats:
     cosine = np.sqrt(1 - sine**2)
     weights = weights * sine * cosine ** (2 * objective.power)
     values = j0(2 * np.pi * np.outer(table, sine / cosine)) @ (weights / weights.sum())
-    return np.interp(np.outer(depth_um, radii), table, values, right=0.0).astype(np.float32)
+    transfer = np.interp(np.outer(depth_um, radii), table, values, right=0.0)
+    return np.asarray(transfer, np.float32)

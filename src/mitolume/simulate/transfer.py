@@ -1,8 +1,8 @@
 """Transfer functions of round apertures, and stacks filtered by them. Knows no kind of contrast.
 
-What a round aperture does depends only on the radial frequency and on the defocus. So it is computed
-once on a fine grid of radii, for every distance between a slice of the specimen and an image plane,
-and looked up for the frequencies of the image.
+What a round aperture does depends only on the radial frequency and on the defocus. So it is
+computed once on a fine grid of radii, for every distance between a slice of the specimen and an
+image plane, and looked up for the frequencies of the image.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mitolume.errors import MitolumeError
 Array = NDArray[np.float64]
 Floats = NDArray[np.float32]
 
-TAIL = 12.0  # rings of an aperture's diffraction pattern that are kept beyond its defocused disc
+TAIL = 24.0  # rings of an aperture's diffraction pattern that are kept beyond its defocused disc
 FINENESS = 24.0  # grid steps in the finest oscillation of a transfer function over the radius
 NEGLIGIBLE = 3e-4  # transfer below which the higher frequencies of a slice are left out
 
@@ -39,8 +39,8 @@ class Aperture:
     def __post_init__(self) -> None:
         if not 0 < self.na < self.medium_index:
             raise MitolumeError(
-                f"A numerical aperture of {self.na:g} is impossible in a medium of refractive index "
-                f"{self.medium_index:g}: give one between 0 and {self.medium_index:g}."
+                f"A numerical aperture of {self.na:g} is impossible with an immersion of "
+                f"refractive index {self.medium_index:g}: give one between 0 and that index."
             )
 
     @property
@@ -94,7 +94,7 @@ def nodes(band: float, reach: float) -> tuple[Array, Array]:
     Fourier-Bessel series on the disc. ``reach`` (um) is where the function has died away.
     """
     count = max(int(np.ceil(2 * band * reach)), 8)
-    zeros = (np.arange(1, count + 1) - 0.25) * np.pi
+    zeros = np.pi * (np.arange(1, count + 1, dtype=np.float64) - 0.25)
     zeros += 1 / (8 * zeros)  # McMahon's expansion, then Newton's steps
     for _ in range(3):
         zeros += j0(zeros) / j1(zeros)

@@ -34,13 +34,13 @@ def transmitted_stack(
     the intensity is cut at 0.02 of the background.
 
     Light comes from above, from the condenser, and the objective looks from below through the
-    coverslip, so that a mitochondrion is bright while the focus lies below it and dark while it lies
-    above. By reciprocity (Sheppard and Choudhury 1977, Optica Acta 24:1051) a focused laser that
-    scans through the objective, with a detector behind the condenser, gives the same image.
+    coverslip, so that a mitochondrion is bright while the focus lies below it and dark while it
+    lies above. By reciprocity (Sheppard and Choudhury 1977, Optica Acta 24:1051) a focused laser
+    that scans through the objective, with a detector behind the condenser, gives the same image.
 
     Opposite edges of the field are neighbours: give a margin and cut it off. Far from focus light
-    comes from further away than any margin; there the field's own repetition stands in for the cells
-    around it.
+    comes from further away than any margin; there the field's own repetition stands in for the
+    cells around it.
 
     Parameters
     ----------
@@ -84,8 +84,8 @@ def contrast_transfer(
        \eta(q) = \sqrt{n^2 / \lambda^2 - q^2}
 
     with condenser S and objective P (Streibl 1985, J. Opt. Soc. Am. A 2:121; slice by slice as in
-    Chen, Tian and Waller 2016, Biomed. Opt. Express 7:3940). As a correlation of two round functions
-    it is, in space, the product of their two point spreads, each a Hankel transform.
+    Chen, Tian and Waller 2016, Biomed. Opt. Express 7:3940). As a correlation of two round
+    functions it is, in space, the product of their two point spreads, each a Hankel transform.
 
     Parameters
     ----------
@@ -115,4 +115,5 @@ def contrast_transfer(
     spread *= condenser.spread(distance, defocus_um).conj()
     spread *= (weights / (np.pi * condenser.cutoff**2)).astype(np.float32)
     real, imaginary = (spectrum(radii, distance, part) for part in (spread.real, spread.imag))
+    imaginary[:, 0] = 0  # an even layer of phase changes nothing: here rounding would show
     return radii, np.asarray(real + 1j * imaginary)
