@@ -188,7 +188,7 @@ def test_a_run_trains_its_denoiser_and_predict_replays_it(stacks_table: Path) ->
         load_recipe(fields=stacks_table, settings=given), stacks_table.parent / "second", quiet=True
     )
     np.testing.assert_array_equal(
-        load(second).denoiser.network.keep, predictor.denoiser.network.keep
+        load(second).denoiser.network.detail, predictor.denoiser.network.detail
     )
     with pytest.raises(MitolumeError, match=r"trained with chain\.stripes auto"):
         require_denoiser(ChainSettings(denoise=str(out / "denoiser")))

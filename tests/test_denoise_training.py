@@ -17,18 +17,19 @@ from mitolume.inference.denoise import (
     FLIPS,
     DenoisedPlane,
     Denoiser,
+    NormalisedPlane,
     planes_around,
     run_network,
 )
 from mitolume.inference.steps import SharpenedPlane, StripelessPlane
 from mitolume.models.bundle import load_bundle, save_bundle
 from mitolume.models.denoiser import DenoiserCard
-from mitolume.models.networks import KERNEL, DenoisingNetwork
+from mitolume.models.networks import DenoisingNetwork
 from mitolume.models.settings import DenoiserNetworkSettings
 from mitolume.preprocess.normalise import normalise
 from mitolume.preprocess.settings import DENOISING, ChainSettings
-from mitolume.preprocess.wiener import expected_error, wiener_kernel
-from mitolume.training.denoise_methods import DENOISING_METHODS, Noise2Noise
+from mitolume.preprocess.wiener import SIDE, WienerBank, noise_line, signal_and_noise
+from mitolume.training.denoise_methods import DENOISING_METHODS, LearntPlane, Noise2Noise
 from mitolume.training.denoising import Denoising, SamplePatches, hold_out
 from mitolume.training.loop import fit
 from mitolume.training.record import Watch
@@ -54,24 +55,31 @@ def quick(**over: object) -> DenoisingSettings:
     return DenoisingSettings(**values | over)
 
 
+def learnt_planes(noisy: np.ndarray) -> list[LearntPlane]:
+    planes = [normalise(plane) for plane in noisy]
+    return [LearntPlane(p, WienerBank(signal_and_noise([p])).filter(p)) for p in planes]
+
+
 def trained(
     noisy: np.ndarray, method: str, folder: Path, watch: Watch | None = None, **over: object
 ) -> Denoiser:
     how = DENOISING_METHODS[method]
     design = SMALL.model_copy(update={"residual": how.residual})
     network = DenoisingNetwork(design, how.channels, seed=0)
-    run = [normalise(plane) for plane in noisy]
-    network.alone.copy_(torch.from_numpy(wiener_kernel(run, KERNEL)))
-    if how.channels:
-        samples, held_out = hold_out([run], how, "both")
+    samples, held_out = hold_out([learnt_planes(noisy)], how, "both")
+    if how.learns:
         folder.mkdir(parents=True, exist_ok=True)
         task = Denoising(samples, held_out, how, quick(**over), seed=3)
         result = fit(network, task, settings=quick(**over), folder=folder, watch=watch or Watch())
         network.load_state_dict(result.weights)
         network.eval()
-        network.keep.copy_(
-            torch.from_numpy(how.keep(held_out, lambda g: run_network(network, g, FLIPS)))
-        )
+    if how.channels:
+        found = how.given_back(held_out, [run_network(network, g, FLIPS) for g, *_ in held_out])
+        detail = found.detail
+        spectra = np.stack([detail.signal, detail.noise, detail.left])
+        network.detail.copy_(torch.from_numpy(spectra))
+        network.line.copy_(torch.tensor(detail.line))
+        network.share.fill_(found.share)
     return Denoiser(network, DenoiserCard(method=method, network=design, channels=how.channels))
 
 
@@ -86,15 +94,14 @@ def error(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.mean((a.astype(float) - b) ** 2))
 
 
-def untrained(channels: int = 4, keep: bool = True) -> Denoiser:
+def untrained(channels: int = 4) -> Denoiser:
     network = DenoisingNetwork(SMALL, channels, seed=1)
-    if keep:
-        kernel = (
-            np.random.default_rng(0).normal(size=(KERNEL, KERNEL)).astype(np.float32) / KERNEL**2
-        )
-        network.keep.copy_(torch.from_numpy(kernel))
-        network.alone.copy_(torch.from_numpy(kernel))
-    return Denoiser(network, DenoiserCard(method="noise2stack", network=SMALL, channels=channels))
+    frequency = np.hypot(*np.meshgrid(*[np.fft.fftfreq(SIDE)] * 2))
+    signal = 30 * np.exp(-((frequency / 0.1) ** 2))
+    spectra = np.stack([signal, np.ones_like(signal), np.full_like(signal, 0.5)])
+    network.detail.copy_(torch.from_numpy(spectra))
+    network.line.copy_(torch.tensor([1.0, 0.3, 0.5, 2.0]))
+    return Denoiser(network, DenoiserCard(method="x", network=SMALL, channels=channels))
 
 
 def test_the_recipe_names_every_method() -> None:
@@ -108,7 +115,7 @@ def test_every_method_brings_planes_closer_to_the_truth(method: str, tmp_path: P
     assert error(found, clean) < 0.8 * error(noisy, clean)
 
 
-@pytest.mark.parametrize("method", ["noise2noise", "noise2stack", "wiener"])
+@pytest.mark.parametrize("method", ["noise2noise", "noise2stack", "neighbours", "wiener"])
 def test_clean_planes_stay_as_they_are(method: str, tmp_path: Path) -> None:
     clean, _ = stack()
     lost = error(denoised(trained(clean, method, tmp_path), clean), clean)
@@ -149,11 +156,11 @@ def test_no_plane_is_predicted_from_itself(z: int, depth: int) -> None:
 @pytest.mark.parametrize("method", DENOISING_METHODS)
 @pytest.mark.parametrize("depth", [2, 5, 9, 30])
 def test_what_is_held_out_is_not_learnt(method: str, depth: int) -> None:
-    run = [np.full((40, 40), z, np.float32) for z in range(depth)]
+    run = [LearntPlane(*[np.full((40, 40), z, np.float32)] * 2) for z in range(depth)]
     samples, held_out = hold_out([run], DENOISING_METHODS[method], "both")
     assert samples
     assert held_out
-    if depth >= 9 and method != "wiener":
+    if depth >= 9 and DENOISING_METHODS[method].learns:
         judged = {float(plane[0, 0]) for *_, plane in held_out}
         wanted = {float(target[0, 0]) for _, target, _ in samples}
         assert not judged & wanted
@@ -163,14 +170,14 @@ def test_what_is_held_out_is_not_learnt(method: str, depth: int) -> None:
 
 
 def test_published_pairs_are_odd_to_even() -> None:
-    run = [np.full((4, 4), z, np.float32) for z in range(5)]
+    run = [LearntPlane(*[np.full((4, 4), z, np.float32)] * 2) for z in range(5)]
     pairs = [(g[0][0, 0], t[0, 0]) for g, t, _ in Noise2Noise().samples(run, (), "forward")]
     assert pairs == [(0, 1), (2, 3)]
     assert len(Noise2Noise().samples(run)) == 8
 
 
 def test_a_batch_depends_on_seed_and_step_only() -> None:
-    run = [normalise(plane) for plane in stack(5)[1]]
+    run = learnt_planes(stack(5)[1])
     samples = DENOISING_METHODS["noise2stack"].samples(run)
     first = SamplePatches(samples, patch=48, batch=3, seed=1)
     first[9]
@@ -212,7 +219,7 @@ def test_windows_of_a_denoised_plane_equal_the_whole(
     np.testing.assert_allclose(plane[box], whole[box], atol=1e-3)
 
 
-@pytest.mark.parametrize("channels", [0, 1, 4])
+@pytest.mark.parametrize("channels", [0, 1, 2, 4])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 @pytest.mark.parametrize("shape", [(3, 3), (1, 17), (40, 33)])
 def test_any_size_and_type_gives_numbers(
@@ -271,14 +278,16 @@ def test_the_chain_runs_its_steps_in_order_and_in_windows(stripes: str, sharpen:
     np.testing.assert_allclose(windows[box], at_once[box], atol=1e-3)
 
 
-def test_wiener_kernel_drops_white_noise_and_keeps_the_mean() -> None:
+def test_signal_and_noise_are_told_apart() -> None:
     rng = np.random.default_rng(0)
-    kernel = wiener_kernel([rng.normal(size=(200, 200)).astype(np.float32)], KERNEL)
-    assert kernel.sum() == pytest.approx(1, abs=1e-4)
-    assert kernel[KERNEL // 2, KERNEL // 2] < 0.2
-    smooth = gaussian_filter(rng.normal(size=(200, 200)), 3).astype(np.float32)
-    kept = wiener_kernel([smooth / smooth.std()], KERNEL)
-    assert kept[KERNEL // 2, KERNEL // 2] > 0.5
+    noise = rng.normal(0, 0.7, (256, 256)).astype(np.float32)
+    found = signal_and_noise([noise])
+    assert found.floor == pytest.approx(0.49, rel=0.15)
+    assert found.kept.mean() < 0.02
+    rows = noise + rng.normal(0, 0.7, (256, 1)).astype(np.float32)
+    striped = signal_and_noise([rows])
+    assert striped.floor == pytest.approx(0.49, rel=0.15)
+    assert striped.noise[SIDE // 3, 0] > 10 * striped.floor
 
 
 def test_the_expected_error_is_that_of_the_filter() -> None:
@@ -286,14 +295,52 @@ def test_the_expected_error_is_that_of_the_filter() -> None:
     clean = gaussian_filter(rng.normal(size=(256, 256)), 3, mode="wrap")
     clean = (clean / clean.std()).astype(np.float32)
     noisy = clean + rng.normal(0, 0.7, clean.shape).astype(np.float32)
-    expected, floor = expected_error([noisy])
-    assert floor == pytest.approx(0.49, rel=0.15)
-    network = DenoisingNetwork(SMALL, 0)
-    network.alone.copy_(torch.from_numpy(wiener_kernel([noisy], KERNEL)))
-    denoiser = Denoiser(network, DenoiserCard(method="wiener", network=SMALL, channels=0))
-    found = error(denoiser.denoise_plane(noisy), clean)
-    assert 0.5 < expected / found < 2
-    assert found < 0.2 * 0.49
+    found = signal_and_noise([noisy])
+    filtered = WienerBank(found).filter(noisy)
+    assert 0.5 < found.error / error(filtered, clean) < 2
+    assert error(filtered, clean) < 0.2 * 0.49
+
+
+def test_places_with_more_signal_are_filtered_less() -> None:
+    rng = np.random.default_rng(0)
+    clean = gaussian_filter(rng.normal(size=(128, 256)), 1.5)
+    clean *= np.where(np.arange(256) < 128, 0.1, 3) / clean.std()
+    noisy = (clean + rng.normal(0, 0.5, clean.shape)).astype(np.float32)
+    filtered = WienerBank(signal_and_noise([noisy])).filter(noisy)
+    left, right = (
+        error(filtered[:, part], clean[:, part]) for part in (slice(90), slice(170, 256))
+    )
+    assert left < 0.1 * 0.25
+    assert right < 0.6 * 0.25
+
+
+def test_noise_that_grows_with_brightness_is_measured() -> None:
+    rng = np.random.default_rng(0)
+    brightness = gaussian_filter(rng.normal(size=(256, 256)), 8)
+    brightness = (brightness / brightness.std()).astype(np.float32)
+    sd = np.sqrt(np.clip(1 + 0.4 * brightness, 0.2, 2))
+    a, b, least, most = noise_line([brightness], [(sd * rng.normal(size=sd.shape)).astype("f4")])
+    assert b / a == pytest.approx(0.4, rel=0.2)
+    assert 0.1 < least < 0.7 < 1.3 < most
+
+
+@pytest.mark.parametrize("level", [0.02, 0.3, 1])
+def test_a_denoiser_adapts_to_the_noise_of_other_stacks(level: float, tmp_path: Path) -> None:
+    _, learnt = stack(noise=0.5)
+    denoiser = trained(learnt, "neighbours", tmp_path)
+    clean, noisy = stack(noise=level, seed=1)
+    assert error(denoised(denoiser, noisy), clean) < 0.6 * error(noisy, clean)
+
+
+def test_squares_of_a_filtered_plane_fit_together() -> None:
+    rng = np.random.default_rng(0)
+    pixels = gaussian_filter(rng.normal(size=(700, 1100)), 2) + rng.normal(0, 0.1, (700, 1100))
+    plane = NormalisedPlane(pixels)
+    whole = slice(0, 700), slice(0, 1100)
+    at_once = WienerBank(plane.found).filter(plane[whole])
+    np.testing.assert_allclose(plane.filtered[whole], at_once, atol=1e-4)
+    box = slice(500, 650), slice(1, 1030)
+    np.testing.assert_array_equal(plane.filtered[box], plane.filtered[whole][box])
 
 
 def test_bundles_of_denoisers_and_models_are_told_apart(tmp_path: Path) -> None:

@@ -487,7 +487,8 @@ def denoise_train(
     stacks: Annotated[list[Path], typer.Argument(help="Z-stacks, or folders of them.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for the denoiser.")] = Path("denoiser"),
     method: Annotated[
-        str, typer.Option(help="auto, noise2noise, noise2stack, blind_spot or wiener.")
+        str,
+        typer.Option(help="auto, noise2stack, neighbours, wiener, noise2noise or blind_spot."),
     ] = "auto",
     preset: Annotated[
         str, typer.Option(help="Settings to start from: default, or paper (500 epochs).")
@@ -511,7 +512,8 @@ def denoise_train(
     quiet: Quiet = False,
 ) -> None:
     """Learn to remove noise from noisy z-stacks alone."""
-    from mitolume.study.denoise import denoising_settings, open_stacks, train_denoiser
+    from mitolume.study.denoise import denoising_settings, train_denoiser
+    from mitolume.study.denoise_stacks import open_stacks
 
     settings = denoising_settings(preset, set_ or [])
     opened = open_stacks(stacks, planes or settings.planes, channel=channel, scene=scene)

@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
-from scipy.signal import oaconvolve
-from torch import nn
 
 from mitolume.inference.steps import StripelessPlane, grey_range
 from mitolume.inference.tiled import (
@@ -21,14 +19,16 @@ from mitolume.inference.tiled import (
     predict_turned,
     release_buffers,
 )
-from mitolume.inference.tiles import Box, block_side, blocks, grown
+from mitolume.inference.tiles import Box, block_side, blocks, grown, inside, whole
 from mitolume.io.windows import FilePlane, Plane
 from mitolume.io.zarr_out import CHUNK
 from mitolume.models.denoiser import DenoiserCard, load_denoiser
 from mitolume.models.networks import DenoisingNetwork
 from mitolume.preprocess.normalise import GreyRange, is_flat, normalise
+from mitolume.preprocess.wiener import REACH, Detail, SignalNoise, WienerBank, signal_and_noise
 
 FLIPS = (0, 2, 4, 6)  # along Y, X, both: noise of a scan line stays along the rows
+_SIDE, _SQUARES = 512, 36  # pixels a side of the squares that are kept, and how many of a plane
 Image = np.ndarray[Any, np.dtype[np.float32]]
 
 
@@ -76,6 +76,13 @@ class Denoiser:
         denoiser.bundle = Path(folder)
         return denoiser
 
+    @cached_property
+    def detail(self) -> Detail:
+        """What the network's answers lack."""
+        signal, noise, left = self.network.detail.double().cpu().numpy()
+        a, b, least, most = self.network.line.tolist()
+        return Detail(signal, noise, left, (a, b, least, most))
+
     def denoise_plane(self, plane: Plane, neighbours: Sequence[Plane] = ()) -> Image:
         """Denoise one plane.
 
@@ -108,8 +115,10 @@ class Denoiser:
 class DenoisedPlane:
     """A plane without its noise, computed box by box; slices like an array.
 
-    The change, and not the answer, is scaled back to the plane's own grey values, so that pixels
-    far beyond its range (`normalise` cuts them) keep their height.
+    The network's answer lacks what it could not know, so part of the plane's difference to it is
+    given back, see `mitolume.preprocess.wiener.Detail`. The change, and not the answer, is scaled
+    back to the plane's own grey values, so that pixels far beyond its range (`normalise` cuts
+    them) keep their height.
 
     Parameters
     ----------
@@ -119,17 +128,19 @@ class DenoisedPlane:
         What to denoise it with.
     neighbours
         The planes around it, see `planes_around`. Where the network needs them and there are none,
-        the plane is filtered without it.
+        the plane is filtered alone.
     """
 
     def __init__(self, plane: Plane, denoiser: Denoiser, neighbours: Sequence[Plane] = ()) -> None:
-        network = denoiser.network
         self._denoiser = denoiser
-        self._plane = NormalisedPlane(plane)
-        self._given: list[Plane] = [self._plane]
-        if network.channels != 1:
-            self._given = [NormalisedPlane(other) for other in neighbours[: network.channels]]
-        self._keep = (network.keep if self._given else network.alone).cpu().numpy()
+        self._plane = NormalisedPlane.of(plane)
+        self._given: list[Plane] = []
+        if denoiser.network.channels == 1:
+            self._given = [self._plane]
+        elif neighbours:
+            skipped = (len(neighbours) - denoiser.network.channels) // 2
+            near = neighbours[skipped : len(neighbours) - skipped]
+            self._given = [NormalisedPlane.of(other).filtered for other in near]
         self.shape = (plane.shape[0], plane.shape[1])
 
     def __getitem__(self, box: Box, /) -> Image:
@@ -142,28 +153,25 @@ class DenoisedPlane:
         return result[:: box[0].step, :: box[1].step]
 
     def _change(self, box: Box) -> Image:
-        """Return what is added to the normalised plane: the part of the answer not given back."""
-        outer = grown(box, self._keep.shape[0] // 2, self.shape)
-        change = -self._plane[outer]
-        if self._given:
-            change += run_network(
-                self._denoiser.network, self._given, FLIPS, core=self._denoiser.core, box=outer
-            )
-        y, x = (
-            slice(part.start - around.start, part.stop - around.start)
-            for part, around in zip(box, outer, strict=True)
+        """Return what is added to the normalised plane."""
+        if not self._given:
+            return np.asarray(self._plane.filtered[box] - self._plane[box], np.float32)
+        outer = grown(box, REACH, self.shape)
+        plane, answer = self._plane[outer], self._answer(outer)
+        detail, found = self._denoiser.detail, self._plane.found
+        sd = detail.noise_sd(answer, found.floor)
+        answer += sd * self._bank.filter((plane - answer) / sd)
+        share = self._denoiser.network.share.item()
+        return np.asarray(share * (answer - plane)[inside(box, outer)], np.float32)
+
+    @cached_property
+    def _bank(self) -> WienerBank:
+        return self._denoiser.detail.bank(self._plane.found)
+
+    def _answer(self, box: Box) -> Image:
+        return run_network(
+            self._denoiser.network, self._given, FLIPS, core=self._denoiser.core, box=box
         )
-        return np.asarray((change - _filtered(change, self._keep))[y, x], np.float32)
-
-
-def _filtered(image: Image, kernel: Image) -> Image:
-    """Filter an image by a kernel; it is mirrored at its edges."""
-    reach = kernel.shape[0] // 2
-    centre = kernel[reach, reach]
-    if np.count_nonzero(kernel) == np.count_nonzero(centre):
-        return np.asarray(centre * image)
-    padded = np.pad(image, reach, mode="symmetric")
-    return np.asarray(oaconvolve(padded, kernel, mode="valid"), np.float32)
 
 
 def planes_around(z: int, depth: int) -> list[int]:
@@ -193,39 +201,113 @@ def open_neighbours(image: xr.DataArray, z: int, t: int = 0) -> list[Plane]:
 
 
 def run_network(
-    network: nn.Module, given: Sequence[Plane], turns: Sequence[int] = (0,), **options: Any
+    network: DenoisingNetwork,
+    given: Sequence[Plane],
+    turns: Sequence[int] = (0,),
+    *,
+    box: Box | None = None,
+    core: int = CORE,
 ) -> Image:
     """Send prepared planes (Y, X) through a denoising network; nothing is given back.
 
     Parameters
     ----------
     network
-        Takes and gives (B, C, Y, X).
+        Takes and gives (B, C, Y, X); or takes two planes, of which the answer is the mean.
     given
         The channels.
     turns
         Averaged over these flips, see `turned_box`.
-    **options
-        Passed to `predict_turned`.
+    box, core
+        As for `predict_turned`.
     """
-    return predict_turned(network, _Channels(given), turns, activation=np.asarray, **options)
+    if network.channels == 2:
+        box = box or whole((given[0].shape[0], given[0].shape[1]))
+        return np.asarray((given[0][box] + given[1][box]) / 2, np.float32)
+    channels = _Channels(given)
+    return predict_turned(network, channels, turns, activation=np.asarray, box=box, core=core)
 
 
 class NormalisedPlane:
-    """A plane of mean 0 and spread 1; slices like an array."""
+    """A plane of mean 0 and spread 1; slices like an array.
+
+    What is measured on the whole plane is measured once, when it is first needed.
+    """
 
     def __init__(self, plane: Plane) -> None:
         self.plane = plane
         self.shape = (plane.shape[0], plane.shape[1])
+        self._squares: dict[tuple[int, int], Image] = {}
+
+    @classmethod
+    def of(cls, plane: Plane) -> NormalisedPlane:
+        """Return a plane that is normalised already, or wrap one that isn't."""
+        return plane if isinstance(plane, cls) else cls(plane)
 
     @cached_property
     def grey(self) -> GreyRange:
-        """The range of the whole plane, measured when it is first needed."""
+        """The range of the whole plane."""
         return grey_range(self.plane.__getitem__, self.shape)
+
+    @cached_property
+    def found(self) -> SignalNoise:
+        """Signal and noise of the whole plane."""
+        return signal_and_noise([self])
+
+    @property
+    def filtered(self) -> FilteredPlane:
+        """The plane filtered by its own spectrum."""
+        return FilteredPlane(self)
+
+    @cached_property
+    def _bank(self) -> WienerBank:
+        return WienerBank(self.found)
 
     def __getitem__(self, box: Box, /) -> Image:
         """Compute a box, (Y, X) float32."""
         return normalise(self.plane[box], self.grey)
+
+    def filtered_square(self, row: int, column: int) -> Image:
+        """Filter a square of a grid; the last ones are kept, as neighbouring tiles share them."""
+        found = self._squares.pop((row, column), None)
+        if found is None:
+            square = _square(row, column, self.shape)
+            outer = grown(square, REACH, self.shape)
+            found = self._bank.filter(self[outer])[inside(square, outer)].copy()
+        self._squares[row, column] = found
+        if len(self._squares) > _SQUARES:
+            del self._squares[next(iter(self._squares))]
+        return found
+
+
+class FilteredPlane:
+    """A normalised plane after the filters of its own spectrum; slices like an array."""
+
+    def __init__(self, plane: NormalisedPlane) -> None:
+        self._plane, self.shape = plane, plane.shape
+
+    def __getitem__(self, box: Box, /) -> Image:
+        """Compute a box, (Y, X) float32."""
+        y, x = box
+        result = np.empty((y.stop - y.start, x.stop - x.start), np.float32)
+        for row in range(y.start // _SIDE, -(-y.stop // _SIDE)):
+            for column in range(x.start // _SIDE, -(-x.stop // _SIDE)):
+                square = _square(row, column, self.shape)
+                shared = (
+                    slice(max(y.start, square[0].start), min(y.stop, square[0].stop)),
+                    slice(max(x.start, square[1].start), min(x.stop, square[1].stop)),
+                )
+                part = self._plane.filtered_square(row, column)
+                result[inside(shared, box)] = part[inside(shared, square)]
+        return result
+
+
+def _square(row: int, column: int, shape: tuple[int, int]) -> Box:
+    y, x = (
+        slice(number * _SIDE, min((number + 1) * _SIDE, size))
+        for number, size in zip((row, column), shape, strict=True)
+    )
+    return y, x
 
 
 class _Channels:

@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from mitolume.errors import MitolumeError
-from mitolume.inference.denoise import DenoisedPlane, Denoiser, planes_around
+from mitolume.inference.denoise import DenoisedPlane, Denoiser, NormalisedPlane, planes_around
 from mitolume.inference.jobs import image_files, named_scenes
 from mitolume.inference.steps import SharpenedPlane, StripelessPlane
 from mitolume.io.formats import reader_of
@@ -184,11 +184,12 @@ def _fill(
 ) -> None:
     """Denoise every plane of an image, box by box."""
     shape = (image.sizes["Y"], image.sizes["X"])
+    stack = DenoisedStack(denoiser, image)
     done = 0
     for t in range(image.sizes["T"]):
         for z in range(image.sizes["Z"]):
             advance(done)
-            denoised = stack_plane(denoiser, image, z, t)
+            denoised = stack.plane(z, t)
             plane: Plane = SharpenedPlane(denoised) if wanted.sharpen else denoised
             for box in denoiser.blocks(shape):
                 result[t, 0, z, *box] = to_dtype(plane[box], result.dtype)
@@ -196,8 +197,10 @@ def _fill(
     advance(done)
 
 
-def stack_plane(denoiser: Denoiser, image: xr.DataArray, z: int, t: int = 0) -> DenoisedPlane:
-    """Return a plane of an image, denoised box by box with the planes around it.
+class DenoisedStack:
+    """The planes of an image, denoised box by box with those around them.
+
+    Planes next to each other share what was computed for them, so go through them in order.
 
     Parameters
     ----------
@@ -205,14 +208,28 @@ def stack_plane(denoiser: Denoiser, image: xr.DataArray, z: int, t: int = 0) -> 
         With or without stripes removed first, as its card says.
     image
         Dims ``T C Z Y X``, C of length 1.
-    z, t
-        Which plane.
     """
-    numbers = [z, *planes_around(z, image.sizes["Z"])]
-    planes = [open_plane(image, z=number, t=t) for number in numbers]
-    if denoiser.card.stripes == "auto":
-        planes = [StripelessPlane(plane) for plane in planes]
-    return DenoisedPlane(planes[0], denoiser, planes[1:])
+
+    def __init__(self, denoiser: Denoiser, image: xr.DataArray) -> None:
+        self._denoiser, self._image = denoiser, image
+        self._opened: dict[tuple[int, int], NormalisedPlane] = {}
+
+    def plane(self, z: int, t: int = 0) -> DenoisedPlane:
+        """Return a plane."""
+        looks = self._denoiser.network.channels > 1
+        near = planes_around(z, self._image.sizes["Z"]) if looks else []
+        places = [(t, number) for number in (z, *near)]
+        self._opened = {
+            place: self._opened.get(place) or self._open(*place) for place in dict.fromkeys(places)
+        }
+        plane, *neighbours = (self._opened[place] for place in places)
+        return DenoisedPlane(plane, self._denoiser, neighbours)
+
+    def _open(self, t: int, z: int) -> NormalisedPlane:
+        plane = open_plane(self._image, z=z, t=t)
+        if self._denoiser.card.stripes == "auto":
+            plane = StripelessPlane(plane)
+        return NormalisedPlane(plane)
 
 
 def to_dtype(image: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:

@@ -153,6 +153,12 @@ def grown(box: Box, margin: int, shape: Shape) -> Box:
     return y, x
 
 
+def inside(box: Box, outer: Box) -> Box:
+    """Return where a box lies in what was read of a larger one."""
+    y, x = (shifted(part, -around.start) for part, around in zip(box, outer, strict=True))
+    return y, x
+
+
 def turned_box(box: Box, shape: Shape, turn: int) -> Box:
     """Return where a box of an image lies after one of the 8 flips and quarter turns.
 

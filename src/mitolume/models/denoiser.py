@@ -23,12 +23,12 @@ from mitolume.models.settings import DenoiserNetworkSettings
 class DenoiserCard(BaseModel):
     """What a denoiser is and where it comes from, beside its weights.
 
-    ``channels`` is 1, 4 where the network gets the planes around the plane instead, or 0 where
-    there is no network but a filter. ``kept`` is how much of what the network took away is given
-    back, the mean over all frequencies, measured on held-out planes (0: nothing, 1: planes stay
-    as they are). ``stripes`` is what was done to planes before, ``check`` what is known of the
-    noise of the training stacks; ``stacks`` lists them with the SHA-256 of their files, and
-    ``history`` has a record for each epoch.
+    ``channels`` is 1, 4 where the network gets the planes around the plane instead, 2 where there
+    is no network but the mean of the two next to it, or 0 where planes are filtered alone.
+    ``kept`` is how much of what the network took away is given back, the mean over all
+    frequencies (0: nothing, 1: planes stay as they are). ``stripes`` is what was done to planes
+    before, ``check`` what is known of the noise of the training stacks; ``stacks`` lists them with
+    the SHA-256 of their files, and ``history`` has a record for each epoch.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -38,7 +38,7 @@ class DenoiserCard(BaseModel):
     method: str
     network: DenoiserNetworkSettings
     stripes: Literal["none", "auto"] = "none"
-    channels: Literal[0, 1, 4] = 1
+    channels: Literal[0, 1, 2, 4] = 1
     kept: float | None = None
     pixel_size_um: float | None = Field(None, gt=0)
     settings: dict[str, Any] = {}

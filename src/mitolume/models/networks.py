@@ -14,7 +14,7 @@ from mitolume.models.settings import DenoiserNetworkSettings, NetworkSettings
 LEVELS = 4
 MULTIPLE = 2**LEVELS
 HALO = 7 * MULTIPLE
-KERNEL = 63  # pixels a side of the filter for what a denoiser gives back
+SPECTRUM = 64  # frequencies along each axis of what a denoiser knows of signal and noise
 
 
 def unet(width: int, channels: int = 1, norm: str | None = "batch") -> nn.Module:
@@ -79,28 +79,34 @@ class DenoisingNetwork(nn.Module):
         Which network, and how wide.
     channels
         1: it gets the plane itself. 4: it gets two planes before and two behind, and not the plane.
-        0: there is no network, only the filter.
+        2: there is no network, but the mean of the plane before and the one behind. 0: there is
+        none, and planes are filtered alone.
     seed
         Of the initial weights; the global random state is left as it was.
 
     Attributes
     ----------
-    keep
-        (63, 63) kernel: the part of the difference between plane and answer that is given back.
-    alone
-        (63, 63) kernel: the filter of a plane that has no answer.
+    detail
+        (3, 64, 64): signal and noise of what the answers lack, and its share of the planes' signal.
+    line
+        (4,): the noise against brightness.
+    share
+        (): how much of the change is made.
     """
 
-    keep: Tensor
-    alone: Tensor
+    detail: Tensor
+    line: Tensor
+    share: Tensor
 
     def __init__(self, settings: DenoiserNetworkSettings, channels: int = 1, seed: int = 0) -> None:
         super().__init__()
         self.channels, self.residual = channels, settings.residual
         norm = None if settings.norm == "none" else settings.norm
-        self.body = _body(settings, channels, norm, seed) if channels else nn.Identity()
-        for name in ("keep", "alone"):
-            self.register_buffer(name, torch.zeros(KERNEL, KERNEL))
+        learns = channels in (1, 4)
+        self.body = _body(settings, channels, norm, seed) if learns else nn.Identity()
+        self.register_buffer("detail", torch.zeros(3, SPECTRUM, SPECTRUM))
+        self.register_buffer("line", torch.tensor([1.0, 0.0, 1.0, 1.0]))
+        self.register_buffer("share", torch.ones(()))
 
     def forward(self, images: Tensor) -> Tensor:
         """Denoise, before anything is given back.

@@ -1,118 +1,281 @@
-"""A Wiener filter for what is left after a prediction: signal back, noise out. Knows no network."""
+"""Signal and noise told apart by their spectrum, place by place. Knows no network and no file."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from scipy import fft
+from scipy.ndimage import convolve, gaussian_filter
+
+from mitolume.io.windows import Plane
 
 Image = np.ndarray[Any, np.dtype[np.float32]]
 Spectrum = np.ndarray[Any, np.dtype[np.float64]]
 
-_SIDE = 64  # pixels a side of the windows whose spectra are averaged (Welch 1967)
-_HIGH = _SIDE // 8  # where the floor is looked for: structures of 8 pixels and finer
+SIDE = 64  # pixels a side of the windows whose spectra are averaged (Welch 1967)
+_KERNEL = SIDE - 1  # pixels a side of the filters
+_MOST = 16  # windows along an axis: larger planes are sampled
+_HIGH = SIDE // 8  # where the floor is looked for: structures of 8 pixels and finer
 _FEWEST = 12  # frequencies in a ring that make a median
 _LINES = 3  # of the spectrum, left and right of the middle, where scan lines show
-_CHANCE = 1.5  # standard deviations of a frequency's power that are taken for noise
 _STRIPED = 1.3  # power there over the floor, from which there are scan lines
+_CHANCE = 1.5  # standard deviations of a frequency's power that are taken for noise
+_TIMES = (0.1, 0.3, 1.0, 3.0, 10.0)  # the plane's mean signal, for which there are filters
+_NONE = 0.03  # of it: nothing is kept
+_PLACE = 10.0  # pixels, standard deviation of the surroundings that choose the filter
+_PLACE_REACH = round(3 * _PLACE)
+REACH = _KERNEL // 2 + _PLACE_REACH  # pixels to each side on which the answer depends
+_TINY = 1e-12
+# Answers to noise of variance 1 with variance 1, and not to slopes (Immerkaer 1996).
+_LAPLACE = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32) / 6
+_BINS = 24  # of brightness, for the line of the noise
+_IN_BIN = 200  # pixels
+_DARKEST = 0.1  # of the median variance: saturated pixels have none
+EVEN = (1.0, 0.0, 1.0, 1.0)  # noise that is the same at any brightness
 
 
-def wiener_kernel(residuals: Sequence[Image], side: int) -> Image:
-    """Make the filter that keeps the signal of residuals and drops their noise.
+@dataclass(frozen=True, eq=False)
+class SignalNoise:
+    """Power of signal and of noise at each frequency.
+
+    Attributes
+    ----------
+    signal, noise
+        (64, 64) each, in the order of `numpy.fft`; 1 for white noise of variance 1.
+    """
+
+    signal: Spectrum
+    noise: Spectrum
+
+    @property
+    def floor(self) -> float:
+        """Variance of the noise of pixels, scan lines left out."""
+        return max(float(self.noise.min()), _TINY)
+
+    @property
+    def error(self) -> float:
+        """Mean squared error that the best linear filter leaves (Wiener 1949)."""
+        return float((self.noise * self.kept).mean())
+
+    @property
+    def kept(self) -> Spectrum:
+        """Share of signal at each frequency, 0 to 1."""
+        share: Spectrum = self.signal / (self.signal + self.noise + _TINY)
+        return share
+
+
+def signal_and_noise(planes: Iterable[Plane]) -> SignalNoise:
+    """Tell signal from noise in planes by their mean spectrum.
 
     The power of white noise is the same at all frequencies, so it can't exceed the lowest power
     found at any; what is above is signal. Horizontal scan lines have their own noise: what is
-    there at frequencies along Y where no signal is left. The gain at each frequency is the share
-    of signal in the power (Wiener 1949); the mean is kept.
+    there at frequencies along Y where no signal is left.
 
     Parameters
     ----------
-    residuals
-        (Y, X) each: planes minus what was predicted without knowing their noise.
-    side
-        Of the kernel in pixels, odd, below 64.
-
-    Returns
-    -------
-    numpy.ndarray
-        (side, side) float32, centred; sums to 1.
+    planes
+        (Y, X) each, of mean 0: arrays or what slices like them. Of large planes 16 x 16 windows
+        are read.
     """
-    power, count = _power(residuals)
-    gain = _gain(power, _noise(power), count)
-    kernel = np.fft.fftshift(np.fft.ifft2(gain).real)
-    middle, reach = _SIDE // 2, side // 2
-    part = slice(middle - reach, middle + reach + 1)
-    # Tapered, as an abrupt end would ring.
-    taper = np.hanning(side + 2)[1:-1] ** 0.5
-    tapered = kernel[part, part] * taper * taper[:, None]
-    return np.asarray(tapered + (1 - tapered.sum()) / side**2, np.float32)
-
-
-def expected_error(residuals: Sequence[Image]) -> tuple[float, float]:
-    """Return what is expected of `wiener_kernel`.
-
-    Parameters
-    ----------
-    residuals
-        As for `wiener_kernel`.
-
-    Returns
-    -------
-    error, floor
-        The mean squared error that is left (signal times noise over their sum, at each
-        frequency), and the power of the white noise.
-    """
-    power, count = _power(residuals)
-    noise = _noise(power)
-    return float((_gain(power, noise, count) * noise).mean()), float(noise.min())
-
-
-def _power(residuals: Sequence[Image]) -> tuple[Spectrum, int]:
-    """Average the power spectra of windows, (64, 64); it is 1 for white noise of variance 1."""
-    window = np.hanning(_SIDE + 1)[:_SIDE]
-    window = window * window[:, None]
-    total: Spectrum = np.zeros((_SIDE, _SIDE))
+    total: Spectrum = np.zeros((SIDE, SIDE))
     count = 0
-    for residual in residuals:
-        margin = [(0, max(0, _SIDE - size)) for size in residual.shape]
-        plane = np.pad(residual - residual.mean(), margin, mode="symmetric")
-        for y in _starts(plane.shape[0]):
-            for x in _starts(plane.shape[1]):
-                part = plane[y : y + _SIDE, x : x + _SIDE] * window
-                total += np.abs(np.fft.fft2(part)) ** 2
-                count += 1
+    window = np.hanning(SIDE + 1)[:SIDE]
+    window = (window * window[:, None]).astype(np.float32)
+    for plane in planes:
+        for part in _windows(plane):
+            total += np.abs(fft.fft2(part * window)) ** 2
+            count += 1
     power = total / count / (window**2).sum()
-    back = -np.arange(_SIDE)
+    back = -np.arange(SIDE)
     power = (power + power[back]) / 2
-    averaged: Spectrum = (power + power[:, back]) / 2
-    return averaged, count
+    power = (power + power[:, back]) / 2
+    noise = _noise(power)
+    # Half of the windows are new, as they overlap: by so much may the power exceed its mean.
+    chance = 1 + _CHANCE / np.sqrt(max(1, count / 2))
+    return SignalNoise(np.maximum(power - chance * noise, 0), noise)
+
+
+def _windows(plane: Plane) -> Iterator[Image]:
+    """Read windows that overlap by half or, in large planes, lie evenly spread."""
+    height, width = plane.shape[0], plane.shape[1]
+    margin = [(0, max(0, SIDE - size)) for size in (height, width)]
+    for y in _starts(height):
+        rows = plane[y : y + SIDE, 0:width]
+        rows = np.pad(rows, margin, mode="symmetric")
+        for x in _starts(width):
+            yield rows[:, x : x + SIDE]
+
+
+def _starts(size: int) -> list[int]:
+    room = max(0, size - SIDE)
+    count = min(_MOST, -(-room // (SIDE // 2)) + 1)
+    return [int(start) for start in np.linspace(0, room, count)]
 
 
 def _noise(power: Spectrum) -> Spectrum:
     """Return the power of the noise at each frequency: a white floor, and more along the lines."""
-    frequency = np.abs(np.fft.fftfreq(_SIDE)) * _SIDE
+    frequency = np.abs(np.fft.fftfreq(SIDE)) * SIDE
     ring = np.rint(np.hypot(frequency, frequency[:, None])).astype(int)
     full = np.bincount(ring.ravel()) >= _FEWEST
     rings = [i for i in range(_HIGH, ring.max() + 1) if full[i]]
-    floor = min(float(np.median(power[ring == i])) for i in rings)
+    floor = max(min(float(np.median(power[ring == i])) for i in rings), _TINY)
     noise = np.full_like(power, floor)
     lines = frequency <= _LINES
-    striped = np.median(power[frequency >= _SIDE / 4][:, lines], axis=0)
+    striped = np.median(power[frequency >= SIDE / 4][:, lines], axis=0)
     noise[:, lines] = np.where(striped > _STRIPED * floor, striped, floor)
     return noise
 
 
-def _gain(power: Spectrum, noise: Spectrum, count: int) -> Spectrum:
-    """Return the share of signal at each frequency, 0 to 1, of the power of so many windows."""
-    # Half of the windows are new, as they overlap: by so much may the power exceed its mean.
-    chance = 1 + _CHANCE / np.sqrt(max(1, count / 2))
-    gain: Spectrum = np.maximum(0, 1 - chance * noise / np.maximum(power, 1e-12))
-    gain[0, 0] = 1
-    return gain
+class WienerBank:
+    """Wiener filters for more and for less signal, of which each place takes its own.
+
+    The gain of a filter is ``k S / (k S + N)`` at each frequency, for signal S, noise N and k from
+    0 to 10. The energy that the filter for k = 1 lets through around a place says which k it has.
+
+    Parameters
+    ----------
+    found
+        Signal and noise of the planes to filter.
+    """
+
+    def __init__(self, found: SignalNoise) -> None:
+        signal, noise = found.signal, found.noise
+        gains = [k * signal / (k * signal + noise + _TINY) for k in _TIMES]
+        self._kernels = [_kernel(gain) for gain in gains]
+        through = found.kept**2
+        self._noise = float((through * noise).mean())
+        self._signal = max(float((through * signal).mean()), _TINY)
+
+    def filter(self, image: Image) -> Image:
+        """Filter an image, mirrored at its edges.
+
+        Parameters
+        ----------
+        image
+            (Y, X) float32. Of a window, `REACH` pixels at each side are not yet right.
+        """
+        kept = self._filtered(image)
+        energy = gaussian_filter(kept[_TIMES.index(1) + 1] ** 2, _PLACE, radius=_PLACE_REACH)
+        times = np.maximum((energy - self._noise) / self._signal, _NONE)
+        steps = np.arange(len(_TIMES) + 1)
+        place = np.interp(np.log(times), np.log((_NONE, *_TIMES)), steps).astype(np.float32)
+        lower = np.minimum(place.astype(np.intp), len(_TIMES) - 1)
+        share = place - lower
+        below, above = (np.take_along_axis(kept, which[None], 0)[0] for which in (lower, lower + 1))
+        return np.asarray((1 - share) * below + share * above, np.float32)
+
+    def _filtered(self, image: Image) -> Image:
+        """Return what each filter keeps, (k, Y, X); nothing comes first."""
+        reach = _KERNEL // 2
+        padded = np.pad(image, reach, mode="symmetric")
+        # The kernel's wrapped end reaches the padding only.
+        shape = [fft.next_fast_len(size, real=True) for size in padded.shape]
+        spectrum = fft.rfft2(padded, shape)
+        kept = np.zeros((len(_TIMES) + 1, *image.shape), np.float32)
+        inner = tuple(slice(2 * reach, 2 * reach + size) for size in image.shape)
+        for i, kernel in enumerate(self._kernels, start=1):
+            kept[i] = fft.irfft2(spectrum * fft.rfft2(kernel, shape), shape)[inner]
+        return kept
 
 
-def _starts(size: int) -> list[int]:
-    """Return where windows start that overlap by half."""
-    room = size - _SIDE
-    return [int(start) for start in np.linspace(0, room, -(-room // (_SIDE // 2)) + 1)]
+def _kernel(gain: Spectrum) -> Image:
+    """Return the filter of a gain, (63, 63); tapered, as an abrupt end would ring."""
+    kernel = np.fft.fftshift(np.fft.ifft2(gain).real)[1:, 1:]
+    taper = np.hanning(_KERNEL + 2)[1:-1] ** 0.5
+    return np.asarray(kernel * taper * taper[:, None], np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class Detail:
+    """What predictions lack, as it was measured: it tells how to find it again in other planes.
+
+    All powers are in units of a plane's own noise (`SignalNoise.floor`).
+
+    Attributes
+    ----------
+    signal, noise
+        (64, 64): of planes minus predictions.
+    left
+        (64, 64), 0 to 1: share of a plane's signal that predictions lack.
+    line
+        Variance of the noise against brightness, over its mean: ``a + b * brightness``, no less
+        than the third and no more than the fourth number (Foi et al. 2008).
+    """
+
+    signal: Spectrum
+    noise: Spectrum
+    left: Spectrum
+    line: tuple[float, float, float, float] = EVEN
+
+    def bank(self, plane: SignalNoise) -> WienerBank:
+        """Return the filters for a plane minus its prediction, in units of the plane's noise.
+
+        A plane that has less noise than those measured shows signal where they showed none.
+        """
+        own = self.left * plane.signal / plane.floor
+        return WienerBank(SignalNoise(np.maximum(self.signal, own), self.noise))
+
+    def noise_sd(self, prediction: Image, floor: float) -> Image:
+        """Return the standard deviation of the noise at each pixel of a plane."""
+        a, b, least, most = self.line
+        return np.asarray(np.sqrt(floor * np.clip(a + b * prediction, least, most)), np.float32)
+
+
+_ZERO: Spectrum = np.zeros((SIDE, SIDE))
+NOTHING = Detail(_ZERO, _ZERO, _ZERO)
+
+
+def measure_detail(planes: list[Image], predictions: list[Image]) -> Detail:
+    """Measure what predictions lack that don't know the planes' own noise.
+
+    Parameters
+    ----------
+    planes, predictions
+        (Y, X) float32 each, normalised.
+    """
+    floors = [signal_and_noise([plane]).floor for plane in planes]
+    unit = [np.float32(floor**-0.5) for floor in floors]
+    residuals = [(plane - f) * by for plane, f, by in zip(planes, predictions, unit, strict=True)]
+    line = noise_line(predictions, residuals)
+    uneven = replace(NOTHING, line=line)
+    sds = [uneven.noise_sd(prediction, 1.0) for prediction in predictions]
+    found = signal_and_noise([r / sd for r, sd in zip(residuals, sds, strict=True)])
+    whole = signal_and_noise([plane * by for plane, by in zip(planes, unit, strict=True)])
+    # Where planes show no signal nothing is known, and all is left to them.
+    shown = whole.signal > 0.05 * whole.noise
+    left = np.where(shown, np.clip(found.signal / (whole.signal + _TINY), 0, 1), 1)
+    return Detail(found.signal, found.noise, left, line)
+
+
+def noise_line(
+    brightness: list[Image], residuals: list[Image]
+) -> tuple[float, float, float, float]:
+    """Fit the noise of pixels against their brightness, see `Detail.line`.
+
+    Parameters
+    ----------
+    brightness, residuals
+        (Y, X) each; the noise is what changes from pixel to pixel in the residuals.
+    """
+    value = np.concatenate([image.ravel() for image in brightness])
+    power = np.concatenate([convolve(image, _LAPLACE).ravel() ** 2 for image in residuals])
+    edges = np.unique(np.quantile(value, np.linspace(0, 1, _BINS + 1)))
+    if edges.size < 4:
+        return EVEN
+    which = np.clip(np.searchsorted(edges, value, "right") - 1, 0, edges.size - 2)
+    count = np.bincount(which, minlength=edges.size - 1)
+    used = count > _IN_BIN
+    if used.sum() < 3:
+        return EVEN
+    x, v = (
+        np.bincount(which, weights, edges.size - 1)[used] / count[used]
+        for weights in (value, power)
+    )
+    v = np.maximum(v, _DARKEST * np.median(v) + _TINY)
+    # Relative errors count: dark pixels are as well known as bright ones.
+    (a, b), *_ = np.linalg.lstsq(np.stack([1 / v, x / v], 1), np.ones_like(v), rcond=None)
+    mean = float(np.clip(a + b * value, v.min(), v.max()).mean())
+    return float(a / mean), float(b / mean), float(v.min() / mean), float(v.max() / mean)

@@ -15,7 +15,8 @@ from mitolume.io.write import atomic
 from mitolume.models.bundle import CARD, DENOISER
 from mitolume.models.denoiser import load_denoiser
 from mitolume.preprocess.settings import DENOISING, ChainSettings
-from mitolume.study.denoise import Stack, chosen_planes, train_denoiser
+from mitolume.study.denoise import train_denoiser
+from mitolume.study.denoise_stacks import Stack, chosen_planes
 from mitolume.study.folder import RunFolder
 
 _LEARNT = ("train", "unlabelled")

@@ -6,8 +6,10 @@ network took away is given back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,14 +17,36 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from mitolume.inference.denoise import planes_around
-from mitolume.models.networks import KERNEL
-from mitolume.preprocess.wiener import wiener_kernel
+from mitolume.preprocess.wiener import NOTHING, Detail, measure_detail
 from mitolume.training.patches import Image
 
-Run = Sequence[Image]  # planes of one stack, neighbours in z, each of mean 0 and spread 1
+
+class LearntPlane(NamedTuple):
+    """A plane of mean 0 and spread 1, (Y, X), and the same filtered by its own spectrum."""
+
+    noisy: Image
+    filtered: Image
+
+
+Run = Sequence[LearntPlane]  # planes of one stack, neighbours in z
 # What the network gets, (C, Y, X) as a list of planes; what that is compared with; and the plane.
 Sample = tuple[list[Image], Image, Image]
 Denoise = Callable[[list[Image]], Image]
+
+
+@dataclass(frozen=True)
+class GivenBack:
+    """What a network's answers lack, and how much of the change they make is made."""
+
+    detail: Detail
+    share: float = 1.0
+
+    @property
+    def kept(self) -> float:
+        """Share of the difference to a plane that is given back, the mean over all frequencies."""
+        signal, noise = self.detail.signal, self.detail.noise
+        own = float((signal / np.maximum(signal + noise, 1e-12)).mean())
+        return 1 - self.share * (1 - own)
 
 
 class DenoisingMethod:
@@ -32,6 +56,8 @@ class DenoisingMethod:
     ----------
     channels
         Planes that the network gets.
+    learns
+        Whether there is a network at all.
     fewest_planes
         Planes that a stack must have.
     residual
@@ -39,6 +65,7 @@ class DenoisingMethod:
     """
 
     channels = 1
+    learns = True
     fewest_planes = 1
     residual = True
 
@@ -66,14 +93,13 @@ class DenoisingMethod:
         """Return the loss of one step: (B, C, Y, X) and (B, 1, Y, X)."""
         return functional.mse_loss(network(given).float(), wanted)
 
-    def keep(self, samples: Iterable[Sample], denoise: Denoise) -> Image:
-        """Return the kernel for what is given back: a Wiener filter of the difference.
+    def given_back(self, samples: Sequence[Sample], answers: list[Image]) -> GivenBack:
+        """Measure what is to be given back.
 
         For methods whose answer knows nothing of the plane's own noise: what the network could
         not predict is noise and signal, told apart by their spectrum.
         """
-        residuals = [plane - denoise(given) for given, _, plane in samples]
-        return wiener_kernel(residuals, KERNEL)
+        return GivenBack(measure_detail([plane for *_, plane in samples], answers))
 
 
 class Noise2Noise(DenoisingMethod):
@@ -95,36 +121,34 @@ class Noise2Noise(DenoisingMethod):
             pairs = [(a, b) for a, b in pairs if a % 2 == 0]
         else:
             pairs = [turn for a, b in pairs for turn in ((a, b), (b, a))]
-        return [([run[a]], run[b], run[a]) for a, b in pairs]
+        return [([run[a].noisy], run[b].noisy, run[a].noisy) for a, b in pairs]
 
     def judged(self, run: Run, z: int) -> Sample:
         """Return a plane with the mean of its neighbours, whose noise is independent of its own."""
-        near = [run[i] for i in (z - 1, z + 1) if 0 <= i < len(run)]
-        return [run[z]], np.mean(near, axis=0, dtype=np.float32), run[z]
+        near = [run[i].noisy for i in (z - 1, z + 1) if 0 <= i < len(run)]
+        return [run[z].noisy], np.mean(near, axis=0, dtype=np.float32), run[z].noisy
 
-    def keep(self, samples: Iterable[Sample], denoise: Denoise) -> Image:
-        """Return a share of each pixel's difference, so that the error is least.
+    def given_back(self, samples: Sequence[Sample], answers: list[Image]) -> GivenBack:
+        """Return a share of each pixel's change, so that the error is least.
 
         The share ``a`` of the change that brings ``x + a (f - x)`` closest to ``t`` in squared
         error, where ``x`` is a plane, ``f`` the denoised plane, and ``t`` a noisy picture of the
         same whose noise is independent: ``a = <f - x, t - x> / <f - x, f - x>``.
         """
         agreed = changed = 0.0
-        for given, noisy, plane in samples:
-            change = denoise(given).astype(np.float64) - plane
+        for (_, noisy, plane), answer in zip(samples, answers, strict=True):
+            change = answer.astype(np.float64) - plane
             agreed += float((change * (noisy - plane)).sum())
             changed += float((change**2).sum())
-        share = np.clip(agreed / changed, 0, 1) if changed > 0 else 0.0
-        kernel = np.zeros((KERNEL, KERNEL), np.float32)
-        kernel[KERNEL // 2, KERNEL // 2] = 1 - share
-        return kernel
+        return GivenBack(NOTHING, float(np.clip(agreed / changed, 0, 1)) if changed > 0 else 0.0)
 
 
 class Noise2Stack(DenoisingMethod):
     """Predict a plane from two before and two behind it (Papkov et al. 2020; Lecoq et al. 2021).
 
     The plane itself is what is predicted, so that nothing that changes between planes is blurred
-    for good: the neighbours' answer lacks it, and a Wiener filter of the difference gives it back.
+    for good: the neighbours' answer lacks it, and it is found again in the difference. Neighbours
+    are filtered first, one by one, so that their noise stays independent of the plane's.
     """
 
     channels = 4
@@ -138,23 +162,38 @@ class Noise2Stack(DenoisingMethod):
 
     def judged(self, run: Run, z: int) -> Sample:
         """Return a plane with those around it."""
-        return [run[i] for i in planes_around(z, len(run))], run[z], run[z]
+        around = planes_around(z, len(run))
+        skipped = (len(around) - self.channels) // 2
+        near = around[skipped : len(around) - skipped]
+        return [run[i].filtered for i in near], run[z].noisy, run[z].noisy
+
+
+class Neighbours(Noise2Stack):
+    """Predict a plane by the mean of the one before and the one behind it, without a network."""
+
+    channels = 2
+    learns = False
 
 
 class Wiener(DenoisingMethod):
     """Filter a plane by its own spectrum; there is no network and nothing to train."""
 
     channels = 0
+    learns = False
 
     def samples(
         self, run: Run, spare: Collection[int] = (), directions: str = "both"
     ) -> list[Sample]:
         """Return every plane."""
-        return [([], plane, plane) for plane in run]
+        return [self.judged(run, z) for z in range(len(run))]
 
     def judged(self, run: Run, z: int) -> Sample:
         """Return a plane."""
-        return [], run[z], run[z]
+        return [], run[z].noisy, run[z].noisy
+
+    def given_back(self, samples: Sequence[Sample], answers: list[Image]) -> GivenBack:
+        """Return nothing: there are no answers."""
+        return GivenBack(NOTHING)
 
 
 class BlindSpot(DenoisingMethod):
@@ -177,7 +216,7 @@ class BlindSpot(DenoisingMethod):
 
     def judged(self, run: Run, z: int) -> Sample:
         """Return a plane with itself."""
-        return [run[z]], run[z], run[z]
+        return [run[z].noisy], run[z].noisy, run[z].noisy
 
     def loss(self, network: nn.Module, given: Tensor, wanted: Tensor, random: Generator) -> Tensor:
         """Return the mean squared error of the hidden pixels."""
@@ -208,8 +247,9 @@ class BlindSpot(DenoisingMethod):
 
 
 DENOISING_METHODS: dict[str, DenoisingMethod] = {
-    "noise2noise": Noise2Noise(),
     "noise2stack": Noise2Stack(),
-    "blind_spot": BlindSpot(),
+    "neighbours": Neighbours(),
     "wiener": Wiener(),
+    "noise2noise": Noise2Noise(),
+    "blind_spot": BlindSpot(),
 }

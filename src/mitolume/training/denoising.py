@@ -10,7 +10,8 @@ from torch import Generator, Tensor, nn
 from torch.utils.data import Dataset
 
 from mitolume.inference.denoise import run_network
-from mitolume.training.denoise_methods import DenoisingMethod, Run, Sample
+from mitolume.models.networks import DenoisingNetwork
+from mitolume.training.denoise_methods import DenoisingMethod, LearntPlane, Run, Sample
 from mitolume.training.patches import Image
 from mitolume.training.settings import DenoisingSettings
 
@@ -119,6 +120,7 @@ class Denoising:
         0 dB is an error as large as the contrast of the planes. What they are judged by is noisy,
         so that even the truth has a score that is far from infinite.
         """
+        assert isinstance(network, DenoisingNetwork), "a task of its own kind of network"
         errors = [
             float(np.mean((run_network(network, given) - wanted) ** 2))
             for given, wanted, _ in self.held_out
@@ -154,7 +156,12 @@ def hold_out(
             samples += method.samples(run, spare, directions)
             held_out += [method.judged(run, z) for z in spare]
         else:
-            cut = run[0].shape[0] - run[0].shape[0] // _BAND
-            samples += method.samples([plane[:cut] for plane in run], (), directions)
-            held_out += [method.judged([p[cut:] for p in run], z) for z in range(len(run))]
+            height = run[0].noisy.shape[0]
+            cut = height - height // _BAND
+            above, below = (
+                [LearntPlane(plane.noisy[rows], plane.filtered[rows]) for plane in run]
+                for rows in (slice(cut), slice(cut, height))
+            )
+            samples += method.samples(above, (), directions)
+            held_out += [method.judged(below, z) for z in range(len(run))]
     return samples, held_out
