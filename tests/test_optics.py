@@ -10,7 +10,7 @@ from scipy.special import j1
 from mitolume.errors import MitolumeError
 from mitolume.simulate.fluorescence import NEAR_UM, emission_transfer, fluorescence_stack
 from mitolume.simulate.settings import OpticsSettings
-from mitolume.simulate.transfer import Aperture
+from mitolume.simulate.transfer import Aperture, filter_slices
 from mitolume.simulate.transmitted import DARKEST, contrast_transfer, transmitted_stack
 
 PIXEL = (0.1, 0.1)
@@ -201,6 +201,16 @@ def test_rectangular_pixels_give_the_same_image() -> None:
     assert np.ptp(coarse) > 0.02
 
 
+def test_a_transfer_is_interpolated_between_radii() -> None:
+    slices = np.random.default_rng(0).normal(size=(2, 9, 12)).astype(np.float32)
+    radii = np.linspace(0, 8, 5)
+    steep = np.array([[1.0, 3.0]])[..., None] * radii.astype(np.float32)
+    (found,) = filter_slices(slices, PIXEL, radii, steep.astype(np.float32))
+    frequency = np.hypot(np.fft.fftfreq(9, 0.1)[:, None], np.fft.fftfreq(12, 0.1))
+    expected = np.fft.ifft2(frequency * np.fft.fft2(slices[0] + 3 * slices[1])).real
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
 def test_an_impossible_aperture_is_refused() -> None:
     with pytest.raises(MitolumeError, match=r"1\.4 .* refractive index 1\.333"):
         image(bead(), [0.0], OpticsSettings(objective_na=1.4))
@@ -209,7 +219,7 @@ def test_an_impossible_aperture_is_refused() -> None:
 @pytest.mark.parametrize("focus", [-60.0, -7.0, -3.0, 0.0])
 def test_widefield_shows_all_light_in_every_plane(focus: float) -> None:
     stack = glow(bead(), [focus], haze=1.0)
-    assert stack.mean() == pytest.approx(0.2 * bead().mean(), rel=0.002)
+    assert stack.mean() == pytest.approx(0.2 * bead().mean(), rel=2e-4)
 
 
 def test_a_thin_layer_in_focus_is_equally_bright_at_any_haze() -> None:
