@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
+from PIL import Image
 
 from mitolume import MitolumeError, cli, read
 from mitolume.io.check import check_table
@@ -136,3 +137,28 @@ def test_hand_labels_err_at_the_given_rates() -> None:
     errors = [(drawn(jitter, 0, 0) != mask).mean() for jitter in (0.05, 0.1, 0.2)]
     assert errors == sorted(errors)
     assert errors[0] > 0
+
+
+def test_what_is_invented_lies_where_it_may() -> None:
+    mask = np.zeros((200, 200), np.uint8)
+    for y in range(10, 190, 20):
+        mask[y : y + 5, 20:40] = 1
+    may = np.zeros(mask.shape, bool)
+    may[:, :90] = True
+    how = HandLabelSettings(jitter_um=0, missed=0, invented=2)
+    drawn = imitate_hand_labels(mask, 0.1, np.random.default_rng(0), how, plausible=may)
+    assert (drawn & ~mask).any()
+    assert not drawn[:, 90:].any()
+
+
+def test_the_contact_sheet_shows_pictures_of_one_contrast(data_set: Path) -> None:
+    sheet = np.asarray(Image.open(data_set / "sheet.png").convert("RGB"))
+    assert sheet.shape == (2 * (18 + 192 + 4), 5 * (288 + 4), 3)  # pixels are shown threefold
+    rows = [row[18:210].reshape(192, 5, 292, 3)[:, :, :288] for row in np.split(sheet, 2)]
+    assert all(row[:, panel].std() > 10 for row in rows for panel in range(5))
+    for panel, channel in ((0, 0), (2, 1), (3, 2)):
+        shown = np.concatenate([row[1::3, panel, 1::3, 0].ravel() for row in rows])
+        names = ("1_control", "2_fccp")
+        stacks = [tifffile.imread(data_set / "images" / f"{name}.ome.tif") for name in names]
+        counts = np.concatenate([stack[channel, 1].ravel() for stack in stacks])
+        assert (np.diff(shown[np.argsort(counts)].astype(int)) >= 0).all()

@@ -27,14 +27,19 @@ _UNDER_OUTLINE, _UNDER_ERRORS = 0.7, 0.6  # brightness of the image, so that the
 _MID_GREY = 128
 
 
-def to_8bit(image: NDArray[Any]) -> NDArray[np.uint8]:
-    """Stretch the contrast of an image between its 0.5 and 99.5 percentiles.
+Limits = tuple[float, float]
+
+
+def to_8bit(image: NDArray[Any], limits: Limits | None = None) -> NDArray[np.uint8]:
+    """Stretch the contrast of an image, by default between its 0.5 and 99.5 percentiles.
 
     Parameters
     ----------
     image
         Shape (Y, X), any numeric dtype. NaN and infinities do not count; NaN and minus infinity
         come out black, infinity white.
+    limits
+        Grey values that become black and white, so that several images can be compared.
 
     Returns
     -------
@@ -57,7 +62,7 @@ def to_8bit(image: NDArray[Any]) -> NDArray[np.uint8]:
     finite = values[np.isfinite(values)]
     if finite.size == 0:
         return np.full(values.shape, _MID_GREY, dtype=np.uint8)
-    low, high = np.percentile(finite, [0.5, 99.5])
+    low, high = limits or np.percentile(finite, [0.5, 99.5])
     if high <= low:  # a few bright pixels on a flat ground: the percentiles see only the ground
         low, high = finite.min(), finite.max()
     if high <= low:
@@ -100,7 +105,9 @@ def fit(
     return np.asarray(Image.fromarray(picture).resize(size, filter_))
 
 
-def overlay(image: NDArray[Any], mask: Mask, *, longer: int | None = None) -> NDArray[np.uint8]:
+def overlay(
+    image: NDArray[Any], mask: Mask, *, longer: int | None = None, limits: Limits | None = None
+) -> NDArray[np.uint8]:
     """Draw the outline of the foreground over the image in grey.
 
     The outline is 2 px wide, one on each side of the border.
@@ -113,6 +120,8 @@ def overlay(image: NDArray[Any], mask: Mask, *, longer: int | None = None) -> ND
         Shape (Y, X), 0 background, 1 mitochondria, 255 unsure (hatched in grey).
     longer
         Longest side of the picture, see `fit`; drawn after resizing, so outlines stay whole.
+    limits
+        See `to_8bit`.
 
     Returns
     -------
@@ -125,7 +134,7 @@ def overlay(image: NDArray[Any], mask: Mask, *, longer: int | None = None) -> ND
         If the shapes differ or are not (Y, X).
     """
     _check_shapes(image, mask=mask)
-    grey = fit(to_8bit(image), longer, smooth=True)
+    grey = fit(to_8bit(image, limits), longer, smooth=True)
     drawn = fit(np.asarray(mask, dtype=np.uint8), longer)
     picture = _hatched((grey * _UNDER_OUTLINE).astype(np.uint8), drawn == UNSURE)
     picture[_border(drawn == FOREGROUND)] = OUTLINE_COLOUR

@@ -10,19 +10,22 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.fft import next_fast_len
 
+from mitolume.errors import MitolumeError
 from mitolume.simulate.camera import clean_counts, drift_path, drifted, expose
+from mitolume.simulate.conditions import CONDITIONS
 from mitolume.simulate.fluorescence import fluorescence_stack
 from mitolume.simulate.hand_labels import imitate_hand_labels
 from mitolume.simulate.settings import OpticsSettings, SimulationSettings
-from mitolume.simulate.specimen import Volume, grow_specimen
+from mitolume.simulate.specimen import Specimen, Volume, grow_specimen
 from mitolume.simulate.transmitted import transmitted_stack
 
 CHANNELS = ("Transmitted", "Mitochondria", "CellMask")
 
 SLICE_UM = 0.2
 MARGIN_UM = 3.2  # structures outside the field, and the wrap-around of the optics
-# Brightness that gives ``fluorescence_photons``: a mitochondrion of 0.3 um, a fold of membrane.
-_BRIGHT = {"Mitochondria": 0.3, "CellMask": 2.0}
+# Brightness that gives ``fluorescence_photons``: mitochondria on top of each other, a fold of
+# membrane. One in a thousand pixels of control fields is as bright.
+_BRIGHT = {"Mitochondria": 0.6, "CellMask": 2.0}
 _STEP, _DRIFT, _PERSON, _NOISE = 101, 102, 103, 104  # streams of random numbers; 0 to 4 are cells'
 
 Floats = NDArray[np.float32]
@@ -102,8 +105,8 @@ def simulate_field(
 
     Raises
     ------
-    ValueError
-        For an unknown condition.
+    MitolumeError
+        For an unknown condition or a negative seed.
 
     Examples
     --------
@@ -112,6 +115,10 @@ def simulate_field(
     >>> field.images["Transmitted"].shape, field.masks.shape, field.masks.dtype
     ((3, 48, 64), (3, 48, 64), dtype('uint8'))
     """
+    if condition not in CONDITIONS:
+        raise MitolumeError(f"no condition {condition!r}; there are {', '.join(CONDITIONS)}")
+    if seed < 0:
+        raise MitolumeError(f"seed is {seed}: it must not be negative")
     settings = settings or SimulationSettings()
     px, optics = settings.pixel_um, settings.optics
     step = float(np.random.default_rng([seed, _STEP]).uniform(*settings.z_step_um))
@@ -127,7 +134,11 @@ def simulate_field(
     masks = drifted(_masks(volume.labels, heights, focus, optics), path)[:, *inner]
     images, clean = _expose(light, settings, seed)
     person = np.random.default_rng([seed, _PERSON])
-    hand = [imitate_hand_labels(mask, px, person, settings.hand_labels) for mask in masks]
+    cytoplasm = np.broadcast_to(_cytoplasm(specimen), (settings.planes, *padded))
+    hand = [
+        imitate_hand_labels(mask, px, person, settings.hand_labels, plausible=place)
+        for mask, place in zip(masks, drifted(cytoplasm, path)[:, *inner], strict=True)
+    ]
     return SimulatedField(
         condition=condition,
         seed=seed,
@@ -205,13 +216,24 @@ def _masks(
     return np.stack(planes).astype(np.uint8)
 
 
+def _cytoplasm(specimen: Specimen) -> NDArray[np.bool_]:
+    cells = specimen.cells
+    edge, nucleus = (
+        cells.on_grid(field, specimen.shape, specimen.pixel_um)
+        for field in (cells.edge, cells.nucleus)
+    )
+    return np.asarray((edge > 0) & (nucleus > 0))
+
+
 def _expose(
     light: dict[str, Floats], settings: SimulationSettings, seed: int
 ) -> tuple[dict[str, NDArray[np.uint16]], dict[str, Floats]]:
-    camera, images, clean = settings.camera, {}, {}
+    images, clean = {}, {}
     for number, (name, intensity) in enumerate(light.items()):
-        lit = name == "Transmitted"
-        photons = camera.photons if lit else camera.fluorescence_photons
+        camera, photons = settings.camera, settings.camera.photons
+        if not (lit := name == "Transmitted"):
+            camera = camera.model_copy(update={"gain": camera.fluorescence_gain})
+            photons = camera.fluorescence_photons
         rng = np.random.default_rng([seed, _NOISE, number])
         images[name] = expose(intensity, camera, rng, photons=photons, scan_lines=lit)
         clean[name] = clean_counts(intensity, camera, photons=photons)

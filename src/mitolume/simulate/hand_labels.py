@@ -27,10 +27,12 @@ def imitate_hand_labels(
     pixel_um: float,
     rng: np.random.Generator,
     settings: HandLabelSettings | None = None,
+    *,
+    plausible: Flags | None = None,
 ) -> NDArray[np.uint8]:
     """Outline the objects of one plane as a person would: inexactly, missing and inventing some.
 
-    An object is missed as a whole. What is invented has the shape of a true object of the plane,
+    An object is missed as a whole. What is invented has the shape of a single object of the plane,
     turned, at a free place nearby. Then all outlines are displaced: a point of the plane is
     foreground where its distance inside the outline exceeds a smooth random field.
 
@@ -44,6 +46,8 @@ def imitate_hand_labels(
         The person. Each plane is outlined by itself.
     settings
         Rates and jitter; the defaults of `HandLabelSettings`.
+    plausible
+        bool (Y, X), where something may be invented, such as the cytoplasm; by default anywhere.
 
     Returns
     -------
@@ -62,24 +66,31 @@ def imitate_hand_labels(
     settings = settings or HandLabelSettings()
     objects, count = label(mask, _TOUCHING)
     seen = np.append(False, rng.random(count) >= settings.missed)
-    invented = _invent(objects, rng.poisson(settings.invented * count), pixel_um, rng)
+    closed = np.zeros(mask.shape, bool) if plausible is None else ~plausible
+    invented = _invent(objects, closed, rng.poisson(settings.invented * count), pixel_um, rng)
     drawn = seen[objects] | invented
     return _displace(drawn, settings.jitter_um, pixel_um, rng).astype(np.uint8)
 
 
 def _invent(
-    objects: NDArray[np.int32], wanted: int, pixel_um: float, rng: np.random.Generator
+    objects: NDArray[np.int32],
+    closed: Flags,
+    wanted: int,
+    pixel_um: float,
+    rng: np.random.Generator,
 ) -> Flags:
     """Put copies of objects where no object is; one that finds no place is left out."""
     invented = np.zeros(objects.shape, bool)
     if not wanted:
         return invented
-    taken = binary_dilation(objects > 0, _TOUCHING, iterations=2)
+    taken = closed | binary_dilation(objects > 0, _TOUCHING, iterations=2)
     boxes = find_objects(objects)
     places = np.argwhere(objects > 0)
+    areas = np.bincount(objects.ravel())[1:]
+    single = 1 + np.flatnonzero(areas <= 2 * np.median(areas))  # no heap of touching objects
     for _ in range(wanted):
-        which = rng.integers(len(boxes))
-        shape = np.rot90(objects[boxes[which]] == which + 1, int(rng.integers(4)))
+        which = int(rng.choice(single))
+        shape = np.rot90(objects[boxes[which - 1]] == which, int(rng.integers(4)))
         shape = shape[:, ::-1] if rng.random() < 0.5 else shape
         for _ in range(_TRIES):
             bearing, far = rng.uniform(0, 2 * np.pi), rng.uniform(*_NEAR_UM) / pixel_um

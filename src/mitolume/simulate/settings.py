@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -32,22 +32,33 @@ class OpticsSettings(_Settings):
     membrane_um: Positive = 0.66
     haze: Share = 0.3
 
+    @model_validator(mode="after")
+    def _apertures_are_possible(self) -> Self:
+        for name in ("objective_na", "condenser_na"):
+            if (na := getattr(self, name)) >= self.immersion_index:
+                raise ValueError(
+                    f"{name} {na:g} must be below immersion_index {self.immersion_index:g}"
+                )
+        return self
+
 
 class CameraSettings(_Settings):
     """Camera or detector, and what a scanning laser adds.
 
     ``photons`` is the mean number of photoelectrons a pixel in the transmitted-light background,
-    ``fluorescence_photons`` in the brightest mitochondria; ``read_noise`` in electrons, ``gain``
-    in counts an electron, ``offset`` in counts, ``bits`` 12 or 16. ``scan_lines`` is the standard
+    ``fluorescence_photons`` in the brightest mitochondria of control cells; ``read_noise`` in
+    electrons, ``gain`` in counts an electron (``fluorescence_gain`` of the two dyes' detectors),
+    ``offset`` in counts, ``bits`` 12 or 16. ``scan_lines`` is the standard
     deviation of the brightness from line to line relative to the background (transmitted light
     only), ``shading`` the relative fall of the light towards the corners, ``drift_um`` the standard
     deviation of the sideways step from one plane to the next.
     """
 
     photons: Positive = 4000
-    fluorescence_photons: Positive = 300
+    fluorescence_photons: Positive = 600
     read_noise: float = Field(3.0, ge=0)
     gain: Positive = 0.5
+    fluorescence_gain: Positive = 4.0
     offset: float = Field(100.0, ge=0)
     bits: Annotated[int, Field(ge=8, le=16)] = 12
     scan_lines: float = Field(0.004, ge=0)
