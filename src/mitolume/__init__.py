@@ -13,6 +13,8 @@ from mitolume.errors import MitolumeError
 if TYPE_CHECKING:
     from mitolume.inference.predictor import Predictor, load
     from mitolume.io.read import read
+    from mitolume.simulate.field import simulate_field
+    from mitolume.simulate.settings import SimulationSettings
     from mitolume.study.recipe import Recipe, load_recipe
     from mitolume.study.run import run
 
@@ -25,10 +27,13 @@ _HOME = {
     "Recipe": "mitolume.study.recipe",
     "load_recipe": "mitolume.study.recipe",
     "run": "mitolume.study.run",
+    "simulate_field": "mitolume.simulate.field",
+    "SimulationSettings": "mitolume.simulate.settings",
 }
 
 __all__ = [
-    "MitolumeError", "Predictor", "Recipe", "__version__", "load", "load_recipe", "read", "run",
+    "MitolumeError", "Predictor", "Recipe", "SimulationSettings", "__version__", "load",
+    "load_recipe", "read", "run", "simulate_field",
 ]  # fmt: skip
 
 
