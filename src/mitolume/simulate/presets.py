@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mitolume.simulate.settings import SimulationSettings
+from mitolume.simulate.settings import CameraSettings, SimulationSettings
 
 DAYS = 4  # of a preset with several dishes; a day is a batch
 
@@ -48,9 +48,18 @@ PRESETS: dict[str, Preset] = {
             *(Group(name, 2, 5, "unlabelled") for name in TREATMENTS),
         ),
     ),
-    # Neighbouring planes show nearly the same, so that one is a second, independent exposure of
-    # the other: what Noise2Noise on odd and even planes assumes.
-    "fine": Preset(SimulationSettings(planes=20, z_step_um=(0.05, 0.05)), (Group("control", 12),)),
+    # Neighbouring planes show nearly the same and each has much noise of its own, so that one is a
+    # second exposure of the other: what Noise2Noise on odd and even planes assumes.
+    "fine": Preset(
+        SimulationSettings(
+            planes=20,
+            z_step_um=(0.05, 0.05),
+            camera=CameraSettings(
+                photons=800, gain=2.5, fluorescence_photons=100, fluorescence_gain=24
+            ),
+        ),
+        (Group("control", 12),),
+    ),
     "demo": Preset(
         SimulationSettings(shape=(256, 256), planes=3, z_step_um=(1.0, 1.0)),
         (
