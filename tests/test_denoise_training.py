@@ -29,7 +29,12 @@ from mitolume.models.settings import DenoiserNetworkSettings
 from mitolume.preprocess.normalise import normalise
 from mitolume.preprocess.settings import DENOISING, ChainSettings
 from mitolume.preprocess.wiener import SIDE, WienerBank, noise_line, signal_and_noise
-from mitolume.training.denoise_methods import DENOISING_METHODS, LearntPlane, Noise2Noise
+from mitolume.training.denoise_methods import (
+    DENOISING_METHODS,
+    LearntPlane,
+    Noise2Noise,
+    aligned,
+)
 from mitolume.training.denoising import Denoising, SamplePatches, hold_out
 from mitolume.training.loop import fit
 from mitolume.training.record import Watch
@@ -174,6 +179,14 @@ def test_published_pairs_are_odd_to_even() -> None:
     pairs = [(g[0][0, 0], t[0, 0]) for g, t, _ in Noise2Noise().samples(run, (), "forward")]
     assert pairs == [(0, 1), (2, 3)]
     assert len(Noise2Noise().samples(run)) == 8
+
+
+def test_planes_of_a_drifting_stack_are_laid_over_each_other() -> None:
+    clean, _ = stack(1, side=128)
+    moved = np.roll(clean[0], (3, -2), (0, 1))
+    given, wanted, plane = aligned(([clean[0]], moved, clean[0]))
+    assert given[0].shape == wanted.shape == plane.shape
+    assert error(given[0], wanted) < 0.01 * error(clean[0], moved)
 
 
 def test_a_batch_depends_on_seed_and_step_only() -> None:
@@ -326,9 +339,9 @@ def test_noise_that_grows_with_brightness_is_measured() -> None:
 
 @pytest.mark.parametrize("level", [0.02, 0.3, 1])
 def test_a_denoiser_adapts_to_the_noise_of_other_stacks(level: float, tmp_path: Path) -> None:
-    _, learnt = stack(noise=0.5)
+    _, learnt = stack(side=96, noise=0.5)
     denoiser = trained(learnt, "neighbours", tmp_path)
-    clean, noisy = stack(noise=level, seed=1)
+    clean, noisy = stack(side=96, noise=level, seed=1)
     assert error(denoised(denoiser, noisy), clean) < 0.6 * error(noisy, clean)
 
 

@@ -16,7 +16,7 @@ Image = np.ndarray[Any, np.dtype[np.float32]]
 Spectrum = np.ndarray[Any, np.dtype[np.float64]]
 
 SIDE = 64  # pixels a side of the windows whose spectra are averaged (Welch 1967)
-_KERNEL = SIDE - 1  # pixels a side of the filters
+_HALF = SIDE // 2 - 1  # pixels to each side of a filter's middle
 _MOST = 16  # windows along an axis: larger planes are sampled
 _HIGH = SIDE // 8  # where the floor is looked for: structures of 8 pixels and finer
 _FEWEST = 12  # frequencies in a ring that make a median
@@ -24,15 +24,17 @@ _LINES = 3  # of the spectrum, left and right of the middle, where scan lines sh
 _STRIPED = 1.3  # power there over the floor, from which there are scan lines
 _CHANCE = 1.5  # standard deviations of a frequency's power that are taken for noise
 _TIMES = (0.1, 0.3, 1.0, 3.0, 10.0)  # the plane's mean signal, for which there are filters
+_USUAL = _TIMES.index(1.0)
 _NONE = 0.03  # of it: nothing is kept
 _PLACE = 10.0  # pixels, standard deviation of the surroundings that choose the filter
 _PLACE_REACH = round(3 * _PLACE)
-REACH = _KERNEL // 2 + _PLACE_REACH  # pixels to each side on which the answer depends
+REACH = 2 * _HALF + _PLACE_REACH  # pixels to each side on which the answer depends
 _TINY = 1e-12
 # Answers to noise of variance 1 with variance 1, and not to slopes (Immerkaer 1996).
 _LAPLACE = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32) / 6
 _BINS = 24  # of brightness, for the line of the noise
 _IN_BIN = 200  # pixels
+_HIDDEN = 0.05  # of the noise's power: signal that can't be told from it
 _DARKEST = 0.1  # of the median variance: saturated pixels have none
 EVEN = (1.0, 0.0, 1.0, 1.0)  # noise that is the same at any brightness
 
@@ -158,7 +160,7 @@ class WienerBank:
             (Y, X) float32. Of a window, `REACH` pixels at each side are not yet right.
         """
         kept = self._filtered(image)
-        energy = gaussian_filter(kept[_TIMES.index(1) + 1] ** 2, _PLACE, radius=_PLACE_REACH)
+        energy = gaussian_filter(kept[_USUAL + 1] ** 2, _PLACE, radius=_PLACE_REACH)
         times = np.maximum((energy - self._noise) / self._signal, _NONE)
         steps = np.arange(len(_TIMES) + 1)
         place = np.interp(np.log(times), np.log((_NONE, *_TIMES)), steps).astype(np.float32)
@@ -169,22 +171,33 @@ class WienerBank:
 
     def _filtered(self, image: Image) -> Image:
         """Return what each filter keeps, (k, Y, X); nothing comes first."""
-        reach = _KERNEL // 2
-        padded = np.pad(image, reach, mode="symmetric")
-        # The kernel's wrapped end reaches the padding only.
-        shape = [fft.next_fast_len(size, real=True) for size in padded.shape]
-        spectrum = fft.rfft2(padded, shape)
-        kept = np.zeros((len(_TIMES) + 1, *image.shape), np.float32)
-        inner = tuple(slice(2 * reach, 2 * reach + size) for size in image.shape)
-        for i, kernel in enumerate(self._kernels, start=1):
-            kept[i] = fft.irfft2(spectrum * fft.rfft2(kernel, shape), shape)[inner]
-        return kept
+        padded = np.pad(image, _HALF, mode="symmetric")
+        if min(image.shape) >= SIDE:
+            # A mirrored slope has a kink, and the filter would round it: turned around the edge
+            # it goes on straight. The noise of the edge must not be turned with it.
+            (straight,) = _convolved(padded, self._kernels[_USUAL : _USUAL + 1])
+            edged = image.copy()
+            edged[[0, -1]], edged[:, [0, -1]] = straight[[0, -1]], straight[:, [0, -1]]
+            padded = np.pad(edged, _HALF, mode="reflect", reflect_type="odd")
+            padded[_HALF:-_HALF, _HALF:-_HALF] = image
+        nothing = np.zeros((1, *image.shape), np.float32)
+        return np.concatenate([nothing, _convolved(padded, self._kernels)])
+
+
+def _convolved(padded: Image, kernels: list[Image]) -> Image:
+    """Convolve an image with kernels (63, 63), (K, Y, X); without its padding."""
+    shape = [fft.next_fast_len(size, real=True) for size in padded.shape]
+    spectrum = fft.rfft2(padded, shape)
+    inner = tuple(slice(2 * _HALF, size) for size in padded.shape)
+    # The kernel's wrapped end reaches the padding only.
+    found = [fft.irfft2(spectrum * fft.rfft2(kernel, shape), shape)[inner] for kernel in kernels]
+    return np.asarray(found, np.float32)
 
 
 def _kernel(gain: Spectrum) -> Image:
     """Return the filter of a gain, (63, 63); tapered, as an abrupt end would ring."""
     kernel = np.fft.fftshift(np.fft.ifft2(gain).real)[1:, 1:]
-    taper = np.hanning(_KERNEL + 2)[1:-1] ** 0.5
+    taper = np.hanning(2 * _HALF + 3)[1:-1] ** 0.5
     return np.asarray(kernel * taper * taper[:, None], np.float32)
 
 
@@ -244,9 +257,9 @@ def measure_detail(planes: list[Image], predictions: list[Image]) -> Detail:
     sds = [uneven.noise_sd(prediction, 1.0) for prediction in predictions]
     found = signal_and_noise([r / sd for r, sd in zip(residuals, sds, strict=True)])
     whole = signal_and_noise([plane * by for plane, by in zip(planes, unit, strict=True)])
-    # Where planes show no signal nothing is known, and all is left to them.
-    shown = whole.signal > 0.05 * whole.noise
-    left = np.where(shown, np.clip(found.signal / (whole.signal + _TINY), 0, 1), 1)
+    # What noise hid may be lacking too, and is where planes have less of it.
+    lacking = found.signal + _HIDDEN * found.noise
+    left = np.clip(lacking / (whole.signal + _TINY), 0, 1)
     return Detail(found.signal, found.noise, left, line)
 
 

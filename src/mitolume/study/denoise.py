@@ -36,6 +36,7 @@ from mitolume.training.denoise_methods import (
     GivenBack,
     Run,
     Sample,
+    aligned,
 )
 from mitolume.training.denoising import Denoising, hold_out
 from mitolume.training.loop import CHECKPOINT, fit, resolve_precision
@@ -235,6 +236,8 @@ class _Course:
             samples = every
             if settings.protect:
                 samples, held_out = hold_out(runs, method, settings.directions)
+            if settings.align and method.in_pairs:
+                samples, held_out = [[aligned(s) for s in some] for some in (samples, held_out)]
             trained = self._fit(network, method, samples, held_out)
         if held_out:
             best = max(record["validation_db"] or -np.inf for record in trained.history)

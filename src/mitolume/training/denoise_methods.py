@@ -17,6 +17,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from mitolume.inference.denoise import planes_around
+from mitolume.preprocess.pairs import register
 from mitolume.preprocess.wiener import NOTHING, Detail, measure_detail
 from mitolume.training.patches import Image
 
@@ -49,6 +50,12 @@ class GivenBack:
         return 1 - self.share * (1 - own)
 
 
+def aligned(sample: Sample) -> Sample:
+    """Lay what is wanted over the one plane that is given; both are cut to what they share."""
+    given, wanted = register(sample[0][0], sample[1])
+    return [given], wanted, given
+
+
 class DenoisingMethod:
     """What all methods share.
 
@@ -58,6 +65,8 @@ class DenoisingMethod:
         Planes that the network gets.
     learns
         Whether there is a network at all.
+    in_pairs
+        Whether a plane is compared with another that the network didn't get.
     fewest_planes
         Planes that a stack must have.
     residual
@@ -66,6 +75,7 @@ class DenoisingMethod:
 
     channels = 1
     learns = True
+    in_pairs = False
     fewest_planes = 1
     residual = True
 
@@ -109,6 +119,7 @@ class Noise2Noise(DenoisingMethod):
     could be is the plane without noise, as far as neighbours show the same.
     """
 
+    in_pairs = True
     fewest_planes = 2
 
     def samples(

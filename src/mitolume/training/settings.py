@@ -73,15 +73,17 @@ class DenoisingSettings(LoopSettings):
 
     ``planes``: ``all`` of a stack, those in ``focus``, or numbers such as ``3-20``.
     ``directions``, for pairs of planes: each from the next and the other way round (``both``), or
-    only the 2nd from the 1st, the 4th from the 3rd, ... (``forward``, as published). ``protect``
+    only the 2nd from the 1st, the 4th from the 3rd, ... (``forward``, as published); ``align`` lays
+    the planes of a pair over each other first (`mitolume.preprocess.pairs.register`). ``protect``
     keeps some planes aside, which choose the epoch and how much of a plane is changed at all.
     """
 
-    steps: int | None = Field(600, ge=1)
+    steps: int | None = Field(1000, ge=1)
     batch: int = Field(4, ge=1)
     learning_rate: float = Field(2e-3, gt=0)
     checks: int = Field(12, ge=1)
     planes: str = "all"
     directions: Literal["both", "forward"] = "both"
+    align: bool = False
     protect: bool = True
     network: DenoiserNetworkSettings = DenoiserNetworkSettings()
