@@ -14,7 +14,8 @@ from PIL import Image
 
 from mitolume.analysis.pictures import fit, png_bytes, to_8bit
 from mitolume.io.fields import Field, read_table
-from mitolume.io.masks import MaskKind
+from mitolume.io.masks import Mask, MaskKind
+from mitolume.io.read import Image2D
 from mitolume.study.content import saved_mask
 from mitolume.study.images import RowImage
 from mitolume.study.sources import row_names
@@ -77,14 +78,7 @@ def _entry(
     """Make the entry of one image, as large as there is room for."""
     first = here.iloc[0]
     z = int(first["plane"])
-    plane, truth, _ = RowImage(row, z, mask_kind).read()
-    assert truth is not None
-    masks = {}
-    for arm, run in runs.items():
-        of_arm = here[here["run"] == run.name]
-        if len(of_arm):
-            model = of_arm.iloc[0]["model"]
-            masks[arm] = saved_mask(run / "masks" / model, row, name, z)
+    plane, truth, masks = open_scored(runs, here, row, name, mask_kind)
     side = LONGEST_SIDE
     while True:
         pictures = [_jpeg(plane, side), *(_mask_png(m, side) for m in (truth, *masks.values()))]
@@ -93,19 +87,61 @@ def _entry(
             break
         side = max(128, int(side * 0.8))
     shape = fit(np.zeros(plane.shape, np.uint8), side).shape
-    several = len(row.planes or ()) > 1 or z > 0
     entry = {
-        "name": f"{row.image.name}, plane {z}" if several else row.image.name,
+        "name": shown_name(row, z),
         "specimen": str(first["specimen"]),
         "condition": str(first["condition"]),
         "width": shape[1],
         "height": shape[0],
-        "image": _uri("jpeg", pictures[0]),
-        "truth": _uri("png", pictures[1]),
-        "masks": {a: _uri("png", p) for a, p in zip(masks, pictures[2:], strict=True)},
+        "image": data_uri("jpeg", pictures[0]),
+        "truth": data_uri("png", pictures[1]),
+        "masks": {a: data_uri("png", p) for a, p in zip(masks, pictures[2:], strict=True)},
         "scores": {arm: _scores(here[here["run"] == runs[arm].name]) for arm in masks},
     }
     return entry, size
+
+
+def open_scored(
+    runs: Mapping[str, Path], here: pd.DataFrame, row: Field, name: str, mask_kind: MaskKind
+) -> tuple[Image2D, Mask, dict[str, Mask]]:
+    """Read a labelled image, its truth, and the mask of each arm.
+
+    Parameters
+    ----------
+    runs
+        The run folder of each arm.
+    here
+        The rows of one image.
+    row, name
+        Its row in the table, and the name of its mask files.
+    mask_kind
+        What mask values mean.
+
+    Returns
+    -------
+    Image2D, Mask, dict
+        All (Y, X).
+    """
+    z = int(here.iloc[0]["plane"])
+    plane, truth, _ = RowImage(row, z, mask_kind).read()
+    assert truth is not None
+    masks = {}
+    for arm, run in runs.items():
+        of_arm = here[here["run"] == run.name]
+        if len(of_arm):
+            masks[arm] = saved_mask(run / "masks" / of_arm.iloc[0]["model"], row, name, z)
+    return plane, truth, masks
+
+
+def shown_name(row: Field, z: int) -> str:
+    """Return how the page names a plane."""
+    several = len(row.planes or ()) > 1 or z > 0
+    return f"{row.image.name}, plane {z}" if several else row.image.name
+
+
+def data_uri(kind: str, data: bytes) -> str:
+    """Return a picture as text that an HTML page can hold."""
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
 
 
 def _scores(row: pd.DataFrame) -> dict[str, float | None]:
@@ -123,7 +159,3 @@ def _jpeg(plane: np.ndarray[Any, Any], side: int) -> bytes:
 def _mask_png(mask: np.ndarray[Any, Any], side: int) -> bytes:
     shades = np.array([0, 255, *[128] * 254], np.uint8)  # 1 is foreground, 255 unsure
     return png_bytes(shades[fit(np.asarray(mask, np.uint8), side)])
-
-
-def _uri(kind: str, data: bytes) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"

@@ -82,25 +82,34 @@ def shift_sentences(groups: list[Group], arm: str, unscored: dict[str, int]) -> 
         The arm to speak of.
     unscored
         Conditions without any labelled image to score on, with their numbers of images.
+
+    Returns
+    -------
+    list of str
+        A warning of the two conditions whose areas come out furthest apart, or that there are
+        none; what can't be told.
     """
     sentences = []
     own = [g for g in groups if g.arm == arm and np.isfinite(g.area_bias)]
-    for one, other in combinations(own, 2):
-        # What a true ratio of 1 between the conditions would be measured as.
-        ratio = (1 + other.area_bias) / (1 + one.area_bias) if one.area_bias > -1 else np.inf
-        if abs(ratio - 1) <= _APART:
-            continue
-        few = min(one.n_specimens, other.n_specimens)
-        sentences.append(
-            f"Before you compare {_named(one)} with {_named(other)}: {arm} marks "
-            f"{_more(one.area_bias)} mitochondrial area than there is in {_named(one)} and "
-            f"{_more(other.area_bias)} in {_named(other)}. An area that is the same in both would "
-            f"be measured {number(ratio, 2)} times as large in {_named(other)} "
-            f"({count(one.n_images, 'image')} and {count(other.n_images, 'image')}"
-            + (", one specimen each at least" if few == 1 else "")
-            + ")."
-        )
-    if own and not sentences:
+    blind = [g for g in own if g.area_bias == -1]
+    sentences += [
+        f"{arm} marks nothing in {_named(g)}, though mitochondria are there." for g in blind
+    ]
+    # What a true ratio of 1 between two conditions would be measured as.
+    pairs = [
+        (one, other, (1 + other.area_bias) / (1 + one.area_bias))
+        for one, other in combinations([g for g in own if g not in blind], 2)
+    ]
+    apart = [pair for pair in pairs if abs(pair[2] - 1) > _APART]
+    apart.sort(key=lambda pair: -abs(np.log(pair[2])))
+    if apart:
+        sentences.append(_warning(*apart[0], arm))
+        if len(apart) > 1:
+            sentences.append(
+                f"{count(len(apart), 'pair')} of conditions differ so by more than "
+                f"{percent(_APART, 0)}; the table has them all."
+            )
+    elif len(own) > 1 and not blind:
         worst = max(own, key=lambda g: abs(g.area_bias))
         sentences.append(
             f"With {arm}, measured areas of the scored conditions are alike in their error: the "
@@ -113,6 +122,20 @@ def shift_sentences(groups: list[Group], arm: str, unscored: dict[str, int]) -> 
             "there, and how far off areas measured there are, can't be told; label a few."
         )
     return sentences
+
+
+def _warning(one: Group, other: Group, ratio: float, arm: str) -> str:
+    """Warn of a comparison; ``ratio`` is what equal areas would be measured as."""
+    few = [_named(g) for g in (one, other) if g.n_specimens == 1]
+    return (
+        f"Before you compare {_named(one)} with {_named(other)}: {arm} marks "
+        f"{_more(one.area_bias)} mitochondrial area than there is in {_named(one)} and "
+        f"{_more(other.area_bias)} in {_named(other)}. Areas that are equal would be measured "
+        f"{number(ratio, 2)} times as large in {_named(other)} "
+        f"({count(one.n_images, 'image')} and {count(other.n_images, 'image')}"
+        + (f"; {' and '.join(few)} from one specimen only" if few else "")
+        + ")."
+    )
 
 
 def _area_bias(rows: pd.DataFrame) -> float:

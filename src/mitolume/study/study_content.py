@@ -13,24 +13,26 @@ from mitolume.errors import MitolumeError
 from mitolume.study.browser import browsed_images
 from mitolume.study.charts import finished
 from mitolume.study.evidence import Comparison, LabelCurve, compare, label_curve
+from mitolume.study.panels import audited_shots, example_panels, panel_figure
 from mitolume.study.report_tables import count, number
 from mitolume.study.shift import Group, by_group, shift_sentences
-from mitolume.study.study import STUDY, STUDY_RESULTS, StudyFolder, collect, open_study
+from mitolume.study.study import RUNS, STUDY, STUDY_RESULTS, StudyFolder, collect, open_study
 from mitolume.study.study_charts import comparison_figure, curve_figure
 from mitolume.study.study_report import StudyContent, write_exports, write_study_report
 from mitolume.study.study_tables import (
     audit_sentences,
     audit_tables,
+    audited,
     comparison_rows,
+    labelled_share,
     score_tables,
     shift_table,
     sizes,
 )
-from mitolume.study.verdicts import UNTOLD
+from mitolume.study.study_words import head_of
 
 REPORT = "report.html"
 _SUBSETS = ("test", "validation", "train")
-_MOST_SENTENCES = 8  # at the head of the page
 
 
 def report_study(path: str | Path, export: str | Path | None = None) -> Path:
@@ -63,7 +65,7 @@ def report_study(path: str | Path, export: str | Path | None = None) -> Path:
 
 def study_text(path: str | Path) -> str:
     """Return the verdicts of a study as lines of text."""
-    return "\n".join(study_content(open_study(path), pictures=False).verdict)
+    return study_content(open_study(path), pictures=False).head.text
 
 
 def study_content(folder: StudyFolder, *, pictures: bool = True) -> StudyContent:
@@ -93,18 +95,26 @@ def study_content(folder: StudyFolder, *, pictures: bool = True) -> StudyContent
     comparisons = compare(scored, recipe.reference) if len(arms) > 1 else []
     curve = label_curve(scored)
     several = scored["k"].nunique() > 1
-    groups = [(column, by_group(scored, column)) for column in ("condition", "batch")]
+    largest = scored[scored["k"] == scored["k"].max()]
+    groups = [(column, by_group(largest, column)) for column in ("condition", "batch")]
     labels = [f"{one.arm}, {one.k}" if several else one.arm for one in comparisons]
     figures = {"comparisons": comparison_figure(comparisons, labels)} if comparisons else {}
     if several:
         figures["labels"] = curve_figure(curve.points)
-    best = _best_arm(curve.points)
+    shift = _shift(images, groups[0][1], _best_arm(curve.points), subset)
     text = sizes(scored, subset)
+    shown = _pictures(folder, scored, images, subset) if pictures else {}
+    if shown.get("panels"):
+        figures["panels"] = panel_figure(shown["panels"])
     return StudyContent(
-        title=f"{Path(record['fields']).parent.resolve().name or 'mitolume'} — "
-        f"{count(len(arms), 'arm')} against {recipe.reference}",
-        verdict=_verdict(comparisons, curve, arms, recipe.reference, text),
-        notices=_notices(folder, subset, scored, comparisons),
+        title=f"{Path(record['fields']).parent.resolve().name or 'mitolume'}: "
+        f"{count(len(arms) - 1, 'arm')} compared with {recipe.reference}",
+        head=head_of(comparisons, curve, recipe.reference, text),
+        sentences=[one.sentence for one in comparisons],
+        notices=[
+            *_notices(folder, subset, scored, comparisons),
+            *(line for line in shift[:1] if line.startswith("Before")),
+        ],
         scored_on=text,
         reference=recipe.reference,
         chance=_chance(scored),
@@ -121,8 +131,8 @@ def study_content(folder: StudyFolder, *, pictures: bool = True) -> StudyContent
             finished(figures["labels"], "labels", "IoU against labelled images",
                      "Lines up and down: the interval of each point by itself.")
         ] if several else [],
-        **_browser(folder, scored, subset, pictures),
-        shift_sentences=_shift(images, groups[0][1], best, subset),
+        **shown,
+        shift_sentences=shift,
         shift_tables=[shift_table(column, found) for column, found in groups if found],
         audit_sentences=audit_sentences(images),
         audit_tables=audit_tables(images),
@@ -135,21 +145,6 @@ def study_content(folder: StudyFolder, *, pictures: bool = True) -> StudyContent
         figures=figures,
         data=_data(comparisons, curve, scored),
     )  # fmt: skip
-
-
-def _verdict(
-    comparisons: Sequence[Comparison], curve: LabelCurve, arms: list[str], reference: str, on: str
-) -> list[str]:
-    """Say the most telling comparisons first: those at the largest budget."""
-    if not comparisons:
-        return [f"Only the reference {reference} has finished runs: nothing to compare yet."]
-    largest = max(one.k for one in comparisons)
-    first = [one.sentence for one in comparisons if one.k == largest]
-    others = [one.sentence for one in comparisons if one.k != largest and one.verdict != UNTOLD]
-    points = curve.points[curve.points["k"] == largest]
-    scores = ", ".join(f"{row['arm']} {number(row['score'])}" for row in points.to_dict("records"))
-    head = f"Foreground IoU on {on}: {scores}."
-    return [*[*first, *others][:_MOST_SENTENCES], head]
 
 
 def _notices(
@@ -181,29 +176,37 @@ def _notices(
     return notices + [str(notice) for notice in record.get("notices", [])]
 
 
-def _browser(
-    folder: StudyFolder, scored: pd.DataFrame, subset: str, pictures: bool
+def _pictures(
+    folder: StudyFolder, scored: pd.DataFrame, images: pd.DataFrame, subset: str
 ) -> dict[str, Any]:
-    """Choose the runs to look at: the first seed at the largest budget that the reference has."""
-    nothing: dict[str, Any] = {"browsed": [], "browsed_note": ""}
-    own = scored[scored["arm"] == folder.recipe.reference]
+    """Open images of the first seed at the largest budget that the reference has."""
+    reference = folder.recipe.reference
+    own = scored[scored["arm"] == reference]
     k = own["k"].max()
     seed = own[own["k"] == k]["seed"].iloc[0]
-    if not pictures:
-        return nothing
     here = scored[(scored["k"] == k) & (scored["seed"] == seed)]
     runs = {
-        str(arm): folder.path / "runs" / str(name)
+        str(arm): folder.path / RUNS / str(name)
         for arm, name in here.groupby("arm", sort=False)["run"].first().items()
     }
-    record = json.loads((runs[folder.recipe.reference] / "run.json").read_text(encoding="utf-8"))
-    entries = browsed_images(runs, here, folder.recipe.reference, record["mask_kind"])
+    record = json.loads((runs[reference] / "run.json").read_text(encoding="utf-8"))
+    entries = browsed_images(runs, here, reference, record["mask_kind"])
     total = len(here[["line", "plane"]].drop_duplicates())
     which = "All" if len(entries) == total else f"{len(entries)} of {total}"
+    taught = audited(images)
+    taught = taught[taught["k"] == taught["k"].max()]
+    taught = taught[taught["run"] == taught["run"].iloc[0]] if len(taught) else taught
     return {
         "browsed": entries,
+        "browsed_arms": list(runs),
         "browsed_note": f"{which} {subset} images, worst first, with the models of seed {seed} "
         f"and {count(int(k), 'labelled image')}.",
+        "panels": example_panels(runs, here, reference, record["mask_kind"]),
+        "audited": audited_shots(
+            folder.path / RUNS / taught["run"].iloc[0], taught, labelled_share(images)
+        )
+        if len(taught)
+        else [],
     }
 
 
@@ -254,7 +257,7 @@ def _data(
 
 def _best_arm(points: pd.DataFrame) -> str:
     largest = points[points["k"] == points["k"].max()]
-    return str(largest.loc[largest["score"].idxmax(), "arm"])
+    return str(largest.sort_values("score", ascending=False, kind="stable")["arm"].iloc[0])
 
 
 def _chance(scored: pd.DataFrame) -> str:

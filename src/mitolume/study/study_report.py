@@ -17,8 +17,10 @@ from mitolume.analysis.object_pictures import write_figure
 from mitolume.io.tables import write_table
 from mitolume.io.write import write_text
 from mitolume.study.charts import Chart
+from mitolume.study.panels import Panel, Shot
 from mitolume.study.report import template
 from mitolume.study.study_tables import ComparisonRow, Table
+from mitolume.study.study_words import Head
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,9 @@ class StudyContent:
     """All that the report of a study shows; sentences and names may hold any characters."""
 
     title: str
-    verdict: Sequence[str]
+    head: Head
+    sentences: Sequence[str]
+    """What is said of each comparison, with its interval and sizes."""
     notices: Sequence[str]
     scored_on: str
     reference: str
@@ -37,8 +41,6 @@ class StudyContent:
     score_tables: Sequence[Table]
     curve_sentences: Sequence[str]
     curve_charts: Sequence[Chart]
-    browsed: Sequence[Mapping[str, Any]]
-    browsed_note: str
     shift_sentences: Sequence[str]
     shift_tables: Sequence[Table]
     audit_sentences: Sequence[str]
@@ -48,6 +50,11 @@ class StudyContent:
     recipe_yaml: str
     versions: Mapping[str, str]
     hashes: Mapping[str, str]
+    browsed: Sequence[Mapping[str, Any]] = ()
+    browsed_arms: Sequence[str] = ()
+    browsed_note: str = ""
+    panels: Sequence[Panel] = ()
+    audited: Sequence[Shot] = ()
     open_scores: bool = False
     """Whether the first table of scores is unfolded, as for the published study."""
     figures: Mapping[str, Any] = field(default_factory=dict)
@@ -86,7 +93,7 @@ def write_exports(content: StudyContent, folder: Path) -> list[Path]:
         written.append(folder / f"{name}.csv")
         write_table(written[-1], table)
     for name, text in {
-        "verdicts": "\n".join(f"- {line}" for line in content.verdict) + "\n",
+        "verdicts": "\n".join(f"- {line}" for line in content.sentences) + "\n",
         "comparisons": comparison_table(content).to_markdown(),
         **{t.title.lower().replace(" ", "_"): t.to_markdown() for t in content.score_tables},
     }.items():

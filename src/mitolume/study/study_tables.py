@@ -140,43 +140,47 @@ def shift_table(column: str, groups: list[Group]) -> Table:
     ]
     return Table(
         f"Scores by {column}",
-        f"Foreground IoU by {column}, all seeds and budgets together; how much more area is marked "
-        "than there is"
+        f"Foreground IoU by {column}, all seeds together, with the most labelled images; how much "
+        "more area is marked than there is"
         + ("; distance from the training images, in their standard deviations" if far else ""),
         columns + (["Distance"] if far else []),
         rows,
     )
 
 
-def _audited(images: pd.DataFrame) -> pd.DataFrame:
+def audited(images: pd.DataFrame) -> pd.DataFrame:
     """Return model 1's rows of the unlabelled images in runs that have a model 2."""
     taught = set(images[images["model"] == "model_2"]["run"])
     own = images["run"].isin(taught) & (images["model"] == "model_1")
     return images[own & (images["subset"] == "unlabelled")]
 
 
-def audit_sentences(images: pd.DataFrame) -> list[str]:
-    """Say what model 2 learned from, of the rows of study_images.csv."""
-    audited = _audited(images)
-    if audited.empty:
-        return ["No arm learned from unlabelled images."]
+def labelled_share(images: pd.DataFrame) -> float:
+    """Share of mitochondria in the labelled training images; NaN where none is scored."""
     labelled = images[(images["subset"] == "train") & images["tp"].notna()]
     pixels = labelled[["tp", "fp", "fn", "tn"]].sum()
-    true = (pixels["tp"] + pixels["fn"]) / pixels.sum() if pixels.sum() else math.nan
+    return float((pixels["tp"] + pixels["fn"]) / pixels.sum()) if pixels.sum() else math.nan
+
+
+def audit_sentences(images: pd.DataFrame) -> list[str]:
+    """Say what model 2 learned from, of the rows of study_images.csv."""
+    taught = audited(images)
+    if taught.empty:
+        return ["No arm learned from unlabelled images."]
     return [
         "These are the masks that model 1 gave the unlabelled images, and that model 2 learned "
-        f"from. In the labelled training images {percent(float(true))} of the area is "
+        f"from. In the labelled training images {percent(labelled_share(images))} of the area is "
         "mitochondria; a share far from that means that the cells differ, or that model 1 fails."
     ]
 
 
 def audit_tables(images: pd.DataFrame) -> list[Table]:
     """Lay out the pseudo-labels by arm and condition."""
-    audited = _audited(images)
-    if audited.empty:
+    taught = audited(images)
+    if taught.empty:
         return []
     rows = []
-    for (arm, condition), own in audited.groupby(["arm", "condition"], sort=False):
+    for (arm, condition), own in taught.groupby(["arm", "condition"], sort=False):
         n_images = len(own[["line", "plane", "image"]].drop_duplicates())
         share, least, most = (
             float(getattr(own["pseudo_share"], f)()) for f in ("mean", "min", "max")
@@ -193,5 +197,5 @@ def audit_tables(images: pd.DataFrame) -> list[Table]:
 def sizes(scored: pd.DataFrame, subset: str) -> str:
     """Say how many images of how many specimens a subset has."""
     own = scored[scored["subset"] == subset]
-    images = len(own[["image", "plane", "specimen"]].drop_duplicates())
+    images = len(own[["line", "plane"]].drop_duplicates())
     return f"{count(images, f'{subset} image')} of {count(own['specimen'].nunique(), 'specimen')}"

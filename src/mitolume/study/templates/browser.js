@@ -60,7 +60,16 @@
       const row = document.createElement("tr");
       const head = document.createElement("th");
       head.scope = "row";
-      head.textContent = name;
+      const choose = document.createElement("button");
+      choose.type = "button";
+      choose.textContent = name;
+      choose.setAttribute("aria-pressed", String(name === arm.value));
+      choose.addEventListener("click", () => {
+        arm.value = name;
+        show();
+        scores.querySelector('[aria-pressed="true"]')?.focus();
+      });
+      head.append(choose);
       row.append(head);
       for (const score of ["iou", "precision", "recall"]) {
         const cell = document.createElement("td");
@@ -68,7 +77,6 @@
         row.append(cell);
       }
       row.className = name === arm.value ? "chosen" : "";
-      row.addEventListener("click", () => { arm.value = name; show(); });
       return row;
     }));
   };
