@@ -93,7 +93,7 @@ def test_planes_that_share_their_noise_are_filtered_alone(
     assert train(monkeypatch, tmp_path / "a.tif.ome.tif", "--out", tmp_path / "m") == 0
     card = json.loads((tmp_path / "m" / "card.json").read_text())
     assert card["method"] == "wiener"
-    assert card["check"]["reason"] == "neighbouring planes share their noise"
+    assert card["check"]["reason"] == "noise is shared between planes"
 
 
 @pytest.mark.parametrize("depth", [1, 2])
@@ -125,7 +125,7 @@ def test_what_cannot_be_learnt_from_is_refused_in_a_sentence(
     assert "3 x 3 pixels" in refused(noise[:, :3, :3])
     assert "one grey value" in refused(np.full((4, 40, 40), 255, np.uint8))
     assert "needs neighbouring planes" in refused(noise[:1], "--method", "noise2noise")
-    assert "there are auto, noise2noise" in refused(noise, "--method", "nonsense")
+    assert "there are auto, noise2stack" in refused(noise, "--method", "nonsense")
     assert "has no plane 9" in refused(noise, "--planes", "2-9")
     assert "unknown key" in refused(noise, "--set", "stepz=3")
 
