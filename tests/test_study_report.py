@@ -1,0 +1,281 @@
+"""The report of a study: its words and numbers, and every control of the page in a real browser."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from chromium import Page, find_browser
+from conftest import write_field
+from PIL import Image
+
+from mitolume.analysis.pictures import CORRECT_COLOUR, FALSE_COLOUR, MISSED_COLOUR
+from mitolume.errors import MitolumeError
+from mitolume.io.read import read, read_plane
+from mitolume.study.shift import by_group, shift_sentences
+from mitolume.study.study import open_study, study
+from mitolume.study.study_content import report_study, study_content, study_text
+
+EVIL = "<script>alert('x')</script>"
+ODD = 'Müller "A" & co'
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run a small study whose names would break a page that didn't escape them."""
+    folder = tmp_path_factory.mktemp("study")
+    roles = ["train"] * 3 + ["validation"] + ["test"] * 4 + ["unlabelled"] * 2
+    rows = []
+    for number, role in enumerate(roles):
+        labelled = role != "unlabelled"
+        image, mask = write_field(folder, f"f{number}", number, labelled=labelled)
+        row = {"image": image.name, "mask": mask.name if labelled else "", "role": role}
+        condition = EVIL if number % 2 else ODD
+        rows.append(row | {"specimen": f"dish {number}", "condition": condition})
+    pd.DataFrame(rows).to_csv(folder / "fields.csv", index=False)
+    recipe = {
+        "preset": "quick",
+        "fields": "fields.csv",
+        "arms": {"supervised": {"method": "supervised"}, "pseudo": {"method": "pseudo_label"}},
+        "labels": [2, "all"],
+        "seeds": [0, 1],
+        "training": {"steps": 12, "batch": 2, "patch": 32, "checks": 2},
+        "network": {"width": 2},
+        "chain": {"denoise": "none"},
+    }
+    (folder / "study.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
+    out = study(folder / "study.yaml", folder / "out", quiet=True)
+    report_study(out, folder / "exported")
+    return out
+
+
+@pytest.fixture(scope="module")
+def page(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    """Open the report in a browser."""
+    browser = find_browser()
+    if browser is None:
+        pytest.skip("no Chromium is installed")
+    page = Page(browser, tmp_path_factory.mktemp("profile"))
+    page.open(made / "report.html")
+    page.until("document.getElementById('browser-canvas').dataset.shown !== undefined")
+    yield page
+    page.close()
+
+
+def shown(page: Page) -> tuple[str, str]:
+    """Return the image and the arm that the canvas shows, once it shows what is asked for."""
+    page.until(
+        "(([i, a, c]) => c.dataset.shown === `${i.value} ${a.value}`)"
+        "(['image', 'arm', 'canvas'].map((n) => document.getElementById('browser-' + n)))"
+    )
+    number, _, arm = page.run("document.getElementById('browser-canvas').dataset.shown").partition(
+        " "
+    )
+    return number, arm
+
+
+def canvas(page: Page) -> np.ndarray:
+    """Return the pixels of the canvas, (Y, X, 3)."""
+    uri = page.run("document.getElementById('browser-canvas').toDataURL('image/png')")
+    import base64
+
+    return np.asarray(
+        Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGB")
+    )
+
+
+def choose(page: Page, name: str, value: str) -> None:
+    page.run(
+        f"(() => {{ const e = document.getElementById('browser-{name}'); e.value = '{value}';"
+        " e.dispatchEvent(new Event(e.type === 'range' ? 'input' : 'change')); })()"
+    )
+
+
+def click(page: Page, selector: str) -> None:
+    page.run(f"document.querySelector({json.dumps(selector)}).click()")
+
+
+def test_the_page_has_no_faults_and_asks_for_nothing(page: Page) -> None:
+    assert page.faults == []
+    assert page.run("document.scripts.length") == 2
+    assert page.run("document.querySelectorAll('script').length") == 2
+
+
+def test_names_are_text(page: Page) -> None:
+    text = page.run("document.body.innerText")
+    assert EVIL in text
+    assert ODD in text
+
+
+def test_every_image_and_arm_can_be_chosen(page: Page) -> None:
+    pictures = {}
+    for number in range(4):
+        for arm in ("supervised", "pseudo"):
+            choose(page, "image", str(number))
+            choose(page, "arm", arm)
+            assert shown(page) == (str(number), arm)
+            pictures[number, arm] = canvas(page).tobytes()
+    assert len({pictures[n, "supervised"] for n in range(4)}) == 4
+
+
+def test_previous_next_and_arrow_keys_go_round(page: Page) -> None:
+    choose(page, "image", "0")
+    click(page, "#browser-next")
+    assert shown(page)[0] == "1"
+    click(page, "#browser-previous")
+    click(page, "#browser-previous")
+    assert shown(page)[0] == "3"
+    page.run("document.getElementById('browser-canvas').focus()")
+    page.press("ArrowRight")
+    assert shown(page)[0] == "0"
+    page.press("ArrowLeft")
+    assert shown(page)[0] == "3"
+
+
+def test_the_slider_goes_from_image_to_errors(page: Page) -> None:
+    choose(page, "image", "1")
+    choose(page, "arm", "pseudo")
+    shown(page)
+    stages = {}
+    for stage in ("image", "truth", "prediction", "errors"):
+        click(page, f"#browser-stages button[data-stage='{stage}']")
+        assert page.run("document.getElementById('browser-canvas').dataset.stage") == stage
+        assert page.run("document.getElementById('browser-stage').value") == str(len(stages))
+        stages[stage] = canvas(page).astype(float)
+    page.run("document.getElementById('browser-stage').focus()")
+    page.press("Home")
+    assert (canvas(page) == stages["image"]).all()
+    choose(page, "stage", "0.5")
+    between = (stages["image"] + stages["truth"]) / 2
+    assert np.abs(canvas(page) - between).max() <= 1
+
+
+def test_errors_have_the_colours_of_the_key(page: Page, made: Path) -> None:
+    """The canvas against the masks on disk, pixel by pixel."""
+    content = study_content(open_study(made))
+    entry = content.browsed[2]
+    name = entry["name"].removesuffix(".ome.tif")
+    run = made / "runs" / "supervised_kall_s0" / "masks" / "model_1"
+    found = np.asarray(read_plane(read(run / f"{name}_mask.ome.tif"))) == 1
+    truth = np.asarray(read_plane(read(made.parent / f"{name}_mask.ome.tif"))) == 1
+    choose(page, "image", "2")
+    choose(page, "arm", "supervised")
+    shown(page)
+    choose(page, "stage", "0")
+    grey = canvas(page).astype(float)
+    choose(page, "stage", "3")
+    errors = canvas(page).astype(float)
+    factor = errors.shape[0] // truth.shape[0]  # small pictures are enlarged
+    truth, found = (m.repeat(factor, 0).repeat(factor, 1) for m in (truth, found))
+    wanted = grey.copy()
+    for where, colour in (
+        (truth & found, CORRECT_COLOUR),
+        (truth & ~found, MISSED_COLOUR),
+        (~truth & found, FALSE_COLOUR),
+    ):
+        wanted[where] = 0.45 * grey[where] + 0.55 * np.array(colour)
+    assert np.abs(errors - wanted).max() <= 1
+
+
+def test_scores_stand_beside_the_picture(page: Page, made: Path) -> None:
+    choose(page, "image", "0")
+    choose(page, "arm", "supervised")
+    shown(page)
+    click(page, "#browser-scores tr:nth-child(2) button")
+    assert shown(page)[1] == "pseudo"
+    text = page.run("document.getElementById('browser-scores').innerText")
+    images = pd.read_csv(made / "study_images.csv")
+    name = page.run("document.getElementById('browser-said').textContent").split(" (")[0]
+    for run in ("supervised_kall_s0", "pseudo_kall_s0"):
+        own = images[(images["run"] == run) & images["stands"] & (images["image"] == name)]
+        value = own["iou"].iloc[0]
+        assert (f"{value:.3f}" if np.isfinite(value) else "undefined") in text
+
+
+def test_all_can_be_reached_by_keyboard(page: Page) -> None:
+    page.run("document.activeElement.blur(); document.body.focus(); window.scrollTo(0, 0)")
+    reached = set()
+    for _ in range(80):
+        page.press("Tab")
+        reached.add(page.run("document.activeElement.id || document.activeElement.tagName"))
+    wanted = {"image", "previous", "next", "arm", "canvas", "stage"}
+    assert {f"browser-{name}" for name in wanted} <= reached
+    assert {"SUMMARY", "BUTTON", "A"} <= reached
+
+
+def test_folds_open_and_sections_can_be_gone_to(page: Page) -> None:
+    count = page.run("document.querySelectorAll('details').length")
+    assert count >= 4
+    page.run("document.querySelectorAll('details:not([open]) > summary').forEach((s) => s.click())")
+    assert page.run("document.querySelectorAll('details[open]').length") == count
+    links = page.run("[...document.querySelectorAll('nav a')].map((a) => a.getAttribute('href'))")
+    assert all(page.run(f"document.querySelector('{link}') !== null") for link in links)
+    assert page.faults == []
+
+
+def test_nothing_is_cut_off_on_a_phone(page: Page) -> None:
+    size = {"width": 400, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+    page.call("Emulation.setDeviceMetricsOverride", **size)
+    assert page.run("document.documentElement.scrollWidth") <= 400
+    page.call("Emulation.clearDeviceMetricsOverride")
+
+
+def test_exports_hold_the_numbers(made: Path) -> None:
+    folder = made.parent / "exported"
+    content = study_content(open_study(made), pictures=False)
+    table = pd.read_csv(folder / "comparisons.csv")
+    assert set(table["arm"]) == {"pseudo"}
+    assert list(table["verdict"]) == [row.verdict for row in content.comparisons
+                                      if row.verdict != "reference"]  # fmt: skip
+    assert "| pseudo |" in (folder / "comparisons.md").read_text()
+    for name in ("comparisons", "labels", "panels"):
+        with Image.open(folder / f"{name}.png") as picture:
+            assert min(picture.size) > 200
+        assert "<svg" in (folder / f"{name}.svg").read_text()
+    assert "pseudo" in study_text(made)
+    assert (made / "report.html").stat().st_size < 15e6
+
+
+def test_what_is_missing_is_said(made: Path, tmp_path: Path) -> None:
+    with pytest.raises(MitolumeError, match="holds no study"):
+        report_study(tmp_path)
+    kept = made / "runs" / "pseudo_k2_s1" / "kept.json"
+    text = kept.read_text()
+    kept.unlink()
+    try:
+        notices = study_content(open_study(made), pictures=False).notices
+        assert any("1 of 8 runs are not finished (pseudo_k2_s1)" in line for line in notices)
+    finally:
+        kept.write_text(text)
+
+
+def counted(condition: str, tp: int, fp: int, fn: int, specimen: str) -> dict[str, object]:
+    names = {"condition": condition, "arm": "a", "specimen": specimen, "image": specimen}
+    return names | {"plane": 0, "line": 2, "tp": tp, "fp": fp, "fn": fn, "tn": 100}
+
+
+def test_a_shift_between_conditions_is_warned_of() -> None:
+    images = pd.DataFrame(
+        [
+            counted("control", 80, 20, 20, "1"),  # 100 marked, 100 true
+            counted("control", 80, 40, 20, "2"),  # 120 marked, 100 true
+            counted("FCCP", 40, 10, 60, "3"),  # 50 marked, 100 true
+        ]
+    )
+    control, treated = by_group(images, "condition")
+    assert (control.area_bias, control.low, control.high) == pytest.approx((0.1, 0.0, 0.2))
+    assert treated.area_bias == pytest.approx(-0.5)
+    assert (control.n_images, control.n_specimens) == (2, 2)
+    (warning, unknown) = shift_sentences([control, treated], "a", {"rotenone": 7})
+    assert "10 % more mitochondrial area than there is in control" in warning
+    assert "50 % less in FCCP" in warning
+    assert "0.45 times" in warning  # 0.5 / 1.1
+    assert "rotenone (7)" in unknown
+    assert by_group(images[images["condition"] == "FCCP"], "condition") == []
