@@ -101,6 +101,10 @@ def test_the_command(
         ({"preset": "study", "fields": 3}, "leave out --fields"),
         ({"set_": ["plains=3"]}, "did you mean 'planes'"),
         ({"set_": ["z_step_um=[3,1]"]}, "smaller step first"),
+        ({"set_": ["z_step_um=wide"]}, "must be a number or a range"),
+        ({"set_": ["shape=64"]}, r"must be \[rows, columns\]"),
+        ({"set_": ["shape=[64,30000]"]}, "less than or equal to 2048"),
+        ({"set_": ["optics.objective_na=1.4"]}, "must be below immersion_index 1.333"),
     ],
 )
 def test_what_can_not_be_simulated_is_refused_in_a_sentence(wanted: dict, said: str) -> None:

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Side = Annotated[int, Field(ge=16, le=2048)]  # memory grows with the area: 3 kB a pixel
 
 
 class _Settings(BaseModel):
@@ -86,7 +87,7 @@ class SimulationSettings(_Settings):
     mitochondria, ``z_step_um`` their distance: drawn from a range field by field, or one number.
     """
 
-    shape: tuple[Annotated[int, Field(ge=16)], Annotated[int, Field(ge=16)]] = (512, 512)
+    shape: tuple[Side, Side] = (512, 512)
     planes: Annotated[int, Field(ge=1)] = 13
     pixel_um: float = Field(0.1, ge=0.03, le=0.3)
     z_step_um: tuple[Positive, Positive] = (0.25, 0.25)
@@ -94,10 +95,21 @@ class SimulationSettings(_Settings):
     camera: CameraSettings = CameraSettings()
     hand_labels: HandLabelSettings = HandLabelSettings()
 
+    @field_validator("shape", mode="before")
+    @classmethod
+    def _has_two_sides(cls, value: Any) -> Any:
+        if not isinstance(value, list | tuple) or len(value) != 2:
+            raise ValueError("must be [rows, columns] in pixels")
+        return value
+
     @field_validator("z_step_um", mode="before")
     @classmethod
     def _one_number_is_a_range(cls, value: Any) -> Any:
-        return (value, value) if isinstance(value, int | float) else value
+        if isinstance(value, int | float):
+            return value, value
+        if not isinstance(value, list | tuple) or len(value) != 2:
+            raise ValueError("must be a number or a range [smallest, largest]")
+        return value
 
     @field_validator("z_step_um")
     @classmethod
