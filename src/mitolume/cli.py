@@ -653,7 +653,7 @@ def main() -> None:
     except MitolumeError as error:
         _fail(str(error))
     except _Stopped:
-        _fail("stopped; what is finished is kept, and --resume goes on")
+        _fail("stopped; what is finished is kept: the command, with --resume if it has it, goes on")
     except BrokenPipeError:
         sys.exit(1)
     except Exception as error:  # the last place where a person could be shown a sentence
