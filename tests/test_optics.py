@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.polynomial.legendre import leggauss
+from pydantic import ValidationError
 from scipy.special import j1
 
 from mitolume.errors import MitolumeError
@@ -213,7 +214,9 @@ def test_a_transfer_is_interpolated_between_radii() -> None:
 
 def test_an_impossible_aperture_is_refused() -> None:
     with pytest.raises(MitolumeError, match=r"1\.4 .* refractive index 1\.333"):
-        image(bead(), [0.0], OpticsSettings(objective_na=1.4))
+        Aperture(1.4, 0.64, 1.333)
+    with pytest.raises(ValidationError, match=r"objective_na 1\.4 must be below immersion_index"):
+        OpticsSettings(objective_na=1.4)
 
 
 @pytest.mark.parametrize("focus", [-60.0, -7.0, -3.0, 0.0])

@@ -84,8 +84,6 @@ def shown(page: Page) -> tuple[str, str]:
 def canvas(page: Page) -> np.ndarray:
     """Return the pixels of the canvas, (Y, X, 3)."""
     uri = page.run("document.getElementById('browser-canvas').toDataURL('image/png')")
-    import base64
-
     return np.asarray(
         Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGB")
     )

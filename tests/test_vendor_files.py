@@ -18,7 +18,7 @@ from PIL import Image
 
 from mitolume.errors import MitolumeError
 from mitolume.io.channels import select_channel
-from mitolume.io.check import _sha256, check_table
+from mitolume.io.check import check_table, sha256
 from mitolume.io.formats import READERS
 from mitolume.io.read import AXES, read, read_plane, scenes
 from mitolume.study.inspection import inspect
@@ -295,10 +295,10 @@ def test_zarr_units(tmp_path: Path, unit: str | None, step: float, expected: flo
 def test_the_hash_of_a_folder_is_that_of_its_files(tmp_path: Path) -> None:
     write_zarr(tmp_path / "a.zarr", "zyx", STACK[0, 0])
     shutil.copytree(tmp_path / "a.zarr", tmp_path / "b.zarr")
-    assert _sha256(tmp_path / "a.zarr") == _sha256(tmp_path / "b.zarr")
+    assert sha256(tmp_path / "a.zarr") == sha256(tmp_path / "b.zarr")
     chunk = next(p for p in (tmp_path / "b.zarr" / "0" / "c").rglob("*") if p.is_file())
     chunk.write_bytes(chunk.read_bytes()[:-1] + b"!")
-    assert _sha256(tmp_path / "a.zarr") != _sha256(tmp_path / "b.zarr")
+    assert sha256(tmp_path / "a.zarr") != sha256(tmp_path / "b.zarr")
 
 
 def test_a_table_takes_folders_and_says_which_channel_it_took(tmp_path: Path) -> None:
