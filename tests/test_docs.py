@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 import mitolume
+from mitolume.study.arms import load_study, planned_runs
 from mitolume.study.recipe import load_preset, load_recipe
 
 ROOT = Path(__file__).parents[1]
@@ -48,6 +49,15 @@ def test_the_recipe_page_shows_every_key_with_the_defaults(tmp_path: Path) -> No
     (tmp_path / "r.yaml").write_text(block)
     expected = load_recipe(fields=tmp_path / "fields.csv")
     assert load_recipe(tmp_path / "r.yaml") == expected
+
+
+def test_the_studies_page_shows_a_study_of_as_many_runs_as_it_says(tmp_path: Path) -> None:
+    page = ROOT / "docs" / "studies.md"
+    (block,) = blocks(page, "yaml")
+    (tmp_path / "study.yaml").write_text(block)
+    asked = load_study(tmp_path / "study.yaml")
+    assert asked.reference == next(iter(asked.arms))
+    assert f": {len(planned_runs(asked))} here" in page.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
