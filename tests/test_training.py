@@ -13,16 +13,17 @@ from hypothesis import strategies as st
 from torch import Generator
 
 from mitolume.errors import MitolumeError
+from mitolume.models.losses import bce
 from mitolume.models.networks import SegmentationNetwork
 from mitolume.models.settings import NetworkSettings
 from mitolume.preprocess.normalise import normalise
-from mitolume.training.augment import AUGMENTATIONS, flips, intensity
+from mitolume.training.augment import AUGMENTATIONS, Augmentation, cut_mix, flips, intensity, strong
 from mitolume.training.loop import CHECKPOINT, cosine, resolve_precision
-from mitolume.training.methods import METHODS
+from mitolume.training.methods import METHODS, Step, most_confident
 from mitolume.training.patches import Patches, PreparedImage, StepSampler
 from mitolume.training.record import Trained, Watch
 from mitolume.training.segmentation import Validation, train
-from mitolume.training.settings import TrainingSettings
+from mitolume.training.settings import TrainingSettings, UnlabelledSettings
 
 
 def prepared(n: int, shape: tuple[int, int] = (64, 80)) -> list[PreparedImage]:
@@ -40,7 +41,7 @@ def fit(folder: Path, *, validation: int = 1, **options: object) -> Trained:
         SegmentationNetwork(NetworkSettings(width=4), seed=0),
         prepared(3),
         Validation(prepared(validation)),
-        method=METHODS["supervised"],
+        method=METHODS["supervised"](),
         settings=options.pop("settings", short()),
         seed=5,
         folder=folder,
@@ -66,11 +67,11 @@ def test_a_batch_depends_on_seed_and_step_only(seed: int, step: int) -> None:
 @pytest.mark.parametrize("shape", [(1, 1), (7, 90), (33, 31)])
 def test_images_smaller_than_a_patch_are_unsure_outside(shape: tuple[int, int]) -> None:
     image = PreparedImage(np.ones(shape, np.float32), np.ones(shape, np.uint8))
-    _, images, masks = Patches([image], patch=32, batch=1, seed=0)[0]
+    _, images, targets = Patches([image], patch=32, batch=1, seed=0)[0]
     assert torch.isfinite(images).all()
     height, width = (min(32, side) for side in shape)
-    assert (masks[0, 0, :height, :width] == 1).all()
-    assert (masks == 255).sum() == 32 * 32 - height * width
+    assert (targets[0, 0, :height, :width] == 1).all()
+    assert targets.isnan().sum() == 32 * 32 - height * width
 
 
 def test_every_pixel_is_about_as_likely() -> None:
@@ -95,18 +96,18 @@ def batch() -> tuple[torch.Tensor, torch.Tensor]:
     return images, torch.from_numpy(np.stack([m for _, m in pairs])[:, None])
 
 
-@pytest.mark.parametrize("name", AUGMENTATIONS)
-def test_every_augmentation_keeps_shapes_and_mask_values_and_repeats(name: str) -> None:
+@pytest.mark.parametrize("change", [*AUGMENTATIONS.values(), strong])
+def test_every_augmentation_keeps_shapes_and_targets_and_repeats(change: Augmentation) -> None:
     images, masks = batch()
     before = images.clone(), masks.clone()
-    first = AUGMENTATIONS[name](images, masks, Generator().manual_seed(3))
-    again = AUGMENTATIONS[name](images, masks, Generator().manual_seed(3))
+    first = change(images, masks, Generator().manual_seed(3))
+    again = change(images, masks, Generator().manual_seed(3))
     assert torch.equal(first[0], again[0])
     assert torch.equal(first[1], again[1])
     assert torch.equal(images, before[0])
     assert torch.equal(masks, before[1])
     assert first[0].shape == images.shape
-    assert first[1].dtype == torch.uint8
+    assert first[1].dtype == masks.dtype
     assert set(first[1].unique().tolist()) <= {0, 1, 255}
     assert torch.isfinite(first[0]).all()
 
@@ -189,30 +190,94 @@ def test_a_loss_that_explodes_says_what_to_do(tmp_path: Path) -> None:
     images[0].image[:] = np.inf
     network = SegmentationNetwork(NetworkSettings(width=4))
     with pytest.raises(MitolumeError, match=r"training\.learning_rate=0\.0003"):
-        train(network, images, Validation(), method=METHODS["supervised"],
+        train(network, images, Validation(), method=METHODS["supervised"](),
               settings=short(augment="none"), seed=0, folder=tmp_path)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_every_method_gives_a_loss_and_labelled_images(name: str) -> None:
-    method = METHODS[name]
-    labelled, unlabelled = prepared(2), [PreparedImage(i.image, None) for i in prepared(3)]
-    images = list(method.training_images(labelled, unlabelled, lambda i: (i > 0) * 0.6))
-    assert all(image.mask is not None for image in images)
-    assert len(images) == (5 if method.uses_unlabelled else 2)
+def test_every_method_gives_a_loss_that_teaches_the_network(name: str, tmp_path: Path) -> None:
+    method = METHODS[name](UnlabelledSettings(decay=0.5), 0.4)
+    unlabelled = [PreparedImage(i.image) for i in prepared(3)]
+    others = list(method.label(unlabelled, lambda image: (image > 0) * np.float32(0.6)))
+    assert len(others) == 3
     network = SegmentationNetwork(NetworkSettings(width=4))
-    _, x, masks = Patches(images, patch=32, batch=2, seed=0)[0]
-    from mitolume.models.losses import bce
-
-    loss = method.loss(network, x, masks, bce)
-    loss.backward()
-    assert torch.isfinite(loss)
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    trained = train(network, prepared(2), Validation(), others=others, method=method,
+                    settings=short(steps=4, checks=2), seed=0, folder=tmp_path)  # fmt: skip
+    assert all(np.isfinite(record["loss"]) for record in trained.history)
+    assert any(not torch.equal(before[k], v) for k, v in trained.weights.items())
 
 
 def test_pseudo_labels_are_cut_at_one_half() -> None:
-    unlabelled = PreparedImage(np.array([[0.2, 0.4999], [0.5, 0.9]], np.float32), None)
-    (image,) = METHODS["pseudo_label"].training_images([], [unlabelled], lambda image: image)
+    unlabelled = PreparedImage(np.array([[0.2, 0.4999], [0.5, 0.9]], np.float32))
+    (image,) = METHODS["pseudo_label"]().label([unlabelled], lambda image: image)
     assert image.mask.tolist() == [[0, 0], [1, 1]]
+
+
+def test_a_student_learns_the_probability_itself() -> None:
+    """Soft targets: where the teacher says 0.3, the least loss is at 0.3."""
+    method = METHODS["noisy_student"]()
+    targets = torch.cat([torch.full((1, 1, 16, 16), torch.nan), torch.full((1, 1, 16, 16), 0.3)])
+    images = torch.zeros(2, 1, 16, 16)
+
+    def loss(probability: float) -> float:
+        class Constant(torch.nn.Module):
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return torch.full_like(x, probability).logit()
+
+        step = Step(images, targets, 1, AUGMENTATIONS["none"], bce, Generator().manual_seed(0))
+        return float(method.loss(Constant(), None, step))
+
+    losses = {p: loss(p) for p in (0.1, 0.2, 0.3, 0.4, 0.9)}
+    assert min(losses, key=losses.get) == 0.3
+
+
+@given(st.floats(0.05, 0.95), st.floats(0.05, 1), st.integers(0, 99))
+def test_the_most_confident_share_of_each_class_is_kept(cut: float, share: float, n: int) -> None:
+    probability = torch.rand(200, generator=Generator().manual_seed(n))
+    labels = most_confident(probability, cut, share)
+    for chosen, value in ((probability >= cut, 1), (probability < cut, 0)):
+        kept = labels[chosen]
+        assert set(kept[~kept.isnan()].tolist()) <= {value}
+        assert abs(int((~kept.isnan()).sum()) - share * len(kept)) <= 1.01
+        far = (probability[chosen] - cut).abs()
+        if kept.isnan().any():
+            assert far[kept.isnan()].max() <= far[~kept.isnan()].min()
+
+
+def test_the_teacher_averages_weights_and_normalisation(tmp_path: Path) -> None:
+    """A decay of nearly 1 leaves the teacher where the student was after its first step."""
+    found = {}
+    for decay in (0.0, 0.999999):
+        method = METHODS["mean_teacher"](UnlabelledSettings(decay=decay))
+        network = SegmentationNetwork(NetworkSettings(width=4), seed=1)
+        found[decay] = train(
+            network, prepared(2), Validation(), others=[PreparedImage(prepared(1)[0].image)],
+            method=method, settings=short(steps=6, checks=1), seed=0, folder=tmp_path / str(decay),
+        ).weights  # fmt: skip
+        last = network.state_dict()
+        for name, tensor in found[decay].items():
+            if tensor.is_floating_point():
+                assert torch.allclose(tensor, last[name].cpu(), atol=1e-6) == (decay == 0), name
+
+
+def test_half_of_a_batch_is_labelled() -> None:
+    ones = PreparedImage(np.ones((32, 32), np.float32), np.ones((32, 32), np.uint8))
+    zeros = [PreparedImage(np.zeros((99, 99), np.float32)) for _ in range(20)]
+    patches = Patches([ones], zeros, patch=32, batch=5, seed=0)
+    _, images, targets = patches[3]
+    assert patches.n_first == 3
+    assert images.mean((1, 2, 3)).tolist() == [1, 1, 1, 0, 0]
+    assert targets[3:].isnan().all()
+
+
+def test_cut_mix_moves_image_and_target_together() -> None:
+    images = torch.arange(6.0).view(6, 1, 1, 1).expand(6, 2, 64, 64)
+    mixed, targets = cut_mix(images, images[:, :1] / 10, Generator().manual_seed(0))
+    assert torch.allclose(mixed[:, :1] / 10, targets)
+    replaced = (mixed[:, :1] != images[:, :1]).float().mean((1, 2, 3))
+    assert ((replaced > 0.4) & (replaced < 0.6)).all()
+    assert (mixed[0].unique() == torch.tensor([0.0, 5.0])).all()
 
 
 def test_lengths_in_steps_and_epochs() -> None:
@@ -241,7 +306,7 @@ def test_validation_without_foreground_chooses_nothing(tmp_path: Path) -> None:
     assert not Validation(empty)
     assert Validation(prepared(1) + empty)
     network = SegmentationNetwork(NetworkSettings(width=4))
-    trained = train(network, prepared(2), Validation(empty), method=METHODS["supervised"],
+    trained = train(network, prepared(2), Validation(empty), method=METHODS["supervised"](),
                     settings=short(), seed=0, folder=tmp_path)  # fmt: skip
     assert "average of the last" in trained.chosen
 

@@ -82,14 +82,17 @@ class RunFolder:
         self.record |= facts
         write_text(self.path / RUN, json.dumps(self.record, indent=2) + "\n")
 
-    def write_log(self, model: str, history: list[dict[str, float | None]]) -> None:
-        """Replace a model's lines in log.csv, keeping the other model's."""
+    def write_log(
+        self, model: str, history: list[dict[str, float | None]], before: int = 0
+    ) -> None:
+        """Replace a model's lines in log.csv after step ``before``, keeping all others."""
         lines = pd.DataFrame(history).assign(model=model)
+        lines["step"] += before
         path = self.path / LOG
         columns = ["model", "step", "loss", "validation_iou", "learning_rate", "seconds"]
         try:
             earlier = pd.read_csv(path)
-            others = earlier[earlier["model"] != model]
+            others = earlier[(earlier["model"] != model) | (earlier["step"] <= before)]
             lines = pd.concat([others, lines], ignore_index=True) if len(others) else lines
         except (FileNotFoundError, KeyError, ValueError):
             pass  # none yet, or damaged: the history is safe in the checkpoint

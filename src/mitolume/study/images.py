@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +154,7 @@ def with_masks_on_disk(images: Iterable[PreparedImage], scratch: Path) -> list[P
     Parameters
     ----------
     images
-        With masks.
+        All with masks or all without.
     scratch
         A folder of the run for arrays; the caller removes it.
 
@@ -163,9 +163,13 @@ def with_masks_on_disk(images: Iterable[PreparedImage], scratch: Path) -> list[P
     list of PreparedImage
         The same, their masks memory-mapped.
     """
-    file, bare = ArrayFile(scratch / "masks", np.uint8), []
+    file: ArrayFile | None = None
+    bare: list[PreparedImage] = []
     for image in images:
-        assert image.mask is not None
-        file.append(image.mask)
-        bare.append(image.image)
-    return [PreparedImage(*pair) for pair in zip(bare, file.read_all(), strict=True)]
+        if image.mask is not None:
+            file = file or ArrayFile(scratch / "masks", image.mask.dtype.type)
+            file.append(image.mask)
+        bare.append(PreparedImage(image.image))
+    if file is None:
+        return bare
+    return [replace(i, mask=m) for i, m in zip(bare, file.read_all(), strict=True)]

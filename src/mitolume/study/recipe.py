@@ -16,7 +16,7 @@ from mitolume.io.masks import MaskKind
 from mitolume.io.split import SplitSettings
 from mitolume.models.settings import NetworkSettings
 from mitolume.preprocess.settings import DENOISING, ChainSettings
-from mitolume.training.settings import DenoisingSettings, TrainingSettings
+from mitolume.training.settings import DenoisingSettings, TrainingSettings, UnlabelledSettings
 
 PRESETS = ("default", "quick", "paper")
 
@@ -41,7 +41,8 @@ class Recipe(BaseModel):
     denoising: DenoisingSettings
     network: NetworkSettings
     training: TrainingSettings
-    method: Literal["supervised", "pseudo_label"]
+    method: Literal["supervised", "pseudo_label", "noisy_student", "mean_teacher"]
+    unlabelled: UnlabelledSettings
     threshold: Literal["auto"] | Annotated[float, Field(gt=0, lt=1)]
     average_flips: bool
     seed: int = Field(ge=0)

@@ -2,50 +2,52 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Generator, Tensor
+from torch.nn import functional
 
 Augmentation = Callable[[Tensor, Tensor, Generator], tuple[Tensor, Tensor]]
 
 
-def none(images: Tensor, masks: Tensor, random: Generator) -> tuple[Tensor, Tensor]:
+def none(images: Tensor, targets: Tensor, random: Generator) -> tuple[Tensor, Tensor]:
     """Change nothing."""
-    return images, masks
+    return images, targets
 
 
-def flips(images: Tensor, masks: Tensor, random: Generator) -> tuple[Tensor, Tensor]:
+def flips(images: Tensor, targets: Tensor, random: Generator) -> tuple[Tensor, Tensor]:
     """Flip and turn each patch by quarters, exactly.
 
     Parameters
     ----------
     images
-        (B, 1, Y, X) float32, Y = X.
-    masks
-        (B, 1, Y, X) uint8 of 0, 1, 255.
+        (B, C, Y, X) float32, Y = X.
+    targets
+        (B, 1, Y, X) float32, NaN where unsure.
     random
         On the processor, so that every device draws the same.
 
     Returns
     -------
-    images, masks
+    images, targets
         As they came.
     """
     turns = torch.randint(8, (len(images),), generator=random)
-    images, masks = images.clone(), masks.clone()
+    images, targets = images.clone(), targets.clone()
     for turn in sorted(set(turns.tolist())):
         chosen = turns == turn
-        for batch in (images, masks):
+        for batch in (images, targets):
             part = batch[chosen].rot90(turn % 4, (2, 3))
             batch[chosen] = part.flip(3) if turn >= 4 else part
-    return images, masks
+    return images, targets
 
 
-def full(images: Tensor, masks: Tensor, random: Generator) -> tuple[Tensor, Tensor]:
+def full(images: Tensor, targets: Tensor, random: Generator) -> tuple[Tensor, Tensor]:
     """Flip and turn, then change intensities: takes and gives what `flips` does."""
-    images, masks = flips(images, masks, random)
-    return intensity(images, random), masks
+    images, targets = flips(images, targets, random)
+    return intensity(images, random), targets
 
 
 AUGMENTATIONS: dict[str, Augmentation] = {"none": none, "flips": flips, "full": full}
@@ -60,7 +62,7 @@ def intensity(images: Tensor, random: Generator) -> Tensor:
     Parameters
     ----------
     images
-        (B, 1, Y, X) float32 with mean 0 and spread 1.
+        (B, C, Y, X) float32 with mean 0 and spread 1.
     random
         On the processor.
 
@@ -69,10 +71,66 @@ def intensity(images: Tensor, random: Generator) -> Tensor:
     torch.Tensor
         The same shape.
     """
-
-    def draw(low: float, high: float) -> Tensor:
-        uniform = torch.rand(len(images), generator=random) * (high - low) + low
-        return uniform.view(-1, 1, 1, 1).to(images.device)
-
+    gain, offset, spread = (
+        _draw(images, limits, random) for limits in ((-0.3, 0.3), (-0.3, 0.3), (0, 0.15))
+    )
     noise = torch.randn(images.shape, generator=random).to(images.device)
-    return images * torch.exp(draw(-0.3, 0.3)) + draw(-0.3, 0.3) + draw(0, 0.15) * noise
+    return images * torch.exp(gain) + offset + spread * noise
+
+
+def strong(images: Tensor, targets: Tensor, random: Generator) -> tuple[Tensor, Tensor]:
+    """Make patches harder for a student than they were for its teacher.
+
+    Contrast, sharpness and noise, then CutMix: takes and gives what `flips` does.
+    """
+    gain, sharpness, spread = (
+        _draw(images, limits, random) for limits in ((-0.4, 0.4), (-1, 1), (0, 0.25))
+    )
+    noise = torch.randn(images.shape, generator=random).to(images.device)
+    images = images + sharpness * (images - _blurred(images))
+    return cut_mix(images * torch.exp(gain) + spread * noise, targets, random)
+
+
+def cut_mix(images: Tensor, targets: Tensor, random: Generator) -> tuple[Tensor, Tensor]:
+    """Replace a rectangle of each patch, and of its target, by that of the next (CutMix).
+
+    After Yun et al. 2019, for segmentation French et al. 2020: the rectangle has half the area of
+    the patch and any aspect ratio from 1/2 to 2.
+
+    Parameters
+    ----------
+    images, targets, random
+        As for `flips`; one patch alone stays as it is.
+
+    Returns
+    -------
+    images, targets
+        As they came.
+    """
+    n, side = len(images), images.shape[-1]
+    aspect = torch.exp((torch.rand(n, generator=random) * 2 - 1) * math.log(2) / 2)
+    sides = torch.stack([aspect, 1 / aspect]) * side * math.sqrt(0.5)  # (2, B)
+    first = torch.rand((2, n), generator=random) * (side - sides)
+    at = torch.arange(side).view(1, 1, -1)
+    inside = (at >= first[..., None]) & (at < (first + sides)[..., None])  # (2, B, side)
+    box = (inside[0, :, :, None] & inside[1, :, None, :])[:, None].to(images.device)
+    return (
+        torch.where(box, images.roll(1, 0), images),
+        torch.where(box, targets.roll(1, 0), targets),
+    )
+
+
+def _draw(images: Tensor, limits: tuple[float, float], random: Generator) -> Tensor:
+    """Draw a number for each patch, uniformly: (B, 1, 1, 1)."""
+    low, high = limits
+    uniform = torch.rand(len(images), generator=random) * (high - low) + low
+    return uniform.view(-1, 1, 1, 1).to(images.device)
+
+
+def _blurred(images: Tensor) -> Tensor:
+    """Blur by the binomial kernel of 5 x 5, a Gaussian of 1 px."""
+    row = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0], device=images.device) / 16
+    channels = images.shape[1]
+    kernel = (row[:, None] * row).expand(channels, 1, 5, 5)
+    padded = functional.pad(images, (2, 2, 2, 2), mode="reflect")
+    return functional.conv2d(padded, kernel, groups=channels)

@@ -82,6 +82,7 @@ class Denoising:
 
     section = "denoising"
     score_name = "validation_db"
+    decay = None
 
     def __init__(
         self,
@@ -106,7 +107,9 @@ class Denoising:
         """Whether planes were held out."""
         return bool(self.held_out)
 
-    def loss(self, network: nn.Module, batch: tuple[int, Tensor, Tensor]) -> Tensor:
+    def loss(
+        self, network: nn.Module, average: nn.Module | None, batch: tuple[int, Tensor, Tensor]
+    ) -> Tensor:
         """Return the loss of one step."""
         step, given, wanted = batch
         # Offset from the seeds of the patches, which are drawn from (seed, step) too.

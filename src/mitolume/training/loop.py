@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import lightning
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 
 from mitolume.errors import DamagedError
@@ -38,6 +39,11 @@ class Task(Protocol):
     score_name: str
 
     @property
+    def decay(self) -> float | None:
+        """How slowly a moving average of the weights follows them; None: there is none."""
+        ...
+
+    @property
     def batches(self) -> Dataset[Any]:
         """Item ``step`` is what `loss` takes, the same whatever came before."""
         ...
@@ -47,8 +53,8 @@ class Task(Protocol):
         """Whether there is something to score."""
         ...
 
-    def loss(self, network: nn.Module, batch: Any) -> Tensor:
-        """Return the loss of one step, a scalar."""
+    def loss(self, network: nn.Module, average: nn.Module | None, batch: Any) -> Tensor:
+        """Return the loss of one step, a scalar; ``average`` is in evaluation mode."""
         ...
 
     def score(self, network: nn.Module) -> float:
@@ -75,7 +81,7 @@ def fit(
         With its initial weights; changed in place.
     task
         What it learns. Where nothing can be scored, the weights of the last quarter of the
-        epochs are averaged.
+        epochs are averaged. Where it asks for a moving average of the weights, that is the model.
     settings
         How long (in steps, see `LoopSettings.for_images`) and at which rate.
     folder
@@ -154,22 +160,41 @@ class _Module(lightning.LightningModule):
         self.task = task
         self.settings = settings
         self.steps = settings.steps or 0
+        self.average = None
+        if task.decay is not None:
+            follow = get_ema_multi_avg_fn(task.decay)  # type: ignore[no-untyped-call]
+            # With the buffers: statistics of normalisation belong to the weights they were
+            # measured with.
+            self.average = AveragedModel(network, multi_avg_fn=follow, use_buffers=True)
+
+    @property
+    def model(self) -> nn.Module:
+        """What is scored and kept: the average of the weights where there is one."""
+        return self.network if self.average is None else self.average.module
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        return self.task.loss(self.network, batch)
+        if self.average is not None:
+            self.average.eval()
+        return self.task.loss(self.network, self.average, batch)
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if self.average is not None:
+            self.average.update_parameters(self.network)
 
     def score(self) -> float:
         """Return the validation score, computed in the precision of training."""
-        self.network.eval()
+        model = self.model.eval()
         bf16 = self.settings.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-            score = self.task.score(self.network)
-        self.network.train()
+            score = self.task.score(model)
+        model.train()
         return score
 
     def configure_optimizers(self) -> Any:
         optimiser = torch.optim.Adam(
-            self.parameters(), lr=self.settings.learning_rate, fused=self.device.type != "mps"
+            self.network.parameters(),
+            lr=self.settings.learning_rate,
+            fused=self.device.type != "mps",
         )
         if self.settings.schedule == "constant":
             return optimiser

@@ -1,54 +1,117 @@
 """The ways of learning a recipe can name. Each enters the one loop; none copies another.
 
-A method says what model 2 learns from, and how a step makes its loss. Knows no file.
+A method says what the unlabelled images get as targets, and how a step makes its loss. Knows no
+file.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
-from torch import Tensor, nn
+import torch
+from torch import Generator, Tensor, nn
 
-from mitolume.io.masks import UNSURE
-from mitolume.models.losses import Loss
+from mitolume.models.losses import Loss, bce
+from mitolume.training.augment import Augmentation, strong
 from mitolume.training.patches import Image, PreparedImage
+from mitolume.training.settings import UnlabelledSettings
 
-Teacher = Callable[[Image], Image]  # a prepared image to its probability, both (Y, X)
+Teacher = Callable[[Image], Image]  # a prepared image to its probability (Y, X)
 
 
 PSEUDO_THRESHOLD = 0.5  # as published
 
 
+@dataclass(frozen=True)
+class Step:
+    """What one step of training has at hand.
+
+    ``images`` are (B, C, Y, X), ``targets`` (B, 1, Y, X) with NaN where nothing is known; the first
+    ``n_labelled`` patches come from labelled images.
+    """
+
+    images: Tensor
+    targets: Tensor
+    n_labelled: int
+    augment: Augmentation
+    loss: Loss
+    random: Generator
+
+
 class Supervised:
-    """Learn from the labelled images only: there is no model 2."""
+    """Learn from the labelled images only: there is no model 2.
+
+    Parameters
+    ----------
+    settings
+        How unlabelled images are used.
+    cut
+        The threshold of the teacher's masks.
+
+    Attributes
+    ----------
+    uses_unlabelled
+        Whether there is a model 2, which learns from unlabelled images too.
+    halves
+        Whether half of each batch comes from the labelled images; otherwise every pixel of all
+        images is as likely.
+    averages
+        Whether the loop keeps a moving average of the network, which is then the model.
+    """
 
     uses_unlabelled = False
+    halves = False
+    averages = False
 
-    def training_images(
-        self, labelled: list[PreparedImage], unlabelled: Iterable[PreparedImage], teacher: Teacher
-    ) -> Iterator[PreparedImage]:
-        """Yield what model 2 learns from.
+    def __init__(
+        self, settings: UnlabelledSettings | None = None, cut: float = PSEUDO_THRESHOLD
+    ) -> None:
+        self.settings = settings or UnlabelledSettings()
+        self.cut = cut
+
+    @property
+    def rounds(self) -> int:
+        """How often a student is trained, the next time by the one before."""
+        return self.settings.rounds
+
+    @property
+    def start(self) -> str:
+        """The student's first weights: those of the ``teacher``, or ``random``."""
+        return self.settings.start
+
+    def label(self, images: Iterable[PreparedImage], teacher: Teacher) -> Iterator[PreparedImage]:
+        """Yield unlabelled images with what they are to teach.
 
         Parameters
         ----------
-        labelled, unlabelled
-            The training images.
+        images
+            Without masks.
         teacher
-            Model 1.
+            Model 1, or the student of the round before.
 
         Yields
         ------
         PreparedImage
-            With a mask.
+            With a mask, unless the method makes targets while it trains.
         """
-        yield from labelled
+        yield from images
 
-    def loss(self, network: nn.Module, images: Tensor, masks: Tensor, loss: Loss) -> Tensor:
-        """Return the loss of one step: (B, 1, Y, X) images and masks of 0, 1, 255."""
-        sure = (masks != UNSURE).float()
-        return loss(network(images).float(), (masks == 1).float(), sure)
+    def loss(self, network: nn.Module, average: nn.Module | None, step: Step) -> Tensor:
+        """Return the loss of one step.
+
+        Parameters
+        ----------
+        network
+            In training.
+        average
+            The moving average of its weights, where the method ``averages``.
+        step
+            The batch.
+        """
+        images, targets = _augmented(step)
+        return step.loss(network(images).float(), targets)
 
 
 class PseudoLabel(Supervised):
@@ -59,15 +122,114 @@ class PseudoLabel(Supervised):
     """
 
     uses_unlabelled = True
+    rounds = 1
+    start = "random"
 
-    def training_images(
-        self, labelled: list[PreparedImage], unlabelled: Iterable[PreparedImage], teacher: Teacher
-    ) -> Iterator[PreparedImage]:
-        """Yield the labelled images, then the unlabelled ones with model 1's masks."""
-        yield from labelled
-        for image in unlabelled:
+    def label(self, images: Iterable[PreparedImage], teacher: Teacher) -> Iterator[PreparedImage]:
+        """Yield the images with the teacher's masks."""
+        for image in images:
             mask = (teacher(image.image) >= PSEUDO_THRESHOLD).astype(np.uint8)
             yield replace(image, mask=mask)
 
 
-METHODS: dict[str, Supervised] = {"supervised": Supervised(), "pseudo_label": PseudoLabel()}
+class NoisyStudent(Supervised):
+    """Learn the teacher's probabilities from views harder than the teacher saw (Xie et al. 2020).
+
+    The teacher labels whole images without noise; the student gets them with stronger changes of
+    intensity and with CutMix. Probabilities are learnt as such, by cross-entropy, whose minimum
+    is the probability itself: nothing is cut at a confidence that a rare and weak foreground never
+    reaches. Dice, which would push them to 0 and 1, is left to the labelled half of the batch.
+    In the next of several rounds the student is the teacher.
+    """
+
+    uses_unlabelled = True
+    halves = True
+
+    def label(self, images: Iterable[PreparedImage], teacher: Teacher) -> Iterator[PreparedImage]:
+        """Yield the images with the teacher's probabilities."""
+        for image in images:
+            yield replace(image, mask=teacher(image.image).astype(np.float16))
+
+    def loss(self, network: nn.Module, average: nn.Module | None, step: Step) -> Tensor:
+        """Return the loss of the labelled half plus that of the other."""
+        n = step.n_labelled
+        images, targets = _augmented(step)
+        logits = network(images).float()
+        loss = step.loss(logits[:n], targets[:n])
+        return loss + self.settings.weight * bce(logits[n:], targets[n:])
+
+
+class MeanTeacher(NoisyStudent):
+    """Agree with the average of one's own weights on harder views of the same patch.
+
+    The teacher averages the weights of the steps so far, normalisation buffers included
+    (Tarvainen and Valpola 2017). It labels the patch as it is, the student sees it changed, with
+    CutMix (French et al. 2020), as in FixMatch (Sohn et al. 2020) and UniMatch (Yang et al. 2023).
+    Their fixed confidence of 0.95 would accept nothing but background here: instead the most
+    confident share of each class is learnt (Zou et al. 2018).
+    """
+
+    averages = True
+
+    def label(self, images: Iterable[PreparedImage], teacher: Teacher) -> Iterator[PreparedImage]:
+        """Yield the images as they are: the teacher labels patches."""
+        yield from images
+
+    def loss(self, network: nn.Module, average: nn.Module | None, step: Step) -> Tensor:
+        """Return the loss of the labelled half plus that of the other."""
+        assert average is not None, "the loop keeps the average"
+        n = step.n_labelled
+        with torch.no_grad():
+            seen = average(step.images[n:]).float().sigmoid()
+        accepted = most_confident(seen, self.cut, self.settings.accept)
+        labelled = torch.cat([step.targets[:n], accepted])
+        return super().loss(network, None, replace(step, targets=labelled))
+
+
+def most_confident(probability: Tensor, cut: float, share: float) -> Tensor:
+    """Keep the most confident share of each class as hard labels.
+
+    Parameters
+    ----------
+    probability
+        Of foreground.
+    cut
+        Foreground is what reaches it.
+    share
+        Of the pixels of each class, to keep.
+
+    Returns
+    -------
+    torch.Tensor
+        1, 0, and NaN for the others.
+    """
+    labels = torch.full_like(probability, float("nan"))
+    foreground = probability >= cut
+    for chosen, value in ((foreground, 1.0), (~foreground, 0.0)):
+        distances = (probability[chosen] - cut).abs()
+        if distances.numel():
+            # Not torch.quantile, which takes 16 million values at most.
+            rank = min(distances.numel(), 1 + int((1 - share) * distances.numel()))
+            least = distances.kthvalue(rank).values
+            labels[chosen & ((probability - cut).abs() >= least)] = value
+    return labels
+
+
+def _augmented(step: Step) -> tuple[Tensor, Tensor]:
+    """Return the patches as the network gets them: those of unlabelled images changed more."""
+    n = step.n_labelled
+    # In float32: bfloat16 is for the network only.
+    with torch.autocast(step.images.device.type, enabled=False):
+        images, targets = step.augment(step.images, step.targets, step.random)
+        if n < len(images):
+            hard, wanted = strong(images[n:], targets[n:], step.random)
+            images, targets = torch.cat([images[:n], hard]), torch.cat([targets[:n], wanted])
+    return images, targets
+
+
+METHODS: dict[str, type[Supervised]] = {
+    "supervised": Supervised,
+    "pseudo_label": PseudoLabel,
+    "noisy_student": NoisyStudent,
+    "mean_teacher": MeanTeacher,
+}

@@ -14,14 +14,24 @@ from torch.utils.data import Dataset, Sampler
 from mitolume.io.masks import UNSURE, Mask
 
 Image = np.ndarray[Any, np.dtype[np.float32]]
+SoftMask = np.ndarray[Any, np.dtype[np.float16]]
 
 
 @dataclass(frozen=True)
 class PreparedImage:
-    """An image after the chain, on the model's grid, with its mask (None: unlabelled)."""
+    """An image after the chain, on the model's grid, with what is known of its foreground.
 
-    image: Image  # (Y, X)
-    mask: Mask | None  # (Y, X) of 0, 1, 255
+    ``image`` is (Y, X), or (C, Y, X) with the planes around it. ``mask`` is (Y, X): 0, 1, 255
+    (unsure), or as float16 a teacher's probability, or None where nothing is known.
+    """
+
+    image: Image
+    mask: Mask | SoftMask | None = None
+
+    @property
+    def planes(self) -> Image:
+        """The image with an axis of channels: (C, Y, X)."""
+        return self.image[None] if self.image.ndim == 2 else self.image
 
 
 class Patches(Dataset[tuple[int, Tensor, Tensor]]):
@@ -35,42 +45,76 @@ class Patches(Dataset[tuple[int, Tensor, Tensor]]):
     ----------
     images
         Prepared and labelled.
+    others
+        What the second half of each batch is drawn from, so that few labelled images are not lost
+        among many others; where there are none, the whole batch is drawn from ``images``.
     patch
         Side in pixels.
     batch
         Patches a step.
     seed
         Of all draws.
+
+    Attributes
+    ----------
+    n_first
+        Patches of a batch that are drawn from ``images``; they come first.
     """
 
     def __init__(
-        self, images: Sequence[PreparedImage], *, patch: int, batch: int, seed: int
+        self,
+        images: Sequence[PreparedImage],
+        others: Sequence[PreparedImage] = (),
+        *,
+        patch: int,
+        batch: int,
+        seed: int,
     ) -> None:
-        self.images = images
+        self.images = [*images, *others]
         self.patch, self.batch, self.seed = patch, batch, seed
-        areas = np.array([image.image.size for image in images], dtype=float)
-        self.share = areas / areas.sum()
+        self.n_first = max(1, batch - batch // 2) if others else batch
+        areas = np.array([np.prod(image.image.shape[-2:]) for image in self.images], dtype=float)
+        self.share = areas[: len(images)] / areas[: len(images)].sum()
+        self.share_of_others = areas[len(images) :] / max(1, areas[len(images) :].sum())
 
     def __getitem__(self, step: int) -> tuple[int, Tensor, Tensor]:
-        """Return the step, (B, 1, Y, X) float32 images and (B, 1, Y, X) uint8 masks."""
-        rng = np.random.default_rng([self.seed, step])
-        drawn = rng.choice(len(self.images), self.batch, p=self.share)
-        shape = (self.batch, 1, self.patch, self.patch)
-        images, masks = np.empty(shape, np.float32), np.empty(shape, np.uint8)
-        for i, which in enumerate(drawn):
-            images[i, 0], masks[i, 0] = self._crop(self.images[which], rng)
-        return step, torch.from_numpy(images), torch.from_numpy(masks)
+        """Return the step, (B, C, Y, X) float32 images, and (B, 1, Y, X) float32 targets.
 
-    def _crop(self, source: PreparedImage, rng: np.random.Generator) -> tuple[Image, Mask]:
-        assert source.mask is not None
-        y, x = (int(rng.integers(max(1, size - self.patch + 1))) for size in source.image.shape)
+        Targets are the probability of foreground, NaN where nothing is known.
+        """
+        rng = np.random.default_rng([self.seed, step])
+        drawn = list(rng.choice(len(self.share), self.n_first, p=self.share))
+        if self.n_first < self.batch:
+            n_others = len(self.share_of_others)
+            more = rng.choice(n_others, self.batch - self.n_first, p=self.share_of_others)
+            drawn.extend(len(self.share) + more)
+        images, targets = zip(
+            *(self._crop(self.images[which], rng) for which in drawn), strict=True
+        )
+        return step, torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(targets))
+
+    def _crop(self, source: PreparedImage, rng: np.random.Generator) -> tuple[Image, Image]:
+        shape = source.image.shape[-2:]
+        y, x = (int(rng.integers(max(1, size - self.patch + 1))) for size in shape)
         box = (slice(y, y + self.patch), slice(x, x + self.patch))
-        image, mask = source.image[box], source.mask[box]
-        missing = [(0, self.patch - size) for size in image.shape]
+        image = source.planes[:, *box]
+        target = _target(source.mask, image.shape[1:], box)
+        missing = [(0, self.patch - size) for size in image.shape[1:]]
         if any(after for _, after in missing):
-            image = np.pad(image, missing, mode="symmetric")
-            mask = np.pad(mask, missing, constant_values=UNSURE)
-        return image, mask
+            image = np.pad(image, [(0, 0), *missing], mode="symmetric")
+            target = np.pad(target, missing, constant_values=np.nan)
+        return image, target[None]
+
+
+def _target(
+    mask: Mask | SoftMask | None, shape: tuple[int, ...], box: tuple[slice, slice]
+) -> Image:
+    if mask is None:
+        return np.full(shape, np.nan, np.float32)
+    target = mask[box].astype(np.float32)
+    if mask.dtype == np.uint8:
+        target[target == UNSURE] = np.nan
+    return target
 
 
 class StepSampler(Sampler[int]):

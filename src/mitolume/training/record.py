@@ -108,7 +108,7 @@ class Record(Callback):
                 "seconds": round(time.monotonic() - self.started, 1),
             }
         )
-        weights = {k: v.detach().cpu() for k, v in pl_module.network.state_dict().items()}
+        weights = {k: v.detach().cpu() for k, v in pl_module.model.state_dict().items()}
         self._choose(len(self.history) - 1, score, weights)
         with atomic(self.checkpoint) as temporary:
             trainer.save_checkpoint(temporary)

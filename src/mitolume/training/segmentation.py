@@ -23,7 +23,7 @@ from mitolume.models.losses import LOSSES
 from mitolume.models.networks import SegmentationNetwork
 from mitolume.training.augment import AUGMENTATIONS
 from mitolume.training.loop import fit
-from mitolume.training.methods import Supervised
+from mitolume.training.methods import Step, Supervised
 from mitolume.training.patches import Patches, PreparedImage
 from mitolume.training.record import Trained, Watch
 from mitolume.training.settings import TrainingSettings
@@ -49,20 +49,21 @@ class Validation:
         total = Counts()
         for image in self.images:
             assert image.mask is not None
+            mask = image.mask.astype(np.uint8, copy=False)
             probability = predict_tiled(network, image.image)
             if self.threshold is None:
-                histograms += probability_histogram(probability, image.mask)
+                histograms += probability_histogram(probability, mask)
             else:
-                total += count((probability >= self.threshold).astype(np.uint8), image.mask)
+                total += count((probability >= self.threshold).astype(np.uint8), mask)
         return best_threshold(histograms)[1] if self.threshold is None else iou(total)
 
 
 class Segmentation:
-    """Masks of mitochondria, from patches of labelled images.
+    """Masks of mitochondria, from patches of images.
 
     Parameters
     ----------
-    images, validation, method, settings, seed
+    images, others, validation, method, settings, seed
         As for `train`.
     """
 
@@ -72,12 +73,17 @@ class Segmentation:
     def __init__(
         self,
         images: Sequence[PreparedImage],
+        others: Sequence[PreparedImage],
         validation: Validation,
         method: Supervised,
         settings: TrainingSettings,
         seed: int,
     ) -> None:
-        self.patches = Patches(images, patch=settings.patch, batch=settings.batch, seed=seed)
+        if not method.halves:
+            images, others = [*images, *others], ()
+        self.patches = Patches(
+            images, others, patch=settings.patch, batch=settings.batch, seed=seed
+        )
         self.validation = validation
         self.method = method
         self.settings = settings
@@ -93,16 +99,27 @@ class Segmentation:
         """Whether some validation image has foreground."""
         return bool(self.validation)
 
-    def loss(self, network: nn.Module, batch: tuple[int, Tensor, Tensor]) -> Tensor:
-        """Return the loss of one step: its number, (B, 1, Y, X) images, and masks."""
-        step, images, masks = batch
+    @property
+    def decay(self) -> float | None:
+        """How slowly the average of the weights follows, where the method wants one."""
+        return self.method.settings.decay if self.method.averages else None
+
+    def loss(
+        self, network: nn.Module, average: nn.Module | None, batch: tuple[int, Tensor, Tensor]
+    ) -> Tensor:
+        """Return the loss of one step: its number, (B, C, Y, X) images, and targets."""
+        number, images, targets = batch
         # Offset from the seeds of the patches, which are drawn from (seed, step) too.
-        draw = np.random.default_rng([self.seed, int(step), 1])
-        random = torch.Generator().manual_seed(int(draw.integers(2**63)))
-        # In float32: bfloat16 is for the network only.
-        with torch.autocast(images.device.type, enabled=False):
-            images, masks = AUGMENTATIONS[self.settings.augment](images, masks, random)
-        return self.method.loss(network, images, masks, LOSSES[self.settings.loss])
+        draw = np.random.default_rng([self.seed, int(number), 1])
+        step = Step(
+            images,
+            targets,
+            self.patches.n_first,
+            AUGMENTATIONS[self.settings.augment],
+            LOSSES[self.settings.loss],
+            torch.Generator().manual_seed(int(draw.integers(2**63))),
+        )
+        return self.method.loss(network, average, step)
 
     def score(self, network: nn.Module) -> float:
         """Return the foreground IoU on the validation images."""
@@ -114,6 +131,7 @@ def train(
     images: Sequence[PreparedImage],
     validation: Validation,
     *,
+    others: Sequence[PreparedImage] = (),
     method: Supervised,
     settings: TrainingSettings,
     seed: int,
@@ -131,6 +149,8 @@ def train(
     validation
         What chooses the epoch; where it is empty, the weights of the last quarter of the epochs
         are averaged.
+    others
+        The unlabelled images, with what the method gave them as targets.
     method
         How a step makes its loss.
     settings
@@ -151,5 +171,5 @@ def train(
     MitolumeError
         The loss is no longer a number, or the checkpoint is damaged.
     """
-    task = Segmentation(images, validation, method, settings, seed)
+    task = Segmentation(images, others, validation, method, settings, seed)
     return fit(network, task, settings=settings, folder=folder, watch=watch)

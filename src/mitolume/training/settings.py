@@ -68,6 +68,24 @@ class TrainingSettings(LoopSettings):
         return self
 
 
+class UnlabelledSettings(BaseModel):
+    """How the unlabelled images are used, by the methods that use them.
+
+    ``rounds``: how often the student becomes the teacher; they share the steps of one training.
+    ``start``: the student's first weights, those of the ``teacher`` or ``random`` ones. ``weight``
+    of their loss beside that of the labelled images. Of ``mean_teacher`` only: ``accept``, the
+    share of each class's pixels that is learnt, and ``decay`` of the teacher's average.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rounds: int = Field(1, ge=1, le=10)
+    start: Literal["random", "teacher"] = "teacher"
+    weight: float = Field(1.0, gt=0)
+    accept: float = Field(0.8, gt=0, le=1)
+    decay: float = Field(0.99, ge=0, lt=1)
+
+
 class DenoisingSettings(LoopSettings):
     """How a denoiser is trained.
 
