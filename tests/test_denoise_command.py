@@ -96,14 +96,16 @@ def test_planes_that_share_their_noise_are_filtered_alone(
     assert card["check"]["reason"] == "noise is shared between planes"
 
 
-@pytest.mark.parametrize("depth", [1, 2])
-def test_one_or_two_planes(depth: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = write_stack(tmp_path / "a.ome.tif", depth, np.uint8)
+@pytest.mark.parametrize(("depth", "dtype"), [(1, np.uint8), (2, np.int16)])
+def test_one_or_two_planes(
+    depth: int, dtype: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write_stack(tmp_path / "a.ome.tif", depth, dtype)
     assert train(monkeypatch, file, "--out", tmp_path / "m") == 0
     assert call(monkeypatch, "denoise", "apply", tmp_path / "m", file, "--quiet",
                 "--out", tmp_path / "out") == 0  # fmt: skip
     after = read(tmp_path / "out" / "a_denoised.ome.tif")
-    assert after.dtype == np.uint8
+    assert after.dtype == dtype
     assert after.values.std() < read(file).values.std()
 
 

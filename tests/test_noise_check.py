@@ -138,6 +138,15 @@ def test_a_drifting_stack_is_laid_over_itself(step: tuple[float, float]) -> None
     assert check.gain_db == pytest.approx(check_stack(noisy(still)).gain_db, abs=1.5)
 
 
+@pytest.mark.parametrize("size", [70, 100])
+def test_small_planes_that_drift_are_compared(size: int) -> None:
+    wide = cells(8, size=size + 40)
+    moved = np.stack([p[4 * z :, 3 * z :][:size, :size] for z, p in enumerate(wide)])
+    check = check_stack(noisy(moved))
+    assert check.is_suitable
+    assert check.shift_px == pytest.approx(5, abs=1)
+
+
 def test_lines_of_rows_and_columns_are_told_apart() -> None:
     rng = np.random.default_rng(5)
     stack = noisy(cells(size=256), 10)

@@ -269,8 +269,11 @@ def test_nan_is_refused(tmp_path: Path, bad: float) -> None:
 
 
 def test_faults_name_the_file(tmp_path: Path) -> None:
+    with pytest.raises(MitolumeError, match=r"nothing: no such file"):
+        read(tmp_path / "nothing")
     with pytest.raises(MitolumeError, match=r"nothing\.tif: no such file"):
         read(tmp_path / "nothing.tif")
+    (tmp_path / "a.docx").write_text("hello")
     with pytest.raises(MitolumeError, match=r"known are .*png"):
         read(tmp_path / "a.docx")
     (tmp_path / "text.png").write_text("hello")

@@ -67,8 +67,8 @@ def denoise_files(
         Images, or folders of them.
     out
         Folder for ``NAME_denoised.ome.tif``, or ``.ome.zarr`` for images that are OME-Zarr
-        themselves or too large for a TIFF. One channel, of the file's own type, rounded and
-        clipped to what it holds; pixel size, z and t as they were.
+        themselves or too large for a TIFF. One channel, of the file's own type of integers, rounded
+        and clipped to what it holds, or else float32; pixel size, z and t as they were.
     wanted
         Where to look, and what to write.
     progress
@@ -154,7 +154,7 @@ def _denoise(
     advance: Callable[[int], None],
 ) -> None:
     """Denoise one image and write it."""
-    dtype = np.dtype(np.float32 if wanted.as_float or image.dtype.kind != "u" else image.dtype)
+    dtype = np.dtype(np.float32 if wanted.as_float or image.dtype.kind not in "ui" else image.dtype)
     if path.suffix != ".zarr":
         result = np.empty(image.shape, dtype)
         _fill(denoiser, image, result, wanted, advance)

@@ -36,6 +36,8 @@ def reader_of(path: Path) -> str:
     for ending in sorted(READERS, key=len, reverse=True):
         if path.name.lower().endswith(ending):
             return READERS[ending]
+    if not path.exists():
+        raise MitolumeError(f"{path}: no such file")
     raise MitolumeError(f"{path}: files of this kind are not read; known are {', '.join(READERS)}")
 
 

@@ -103,13 +103,16 @@ def measure_spectra(planes: Sequence[Plane]) -> PlaneSpectra:
     """
     count = len(planes)
     boxes = quarters(planes[0].shape, _QUARTER)
-    side = min(SIDE, *(box.stop - box.start for box in boxes[0]))
-    groups, labels = _groups(side)
     parts = cache(lambda z: [np.asarray(planes[z][box], np.float32) for box in boxes])
     bases = np.unique(np.linspace(0, count - 2, min(count - 1, _MOST_BASES)).astype(int)).tolist()
     near = {(z, z + d) for z in bases for d in _DISTANCES if z + d < count}
     between = sorted({step for z, other in near for step in range(z, other)})
     steps = _steps(parts, between)
+    # Windows leave room for neighbours to be laid over each other.
+    moved = np.array([steps[step] for step in between])
+    room = min(box.stop - box.start for box in boxes[0]) - int(np.ceil(np.abs(moved).max()))
+    side = min(SIDE, room)
+    groups, labels = _groups(side)
     found: dict[int, list[tuple[Floats, Floats]]] = {}
     for z, other in sorted(near):
         shift = np.sum([steps[step] for step in range(z, other)], axis=0)
@@ -120,7 +123,6 @@ def measure_spectra(planes: Sequence[Plane]) -> PlaneSpectra:
     means = [np.mean(found[d], axis=0) for d in distances]
     averaged = np.array([[_mean_by(labels, v, groups) for v in mean] for mean in means])
     averaged = averaged.reshape(-1, 2, len(groups.weight))
-    moved = np.array([steps[step] for step in between])
     return PlaneSpectra(groups, distances, averaged[:, 0], averaged[:, 1], moved, side)
 
 

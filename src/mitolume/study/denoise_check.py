@@ -216,8 +216,10 @@ def _next(path: Path, check: NoiseCheck) -> str:
     if "shared" in check.reason:
         return ("neighbouring planes can't tell this noise from signal; if the stack was "
                 "interpolated or averaged along z, use the file as it was recorded")  # fmt: skip
-    if "hardly any noise" in check.reason:
+    if "hardly any noise" in check.reason or "constant" in check.reason:
         return "use the planes as they are"
+    if "too small" in check.reason:
+        return "use the planes as they are, or larger ones"
     return f"filter each plane by itself: mitolume denoise train {path} --method wiener"
 
 
