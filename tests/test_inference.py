@@ -16,6 +16,7 @@ from PIL import Image
 
 import mitolume
 from mitolume.errors import MitolumeError
+from mitolume.inference.denoise import planes_around
 from mitolume.inference.files import predict_files
 from mitolume.inference.jobs import Wanted
 from mitolume.inference.predictor import Predictor, find_bundle, predict_tiled
@@ -26,6 +27,7 @@ from mitolume.models.bundle import CARD, WEIGHTS, Card, load_bundle, save_bundle
 from mitolume.models.losses import LOSSES
 from mitolume.models.networks import HALO, MODELS, MULTIPLE, SegmentationNetwork
 from mitolume.models.settings import NetworkSettings
+from mitolume.preprocess.settings import ChainSettings
 
 
 def network(name: str = "unet", width: int = 4) -> SegmentationNetwork:
@@ -122,21 +124,49 @@ def test_every_loss_ignores_unsure_pixels_and_falls_towards_the_truth(name: str)
     loss = LOSSES[name]
     generator = torch.Generator().manual_seed(0)
     target = (torch.rand(2, 1, 16, 16, generator=generator) > 0.8).float()
-    weight = torch.ones_like(target)
-    weight[:, :, :4] = 0
+    truth = target.clone()
+    target[:, :, :4] = torch.nan
     logits = torch.randn(2, 1, 16, 16, generator=generator)
     changed = logits.clone()
     changed[:, :, :4] += 7
-    assert loss(logits, target, weight) == loss(changed, target, weight)
-    good, bad = (2 * target - 1) * 5, (1 - 2 * target) * 5
-    assert loss(good, target, weight) < loss(logits, target, weight) < loss(bad, target, weight)
-    assert torch.isfinite(loss(logits, target, torch.zeros_like(weight)))
+    assert loss(logits, target) == loss(changed, target)
+    good, bad = (2 * truth - 1) * 5, (1 - 2 * truth) * 5
+    assert loss(good, target) < loss(logits, target) < loss(bad, target)
+    logits.requires_grad_()
+    loss(logits, torch.full_like(target, torch.nan)).backward()
+    assert torch.isfinite(logits.grad).all()
 
 
 def test_false_positives_in_empty_patches_are_punished() -> None:
     empty, ones = torch.zeros(1, 1, 16, 16), torch.ones(1, 1, 16, 16)
     for loss in LOSSES.values():
-        assert loss(4 * ones, empty, ones) > loss(-4 * ones, empty, ones) + 0.5
+        assert loss(4 * ones, empty) > loss(-4 * ones, empty) + 0.5
+
+
+@pytest.mark.parametrize("stripes", ["none", "auto"])
+def test_a_network_of_three_planes_sees_those_beside(stripes: str, tmp_path: Path) -> None:
+    """Box by box as at once; both ends see what there is; a plane alone is its own neighbour."""
+    settings_ = NetworkSettings(width=2, planes_in=3)
+    card = Card(network=settings_, pixel_size_um=0.13, chain=ChainSettings(stripes=stripes))
+    ready = Predictor(SegmentationNetwork(settings_, seed=1), card)
+    stack = np.stack([blobs(z, (90, 70))[0] for z in range(4)])
+
+    def predicted(planes: np.ndarray) -> np.ndarray:
+        pixel = {"pixel_size_um": {"Z": 1.0, "Y": 0.1, "X": 0.1}}
+        write_image(tmp_path / "s.ome.tif", xr.DataArray(planes, dims=("Z", "Y", "X"), attrs=pixel))
+        return np.asarray(ready.predict(read(tmp_path / "s.ome.tif"))[0, 0])
+
+    whole = predicted(stack)
+    for z in range(4):
+        near = [stack[n] for n in planes_around(z, 4)]
+        one = ready.predict_plane(stack[z], (0.1, 0.1), neighbours=near)
+        np.testing.assert_array_equal(one, whole[z])
+    changed = predicted(np.concatenate([stack[:3], 255 - stack[3:]]))
+    unchanged = [np.array_equal(a, b) for a, b in zip(whole, changed, strict=True)]
+    assert unchanged == [True, True, False, False]
+    alone = ready.predict_plane(stack[0], (0.1, 0.1))
+    thrice = ready.predict_plane(stack[0], (0.1, 0.1), neighbours=[stack[0]] * 4)
+    np.testing.assert_array_equal(alone, thrice)
 
 
 def test_a_bundle_gives_the_same_answer_after_loading(tmp_path: Path) -> None:

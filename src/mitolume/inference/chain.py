@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mitolume.inference.denoise import DenoisedPlane, Denoiser
-from mitolume.inference.steps import SharpenedPlane, StripelessPlane, grey_range
+from mitolume.inference.steps import Channels, SharpenedPlane, StripelessPlane, grey_range
 from mitolume.inference.tiles import Box, whole
 from mitolume.io.windows import Plane
 from mitolume.preprocess.normalise import GreyRange, normalise
@@ -117,41 +117,44 @@ def _with_steps(
     return after(SharpenedPlane, plane) if sharpen else plane
 
 
-def apply_chain(
-    plane: np.ndarray[Any, Any],
+def prepare_planes(
+    plane: Plane,
     chain: ChainSettings,
     *,
-    denoiser: Denoiser | None = None,
+    planes_in: int = 1,
     neighbours: Sequence[Plane] = (),
-    pixel_size_um: tuple[float, float] | None = None,
-    model_um: float | None = None,
-    unlabelled: bool = False,
-    source: str = "the image",
-) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Turn a plane as the file holds it into what the network reads.
+    grey: GreyRange | None = None,
+    **options: Any,
+) -> Plane:
+    """Send a plane through the chain, with the planes next to it where the network sees them.
 
     Parameters
     ----------
     plane
-        (Y, X), the file's dtype and grid.
-    chain, denoiser, neighbours, pixel_size_um, model_um, unlabelled, source
-        As for `PreparedPlane`, whose boxes are parts of this.
+        (Y, X), the file's dtype and grid: an array, which is computed at once, or what slices like
+        one, which is computed box by box; the pixels are the same either way.
+    chain, neighbours, grey, **options
+        As for `PreparedPlane`.
+    planes_in
+        1, or 3 for the plane before, the plane and the one behind.
 
     Returns
     -------
-    numpy.ndarray
-        float32 on the model's grid, mean 0, spread 1.
+    Plane
+        (Y, X) on the model's grid; boxes of it are float32 (Y, X), or (3, Y, X). All three have the
+        grey range of the plane in the middle.
     """
-    return PreparedPlane(
-        plane,
-        chain,
-        denoiser=denoiser,
-        neighbours=neighbours,
-        pixel_size_um=pixel_size_um,
-        model_um=model_um,
-        unlabelled=unlabelled,
-        source=source,
-    ).loaded()
+    at_once = isinstance(plane, np.ndarray)
+    centre = PreparedPlane(plane, chain, neighbours=neighbours, grey=grey, **options)
+    if planes_in == 1:
+        return centre.loaded() if at_once else centre
+    # Of the two on each side the nearer ones.
+    beside = neighbours[1:3] if neighbours else (plane, plane)
+    if at_once:
+        beside = [other[whole((other.shape[0], other.shape[1]))] for other in beside]
+    before, behind = (PreparedPlane(other, chain, grey=centre.grey, **options) for other in beside)
+    three = before, centre, behind
+    return Channels([prepared.loaded() for prepared in three] if at_once else three)
 
 
 def scaled_shape(shape: tuple[int, ...], factors: tuple[float, float]) -> tuple[int, int]:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from mitolume.inference.steps import StripelessPlane, grey_range
+from mitolume.inference.steps import Channels, StripelessPlane, grey_range
 from mitolume.inference.tiled import (
     CORE,
     default_device,
@@ -224,7 +224,7 @@ def run_network(
     if network.channels == 2:
         box = box or whole((given[0].shape[0], given[0].shape[1]))
         return np.asarray((given[0][box] + given[1][box]) / 2, np.float32)
-    channels = _Channels(given)
+    channels = Channels(given)
     return predict_turned(network, channels, turns, activation=np.asarray, box=box, core=core)
 
 
@@ -308,13 +308,3 @@ def _square(row: int, column: int, shape: tuple[int, int]) -> Box:
         for number, size in zip((row, column), shape, strict=True)
     )
     return y, x
-
-
-class _Channels:
-    """Planes side by side; boxes are (C, Y, X)."""
-
-    def __init__(self, planes: Sequence[Plane]) -> None:
-        self._planes, self.shape = planes, planes[0].shape
-
-    def __getitem__(self, box: Box, /) -> Image:
-        return np.stack([plane[box] for plane in self._planes])

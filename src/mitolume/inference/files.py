@@ -16,6 +16,7 @@ from mitolume.errors import MitolumeError
 from mitolume.inference.denoise import open_neighbours
 from mitolume.inference.jobs import Job, Wanted, make_plan, open_image
 from mitolume.inference.predictor import Predictor
+from mitolume.inference.steps import middle
 from mitolume.inference.suspicion import unlike_training
 from mitolume.inference.tiles import Box
 from mitolume.io.pixel_size import plane_pixel_size
@@ -180,7 +181,7 @@ def _fill(
         advance(done)
         prepared = prepare_plane(predictor, job, image, place)
         if place == job.typical_plane:
-            warning = unlike_training(predictor.card, prepared, str(job.file))
+            warning = unlike_training(predictor.card, middle(prepared), str(job.file))
         for box in boxes:
             predict_into(predictor, job, prepared, arrays, place, box)
             done += 1

@@ -14,8 +14,9 @@ import xarray as xr
 from torch import nn
 
 from mitolume.errors import MitolumeError
-from mitolume.inference.chain import PreparedPlane
+from mitolume.inference.chain import prepare_planes
 from mitolume.inference.denoise import Denoiser, open_neighbours
+from mitolume.inference.steps import side_by_side
 from mitolume.inference.tiled import (
     CORE,
     LEAST,
@@ -109,7 +110,7 @@ class Predictor:
             Along Y and X; needed where the model has one.
         neighbours
             The planes around it in its stack, see `open_neighbours`; only a chain with a denoiser
-            looks at them.
+            or a network of several planes looks at them.
         unlabelled
             Whether the plane is an unlabelled training image (a chain may sharpen only those).
         source
@@ -151,11 +152,13 @@ class Predictor:
         Returns
         -------
         Plane
-            (Y, X) float32 on the model's grid; the pixels are the same either way.
+            (Y, X) on the model's grid; boxes are float32 (Y, X), or (C, Y, X) where the network
+            sees several planes.
         """
-        prepared = PreparedPlane(
+        return prepare_planes(
             plane,
             self.card.chain,
+            planes_in=self.card.network.planes_in,
             denoiser=self.denoiser,
             neighbours=neighbours,
             pixel_size_um=pixel_size_um,
@@ -164,7 +167,6 @@ class Predictor:
             source=source,
             grey=grey,
         )
-        return prepared.loaded() if isinstance(plane, np.ndarray) else prepared
 
     def blocks(self, prepared: Plane, shape: Shape) -> list[Box]:
         """Cut a plane of a (Y, X) shape into the boxes to predict one after the other."""
@@ -198,8 +200,9 @@ class Predictor:
         return probability
 
     def predict_prepared(self, image: Probability) -> Probability:
-        """Predict a plane that went through the chain: (Y, X) to (Y, X), both float32."""
-        return self._predict_model_box(image, whole((image.shape[0], image.shape[1])))
+        """Predict a plane that went through the chain: (Y, X) or (C, Y, X) to (Y, X), float32."""
+        plane = side_by_side(image)
+        return self._predict_model_box(plane, whole((plane.shape[0], plane.shape[1])))
 
     def _predict_model_box(self, image: Plane, box: Box) -> Probability:
         """Predict a box of the model's grid, averaged over turns where that is wanted."""

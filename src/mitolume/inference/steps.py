@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -88,3 +88,30 @@ def _on_grid(size: int, step: int) -> list[slice]:
     starts = range(0, size, _SIDE)
     parts = [slice(-(-start // step) * step, min(start + _SIDE, size), step) for start in starts]
     return [part for part in parts if part.start < part.stop]
+
+
+class Channels:
+    """Planes of one shape side by side; boxes are (C, Y, X).
+
+    Parameters
+    ----------
+    planes
+        (Y, X) each, the one that is meant in the middle.
+    """
+
+    def __init__(self, planes: Sequence[Plane]) -> None:
+        self.planes = planes
+        self.shape = (planes[0].shape[0], planes[0].shape[1])
+
+    def __getitem__(self, box: Box, /) -> np.ndarray[Any, Any]:
+        return np.stack([plane[box] for plane in self.planes])
+
+
+def side_by_side(image: np.ndarray[Any, Any]) -> Plane:
+    """Return an array (Y, X), or (C, Y, X) with planes as channels, as one plane."""
+    return Channels(list(image)) if image.ndim == 3 else image
+
+
+def middle(plane: Plane) -> Plane:
+    """Return the plane itself, without those beside it."""
+    return plane.planes[len(plane.planes) // 2] if isinstance(plane, Channels) else plane

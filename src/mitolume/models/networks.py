@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from mitolume.models.settings import DenoiserNetworkSettings, NetworkSettings
+from mitolume.models.settings import BodySettings, DenoiserNetworkSettings, NetworkSettings
 
 # Four halvings: image sides must be multiples of 16. Two 3 x 3 convolutions at each level going
 # down and up see 92 px to each side, 107 px with the alignment to multiples of 16.
@@ -52,7 +52,8 @@ class SegmentationNetwork(nn.Module):
 
     def __init__(self, settings: NetworkSettings, seed: int = 0) -> None:
         super().__init__()
-        self.body = _body(settings, 1, "batch", seed)
+        self.planes_in = settings.planes_in
+        self.body = _body(settings, settings.planes_in, "batch", seed)
 
     def forward(self, images: Tensor) -> Tensor:
         """Compute logits.
@@ -60,7 +61,7 @@ class SegmentationNetwork(nn.Module):
         Parameters
         ----------
         images
-            (B, 1, Y, X), normalised; Y and X multiples of 16.
+            (B, C, Y, X), normalised, C being ``planes_in``; Y and X multiples of 16.
 
         Returns
         -------
@@ -129,7 +130,7 @@ class DenoisingNetwork(nn.Module):
         return near.mean(1, keepdim=True) + result.float()
 
 
-def _body(settings: NetworkSettings, channels: int, norm: str | None, seed: int) -> nn.Module:
+def _body(settings: BodySettings, channels: int, norm: str | None, seed: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         body = MODELS[settings.name](settings.width, channels, norm)

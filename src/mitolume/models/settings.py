@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 
-class NetworkSettings(BaseModel):
+class BodySettings(BaseModel):
     """Which network, and how wide.
 
     ``width`` is the number of channels at full resolution; it doubles at each of four levels
@@ -20,7 +20,17 @@ class NetworkSettings(BaseModel):
     width: int = Field(16, ge=2, le=256)
 
 
-class DenoiserNetworkSettings(NetworkSettings):
+class NetworkSettings(BodySettings):
+    """Which network segments.
+
+    ``planes_in`` is 1, or 3 where the network also sees the plane before and the one behind in the
+    z-stack (a single plane counts as its own neighbours).
+    """
+
+    planes_in: Literal[1, 3] = 1
+
+
+class DenoiserNetworkSettings(BodySettings):
     """Which network denoises.
 
     ``norm`` is ``batch``, as in the published study, or ``none``. ``residual`` lets the network

@@ -22,7 +22,12 @@ from mitolume.study.results import value_of
 from mitolume.study.sources import row_names
 
 _NAMES = {"unet": "U-Net", "unetplusplus": "U-Net++"}
-_METHODS = {"supervised": "supervised only", "pseudo_label": "pseudo-labels, as published"}
+_METHODS = {
+    "supervised": "supervised only",
+    "pseudo_label": "pseudo-labels, as published",
+    "noisy_student": "noisy student",
+    "mean_teacher": "mean teacher",
+}
 
 
 def report(folder: str | Path, agreement: str | Path | None = None) -> Path:

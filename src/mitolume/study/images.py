@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from mitolume.inference.chain import apply_chain
+from mitolume.inference.chain import prepare_planes
 from mitolume.inference.denoise import Denoiser, open_neighbours
+from mitolume.inference.tiles import whole
 from mitolume.io.check import open_image, read_row
 from mitolume.io.fields import Field
 from mitolume.io.masks import Mask, MaskKind
@@ -98,6 +99,7 @@ def prepare(
     progress: Callable[[int, int], None] = lambda done, total: None,
     *,
     denoiser: Denoiser | None = None,
+    planes_in: int = 1,
 ) -> list[PreparedImage]:
     """Bring images to the network's grid, kept on disk so that memory stays flat.
 
@@ -115,6 +117,8 @@ def prepare(
         Called with the images done and the images there are.
     denoiser
         Needed where the chain has one.
+    planes_in
+        How many planes the network sees at once.
 
     Returns
     -------
@@ -127,9 +131,10 @@ def prepare(
     for number, image in enumerate(images):
         progress(number, len(images))
         plane, mask, size = image.read()
-        ready = apply_chain(
+        ready = prepare_planes(
             plane,
             chain,
+            planes_in=planes_in,
             denoiser=denoiser,
             neighbours=image.neighbours,
             pixel_size_um=size,
@@ -137,9 +142,10 @@ def prepare(
             unlabelled=image.row.role == "unlabelled",
             source=str(image.row.image),
         )
-        planes.append(ready)
+        shape = ready.shape[0], ready.shape[1]
+        planes.append(ready[whole(shape)])
         if mask is not None:
-            masks.append(rescale_mask(mask, (ready.shape[0], ready.shape[1])))
+            masks.append(rescale_mask(mask, shape))
     progress(len(images), len(images))
     labelled = iter(masks.read_all())
     return [

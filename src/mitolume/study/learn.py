@@ -149,7 +149,7 @@ class _Trainings:
             pixel_size_um=folder.record["pixel_size_um"],
             fields=[_entry(folder, r) for r in folder.table.fields if r.role in _LEARNT[name]],
             seed=recipe.seed,
-            fingerprint=fingerprint_of([image.image for image in images]),
+            fingerprint=fingerprint_of([image.plane for image in images]),
         )
         network.load_state_dict(trained.weights)
         predictor = Predictor(network, card, denoiser=denoiser, average_flips=recipe.average_flips)
@@ -191,6 +191,7 @@ def _prepared(folder: RunFolder, role: str, denoiser: Denoiser | None) -> list[P
             folder.scratch / role,
             advance,
             denoiser=denoiser,
+            planes_in=folder.recipe.network.planes_in,
         )
 
 

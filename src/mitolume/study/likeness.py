@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from mitolume.inference.chain import apply_chain
+from mitolume.inference.chain import prepare_planes
 from mitolume.inference.suspicion import unlikeness
+from mitolume.inference.tiles import whole
 from mitolume.io.check import CheckedTable, open_image
 from mitolume.io.fields import Field
 from mitolume.io.read import read_plane
@@ -54,15 +55,16 @@ def unlike_rows(rows: Sequence[Field], table: CheckedTable, model_um: float | No
     seen: list[tuple[Field, Features]] = []
     for i in _spread(len(planes)):
         row, z = planes[i]
-        plane = apply_chain(
+        prepared = prepare_planes(
             read_plane(open_image(row), z=z),
             ChainSettings(),
             pixel_size_um=table.pixel_sizes[row.line],
             model_um=model_um,
             source=str(row.image),
         )
-        windows = measure_windows(plane)
-        if len(windows) and plane.any():  # flat planes are named already
+        windows = measure_windows(prepared)
+        pixels = prepared[whole((prepared.shape[0], prepared.shape[1]))]
+        if len(windows) and pixels.any():  # flat planes are named already
             seen.append((row, windows))
     if len(seen) < _LEAST_PLANES:
         return []

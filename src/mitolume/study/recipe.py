@@ -6,10 +6,10 @@ import difflib
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mitolume.errors import MitolumeError
 from mitolume.io.masks import MaskKind
@@ -46,6 +46,15 @@ class Recipe(BaseModel):
     threshold: Literal["auto"] | Annotated[float, Field(gt=0, lt=1)]
     average_flips: bool
     seed: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _planes_are_read_as_they_are(self) -> Self:
+        if self.network.planes_in > 1 and self.chain.denoises:
+            raise ValueError(
+                "network.planes_in 3 reads neighbouring planes as the file holds them: set "
+                "chain.denoise to none, or network.planes_in to 1"
+            )
+        return self
 
     def to_yaml(self) -> str:
         """Write the recipe as YAML that `load_recipe` reads back equal."""

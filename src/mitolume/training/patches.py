@@ -29,6 +29,12 @@ class PreparedImage:
     mask: Mask | SoftMask | None = None
 
     @property
+    def plane(self) -> Image:
+        """The plane itself, without those beside it: (Y, X)."""
+        middle: Image = self.planes[len(self.planes) // 2]
+        return middle
+
+    @property
     def planes(self) -> Image:
         """The image with an axis of channels: (C, Y, X)."""
         return self.image[None] if self.image.ndim == 2 else self.image

@@ -18,6 +18,7 @@ from mitolume.analysis.metrics import (
     probability_histogram,
 )
 from mitolume.inference.predictor import predict_tiled
+from mitolume.inference.steps import side_by_side
 from mitolume.io.masks import FOREGROUND
 from mitolume.models.losses import LOSSES
 from mitolume.models.networks import SegmentationNetwork
@@ -50,7 +51,7 @@ class Validation:
         for image in self.images:
             assert image.mask is not None
             mask = image.mask.astype(np.uint8, copy=False)
-            probability = predict_tiled(network, image.image)
+            probability = predict_tiled(network, side_by_side(image.image))
             if self.threshold is None:
                 histograms += probability_histogram(probability, mask)
             else:
