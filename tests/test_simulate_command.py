@@ -104,7 +104,11 @@ def test_the_command(
         ({"set_": ["z_step_um=wide"]}, "must be a number or a range"),
         ({"set_": ["shape=64"]}, r"must be \[rows, columns\]"),
         ({"set_": ["shape=[64,30000]"]}, "less than or equal to 2048"),
-        ({"set_": ["optics.objective_na=1.4"]}, "must be below immersion_index 1.333"),
+        ({"set_": ["optics.objective_na=1.4"]}, "1.4 must be below immersion_index 1.333; water"),
+        ({"set_": ["optics.transmitted_um=640"]}, "transmitted_um is 640: it should be less"),
+        ({"set_": ["camera.gain=.nan"]}, "camera.gain is nan"),
+        ({"set_": ["z_step_um=0"]}, "--set: z_step_um is 0: it must be above 0$"),
+        ({"set_": ["z_step_um=50"]}, "--set: 13 planes with steps of 50 um span 600 um"),
     ],
 )
 def test_what_can_not_be_simulated_is_refused_in_a_sentence(wanted: dict, said: str) -> None:

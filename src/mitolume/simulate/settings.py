@@ -6,9 +6,13 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-Positive = Annotated[float, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0, le=1e6)]
+NotNegative = Annotated[float, Field(ge=0, le=1e4)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Shift = Annotated[float, Field(ge=0, le=5)]  # um
+Wavelength = Annotated[float, Field(ge=0.3, le=1.2)]  # um; nanometres are refused
 Side = Annotated[int, Field(ge=16, le=2048)]  # memory grows with the area: 3 kB a pixel
+FARTHEST_UM = 200.0  # between the outermost planes; far light needs a fine grid of frequencies
 
 
 class _Settings(BaseModel):
@@ -23,14 +27,20 @@ class OpticsSettings(_Settings):
     ``mitochondria_um`` and ``membrane_um`` those of the emission of the two dyes. ``haze`` is the
     share of the fluorescence that a confocal pinhole lets through from out of focus: 0 is an ideal
     confocal, 1 a widefield microscope.
+
+    Raises
+    ------
+    pydantic.ValidationError
+        A value is impossible, such as an aperture above ``immersion_index`` or a wavelength in
+        nanometres.
     """
 
     objective_na: Positive = 1.2
     condenser_na: Positive = 0.55
     immersion_index: Positive = 1.333
-    transmitted_um: Positive = 0.64
-    mitochondria_um: Positive = 0.60
-    membrane_um: Positive = 0.66
+    transmitted_um: Wavelength = 0.64
+    mitochondria_um: Wavelength = 0.60
+    membrane_um: Wavelength = 0.66
     haze: Share = 0.3
 
     @model_validator(mode="after")
@@ -38,7 +48,8 @@ class OpticsSettings(_Settings):
         for name in ("objective_na", "condenser_na"):
             if (na := getattr(self, name)) >= self.immersion_index:
                 raise ValueError(
-                    f"{name} {na:g} must be below immersion_index {self.immersion_index:g}"
+                    f"{name} {na:g} must be below immersion_index {self.immersion_index:g}; "
+                    "water has 1.333, oil 1.515"
                 )
         return self
 
@@ -49,7 +60,7 @@ class CameraSettings(_Settings):
     ``photons`` is the mean number of photoelectrons a pixel in the transmitted-light background,
     ``fluorescence_photons`` in the brightest mitochondria of control cells; ``read_noise`` in
     electrons, ``gain`` in counts an electron (``fluorescence_gain`` of the two dyes' detectors),
-    ``offset`` in counts, ``bits`` 12 or 16. ``scan_lines`` is the standard
+    ``offset`` in counts, ``bits`` 8 to 16. ``scan_lines`` is the standard
     deviation of the brightness from line to line relative to the background (transmitted light
     only), ``shading`` the relative fall of the light towards the corners, ``drift_um`` the standard
     deviation of the sideways step from one plane to the next.
@@ -57,14 +68,14 @@ class CameraSettings(_Settings):
 
     photons: Positive = 4000
     fluorescence_photons: Positive = 600
-    read_noise: float = Field(3.0, ge=0)
+    read_noise: NotNegative = 3.0
     gain: Positive = 0.5
     fluorescence_gain: Positive = 4.0
-    offset: float = Field(100.0, ge=0)
+    offset: NotNegative = 100.0
     bits: Annotated[int, Field(ge=8, le=16)] = 12
-    scan_lines: float = Field(0.004, ge=0)
+    scan_lines: Share = 0.004
     shading: Share = 0.1
-    drift_um: float = Field(0.0, ge=0)
+    drift_um: Shift = 0.0
 
 
 class HandLabelSettings(_Settings):
@@ -75,9 +86,9 @@ class HandLabelSettings(_Settings):
     no mitochondrion, relative to the number of objects.
     """
 
-    jitter_um: float = Field(0.1, ge=0)
+    jitter_um: Shift = 0.1
     missed: Share = 0.1
-    invented: float = Field(0.05, ge=0)
+    invented: NotNegative = 0.05
 
 
 class SimulationSettings(_Settings):
@@ -85,10 +96,15 @@ class SimulationSettings(_Settings):
 
     ``shape`` is (Y, X) in pixels, ``planes`` the number of planes around the middle of the
     mitochondria, ``z_step_um`` their distance: drawn from a range field by field, or one number.
+
+    Raises
+    ------
+    pydantic.ValidationError
+        A value is impossible or too large to compute, or a name is unknown.
     """
 
     shape: tuple[Side, Side] = (512, 512)
-    planes: Annotated[int, Field(ge=1)] = 13
+    planes: Annotated[int, Field(ge=1, le=200)] = 13
     pixel_um: float = Field(0.1, ge=0.03, le=0.3)
     z_step_um: tuple[Positive, Positive] = (0.25, 0.25)
     optics: OpticsSettings = OpticsSettings()
@@ -106,6 +122,8 @@ class SimulationSettings(_Settings):
     @classmethod
     def _one_number_is_a_range(cls, value: Any) -> Any:
         if isinstance(value, int | float):
+            if not value > 0:
+                raise ValueError("must be above 0")
             return value, value
         if not isinstance(value, list | tuple) or len(value) != 2:
             raise ValueError("must be a number or a range [smallest, largest]")
@@ -117,3 +135,12 @@ class SimulationSettings(_Settings):
         if value[0] > value[1]:
             raise ValueError("must name the smaller step first")
         return value
+
+    @model_validator(mode="after")
+    def _planes_are_not_too_far_apart(self) -> Self:
+        if (extent := (self.planes - 1) * self.z_step_um[1]) > FARTHEST_UM:
+            raise ValueError(
+                f"{self.planes} planes with steps of {self.z_step_um[1]:g} um span {extent:g} um; "
+                f"{FARTHEST_UM:g} um is the most"
+            )
+        return self

@@ -222,7 +222,7 @@ def explain(error: ValidationError, source: str, model: type[BaseModel] = Recipe
             message = fault["msg"].removeprefix("Value error, ").removeprefix("Input ")
             wrong.setdefault(key, (fault["input"], []))[1].append(message[0].lower() + message[1:])
     told = [
-        f"{key}: {' or '.join(reasons)}"
+        (f"{key}: " if key else "") + " or ".join(reasons)
         if isinstance(value, Mapping)
         else f"{key} is {value!r}: it {' or it '.join(reasons)}"
         for key, (value, reasons) in wrong.items()
