@@ -42,10 +42,16 @@ def blobs(seed: int, shape: tuple[int, int] = (64, 80)) -> tuple[np.ndarray, np.
 
 
 def write_field(
-    folder: Path, name: str, seed: int, *, pixel_size: float | None = 0.1, labelled: bool = True
+    folder: Path,
+    name: str,
+    seed: int,
+    *,
+    pixel_size: float | None = 0.1,
+    labelled: bool = True,
+    shape: tuple[int, int] = (64, 80),
 ) -> tuple[Path, Path]:
     """Write an image and its mask as OME-TIFF; return their paths."""
-    image, mask = blobs(seed)
+    image, mask = blobs(seed, shape)
     attrs = {"pixel_size_um": {"Y": pixel_size, "X": pixel_size}} if pixel_size else {}
     paths = folder / f"{name}.ome.tif", folder / f"{name}_mask.ome.tif"
     write_image(paths[0], xr.DataArray(image, dims=("Y", "X"), attrs=attrs))

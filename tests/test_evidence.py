@@ -25,7 +25,9 @@ from mitolume.study.crossed import (
     p_value,
 )
 from mitolume.study.evidence import compare, label_curve
-from mitolume.study.verdicts import HELPED, HURT, NO_DIFFERENCE, UNTOLD
+from mitolume.study.study_tables import comparison_rows
+from mitolume.study.study_words import head_of
+from mitolume.study.verdicts import HELPED, HINT, HURT, NO_DIFFERENCE, UNTOLD
 
 FINITE = st.floats(-1, 1, width=32)
 TABLES = hnp.arrays(float, st.tuples(st.integers(2, 6), st.integers(2, 5)), elements=FINITE).filter(
@@ -288,12 +290,36 @@ def test_no_difference_says_what_could_have_been_seen() -> None:
 
 @pytest.mark.parametrize(
     ("specimens", "seeds", "words"),
-    [(1, 3, "holds for this specimen only"), (4, 1, "holds for this seed only"), (4, 3, None)],
+    [(1, 3, "holds for this specimen only"), (4, 1, "run 3 or more seeds"), (4, 3, None)],
 )
 def test_what_a_verdict_holds_for(specimens: int, seeds: int, words: str | None) -> None:
     (one,) = compare(study(13, specimens=specimens, seeds=seeds), "reference")
     assert one.low < one.difference < one.high
     assert words in one.sentence if words else "only" not in one.sentence
+
+
+def test_one_seed_gives_hints_and_no_verdicts() -> None:
+    """However clear the figures are: identical arms that were trained once differ as clearly."""
+    images = study(11, arms=3, specimens=8, seeds=1, gains=[0, 2.0, -2.0])
+    images = pd.concat([images, images.assign(k=16)])
+    found, curve = compare(images, "reference"), label_curve(images)
+    assert {one.verdict for one in found} == {HINT}
+    assert found[0].low > 0 > found[2].high
+    assert all("a hint, not evidence" in one.sentence for one in found)
+    head = head_of(found, curve, "reference", "test images")
+    assert head.lead.startswith("One seed: a hint, not evidence; run 3 or more seeds. Compared")
+    assert f"IoU {found[1].difference:+.3f} (+" in head.text
+    assert (
+        f"With 8 labelled images: a hint only for arm 1 ({found[0].difference:+.3f})" in head.text
+    )
+    assert "helped" not in head.text
+    assert "hurt" not in head.text
+    rows = comparison_rows(found, curve.points, "reference")
+    assert rows[1].interval.startswith("+")
+    assert rows[1].detectable == rows[0].detectable == "\N{EN DASH}"
+    thrice = study(11, arms=3, specimens=8, seeds=3, gains=[0, 2.0, -2.0])
+    sure = head_of(compare(thrice, "reference"), label_curve(thrice), "reference", "test images")
+    assert sure.lead.startswith("Compared")
 
 
 def test_one_specimen_and_one_seed_tell_nothing() -> None:

@@ -11,17 +11,30 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 import yaml
 from chromium import Page, find_browser
-from conftest import write_field
+from conftest import blobs, write_field
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 
 from mitolume.analysis.pictures import CORRECT_COLOUR, FALSE_COLOUR, MISSED_COLOUR
 from mitolume.errors import MitolumeError
+from mitolume.inference.predictor import Predictor
+from mitolume.inference.suspicion import UNLIKE
+from mitolume.io.check import check_table
 from mitolume.io.read import read, read_plane
+from mitolume.io.write import write_image
+from mitolume.models.bundle import Card
+from mitolume.models.networks import SegmentationNetwork
+from mitolume.models.settings import NetworkSettings
+from mitolume.preprocess.normalise import normalise
+from mitolume.study.likeness import fingerprint_of
+from mitolume.study.score import score_model
 from mitolume.study.shift import by_group, shift_sentences
 from mitolume.study.study import open_study, study
 from mitolume.study.study_content import report_study, study_content, study_text
+from mitolume.study.study_tables import shift_table
 
 EVIL = "<script>alert('x')</script>"
 ODD = 'Müller "A" & co'
@@ -257,6 +270,35 @@ def test_what_is_missing_is_said(made: Path, tmp_path: Path) -> None:
 def counted(condition: str, tp: int, fp: int, fn: int, specimen: str) -> dict[str, object]:
     names = {"condition": condition, "arm": "a", "specimen": specimen, "image": specimen}
     return names | {"plane": 0, "line": 2, "tp": tp, "fp": fp, "fn": fn, "tn": 100}
+
+
+def test_unlike_images_are_far_from_the_training_images(tmp_path: Path) -> None:
+    """A real model on a new image of its kind, and on a treated one that nobody labelled."""
+    lines = ["image,mask,role,specimen,condition"]
+    for number in range(3):
+        image, mask = write_field(tmp_path, f"f{number}", number, shape=(300, 320))
+        lines.append(f"{image.name},{mask.name},{('train', 'train', 'test')[number]},{number},")
+    blurred = gaussian_filter(blobs(3, (300, 320))[0], 3)
+    attrs = {"pixel_size_um": {"Y": 0.1, "X": 0.1}}
+    write_image(tmp_path / "blurred.ome.tif", xr.DataArray(blurred, dims=("Y", "X"), attrs=attrs))
+    table = tmp_path / "fields.csv"
+    table.write_text("\n".join([*lines, "blurred.ome.tif,,unlabelled,3,FCCP\n"]))
+    learnt = [normalise(blobs(seed, (300, 320))[0]) for seed in range(2)]
+    settings = NetworkSettings(width=2)
+    card = Card(network=settings, fingerprint=fingerprint_of(learnt))
+    predictor = Predictor(SegmentationNetwork(settings), card)
+    scored = score_model(predictor, check_table(table), tmp_path, 0.5, lambda done, total: None)
+    distance = dict(zip(scored["image"], scored["distance"], strict=True))
+    assert distance["f2.ome.tif"] < 1.7
+    assert distance["blurred.ome.tif"] > UNLIKE
+    known, far = by_group(scored.assign(arm="a"), "condition")
+    assert (far.name, far.n_images) == ("FCCP", 1)
+    assert far.distance == distance["blurred.ome.tif"]
+    assert np.isnan(far.iou)
+    assert np.isfinite(known.iou)
+    (sentence,) = shift_sentences([known, far], "a", {})
+    assert f"Images of FCCP ({far.distance:.1f}) don't look like those that a was" in sentence
+    assert shift_table("condition", [known, far]).rows[1][-4:-1] == ["\N{EN DASH}"] * 3
 
 
 def test_a_shift_between_conditions_is_warned_of() -> None:

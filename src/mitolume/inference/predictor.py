@@ -124,11 +124,7 @@ class Predictor:
         prepared = self.prepare(
             plane, pixel_size_um, neighbours=neighbours, unlabelled=unlabelled, source=source
         )
-        shape = (plane.shape[0], plane.shape[1])
-        result = np.empty(shape, np.float32)
-        for box in self.blocks(prepared, shape):
-            result[box] = self.predict_box(prepared, shape, box)
-        return result
+        return self.predict_boxes(prepared, (plane.shape[0], plane.shape[1]))
 
     def prepare(
         self,
@@ -172,6 +168,13 @@ class Predictor:
         """Cut a plane of a (Y, X) shape into the boxes to predict one after the other."""
         model_shape = (prepared.shape[0], prepared.shape[1])
         return blocks(shape, block_side(shape, model_shape, self.core, CHUNK))
+
+    def predict_boxes(self, prepared: Plane, shape: Shape) -> Probability:
+        """Predict all boxes of a plane of a (Y, X) shape, see `predict_box`."""
+        result = np.empty(shape, np.float32)
+        for box in self.blocks(prepared, shape):
+            result[box] = self.predict_box(prepared, shape, box)
+        return result
 
     def predict_box(self, prepared: Plane, shape: Shape, box: Box) -> Probability:
         """Predict a box of a plane; boxes of any size fit together to the whole plane's answer.

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 # Held-out images of the training images' kind stay below 1.7, fluorescence and blurred images are
 # mostly beyond 2; docs/trouble.md has the rates.
-_UNLIKE = 2.0
+UNLIKE = 2.0
 # By how much the inverted image must fit better, in squared standard deviations: for images of
 # the training images' kind it fits worse.
 _INVERTED = 8.0
@@ -50,12 +50,32 @@ def unlike_training(card: Card, plane: Any, source: str = "the image") -> str:
     return f"{source} does not look like the images the model was trained on ({reason}); {fix}"
 
 
+def distance(card: Card, plane: Any) -> float:
+    """Say how far an image is from those a model was trained on.
+
+    Parameters
+    ----------
+    card, plane
+        As for `unlike_training`.
+
+    Returns
+    -------
+    float
+        In standard deviations of those images, see `mitolume.preprocess.fingerprint.Difference`;
+        NaN where the card has no fingerprint, or the plane is too small.
+    """
+    if card.fingerprint is None:
+        return float("nan")
+    difference = compare(card.fingerprint, measure_windows(plane))
+    return difference.distance if difference else float("nan")
+
+
 def unlikeness(difference: Difference) -> str:
     """Say in a few words what sets an image apart; "" where it is of the same kind."""
     gain = difference.n_features * (difference.distance**2 - difference.inverted_distance**2)
-    if gain > _INVERTED and difference.inverted_distance < _UNLIKE:
+    if gain > _INVERTED and difference.inverted_distance < UNLIKE:
         return _SWAPPED
-    if difference.distance < _UNLIKE:
+    if difference.distance < UNLIKE:
         return ""
     size, factor = difference.strongest
     if 0.5 < factor < 2:

@@ -13,6 +13,7 @@ import xarray as xr
 from mitolume.analysis.metrics import best_threshold, probability_histogram
 from mitolume.errors import MitolumeError
 from mitolume.inference.predictor import Predictor
+from mitolume.inference.suspicion import distance
 from mitolume.io.check import CheckedTable, open_image
 from mitolume.io.fields import Field
 from mitolume.io.masks import Mask
@@ -80,7 +81,8 @@ def score_model(
     -------
     pandas.DataFrame
         A row for each image: where it comes from, counts and scores (NaN where unlabelled), the
-        share of foreground and the mean confidence of the prediction.
+        share of foreground and the mean confidence of the prediction, and how far it is from the
+        images the model was trained on (see `mitolume.inference.suspicion.distance`).
     """
     rows: list[dict[str, Any]] = []
     total = sum(len(row.planes or ()) for row in table.fields)
@@ -92,13 +94,14 @@ def score_model(
             progress(len(rows), total)
             image = RowImage(row, z, table.mask_kind)
             plane, truth, size = image.read()
-            probability = predictor.predict_plane(
+            prepared = predictor.prepare(
                 plane,
                 size,
                 neighbours=image.neighbours,
                 unlabelled=row.role == "unlabelled",
                 source=str(row.image),
             )
+            probability = predictor.predict_boxes(prepared, (plane.shape[0], plane.shape[1]))
             mask = (probability >= predictor.card.threshold).astype(np.uint8)
             predicted.append(mask)
             rows.append(
@@ -111,6 +114,7 @@ def score_model(
                     if row.role == "unlabelled"
                     else np.nan,
                     "mean_confidence": float(np.maximum(probability, 1 - probability).mean()),
+                    "distance": distance(predictor.card, prepared),
                 }
             )
         _write_row_mask(masks / f"{name}_mask.ome.tif", row, predicted)

@@ -8,6 +8,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
+from mitolume.inference.suspicion import UNLIKE
 from mitolume.study.report_tables import count, number, percent
 
 # Conditions whose areas come out further apart than this are warned of, in shares of the area.
@@ -16,7 +17,10 @@ _APART = 0.1
 
 @dataclass(frozen=True)
 class Group:
-    """One arm on the images of one condition or batch; ``iou`` and ``area_bias`` may be NaN."""
+    """One arm on the images of one condition or batch.
+
+    ``iou`` and ``area_bias`` are NaN where no image of it is labelled.
+    """
 
     name: str
     arm: str
@@ -33,12 +37,14 @@ class Group:
 
 
 def by_group(images: pd.DataFrame, column: str) -> list[Group]:
-    """Sum up scored images by condition or batch.
+    """Sum up images by condition or batch.
 
     Parameters
     ----------
     images
-        Rows of study_images.csv: of one subset, and of the models that stand for their arms.
+        Rows of study_images.csv of the models that stand for their arms: the scored images of one
+        subset, and unlabelled images. These count where a name has no scored image, for they
+        still tell how far it is from the training images.
     column
         ``condition`` or ``batch``.
 
@@ -47,11 +53,12 @@ def by_group(images: pd.DataFrame, column: str) -> list[Group]:
     list of Group
         Of each name and arm, in the order of the table; empty where there is one name only.
     """
-    scored = images[images["tp"].notna()]
-    if scored[column].nunique() < 2:
+    if images[column].nunique() < 2:
         return []
     groups = []
-    for (name, arm), rows in scored.groupby([column, "arm"], sort=False):
+    for (name, arm), of_both in images.groupby([column, "arm"], sort=False):
+        scored = of_both[of_both["tp"].notna()]
+        rows = scored if len(scored) else of_both
         bias = _area_bias(rows)
         per_specimen = [_area_bias(own) for _, own in rows.groupby("specimen")]
         tp, fp, fn = (rows[c].sum() for c in ("tp", "fp", "fn"))
@@ -114,6 +121,14 @@ def shift_sentences(groups: list[Group], arm: str, unscored: dict[str, int]) -> 
         sentences.append(
             f"With {arm}, measured areas of the scored conditions are alike in their error: the "
             f"largest is {percent(worst.area_bias, 0)}, in {_named(worst)}."
+        )
+    far = [g for g in groups if g.arm == arm and g.distance >= UNLIKE]
+    if far:
+        names = ", ".join(f"{_named(g)} ({number(g.distance, 1)})" for g in far)
+        sentences.append(
+            f"Images of {names} don't look like those that {arm} was trained on: more than "
+            f"{UNLIKE:g} standard deviations away, which images of the same kind hardly ever are. "
+            "Look at their masks before you believe them."
         )
     if unscored:
         names = ", ".join(f"{name or 'no condition'} ({n})" for name, n in unscored.items())

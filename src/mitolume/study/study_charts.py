@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from mitolume.study.charts import DASHED, INK, QUIET, STYLE, new_axes
 from mitolume.study.evidence import Comparison
-from mitolume.study.verdicts import HELPED, HURT
+from mitolume.study.verdicts import HELPED, HINT, HURT
 
 # Okabe and Ito (2008); marks differ as well, for readers in grey.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
@@ -39,7 +39,7 @@ def comparison_figure(comparisons: Sequence[Comparison], labels: Sequence[str]) 
         if not np.isfinite(one.difference):
             continue
         told = one.verdict in (HELPED, HURT)
-        if np.isfinite(one.detectable) and one.detectable < 1:
+        if np.isfinite(one.detectable) and one.detectable < 1 and one.verdict != HINT:
             axes.plot([-one.detectable, one.detectable], [y, y], color=QUIET, alpha=0.25,
                       linewidth=9, solid_capstyle="butt")  # fmt: skip
         if np.isfinite(one.low):

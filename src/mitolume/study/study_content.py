@@ -95,7 +95,8 @@ def study_content(folder: StudyFolder, *, pictures: bool = True) -> StudyContent
     comparisons = compare(scored, recipe.reference) if len(arms) > 1 else []
     curve = label_curve(scored)
     several = scored["k"].nunique() > 1
-    largest = scored[scored["k"] == scored["k"].max()]
+    seen = pd.concat([scored, standing[standing["subset"] == "unlabelled"]])
+    largest = seen[seen["k"] == scored["k"].max()]
     groups = [(column, by_group(largest, column)) for column in ("condition", "batch")]
     labels = [f"{one.arm}, {one.k}" if several else one.arm for one in comparisons]
     figures = {"comparisons": comparison_figure(comparisons, labels)} if comparisons else {}
@@ -113,7 +114,7 @@ def study_content(folder: StudyFolder, *, pictures: bool = True) -> StudyContent
         sentences=[one.sentence for one in comparisons],
         notices=[
             *_notices(folder, subset, scored, comparisons),
-            *(line for line in shift[:1] if line.startswith("Before")),
+            *(line for line in shift if line.startswith("Before")),
         ],
         scored_on=text,
         reference=recipe.reference,
@@ -168,8 +169,6 @@ def _notices(
             f"All scored images are of one specimen ({scored['specimen'].iloc[0]}): this holds "
             "for this specimen only."
         )
-    if scored["seed"].nunique() == 1:
-        notices.append("Every arm was trained once: another seed may turn differences around.")
     notices += sorted({f"{one.arm}: {one.notice}" for one in comparisons if one.notice})
     first = next(run for run in runs if folder.is_finished(run))
     record = json.loads((folder.folder(first) / "run.json").read_text(encoding="utf-8"))

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from mitolume.inference.suspicion import UNLIKE
 from mitolume.study.evidence import Comparison
 from mitolume.study.report_tables import count, number, percent
 from mitolume.study.shift import Group
+from mitolume.study.verdicts import HINT
 
 _DASH = "\N{EN DASH}"
 
@@ -66,6 +68,8 @@ def comparison_rows(
         for one in comparisons:
             if one.k == k:
                 told = math.isfinite(one.low)
+                # With one seed nobody knows what the next would show.
+                known = told and one.verdict != HINT and one.detectable < 1
                 rows.append(
                     ComparisonRow(
                         one.arm,
@@ -75,7 +79,7 @@ def comparison_rows(
                         f"{number(one.low, signed=True)} to {number(one.high, signed=True)}"
                         if told
                         else _DASH,
-                        number(one.detectable) if told and one.detectable < 1 else _DASH,
+                        number(one.detectable) if known else _DASH,
                         one.verdict,
                     )
                 )
@@ -124,10 +128,13 @@ def shift_table(column: str, groups: list[Group]) -> Table:
     far = any(math.isfinite(g.distance) for g in groups)
     rows = []
     for g in groups:
-        spread = f"{percent(g.low, 0)} to {percent(g.high, 0)}" if g.n_specimens > 1 else _DASH
+        scored = math.isfinite(g.area_bias)
+        several = scored and g.n_specimens > 1
+        spread = f"{percent(g.low, 0)} to {percent(g.high, 0)}" if several else _DASH
         rows.append(
-            [g.name or "(none)", g.arm, str(g.n_images), str(g.n_specimens), number(g.iou),
-             percent(g.area_bias, 0), spread, *([number(g.distance, 2)] if far else [])]
+            [g.name or "(none)", g.arm, str(g.n_images), str(g.n_specimens),
+             number(g.iou) if scored else _DASH, percent(g.area_bias, 0) if scored else _DASH,
+             spread, *([number(g.distance, 2)] if far else [])]
         )  # fmt: skip
     columns = [
         column.capitalize(),
@@ -142,7 +149,12 @@ def shift_table(column: str, groups: list[Group]) -> Table:
         f"Scores by {column}",
         f"Foreground IoU by {column}, all seeds together, with the most labelled images; how much "
         "more area is marked than there is"
-        + ("; distance from the training images, in their standard deviations" if far else ""),
+        + (
+            "; distance from the training images, in their standard deviations (below "
+            f"{UNLIKE:g}: of the same kind)"
+            if far
+            else ""
+        ),
         columns + (["Distance"] if far else []),
         rows,
     )

@@ -10,9 +10,10 @@ import pandas as pd
 
 from mitolume.study.evidence import Comparison, LabelCurve
 from mitolume.study.report_tables import count, number
-from mitolume.study.verdicts import HELPED, HURT, NO_DIFFERENCE, UNTOLD
+from mitolume.study.verdicts import HELPED, HINT, HURT, NO_DIFFERENCE, UNTOLD
 
-_ORDER = (HELPED, HURT, NO_DIFFERENCE, UNTOLD)
+_ORDER = (HELPED, HURT, NO_DIFFERENCE, HINT, UNTOLD)
+_ONE_SEED = "One seed: a hint, not evidence; run 3 or more seeds. "
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,11 @@ def head_of(comparisons: Sequence[Comparison], curve: LabelCurve, reference: str
     also = [_smaller(k, [one for one in comparisons if one.k == k]) for k in budgets[1:]]
     also += [step.sentence for step in curve.steps if step.arm == reference][-1:]
     at = f"with {count(budgets[0], 'labelled image')}"
+    n_seeds = max(one.n_seeds for one in largest)
+    score = _score(curve.points, reference, budgets[0])
     return Head(
-        f"Compared with {reference}{_score(curve.points, reference, budgets[0])}, {at}, on {on}, "
-        f"{count(max(one.n_seeds for one in largest), 'seed')}:",
+        f"{_ONE_SEED if n_seeds == 1 else ''}Compared with {reference}{score}, {at}, on {on}, "
+        f"{count(n_seeds, 'seed')}:",
         [Line(one.verdict, one.arm, _words(one)) for one in largest],
         also,
     )
@@ -95,6 +98,8 @@ def _words(one: Comparison) -> str:
             )
         return "all repeats gave the same difference, so they don't show what chance does"
     span = f"{number(one.low, signed=True)} to {number(one.high, signed=True)}"
+    if one.verdict == HINT:
+        return f"IoU {number(one.difference, signed=True)} ({span}), trained once"
     if one.verdict == NO_DIFFERENCE:
         if one.detectable == 0:
             return "all scores are equal"
@@ -106,7 +111,6 @@ def _words(one: Comparison) -> str:
         return f"IoU {number(one.difference, signed=True)} ({span}); {seen}"
     way = "higher" if one.verdict == HELPED else "lower"
     limit = "; for this specimen only" if one.n_specimens == 1 else ""
-    limit = "; for this seed only" if one.n_seeds == 1 else limit
     return f"IoU {number(abs(one.difference))} {way} ({span}){limit}"
 
 
@@ -117,9 +121,11 @@ def _smaller(k: int, comparisons: Sequence[Comparison]) -> str:
         own = [one for one in comparisons if one.verdict == verdict]
         if not own:
             continue
+        arms = ", ".join(f"{o.arm} ({number(o.difference, signed=True)})" for o in own)
         if verdict in (HELPED, HURT):
-            arms = ", ".join(f"{o.arm} ({number(o.difference, signed=True)})" for o in own)
             parts.append(f"{arms} {verdict}")
+        elif verdict == HINT:
+            parts.append(f"{verdict} for {arms}")
         else:
             names = ", ".join(one.arm for one in own) if len(own) < 4 else count(len(own), "arm")
             parts.append(f"{verdict} for {names}" if verdict == NO_DIFFERENCE

@@ -8,6 +8,8 @@ from mitolume.study.report_tables import count, number
 
 HELPED, HURT = "helped", "hurt"
 NO_DIFFERENCE, UNTOLD = "no difference shown", "can't be told"
+# Of identical arms trained once, half may differ clearly: docs/evidence.md has the rates.
+HINT = "a hint only"
 _NAMES = {
     "iou": "foreground IoU",
     "iou_image": "mean foreground IoU of images",
@@ -43,11 +45,13 @@ class Evidence:
 
     @property
     def verdict(self) -> str:
-        """Helped, hurt, no difference shown, or can't be told."""
+        """Helped, hurt, no difference shown, can't be told, or with one seed: a hint only."""
         # Equal differences everywhere, but for rounding, are no measured noise: repeats were none.
         copies = self.high - self.low < 1e-9 < abs(self.difference)
         if not self.low <= self.high or copies:
             return UNTOLD
+        if self.n_seeds == 1:
+            return HINT
         return HELPED if self.low > 0 else HURT if self.high < 0 else NO_DIFFERENCE
 
 
@@ -67,6 +71,11 @@ class Words:
         if found.verdict == UNTOLD:
             return f"{arm}: can't be told from {reference} ({at}). {_why_untold(found)}"
         sure = f"({self._interval(found)}; {at})."
+        if found.verdict == HINT:
+            return (
+                f"{arm}: a hint, not evidence. Trained once, it differs from {reference} by "
+                f"{number(found.difference, signed=True)} in {self._score} {sure}{_limits(found)}"
+            )
         if found.verdict == NO_DIFFERENCE:
             return (
                 f"{arm}: no difference from {reference} shown ({_seen(found)}). "
@@ -85,6 +94,8 @@ class Words:
         if found.verdict == UNTOLD:
             return f"{arm}: what {more} gave can't be told. {_why_untold(found)}"
         gave = f"{_span(found)} {self._score}"
+        if found.verdict == HINT:
+            gave = f"as a hint, not evidence: {gave}"
         if found.verdict == NO_DIFFERENCE:
             gave = f"no difference that could be shown ({_seen(found)}): {gave}"
         return f"{arm}: {more} gave {gave} here ({self._sizes(found)}).{_limits(found)}"
@@ -128,5 +139,5 @@ def _limits(found: Evidence) -> str:
     if found.n_specimens == 1:
         return " This holds for this specimen only."
     if found.n_seeds == 1:
-        return " This holds for this seed only: models trained again may differ otherwise."
+        return " Models trained again may differ otherwise: run 3 or more seeds."
     return ""
