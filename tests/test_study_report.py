@@ -23,16 +23,19 @@ from mitolume.errors import MitolumeError
 from mitolume.inference.predictor import Predictor
 from mitolume.inference.suspicion import UNLIKE
 from mitolume.io.check import check_table
+from mitolume.io.planes import parse_planes
 from mitolume.io.read import read, read_plane
 from mitolume.io.write import write_image
 from mitolume.models.bundle import Card
 from mitolume.models.networks import SegmentationNetwork
 from mitolume.models.settings import NetworkSettings
 from mitolume.preprocess.normalise import normalise
+from mitolume.study.arms import load_study
 from mitolume.study.likeness import fingerprint_of
 from mitolume.study.score import score_model
 from mitolume.study.shift import by_group, shift_sentences
-from mitolume.study.study import open_study, study
+from mitolume.study.simulated import plan, write_data_set
+from mitolume.study.study import open_study, status, study
 from mitolume.study.study_content import report_study, study_content, study_text
 from mitolume.study.study_tables import shift_table
 
@@ -252,6 +255,42 @@ def test_exports_hold_the_numbers(made: Path) -> None:
         assert "<svg" in (folder / f"{name}.svg").read_text()
     assert "pseudo" in study_text(made)
     assert (made / "report.html").stat().st_size < 15e6
+
+
+@pytest.mark.slow
+def test_the_published_study_ends_in_its_tables_and_panels(tmp_path: Path) -> None:
+    """All arms of both parts on simulated stacks, far too narrow to learn anything."""
+    plans = plan(fields=2, conditions=["control", "fccp"], set_=["shape=[64,96]", "planes=6"])
+    simulated = write_data_set(plans, tmp_path / "set")
+    rows = pd.read_csv(simulated, dtype=str, keep_default_na=False)
+    rows = rows.assign(role=["train", "test", "train", "unlabelled"], specimen=list("abcd"))
+    rows.loc[3, "mask"] = ""
+    rows.to_csv(simulated, index=False)
+    asked = load_study(
+        preset="paper",
+        fields=simulated,
+        settings=[
+            "seeds=0", "network.width=2", "training.epochs=1", "training.patch=32",
+            "denoising.network.width=2", "denoising.epochs=1", "denoising.patch=32",
+        ],
+    )  # fmt: skip
+    out = study(asked, tmp_path / "out", quiet=True)
+    assert set(status(out)["state"]) == {"finished"}
+    content = study_content(open_study(out))
+    first = content.score_tables[0]
+    assert first.title == "Mean IoU"
+    assert first.columns == ["Arm", "Labels", "Train", "Test", "Seeds"]
+    assert [row[0] for row in first.rows] == list(asked.arms)
+    assert all(0 < float(score) < 1 for row in first.rows for score in row[2:4])
+    shots = [shot.title for shot in content.panels[0].shots]
+    assert shots == ["input", "truth", *asked.arms]
+    assert content.open_scores
+    planes = {
+        arm: json.loads((out / "runs" / f"{arm}_kall_s0" / "denoiser" / "card.json").read_text())
+        for arm in ("unet-denoised-all", "unet-denoised-focus")
+    }
+    learnt = [len(parse_planes(card["stacks"][0]["planes"])) for card in planes.values()]
+    assert learnt[0] == 6 > learnt[1]
 
 
 def test_what_is_missing_is_said(made: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import signal
 import sys
 import tempfile
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -145,11 +146,23 @@ def study_run(
 ) -> None:
     """Run all that is missing of a study; also `mitolume study RECIPE`."""
     from mitolume.study.arms import load_study
+    from mitolume.study.study import FailedRunsError
     from mitolume.study.study import study as run_study
-    from mitolume.study.study_content import report_study, study_text
 
     asked = load_study(recipe, preset=preset, fields=fields, settings=set_ or [])
-    folder = run_study(asked, out, jobs=jobs, scheduler=scheduler, quiet=quiet)
+    try:
+        run_study(asked, out, jobs=jobs, scheduler=scheduler, quiet=quiet)
+    except FailedRunsError:
+        with suppress(MitolumeError):  # there may be too little to compare
+            _show_study(out)
+        raise
+    _show_study(out)
+
+
+def _show_study(folder: Path) -> None:
+    """Write the report of a study, and print its verdicts."""
+    from mitolume.study.study_content import report_study, study_text
+
     page = report_study(folder)
     print(study_text(folder))
     print(f"report: {page}")

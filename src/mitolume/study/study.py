@@ -39,6 +39,10 @@ STUDY_RESULTS, STUDY_IMAGES = "study.csv", "study_images.csv"
 TEXT = {"image": str, "specimen": str, "condition": str, "batch": str}
 
 
+class FailedRunsError(MitolumeError):
+    """Some runs of a study failed; the others are there."""
+
+
 @dataclass(frozen=True)
 class StudyFolder:
     """A study on disk: its recipe, and which runs it consists of."""
@@ -130,8 +134,9 @@ def study(
     Raises
     ------
     MitolumeError
-        The study, the table or a file is off; the folder holds another study; a run failed (the
-        others are finished first).
+        The study, the table or a file is off; the folder holds another study.
+    FailedRunsError
+        A run failed; the others were finished first.
     """
     out = Path(out)
     asked = recipe if isinstance(recipe, StudyRecipe) else load_study(recipe)
@@ -148,10 +153,11 @@ def study(
                 failed[place.name] = fault
                 say(f"{place.name} failed: {fault}", quiet=quiet)
         folder.note(failed=failed)
-        collect(folder)
+        if any(map(folder.is_finished, folder.runs)):
+            collect(folder)
     if failed:
         listing = "\n".join(f"  {name}: {fault}" for name, fault in failed.items())
-        raise MitolumeError(
+        raise FailedRunsError(
             f"{len(failed)} of {len(folder.runs)} runs failed; run the study again to repeat "
             f"them:\n{listing}"
         )
