@@ -13,6 +13,7 @@ import xarray as xr
 from mitolume.analysis.metrics import best_threshold, probability_histogram
 from mitolume.errors import MitolumeError
 from mitolume.inference.predictor import Predictor
+from mitolume.inference.steps import middle
 from mitolume.inference.suspicion import distance
 from mitolume.io.check import CheckedTable, open_image
 from mitolume.io.fields import Field
@@ -114,7 +115,7 @@ def score_model(
                     if row.role == "unlabelled"
                     else np.nan,
                     "mean_confidence": float(np.maximum(probability, 1 - probability).mean()),
-                    "distance": distance(predictor.card, prepared),
+                    "distance": distance(predictor.card, middle(prepared)),
                 }
             )
         _write_row_mask(masks / f"{name}_mask.ome.tif", row, predicted)
