@@ -579,6 +579,28 @@ def denoise_apply(
 
 
 @app.command()
+def suggest(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    n: Annotated[
+        int | None, typer.Option("--n", min=1, help="How many images to choose; 10 by default.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder for table and page; RUN/suggest by default."),
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Choose the unlabelled images of a run that are worth labelling next."""
+    from mitolume.study.suggest import PAGE, TABLE
+    from mitolume.study.suggest import suggest as choose
+
+    found = choose(run, n, out, quiet=quiet)
+    print(found.text())
+    print(f"table: {found.folder / TABLE}")
+    print(f"page: {found.folder / PAGE}")
+
+
+@app.command()
 def simulate(
     out: Out = Path("simulated"),
     fields: Annotated[

@@ -183,6 +183,37 @@ def error_map(
     return picture
 
 
+def heat(
+    image: NDArray[Any], values: NDArray[np.floating[Any]], *, longer: int | None = None
+) -> NDArray[np.uint8]:
+    """Lay a map over the dimmed image, the stronger the higher its values.
+
+    Parameters
+    ----------
+    image
+        Shape (Y, X), any numeric dtype.
+    values
+        Shape (Y, X), 0 (the image shows) to 1 (all `FALSE_COLOUR`).
+    longer
+        Longest side of the picture, see `fit`; values are averaged when shrinking.
+
+    Returns
+    -------
+    NDArray[np.uint8]
+        Shape (Y, X, 3), red, green, blue.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ or are not (Y, X).
+    """
+    _check_shapes(image, values=values)
+    grey = fit(to_8bit(image), longer, smooth=True)[..., None] * _UNDER_ERRORS
+    share = fit(np.rint(255 * values).astype(np.uint8), longer, smooth=True)[..., None] / 255
+    picture: NDArray[np.float64] = np.rint(grey + share * (np.array(FALSE_COLOUR) - grey))
+    return picture.astype(np.uint8)
+
+
 def png_bytes(picture: NDArray[np.uint8]) -> bytes:
     """Encode a picture as PNG without loss, with a palette where 256 colours are enough.
 

@@ -64,13 +64,13 @@ def predict_tiled(
     device = next(network.parameters()).device
     shape = (image.shape[0], image.shape[1])
     y, x = box or whole(shape)
-    padded_shape = (_padded_size(shape[0]), _padded_size(shape[1]))
+    padded_shape = (padded_size(shape[0]), padded_size(shape[1]))
     result = np.empty((y.stop - y.start, x.stop - x.start), np.float32)
     # Without this a GPU would round to TF32, and the answer would depend on the tiles.
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         for tile in tiles(padded_shape, core, HALO, MULTIPLE, (y, x), least):
-            part = torch.from_numpy(_read_padded(image, tile.read))
-            answer = _answer(network, part.to(device))[tile.crop].float().cpu().numpy()
+            part = torch.from_numpy(read_padded(image, tile.read))
+            answer = run_window(network, part.to(device))[0][tile.crop].float().cpu().numpy()
             here = shifted(tile.write[0], -y.start), shifted(tile.write[1], -x.start)
             # Not torch's sigmoid, whose last bit depends on where in memory a pixel lies.
             result[here] = activation(answer)
@@ -132,10 +132,11 @@ def release_buffers() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _answer(network: nn.Module, part: torch.Tensor) -> torch.Tensor:
+def run_window(network: nn.Module, part: torch.Tensor) -> torch.Tensor:
+    """Run a network on one window, (Y, X) or (C, Y, X), to its channels (C, Y, X)."""
     height, width = part.shape[-2:]
     try:
-        result: torch.Tensor = network(part.reshape(1, -1, height, width))[0, 0]
+        result: torch.Tensor = network(part.reshape(1, -1, height, width))[0]
     except torch.OutOfMemoryError:
         raise MitolumeError(
             f"the graphics card has too little memory for {height} x {width} pixels "
@@ -144,11 +145,12 @@ def _answer(network: nn.Module, part: torch.Tensor) -> torch.Tensor:
     return result
 
 
-def _padded_size(size: int) -> int:
+def padded_size(size: int) -> int:
+    """Return the next multiple of 16."""
     return int(-(-size // MULTIPLE) * MULTIPLE)
 
 
-def _read_padded(image: Plane, box: Box) -> Probability:
+def read_padded(image: Plane, box: Box) -> Probability:
     """Read a box that may reach past the plane's far edges, where it is mirrored."""
     inside = tuple(slice(p.start, min(p.stop, n)) for p, n in zip(box, image.shape, strict=True))
     margin = [(0, part.stop - cut.stop) for part, cut in zip(box, inside, strict=True)]
@@ -156,7 +158,8 @@ def _read_padded(image: Plane, box: Box) -> Probability:
     # Symmetric works for sides shorter than the margin, down to one pixel.
     if np.any(margin):
         pixels = np.pad(pixels, [(0, 0)] * (pixels.ndim - 2) + margin, mode="symmetric")
-    return np.ascontiguousarray(pixels, np.float32)
+    # torch warns of what it may not write to, such as a memory map.
+    return np.require(pixels, np.float32, ["C", "W"])
 
 
 class _Turned:
