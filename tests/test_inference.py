@@ -257,6 +257,14 @@ def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
         predict_files(predictor(), files, tmp_path / "out")
 
 
+def test_images_mapped_from_disk_are_predicted_without_a_warning() -> None:
+    image = np.random.default_rng(0).normal(size=(64, 96)).astype(np.float32)
+    ready = predictor()
+    expected = ready.predict_prepared(image)
+    image.flags.writeable = False
+    np.testing.assert_array_equal(ready.predict_prepared(image), expected)
+
+
 def test_images_of_one_pixel_are_predicted(tmp_path: Path) -> None:
     Image.fromarray(np.full((1, 1), 9, np.uint8)).save(tmp_path / "dot.png")
     (mask,) = predict_files(predictor(), [tmp_path / "dot.png"], tmp_path / "out").written
