@@ -62,8 +62,8 @@ def write_field(
 
 @pytest.fixture
 def table(tmp_path: Path) -> Path:
-    """Write 3 training, 1 validation, 2 test and 2 unlabelled fields; return their table."""
-    roles = ["train"] * 3 + ["validation"] + ["test"] * 2 + ["unlabelled"] * 2
+    """Write 3 training, 3 validation, 2 test and 2 unlabelled fields; return their table."""
+    roles = ["train"] * 3 + ["validation"] * 3 + ["test"] * 2 + ["unlabelled"] * 2
     lines = ["image,mask,role,specimen,condition"]
     for number, role in enumerate(roles):
         labelled = role != "unlabelled"

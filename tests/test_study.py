@@ -16,6 +16,8 @@ import pytest
 import torch
 import yaml
 from conftest import blobs, write_field
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.numpy import load_file
 from test_cli import call
 
@@ -27,11 +29,11 @@ from mitolume.study.agreement import agree
 from mitolume.study.ceiling import CEILING
 from mitolume.study.content import report
 from mitolume.study.folder import begin, reopen
+from mitolume.study.guard import choose_kept, two_halves
 from mitolume.study.images import ArrayFile
 from mitolume.study.lock import only_one
 from mitolume.study.recipe import PRESETS, Recipe, load_recipe
 from mitolume.study.results import value_of
-from mitolume.study.run import choose_kept
 from mitolume.study.sources import row_names
 from mitolume.training.loop import CHECKPOINT
 
@@ -85,7 +87,10 @@ def test_files_go_over_presets_and_set_goes_over_files(tmp_path: Path) -> None:
         ("fields: f.csv\nnetwrk: {width: 3}", "unknown key 'netwrk': did you mean 'network'"),
         ("fields: f.csv\ntraining: {batchs: 3}", r"'training\.batchs': did you mean 'batch'"),
         ("fields: f.csv\ntraining: {patch: 30}", r"training\.patch is 30: .*multiple of 16"),
-        ("fields: f.csv\nmethod: magic", "method is 'magic': .*'supervised' or 'pseudo_label'"),
+        (
+            "fields: f.csv\nmethod: magic",
+            "method is 'magic': .*'supervised', 'pseudo_label'",
+        ),
         ("fields: f.csv\nlabels: many", "labels is 'many'"),
         ("fields: f.csv\nlabels: -2", "labels is -2: .*greater than or equal to 1"),
         ("fields: f.csv\nthreshold: 50", "threshold is 50: .*less than 1"),
@@ -112,11 +117,11 @@ def test_a_run_leaves_all_that_was_promised(finished: Path) -> None:
     for model in ("model_1", "model_2"):
         assert {p.name for p in (finished / model).iterdir()} == {
             "card.json", "weights.safetensors"}  # fmt: skip
-        assert len(list((finished / "masks" / model).iterdir())) == 8
+        assert len(list((finished / "masks" / model).iterdir())) == 10
     record = json.loads((finished / "run.json").read_text())
     assert record["status"] == "finished"
-    assert record["n_images"] == {"train": 3, "validation": 1, "test": 2, "unlabelled": 2}
-    assert len(record["sha256"]) == 14
+    assert record["n_images"] == {"train": 3, "validation": 3, "test": 2, "unlabelled": 2}
+    assert len(record["sha256"]) == 18
     log = pd.read_csv(finished / "log.csv")
     assert log.groupby("model")["step"].max().to_dict() == {"model_1": 8, "model_2": 8}
 
@@ -124,11 +129,11 @@ def test_a_run_leaves_all_that_was_promised(finished: Path) -> None:
 def test_scores_are_those_of_the_masks_on_disk(finished: Path) -> None:
     images = pd.read_csv(finished / "images.csv")
     results = pd.read_csv(finished / "results.csv")
-    assert len(images) == 2 * 8
+    assert len(images) == 2 * 10
     assert images[images["subset"] == "unlabelled"]["tp"].isna().all()
     tests = images[(images["subset"] == "test") & (images["model"] == "model_2")]
     tp = union = 0
-    for number in (4, 5):
+    for number in (6, 7):
         name = f"f{number}"
         mask = read_plane(read(finished / "masks" / "model_2" / f"{name}_mask.ome.tif"))
         truth = blobs(number)[1]
@@ -173,8 +178,8 @@ def test_the_report_keeps_how_far_two_annotators_agree(
     with pytest.raises(MitolumeError, match="no such file"):
         report(folder, tmp_path / "nothing.csv")
     assert not (folder / CEILING).exists()
-    for given in (["--ceiling", table], []):
-        assert call(monkeypatch, "report", folder, *given) == 0
+    for more in (["--ceiling", table], []):
+        assert call(monkeypatch, "report", folder, *more) == 0
         page = (folder / "report.html").read_text(encoding="utf-8")
         # In the strip of test images and on the validation curve.
         assert page.count("two annotators agree: ") == 2
@@ -368,3 +373,54 @@ def test_recipes_are_plain_yaml(finished: Path) -> None:
     recipe = yaml.safe_load((finished / "recipe.yaml").read_text())
     assert recipe["fields"] == "fields.csv"
     assert recipe["training"]["precision"] == "float32"
+
+
+def test_few_validation_images_leave_the_choice_to_images_not_seen(
+    table: Path, tmp_path: Path
+) -> None:
+    lines = table.read_text().splitlines()
+    table.write_text("\n".join(line for line in lines if ",validation," not in line) + "\n")
+    out = mitolume.run(tiny(table, "method=noisy_student"), tmp_path / "run", quiet=True)
+    found = json.loads((out / "out_of_fold.json").read_text())
+    assert (found["n_images"], found["n_specimens"]) == (3, 3)
+    kept = json.loads((out / "kept.json").read_text())
+    assert kept["kept"] == max(("model_1", "model_2"), key=lambda name: (found[name], name[::-1]))
+    assert "3 labelled images of 3 specimen(s), each predicted by models" in kept["reason"]
+    assert not (out / "folds").exists()
+
+
+@given(st.lists(st.sampled_from("abcde"), min_size=2, max_size=12))
+def test_halves_share_no_specimen(specimens: list[str]) -> None:
+    halves = two_halves(specimens)
+    assert set(halves) == {0, 1}
+    if len(set(specimens)) > 1:
+        assert all(len({h for s, h in zip(specimens, halves, strict=True) if s == name}) == 1
+                   for name in specimens)  # fmt: skip
+
+
+def test_rounds_share_the_steps_and_go_on_after_a_stop(table: Path, tmp_path: Path) -> None:
+    recipe = tiny(table, "method=mean_teacher", "unlabelled.rounds=2", "training.steps=7")
+    whole = mitolume.run(recipe, tmp_path / "whole", quiet=True)
+    log = pd.read_csv(whole / "log.csv")
+    assert list(log[log["model"] == "model_2"]["step"])[-1] == 7
+    assert (whole / "model_2" / "round_1" / "card.json").exists()
+    for name in ("model_2/card.json", "images.csv", "results.csv", "kept.json"):
+        (whole / name).unlink()
+    before = load_file(whole / "model_2" / "weights.safetensors")
+    mitolume.run(None, whole, resume=True, quiet=True)
+    again = load_file(whole / "model_2" / "weights.safetensors")
+    assert all(np.array_equal(before[name], again[name]) for name in before)
+
+
+def test_a_student_that_finds_nothing_more_is_stopped_and_model_1_kept(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The teacher is trained too little to agree with anybody: any student is far from it."""
+    monkeypatch.setattr("mitolume.training.segmentation._SETTLED", 1)
+    monkeypatch.setattr("mitolume.training.segmentation._DRIFT", 1.0)
+    out = mitolume.run(tiny(table), tmp_path / "run", quiet=True)
+    kept = json.loads((out / "kept.json").read_text())
+    assert kept["kept"] == "model_1"
+    assert "learning from unlabelled images was stopped: model 2 came to find" in kept["reason"]
+    assert "was stopped" in (out / "report.html").read_text()
+    assert not (out / "model_2" / "card.json").exists()

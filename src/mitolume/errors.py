@@ -18,3 +18,7 @@ def shorten(error: BaseException, limit: int = 160) -> str:
 
 class DamagedError(MitolumeError):
     """A file that the program wrote itself can't be read; doing its work again mends it."""
+
+
+class CollapsedError(MitolumeError):
+    """Learning from unlabelled images has gone wrong, and was stopped; the first model stays."""

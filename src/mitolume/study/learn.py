@@ -1,8 +1,10 @@
-"""The trainings of a run: model 1, then model 2 round by round. Scores nothing on test images."""
+"""The trainings of a run: model 1, then model 2 round by round. Scores no test image."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,88 +16,86 @@ from mitolume.inference.predictor import Predictor
 from mitolume.io.fields import Field
 from mitolume.models.bundle import CARD, DENOISER, Card, load_bundle, save_bundle
 from mitolume.models.networks import SegmentationNetwork
+from mitolume.preprocess.fingerprint import Fingerprint
 from mitolume.progress import Advance
 from mitolume.study.folder import RunFolder
 from mitolume.study.images import prepare, with_masks_on_disk
 from mitolume.study.likeness import fingerprint_of
-from mitolume.study.run_denoiser import copy_denoiser, denoiser_of_run
+from mitolume.study.run_denoiser import copy_denoiser
 from mitolume.study.score import choose_threshold
 from mitolume.training.loop import CHECKPOINT
 from mitolume.training.methods import METHODS, Supervised, Teacher
 from mitolume.training.patches import Image, PreparedImage
-from mitolume.training.record import Progress, Trained, Watch
-from mitolume.training.segmentation import Validation, train
+from mitolume.training.record import History, Progress, Trained, Watch
+from mitolume.training.segmentation import Drift, Validation, train
 from mitolume.training.settings import TrainingSettings
 
 MODELS = ("model_1", "model_2")
 _LEARNT = {"model_1": ("train",), "model_2": ("train", "unlabelled")}
 
 
-def train_models(folder: RunFolder) -> None:
-    """Train model 1, and model 2 where the method has one, unless they are there already.
+@dataclass
+class Trainings:
+    """The trainings of a run's models, or of models from a part of its labelled images.
 
     Parameters
     ----------
     folder
-        The run. Each model becomes a bundle in it as soon as it is trained.
+        The run.
+    denoiser
+        Of its chain.
+    labelled, validation
+        Prepared images with masks.
+    part
+        For models from a part of the labelled images: their place in the run's folder.
+    shorter
+        By which factor trainings are shorter than the recipe says.
     """
-    for name in MODELS:
-        if folder.has_model(name):
-            (folder.path / name / CHECKPOINT).unlink(missing_ok=True)
-    wanted = METHODS[folder.recipe.method].uses_unlabelled and bool(folder.images("unlabelled"))
-    if folder.has_model("model_2" if wanted else "model_1"):
-        return
-    trainings = _Trainings(folder)
-    if not folder.has_model("model_1"):
-        trainings.first()
-    if wanted:
-        trainings.second()
 
+    folder: RunFolder
+    denoiser: Denoiser | None
+    labelled: Sequence[PreparedImage]
+    validation: Sequence[PreparedImage]
+    part: str = ""
+    shorter: int = 1
 
-class _Trainings:
-    """The trainings of a run, and the images that all of them need."""
-
-    def __init__(self, folder: RunFolder) -> None:
-        self.folder, self.recipe = folder, folder.recipe
-        self.denoiser = denoiser_of_run(folder)
-        self.labelled, self.validation = (
-            _prepared(folder, role, self.denoiser) for role in ("train", "validation")
-        )
-        # Both models take the same number of steps: a gain by longer training would be no gain.
-        self.settings = self.recipe.training.for_images(len(self.labelled))
+    def place(self, name: str) -> Path:
+        """Return the folder of a model."""
+        return self.folder.path / self.part / name
 
     def first(self) -> None:
-        """Train model 1 on the labelled images."""
-        network = SegmentationNetwork(self.recipe.network, self._seed("model_1"))
-        self._train("model_1", self.folder.path / "model_1", METHODS["supervised"](), network)
+        """Train model 1 on the labelled images, unless it is there."""
+        if not (self.place("model_1") / CARD).exists():
+            network = SegmentationNetwork(self.folder.recipe.network, self._seed("model_1"))
+            self._train("model_1", self.place("model_1"), METHODS["supervised"](), network)
 
-    def second(self) -> None:
-        """Train model 2: each round's student is the teacher of the next."""
-        folder, teacher = self.folder, self.folder.path / "model_1"
-        unlabelled = _prepared(folder, "unlabelled", self.denoiser)
-        rounds = METHODS[self.recipe.method](self.recipe.unlabelled).rounds
+    def second(self, unlabelled: list[PreparedImage]) -> None:
+        """Train model 2, unless it is there: each round's student teaches the next."""
+        recipe, teacher = self.folder.recipe, self.place("model_1")
+        rounds = METHODS[recipe.method](recipe.unlabelled).rounds
         for number in range(1, rounds + 1):
-            place = folder.path / "model_2"
+            place = self.place("model_2")
             place = place if number == rounds else place / f"round_{number}"
             if not (place / CARD).exists():
-                self._round(number, rounds, teacher, unlabelled, place)
+                self._round((number, rounds), teacher, unlabelled, place)
             teacher = place
 
     def _round(
-        self, number: int, rounds: int, teacher: Path, images: list[PreparedImage], place: Path
+        self, which: tuple[int, int], teacher: Path, images: list[PreparedImage], place: Path
     ) -> None:
+        folder, recipe = self.folder, self.folder.recipe
         network, card = load_bundle(teacher)
-        method = METHODS[self.recipe.method](self.recipe.unlabelled, card.threshold)
-        predictor = Predictor(network, card, average_flips=True)
-        with self.folder.bar("pseudo-labels") as advance:
+        method = METHODS[recipe.method](recipe.unlabelled, card.threshold)
+        predictor = Predictor(network, card, average_flips=recipe.average_flips)
+        with folder.bar("pseudo-labels") as advance:
             label = _counting(predictor, len(images), advance)
-            others = with_masks_on_disk(
-                method.label(images, label), self.folder.scratch / f"taught_{number}"
-            )
-        student = SegmentationNetwork(self.recipe.network, self._seed("model_2"))
+            scratch = folder.scratch / self.part / f"taught_{which[0]}"
+            others = with_masks_on_disk(method.label(images, label), scratch)
+        student = SegmentationNetwork(recipe.network, self._seed("model_2"))
         if method.start == "teacher":
             student.load_state_dict(network.state_dict())
-        self._train("model_2", place, method, student, others, part=(number, rounds))
+        drift = Drift.watching(images, network, card.threshold)
+        self._train("model_2", place, method, student, others, drift, which)
 
     def _train(
         self,
@@ -104,14 +104,15 @@ class _Trainings:
         method: Supervised,
         network: SegmentationNetwork,
         others: Sequence[PreparedImage] = (),
-        part: tuple[int, int] = (1, 1),
+        drift: Drift | None = None,
+        which: tuple[int, int] = (1, 1),
     ) -> None:
-        """Train one model, or one of ``part`` = (number, rounds) of its training."""
-        folder, recipe = self.folder, self.recipe
+        """Train a model, or the round ``which`` = (number, rounds) of it, and write its bundle."""
+        folder, recipe = self.folder, self.folder.recipe
         place.mkdir(parents=True, exist_ok=True)
-        title = name.replace("_", " ") + (f", round {part[0]} of {part[1]}" * (part[1] > 1))
-        settings, before = _share_of_steps(self.settings, part)
-        with folder.bar(f"training {title}") as advance:
+        settings, before = self._settings(which)
+        title = name.replace("_", " ") + (f", round {which[0]} of {which[1]}" * (which[1] > 1))
+        with folder.bar(f"training {title}{' (guard)' * bool(self.part)}") as advance:
             trained = train(
                 network,
                 self.labelled,
@@ -119,28 +120,27 @@ class _Trainings:
                     self.validation, None if recipe.threshold == "auto" else recipe.threshold
                 ),
                 others=others,
+                drift=drift,
                 method=method,
                 settings=settings,
-                seed=self._seed(name) + part[0] - 1,
+                seed=self._seed(name) + which[0] - 1,
                 folder=place,
-                watch=Watch(
-                    step=_reporting(advance),
-                    epoch=lambda history: folder.write_log(name, history, before),
-                ),
+                watch=Watch(_reporting(advance), partial(self._log, name, before)),
             )
-        self._save(name, place, network, trained, [*self.labelled, *others])
+        network.load_state_dict(trained.weights)
+        looks = fingerprint_of([image.plane for image in (*self.labelled, *others)])
+        card = self._card(name, network, looks)
+        if not self.part:
+            folder.note(**{name: _facts(trained, card.threshold)})
+        if self.denoiser:
+            copy_denoiser(folder.path / DENOISER, place / DENOISER)
+        save_bundle(place, trained.weights, card)
+        (place / CHECKPOINT).unlink(missing_ok=True)
 
-    def _save(
-        self,
-        name: str,
-        place: Path,
-        network: SegmentationNetwork,
-        trained: Trained,
-        images: Sequence[PreparedImage],
-    ) -> None:
-        """Choose the threshold and write the bundle."""
-        folder, recipe, denoiser = self.folder, self.recipe, self.denoiser
-        title = name.replace("_", " ")
+    def _card(self, name: str, network: SegmentationNetwork, looks: Fingerprint | None) -> Card:
+        """Write down what a model is; its threshold is chosen on the validation images."""
+        folder, recipe, title = self.folder, self.folder.recipe, name.replace("_", " ")
+        denoiser = self.denoiser
         card = Card(
             name=f"{recipe.arm} {title}",
             method="supervised" if name == "model_1" else recipe.method,
@@ -149,37 +149,40 @@ class _Trainings:
             pixel_size_um=folder.record["pixel_size_um"],
             fields=[_entry(folder, r) for r in folder.table.fields if r.role in _LEARNT[name]],
             seed=recipe.seed,
-            fingerprint=fingerprint_of([image.plane for image in images]),
+            fingerprint=looks,
         )
-        network.load_state_dict(trained.weights)
         predictor = Predictor(network, card, denoiser=denoiser, average_flips=recipe.average_flips)
+        images = folder.images("validation") if self.validation else []
         with folder.bar(f"threshold of {title}") as advance:
-            card.threshold = choose_threshold(
-                predictor, folder.images("validation"), recipe.threshold, advance
-            )
-        folder.note(**{name: _facts(trained, self.settings.steps, card.threshold)})
-        if denoiser:
-            copy_denoiser(folder.path / DENOISER, place / DENOISER)
-        save_bundle(place, trained.weights, card)
-        (place / CHECKPOINT).unlink(missing_ok=True)
+            card.threshold = choose_threshold(predictor, images, recipe.threshold, advance)
+        return card
+
+    def _settings(self, which: tuple[int, int]) -> tuple[TrainingSettings, int]:
+        """Return the settings of a round, and the steps made in those before.
+
+        Both models take the same number of steps, whatever the rounds: a gain by longer training
+        would be no gain.
+        """
+        settings = self.folder.recipe.training.for_images(len(self.labelled))
+        assert settings.steps is not None, "for_images says how many steps the epochs are"
+        number, rounds = which
+        steps = -(-settings.steps // self.shorter)
+        ends = [steps * done // rounds for done in range(rounds + 1)]
+        length = max(1, ends[number] - ends[number - 1])
+        checks = -(-settings.checks // rounds)
+        return settings.model_copy(update={"steps": length, "checks": checks}), ends[number - 1]
+
+    def _log(self, name: str, before: int, history: History) -> None:
+        if not self.part:
+            self.folder.write_log(name, history, before)
 
     def _seed(self, name: str) -> int:
-        sequence = np.random.SeedSequence([self.recipe.seed, MODELS.index(name)])
+        sequence = np.random.SeedSequence([self.folder.recipe.seed, MODELS.index(name)])
         return int(sequence.generate_state(1)[0])
 
 
-def _share_of_steps(
-    settings: TrainingSettings, part: tuple[int, int]
-) -> tuple[TrainingSettings, int]:
-    """Return the settings of one of several rounds, and the steps made in those before."""
-    number, rounds = part
-    assert settings.steps is not None, "for_images says how many steps the epochs are"
-    ends = [settings.steps * done // rounds for done in range(rounds + 1)]
-    steps, checks = ends[number] - ends[number - 1], -(-settings.checks // rounds)
-    return settings.model_copy(update={"steps": max(1, steps), "checks": checks}), ends[number - 1]
-
-
-def _prepared(folder: RunFolder, role: str, denoiser: Denoiser | None) -> list[PreparedImage]:
+def prepared(folder: RunFolder, role: str, denoiser: Denoiser | None) -> list[PreparedImage]:
+    """Return the images of a role after the chain."""
     images = folder.images(role)
     if not images:
         return []
@@ -221,10 +224,10 @@ def _reporting(advance: Advance) -> Callable[[Progress], None]:
     return report_step
 
 
-def _facts(trained: Trained, steps: int | None, threshold: float) -> dict[str, Any]:
+def _facts(trained: Trained, threshold: float) -> dict[str, Any]:
     return {
         "chosen": trained.chosen,
-        "steps": steps,
+        "steps": trained.history[-1]["step"],
         "seconds": trained.history[-1]["seconds"],
         "parameters": _size(trained.weights),
         "threshold": threshold,

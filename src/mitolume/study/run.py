@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mitolume.errors import MitolumeError
+from mitolume.errors import CollapsedError, MitolumeError
 from mitolume.inference.predictor import load
 from mitolume.io.write import write_text
 from mitolume.models.bundle import CARD
@@ -30,14 +30,21 @@ from mitolume.study.folder import (
     reopen,
     require_new,
 )
-from mitolume.study.guard import choose_kept
-from mitolume.study.learn import MODELS, train_models
+from mitolume.study.guard import (
+    OUT_OF_FOLD,
+    choose_kept,
+    cross_fit,
+    needs_cross_fit,
+    read_out_of_fold,
+)
+from mitolume.study.learn import MODELS, Trainings, prepared
 from mitolume.study.lock import only_one
 from mitolume.study.recipe import Recipe, load_recipe
 from mitolume.study.results import IMAGE_COLUMNS, summarise, write_csv
-from mitolume.study.run_denoiser import require_denoiser
+from mitolume.study.run_denoiser import denoiser_of_run, require_denoiser
 from mitolume.study.score import score_model
-from mitolume.training.methods import PSEUDO_THRESHOLD
+from mitolume.training.loop import CHECKPOINT
+from mitolume.training.methods import METHODS, PSEUDO_THRESHOLD
 
 
 def run(
@@ -98,7 +105,7 @@ def _run(recipe: Recipe | None, out: Path, resume: bool, quiet: bool) -> Path:
             report(out)
         return out
     with _timed(folder):
-        train_models(folder)
+        _train_models(folder)
         _score_models(folder)
         report(out)
     folder.note(status="finished")
@@ -116,6 +123,32 @@ def _timed(folder: RunFolder) -> Iterator[None]:
         gc.collect()  # Windows can't remove files that a forgotten array still maps
         shutil.rmtree(folder.scratch, ignore_errors=True)
         folder.note(seconds=round(before + time.monotonic() - started, 1))
+
+
+def _train_models(folder: RunFolder) -> None:
+    """Train model 1, and model 2 where the method has one, unless they are there already."""
+    for name in MODELS:
+        if folder.has_model(name):
+            (folder.path / name / CHECKPOINT).unlink(missing_ok=True)
+    unlabelled = METHODS[folder.recipe.method].uses_unlabelled and bool(folder.images("unlabelled"))
+    has_second = folder.has_model("model_2") or "stopped" in folder.record
+    guarded = (folder.path / OUT_OF_FOLD).exists() or not needs_cross_fit(folder)
+    if folder.has_model("model_1") and (not unlabelled or (has_second and guarded)):
+        return
+    denoiser = denoiser_of_run(folder)
+    labelled, validation = (prepared(folder, role, denoiser) for role in ("train", "validation"))
+    trainings = Trainings(folder, denoiser, labelled, validation)
+    trainings.first()
+    if not unlabelled:
+        return
+    others = prepared(folder, "unlabelled", denoiser)
+    try:
+        trainings.second(others)
+        if not guarded:
+            cross_fit(folder, labelled, others, denoiser)
+    except CollapsedError as error:
+        folder.note(stopped=str(error), notices=[*folder.record["notices"], str(error)])
+        say(f"note: {error}", quiet=folder.quiet)
 
 
 def _score_models(folder: RunFolder) -> None:
@@ -141,7 +174,9 @@ def _score_models(folder: RunFolder) -> None:
     write_csv(folder.path / RESULTS, results)
     for name in names:
         _write_scores(folder.path / name / CARD, results[results["model"] == name])
-    kept, reason = choose_kept(results, names)
+    kept, reason = choose_kept(results, names, read_out_of_fold(folder))
+    if "stopped" in folder.record:
+        kept, reason = MODELS[0], folder.record["stopped"]
     write_text(folder.path / KEPT, json.dumps({"kept": kept, "reason": reason}, indent=2) + "\n")
 
 

@@ -61,6 +61,10 @@ class Task(Protocol):
         """Return the validation score of a network in evaluation mode; higher is better."""
         ...
 
+    def examine(self, network: nn.Module, step: int) -> None:
+        """Raise where training has gone wrong: called after each epoch, with the steps made."""
+        ...
+
 
 def fit(
     network: nn.Module,
@@ -181,12 +185,16 @@ class _Module(lightning.LightningModule):
         if self.average is not None:
             self.average.update_parameters(self.network)
 
-    def score(self) -> float:
-        """Return the validation score, computed in the precision of training."""
+    def score(self) -> float | None:
+        """Return the validation score, if any; raise where training has gone wrong.
+
+        Computed in the precision of training.
+        """
         model = self.model.eval()
         bf16 = self.settings.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-            score = self.task.score(model)
+            self.task.examine(model, self.trainer.global_step)
+            score = self.task.score(model) if self.task.is_validated else None
         model.train()
         return score
 

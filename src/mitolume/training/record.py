@@ -98,7 +98,7 @@ class Record(Callback):
         """Score, choose, and write the checkpoint."""
         loss = _finite(torch.stack(self.losses).mean(), pl_module)
         self.losses.clear()
-        score = pl_module.score() if self.validated else None
+        score = pl_module.score()
         self.history.append(
             {
                 "step": trainer.global_step,

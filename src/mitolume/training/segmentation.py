@@ -17,6 +17,7 @@ from mitolume.analysis.metrics import (
     iou,
     probability_histogram,
 )
+from mitolume.errors import CollapsedError
 from mitolume.inference.predictor import predict_tiled
 from mitolume.inference.steps import side_by_side
 from mitolume.io.masks import FOREGROUND
@@ -28,6 +29,9 @@ from mitolume.training.methods import Step, Supervised
 from mitolume.training.patches import Patches, PreparedImage
 from mitolume.training.record import Trained, Watch
 from mitolume.training.settings import TrainingSettings
+
+_SETTLED = 100  # steps before which a network has learnt too little to judge it
+_DRIFT = 6.0  # change of the odds of foreground beyond which a student has gone astray
 
 
 @dataclass(frozen=True)
@@ -59,12 +63,57 @@ class Validation:
         return best_threshold(histograms)[1] if self.threshold is None else iou(total)
 
 
+@dataclass(frozen=True)
+class Drift:
+    """Stops a student that finds much more or less foreground than its teacher.
+
+    ``images`` are some of the unlabelled ones, ``share`` is the foreground that the teacher finds
+    in them at the threshold ``cut``.
+    """
+
+    images: Sequence[PreparedImage]
+    share: float
+    cut: float
+
+    @classmethod
+    def watching(cls, images: Sequence[PreparedImage], network: nn.Module, cut: float) -> Drift:
+        """Take at most 8 of the images, spread over all, and at most 512 px a side of each."""
+        which = np.unique(np.linspace(0, len(images) - 1, 8).round().astype(int))
+        some = [PreparedImage(images[i].planes[:, :512, :512]) for i in which]
+        return cls(some, foreground_share(network, some, cut), cut)
+
+    def examine(self, network: nn.Module) -> None:
+        """Compare the odds of foreground, which are symmetric in rare and in common foreground.
+
+        Raises
+        ------
+        CollapsedError
+            They have changed more than sixfold.
+        """
+        found = foreground_share(network, self.images, self.cut)
+        before, now = (np.clip(share, 1e-6, 1 - 1e-6) for share in (self.share, found))
+        if abs(np.log(now / (1 - now)) - np.log(before / (1 - before))) > np.log(_DRIFT):
+            raise CollapsedError(
+                f"learning from unlabelled images was stopped: model 2 came to find {found:.1%} "
+                f"foreground in them, where model 1 finds {self.share:.1%}"
+            )
+
+
+def foreground_share(network: nn.Module, images: Sequence[PreparedImage], cut: float) -> float:
+    """Return the share of pixels that reach a threshold, over all images."""
+    networks_mode = network.training
+    network.eval()
+    found = [predict_tiled(network, side_by_side(i.image)) >= cut for i in images]
+    network.train(networks_mode)
+    return sum(int(f.sum()) for f in found) / sum(f.size for f in found)
+
+
 class Segmentation:
     """Masks of mitochondria, from patches of images.
 
     Parameters
     ----------
-    images, others, validation, method, settings, seed
+    images, others, validation, drift, method, settings, seed
         As for `train`.
     """
 
@@ -76,6 +125,7 @@ class Segmentation:
         images: Sequence[PreparedImage],
         others: Sequence[PreparedImage],
         validation: Validation,
+        drift: Drift | None,
         method: Supervised,
         settings: TrainingSettings,
         seed: int,
@@ -86,6 +136,7 @@ class Segmentation:
             images, others, patch=settings.patch, batch=settings.batch, seed=seed
         )
         self.validation = validation
+        self.drift = drift
         self.method = method
         self.settings = settings
         self.seed = seed
@@ -126,6 +177,11 @@ class Segmentation:
         """Return the foreground IoU on the validation images."""
         return self.validation.iou(network)
 
+    def examine(self, network: nn.Module, step: int) -> None:
+        """Look at the foreground in unlabelled images, in the second half of the steps."""
+        if self.drift and step >= max(_SETTLED, (self.settings.steps or 0) / 2):
+            self.drift.examine(network)
+
 
 def train(
     network: SegmentationNetwork,
@@ -133,6 +189,7 @@ def train(
     validation: Validation,
     *,
     others: Sequence[PreparedImage] = (),
+    drift: Drift | None = None,
     method: Supervised,
     settings: TrainingSettings,
     seed: int,
@@ -152,6 +209,8 @@ def train(
         are averaged.
     others
         The unlabelled images, with what the method gave them as targets.
+    drift
+        What stops a training that goes astray on them.
     method
         How a step makes its loss.
     settings
@@ -171,6 +230,8 @@ def train(
     ------
     MitolumeError
         The loss is no longer a number, or the checkpoint is damaged.
+    CollapsedError
+        See `Drift`.
     """
-    task = Segmentation(images, others, validation, method, settings, seed)
+    task = Segmentation(images, others, validation, drift, method, settings, seed)
     return fit(network, task, settings=settings, folder=folder, watch=watch)
