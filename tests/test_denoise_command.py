@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 from conftest import blobs
@@ -56,11 +57,15 @@ def test_train_then_apply(
 ) -> None:
     file, model, out = write_stack(tmp_path / "a.ome.tif"), tmp_path / "m", tmp_path / "out"
     assert train(monkeypatch, file, "--out", model, "--method", "noise2stack") == 0
-    assert sorted(p.name for p in model.iterdir()) == ["card.json", "weights.safetensors"]
+    names = sorted(p.name for p in model.iterdir())
+    assert names == ["card.json", "log.csv", "weights.safetensors"]
     card = json.loads((model / "card.json").read_text())
     assert card["kind"] == "denoiser"
     assert card["method"] == "noise2stack"
     assert card["stacks"][0]["planes"] == "0-4"
+    log = pd.read_csv(model / "log.csv")
+    assert list(log["step"]) == [2, 4]
+    assert log["validation_db"].notna().all()
     assert call(monkeypatch, "denoise", "apply", model, tmp_path, "--out", out) == 0
     assert str(out / "a_denoised.ome.tif") in capsys.readouterr().out
     before, after = read(file), read(out / "a_denoised.ome.tif")
@@ -181,6 +186,7 @@ def test_a_run_trains_its_denoiser_and_predict_replays_it(stacks_table: Path) ->
     assert predictor.card.chain == ChainSettings(stripes="auto", denoise="noise2stack")
     assert predictor.denoiser is not None
     assert predictor.denoiser.bundle == predictor.bundle / "denoiser"
+    assert "noise2stack, from 3 stacks" in (out / "report.html").read_text(encoding="utf-8")
     learnt = [stack["image"] for stack in predictor.denoiser.card.stacks]
     assert learnt == ["f0.ome.tif", "f1.ome.tif", "f3.ome.tif"]
     image = read(stacks_table.parent / "f2.ome.tif")

@@ -152,6 +152,7 @@ def _facts(record: dict[str, Any], first: Any) -> dict[str, str]:
         "Preset": record["preset"],
         "Network": _NAMES[first["network"]],
         "Method": _METHODS[first["method"]],
+        "Denoiser": _denoiser(record.get("denoiser")),
         "Seed": str(record["seed"]),
         "Device": record["device"],
         "Started": record["started"],
@@ -165,6 +166,18 @@ def _facts(record: dict[str, Any], first: Any) -> dict[str, str]:
                 f"{model['threshold']:g}"
             )
     return facts
+
+
+def _denoiser(record: dict[str, Any] | None) -> str:
+    """Return in words what a run noted of its denoiser."""
+    if record is None:
+        return "none"
+    n, check = record["n_stacks"], record["check"]
+    said = f"{record['method']}, from {n} stack{'s' * (n != 1)}"
+    if not check:
+        return said
+    why = f" ({check['reason']})" if check["verdict"] != "suitable" else ""
+    return f"{said}; neighbouring planes are {check['verdict']} to learn from{why}"
 
 
 def _panels(

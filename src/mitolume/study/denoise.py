@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import pandas as pd
 import torch
 
 from mitolume.errors import MitolumeError
@@ -30,6 +31,7 @@ from mitolume.study.denoise_stacks import (
     typical_pixel_size,
 )
 from mitolume.study.recipe import load_recipe
+from mitolume.study.results import write_csv
 from mitolume.training.denoise_methods import (
     DENOISING_METHODS,
     DenoisingMethod,
@@ -45,6 +47,7 @@ from mitolume.training.record import Progress, Trained, Watch
 from mitolume.training.settings import DenoisingSettings
 
 BEGUN = "denoising.json"  # what a folder was begun with
+LOG = "log.csv"  # the history of the card, for a table program
 _SCRATCH = "scratch"
 _MEASURED = 12  # planes by which answers are measured
 _MEASURED_SIDE = 512  # pixels a side, of larger ones
@@ -167,6 +170,8 @@ def train_denoiser(
         history=learnt.trained.history,
         seed=seed,
     )
+    if card.history:
+        write_csv(out / LOG, pd.DataFrame(card.history))
     save_bundle(out, learnt.network.state_dict(), card)
     (out / CHECKPOINT).unlink(missing_ok=True)
     (out / BEGUN).unlink(missing_ok=True)

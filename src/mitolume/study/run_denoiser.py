@@ -38,23 +38,31 @@ def denoiser_of_run(folder: RunFolder) -> Denoiser | None:
     chain, place = folder.recipe.chain, folder.path / DENOISER
     if not chain.denoises:
         return None
-    if chain.denoiser_folder:
-        if not (place / CARD).exists():
-            copy_denoiser(chain.denoiser_folder, place)
-        return Denoiser.load(place)
-    stacks = training_stacks(folder.table.fields, folder.recipe.denoising.planes)
-    card = train_denoiser(
-        stacks,
-        place,
-        folder.recipe.denoising,
-        method=chain.denoise,
-        stripes=chain.stripes,
-        seed=folder.recipe.seed,
-        resume=True,
-        quiet=folder.quiet,
+    if not chain.denoiser_folder:
+        train_denoiser(
+            training_stacks(folder.table.fields, folder.recipe.denoising.planes),
+            place,
+            folder.recipe.denoising,
+            method=chain.denoise,
+            stripes=chain.stripes,
+            seed=folder.recipe.seed,
+            resume=True,
+            quiet=folder.quiet,
+        )
+    elif not (place / CARD).exists():
+        copy_denoiser(chain.denoiser_folder, place)
+    denoiser = Denoiser.load(place)
+    card = denoiser.card
+    folder.note(
+        denoiser={
+            "method": card.method,
+            "check": card.check,
+            "kept": card.kept,
+            "chosen": card.chosen,
+            "n_stacks": len(card.stacks),
+        }
     )
-    folder.note(denoiser={"method": card.method, "check": card.check, "kept": card.kept})
-    return Denoiser.load(place)
+    return denoiser
 
 
 def training_stacks(rows: Iterable[Field], planes: str = "all") -> list[Stack]:
