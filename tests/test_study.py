@@ -424,3 +424,27 @@ def test_a_student_that_finds_nothing_more_is_stopped_and_model_1_kept(
     assert "learning from unlabelled images was stopped: model 2 came to find" in kept["reason"]
     assert "was stopped" in (out / "report.html").read_text()
     assert not (out / "model_2" / "card.json").exists()
+
+
+def test_first_weights_are_learnt_without_labels_or_those_of_a_model(
+    table: Path, finished: Path, tmp_path: Path
+) -> None:
+    restored = mitolume.run(tiny(table, "init=denoise"), tmp_path / "restored", quiet=True)
+    first = load_file(restored / "restored" / "weights.safetensors")
+    own = load_file(restored / "model_1" / "weights.safetensors")
+    assert any(not np.array_equal(first[name], own[name]) for name in own)
+
+    still = ["training.steps=1", "training.learning_rate=1e-12", "method=supervised"]
+    goes_on = mitolume.run(
+        tiny(table, f"init={finished / 'model_1'}", *still), tmp_path / "on", quiet=True
+    )
+    begun = load_file(finished / "model_1" / "weights.safetensors")
+    for name, weights in load_file(goes_on / "model_1" / "weights.safetensors").items():
+        if "running" not in name and "num_batches" not in name:
+            np.testing.assert_allclose(weights, begun[name], atol=1e-6)
+
+    for init, message in ((finished, "unet of width 4 .*network a unet of width 2"),
+                          ("nowhere", "nowhere: no such model")):  # fmt: skip
+        with pytest.raises(MitolumeError, match=message):
+            mitolume.run(tiny(table, f"init={init}", "network.width=2"), tmp_path / "x", quiet=True)
+        assert not (tmp_path / "x" / "run.json").exists()

@@ -21,6 +21,7 @@ from mitolume.training.augment import AUGMENTATIONS, Augmentation, cut_mix, flip
 from mitolume.training.loop import CHECKPOINT, cosine, resolve_precision
 from mitolume.training.methods import METHODS, Step, most_confident
 from mitolume.training.patches import Patches, PreparedImage, StepSampler
+from mitolume.training.pretext import learn_to_restore, spoil
 from mitolume.training.record import Trained, Watch
 from mitolume.training.segmentation import Validation, train
 from mitolume.training.settings import TrainingSettings, UnlabelledSettings
@@ -321,3 +322,25 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
 def test_bfloat16_trains_too(tmp_path: Path) -> None:
     trained = fit(tmp_path, settings=short(precision="bfloat16", steps=4, checks=1))
     assert all(t.dtype != torch.bfloat16 for t in trained.weights.values())
+
+
+def test_holes_and_noise_leave_the_rest_of_an_image() -> None:
+    images = batch()[0]
+    spoilt = spoil(images, Generator().manual_seed(0))
+    holes = spoilt == 0
+    assert 0.1 < holes.float().mean() < 0.4
+    blocks = holes.unfold(2, 8, 8).unfold(3, 8, 8).float().mean((-2, -1))
+    assert set(blocks.unique().tolist()) <= {0.0, 1.0}
+    assert (spoilt - images)[~holes].std() == pytest.approx(0.5, abs=0.02)
+
+
+def test_a_network_learns_to_restore_images_and_answers_anew(tmp_path: Path) -> None:
+    network = SegmentationNetwork(NetworkSettings(width=4), seed=0)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    settings = short(steps=40, checks=4, learning_rate=0.01)
+    trained = learn_to_restore(network, [PreparedImage(i.image) for i in prepared(3)],
+                               settings=settings, seed=0, folder=tmp_path)  # fmt: skip
+    losses = [record["loss"] for record in trained.history]
+    assert losses[-1] < 0.7 * losses[0]
+    same = {name for name, t in trained.weights.items() if torch.equal(t, before[name])}
+    assert same == {name for name in before if "final_conv" in name}

@@ -63,9 +63,10 @@ def cross_fit(
             [image for image, of in zip(labelled, halves, strict=True) if (of == half) == held]
             for held in (False, True)
         )
-        trainings = Trainings(folder, denoiser, inside, (), f"{_FOLDS}/{half + 1}", shorter=2)
+        part = f"{_FOLDS}/{half + 1}"
+        trainings = Trainings(folder, denoiser, inside, (), unlabelled, part, shorter=2)
         trainings.first()
-        trainings.second(unlabelled)
+        trainings.second()
         for name in MODELS:
             predictor = load(trainings.place(name), average_flips=folder.recipe.average_flips)
             for image in outside:

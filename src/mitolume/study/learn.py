@@ -11,26 +11,30 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from mitolume.errors import MitolumeError
 from mitolume.inference.denoise import Denoiser
-from mitolume.inference.predictor import Predictor
+from mitolume.inference.predictor import Predictor, find_bundle
 from mitolume.io.fields import Field
-from mitolume.models.bundle import CARD, DENOISER, Card, load_bundle, save_bundle
+from mitolume.models.bundle import CARD, DENOISER, Card, load_bundle, read_card, save_bundle
 from mitolume.models.networks import SegmentationNetwork
 from mitolume.preprocess.fingerprint import Fingerprint
 from mitolume.progress import Advance
 from mitolume.study.folder import RunFolder
 from mitolume.study.images import prepare, with_masks_on_disk
 from mitolume.study.likeness import fingerprint_of
+from mitolume.study.recipe import INIT, Recipe
 from mitolume.study.run_denoiser import copy_denoiser
 from mitolume.study.score import choose_threshold
 from mitolume.training.loop import CHECKPOINT
 from mitolume.training.methods import METHODS, Supervised, Teacher
 from mitolume.training.patches import Image, PreparedImage
+from mitolume.training.pretext import learn_to_restore
 from mitolume.training.record import History, Progress, Trained, Watch
 from mitolume.training.segmentation import Drift, Validation, train
 from mitolume.training.settings import TrainingSettings
 
 MODELS = ("model_1", "model_2")
+RESTORED = "restored"  # folder of the first weights, where they were learnt without labels
 _LEARNT = {"model_1": ("train",), "model_2": ("train", "unlabelled")}
 
 
@@ -44,8 +48,8 @@ class Trainings:
         The run.
     denoiser
         Of its chain.
-    labelled, validation
-        Prepared images with masks.
+    labelled, validation, unlabelled
+        Prepared images.
     part
         For models from a part of the labelled images: their place in the run's folder.
     shorter
@@ -56,6 +60,7 @@ class Trainings:
     denoiser: Denoiser | None
     labelled: Sequence[PreparedImage]
     validation: Sequence[PreparedImage]
+    unlabelled: Sequence[PreparedImage]
     part: str = ""
     shorter: int = 1
 
@@ -67,9 +72,41 @@ class Trainings:
         """Train model 1 on the labelled images, unless it is there."""
         if not (self.place("model_1") / CARD).exists():
             network = SegmentationNetwork(self.folder.recipe.network, self._seed("model_1"))
-            self._train("model_1", self.place("model_1"), METHODS["supervised"](), network)
+            self._train(
+                "model_1", self.place("model_1"), METHODS["supervised"](), self._begun(network)
+            )
 
-    def second(self, unlabelled: list[PreparedImage]) -> None:
+    def _begun(self, network: SegmentationNetwork) -> SegmentationNetwork:
+        """Give a network its first weights, as `Recipe.init` says."""
+        folder, init = self.folder, self.folder.recipe.init
+        if init == "denoise":
+            if not (folder.path / RESTORED / CARD).exists():
+                self._restore(network)
+            network.load_state_dict(load_bundle(folder.path / RESTORED)[0].state_dict())
+        elif init != "random":
+            network.load_state_dict(load_bundle(find_bundle(init))[0].state_dict())
+        return network
+
+    def _restore(self, network: SegmentationNetwork) -> None:
+        """Let the network learn from all training images without their masks, for half as long."""
+        folder, recipe, place = self.folder, self.folder.recipe, self.folder.path / RESTORED
+        place.mkdir(exist_ok=True)
+        settings = recipe.training.for_images(len(self.labelled))
+        steps = -(-(settings.steps or 0) // 2)
+        with folder.bar("learning what images look like") as advance:
+            trained = learn_to_restore(
+                network,
+                [*self.labelled, *self.unlabelled],
+                settings=settings.model_copy(update={"steps": steps}),
+                seed=self._seed("model_1"),
+                folder=place,
+                watch=Watch(_reporting(advance)),
+            )
+        card = Card(name=f"{recipe.arm} {RESTORED}", method="denoise", network=recipe.network)
+        save_bundle(place, trained.weights, card)
+        (place / CHECKPOINT).unlink(missing_ok=True)
+
+    def second(self) -> None:
         """Train model 2, unless it is there: each round's student teaches the next."""
         recipe, teacher = self.folder.recipe, self.place("model_1")
         rounds = METHODS[recipe.method](recipe.unlabelled).rounds
@@ -77,13 +114,11 @@ class Trainings:
             place = self.place("model_2")
             place = place if number == rounds else place / f"round_{number}"
             if not (place / CARD).exists():
-                self._round((number, rounds), teacher, unlabelled, place)
+                self._round((number, rounds), teacher, place)
             teacher = place
 
-    def _round(
-        self, which: tuple[int, int], teacher: Path, images: list[PreparedImage], place: Path
-    ) -> None:
-        folder, recipe = self.folder, self.folder.recipe
+    def _round(self, which: tuple[int, int], teacher: Path, place: Path) -> None:
+        folder, recipe, images = self.folder, self.folder.recipe, self.unlabelled
         network, card = load_bundle(teacher)
         method = METHODS[recipe.method](recipe.unlabelled, card.threshold)
         predictor = Predictor(network, card, average_flips=recipe.average_flips)
@@ -248,3 +283,18 @@ def _entry(folder: RunFolder, row: Field) -> dict[str, Any]:
         "specimen": row.specimen,
         "sha256": folder.table.sha256[row.image],
     }
+
+
+def require_init(recipe: Recipe) -> None:
+    """Refuse first weights that aren't there or don't fit, before anything is computed."""
+    if recipe.init in INIT:
+        return
+    card = read_card(find_bundle(recipe.init))
+    if card.network != recipe.network:
+        own, theirs = (
+            f"{n.name} of width {n.width} with planes_in {n.planes_in}"
+            for n in (recipe.network, card.network)
+        )
+        raise MitolumeError(
+            f"init: {recipe.init} is a {theirs}, the recipe's network a {own}: make them the same"
+        )

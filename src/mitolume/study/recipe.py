@@ -19,6 +19,7 @@ from mitolume.preprocess.settings import DENOISING, ChainSettings
 from mitolume.training.settings import DenoisingSettings, TrainingSettings, UnlabelledSettings
 
 PRESETS = ("default", "quick", "paper")
+INIT = ("random", "denoise")
 
 
 class Recipe(BaseModel):
@@ -26,7 +27,9 @@ class Recipe(BaseModel):
 
     ``fields`` is the table; ``labels`` keeps the masks of that many training images and makes
     the others unlabelled; ``threshold`` makes masks of probabilities, ``auto`` being the best on
-    the validation images (0.5 without any); ``arm`` names the run in tables.
+    the validation images (0.5 without any); ``arm`` names the run in tables. ``init`` are the
+    network's first weights: ``random``, ``denoise`` (learnt by restoring images without labels), or
+    those of a model's folder.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -40,6 +43,7 @@ class Recipe(BaseModel):
     chain: ChainSettings
     denoising: DenoisingSettings
     network: NetworkSettings
+    init: str
     training: TrainingSettings
     method: Literal["supervised", "pseudo_label", "noisy_student", "mean_teacher"]
     unlabelled: UnlabelledSettings
@@ -96,12 +100,12 @@ def load_recipe(
         own = read_yaml(Path(path))
         if own.get("fields"):
             own["fields"] = str(Path(path).parent / str(own["fields"]))
-        own = _with_denoiser(own, Path(path).parent)
+        own = _with_folders(own, Path(path).parent)
     if fields is not None:
         own["fields"] = str(fields)
     for setting in settings:
         own = merge(own, parse_setting(setting))
-    own = _with_denoiser(own, Path())
+    own = _with_folders(own, Path())
     return complete(own, source, preset)
 
 
@@ -140,8 +144,10 @@ def complete(own: Mapping[str, Any], source: str, preset: str | None = None) -> 
         raise MitolumeError(explain(error, source)) from None
 
 
-def _with_denoiser(own: dict[str, Any], base: Path) -> dict[str, Any]:
-    """Make the folder of a denoiser absolute: a run folder's own recipe must still find it."""
+def _with_folders(own: dict[str, Any], base: Path) -> dict[str, Any]:
+    """Make folders of models absolute: a run folder's own recipe must still find them."""
+    if isinstance(own.get("init"), str) and own["init"] not in INIT:
+        own = own | {"init": str((base / own["init"]).absolute())}
     chain = own.get("chain")
     if not isinstance(chain, dict) or not isinstance(chain.get("denoise"), str):
         return own

@@ -37,7 +37,7 @@ from mitolume.study.guard import (
     needs_cross_fit,
     read_out_of_fold,
 )
-from mitolume.study.learn import MODELS, Trainings, prepared
+from mitolume.study.learn import MODELS, Trainings, prepared, require_init
 from mitolume.study.lock import only_one
 from mitolume.study.recipe import Recipe, load_recipe
 from mitolume.study.results import IMAGE_COLUMNS, summarise, write_csv
@@ -92,6 +92,7 @@ def _run(recipe: Recipe | None, out: Path, resume: bool, quiet: bool) -> Path:
         if recipe is None:
             raise MitolumeError(f"{out} holds no run to resume; name a recipe or a preset")
         require_denoiser(recipe.chain)
+        require_init(recipe)
         folder = begin(out, recipe, quiet=quiet)
     elif resume:
         folder = reopen(out, recipe, quiet=quiet)
@@ -136,14 +137,20 @@ def _train_models(folder: RunFolder) -> None:
     if folder.has_model("model_1") and (not unlabelled or (has_second and guarded)):
         return
     denoiser = denoiser_of_run(folder)
-    labelled, validation = (prepared(folder, role, denoiser) for role in ("train", "validation"))
-    trainings = Trainings(folder, denoiser, labelled, validation)
+    labelled, validation, others = (
+        prepared(folder, role, denoiser) if wanted else []
+        for role, wanted in (
+            ("train", True),
+            ("validation", True),
+            ("unlabelled", unlabelled or folder.recipe.init == "denoise"),
+        )
+    )
+    trainings = Trainings(folder, denoiser, labelled, validation, others)
     trainings.first()
     if not unlabelled:
         return
-    others = prepared(folder, "unlabelled", denoiser)
     try:
-        trainings.second(others)
+        trainings.second()
         if not guarded:
             cross_fit(folder, labelled, others, denoiser)
     except CollapsedError as error:
