@@ -123,7 +123,7 @@ def simulate_field(
     px, optics = settings.pixel_um, settings.optics
     step = float(np.random.default_rng([seed, _STEP]).uniform(*settings.z_step_um))
     padded, inner = _padded(settings.shape, px)
-    specimen = grow_specimen(padded, px, condition, seed)
+    specimen = grow_specimen(padded, px, condition, seed, settings.crowding)
     volume = specimen.volume(SLICE_UM)
     heights = volume.z0_um + SLICE_UM * np.arange(len(volume.labels))
     steps = np.arange(settings.planes, dtype=np.float64) - settings.planes // 2

@@ -51,7 +51,9 @@ KINDS = {
 }
 
 
-def place_inclusions(cells: CellMaps, extent_um: tuple[float, float], rng: Rng) -> Inclusions:
+def place_inclusions(
+    cells: CellMaps, extent_um: tuple[float, float], rng: Rng, crowding: float = 1.0
+) -> Inclusions:
     """Scatter balls, denser around the nuclei.
 
     Parameters
@@ -62,6 +64,8 @@ def place_inclusions(cells: CellMaps, extent_um: tuple[float, float], rng: Rng) 
         Size (Y, X) of the field.
     rng : Generator
         Drawn from.
+    crowding : float
+        Number of organelles relative to `KINDS`.
 
     Returns
     -------
@@ -73,7 +77,7 @@ def place_inclusions(cells: CellMaps, extent_um: tuple[float, float], rng: Rng) 
     for per_um2, diameter, index, decay, share in KINDS.values():
         weight = np.exp(clumps - cells.nucleus.clip(0, 60) / decay)
         weight *= (cells.height > diameter + 0.3) & (cells.nucleus > 0.7 * diameter)
-        place, size = _balls(rng, weight, per_um2, diameter)
+        place, size = _balls(rng, weight, crowding * per_um2, diameter)
         room = cells.at(cells.height, place) - 2 * size - 0.2
         z = size + 0.1 + rng.uniform(0, 1, len(size)) * room
         fits = (room > 0) & (cells.at(cells.nucleus, place) > size + 0.05)

@@ -96,6 +96,8 @@ class SimulationSettings(_Settings):
 
     ``shape`` is (Y, X) in pixels, ``planes`` the number of planes around the middle of the
     mitochondria, ``z_step_um`` their distance: drawn from a range field by field, or one number.
+    ``crowding`` is the number of droplets, lysosomes, vesicles and granules in the cytoplasm
+    relative to the default's.
 
     Raises
     ------
@@ -107,6 +109,7 @@ class SimulationSettings(_Settings):
     planes: Annotated[int, Field(ge=1, le=200)] = 13
     pixel_um: float = Field(0.1, ge=0.03, le=0.3)
     z_step_um: tuple[Positive, Positive] = (0.25, 0.25)
+    crowding: Annotated[float, Field(ge=0, le=5)] = 1.0
     optics: OpticsSettings = OpticsSettings()
     camera: CameraSettings = CameraSettings()
     hand_labels: HandLabelSettings = HandLabelSettings()

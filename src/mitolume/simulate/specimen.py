@@ -110,7 +110,11 @@ class Specimen:
 
 
 def grow_specimen(
-    shape: tuple[int, int], pixel_um: float, condition: str = "control", seed: int = 0
+    shape: tuple[int, int],
+    pixel_um: float,
+    condition: str = "control",
+    seed: int = 0,
+    crowding: float = 1.0,
 ) -> Specimen:
     """Grow cells and their mitochondria; the same arguments give the same specimen.
 
@@ -126,6 +130,8 @@ def grow_specimen(
         A name in ``CONDITIONS``.
     seed : int
         Not negative.
+    crowding : float
+        Number of droplets, lysosomes, vesicles and granules relative to ``inclusions.KINDS``.
 
     Returns
     -------
@@ -143,7 +149,8 @@ def grow_specimen(
     treatment = CONDITIONS[condition]
     extent = (shape[0] * pixel_um, shape[1] * pixel_um)
     cells = lay_out_cells(extent, np.random.default_rng([seed, CELLS]))
-    inclusions = place_inclusions(cells, extent, np.random.default_rng([seed, INCLUSIONS]))
+    rng = np.random.default_rng([seed, INCLUSIONS])
+    inclusions = place_inclusions(cells, extent, rng, crowding)
     rng = np.random.default_rng([seed, MITOCHONDRIA])
     network = grow_network(cells, extent, treatment, inclusions.organelles, rng)
     skeletons = _skeletons(network, shape, pixel_um)
