@@ -85,6 +85,15 @@ def test_masks_are_the_labels_within_the_depth_of_field() -> None:
     assert hit.mean() > 0.98
 
 
+def test_the_middle_plane_can_lie_lower() -> None:
+    low = simulate_field(SimulationSettings(shape=SHAPE, planes=1, middle_um=-0.25), seed=1)
+    reference = field()
+    assert low.focus_um[0] == pytest.approx(reference.focus_um[0])
+    np.testing.assert_array_equal(low.masks[0], reference.masks[0])
+    for name in CHANNELS:
+        np.testing.assert_allclose(low.clean[name][0], reference.clean[name][0], rtol=1e-4)
+
+
 def test_the_dye_shines_in_the_mask_and_treatments_dim_it() -> None:
     glow = {}
     for condition in ("control", "fccp"):

@@ -116,6 +116,15 @@ def test_what_can_not_be_simulated_is_refused_in_a_sentence(wanted: dict, said: 
         plan(**wanted)
 
 
+def test_each_dish_of_preset_brightfield_is_a_day_with_another_condenser() -> None:
+    fields = plan(preset="brightfield")
+    condensers = {(one.specimen, one.settings.optics.condenser_na) for one in fields}
+    assert len(fields) == 40
+    assert len(condensers) == len({one.batch for one in fields}) == 20
+    apertures = [na for _, na in condensers]
+    assert 0.12 < min(apertures) < 0.2 < 0.28 < max(apertures) < 0.45
+
+
 def test_preset_study_is_that_of_the_study() -> None:
     preset = PRESETS["study"]
     fields = plan_fields(preset.settings, preset.groups, 0)

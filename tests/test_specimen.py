@@ -194,6 +194,15 @@ def test_same_seed_same_specimen_and_same_cells_under_another_condition():
     assert not np.array_equal(specimen(seed=5).cells.height, specimen().cells.height)
 
 
+def test_crowding_is_the_number_of_organelles():
+    few, many = (grow_specimen((64, 64), PIXEL_UM, "control", 1, crowding) for crowding in (1, 4))
+    assert np.array_equal(few.cells.edge, many.cells.edge)
+    count, more = (len(cells.inclusions.organelles.start) for cells in (few, many))
+    assert 3.4 * count < more < 4.6 * count
+    none = grow_specimen((64, 64), PIXEL_UM, "control", 1, 0).inclusions
+    assert len(none.organelles.start) == 0
+
+
 def test_no_cell_no_mitochondria():
     cells = specimen().cells
     empty = replace(cells, height=np.zeros_like(cells.height))

@@ -612,7 +612,7 @@ def simulate(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Another seed gives other cells.")] = 0,
     preset: Annotated[
-        str | None, typer.Option(help="A whole data set: study, fine or demo.")
+        str | None, typer.Option(help="A whole data set: study, fine, demo, brightfield.")
     ] = None,
     set_: Annotated[
         list[str] | None,

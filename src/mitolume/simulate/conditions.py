@@ -4,29 +4,27 @@ Sources are named where a number or its direction has one; every other number is
 fields look like those of H9c2 cells. Doses and hours differ between papers: ``CONDITIONS`` shows
 what a treatment can do, not what it does in every cell.
 
-Control. Tubes 0.3 to 0.7 um wide. Mitochondria filled 10 to 11 % of the cytoplasm of HeLa cells
-at all times of the cell cycle (Posakony, England & Attardi 1977, J Cell Biol 74:468); here 8 %,
-because H9c2 fields show fewer. Refractive index 1.40 to 1.42 (Beuthan et al. 1996, Phys Med Biol
-41:369).
+Control. Tubes 0.3 to 0.7 um wide that fill 8 % of the cytoplasm: chosen. Refractive index of an
+isolated mitochondrion 1.41 +- 0.01, the higher the higher its membrane potential (Haseda et al.
+2015, Biomed Opt Express 6:859); here 1.40, and less under the drugs that lower the potential.
 
-FCCP and its relative CCCP dissipate the membrane potential. Tubes fall apart, because fusion
-stops (Legros et al. 2002, Mol Biol Cell 13:4343; OPA1 is cleaved: Ishihara et al. 2006, EMBO J
-25:2966), and shorten to spheroids and rings within 10 min, even without fission (Miyazono et al.
-2018, Sci Rep 8:350). Spheroids here, no rings. That swelling lowers the refractive index follows
-from the matrix taking up water; by how much is chosen.
+FCCP and its relative CCCP dissipate the membrane potential. Fusion stops and tubes rapidly fall
+apart (Legros et al. 2002, Mol Biol Cell 13:4343); they also shorten to indented spheroids within
+10 min, without fission (Miyazono et al. 2018, Sci Rep 8:350). Spheroids here, without indents. How
+much they swell and how far the index falls is chosen.
 
-Oligomycin. Published results disagree: inhibited ATP synthase fragmented mitochondria (De Vos et
-al. 2005, Curr Biol 15:678), while blocked fission or stress elongates and fuses them (Tondera et
-al. 2009, EMBO J 28:1589, who did not use oligomycin). Here, as this project's task asks, it is
-the hyperfused condition: long tubes, much branched.
+Oligomycin. Inhibited ATP synthase has been found to fragment mitochondria while the potential stays
+(reviewed by Karavaeva et al. 2015, Biochemistry (Moscow) 80, doi:10.1134/S0006297915050053). Other
+stresses, such as ultraviolet light, fuse them into one network first (Tondera et al. 2009, EMBO J
+28:1589, who did not use oligomycin). Here it is the hyperfused condition, so that one of the
+treatments lengthens mitochondria: long tubes, much branched. Expect cells to disagree.
 
-Antimycin A and rotenone activate AMPK, which starts fission within an hour (Toyama et al. 2016,
-Science 351:275; both drugs). Inhibited electron transport also fragmented them in De Vos et al.
-2005. Low doses of rotenone for days did the opposite in fibroblasts: longer and more branched
-(Koopman et al. 2005, Am J Physiol Cell Physiol 288:C1440). Clustering around the nucleus has been
-shown under hypoxia, where it depends on reactive oxygen species (Al-Mehdi et al. 2012, Sci Signal
-5:ra47); that antimycin A does it, and that rotenone leaves fewer mitochondria, is taken from the
-project's task.
+Antimycin A and rotenone inhibit electron transport. Mitochondria fragment rapidly, by way of AMPK
+(Toyama et al. 2016, Science 351:275). 100 nM rotenone for three days did the opposite in
+fibroblasts: longer and more branched (Koopman et al. 2005, Am J Physiol Cell Physiol 288:C1440).
+Clustering around the nucleus has been shown under hypoxia (Al-Mehdi et al. 2012, Sci Signal
+5:ra47); that antimycin A does it, and that rotenone leaves fewer mitochondria, is chosen, to tell
+the two apart.
 """
 
 from __future__ import annotations

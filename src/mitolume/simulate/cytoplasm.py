@@ -18,8 +18,8 @@ Shape = tuple[int, int, int]
 Voxel = tuple[float, float, float]
 
 MEDIUM_INDEX = 1.337
-# Cytoplasm: 1.36 to 1.375 (Beuthan et al. 1996, Phys Med Biol 41:369). The nucleus' is a little
-# lower (Schuermann et al. 2016, J Biophotonics 9:1068).
+# The nucleus' index is a little lower than the cytoplasm's (Schuermann et al. 2016, J Biophotonics
+# 9:1068; Kim & Guck 2020, Biophys J 119:1946); the numbers are chosen.
 CYTOPLASM_INDEX = 1.372
 NUCLEUS_INDEX = 1.367
 TEXTURE_INDEX = 0.004  # standard deviation in the cytoplasm; chosen

@@ -88,7 +88,7 @@ def simulate_field(
 
     The same arguments give the same bytes. The same seed under another condition gives the same
     cells with other mitochondria: count the two as one specimen. Plane ``planes // 2`` lies at
-    the mean height of the mitochondria.
+    the mean height of the mitochondria, or ``middle_um`` above it.
 
     Parameters
     ----------
@@ -127,7 +127,8 @@ def simulate_field(
     volume = specimen.volume(SLICE_UM)
     heights = volume.z0_um + SLICE_UM * np.arange(len(volume.labels))
     steps = np.arange(settings.planes, dtype=np.float64) - settings.planes // 2
-    focus: NDArray[np.float64] = _middle(volume.labels[:, *inner], heights) + step * steps
+    middle = _middle(volume.labels[:, *inner], heights) + settings.middle_um
+    focus: NDArray[np.float64] = middle + step * steps
     path = drift_path(settings.planes, px, settings.camera, np.random.default_rng([seed, _DRIFT]))
     light = _light(volume, heights, focus, optics)
     light = {name: drifted(stack, path)[:, *inner] for name, stack in light.items()}

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mitolume.simulate.settings import CameraSettings, SimulationSettings
-
-DAYS = 4  # of a preset with several dishes; a day is a batch
+from mitolume.simulate.settings import CameraSettings, OpticsSettings, SimulationSettings
 
 
 @dataclass(frozen=True)
@@ -26,11 +24,26 @@ class Group:
 
 
 @dataclass(frozen=True)
+class Days:
+    """Days of a data set, over which its dishes are spread, and how different they are.
+
+    ``lamp``, ``dyes`` and ``condenser`` are the standard deviations of the logarithm of
+    ``camera.photons``, ``camera.fluorescence_photons`` and ``optics.condenser_na``.
+    """
+
+    count: int = 4
+    lamp: float = 0.1
+    dyes: float = 0.2
+    condenser: float = 0.03
+
+
+@dataclass(frozen=True)
 class Preset:
     """A data set: what is simulated how."""
 
     settings: SimulationSettings
     groups: tuple[Group, ...]
+    days: Days = Days()
 
 
 TREATMENTS = ("fccp", "oligomycin", "antimycin_a", "rotenone")
@@ -69,6 +82,26 @@ PRESETS: dict[str, Preset] = {
             *(Group(name, 2, 1, "unlabelled") for name in ("control", *TREATMENTS)),
         ),
     ),
+    # Brightfield of live H9c2 cells: a condenser nearly closed, focus low in the cell, little
+    # light, crowds of droplets and vesicles. Every dish is a day, with another condenser.
+    "brightfield": Preset(
+        SimulationSettings(
+            shape=(320, 320),
+            planes=3,
+            pixel_um=0.08,
+            z_step_um=(0.3, 0.3),
+            middle_um=-0.8,
+            crowding=3.5,
+            optics=OpticsSettings(condenser_na=0.24, transmitted_um=0.55),
+            camera=CameraSettings(photons=215, gain=4, offset=0, scan_lines=0),
+        ),
+        (
+            Group("control", 14, 2, "train"),
+            Group("control", 3, 2, "validation"),
+            Group("control", 3, 2, "test"),
+        ),
+        Days(count=20, condenser=0.2),
+    ),
 }
 
 
@@ -91,12 +124,12 @@ class FieldPlan:
 
 
 def plan_fields(
-    settings: SimulationSettings, groups: Sequence[Group], seed: int
+    settings: SimulationSettings, groups: Sequence[Group], seed: int, days: Days = Days()
 ) -> list[FieldPlan]:
     """List the fields of a data set.
 
-    Every field has cells of its own. Dishes are spread over `DAYS` days, each with its own
-    brightness of the lamp, dyes and condenser: see `vary_day`.
+    Every field has cells of its own. Dishes are spread over days, each with its own brightness
+    of the lamp, dyes and condenser: see `vary_day`.
 
     Parameters
     ----------
@@ -106,6 +139,8 @@ def plan_fields(
         Which conditions, dishes and roles.
     seed
         Of the data set. The seed of each field is drawn from it and is in its plan.
+    days
+        How many, and how different; a day is a batch.
 
     Returns
     -------
@@ -113,13 +148,13 @@ def plan_fields(
         In the order of the groups.
     """
     dishes = [group for group in groups for _ in range(group.dishes)]
-    varied = [vary_day(settings, seed, day) for day in range(DAYS)]
+    varied = [vary_day(settings, seed, day, days) for day in range(days.count)]
     digits = len(str(sum(group.fields_per_dish for group in dishes)))
     used: dict[str, int] = {}
     plans: list[FieldPlan] = []
     for group in dishes:
         dish = used[group.condition] = used.get(group.condition, 0) + 1
-        day = (dish - 1) % DAYS
+        day = (dish - 1) % days.count
         for _ in range(group.fields_per_dish):
             number = len(plans) + 1
             plan = FieldPlan(
@@ -135,7 +170,9 @@ def plan_fields(
     return plans
 
 
-def vary_day(settings: SimulationSettings, seed: int, day: int) -> SimulationSettings:
+def vary_day(
+    settings: SimulationSettings, seed: int, day: int, days: Days = Days()
+) -> SimulationSettings:
     """Set the microscope up anew: lamp and dyes are never quite as bright as the day before.
 
     Parameters
@@ -144,15 +181,17 @@ def vary_day(settings: SimulationSettings, seed: int, day: int) -> SimulationSet
         As they are meant.
     seed, day
         Of the data set, and which day from 0.
+    days
+        How different days are.
 
     Returns
     -------
     SimulationSettings
-        ``camera.photons`` and ``camera.fluorescence_photons`` times a log-normal factor (spread
-        0.1 and 0.2), ``optics.condenser_na`` times one with a spread of 0.03.
+        ``camera.photons``, ``camera.fluorescence_photons`` and ``optics.condenser_na``, each times
+        a log-normal factor.
     """
     rng = np.random.default_rng([seed, day, 0xDA7])
-    light, dye, condenser = np.exp(rng.normal(0.0, [0.1, 0.2, 0.03]))
+    light, dye, condenser = np.exp(rng.normal(0.0, [days.lamp, days.dyes, days.condenser]))
     camera, optics = settings.camera, settings.optics
     return settings.model_copy(
         update={

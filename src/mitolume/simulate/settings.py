@@ -94,8 +94,9 @@ class HandLabelSettings(_Settings):
 class SimulationSettings(_Settings):
     """One kind of simulated field: size, planes, microscope, camera, annotator.
 
-    ``shape`` is (Y, X) in pixels, ``planes`` the number of planes around the middle of the
-    mitochondria, ``z_step_um`` their distance: drawn from a range field by field, or one number.
+    ``shape`` is (Y, X) in pixels, ``planes`` the number of planes, ``z_step_um`` their distance:
+    drawn from a range field by field, or one number. ``middle_um`` is the height of plane
+    ``planes // 2`` above the mean height of the mitochondria: below it, they are bright.
     ``crowding`` is the number of droplets, lysosomes, vesicles and granules in the cytoplasm
     relative to the default's.
 
@@ -109,6 +110,7 @@ class SimulationSettings(_Settings):
     planes: Annotated[int, Field(ge=1, le=200)] = 13
     pixel_um: float = Field(0.1, ge=0.03, le=0.3)
     z_step_um: tuple[Positive, Positive] = (0.25, 0.25)
+    middle_um: Annotated[float, Field(ge=-20, le=20)] = 0.0
     crowding: Annotated[float, Field(ge=0, le=5)] = 1.0
     optics: OpticsSettings = OpticsSettings()
     camera: CameraSettings = CameraSettings()

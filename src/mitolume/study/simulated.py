@@ -86,7 +86,9 @@ def plan(
         raise MitolumeError(explain(error, "--set", SimulationSettings)) from None
     count = 4 if fields is None else fields
     groups = [Group(name, count) for name in dict.fromkeys(conditions or ["control"])]
-    return plan_fields(settings, PRESETS[preset].groups if preset else groups, seed)
+    if preset:
+        return plan_fields(settings, PRESETS[preset].groups, seed, PRESETS[preset].days)
+    return plan_fields(settings, groups, seed)
 
 
 def write_data_set(
