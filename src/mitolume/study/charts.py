@@ -21,8 +21,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from mitolume.analysis.calibration import calibration_error
 from mitolume.study.ceiling import Ceiling
-from mitolume.study.report_tables import MODELS, count, number
+from mitolume.study.report_tables import MODELS, count, number, percent
 
 # Colours that matplotlib writes and the page replaces, so that charts follow light and dark.
 INK, QUIET, _ONE, _TWO = "#010203", "#010204", "#010205", "#010206"
@@ -160,6 +161,40 @@ def pseudo_label_shares(shares: Mapping[str, NDArray[np.float64]], labelled: flo
         figure.axes[0].axvline(100 * labelled, **DASHED)
         said += " Dashed: the share in the labelled training images."
     return [finished(figure, "strip-share", "Foreground share of pseudo-labels", said)]
+
+
+@rc_context(STYLE)
+def reliability(counted: NDArray[np.float64], images: str) -> list[Chart]:
+    """Draw the share of mitochondria against the probability that pixels got.
+
+    Parameters
+    ----------
+    counted
+        Shape (3, 10), see `mitolume.analysis.calibration.reliability`.
+    images
+        On which it was counted, for the caption.
+    """
+    pixels, foreground, probability = counted
+    there = pixels > 0
+    if not there.any():
+        return []
+    figure, axes = new_axes("probability given", "share that is mitochondria", height=3.3)
+    axes.plot([0, 1], [0, 1], **DASHED)
+    given, found = probability[there] / pixels[there], foreground[there] / pixels[there]
+    axes.plot(given, found, "-o", color=_ONE, markersize=4.5, linewidth=1.6)
+    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    axes.grid()
+    half = len(pixels) // 2
+    marked = pixels[half:].sum()
+    said = f"Counted over the {images} images, pixel by pixel; dashed: as it should be. "
+    if marked:
+        wanted, true = (values[half:].sum() / marked for values in (probability, foreground))
+        said += (
+            f"Pixels with a probability of 50 % or more, {percent(wanted, 0)} on average, are "
+            f"mitochondria in {percent(true, 0)} of all cases. "
+        )
+    said += f"The expected calibration error is {number(calibration_error(counted))}."
+    return [finished(figure, "reliability", "Are its probabilities right?", said)]
 
 
 # Kinds of charts; call inside the style ------------------------------------------------------

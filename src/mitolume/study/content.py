@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mitolume.analysis.calibration import pooled
 from mitolume.errors import MitolumeError, shorten
 from mitolume.io.fields import Field, read_table
 from mitolume.io.read import read, read_plane
 from mitolume.progress import time_left
 from mitolume.study.ceiling import ceiling_of, load_ceiling, save_ceiling
 from mitolume.study.images import RowImage
-from mitolume.study.report import Panel, ReportContent, write_report
-from mitolume.study.results import value_of
+from mitolume.study.report import Audit, Doubtful, Panel, ReportContent, write_report
+from mitolume.study.report_tables import number, percent
+from mitolume.study.results import read_csv, value_of
 from mitolume.study.sources import row_names
 
+DOUBTFUL = 6  # unlabelled images whose masks are shown
 _NAMES = {"unet": "U-Net", "unetplusplus": "U-Net++"}
 _METHODS = {
     "supervised": "supervised only",
@@ -72,9 +76,7 @@ def _content(folder: Path) -> ReportContent:
     try:
         record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         kept = json.loads((folder / "kept.json").read_text(encoding="utf-8"))
-        # Converters, as a condition called "NA" is a name and not a gap.
-        text = {"image": str, "specimen": str, "condition": str, "batch": str}
-        images = pd.read_csv(folder / "images.csv", converters=text)
+        images = read_csv(folder / "images.csv")
         results = pd.read_csv(folder / "results.csv")
         log = pd.read_csv(folder / "log.csv")
         recipe = (folder / "recipe.yaml").read_text(encoding="utf-8")
@@ -86,10 +88,8 @@ def _content(folder: Path) -> ReportContent:
         raise MitolumeError(f"{folder} holds a damaged run: {shorten(error)}") from None
     rows = read_table(folder / "fields.csv")
     first = results.iloc[0]
-    unlabelled = images[(images["subset"] == "unlabelled") & (images["model"] == "model_1")]
-    if "model_2" not in record:
-        unlabelled = unlabelled.iloc[:0]
-    unlabelled = unlabelled.assign(foreground_share=unlabelled["pseudo_share"])
+    has_audit = (folder / "audit.csv").exists()
+    audited = read_csv(folder / "audit.csv") if has_audit else images.iloc[:0]
     return ReportContent(
         title=f"{Path(record['fields']).parent.resolve().name or 'mitolume'} — {first['arm']}",
         verdict=_verdict(results, kept, record),
@@ -99,10 +99,11 @@ def _content(folder: Path) -> ReportContent:
         images=images[images["subset"] != "unlabelled"],
         log=log,
         panels=_panels(folder, rows, images, kept["kept"], record["mask_kind"]),
-        unlabelled=unlabelled,
+        unlabelled=audited,
         recipe_yaml=recipe,
         command=f"mitolume run {folder / 'recipe.yaml'} --out again",
         versions=record["versions"],
+        audit=_audit(folder, audited, rows, kept["kept"]) if has_audit else None,
     )
 
 
@@ -221,6 +222,37 @@ def _panels(
             )
         )
     return panels
+
+
+def _audit(folder: Path, worst_first: pd.DataFrame, rows: list[Field], kept: str) -> Audit:
+    """Read the tables of the audit, and the images whose masks are the most doubtful."""
+    known = read_csv(folder / "calibration.csv")
+    held_out = known[(known["model"] == kept) & known["subset"].isin(["validation", "test"])]
+    names, doubtful = row_names(rows), []
+    for found in worst_first.head(DOUBTFUL).to_dict("records"):
+        row, name, z = rows[found["line"] - 2], names[found["line"] - 2], int(found["plane"])
+        image, _, _ = RowImage(row, z, "auto").read()
+        mask = saved_mask(folder / "masks" / "model_1", row, name, z)
+        title = f"{found['image']}, plane {z}" if len(row.planes or ()) > 1 or z else found["image"]
+        doubtful.append(Doubtful(title, _against(found), image, mask))
+    return Audit(
+        conditions=read_csv(folder / "audit_conditions.csv"),
+        reliability=pooled(held_out),
+        measured_on=" and ".join(dict.fromkeys(held_out["subset"])),
+        doubtful=doubtful,
+    )
+
+
+def _against(found: Mapping[Any, Any]) -> str:
+    """Say in a few words how an unlabelled image differs from the labelled ones."""
+    words = [found["condition"], f"{percent(found['foreground_share'])} marked"]
+    if math.isfinite(found["share_ratio"]):
+        words[-1] += f" ({found['share_ratio']:.1f} times the labelled images' share)"
+    words.append(f"confidence {number(found['mean_confidence'], 2)}")
+    for name in ("disagreement", "feature_distance"):
+        if math.isfinite(found[name]):
+            words.append(f"{name.removeprefix('feature_')} {number(found[name], 2)}")
+    return ", ".join(filter(None, words))
 
 
 def saved_mask(folder: Path, row: Field, name: str, z: int) -> Any:

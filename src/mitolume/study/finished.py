@@ -18,6 +18,7 @@ from mitolume.io.masks import Mask
 from mitolume.progress import Advance
 from mitolume.study.content import saved_mask
 from mitolume.study.images import RowImage
+from mitolume.study.results import read_csv
 from mitolume.study.sources import row_names
 
 MODELS = ("model_1", "model_2")
@@ -114,25 +115,35 @@ def open_run(path: str | Path) -> FinishedRun:
     MitolumeError
         It is no run, a study, unfinished or damaged.
     """
-    path = Path(path)
+    run = read_run(Path(path))
+    if run.record["status"] != "finished":
+        raise _unfinished(run.path)
+    return run
+
+
+def read_run(path: Path) -> FinishedRun:
+    """Read a run whose scores are there, whether or not its report is; see `open_run`."""
     if not (path / "run.json").exists():
         runs = path / "runs"
         hint = f"; it is a study: name one of the runs in {runs}" if runs.is_dir() else ""
         raise MitolumeError(f"{path} holds no run (run.json is missing){hint}")
     try:
         record = json.loads((path / "run.json").read_text(encoding="utf-8"))
-        status, _ = record["status"], record["mask_kind"]
-        if status != "finished" or not (path / "kept.json").exists():
-            raise MitolumeError(
-                f"{path} has not finished; `mitolume run --out {path} --resume` goes on with it"
-            )
+        _ = record["status"], record["mask_kind"]
+        if not (path / "kept.json").exists():
+            raise _unfinished(path)
         kept = str(json.loads((path / "kept.json").read_text(encoding="utf-8"))["kept"])
-        text = {name: str for name in ("image", "specimen", "condition", "batch")}
-        images = pd.read_csv(path / "images.csv", converters=text)
+        images = read_csv(path / "images.csv")
         _ = images[["line", "plane", "model", "subset", "tp"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise MitolumeError(f"{path} holds a damaged run ({shorten(error)})") from None
     return FinishedRun(path, record, read_table(path / "fields.csv"), images, kept)
+
+
+def _unfinished(path: Path) -> MitolumeError:
+    return MitolumeError(
+        f"{path} has not finished; `mitolume run --out {path} --resume` goes on with it"
+    )
 
 
 def prepared(predictor: Predictor, image: RunImage) -> tuple[Any, Any]:

@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from numpy.typing import NDArray
@@ -47,6 +48,33 @@ class Panel:
 
 
 @dataclass(frozen=True, eq=False)
+class Doubtful:
+    """An unlabelled image whose mask is little to be trusted."""
+
+    name: str
+    note: str
+    """What speaks against it."""
+    image: NDArray[Any]
+    """Shape (Y, X), raw values."""
+    mask: Mask
+    """Shape (Y, X), of model 1."""
+
+
+@dataclass(frozen=True, eq=False)
+class Audit:
+    """What `mitolume.study.audit` found of the unlabelled images."""
+
+    conditions: pd.DataFrame
+    """audit_conditions.csv."""
+    reliability: NDArray[np.float64]
+    """Shape (3, 10), of the kept model, see `mitolume.analysis.calibration`."""
+    measured_on: str
+    """Which labelled images, such as "validation and test"."""
+    doubtful: Sequence[Doubtful]
+    """The least trustworthy first."""
+
+
+@dataclass(frozen=True, eq=False)
 class ReportContent:
     """All that the report of one run shows; a table without rows may lack columns."""
 
@@ -72,6 +100,8 @@ class ReportContent:
     versions: Mapping[str, str]
     ceiling: Ceiling | None = None
     """How far two annotators agree with each other, where that was measured."""
+    audit: Audit | None = None
+    """Of runs with unlabelled images; then `unlabelled` is audit.csv."""
 
 
 def render(content: ReportContent) -> str:
@@ -106,6 +136,7 @@ def render(content: ReportContent) -> str:
     shown = next(iter(of_subset), "")
     unlabelled = report_tables.unlabelled_images(content.unlabelled)
     share = report_tables.labelled_share(images)
+    audit = content.audit
     return template("report.html.j2").render(
         content=content,
         limit=ROWS_SHOWN,
@@ -121,6 +152,12 @@ def render(content: ReportContent) -> str:
         image_tables=image_tables,
         conditions=report_tables.condition_scores(of_subset[shown]) if shown else [],
         unlabelled=report_tables.most_conspicuous_first(unlabelled, share),
+        signs=report_tables.known_signs(unlabelled),
+        unlabelled_order=report_tables.order_of(unlabelled, share),
+        group_signs=report_tables.group_signs(audit.conditions) if audit else {},
+        groups=report_tables.named_groups(audit.conditions) if audit else [],
+        reliability=charts.reliability(audit.reliability, audit.measured_on) if audit else [],
+        doubtful=_doubtful(audit.doubtful) if audit else [],
         unlabelled_means=report_tables.condition_means(unlabelled).to_dict("records"),
         unlabelled_charts=charts.pseudo_label_shares(
             report_tables.condition_shares(unlabelled), share
@@ -180,16 +217,25 @@ def _shots(panel: Panel, side: int) -> list[dict[str, str]]:
         iou = report_tables.number(panel.scores.get(model, math.nan))
         shots.append((name, f"IoU {iou}", outline))
         shots.append((f"{name}, errors", _error_shares(panel.truth, mask), errors))
+    return [_shot(name, note, array) for name, note, array in shots]
+
+
+def _doubtful(images: Sequence[Doubtful]) -> list[dict[str, str]]:
+    side = PICTURE_SIDE // 2
     return [
-        {
-            "name": name,
-            "note": note,
-            "width": str(array.shape[1]),
-            "height": str(array.shape[0]),
-            "data": base64.b64encode(pictures.png_bytes(array)).decode("ascii"),
-        }
-        for name, note, array in shots
+        _shot(one.name, one.note, pictures.overlay(one.image, one.mask, longer=side))
+        for one in images
     ]
+
+
+def _shot(name: str, note: str, array: NDArray[np.uint8]) -> dict[str, str]:
+    return {
+        "name": name,
+        "note": note,
+        "width": str(array.shape[1]),
+        "height": str(array.shape[0]),
+        "data": base64.b64encode(pictures.png_bytes(array)).decode("ascii"),
+    }
 
 
 def _error_shares(truth: Mask, mask: Mask) -> str:

@@ -172,17 +172,54 @@ def labelled_share(images: pd.DataFrame) -> float:
 # Pseudo-labelled images ----------------------------------------------------------------------
 
 _AUDITED = ["foreground_share", "mean_confidence"]
+SIGNS = {
+    "accepted_foreground": "Sure foreground",
+    "disagreement": "Disagreement",
+    "feature_distance": "Distance",
+}
 
 
 def unlabelled_images(table: pd.DataFrame) -> pd.DataFrame:
-    """Pseudo-labelled images, checked: foreground share and confidence as numbers."""
+    """Pseudo-labelled images, checked: shares, confidence and signs as numbers."""
     frame = checked(table, "unlabelled", [*NAMES[:-1], *_AUDITED])
     frame[_AUDITED] = frame[_AUDITED].astype(float)
+    for name in (*SIGNS, "doubt"):
+        frame[name] = table[name].to_numpy(float) if name in table else math.nan
     return frame
 
 
+def known_signs(table: pd.DataFrame) -> dict[str, str]:
+    """Columns of the audit that hold any number, and their headings."""
+    return {name: title for name, title in SIGNS.items() if table[name].notna().any()}
+
+
+def group_signs(conditions: pd.DataFrame) -> dict[str, str]:
+    """Columns of audit_conditions.csv that hold any number, and their headings."""
+    titles = {"foreground_share": "Foreground share", "mean_confidence": "Mean confidence"}
+    titles |= SIGNS | {"calibration_error": "Calibration error"}
+    return {name: title for name, title in titles.items() if conditions[name].notna().any()}
+
+
+def named_groups(conditions: pd.DataFrame) -> list[dict[Any, Any]]:
+    """Rows of audit_conditions.csv with a name for each."""
+    names = [
+        ", ".join(filter(None, pair)) or "all"
+        for pair in zip(conditions["condition"], conditions["batch"], strict=True)
+    ]
+    return conditions.assign(name=names).to_dict("records")
+
+
+def order_of(unlabelled: pd.DataFrame, labelled: float) -> str:
+    """Say what `most_conspicuous_first` puts first."""
+    if unlabelled["doubt"].notna().any():
+        return "least trustworthy"
+    return "farthest from the labelled share" if math.isfinite(labelled) else "least confident"
+
+
 def most_conspicuous_first(unlabelled: pd.DataFrame, labelled: float) -> pd.DataFrame:
-    """Order by the distance from the labelled share; where that is NaN, least confident first."""
+    """Order by doubt; else by the distance from the labelled share, or by confidence."""
+    if unlabelled["doubt"].notna().any():
+        return unlabelled.sort_values("doubt", ascending=False, kind="stable")
     far = -(unlabelled["foreground_share"] - labelled).abs()
     order = far if math.isfinite(labelled) else unlabelled["mean_confidence"]
     return unlabelled.loc[order.sort_values(kind="stable", na_position="first").index]

@@ -26,11 +26,13 @@ IMAGE_COLUMNS = (
     "image", "plane", "model", "subset", "specimen", "condition", "batch", "arm", "method",
     "network", "k", "seed", "threshold", *COUNT_COLUMNS, "iou", *THIN_SCORES,
     "foreground_share", "pseudo_share", "mean_confidence", "distance",
+    "accepted", "accepted_foreground",
 )  # fmt: skip
 RESULT_COLUMNS = (
     "arm", "method", "network", "k", "seed", "model", "subset", "metric", "value",
     "n_images", "n_specimens",
 )  # fmt: skip
+_NAMES = ("image", "specimen", "condition", "batch")
 _KEYS = ["arm", "method", "network", "k", "seed", "model", "subset"]
 
 
@@ -108,3 +110,27 @@ def write_csv(path: Path, table: pd.DataFrame) -> None:
     table = table.astype(counts)
     with atomic(path) as temporary:
         table.to_csv(temporary, index=False)
+
+
+def read_csv(path: Path) -> pd.DataFrame:
+    """Read a table of a run: a condition called "NA" is a name and not a gap.
+
+    Parameters
+    ----------
+    path
+        As `write_csv` wrote it.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Names are text, "" where there is none.
+
+    Raises
+    ------
+    OSError, ValueError
+        As pandas raises them.
+    """
+    table = pd.read_csv(path, converters=dict.fromkeys(_NAMES, str))
+    for name in table.columns.intersection(list(_NAMES)):  # pandas makes "" alone NaN
+        table[name] = table[name].astype(object).fillna("")
+    return table

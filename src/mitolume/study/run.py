@@ -18,6 +18,7 @@ from mitolume.inference.predictor import load
 from mitolume.io.write import write_text
 from mitolume.models.bundle import CARD
 from mitolume.progress import say
+from mitolume.study.audit import write_audit
 from mitolume.study.content import report
 from mitolume.study.folder import (
     IMAGES,
@@ -185,6 +186,7 @@ def _score_models(folder: RunFolder) -> None:
     if "stopped" in folder.record:
         kept, reason = MODELS[0], folder.record["stopped"]
     write_text(folder.path / KEPT, json.dumps({"kept": kept, "reason": reason}, indent=2) + "\n")
+    write_audit(folder.path, tables, quiet=folder.quiet)
 
 
 def _write_scores(path: Path, results: pd.DataFrame) -> None:

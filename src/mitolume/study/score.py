@@ -10,14 +10,16 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from mitolume.analysis.calibration import reliability
 from mitolume.analysis.metrics import best_threshold, probability_histogram
 from mitolume.errors import MitolumeError
 from mitolume.inference.predictor import Predictor
 from mitolume.inference.steps import middle
 from mitolume.inference.suspicion import distance
+from mitolume.inference.tiled import Probability
 from mitolume.io.check import CheckedTable, open_image
 from mitolume.io.fields import Field
-from mitolume.io.masks import Mask
+from mitolume.io.masks import FOREGROUND, Mask
 from mitolume.io.write import write_mask
 from mitolume.study.images import RowImage
 from mitolume.study.mask_pairs import match_files, open_pairs, outline_notices, some_names
@@ -26,6 +28,7 @@ from mitolume.study.results import IMAGE_COLUMNS, image_scores
 from mitolume.study.sources import row_names
 
 Advance = Callable[[int, int], None]
+SURE = 0.9  # a pixel with this confidence counts as accepted
 
 
 def choose_threshold(
@@ -82,10 +85,13 @@ def score_model(
     -------
     pandas.DataFrame
         A row for each image: where it comes from, counts and scores (NaN where unlabelled), the
-        share of foreground and the mean confidence of the prediction, and how far it is from the
-        images the model was trained on (see `mitolume.inference.suspicion.distance`).
+        share of foreground and the mean confidence of the prediction, the shares of all pixels
+        and of the foreground that it is sure of, and how far the image is from those the model
+        was trained on (see `mitolume.inference.suspicion.distance`). ``attrs["reliability"]`` has
+        rows on the probabilities of labelled images, see `mitolume.study.audit.calibration`.
     """
     rows: list[dict[str, Any]] = []
+    counted: dict[tuple[str, str, str], Any] = {}
     total = sum(len(row.planes or ()) for row in table.fields)
     names = row_names(table.fields)
     # fields.csv of the run folder is written in this order, below a header.
@@ -105,6 +111,9 @@ def score_model(
             probability = predictor.predict_boxes(prepared, (plane.shape[0], plane.shape[1]))
             mask = (probability >= predictor.card.threshold).astype(np.uint8)
             predicted.append(mask)
+            if truth is not None:
+                key = (row.role, row.condition, row.batch)
+                counted[key] = counted.get(key, 0) + reliability(probability, truth)
             rows.append(
                 _origin(row, line, z)
                 | (image_scores(mask, truth) if truth is not None else {})
@@ -114,13 +123,18 @@ def score_model(
                     "pseudo_share": float((probability >= pseudo).mean())
                     if row.role == "unlabelled"
                     else np.nan,
-                    "mean_confidence": float(np.maximum(probability, 1 - probability).mean()),
+                    **_confidence(probability, mask),
                     "distance": distance(predictor.card, middle(prepared)),
                 }
             )
         _write_row_mask(masks / f"{name}_mask.ome.tif", row, predicted)
     progress(total, total)
-    return pd.DataFrame(rows).reindex(columns=list(IMAGE_COLUMNS))
+    scored = pd.DataFrame(rows).reindex(columns=list(IMAGE_COLUMNS))
+    scored.attrs["reliability"] = [
+        dict(zip(("subset", "condition", "batch"), key, strict=True), counted=sums.tolist())
+        for key, sums in counted.items()
+    ]
+    return scored
 
 
 def evaluate(
@@ -190,6 +204,17 @@ def _origin(row: Field, line: int, z: int) -> dict[str, Any]:
         "specimen": row.specimen,
         "condition": row.condition,
         "batch": row.batch,
+    }
+
+
+def _confidence(probability: Probability, mask: Mask) -> dict[str, float]:
+    """Say how sure a prediction is, of all pixels and of its foreground."""
+    confidence = np.maximum(probability, 1 - probability)
+    sure = probability[mask == FOREGROUND] >= SURE
+    return {
+        "mean_confidence": float(confidence.mean()),
+        "accepted": float((confidence >= SURE).mean()),
+        "accepted_foreground": float(sure.mean()) if sure.size else np.nan,
     }
 
 
