@@ -90,9 +90,9 @@ def test_doubt_orders_by_all_signs_that_are_known() -> None:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Train on 2 fields; 1 validation, 1 test, 2 unlabelled of a condition, and a blank one."""
+    """Train on 2 fields; 3 validation, 1 test, and 2 unlabelled of another condition."""
     folder = tmp_path_factory.mktemp("audit")
-    roles = ["train", "train", "validation", "test", "unlabelled", "unlabelled"]
+    roles = ["train"] * 2 + ["validation"] * 3 + ["test"] + ["unlabelled"] * 2
     lines = ["image,mask,role,specimen,condition,batch"]
     for number, role in enumerate(roles):
         image, mask = write_field(folder, f"f{number}", number, labelled=role != "unlabelled")
@@ -107,16 +107,16 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_is_audited(run: Path) -> None:
     table = read_csv(run / "audit.csv")
     pd.testing.assert_frame_equal(table, audit(run, quiet=True), check_dtype=False)
-    assert table["image"].tolist() in (["f4.ome.tif", "f5.ome.tif"], ["f5.ome.tif", "f4.ome.tif"])
+    assert table["image"].tolist() in (["f6.ome.tif", "f7.ome.tif"], ["f7.ome.tif", "f6.ome.tif"])
     assert set(table["condition"]) == {EVIL}
     assert table["doubt"].is_monotonic_decreasing
-    own = table.set_index("line").loc[6]
-    assert own["image"] == "f4.ome.tif"
+    own = table.set_index("line").loc[8]
+    assert own["image"] == "f6.ome.tif"
     predictor = load(run / "model_1")
-    plane = read_plane(read(run.parent / "f4.ome.tif"))
+    plane = read_plane(read(run.parent / "f6.ome.tif"))
     p = predictor.predict_plane(plane, (0.1, 0.1), unlabelled=True)
     assert own["accepted"] == pytest.approx((np.maximum(p, 1 - p) >= 0.9).mean())
-    masks = [run / "masks" / name / "f4_mask.ome.tif" for name in ("model_1", "model_2")]
+    masks = [run / "masks" / name / "f6_mask.ome.tif" for name in ("model_1", "model_2")]
     one, two = (read_plane(read(path)) == 1 for path in masks)
     assert one.any()
     assert own["accepted_foreground"] == pytest.approx((p[one] >= 0.9).mean())
@@ -127,15 +127,15 @@ def test_a_run_is_audited(run: Path) -> None:
 
 def test_conditions_are_summed_up_with_the_labelled_images_beside(run: Path) -> None:
     groups = read_csv(run / "audit_conditions.csv").set_index("subset")
-    assert groups["n_images"].to_dict() == {"unlabelled": 2, "validation": 1, "test": 1}
+    assert groups["n_images"].to_dict() == {"unlabelled": 2, "validation": 3, "test": 1}
     assert groups["batch"].tolist() == ["day 1"] * 3
     median = read_csv(run / "audit.csv")[MEASURES].median()
     for name in MEASURES:
         assert groups.loc["unlabelled", name] == pytest.approx(median[name])
     assert np.isnan(groups.loc["unlabelled", "calibration_error"])
     kept = load(run)
-    plane = read_plane(read(run.parent / "f3.ome.tif"))
-    truth = read_plane(read(run.parent / "f3_mask.ome.tif"))
+    plane = read_plane(read(run.parent / "f5.ome.tif"))
+    truth = read_plane(read(run.parent / "f5_mask.ome.tif"))
     expected = reliability(kept.predict_plane(plane, (0.1, 0.1)), truth)
     assert groups.loc["test", "calibration_error"] == pytest.approx(calibration_error(expected))
     known = read_csv(run / "calibration.csv")

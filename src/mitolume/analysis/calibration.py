@@ -56,8 +56,8 @@ def calibration_error(counted: Reliability) -> float:
 
     Examples
     --------
-    >>> calibration_error(reliability(np.array([[0.8, 0.8]]), np.array([[1, 0]])))
-    0.3
+    >>> calibration_error(reliability(np.array([[0.75, 0.75]]), np.array([[1, 0]])))
+    0.25
     """
     pixels, foreground, probability = counted
     total = float(pixels.sum())
