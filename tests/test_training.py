@@ -344,3 +344,11 @@ def test_a_network_learns_to_restore_images_and_answers_anew(tmp_path: Path) -> 
     assert losses[-1] < 0.7 * losses[0]
     same = {name for name, t in trained.weights.items() if torch.equal(t, before[name])}
     assert same == {name for name in before if "final_conv" in name}
+
+
+def test_pseudo_labels_are_as_published_whatever_the_settings() -> None:
+    asked = UnlabelledSettings(length=0.1, rate=0.1, rounds=4, start="teacher")
+    assert METHODS["noisy_student"](asked).settings == asked
+    published = METHODS["pseudo_label"](asked).settings
+    assert (published.length, published.rate, published.rounds) == (1, 1, 1)
+    assert published.start == "random"

@@ -109,7 +109,7 @@ class Trainings:
     def second(self) -> None:
         """Train model 2, unless it is there: each round's student teaches the next."""
         recipe, teacher = self.folder.recipe, self.place("model_1")
-        rounds = METHODS[recipe.method](recipe.unlabelled).rounds
+        rounds = METHODS[recipe.method](recipe.unlabelled).settings.rounds
         for number in range(1, rounds + 1):
             place = self.place("model_2")
             place = place if number == rounds else place / f"round_{number}"
@@ -127,7 +127,7 @@ class Trainings:
             scratch = folder.scratch / self.part / f"taught_{which[0]}"
             others = with_masks_on_disk(method.label(images, label), scratch)
         student = SegmentationNetwork(recipe.network, self._seed("model_2"))
-        if method.start == "teacher":
+        if method.settings.start == "teacher":
             student.load_state_dict(network.state_dict())
         drift = Drift.watching(images, network, card.threshold)
         self._train("model_2", place, method, student, others, drift, which)
@@ -145,7 +145,7 @@ class Trainings:
         """Train a model, or the round ``which`` = (number, rounds) of it, and write its bundle."""
         folder, recipe = self.folder, self.folder.recipe
         place.mkdir(parents=True, exist_ok=True)
-        settings, before = self._settings(which)
+        settings, before = self._settings(method, which)
         title = name.replace("_", " ") + (f", round {which[0]} of {which[1]}" * (which[1] > 1))
         with folder.bar(f"training {title}{' (guard)' * bool(self.part)}") as advance:
             trained = train(
@@ -192,20 +192,26 @@ class Trainings:
             card.threshold = choose_threshold(predictor, images, recipe.threshold, advance)
         return card
 
-    def _settings(self, which: tuple[int, int]) -> tuple[TrainingSettings, int]:
+    def _settings(self, method: Supervised, which: tuple[int, int]) -> tuple[TrainingSettings, int]:
         """Return the settings of a round, and the steps made in those before.
 
-        Both models take the same number of steps, whatever the rounds: a gain by longer training
-        would be no gain.
+        Steps don't depend on how many unlabelled images there are, nor on the rounds: a gain by
+        longer training would be no gain.
         """
         settings = self.folder.recipe.training.for_images(len(self.labelled))
         assert settings.steps is not None, "for_images says how many steps the epochs are"
         number, rounds = which
-        steps = -(-settings.steps // self.shorter)
+        length, rate = (
+            (method.settings.length, method.settings.rate) if method.uses_unlabelled else (1, 1)
+        )
+        steps = round(-(-settings.steps // self.shorter) * length)
         ends = [steps * done // rounds for done in range(rounds + 1)]
-        length = max(1, ends[number] - ends[number - 1])
-        checks = -(-settings.checks // rounds)
-        return settings.model_copy(update={"steps": length, "checks": checks}), ends[number - 1]
+        own = {
+            "steps": max(1, ends[number] - ends[number - 1]),
+            "checks": -(-settings.checks // rounds),
+            "learning_rate": settings.learning_rate * rate,
+        }
+        return settings.model_copy(update=own), ends[number - 1]
 
     def _log(self, name: str, before: int, history: History) -> None:
         if not self.part:

@@ -22,6 +22,7 @@ Teacher = Callable[[Image], Image]  # a prepared image to its probability (Y, X)
 
 
 PSEUDO_THRESHOLD = 0.5  # as published
+PUBLISHED = UnlabelledSettings(length=1, rate=1, rounds=1, start="random")
 
 
 @dataclass(frozen=True)
@@ -71,16 +72,6 @@ class Supervised:
         self.settings = settings or UnlabelledSettings()
         self.cut = cut
 
-    @property
-    def rounds(self) -> int:
-        """How often a student is trained, the next time by the one before."""
-        return self.settings.rounds
-
-    @property
-    def start(self) -> str:
-        """The student's first weights: those of the ``teacher``, or ``random``."""
-        return self.settings.start
-
     def label(self, images: Iterable[PreparedImage], teacher: Teacher) -> Iterator[PreparedImage]:
         """Yield unlabelled images with what they are to teach.
 
@@ -122,8 +113,11 @@ class PseudoLabel(Supervised):
     """
 
     uses_unlabelled = True
-    rounds = 1
-    start = "random"
+
+    def __init__(
+        self, settings: UnlabelledSettings | None = None, cut: float = PSEUDO_THRESHOLD
+    ) -> None:
+        super().__init__(PUBLISHED, cut)
 
     def label(self, images: Iterable[PreparedImage], teacher: Teacher) -> Iterator[PreparedImage]:
         """Yield the images with the teacher's masks."""

@@ -71,14 +71,18 @@ class TrainingSettings(LoopSettings):
 class UnlabelledSettings(BaseModel):
     """How the unlabelled images are used, by the methods that use them.
 
-    ``rounds``: how often the student becomes the teacher; they share the steps of one training.
-    ``start``: the student's first weights, those of the ``teacher`` or ``random`` ones. ``weight``
-    of their loss beside that of the labelled images. Of ``mean_teacher`` only: ``accept``, the
-    share of each class's pixels that is learnt, and ``decay`` of the teacher's average.
+    ``length``: steps of model 2 beside those of model 1; ``rate``: its learning rate beside model
+    1's. ``rounds``: how often the student becomes the teacher; they share those steps. ``start``:
+    the student's first weights, those of the ``teacher`` or ``random`` ones. ``weight`` of their
+    loss beside that of the labelled images. Of ``mean_teacher`` only: ``accept``, the share of each
+    class's pixels that is learnt, and ``decay`` of the teacher's average. ``pseudo_label`` is as
+    published whatever stands here: one round as long as model 1's training, from random weights.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    length: float = Field(0.5, gt=0, le=10)
+    rate: float = Field(0.3, gt=0, le=10)
     rounds: int = Field(1, ge=1, le=10)
     start: Literal["random", "teacher"] = "teacher"
     weight: float = Field(1.0, gt=0)
