@@ -60,18 +60,23 @@ def write_field(
     return paths
 
 
-@pytest.fixture
-def table(tmp_path: Path) -> Path:
+def write_table_of_fields(folder: Path) -> Path:
     """Write 3 training, 3 validation, 2 test and 2 unlabelled fields; return their table."""
     roles = ["train"] * 3 + ["validation"] * 3 + ["test"] * 2 + ["unlabelled"] * 2
     lines = ["image,mask,role,specimen,condition"]
     for number, role in enumerate(roles):
         labelled = role != "unlabelled"
-        image, mask = write_field(tmp_path, f"f{number}", number, labelled=labelled)
+        image, mask = write_field(folder, f"f{number}", number, labelled=labelled)
         condition = "control" if labelled else "FCCP"
         lines.append(
             f"{image.name},{mask.name if labelled else ''},{role},dish {number},{condition}"
         )
-    path = tmp_path / "fields.csv"
+    path = folder / "fields.csv"
     path.write_text("\n".join(lines) + "\n")
     return path
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """Write fields of all roles, see `write_table_of_fields`."""
+    return write_table_of_fields(tmp_path)

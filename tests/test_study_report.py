@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from shutil import copytree
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -32,6 +34,7 @@ from mitolume.models.settings import NetworkSettings
 from mitolume.preprocess.normalise import normalise
 from mitolume.study.arms import load_study
 from mitolume.study.likeness import fingerprint_of
+from mitolume.study.results import summarise
 from mitolume.study.score import score_model
 from mitolume.study.shift import by_group, shift_sentences
 from mitolume.study.simulated import plan, write_data_set
@@ -47,7 +50,7 @@ ODD = 'Müller "A" & co'
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Run a small study whose names would break a page that didn't escape them."""
     folder = tmp_path_factory.mktemp("study")
-    roles = ["train"] * 3 + ["validation"] + ["test"] * 4 + ["unlabelled"] * 2
+    roles = ["train"] * 3 + ["validation"] * 3 + ["test"] * 4 + ["unlabelled"] * 2
     rows = []
     for number, role in enumerate(roles):
         labelled = role != "unlabelled"
@@ -61,15 +64,29 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "fields": "fields.csv",
         "arms": {"supervised": {"method": "supervised"}, "pseudo": {"method": "pseudo_label"}},
         "labels": [2, "all"],
-        "seeds": [0, 1],
-        "training": {"steps": 12, "batch": 2, "patch": 32, "checks": 2},
+        "seeds": [0],
+        "training": {"steps": 4, "batch": 2, "patch": 32, "checks": 2},
         "network": {"width": 2},
         "chain": {"denoise": "none"},
     }
     (folder / "study.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
     out = study(folder / "study.yaml", folder / "out", quiet=True)
+    add_a_seed(out)
     report_study(out, folder / "exported")
     return out
+
+
+def add_a_seed(out: Path) -> None:
+    """Give each run a twin with somewhat other counts: a report asks no more of a second seed."""
+    for run in list((out / "runs").iterdir()):
+        twin = copytree(run, out / "runs" / run.name.replace("_s0", "_s1"))
+        images = pd.read_csv(twin / "images.csv")
+        lost = (images["tp"] * (0.1 + 0.02 * images.index % 3)).round().fillna(0)
+        images = images.assign(seed=1, tp=images["tp"] - lost, fn=images["fn"] + lost)
+        images.to_csv(twin / "images.csv", index=False)
+        summarise(images).to_csv(twin / "results.csv", index=False)
+    recipe = yaml.safe_load((out / "study.yaml").read_text())
+    (out / "study.yaml").write_text(yaml.safe_dump(recipe | {"seeds": [0, 1]}))
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +135,8 @@ def click(page: Page, selector: str) -> None:
 
 def test_the_page_has_no_faults_and_asks_for_nothing(page: Page) -> None:
     assert page.faults == []
+    summaries = page.run("[...document.querySelectorAll('summary')].map((s) => s.textContent)")
+    assert "Every setting of pseudo, first run" in summaries
     assert page.run("document.scripts.length") == 2
     assert page.run("document.querySelectorAll('script').length") == 2
 
@@ -255,6 +274,22 @@ def test_exports_hold_the_numbers(made: Path) -> None:
         assert "<svg" in (folder / f"{name}.svg").read_text()
     assert "pseudo" in study_text(made)
     assert (made / "report.html").stat().st_size < 15e6
+
+
+def test_pictures_shrink_to_what_there_is_room_for(
+    made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def size(entries: Sequence[Mapping[str, Any]]) -> int:
+        uris = [uri for e in entries for uri in (e["image"], e["truth"], *e["masks"].values())]
+        return sum(len(base64.b64decode(uri.partition(",")[2])) for uri in uris)
+
+    large = study_content(open_study(made)).browsed
+    room = size(large) // 2
+    monkeypatch.setattr("mitolume.study.browser.MOST_BYTES", room)
+    small = study_content(open_study(made)).browsed
+    assert room / 4 < size(small) <= room
+    assert [entry["name"] for entry in small] == [entry["name"] for entry in large]
+    assert all(128 <= entry["width"] < 512 for entry in small)
 
 
 @pytest.mark.slow

@@ -13,7 +13,15 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from mitolume.errors import MitolumeError
-from mitolume.study.recipe import Recipe, complete, explain, merge, parse_setting, read_yaml
+from mitolume.study.recipe import (
+    Recipe,
+    complete,
+    explain,
+    merge,
+    parse_setting,
+    read_yaml,
+    with_folders,
+)
 
 STUDY_PRESETS = ("default", "quick", "paper")
 _OWN = ("arms", "reference", "seeds", "labels", "compare")
@@ -128,12 +136,14 @@ def load_study(
         given = read_yaml(Path(path))
         if given.get("fields"):
             given["fields"] = str(Path(path).parent / str(given["fields"]))
+        given = _with_folders(given, Path(path).parent)
         if preset is not None:
             given["preset"] = preset
     if fields is not None:
         given["fields"] = str(fields)
     for setting in settings:
         given = merge(given, parse_setting(setting))
+    given = _with_folders(given, Path())
     own = {key: given[key] for key in _OWN if key in given}
     base = {key: value for key, value in given.items() if key not in _OWN}
     if "arms" in own and "reference" not in own and own["arms"]:
@@ -177,6 +187,16 @@ def planned_runs(study: StudyRecipe, source: str = "the study") -> list[Planned]
                 own |= {"arm": name, "labels": k, "seed": seed}
                 runs.append(Planned(name, k, seed, complete(own, f"{source}, arm {name}")))
     return runs
+
+
+def _with_folders(given: dict[str, Any], base: Path) -> dict[str, Any]:
+    """Make the folders of models absolute, those of all arms and each arm's own."""
+    given = with_folders(given, base)
+    arms = given.get("arms")
+    if isinstance(arms, dict):
+        own = {n: with_folders(a, base) if isinstance(a, dict) else a for n, a in arms.items()}
+        given = given | {"arms": own}
+    return given
 
 
 def _load_preset(name: str) -> dict[str, Any]:

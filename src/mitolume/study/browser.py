@@ -21,10 +21,12 @@ from mitolume.study.images import RowImage
 from mitolume.study.sources import row_names
 
 MOST_IMAGES = 48
-LONGEST_SIDE = 512  # pixels of a picture
-MOST_BYTES = 9_000_000  # of all pictures; base64 makes a third more of it
+LONGEST_SIDE, SHORTEST_SIDE = 512, 128  # pixels of a picture
+MOST_BYTES = 7_000_000  # of all pictures; base64 makes a third more of it
+_SHRINK = 0.8
 
 Entry = dict[str, Any]
+Scored = tuple[Image2D, Mask, dict[str, Mask]]  # a plane, its truth, the mask of each arm
 
 
 def browsed_images(
@@ -56,54 +58,46 @@ def browsed_images(
     rows = read_table(runs[reference] / "fields.csv")
     names = row_names(rows)
     entries: list[Entry] = []
-    room = MOST_BYTES
+    room, side = MOST_BYTES, LONGEST_SIDE
     for left, place in zip(range(len(places), 0, -1), places, strict=True):
         found = order.iloc[place]
         line = int(found["line"]) - 2
         here = images[(images["line"] == found["line"]) & (images["plane"] == found["plane"])]
-        entry, size = _entry(runs, here, rows[line], names[line], mask_kind, room // left)
-        room -= size
-        entries.append(entry)
+        opened = open_scored(runs, here, rows[line], names[line], mask_kind)
+        # Images of one study are much alike: what fitted the last one is a good start.
+        pictures, side = _fitting(opened, min(LONGEST_SIDE, round(side / _SHRINK)), room // left)
+        room -= sum(map(len, pictures))
+        shape = fit(np.zeros(opened[0].shape, np.uint8), side).shape
+        arms = list(opened[2])
+        entries.append(
+            {
+                "name": shown_name(rows[line], int(found["plane"])),
+                "specimen": str(found["specimen"]),
+                "condition": str(found["condition"]),
+                "width": shape[1],
+                "height": shape[0],
+                "image": data_uri("jpeg", pictures[0]),
+                "truth": data_uri("png", pictures[1]),
+                "masks": {a: data_uri("png", p) for a, p in zip(arms, pictures[2:], strict=True)},
+                "scores": {arm: _scores(here[here["run"] == runs[arm].name]) for arm in arms},
+            }
+        )
     return entries
 
 
-def _entry(
-    runs: Mapping[str, Path],
-    here: pd.DataFrame,
-    row: Field,
-    name: str,
-    mask_kind: MaskKind,
-    room: int,
-) -> tuple[Entry, int]:
-    """Make the entry of one image, as large as there is room for."""
-    first = here.iloc[0]
-    z = int(first["plane"])
-    plane, truth, masks = open_scored(runs, here, row, name, mask_kind)
-    side = LONGEST_SIDE
+def _fitting(opened: Scored, side: int, room: int) -> tuple[list[bytes], int]:
+    """Make the pictures of one image as large as there is room for; return their side, too."""
+    plane, truth, masks = opened
     while True:
         pictures = [_jpeg(plane, side), *(_mask_png(m, side) for m in (truth, *masks.values()))]
-        size = sum(map(len, pictures))
-        if size <= room or side <= 128:
-            break
-        side = max(128, int(side * 0.8))
-    shape = fit(np.zeros(plane.shape, np.uint8), side).shape
-    entry = {
-        "name": shown_name(row, z),
-        "specimen": str(first["specimen"]),
-        "condition": str(first["condition"]),
-        "width": shape[1],
-        "height": shape[0],
-        "image": data_uri("jpeg", pictures[0]),
-        "truth": data_uri("png", pictures[1]),
-        "masks": {a: data_uri("png", p) for a, p in zip(masks, pictures[2:], strict=True)},
-        "scores": {arm: _scores(here[here["run"] == runs[arm].name]) for arm in masks},
-    }
-    return entry, size
+        if sum(map(len, pictures)) <= room or side <= SHORTEST_SIDE:
+            return pictures, side
+        side = max(SHORTEST_SIDE, int(side * _SHRINK))
 
 
 def open_scored(
     runs: Mapping[str, Path], here: pd.DataFrame, row: Field, name: str, mask_kind: MaskKind
-) -> tuple[Image2D, Mask, dict[str, Mask]]:
+) -> Scored:
     """Read a labelled image, its truth, and the mask of each arm.
 
     Parameters

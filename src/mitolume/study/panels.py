@@ -27,6 +27,7 @@ from mitolume.study.sources import row_names
 
 PANEL_SIDE = 288  # pixels
 AUDITED = 6  # pseudo-labels that are shown
+_MOST_BYTES = 40_000  # of a picture; noisy ones lose quality
 
 Picture = np.ndarray[Any, Any]
 
@@ -43,9 +44,12 @@ class Shot:
     @property
     def uri(self) -> str:
         """The picture as text that an HTML page can hold."""
-        buffer = io.BytesIO()
-        # Colours at full size: they are thin outlines and single pixels.
-        Image.fromarray(self.picture).save(buffer, "JPEG", quality=85, subsampling=0)
+        for quality in (85, 70, 50, 30):
+            buffer = io.BytesIO()
+            # Colours at full size: they are thin outlines and single pixels.
+            Image.fromarray(self.picture).save(buffer, "JPEG", quality=quality, subsampling=0)
+            if buffer.tell() <= _MOST_BYTES:
+                break
         return data_uri("jpeg", buffer.getvalue())
 
 

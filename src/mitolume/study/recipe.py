@@ -100,12 +100,12 @@ def load_recipe(
         own = read_yaml(Path(path))
         if own.get("fields"):
             own["fields"] = str(Path(path).parent / str(own["fields"]))
-        own = _with_folders(own, Path(path).parent)
+        own = with_folders(own, Path(path).parent)
     if fields is not None:
         own["fields"] = str(fields)
     for setting in settings:
         own = merge(own, parse_setting(setting))
-    own = _with_folders(own, Path())
+    own = with_folders(own, Path())
     return complete(own, source, preset)
 
 
@@ -144,8 +144,8 @@ def complete(own: Mapping[str, Any], source: str, preset: str | None = None) -> 
         raise MitolumeError(explain(error, source)) from None
 
 
-def _with_folders(own: dict[str, Any], base: Path) -> dict[str, Any]:
-    """Make folders of models absolute: a run folder's own recipe must still find them."""
+def with_folders(own: dict[str, Any], base: Path) -> dict[str, Any]:
+    """Make folders of models, seen from ``base``, absolute: run folders must find them too."""
     if isinstance(own.get("init"), str) and own["init"] not in INIT:
         own = own | {"init": str((base / own["init"]).absolute())}
     chain = own.get("chain")

@@ -32,9 +32,9 @@ def number(value: float, digits: int = 3, signed: bool = False) -> str:
     return text.replace("-", "\N{MINUS SIGN}")
 
 
-def percent(value: float, digits: int = 1) -> str:
+def percent(value: float, digits: int = 1, signed: bool = False) -> str:
     """Write a share of one in per cent; NaN reads "undefined"."""
-    return f"{number(100 * value, digits)} %" if math.isfinite(value) else "undefined"
+    return f"{number(100 * value, digits, signed)} %" if math.isfinite(value) else "undefined"
 
 
 def count(value: float, noun: str) -> str:

@@ -109,7 +109,8 @@ def study_content(folder: StudyFolder, *, pictures: bool = True) -> StudyContent
         figures["panels"] = panel_figure(shown["panels"])
     return StudyContent(
         title=f"{Path(record['fields']).parent.resolve().name or 'mitolume'}: "
-        f"{count(len(arms) - 1, 'arm')} compared with {recipe.reference}",
+        + (f"{count(len(arms) - 1, 'arm')} compared with " if comparisons else "")
+        + recipe.reference,
         head=head_of(comparisons, curve, recipe.reference, text),
         sentences=[one.sentence for one in comparisons],
         notices=[
@@ -140,6 +141,7 @@ def study_content(folder: StudyFolder, *, pictures: bool = True) -> StudyContent
         facts=_facts(folder, images, subset),
         command=f"mitolume study {folder.path / STUDY} --out again",
         recipe_yaml=recipe.to_yaml(),
+        settings=_settings(folder),
         versions=record["versions"],
         hashes=record["sha256"],
         open_scores=recipe.base.get("preset") == "paper",
@@ -245,6 +247,14 @@ def _facts(folder: StudyFolder, images: pd.DataFrame, subset: str) -> dict[str, 
         "Started": record["started"],
         "Command": record["command"],
     }
+
+
+def _settings(folder: StudyFolder) -> dict[str, str]:
+    """Every setting of each arm's first run, as YAML."""
+    settings: dict[str, str] = {}
+    for run in folder.runs:
+        settings.setdefault(run.arm, run.recipe.to_yaml())
+    return settings
 
 
 def _data(

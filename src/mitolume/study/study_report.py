@@ -48,6 +48,8 @@ class StudyContent:
     facts: Mapping[str, str]
     command: str
     recipe_yaml: str
+    settings: Mapping[str, str]
+    """Every setting of each arm, as YAML: what the recipe leaves to its preset, too."""
     versions: Mapping[str, str]
     hashes: Mapping[str, str]
     browsed: Sequence[Mapping[str, Any]] = ()

@@ -130,11 +130,13 @@ def shift_table(column: str, groups: list[Group]) -> Table:
     for g in groups:
         scored = math.isfinite(g.area_bias)
         several = scored and g.n_specimens > 1
-        spread = f"{percent(g.low, 0)} to {percent(g.high, 0)}" if several else _DASH
+        low, high = (percent(bias, 0, signed=True) for bias in (g.low, g.high))
+        spread = f"{low} to {high}" if several else _DASH
         rows.append(
             [g.name or "(none)", g.arm, str(g.n_images), str(g.n_specimens),
-             number(g.iou) if scored else _DASH, percent(g.area_bias, 0) if scored else _DASH,
-             spread, *([number(g.distance, 2)] if far else [])]
+             number(g.iou) if scored else _DASH,
+             percent(g.area_bias, 0, signed=True) if scored else _DASH, spread,
+             *([number(g.distance, 2)] if far else [])]
         )  # fmt: skip
     columns = [
         column.capitalize(),
