@@ -26,6 +26,7 @@ from mitolume import read
 from mitolume.inference.denoise import Denoiser
 from mitolume.inference.denoise_files import DenoisedStack
 from mitolume.io.write import write_image
+from mitolume.preprocess.stripes import remove_stripes
 from mitolume.simulate.field import simulate_field
 from mitolume.simulate.presets import PRESETS
 from mitolume.study.denoise import denoising_settings, train_denoiser
@@ -192,7 +193,11 @@ def measure(name: str, truth: Stack, stack: Stack, steps: int) -> str:
     true, done = truth[chosen], [list(filters(plane)) for plane in stack[chosen]]
     kinds = [kind for kind, _ in done[0]]
     settings = [np.stack([plane[i][1] for plane in done]) for i in range(len(kinds))]
-    cells = [f"{psnr(stack, truth, reach):.2f} / {ssim(stack, truth, reach):.3f}"]
+    lineless = np.stack([remove_stripes(plane) for plane in stack])
+    cells = [
+        f"{psnr(found, truth, reach):.2f} / {ssim(found, truth, reach):.3f}"
+        for found in (stack, lineless)
+    ]
     for kind in dict.fromkeys(kinds):
         own = [found for found, of in zip(settings, kinds, strict=True) if of == kind]
         best = max(own, key=lambda found: psnr(found, true, reach))
@@ -209,8 +214,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--steps", type=int, default=0, help="of training; the default's without")
     asked = parser.parse_args()
-    print("| stack | noisy | gaussian | tv | nlm | wavelet | default | method | time |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    print("| stack | noisy | no lines | gaussian | tv | nlm | wavelet | default | method | time |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
     for name, make in stacks(asked.data).items():
         if not asked.stacks or name in asked.stacks:
             print(measure(name, *make(), asked.steps), flush=True)

@@ -327,6 +327,25 @@ def test_places_with_more_signal_are_filtered_less() -> None:
     assert right < 0.6 * 0.25
 
 
+@pytest.mark.parametrize("noise", [0.02, 0.1])
+def test_faint_structures_are_kept_where_there_is_little_noise(noise: float) -> None:
+    rng = np.random.default_rng(0)
+    clean = gaussian_filter(rng.normal(size=(128, 256)), 2)
+    clean *= np.where(np.arange(256) < 128, 0.1, 3) / clean.std()
+    noisy = (clean + rng.normal(0, noise, clean.shape)).astype(np.float32)
+    filtered = WienerBank(signal_and_noise([noisy])).filter(noisy)
+    faint = slice(90)
+    assert error(filtered[:, faint], clean[:, faint]) < error(noisy[:, faint], clean[:, faint])
+
+
+@pytest.mark.parametrize("channels", [0, 2, 4])
+def test_planes_with_hardly_any_noise_stay_as_they_are(channels: int) -> None:
+    plane, *near = stack(5, side=96, noise=0.005)[1]
+    np.testing.assert_array_equal(untrained(channels).denoise_plane(plane, near), plane)
+    plane, *near = stack(5, side=96, noise=0.05)[1]
+    assert not np.array_equal(untrained(channels).denoise_plane(plane, near), plane)
+
+
 def test_noise_that_grows_with_brightness_is_measured() -> None:
     rng = np.random.default_rng(0)
     brightness = gaussian_filter(rng.normal(size=(256, 256)), 8)

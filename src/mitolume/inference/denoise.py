@@ -28,6 +28,7 @@ from mitolume.preprocess.normalise import GreyRange, is_flat, normalise
 from mitolume.preprocess.wiener import REACH, Detail, SignalNoise, WienerBank, signal_and_noise
 
 FLIPS = (0, 2, 4, 6)  # along Y, X, both: noise of a scan line stays along the rows
+_WEAKEST = 0.015  # noise (standard deviation), of a plane's spread, that is worth removing
 _SIDE, _SQUARES = 512, 36  # pixels a side of the squares that are kept, and how many of a plane
 Image = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -147,10 +148,16 @@ class DenoisedPlane:
         """Compute a box, (Y, X) float32; its slices may have steps."""
         y, x = (slice(part.start, part.stop) for part in box)
         result = self._plane.plane[y, x].astype(np.float32)
-        if not is_flat(self._plane.grey):
+        if not self._stays:
             result += np.float32(self._plane.grey.spread) * self._change((y, x))
             release_buffers()
         return result[:: box[0].step, :: box[1].step]
+
+    @property
+    def _stays(self) -> bool:
+        """Whether the plane is to stay as it is; a network that sees it decides for itself."""
+        plane, network = self._plane, self._denoiser.network
+        return is_flat(plane.grey) or (network.channels != 1 and plane.is_clean)
 
     def _change(self, box: Box) -> Image:
         """Return what is added to the normalised plane."""
@@ -253,6 +260,11 @@ class NormalisedPlane:
     def found(self) -> SignalNoise:
         """Signal and noise of the whole plane."""
         return signal_and_noise([self])
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether its noise is so weak that it can't be told from fine detail."""
+        return float(self.found.noise.mean()) < _WEAKEST**2
 
     @property
     def filtered(self) -> FilteredPlane:

@@ -24,8 +24,9 @@ _LINES = 3  # of the spectrum, left and right of the middle, where scan lines sh
 _STRIPED = 1.3  # power there over the floor, from which there are scan lines
 _CHANCE = 1.5  # standard deviations of a frequency's power that are taken for noise
 _TIMES = (0.1, 0.3, 1.0, 3.0, 10.0)  # the plane's mean signal, for which there are filters
-_USUAL = _TIMES.index(1.0)
-_NONE = 0.03  # of it: nothing is kept
+_FAINT = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)  # further ones, where there is less noise
+_NONE = 0.3  # of the signal that has as much energy as noise: nothing is kept
+_MOST_NONE = 0.03  # of the plane's mean signal
 _PLACE = 10.0  # pixels, standard deviation of the surroundings that choose the filter
 _PLACE_REACH = round(3 * _PLACE)
 REACH = 2 * _HALF + _PLACE_REACH  # pixels to each side on which the answer depends
@@ -134,8 +135,9 @@ def _noise(power: Spectrum) -> Spectrum:
 class WienerBank:
     """Wiener filters for more and for less signal, of which each place takes its own.
 
-    The gain of a filter is ``k S / (k S + N)`` at each frequency, for signal S, noise N and k from
-    0 to 10. The energy that the filter for k = 1 lets through around a place says which k it has.
+    The gain of a filter is ``k S / (k S + N)`` at each frequency, for signal S, noise N and k up to
+    10. The energy that the filter for k = 1 lets through around a place says which k it has. The
+    less noise there is, the fainter the signal that is still told from it.
 
     Parameters
     ----------
@@ -145,11 +147,15 @@ class WienerBank:
 
     def __init__(self, found: SignalNoise) -> None:
         signal, noise = found.signal, found.noise
-        gains = [k * signal / (k * signal + noise + _TINY) for k in _TIMES]
-        self._kernels = [_kernel(gain) for gain in gains]
         through = found.kept**2
         self._noise = float((through * noise).mean())
         self._signal = max(float((through * signal).mean()), _TINY)
+        heard = (self._noise or 1.0) / self._signal  # no noise gets through where there's no signal
+        self._none = min(_NONE * heard, _MOST_NONE)
+        self._times = (*(k for k in _FAINT if k > self._none), *_TIMES)
+        gains = [k * signal / (k * signal + noise + _TINY) for k in self._times]
+        self._kernels = [_kernel(gain) for gain in gains]
+        self._usual = self._times.index(1.0)
 
     def filter(self, image: Image) -> Image:
         """Filter an image, mirrored at its edges.
@@ -160,11 +166,12 @@ class WienerBank:
             (Y, X) float32. Of a window, `REACH` pixels at each side are not yet right.
         """
         kept = self._filtered(image)
-        energy = gaussian_filter(kept[_USUAL + 1] ** 2, _PLACE, radius=_PLACE_REACH)
-        times = np.maximum((energy - self._noise) / self._signal, _NONE)
-        steps = np.arange(len(_TIMES) + 1)
-        place = np.interp(np.log(times), np.log((_NONE, *_TIMES)), steps).astype(np.float32)
-        lower = np.minimum(place.astype(np.intp), len(_TIMES) - 1)
+        energy = gaussian_filter(kept[self._usual + 1] ** 2, _PLACE, radius=_PLACE_REACH)
+        times = np.maximum((energy - self._noise) / self._signal, self._none)
+        steps = np.arange(len(self._times) + 1)
+        place = np.interp(np.log(times), np.log((self._none, *self._times)), steps)
+        place = place.astype(np.float32)
+        lower = np.minimum(place.astype(np.intp), len(self._times) - 1)
         share = place - lower
         below, above = (np.take_along_axis(kept, which[None], 0)[0] for which in (lower, lower + 1))
         return np.asarray((1 - share) * below + share * above, np.float32)
@@ -175,7 +182,7 @@ class WienerBank:
         if min(image.shape) >= SIDE:
             # A mirrored slope has a kink, and the filter would round it: turned around the edge
             # it goes on straight. The noise of the edge must not be turned with it.
-            (straight,) = _convolved(padded, self._kernels[_USUAL : _USUAL + 1])
+            (straight,) = _convolved(padded, self._kernels[self._usual : self._usual + 1])
             edged = image.copy()
             edged[[0, -1]], edged[:, [0, -1]] = straight[[0, -1]], straight[:, [0, -1]]
             padded = np.pad(edged, _HALF, mode="reflect", reflect_type="odd")
