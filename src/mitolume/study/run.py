@@ -133,9 +133,9 @@ def _train_models(folder: RunFolder) -> None:
         if folder.has_model(name):
             (folder.path / name / CHECKPOINT).unlink(missing_ok=True)
     unlabelled = METHODS[folder.recipe.method].uses_unlabelled and bool(folder.images("unlabelled"))
-    has_second = folder.has_model("model_2") or "stopped" in folder.record
     guarded = (folder.path / OUT_OF_FOLD).exists() or not needs_cross_fit(folder)
-    if folder.has_model("model_1") and (not unlabelled or (has_second and guarded)):
+    compared = "stopped" in folder.record or (folder.has_model("model_2") and guarded)
+    if folder.has_model("model_1") and (compared or not unlabelled):
         return
     denoiser = denoiser_of_run(folder)
     labelled, validation, others = (
