@@ -17,10 +17,10 @@ from mitolume.inference.denoise import (
     FLIPS,
     DenoisedPlane,
     Denoiser,
-    NormalisedPlane,
     planes_around,
     run_network,
 )
+from mitolume.inference.filtered import NormalisedPlane
 from mitolume.inference.steps import SharpenedPlane, StripelessPlane
 from mitolume.models.bundle import load_bundle, save_bundle
 from mitolume.models.denoiser import DenoiserCard

@@ -11,7 +11,8 @@ import numpy as np
 import xarray as xr
 
 from mitolume.errors import MitolumeError
-from mitolume.inference.denoise import DenoisedPlane, Denoiser, NormalisedPlane, planes_around
+from mitolume.inference.denoise import DenoisedPlane, Denoiser, planes_around
+from mitolume.inference.filtered import NormalisedPlane
 from mitolume.inference.jobs import image_files, named_scenes
 from mitolume.inference.steps import SharpenedPlane, StripelessPlane
 from mitolume.io.formats import reader_of

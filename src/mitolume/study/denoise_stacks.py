@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from mitolume.errors import MitolumeError
-from mitolume.inference.denoise import NormalisedPlane
+from mitolume.inference.filtered import NormalisedPlane
 from mitolume.inference.jobs import image_files, named_scenes
 from mitolume.inference.tiles import whole
 from mitolume.io.channels import select_channel
