@@ -63,6 +63,7 @@ def test_train_then_apply(
     assert card["kind"] == "denoiser"
     assert card["method"] == "noise2stack"
     assert card["stacks"][0]["planes"] == "0-4"
+    assert card["chosen"].endswith("the best on the held-out planes")
     log = pd.read_csv(model / "log.csv")
     assert list(log["step"]) == [2, 4]
     assert log["validation_db"].notna().all()

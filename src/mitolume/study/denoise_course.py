@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -137,7 +137,7 @@ class Course:
             trained = fit(network, task, settings=settings, folder=self.out, watch=watch)
         network.load_state_dict(trained.weights)
         network.eval()
-        return trained
+        return replace(trained, chosen=trained.chosen.replace("validation images", "held-out planes"))
 
 
 def _usable(runs: list[Run], name: str, method: DenoisingMethod) -> list[Run]:
