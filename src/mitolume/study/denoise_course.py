@@ -137,7 +137,8 @@ class Course:
             trained = fit(network, task, settings=settings, folder=self.out, watch=watch)
         network.load_state_dict(trained.weights)
         network.eval()
-        return replace(trained, chosen=trained.chosen.replace("validation images", "held-out planes"))
+        chosen = trained.chosen.replace("validation images", "held-out planes")
+        return replace(trained, chosen=chosen)
 
 
 def _usable(runs: list[Run], name: str, method: DenoisingMethod) -> list[Run]:
