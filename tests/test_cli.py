@@ -137,7 +137,8 @@ def test_inspect_names_what_may_go_wrong(
         (("evaluate", "plain.tif", "small.tif"), "plain.tif is Y 64 x X 80"),
         (("evaluate", "plain.tif", "nothing"), "no such file or folder"),
         (("report", "."), "holds no finished run"),
-        (("inspect", "a.docx"), "files of this kind are not read"),
+        (("inspect", "a.docx"), "a.docx: no such file"),
+        (("inspect", "notes.docx"), "files of this kind are not read"),
     ],
 )
 def test_faults_end_in_one_sentence(
@@ -152,6 +153,7 @@ def test_faults_end_in_one_sentence(
     tifffile.imwrite("plain.tif", blobs(0)[1])
     tifffile.imwrite("small.tif", blobs(0)[1][:5])
     tifffile.imwrite("nan.tif", np.full((9, 9), np.nan, np.float32))
+    Path("notes.docx").write_bytes(b"PK")
     Path("cut.tif").write_bytes(Path("plain.tif").read_bytes()[:700])
     before = set(tmp_path.rglob("*"))
     filled = [str(model) if a == "{model}" else a for a in arguments]
