@@ -23,7 +23,7 @@ from filelock import FileLock
 from mitolume.cli import main
 from mitolume.errors import MitolumeError
 from mitolume.study.arms import STUDY_PRESETS, load_study, planned_runs
-from mitolume.study.study import open_study, status, status_text, study
+from mitolume.study.study import collect, open_study, status, status_text, study
 
 Process = subprocess.Popen[bytes]
 
@@ -140,6 +140,7 @@ def test_a_study_goes_on_and_grows(finished: Path) -> None:
     standing = tables[tables["stands"]]
     assert standing.groupby("run")["model"].nunique().eq(1).all()
     assert set(tables["arm"]) == {"supervised", "pseudo"}
+    assert set(collect(open_study(out))["batch"]) == {""}  # nobody named one
 
     wider = {"wider": {"method": "supervised", "network": {"width": 3}}}
     study(recipe_of(out, arms=SHORT["arms"] | wider), out, quiet=True)

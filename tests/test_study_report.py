@@ -40,7 +40,7 @@ from mitolume.study.shift import by_group, shift_sentences
 from mitolume.study.simulated import plan, write_data_set
 from mitolume.study.study import open_study, status, study
 from mitolume.study.study_content import report_study, study_content, study_text
-from mitolume.study.study_tables import shift_table
+from mitolume.study.study_tables import shift_table, sizes
 
 EVIL = "<script>alert('x')</script>"
 ODD = 'Müller "A" & co'
@@ -342,8 +342,27 @@ def test_what_is_missing_is_said(made: Path, tmp_path: Path) -> None:
 
 
 def counted(condition: str, tp: int, fp: int, fn: int, specimen: str) -> dict[str, object]:
-    names = {"condition": condition, "arm": "a", "specimen": specimen, "image": specimen}
-    return names | {"plane": 0, "line": 2, "tp": tp, "fp": fp, "fn": fn, "tn": 100}
+    names = {
+        "run": "a_kall_s0",
+        "condition": condition,
+        "arm": "a",
+        "specimen": specimen,
+        "image": specimen,
+    }
+    return names | {"plane": 0, "line": int(specimen), "tp": tp, "fp": fp, "fn": fn, "tn": 100}
+
+
+def test_images_are_counted_once_however_runs_number_them() -> None:
+    """Where a stack is labelled in part, its planes are on another line in each run."""
+    runs = [("a_k2_s0", 4), ("a_k8_s0", 3), ("a_k8_s1", 5)]
+    rows = [
+        {"run": run, "model": model, "line": line, "plane": z, "subset": "test", "specimen": "b"}
+        for run, line in runs
+        for model in ("model_1", "model_2")
+        for z in range(11)
+    ]
+    assert sizes(pd.DataFrame(rows), "test") == "11 test images of 1 specimen"
+    assert sizes(pd.DataFrame(rows), "train") == "0 train images of 0 specimens"
 
 
 def test_unlike_images_are_far_from_the_training_images(tmp_path: Path) -> None:
@@ -365,7 +384,7 @@ def test_unlike_images_are_far_from_the_training_images(tmp_path: Path) -> None:
     distance = dict(zip(scored["image"], scored["distance"], strict=True))
     assert distance["f2.ome.tif"] < 1.7
     assert distance["blurred.ome.tif"] > UNLIKE
-    known, far = by_group(scored.assign(arm="a"), "condition")
+    known, far = by_group(scored.assign(arm="a", run="a_kall_s0"), "condition")
     assert (far.name, far.n_images) == ("FCCP", 1)
     assert far.distance == distance["blurred.ome.tif"]
     assert np.isnan(far.iou)

@@ -127,7 +127,7 @@ def _complete(values: pd.DataFrame) -> tuple[pd.DataFrame, str]:
         for noun, names in dropped.items()
         if names
     ]
-    reason = "not scored, or not on the same images, everywhere"
+    reason = "not scored everywhere on the same images"
     return values, f"left out: {' and '.join(said)} ({reason})" if said else ""
 
 

@@ -44,6 +44,16 @@ def count(value: float, noun: str) -> str:
     return f"{value:.0f} {noun}" + "s" * (value != 1)
 
 
+def image_count(images: pd.DataFrame) -> int:
+    """Count the images of the run that has most of them.
+
+    The line of an image in fields.csv is not the same in all runs: where a stack is labelled in
+    part, each draw cuts its rows otherwise.
+    """
+    once = images[["run", "line", "plane"]].drop_duplicates()
+    return int(once.groupby("run").size().max()) if len(once) else 0
+
+
 def ratio(part: float, whole: float) -> float:
     """Divide; NaN where the whole is nothing."""
     return part / whole if whole else math.nan

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from mitolume.inference.suspicion import UNLIKE
-from mitolume.study.report_tables import count, number, percent
+from mitolume.study.report_tables import count, image_count, number, percent
 
 # Conditions whose areas come out further apart than this are warned of, in shares of the area.
 _APART = 0.1
@@ -66,7 +66,7 @@ def by_group(images: pd.DataFrame, column: str) -> list[Group]:
             Group(
                 name=str(name),
                 arm=str(arm),
-                n_images=len(rows[["image", "plane", "line"]].drop_duplicates()),
+                n_images=image_count(rows),
                 n_specimens=rows["specimen"].nunique(),
                 iou=tp / (tp + fp + fn) if tp + fp + fn else np.nan,
                 area_bias=bias,

@@ -31,12 +31,11 @@ from mitolume.study.folder import (
 )
 from mitolume.study.lock import LOCK, only_one
 from mitolume.study.recipe import load_recipe
-from mitolume.study.results import write_csv
+from mitolume.study.results import read_csv, write_csv
 from mitolume.study.run_pool import compute_runs
 
 STUDY, RECORD, RUNS = "study.yaml", "study.json", "runs"
 STUDY_RESULTS, STUDY_IMAGES = "study.csv", "study_images.csv"
-TEXT = {"image": str, "specimen": str, "condition": str, "batch": str}
 
 
 class FailedRunsError(MitolumeError):
@@ -183,9 +182,9 @@ def collect(folder: StudyFolder) -> pd.DataFrame:
     results: list[pd.DataFrame] = []
     for run in filter(folder.is_finished, folder.runs):
         place = folder.folder(run)
-        rows = pd.read_csv(place / IMAGES, converters=TEXT)
+        rows = read_csv(place / IMAGES)
         model = _standing(place, folder.recipe, rows)
-        for table, tables in ((rows, images), (pd.read_csv(place / RESULTS), results)):
+        for table, tables in ((rows, images), (read_csv(place / RESULTS), results)):
             stands = table["model"] == model
             tables.append(table.assign(run=run.name, budget=str(run.k), stands=stands))
     if not images:

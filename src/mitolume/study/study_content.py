@@ -14,7 +14,7 @@ from mitolume.study.browser import browsed_images
 from mitolume.study.charts import finished
 from mitolume.study.evidence import Comparison, LabelCurve, compare, label_curve
 from mitolume.study.panels import audited_shots, example_panels, panel_figure
-from mitolume.study.report_tables import count, number
+from mitolume.study.report_tables import count, image_count, number
 from mitolume.study.shift import Group, by_group, shift_sentences
 from mitolume.study.study import RUNS, STUDY, STUDY_RESULTS, StudyFolder, collect, open_study
 from mitolume.study.study_charts import comparison_figure, curve_figure
@@ -124,8 +124,8 @@ def study_content(folder: StudyFolder, *, pictures: bool = True) -> StudyContent
         comparisons=comparison_rows(comparisons, curve.points, recipe.reference),
         comparison_charts=[
             finished(figures["comparisons"], "comparisons", "Difference to the reference",
-                     "Dot: the difference; line: its interval; grey band: what this study could "
-                     "not have seen. A filled dot is a difference that was shown.")
+                     "Dot: the difference; line: its interval. A filled dot is a difference that "
+                     "was shown. Grey band, where there is one: what this study could not see.")
         ] if comparisons else [],
         score_tables=score_tables(pd.read_csv(folder.path / STUDY_RESULTS), images),
         curve_sentences=[step.sentence for step in curve.steps] if several else [],
@@ -192,7 +192,7 @@ def _pictures(
     }
     record = json.loads((runs[reference] / "run.json").read_text(encoding="utf-8"))
     entries = browsed_images(runs, here, reference, record["mask_kind"])
-    total = len(here[["line", "plane"]].drop_duplicates())
+    total = image_count(here)
     which = "All" if len(entries) == total else f"{len(entries)} of {total}"
     taught = audited(images)
     taught = taught[taught["k"] == taught["k"].max()]
@@ -215,8 +215,7 @@ def _shift(images: pd.DataFrame, groups: list[Group], best: str, subset: str) ->
     scored = set(images[images["tp"].notna() & (images["subset"] == subset)]["condition"])
     others = images[~images["condition"].isin(scored)]
     unscored = {
-        str(name): len(rows[["line", "plane", "image"]].drop_duplicates())
-        for name, rows in others.groupby("condition", sort=False)
+        str(name): image_count(rows) for name, rows in others.groupby("condition", sort=False)
     }
     sentences = shift_sentences(groups, best, unscored)
     if not groups:
@@ -271,6 +270,6 @@ def _best_arm(points: pd.DataFrame) -> str:
 
 def _chance(scored: pd.DataFrame) -> str:
     """Foreground IoU of marking everything: the foreground share."""
-    once = scored.drop_duplicates(["line", "plane", "image"])
+    once = scored[scored["run"] == scored["run"].iloc[0]]
     pixels = once[["tp", "fp", "fn", "tn"]].sum()
     return number(float((pixels["tp"] + pixels["fn"]) / pixels.sum()))

@@ -10,7 +10,7 @@ import pandas as pd
 
 from mitolume.inference.suspicion import UNLIKE
 from mitolume.study.evidence import Comparison
-from mitolume.study.report_tables import count, number, percent
+from mitolume.study.report_tables import count, image_count, number, percent
 from mitolume.study.shift import Group
 from mitolume.study.verdicts import HINT
 
@@ -68,8 +68,6 @@ def comparison_rows(
         for one in comparisons:
             if one.k == k:
                 told = math.isfinite(one.low)
-                # With one seed nobody knows what the next would show.
-                known = told and one.verdict != HINT and one.detectable < 1
                 rows.append(
                     ComparisonRow(
                         one.arm,
@@ -79,11 +77,17 @@ def comparison_rows(
                         f"{number(one.low, signed=True)} to {number(one.high, signed=True)}"
                         if told
                         else _DASH,
-                        number(one.detectable) if known else _DASH,
+                        _could_have_seen(one),
                         one.verdict,
                     )
                 )
     return rows
+
+
+def _could_have_seen(one: Comparison) -> str:
+    if not math.isfinite(one.low) or one.verdict == HINT:  # who knows what the next seed shows
+        return _DASH
+    return number(one.detectable) if one.detectable < 1 else "nothing"
 
 
 def score_tables(results: pd.DataFrame, images: pd.DataFrame) -> list[Table]:
@@ -195,12 +199,11 @@ def audit_tables(images: pd.DataFrame) -> list[Table]:
         return []
     rows = []
     for (arm, condition), own in taught.groupby(["arm", "condition"], sort=False):
-        n_images = len(own[["line", "plane", "image"]].drop_duplicates())
         share, least, most = (
             float(getattr(own["pseudo_share"], f)()) for f in ("mean", "min", "max")
         )
         rows.append(
-            [str(arm), str(condition) or "(none)", str(n_images), percent(share),
+            [str(arm), str(condition) or "(none)", str(image_count(own)), percent(share),
              f"{percent(least)} to {percent(most)}", number(float(own["mean_confidence"].mean()))]
         )  # fmt: skip
     columns = ["Arm", "Condition", "Images", "Foreground share", "from … to", "Mean confidence"]
@@ -211,5 +214,5 @@ def audit_tables(images: pd.DataFrame) -> list[Table]:
 def sizes(scored: pd.DataFrame, subset: str) -> str:
     """Say how many images of how many specimens a subset has."""
     own = scored[scored["subset"] == subset]
-    images = len(own[["line", "plane"]].drop_duplicates())
-    return f"{count(images, f'{subset} image')} of {count(own['specimen'].nunique(), 'specimen')}"
+    images = count(image_count(own), f"{subset} image")
+    return f"{images} of {count(own['specimen'].nunique(), 'specimen')}"

@@ -94,11 +94,10 @@ class Words:
         if found.verdict == UNTOLD:
             return f"{arm}: what {more} gave can't be told. {_why_untold(found)}"
         gave = f"{_span(found)} {self._score}"
-        if found.verdict == HINT:
-            gave = f"as a hint, not evidence: {gave}"
+        hint = ": a hint, not evidence" if found.verdict == HINT else ""
         if found.verdict == NO_DIFFERENCE:
             gave = f"no difference that could be shown ({_seen(found)}): {gave}"
-        return f"{arm}: {more} gave {gave} here ({self._sizes(found)}).{_limits(found)}"
+        return f"{arm}: {more} gave {gave} here ({self._sizes(found)}){hint}.{_limits(found)}"
 
     @property
     def _score(self) -> str:
