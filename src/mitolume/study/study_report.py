@@ -64,6 +64,14 @@ class StudyContent:
     data: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     """The numbers behind them, to be saved as files."""
 
+    @property
+    def comparison_caption(self) -> str:
+        """What the table of comparisons shows."""
+        return (
+            f"Foreground IoU, mean over specimens and seeds, on {self.scored_on}; each arm against "
+            f"{self.reference}"
+        )
+
 
 def render_study(content: StudyContent) -> str:
     """Write the report as one HTML page that needs no other file and no network."""
@@ -113,5 +121,4 @@ def comparison_table(content: StudyContent) -> Table:
     """Return the comparisons as a plain table."""
     columns = ("Arm", "Labels", "IoU", "Difference", "Interval", "Could have seen", "Verdict")
     rows = [tuple(vars(row).values()) for row in content.comparisons]
-    caption = f"Foreground IoU on {content.scored_on}, each arm against {content.reference}"
-    return Table("Comparisons", caption, columns, rows)
+    return Table("Comparisons", content.comparison_caption, columns, rows)

@@ -101,7 +101,12 @@ def score_tables(results: pd.DataFrame, images: pd.DataFrame) -> list[Table]:
     standing = results[results["stands"]]
     subsets = [s for s in ("train", "validation", "test") if (standing["subset"] == s).any()]
     tables = []
-    for metric, title in (("miou", "Mean IoU"), ("iou", "Foreground IoU"), ("cldice", "clDice")):
+    pooled = "pooled over the pixels of all images"
+    for metric, title, how in (
+        ("miou", "Mean IoU", f"mean of mitochondria and background, {pooled}"),
+        ("iou", "Foreground IoU", pooled),
+        ("cldice", "clDice", "mean over images"),
+    ):
         rows = []
         for (arm, k), own in standing[standing["metric"] == metric].groupby(
             ["arm", "k"], sort=False
@@ -112,7 +117,7 @@ def score_tables(results: pd.DataFrame, images: pd.DataFrame) -> list[Table]:
         tables.append(
             Table(
                 title,
-                f"{title} by arm, mean over seeds ± standard deviation; {of}",
+                f"{title} by arm, {how}; mean over seeds ± standard deviation; {of}",
                 ["Arm", "Labels", *(s.capitalize() for s in subsets), "Seeds"],
                 rows,
             )

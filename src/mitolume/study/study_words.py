@@ -104,7 +104,7 @@ def _words(one: Comparison) -> str:
         if one.detectable == 0:
             return "all scores are equal"
         seen = (
-            f"a difference of {number(one.detectable)} could have been seen"
+            f"one of {number(one.detectable)} would be seen in four of five such studies"
             if one.detectable < 1
             else "there are too few specimens or seeds to see any difference"
         )
