@@ -82,25 +82,27 @@ PRESETS: dict[str, Preset] = {
             *(Group(name, 2, 1, "unlabelled") for name in ("control", *TREATMENTS)),
         ),
     ),
-    # Brightfield of live H9c2 cells: a condenser nearly closed, focus low in the cell, little
-    # light, crowds of droplets and vesicles. Every dish is a day, with another condenser.
+    # Brightfield of live H9c2 cells: a condenser nearly closed, focus below the mitochondria,
+    # little light, crowds of droplets and vesicles. In half of the fields mitochondria are short
+    # and lie around the nucleus, as in cells that overexpress OMP25, the label of the real ones
+    # (Nemoto & De Camilli 1999, EMBO J 18:2991). Each day has another condenser.
     "brightfield": Preset(
         SimulationSettings(
             shape=(320, 320),
             planes=3,
             pixel_um=0.08,
-            z_step_um=(0.3, 0.3),
-            middle_um=-0.8,
-            crowding=3.5,
-            optics=OpticsSettings(condenser_na=0.24, transmitted_um=0.55),
+            z_step_um=(0.25, 0.25),
+            middle_um=-1.2,
+            crowding=2.5,
+            optics=OpticsSettings(objective_na=1.25, condenser_na=0.24, transmitted_um=0.5),
             camera=CameraSettings(photons=215, gain=4, offset=0, scan_lines=0),
         ),
         (
-            Group("control", 14, 2, "train"),
-            Group("control", 3, 2, "validation"),
-            Group("control", 3, 2, "test"),
+            *(Group(name, 7, 2, "train") for name in ("control", "antimycin_a")),
+            *(Group(name, 2, 1, "validation") for name in ("control", "antimycin_a")),
+            *(Group(name, 2, 2, "test") for name in ("control", "antimycin_a")),
         ),
-        Days(count=20, condenser=0.2),
+        Days(count=11, condenser=0.2),
     ),
 }
 
