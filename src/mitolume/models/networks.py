@@ -21,16 +21,14 @@ def unet(width: int, channels: int = 1, norm: str | None = "batch") -> nn.Module
     """Build a U-Net (Ronneberger et al. 2015), MONAI's `BasicUNet`."""
     from monai.networks.nets import BasicUNet
 
-    network: nn.Module = BasicUNet(**_options(width, channels, norm))
-    return network
+    return _unpadded(BasicUNet(**_options(width, channels, norm)))
 
 
 def unetplusplus(width: int, channels: int = 1, norm: str | None = "batch") -> nn.Module:
     """Build a U-Net++ (Zhou et al. 2018), MONAI's `BasicUNetPlusPlus`, without deep supervision."""
     from monai.networks.nets import BasicUNetPlusPlus
 
-    network: nn.Module = BasicUNetPlusPlus(**_options(width, channels, norm))
-    return network
+    return _unpadded(BasicUNetPlusPlus(**_options(width, channels, norm)))
 
 
 MODELS: dict[str, Callable[[int, int, str | None], nn.Module]] = {
@@ -142,6 +140,17 @@ def _run(body: nn.Module, images: Tensor) -> Tensor:
     # MONAI's U-Net++ gives a list, one entry for each depth that is supervised.
     result: Tensor = out[-1] if isinstance(out, list) else out
     return result
+
+
+def _unpadded(network: nn.Module) -> nn.Module:
+    """Let MONAI's U-Nets join levels as they are.
+
+    They pad for odd sizes, by nothing where sides are multiples of 16, and still copy.
+    """
+    for part in network.modules():
+        if hasattr(part, "is_pad"):
+            part.is_pad = False
+    return network
 
 
 def _options(width: int, channels: int, norm: str | None) -> dict[str, object]:
