@@ -111,11 +111,12 @@ def test_tiled_equals_whole(name: str, shape: tuple[int, int]) -> None:
     np.testing.assert_allclose(predict_tiled(made, image, core=48, least=0), whole, atol=1e-5)
 
 
-def test_averaging_flips_commutes_with_flipping() -> None:
-    averaged = Predictor(network(), predictor().card, average_flips=True)
+@pytest.mark.parametrize(("average_flips", "views"), [(True, 1), (False, 4)])
+def test_averaging_turns_commutes_with_turning(average_flips: bool, views: int) -> None:
+    averaged = Predictor(network(), predictor().card, average_flips=average_flips)
     image = np.random.default_rng(0).normal(size=(48, 64)).astype(np.float32)
-    straight = averaged.predict_prepared(image)
-    turned = averaged.predict_prepared(np.ascontiguousarray(np.rot90(image)))
+    straight = averaged.predict_prepared(image, views)
+    turned = averaged.predict_prepared(np.ascontiguousarray(np.rot90(image)), views)
     np.testing.assert_allclose(np.rot90(straight), turned, atol=1e-5)
 
 

@@ -202,14 +202,27 @@ class Predictor:
         release_buffers()
         return probability
 
-    def predict_prepared(self, image: Probability) -> Probability:
-        """Predict a plane that went through the chain: (Y, X) or (C, Y, X) to (Y, X), float32."""
-        plane = side_by_side(image)
-        return self._predict_model_box(plane, whole((plane.shape[0], plane.shape[1])))
+    def predict_prepared(self, image: Probability, views: int = 1) -> Probability:
+        """Predict a plane that went through the chain.
 
-    def _predict_model_box(self, image: Plane, box: Box) -> Probability:
+        Parameters
+        ----------
+        image
+            (Y, X) or (C, Y, X).
+        views
+            Average over at least that many of the 8 turns (4) and flips.
+
+        Returns
+        -------
+        numpy.ndarray
+            (Y, X), float32.
+        """
+        plane = side_by_side(image)
+        return self._predict_model_box(plane, whole((plane.shape[0], plane.shape[1])), views)
+
+    def _predict_model_box(self, image: Plane, box: Box, views: int = 1) -> Probability:
         """Predict a box of the model's grid, averaged over turns where that is wanted."""
-        turns = range(8) if self.average_flips else (0,)
+        turns = range(8 if self.average_flips else views)
         return predict_turned(self.network, image, turns, core=self.core, box=box)
 
     def predict(

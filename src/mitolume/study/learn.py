@@ -123,7 +123,7 @@ class Trainings:
         method = METHODS[recipe.method](recipe.unlabelled, card.threshold)
         predictor = Predictor(network, card, average_flips=recipe.average_flips)
         with folder.bar("pseudo-labels") as advance:
-            label = _counting(predictor, len(images), advance)
+            label = _counting(predictor, method.views, len(images), advance)
             scratch = folder.scratch / self.part / f"taught_{which[0]}"
             others = with_masks_on_disk(method.label(images, label), scratch)
         student = SegmentationNetwork(recipe.network, self._seed("model_2"))
@@ -239,14 +239,14 @@ def prepared(folder: RunFolder, role: str, denoiser: Denoiser | None) -> list[Pr
         )
 
 
-def _counting(predictor: Predictor, total: int, advance: Advance) -> Teacher:
+def _counting(predictor: Predictor, views: int, total: int, advance: Advance) -> Teacher:
     done = 0
 
     def teacher(image: Image) -> Image:
         nonlocal done
         advance(done, total)
         done += 1
-        return predictor.predict_prepared(image)
+        return predictor.predict_prepared(image, views)
 
     return teacher
 

@@ -60,11 +60,14 @@ class Supervised:
         images is as likely.
     averages
         Whether the loop keeps a moving average of the network, which is then the model.
+    views
+        How many turns of an image the teacher sees, and averages over, to label it.
     """
 
     uses_unlabelled = False
     halves = False
     averages = False
+    views = 1
 
     def __init__(
         self, settings: UnlabelledSettings | None = None, cut: float = PSEUDO_THRESHOLD
@@ -129,7 +132,8 @@ class PseudoLabel(Supervised):
 class NoisyStudent(Supervised):
     """Learn the teacher's probabilities from views harder than the teacher saw (Xie et al. 2020).
 
-    The teacher labels whole images without noise; the student gets them with stronger changes of
+    The teacher labels whole images without noise, averaging over their four quarter turns (Data
+    Distillation, Radosavovic et al. 2018); the student gets them with stronger changes of
     intensity and with CutMix. Probabilities are learnt as such, by cross-entropy, whose minimum
     is the probability itself: nothing is cut at a confidence that a rare and weak foreground never
     reaches. Dice, which would push them to 0 and 1, is left to the labelled half of the batch.
@@ -138,6 +142,7 @@ class NoisyStudent(Supervised):
 
     uses_unlabelled = True
     halves = True
+    views = 4
 
     def label(self, images: Iterable[PreparedImage], teacher: Teacher) -> Iterator[PreparedImage]:
         """Yield the images with the teacher's probabilities."""
