@@ -147,8 +147,10 @@ def _unpadded(network: nn.Module) -> nn.Module:
 
     They pad for odd sizes, by nothing where sides are multiples of 16, and still copy.
     """
+    from monai.networks.nets.basic_unet import UpCat
+
     for part in network.modules():
-        if hasattr(part, "is_pad"):
+        if isinstance(part, UpCat):
             part.is_pad = False
     return network
 
