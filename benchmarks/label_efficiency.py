@@ -1,10 +1,12 @@
 """How few labels suffice: three data sets, several numbers of labelled images, three ways.
 
-Equal cost: the supervised arm takes as many steps as both models of the others together. Stops and
-goes on as studies do: overnight on two cores with the defaults. Run from the project's folder:
+Equal cost: whatever the way, a run takes as many steps, all its trainings together. Stops and
+goes on as studies do, also with more sets, labels, seeds and ways: overnight on two cores with the
+defaults. Run from the project's folder:
 
 ``python benchmarks/label_efficiency.py [--data FOLDER] [--out FOLDER] [--sets epfl vnc h9c2]
-[--labels 2 8 all] [--seeds 3] [--networks unet] [--steps 3000] [--jobs 1]``
+[--labels 2 8 all] [--seeds 3] [--ways supervised pseudo-label noisy-student] [--networks unet]
+[--steps 3000] [--jobs 1]``
 
 Writes a study for each data set, a table (Markdown) and a plot (SVG) of all.
 """
@@ -14,6 +16,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
@@ -24,7 +27,17 @@ from mitolume.study.study import study
 from mitolume.study.study_tables import Table
 
 mpl.use("Agg")
-METHODS = ("supervised", "pseudo_label", "noisy_student", "mean_teacher")
+# Each with the share of its steps that model 1 takes, and its settings. Students add half as many
+# as model 1's, pseudo-labels as many again; learning to restore takes half as many before.
+WAYS: dict[str, tuple[float, dict[str, Any]]] = {
+    "supervised": (1, {"method": "supervised"}),
+    "pseudo-label": (1 / 2, {"method": "pseudo_label"}),
+    "noisy-student": (2 / 3, {"method": "noisy_student"}),
+    "mean-teacher": (2 / 3, {"method": "mean_teacher"}),
+    "three-rounds": (2 / 3, {"method": "noisy_student", "unlabelled": {"rounds": 3}}),
+    "planes-in-3": (1, {"method": "supervised", "network": {"planes_in": 3}}),
+    "init-denoise": (2 / 3, {"method": "supervised", "init": "denoise"}),
+}
 
 
 def epfl(data: Path) -> pd.DataFrame:
@@ -82,12 +95,10 @@ def run_study(name: str, wanted: argparse.Namespace) -> pd.DataFrame:
     table.to_csv(out / "fields.csv", index=False)
     arms = {}
     for network in wanted.networks:
-        for method in wanted.methods:
-            # Of model 1; the students add half as many, pseudo-labels as many again.
-            share = {"supervised": 1, "pseudo_label": 1 / 2}.get(method, 2 / 3)
-            arms[f"{method.replace('_', '-')}-{network}"] = {
-                "method": method,
-                "network": {"name": network},
+        for way in wanted.ways:
+            share, settings = WAYS[way]
+            arms[f"{way}-{network}"] = settings | {
+                "network": {"name": network} | settings.get("network", {}),
                 "training": {"steps": round(share * wanted.steps)},
             }
     asked = load_study(
@@ -109,8 +120,17 @@ def summarise(scores: pd.DataFrame) -> pd.DataFrame:
     chosen = scores[
         (scores["subset"] == "test") & (scores["metric"] == "iou") & scores["stands"].astype(bool)
     ]
-    grouped = chosen.groupby(["data", "arm", "budget"], sort=False)["value"]
-    return grouped.agg(average="mean", spread="std").reset_index()
+    return (
+        chosen.groupby(["data", "arm", "budget"], sort=False)
+        .agg(
+            average=("value", "mean"),
+            spread=("value", "std"),
+            seeds=("seed", "nunique"),
+            images=("n_images", "max"),
+            specimens=("n_specimens", "max"),
+        )
+        .reset_index()
+    )
 
 
 def plot(table: pd.DataFrame, path: Path) -> None:
@@ -139,7 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--labels", nargs="+", default=["2", "8", "all"])
     parser.add_argument("--networks", nargs="+", default=["unet"])
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS[:3])
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS)[:3])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=3000, help="of a run")
     parser.add_argument("--jobs", type=int, default=1)
@@ -147,24 +167,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     scores = pd.concat([run_study(name, wanted) for name in wanted.sets], ignore_index=True)
     table = summarise(scores)
     plot(table, wanted.out / "label_efficiency.svg")
-    text = as_text(table, wanted.seeds).to_markdown()
+    text = as_text(table).to_markdown()
     write_text(wanted.out / "label_efficiency.md", text)
     print(text)
 
 
-def as_text(table: pd.DataFrame, seeds: int) -> Table:
-    """Put scores into words: a row for each data set and arm, a column for each budget."""
-    cells = {
-        (row.data, row.arm, row.budget): f"{row.average:.3f} ± {row.spread:.3f}"
-        for row in table.itertuples()
-    }
-    budgets = list(table["budget"].unique())
+def as_text(table: pd.DataFrame) -> Table:
+    """Put scores into words: a row for each data set, budget and arm."""
     rows = [
-        [name, arm, *(cells.get((name, arm, budget), "") for budget in budgets)]
-        for name, arm in dict.fromkeys((key[0], key[1]) for key in cells)
-    ]
-    caption = f"Foreground IoU on test images, mean and standard deviation over {seeds} seed(s)"
-    return Table("", caption, ["data", "arm", *map(str, budgets)], rows)
+        [str(r.data), str(r.budget), str(r.arm), f"{r.average:.3f} ± {r.spread:.3f}", str(r.seeds),
+         f"{r.images} of {r.specimens}"]
+        for r in table.itertuples()
+    ]  # fmt: skip
+    caption = "Foreground IoU on test images, mean and standard deviation over seeds"
+    return Table(
+        "", caption, ["data", "labelled", "arm", "IoU", "seeds", "images of specimens"], rows
+    )
 
 
 if __name__ == "__main__":
