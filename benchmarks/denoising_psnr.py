@@ -29,8 +29,8 @@ from mitolume.io.write import write_image
 from mitolume.preprocess.stripes import remove_stripes
 from mitolume.simulate.field import simulate_field
 from mitolume.simulate.presets import PRESETS
-from mitolume.study.denoise import denoising_settings, train_denoiser
-from mitolume.study.denoise_stacks import open_stacks
+from mitolume.study.denoise.stacks import open_stacks
+from mitolume.study.denoise.train import denoising_settings, train_denoiser
 
 Stack = np.ndarray[Any, np.dtype[np.float32]]
 SIDE, DEPTH = 256, 13

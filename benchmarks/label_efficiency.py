@@ -20,11 +20,11 @@ from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
+import yaml
 
 from mitolume.io.write import write_text
-from mitolume.study.arms import load_study
-from mitolume.study.study import study
-from mitolume.study.study_tables import Table
+from mitolume.study.compare.study import study
+from mitolume.study.report.study_tables import Table
 
 mpl.use("Agg")
 # Each with the share of its steps that model 1 takes, and its settings. Students add half as many
@@ -101,17 +101,16 @@ def run_study(name: str, wanted: argparse.Namespace) -> pd.DataFrame:
                 "network": {"name": network} | settings.get("network", {}),
                 "training": {"steps": round(share * wanted.steps)},
             }
-    asked = load_study(
-        preset="default",
-        fields=out / "fields.csv",
-        settings=[
-            f"arms={arms}",
-            f"reference={next(iter(arms))}",
-            f"seeds={list(range(wanted.seeds))}",
-            f"labels={[k if k == 'all' else int(k) for k in wanted.labels]}",
-        ],
-    )
-    folder = study(asked, out / "study", jobs=wanted.jobs)
+    asked = {
+        "preset": "default",
+        "fields": "fields.csv",
+        "arms": arms,
+        "seeds": list(range(wanted.seeds)),
+        "labels": [k if k == "all" else int(k) for k in wanted.labels],
+    }
+    # Not the study's own preset, which has arms of its own.
+    (out / "asked.yaml").write_text(yaml.safe_dump(asked, sort_keys=False))
+    folder = study(out / "asked.yaml", out / "study", jobs=wanted.jobs)
     return pd.read_csv(folder / "study.csv").assign(data=name)
 
 

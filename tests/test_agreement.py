@@ -36,11 +36,11 @@ from mitolume.errors import MitolumeError
 from mitolume.io.masks import decide_kind, to_mask
 from mitolume.io.read import read, read_plane
 from mitolume.io.write import write_mask
-from mitolume.study.agreement import COLUMNS, agree
-from mitolume.study.annotators import agreement_text, compare
-from mitolume.study.ceiling import CEILING, Ceiling, ceiling_of, load_ceiling, save_ceiling
-from mitolume.study.report import render
-from mitolume.study.score import evaluate
+from mitolume.study.measure.agreement import COLUMNS, agree
+from mitolume.study.measure.annotators import agreement_text, compare
+from mitolume.study.measure.ceiling import CEILING, Ceiling, ceiling_of, load_ceiling, save_ceiling
+from mitolume.study.report.run_page import render
+from mitolume.study.run.score import evaluate
 
 PAIR = hnp.arrays(np.uint8, (2, 9, 12), elements=st.sampled_from([0, 0, 0, 1, 1, 255]))
 

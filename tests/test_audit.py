@@ -19,10 +19,10 @@ from mitolume.analysis.calibration import calibration_error, pooled, reliability
 from mitolume.errors import MitolumeError
 from mitolume.inference.predictor import load
 from mitolume.io.read import read, read_plane
-from mitolume.study.audit import MEASURES, audit, by_condition, calibration, doubt, write_audit
-from mitolume.study.content import report
-from mitolume.study.finished import read_run
-from mitolume.study.results import read_csv
+from mitolume.study.report.run_content import report
+from mitolume.study.run.audit import MEASURES, audit, by_condition, calibration, doubt, write_audit
+from mitolume.study.run.finished import read_run
+from mitolume.study.run.results import read_csv
 
 EVIL = "<script>alert('x')</script>"
 FILES = ("audit.csv", "audit_conditions.csv", "calibration.csv")

@@ -16,10 +16,10 @@ from mitolume import cli, load, read
 from mitolume.errors import MitolumeError
 from mitolume.io.write import write_image, write_mask
 from mitolume.preprocess.settings import ChainSettings
-from mitolume.study.denoise import denoising_settings
+from mitolume.study.denoise.train import denoising_settings
 from mitolume.study.recipe import load_recipe
-from mitolume.study.run import run
-from mitolume.study.run_denoiser import require_denoiser, training_stacks
+from mitolume.study.run.denoiser import require_denoiser, training_stacks
+from mitolume.study.run.run import run
 
 SHORT = [f"denoising.{key}" for key in ("steps=4", "checks=2", "patch=32", "network.width=4")]
 

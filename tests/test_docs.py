@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 import mitolume
-from mitolume.study.arms import load_study, planned_runs
+from mitolume.study.compare.arms import load_study, planned_runs
 from mitolume.study.recipe import load_preset, load_recipe
 
 ROOT = Path(__file__).parents[1]

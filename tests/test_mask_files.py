@@ -28,8 +28,8 @@ from mitolume.io.mask_files import open_mask
 from mitolume.io.outlines import Outline, draw, fill
 from mitolume.io.read import read, read_plane
 from mitolume.io.write import write_labels, write_mask
-from mitolume.study.agreement import agree
-from mitolume.study.score import evaluate
+from mitolume.study.measure.agreement import agree
+from mitolume.study.run.score import evaluate
 
 # --- masks ---------------------------------------------------------------------------------
 

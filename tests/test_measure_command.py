@@ -18,8 +18,8 @@ from mitolume.errors import MitolumeError
 from mitolume.io.convert import read_objects
 from mitolume.io.read import read
 from mitolume.io.write import write_image, write_mask
-from mitolume.study.mask_kinds import mask_kinds
-from mitolume.study.sources import Source, find_sources
+from mitolume.study.measure.mask_kinds import mask_kinds
+from mitolume.study.measure.sources import Source, find_sources
 
 SIZE = {"Y": 0.1, "X": 0.1}
 

@@ -29,8 +29,8 @@ from mitolume.analysis.object_scores import (
     panoptic_quality,
     segmentation_quality,
 )
-from mitolume.study.object_results import pooled_objects
-from mitolume.study.score import evaluate
+from mitolume.study.measure.object_results import pooled_objects
+from mitolume.study.run.score import evaluate
 
 
 @st.composite

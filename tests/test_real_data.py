@@ -11,7 +11,7 @@ import pytest
 import mitolume
 from mitolume.io.check import check_table
 from mitolume.study.recipe import load_recipe
-from mitolume.study.results import value_of
+from mitolume.study.run.results import value_of
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 

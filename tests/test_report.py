@@ -15,8 +15,8 @@ import pytest
 from scipy import ndimage
 
 from mitolume.errors import MitolumeError
-from mitolume.study import report, report_tables
-from mitolume.study.report import Panel, ReportContent, render, write_report
+from mitolume.study.report import run_page, run_tables
+from mitolume.study.report.run_page import Panel, ReportContent, render, write_report
 
 CONDITIONS = ["control", "FCCP", "oligomycin", "antimycin A", "rotenone"]
 METRICS = ["iou", "iou_image", "miou", "dice", "precision", "recall", "cldice", "boundary_f1"]
@@ -365,8 +365,8 @@ def test_images_come_worst_first_and_long_tables_are_cut():
     test = images(subsets=("test",))
     many = pd.concat([test.assign(image=test["image"] + str(copy)) for copy in range(6)])
     html = render(content(images=many, unlabelled=unlabelled(450), panels=[], log=EMPTY))
-    assert html.count('<th scope="row">test/') == report.ROWS_SHOWN
-    assert html.count('<th scope="row">treated/') == report.ROWS_SHOWN
+    assert html.count('<th scope="row">test/') == run_page.ROWS_SHOWN
+    assert html.count('<th scope="row">treated/') == run_page.ROWS_SHOWN
     assert "Only the 200 worst of 270 are listed" in html
     assert "Only the first 200 of 450 are listed" in html
 
@@ -378,7 +378,7 @@ def test_fields_of_one_file_are_kept_apart():
 
 
 def test_pseudo_labels_are_compared_with_the_labelled_images(full):
-    counts = images().query("subset == 'train' and model == 'model_1'")[report_tables.COUNTS].sum()
+    counts = images().query("subset == 'train' and model == 'model_1'")[run_tables.COUNTS].sum()
     share = (counts["tp"] + counts["fn"]) / counts.sum()
     assert f"{100 * share:.1f} % is foreground" in Page(full).text
 
@@ -396,7 +396,7 @@ def test_page_stays_small_with_large_noisy_images():
     random = np.random.default_rng(0)
     noise = random.normal(size=(1024, 1024))
     truth = random.choice(np.array([0, 1, 255], np.uint8), noise.shape)
-    masks = {model: (noise > 0).astype(np.uint8) for model in report_tables.MODELS}
+    masks = {model: (noise > 0).astype(np.uint8) for model in run_tables.MODELS}
     large = Panel("worst", "noise.tif", noise, truth, masks, dict.fromkeys(masks, 0.3))
     alone = content(results=EMPTY, images=EMPTY, log=EMPTY, unlabelled=EMPTY, panels=[large])
     assert len(render(alone).encode()) < 15e6 / 4

@@ -25,16 +25,16 @@ import mitolume
 from mitolume.errors import MitolumeError
 from mitolume.io.fields import Field
 from mitolume.io.read import read, read_plane
-from mitolume.study.agreement import agree
-from mitolume.study.ceiling import CEILING
-from mitolume.study.content import report
-from mitolume.study.folder import begin, reopen
-from mitolume.study.guard import choose_kept, two_halves
-from mitolume.study.images import ArrayFile
-from mitolume.study.lock import only_one
+from mitolume.study.measure.agreement import agree
+from mitolume.study.measure.ceiling import CEILING
+from mitolume.study.measure.sources import row_names
 from mitolume.study.recipe import PRESETS, Recipe, load_recipe
-from mitolume.study.results import value_of
-from mitolume.study.sources import row_names
+from mitolume.study.report.run_content import report
+from mitolume.study.run.folder import begin, reopen
+from mitolume.study.run.guard import choose_kept, two_halves
+from mitolume.study.run.images import ArrayFile
+from mitolume.study.run.lock import only_one
+from mitolume.study.run.results import value_of
 from mitolume.training.loop import CHECKPOINT
 
 TINY = [

@@ -25,7 +25,7 @@ from mitolume.models.settings import NetworkSettings
 from mitolume.preprocess.normalise import normalise
 from mitolume.simulate.field import simulate_field
 from mitolume.simulate.settings import SimulationSettings
-from mitolume.study.likeness import fingerprint_of, unlike_rows
+from mitolume.study.run.likeness import fingerprint_of, unlike_rows
 
 
 @cache

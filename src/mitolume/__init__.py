@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mitolume.simulate.field import simulate_field
     from mitolume.simulate.settings import SimulationSettings
     from mitolume.study.recipe import Recipe, load_recipe
-    from mitolume.study.run import run
+    from mitolume.study.run.run import run
 
 __version__ = "0.1.0"
 
@@ -26,7 +26,7 @@ _HOME = {
     "Predictor": "mitolume.inference.predictor",
     "Recipe": "mitolume.study.recipe",
     "load_recipe": "mitolume.study.recipe",
-    "run": "mitolume.study.run",
+    "run": "mitolume.study.run.run",
     "simulate_field": "mitolume.simulate.field",
     "SimulationSettings": "mitolume.simulate.settings",
 }

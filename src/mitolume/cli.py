@@ -96,7 +96,7 @@ def run(
 ) -> None:
     """Train model 1, label the unlabelled images with it, train model 2, score both."""
     from mitolume.study.recipe import load_recipe
-    from mitolume.study.run import run as run_recipe
+    from mitolume.study.run.run import run as run_recipe
 
     named = recipe or preset or fields or set_
     loaded = (
@@ -105,7 +105,7 @@ def run(
         else None
     )
     folder = run_recipe(loaded, out, resume=resume, quiet=quiet)
-    from mitolume.study.tables import results_text
+    from mitolume.study.report.terminal import results_text
 
     print(results_text(folder))
     print(f"report: {folder / 'report.html'}")
@@ -145,9 +145,9 @@ def study_run(
     quiet: Quiet = False,
 ) -> None:
     """Run all that is missing of a study; also `mitolume study RECIPE`."""
-    from mitolume.study.arms import load_study
-    from mitolume.study.study import FailedRunsError
-    from mitolume.study.study import study as run_study
+    from mitolume.study.compare.arms import load_study
+    from mitolume.study.compare.study import FailedRunsError
+    from mitolume.study.compare.study import study as run_study
 
     asked = load_study(recipe, preset=preset, fields=fields, settings=set_ or [])
     try:
@@ -161,7 +161,7 @@ def study_run(
 
 def _show_study(folder: Path) -> None:
     """Write the report of a study, and print its verdicts."""
-    from mitolume.study.study_content import report_study, study_text
+    from mitolume.study.report.study_content import report_study, study_text
 
     page = report_study(folder)
     print(study_text(folder))
@@ -171,7 +171,7 @@ def _show_study(folder: Path) -> None:
 @study.command("status")
 def study_status(folder: Annotated[Path, typer.Argument(help="A study's folder.")]) -> None:
     """Show which runs of a study are finished, running, failed or waiting."""
-    from mitolume.study.study import status_text
+    from mitolume.study.compare.study import status_text
 
     print(status_text(folder))
 
@@ -269,9 +269,9 @@ def evaluate(
     ] = None,
 ) -> None:
     """Score masks, made by whatever means, against true ones, or two people's with --agreement."""
-    from mitolume.study.results import summarise, write_csv
-    from mitolume.study.score import evaluate as score
-    from mitolume.study.tables import objects_text, scores_text
+    from mitolume.study.report.terminal import objects_text, scores_text
+    from mitolume.study.run.results import summarise, write_csv
+    from mitolume.study.run.score import evaluate as score
 
     if out is not None and out.suffix.lower() != ".csv":
         raise MitolumeError(f"--out {out} must end in .csv: it is a table of scores")
@@ -280,7 +280,7 @@ def evaluate(
     if agreement and objects:
         raise typer.BadParameter("--objects needs a truth; --agreement counts objects by itself")
     if agreement:
-        from mitolume.study.annotators import compare
+        from mitolume.study.measure.annotators import compare
 
         print(compare(masks, truth, mask_kind, like=like, out=out, consensus_folder=consensus))
         return
@@ -381,9 +381,9 @@ def measure(
 ) -> None:
     """Measure single mitochondria in masks, and cut them out of any channel."""
     from mitolume.progress import progress_bar, say
-    from mitolume.study.measure import Measuring, measure_masks, object_settings
-    from mitolume.study.object_files import Wanted
-    from mitolume.study.sources import find_sources
+    from mitolume.study.measure.measure import Measuring, measure_masks, object_settings
+    from mitolume.study.measure.object_files import Wanted
+    from mitolume.study.measure.sources import find_sources
 
     how = Measuring(
         object_settings(split, min_size, max_hole, threshold), mask_kind, pixel_size, z_step,
@@ -425,7 +425,7 @@ def focus(
 ) -> None:
     """Measure how sharp each plane of a stack is, and choose those in focus."""
     from mitolume.progress import progress_bar, say
-    from mitolume.study.focus import draw_focus, fill_planes, measure_focus, picture_paths
+    from mitolume.study.denoise.focus import draw_focus, fill_planes, measure_focus, picture_paths
 
     if bool(stacks) == (fields is not None):
         raise typer.BadParameter("name z-stacks, or a table with --fields, one of the two")
@@ -478,7 +478,7 @@ def denoise_check(
 ) -> None:
     """Find out whether neighbouring planes can teach what is noise (Noise2Noise)."""
     from mitolume.progress import progress_bar
-    from mitolume.study.denoise_check import (
+    from mitolume.study.denoise.check import (
         Asked,
         check_file,
         check_text,
@@ -525,8 +525,8 @@ def denoise_train(
     quiet: Quiet = False,
 ) -> None:
     """Learn to remove noise from noisy z-stacks alone."""
-    from mitolume.study.denoise import denoising_settings, train_denoiser
-    from mitolume.study.denoise_stacks import open_stacks
+    from mitolume.study.denoise.stacks import open_stacks
+    from mitolume.study.denoise.train import denoising_settings, train_denoiser
 
     settings = denoising_settings(preset, set_ or [])
     opened = open_stacks(stacks, planes or settings.planes, channel=channel, scene=scene)
@@ -591,8 +591,8 @@ def suggest(
     quiet: Quiet = False,
 ) -> None:
     """Choose the unlabelled images of a run that are worth labelling next."""
-    from mitolume.study.suggest import PAGE, TABLE
-    from mitolume.study.suggest import suggest as choose
+    from mitolume.study.run.suggest import PAGE, TABLE
+    from mitolume.study.run.suggest import suggest as choose
 
     found = choose(run, n, out, quiet=quiet)
     print(found.text())
@@ -647,9 +647,9 @@ def report(
     ] = None,
 ) -> None:
     """Write report.html of a run or a study anew."""
-    from mitolume.study.content import report as write
-    from mitolume.study.study import STUDY
-    from mitolume.study.study_content import report_study
+    from mitolume.study.compare.study import STUDY
+    from mitolume.study.report.run_content import report as write
+    from mitolume.study.report.study_content import report_study
 
     if (folder / STUDY).exists():
         if ceiling is not None:

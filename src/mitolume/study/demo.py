@@ -7,7 +7,7 @@ from pathlib import Path
 from mitolume.errors import MitolumeError
 from mitolume.progress import progress_bar, say
 from mitolume.study.recipe import load_recipe
-from mitolume.study.run import run
+from mitolume.study.run.run import run
 from mitolume.study.simulated import plan, write_data_set
 
 

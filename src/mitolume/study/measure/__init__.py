@@ -1,0 +1,1 @@
+"""Masks to tables of objects, and masks of two people or programs compared."""

@@ -1,0 +1,1 @@
+"""The pages of runs and studies, and results as text."""
