@@ -34,7 +34,7 @@ from mitolume.io.write import write_image
 from mitolume.io.zarr_out import build_pyramid, full_size, new_ome_zarr, shrink_mask
 from mitolume.models.bundle import Card, save_bundle
 from mitolume.models.networks import SegmentationNetwork
-from mitolume.models.settings import NetworkSettings
+from mitolume.models.settings import NetworkSettings, Views
 from mitolume.preprocess.normalise import measure_range
 from mitolume.preprocess.rescale import rescale, rescale_window
 from mitolume.preprocess.settings import ChainSettings
@@ -201,10 +201,10 @@ def test_blocks_cover_a_plane_once_and_none_is_a_sliver(shape: tuple[int, int], 
     assert (covered == 1).all()
 
 
-@pytest.mark.parametrize("average_flips", [False, True])
+@pytest.mark.parametrize("views", [1, 8])
 @pytest.mark.parametrize("size", [0.1, 0.17, 0.06])
-def test_any_box_of_the_answer_is_that_of_the_whole(size: float, average_flips: bool) -> None:
-    ready = predictor(average_flips=average_flips)
+def test_any_box_of_the_answer_is_that_of_the_whole(size: float, views: Views) -> None:
+    ready = predictor(views=views)
     image = texture((150, 203))
     whole = ready.predict_plane(image, (size, size))
     prepared = ready.prepare(image, (size, size))

@@ -26,7 +26,7 @@ from mitolume.io.write import write_image
 from mitolume.models.bundle import CARD, WEIGHTS, Card, load_bundle, save_bundle
 from mitolume.models.losses import LOSSES
 from mitolume.models.networks import HALO, MODELS, MULTIPLE, SegmentationNetwork
-from mitolume.models.settings import NetworkSettings
+from mitolume.models.settings import NetworkSettings, Views
 from mitolume.preprocess.settings import ChainSettings
 
 
@@ -111,13 +111,27 @@ def test_tiled_equals_whole(name: str, shape: tuple[int, int]) -> None:
     np.testing.assert_allclose(predict_tiled(made, image, core=48, least=0), whole, atol=1e-5)
 
 
-@pytest.mark.parametrize(("average_flips", "views"), [(True, 1), (False, 4)])
-def test_averaging_turns_commutes_with_turning(average_flips: bool, views: int) -> None:
-    averaged = Predictor(network(), predictor().card, average_flips=average_flips)
+@pytest.mark.parametrize(("own", "views"), [(8, 1), (4, 1), (1, 4)])
+def test_averaging_turns_commutes_with_turning(own: Views, views: int) -> None:
+    averaged = Predictor(network(), predictor().card, views=own)
     image = np.random.default_rng(0).normal(size=(48, 64)).astype(np.float32)
     straight = averaged.predict_prepared(image, views)
     turned = averaged.predict_prepared(np.ascontiguousarray(np.rot90(image)), views)
     np.testing.assert_allclose(np.rot90(straight), turned, atol=1e-5)
+
+
+def test_a_model_says_how_many_views_it_wants() -> None:
+    image = np.random.default_rng(0).normal(size=(48, 64)).astype(np.float32)
+    one, four = (predictor(views=views).predict_prepared(image) for views in (1, 4))
+    turned = [
+        np.rot90(predictor().predict_prepared(np.ascontiguousarray(np.rot90(image, k))), -k)
+        for k in range(4)
+    ]
+    np.testing.assert_allclose(np.mean(turned, 0), four, atol=1e-5)
+    asked = Predictor(network(), predictor(views=4).card, views=1)
+    np.testing.assert_array_equal(asked.predict_prepared(image), one)
+    with pytest.raises(MitolumeError, match="views is 3, but must be 1, 4 or 8"):
+        Predictor(network(), predictor().card, views=3)
 
 
 @pytest.mark.parametrize("name", LOSSES)

@@ -50,7 +50,7 @@ def test_a_short_training_on_real_electron_microscopy_learns(
         fields=tmp_path / "fields.csv",
         settings=["training.steps=40", "training.checks=3", "training.learning_rate=0.01",
                   "network.width=8", "training.augment=flips",
-                  "training.batch=4", "training.patch=96", "average_flips=false"],
+                  "training.batch=4", "training.patch=96", "views=1"],
     )  # fmt: skip
     run = mitolume.run(recipe, tmp_path / "run", quiet=True)
     results = pd.read_csv(run / "results.csv")

@@ -204,9 +204,10 @@ def predict(
     format_: Annotated[
         str, typer.Option("--format", help="Of the results: auto, ome-tiff or ome-zarr.")
     ] = "auto",
-    average_flips: Annotated[
-        bool, typer.Option("--average-flips", help="Average 8 flips and turns: slower, steadier.")
-    ] = False,
+    views: Annotated[
+        int | None,
+        typer.Option(help="Average 1, 4 or 8 turns and flips: slower, steadier. The model's own."),
+    ] = None,
     tile_size: Annotated[
         int, typer.Option(help="Pixels a side computed at once: less memory, the same masks.")
     ] = 768,
@@ -226,7 +227,7 @@ def predict(
 
     wanted = Wanted(channel, scene, pixel_size, threshold, probability, overlay, overwrite, resume,
                     format_)  # fmt: skip
-    predictor = load(model, average_flips=average_flips, core=tile_size)
+    predictor = load(model, views=views, core=tile_size)
     with progress_bar("predicting", quiet=quiet) as advance:
         outcome = predict_files(predictor, files, out, wanted, advance, scheduler=scheduler)
     for path in outcome.written:

@@ -63,7 +63,7 @@ def predict_on_cluster(
         raise MitolumeError("only a model that was loaded from a folder works on a cluster")
     bundle = predictor.bundle.absolute()
     stamp = max(path.stat().st_mtime_ns for path in bundle.iterdir())
-    model = Model(bundle, stamp, predictor.average_flips, predictor.core)
+    model = Model(bundle, stamp, predictor.views, predictor.core)
     own = {_absolute(job): job for job in jobs}
     with connected(address) as client:
         check_workers(client, [bundle, *(job.file for job in own)], out.absolute())

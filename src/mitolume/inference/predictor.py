@@ -40,6 +40,7 @@ from mitolume.io.windows import Plane, open_plane
 from mitolume.io.zarr_out import CHUNK
 from mitolume.models.bundle import DENOISER, Card, load_bundle
 from mitolume.models.networks import HALO, MULTIPLE
+from mitolume.models.settings import VIEWS, Views
 from mitolume.preprocess.normalise import GreyRange
 from mitolume.preprocess.rescale import rescale_window
 
@@ -57,8 +58,9 @@ class Predictor:
         Needed where the chain has one.
     device
         A torch device; the first GPU, or else the processor, by default.
-    average_flips
-        Average over the 8 flips and quarter turns: 8 times the work, steadier probabilities.
+    views
+        Average over the image as it is (1), its four quarter turns (4), or turns and flips (8):
+        so many times the work, steadier probabilities. By default what the card says.
     core
         Side of the tiles' cores in pixels, a multiple of 16. It changes memory, not results;
         below 512 it counts as 512.
@@ -66,7 +68,7 @@ class Predictor:
     Raises
     ------
     MitolumeError
-        ``core`` is no multiple of 16.
+        ``core`` is no multiple of 16, or ``views`` is none of 1, 4, 8.
     """
 
     def __init__(
@@ -76,11 +78,13 @@ class Predictor:
         *,
         denoiser: Denoiser | None = None,
         device: str | None = None,
-        average_flips: bool = False,
+        views: Views | None = None,
         core: int = CORE,
     ) -> None:
         if core <= 0 or core % MULTIPLE:
             raise MitolumeError(f"the tile size is {core}, but must be a multiple of {MULTIPLE}")
+        if views not in (None, *VIEWS):
+            raise MitolumeError(f"views is {views}, but must be 1, 4 or 8")
         self.card = card
         self.denoiser = denoiser
         self.bundle: Path | None = None  # where it was loaded from
@@ -88,7 +92,7 @@ class Predictor:
         self.network = network.to(self.device).eval()
         if self.device.type == "cpu":
             keep_buffers()
-        self.average_flips = average_flips
+        self.views = card.views if views is None else views
         self.core = max(core, LEAST - 2 * HALO)
 
     def predict_plane(
@@ -210,7 +214,7 @@ class Predictor:
         image
             (Y, X) or (C, Y, X).
         views
-            Average over at least that many of the 8 turns (4) and flips.
+            Average over at least that many.
 
         Returns
         -------
@@ -222,7 +226,7 @@ class Predictor:
 
     def _predict_model_box(self, image: Plane, box: Box, views: int = 1) -> Probability:
         """Predict a box of the model's grid, averaged over turns where that is wanted."""
-        turns = range(8 if self.average_flips else views)
+        turns = range(max(self.views, views))
         return predict_turned(self.network, image, turns, core=self.core, box=box)
 
     def predict(

@@ -24,6 +24,7 @@ from mitolume.io.pixel_size import plane_pixel_size
 from mitolume.io.windows import Plane, open_plane
 from mitolume.io.zarr_out import full_size
 from mitolume.models.bundle import read_card
+from mitolume.models.settings import Views
 from mitolume.preprocess.normalise import GreyRange
 
 # A worker may have several threads: they help the network, instead of each running one.
@@ -36,7 +37,7 @@ class Model:
 
     bundle: Path
     written_ns: int
-    average_flips: bool
+    views: Views
     core: int
 
 
@@ -106,7 +107,7 @@ def finish(job: Job, folders: dict[str, Path]) -> None:
 
 @lru_cache(maxsize=1)
 def _predictor(model: Model) -> Predictor:
-    return load(model.bundle, average_flips=model.average_flips, core=model.core)
+    return load(model.bundle, views=model.views, core=model.core)
 
 
 @lru_cache(maxsize=1)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from mitolume.errors import MitolumeError, shorten
 from mitolume.io.write import atomic, write_text
 from mitolume.models.networks import SegmentationNetwork
-from mitolume.models.settings import NetworkSettings
+from mitolume.models.settings import NetworkSettings, Views
 from mitolume.preprocess.fingerprint import Fingerprint
 from mitolume.preprocess.settings import ChainSettings
 
@@ -37,10 +37,11 @@ def versions() -> dict[str, str]:
 class Card(BaseModel):
     """What a model is and where it comes from, beside its weights.
 
-    ``threshold`` makes masks of probabilities; ``pixel_size_um`` is the grid the network works
-    on, None where the training images stated none; ``fields`` lists the training images with the
-    SHA-256 of their files; ``scores`` holds foreground IoU per subset with its number of images;
-    ``fingerprint`` is how the prepared training images look, None in older bundles.
+    ``threshold`` makes masks of probabilities, which are averaged over ``views`` of an image;
+    ``pixel_size_um`` is the grid the network works on, None where the training images stated none;
+    ``fields`` lists the training images with the SHA-256 of their files; ``scores`` holds
+    foreground IoU per subset with its number of images; ``fingerprint`` is how the prepared
+    training images look, None in older bundles.
     """
 
     model_config = ConfigDict(extra="forbid", validate_assignment=True)
@@ -52,6 +53,7 @@ class Card(BaseModel):
     chain: ChainSettings = ChainSettings()
     pixel_size_um: float | None = Field(None, gt=0)
     threshold: float = Field(0.5, gt=0, lt=1)
+    views: Views = 1
     fields: list[dict[str, Any]] = []
     scores: dict[str, dict[str, float | int | None]] = {}
     fingerprint: Fingerprint | None = None

@@ -1,10 +1,15 @@
-"""The settings of a network. Knows no torch."""
+"""The settings of a network, and of how it looks at an image. Knows no torch."""
 
 from __future__ import annotations
 
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+# Over how many views of an image an answer is averaged: the image, its quarter turns, their mirror
+# images too.
+Views = Literal[1, 4, 8]
+VIEWS = (1, 4, 8)
 
 
 class BodySettings(BaseModel):

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from mitolume.errors import MitolumeError
 from mitolume.io.masks import MaskKind
 from mitolume.io.split import SplitSettings
-from mitolume.models.settings import NetworkSettings
+from mitolume.models.settings import NetworkSettings, Views
 from mitolume.preprocess.settings import DENOISING, ChainSettings
 from mitolume.training.settings import DenoisingSettings, TrainingSettings, UnlabelledSettings
 
@@ -27,9 +27,10 @@ class Recipe(BaseModel):
 
     ``fields`` is the table; ``labels`` keeps the masks of that many training images and makes
     the others unlabelled; ``threshold`` makes masks of probabilities, ``auto`` being the best on
-    the validation images (0.5 without any); ``arm`` names the run in tables. ``init`` are the
-    network's first weights: ``random``, ``denoise`` (learnt by restoring images without labels), or
-    those of a model's folder.
+    the validation images (0.5 without any); probabilities are averaged over ``views`` of an image:
+    1, its 4 quarter turns, or 8 with flips; ``arm`` names the run in tables. ``init`` are the
+    network's first weights: ``random``, ``denoise`` (learnt by restoring images without labels),
+    or those of a model's folder.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -48,7 +49,7 @@ class Recipe(BaseModel):
     method: Literal["supervised", "pseudo_label", "noisy_student", "mean_teacher"]
     unlabelled: UnlabelledSettings
     threshold: Literal["auto"] | Annotated[float, Field(gt=0, lt=1)]
-    average_flips: bool
+    views: Views
     seed: int = Field(ge=0)
 
     @model_validator(mode="after")

@@ -68,7 +68,7 @@ def cross_fit(
         trainings.first()
         trainings.second()
         for name in MODELS:
-            predictor = load(trainings.place(name), average_flips=folder.recipe.average_flips)
+            predictor = load(trainings.place(name))
             for image in outside:
                 assert image.mask is not None
                 mask = image.mask.astype(np.uint8, copy=False)

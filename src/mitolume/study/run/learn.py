@@ -121,7 +121,7 @@ class Trainings:
         folder, recipe, images = self.folder, self.folder.recipe, self.unlabelled
         network, card = load_bundle(teacher)
         method = METHODS[recipe.method](recipe.unlabelled, card.threshold)
-        predictor = Predictor(network, card, average_flips=recipe.average_flips)
+        predictor = Predictor(network, card)
         with folder.bar("pseudo-labels") as advance:
             label = _counting(predictor, method.views, len(images), advance)
             scratch = folder.scratch / self.part / f"taught_{which[0]}"
@@ -183,10 +183,11 @@ class Trainings:
             chain=recipe.chain.with_method(denoiser.card.method if denoiser else "none"),
             pixel_size_um=folder.record["pixel_size_um"],
             fields=[_entry(folder, r) for r in folder.table.fields if r.role in _LEARNT[name]],
+            views=recipe.views,
             seed=recipe.seed,
             fingerprint=looks,
         )
-        predictor = Predictor(network, card, denoiser=denoiser, average_flips=recipe.average_flips)
+        predictor = Predictor(network, card, denoiser=denoiser)
         images = folder.images("validation") if self.validation else []
         with folder.bar(f"threshold of {title}") as advance:
             card.threshold = choose_threshold(predictor, images, recipe.threshold, advance)

@@ -164,7 +164,7 @@ def _score_models(folder: RunFolder) -> None:
     names = [name for name in MODELS if folder.has_model(name)]
     tables = []
     for name in names:
-        predictor = load(folder.path / name, average_flips=folder.recipe.average_flips)
+        predictor = load(folder.path / name)
         with folder.bar(f"scoring {name.replace('_', ' ')}") as advance:
             table = score_model(
                 predictor, folder.table, folder.path / "masks" / name, PSEUDO_THRESHOLD, advance
