@@ -27,14 +27,14 @@ from mitolume.study.compare.study import study
 from mitolume.study.report.study_tables import Table
 
 mpl.use("Agg")
-# Each with the share of its steps that model 1 takes, and its settings. Students add half as many
-# as model 1's, pseudo-labels as many again; learning to restore takes half as many before.
+# Each with the share of its steps that model 1 takes, and its settings. Students add a quarter
+# of model 1's, pseudo-labels as many again; learning to restore takes half as many before.
 WAYS: dict[str, tuple[float, dict[str, Any]]] = {
     "supervised": (1, {"method": "supervised"}),
     "pseudo-label": (1 / 2, {"method": "pseudo_label"}),
-    "noisy-student": (2 / 3, {"method": "noisy_student"}),
-    "mean-teacher": (2 / 3, {"method": "mean_teacher"}),
-    "three-rounds": (2 / 3, {"method": "noisy_student", "unlabelled": {"rounds": 3}}),
+    "noisy-student": (4 / 5, {"method": "noisy_student"}),
+    "mean-teacher": (4 / 5, {"method": "mean_teacher"}),
+    "three-rounds": (4 / 5, {"method": "noisy_student", "unlabelled": {"rounds": 3}}),
     "planes-in-3": (1, {"method": "supervised", "network": {"planes_in": 3}}),
     "init-denoise": (2 / 3, {"method": "supervised", "init": "denoise"}),
 }

@@ -19,7 +19,7 @@ from mitolume.models.settings import NetworkSettings
 from mitolume.preprocess.normalise import normalise
 from mitolume.training.augment import AUGMENTATIONS, Augmentation, cut_mix, flips, intensity, strong
 from mitolume.training.loop import CHECKPOINT, cosine, resolve_precision
-from mitolume.training.methods import METHODS, Step, most_confident
+from mitolume.training.methods import METHODS, Step, halfway, most_confident
 from mitolume.training.patches import Patches, PreparedImage, StepSampler
 from mitolume.training.pretext import learn_to_restore, spoil
 from mitolume.training.record import Trained, Watch
@@ -231,6 +231,21 @@ def test_a_student_learns_the_probability_itself() -> None:
 
     losses = {p: loss(p) for p in (0.1, 0.2, 0.3, 0.4, 0.9)}
     assert min(losses, key=losses.get) == 0.3
+
+
+def test_halfway_lies_between_teacher_and_student() -> None:
+    teacher, student = (
+        SegmentationNetwork(NetworkSettings(width=4), seed=n).state_dict() for n in (0, 1)
+    )
+    student["body.conv_0.conv_0.adn.N.num_batches_tracked"] += 5
+    between = halfway(teacher, student)
+    assert between.keys() == student.keys()
+    for name, tensor in between.items():
+        if tensor.is_floating_point():
+            torch.testing.assert_close(tensor - teacher[name], student[name] - tensor)
+        else:
+            assert torch.equal(tensor, student[name])
+    SegmentationNetwork(NetworkSettings(width=4)).load_state_dict(between)
 
 
 @given(st.floats(0.05, 0.95), st.floats(0.05, 1), st.integers(0, 99))

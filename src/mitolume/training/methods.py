@@ -185,6 +185,29 @@ class MeanTeacher(NoisyStudent):
         return super().loss(network, None, replace(step, targets=labelled))
 
 
+def halfway(teacher: dict[str, Tensor], student: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Average a student with the teacher whose weights it began with, number by number.
+
+    After Wortsman et al. 2022 (Robust fine-tuning of zero-shot models): weights on the way from the
+    one to the other are about as good as the better of both, on images unlike the training images
+    too, where a student may have gone too far.
+
+    Parameters
+    ----------
+    teacher, student
+        States of the same network. Whole numbers (counters) are the student's.
+
+    Returns
+    -------
+    dict
+        The state between them, statistics of normalisation included.
+    """
+    return {
+        name: (teacher[name].to(own) + own) / 2 if own.is_floating_point() else own
+        for name, own in student.items()
+    }
+
+
 def most_confident(probability: Tensor, cut: float, share: float) -> Tensor:
     """Keep the most confident share of each class as hard labels.
 

@@ -26,7 +26,7 @@ from mitolume.study.run.images import prepare, with_masks_on_disk
 from mitolume.study.run.likeness import fingerprint_of
 from mitolume.study.run.score import choose_threshold
 from mitolume.training.loop import CHECKPOINT
-from mitolume.training.methods import METHODS, Supervised, Teacher
+from mitolume.training.methods import METHODS, Supervised, Teacher, halfway
 from mitolume.training.patches import Image, PreparedImage
 from mitolume.training.pretext import learn_to_restore
 from mitolume.training.record import History, Progress, Trained, Watch
@@ -127,10 +127,12 @@ class Trainings:
             scratch = folder.scratch / self.part / f"taught_{which[0]}"
             others = with_masks_on_disk(method.label(images, label), scratch)
         student = SegmentationNetwork(recipe.network, self._seed("model_2"))
-        if method.settings.start == "teacher":
+        goes_on = method.settings.start == "teacher"
+        if goes_on:
             student.load_state_dict(network.state_dict())
         drift = Drift.watching(images, network, card.threshold)
-        self._train("model_2", place, method, student, others, drift, which)
+        begun = network.state_dict() if goes_on else None
+        self._train("model_2", place, method, student, others, drift, which, begun)
 
     def _train(
         self,
@@ -141,8 +143,12 @@ class Trainings:
         others: Sequence[PreparedImage] = (),
         drift: Drift | None = None,
         which: tuple[int, int] = (1, 1),
+        teacher: dict[str, Tensor] | None = None,
     ) -> None:
-        """Train a model, or the round ``which`` = (number, rounds) of it, and write its bundle."""
+        """Train a model, or the round ``which`` = (number, rounds) of it, and write its bundle.
+
+        A student that went on from its ``teacher`` stops halfway.
+        """
         folder, recipe = self.folder, self.folder.recipe
         place.mkdir(parents=True, exist_ok=True)
         settings, before = self._settings(method, which)
@@ -162,14 +168,15 @@ class Trainings:
                 folder=place,
                 watch=Watch(_reporting(advance), partial(self._log, name, before)),
             )
-        network.load_state_dict(trained.weights)
+        weights = halfway(teacher, trained.weights) if teacher else trained.weights
+        network.load_state_dict(weights)
         looks = fingerprint_of([image.plane for image in (*self.labelled, *others)])
         card = self._card(name, network, looks)
         if not self.part:
             folder.note(**{name: _facts(trained, card.threshold)})
         if self.denoiser:
             copy_denoiser(folder.path / DENOISER, place / DENOISER)
-        save_bundle(place, trained.weights, card)
+        save_bundle(place, weights, card)
         (place / CHECKPOINT).unlink(missing_ok=True)
 
     def _card(self, name: str, network: SegmentationNetwork, looks: Fingerprint | None) -> Card:
