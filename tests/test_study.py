@@ -39,7 +39,7 @@ from mitolume.training.loop import CHECKPOINT
 
 TINY = [
     "training.steps=8", "training.checks=4", "training.batch=2", "training.patch=32",
-    "network.width=4", "views=1", "training.precision=float32",
+    "network.width=4", "views=1", "training.precision=float32", "unlabelled.length=0.5",
 ]  # fmt: skip
 
 
