@@ -153,8 +153,8 @@ class Segmentation:
 
     @property
     def decay(self) -> float | None:
-        """How slowly the average of the weights follows, where the method wants one."""
-        return self.method.settings.decay if self.method.averages else None
+        """How slowly the average of the weights follows them: a teacher's, or the recipe's."""
+        return self.method.settings.decay if self.method.averages else self.settings.decay
 
     def loss(
         self, network: nn.Module, average: nn.Module | None, batch: tuple[int, Tensor, Tensor]

@@ -54,10 +54,20 @@ class TrainingSettings(LoopSettings):
 
     ``patch`` is the side of a patch in pixels of the model's grid, a multiple of 16.
     ``augment``: ``flips`` is flips and quarter turns, ``full`` changes gain, offset and noise too.
+    ``average``: the model is a moving average of the weights, over about this share of the steps;
+    0 is the weights themselves.
     """
 
     loss: Literal["bce", "dice_bce"] = "dice_bce"
     augment: Literal["none", "flips", "full"] = "full"
+    average: float = Field(0.1, ge=0, le=1)
+
+    @property
+    def decay(self) -> float | None:
+        """How slowly the moving average follows the weights; None where there is none."""
+        assert self.steps is not None, "for_images says how many steps the epochs are"
+        window = self.average * self.steps
+        return 1 - 1 / window if window > 1 else None
 
     @model_validator(mode="after")
     def _enough_to_normalise(self) -> Self:
