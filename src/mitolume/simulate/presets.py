@@ -84,8 +84,8 @@ PRESETS: dict[str, Preset] = {
     ),
     # Brightfield of live H9c2 cells: a condenser nearly closed, focus below the mitochondria,
     # little light, crowds of droplets and vesicles. In half of the fields mitochondria are short
-    # and lie around the nucleus, as in cells that overexpress OMP25, the label of the real ones
-    # (Nemoto & De Camilli 1999, EMBO J 18:2991). Each day has another condenser.
+    # and lie around the nucleus, as in cells with much OMP25 (Nemoto & De Camilli 1999, EMBO J
+    # 18:2991), which is part of the real ones' label. Each day has another condenser.
     "brightfield": Preset(
         SimulationSettings(
             shape=(320, 320),
