@@ -25,7 +25,7 @@ from mitolume.preprocess.focus import (
     focus_scores,
     planes_in_focus,
 )
-from mitolume.study.denoise.focus import fill_planes, measure_focus
+from mitolume.study.focus import fill_planes, measure_focus
 
 scores = st.lists(st.floats(0, 1e6), min_size=1, max_size=30)
 

@@ -24,6 +24,7 @@ from mitolume.cli import main
 from mitolume.errors import MitolumeError
 from mitolume.study.compare.arms import STUDY_PRESETS, load_study, planned_runs
 from mitolume.study.compare.study import collect, open_study, status, status_text, study
+from mitolume.training.methods import METHODS
 
 Process = subprocess.Popen[bytes]
 
@@ -111,6 +112,18 @@ def test_presets_are_whole_studies(preset: str, table: Path) -> None:
     runs = planned_runs(asked)
     assert len(runs) == len(asked.arms) * len(asked.seeds) * len(asked.labels)
     assert all(run.recipe.preset == asked.base["preset"] for run in runs)
+
+
+@pytest.mark.parametrize("preset", ["default", "quick"])
+def test_arms_of_presets_cost_the_same(preset: str, table: Path) -> None:
+    """More training alone raises a score: the paper's own study did not mind."""
+    asked = load_study(preset=preset, fields=table)
+    steps = {}
+    for run in planned_runs(asked):
+        method, first = METHODS[run.recipe.method](run.recipe.unlabelled), run.recipe.training.steps
+        assert first
+        steps[run.arm] = first * (1 + method.uses_unlabelled * method.settings.length)
+    assert len(set(steps.values())) == 1, steps
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from test_cli import call
 
 import mitolume
 from mitolume.errors import MitolumeError
+from mitolume.inference.predictor import Predictor
 from mitolume.io.fields import Field
 from mitolume.io.read import read, read_plane
 from mitolume.study.measure.agreement import agree
@@ -36,6 +37,7 @@ from mitolume.study.run.images import ArrayFile
 from mitolume.study.run.lock import only_one
 from mitolume.study.run.results import value_of
 from mitolume.training.loop import CHECKPOINT
+from mitolume.training.patches import Image
 
 TINY = [
     "training.steps=8", "training.checks=4", "training.batch=2", "training.patch=32",
@@ -68,6 +70,7 @@ def test_the_paper_preset_has_the_published_settings() -> None:
     recipe = load_recipe(preset="paper", fields="f.csv")
     t = recipe.training
     assert (t.epochs, t.steps, t.batch, t.learning_rate, t.loss) == (100, None, 4, 0.002, "bce")
+    assert (t.average, recipe.views) == (0, 1)
     assert (recipe.network.width, recipe.chain.sharpen, recipe.threshold) == (64, "unlabelled", 0.5)
 
 
@@ -411,6 +414,25 @@ def test_rounds_share_the_steps_and_go_on_after_a_stop(table: Path, tmp_path: Pa
     mitolume.run(None, whole, resume=True, quiet=True)
     again = load_file(whole / "model_2" / "weights.safetensors")
     assert all(np.array_equal(before[name], again[name]) for name in before)
+
+
+def test_the_teacher_labels_with_four_views_and_the_student_ends_halfway_to_it(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The way back to the teacher is gone whole here, so that model 2 is model 1."""
+    views = []
+    label = Predictor.predict_prepared
+
+    def watched(self: Predictor, image: Image, n: int = 1) -> Image:
+        views.append(n)
+        return label(self, image, n)
+
+    monkeypatch.setattr(Predictor, "predict_prepared", watched)
+    monkeypatch.setattr("mitolume.study.run.learn.halfway", lambda teacher, student: teacher)
+    out = mitolume.run(tiny(table), tmp_path / "run", quiet=True)
+    assert 4 in views, "the recipe itself asks for one"
+    one, two = (load_file(out / name / "weights.safetensors") for name in ("model_1", "model_2"))
+    assert all(np.array_equal(one[name], two[name]) for name in one)
 
 
 def test_a_student_that_finds_nothing_more_is_stopped_and_model_1_kept(

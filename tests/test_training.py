@@ -277,6 +277,27 @@ def test_the_teacher_averages_weights_and_normalisation(tmp_path: Path) -> None:
                 assert torch.allclose(tensor, last[name].cpu(), atol=1e-6) == (decay == 0), name
 
 
+def test_the_model_is_the_average_of_the_weights_where_settings_ask_for_it(tmp_path: Path) -> None:
+    for average in (0.0, 1.0):
+        network = SegmentationNetwork(NetworkSettings(width=4), seed=1)
+        model = train(
+            network, prepared(2), Validation(), method=METHODS["supervised"](), seed=0,
+            settings=short(steps=6, checks=1, average=average), folder=tmp_path / str(average),
+        ).weights  # fmt: skip
+        last = network.state_dict()
+        moved = [
+            not torch.allclose(tensor, last[name].cpu(), atol=1e-6)
+            for name, tensor in model.items()
+            if tensor.is_floating_point()
+        ]
+        assert any(moved) == (average > 0)
+
+
+def test_the_average_reaches_over_a_share_of_the_steps() -> None:
+    assert short(steps=1000, average=0.1).decay == pytest.approx(1 - 1 / 100)
+    assert short(steps=1000, average=0).decay is None
+
+
 def test_half_of_a_batch_is_labelled() -> None:
     ones = PreparedImage(np.ones((32, 32), np.float32), np.ones((32, 32), np.uint8))
     zeros = [PreparedImage(np.zeros((99, 99), np.float32)) for _ in range(20)]

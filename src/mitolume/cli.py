@@ -206,7 +206,10 @@ def predict(
     ] = "auto",
     views: Annotated[
         int | None,
-        typer.Option(help="Average 1, 4 or 8 turns and flips: slower, steadier. The model's own."),
+        typer.Option(
+            help="Views of an image to average: 1 (as it is), 4 (its quarter turns) or 8 (flipped "
+            "too). By default what the model's card says."
+        ),
     ] = None,
     tile_size: Annotated[
         int, typer.Option(help="Pixels a side computed at once: less memory, the same masks.")
@@ -426,7 +429,7 @@ def focus(
 ) -> None:
     """Measure how sharp each plane of a stack is, and choose those in focus."""
     from mitolume.progress import progress_bar, say
-    from mitolume.study.denoise.focus import draw_focus, fill_planes, measure_focus, picture_paths
+    from mitolume.study.focus import draw_focus, fill_planes, measure_focus, picture_paths
 
     if bool(stacks) == (fields is not None):
         raise typer.BadParameter("name z-stacks, or a table with --fields, one of the two")

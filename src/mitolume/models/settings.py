@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
 # Over how many views of an image an answer is averaged: the image, its quarter turns, their mirror
 # images too.
 Views = Literal[1, 4, 8]
-VIEWS = (1, 4, 8)
+VIEWS: tuple[int, ...] = get_args(Views)
 
 
 class BodySettings(BaseModel):

@@ -83,10 +83,11 @@ class UnlabelledSettings(BaseModel):
 
     ``length``: steps of model 2 beside those of model 1; ``rate``: its learning rate beside model
     1's. ``rounds``: how often the student becomes the teacher; they share those steps. ``start``:
-    the student's first weights, those of the ``teacher`` or ``random`` ones. ``weight`` of their
-    loss beside that of the labelled images. Of ``mean_teacher`` only: ``accept``, the share of each
-    class's pixels that is learnt, and ``decay`` of the teacher's average. ``pseudo_label`` is as
-    published whatever stands here: one round as long as model 1's training, from random weights.
+    the student's first weights, those of the ``teacher`` (model 2 is then the average of both in
+    the end) or ``random`` ones. ``weight`` of their loss beside that of the labelled images. Of
+    ``mean_teacher`` only: ``accept``, the share of each class's pixels that is learnt, and
+    ``decay`` of the teacher's average. ``pseudo_label`` is as published whatever stands here: one
+    round as long as model 1's training, from random weights.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

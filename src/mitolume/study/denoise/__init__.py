@@ -1,1 +1,1 @@
-"""Stacks in focus, checked for Noise2Noise, and denoisers learnt from them."""
+"""Stacks checked for Noise2Noise, and denoisers learnt from them."""

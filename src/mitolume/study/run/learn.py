@@ -127,11 +127,10 @@ class Trainings:
             scratch = folder.scratch / self.part / f"taught_{which[0]}"
             others = with_masks_on_disk(method.label(images, label), scratch)
         student = SegmentationNetwork(recipe.network, self._seed("model_2"))
-        goes_on = method.settings.start == "teacher"
-        if goes_on:
-            student.load_state_dict(network.state_dict())
+        begun = network.state_dict() if method.settings.start == "teacher" else None
+        if begun:
+            student.load_state_dict(begun)
         drift = Drift.watching(images, network, card.threshold)
-        begun = network.state_dict() if goes_on else None
         self._train("model_2", place, method, student, others, drift, which, begun)
 
     def _train(
@@ -143,11 +142,11 @@ class Trainings:
         others: Sequence[PreparedImage] = (),
         drift: Drift | None = None,
         which: tuple[int, int] = (1, 1),
-        teacher: dict[str, Tensor] | None = None,
+        begun: dict[str, Tensor] | None = None,
     ) -> None:
         """Train a model, or the round ``which`` = (number, rounds) of it, and write its bundle.
 
-        A student that went on from its ``teacher`` stops halfway.
+        A student that went on from its teacher, whose weights it has ``begun`` with, ends halfway.
         """
         folder, recipe = self.folder, self.folder.recipe
         place.mkdir(parents=True, exist_ok=True)
@@ -168,7 +167,7 @@ class Trainings:
                 folder=place,
                 watch=Watch(_reporting(advance), partial(self._log, name, before)),
             )
-        weights = halfway(teacher, trained.weights) if teacher else trained.weights
+        weights = halfway(begun, trained.weights) if begun else trained.weights
         network.load_state_dict(weights)
         looks = fingerprint_of([image.plane for image in (*self.labelled, *others)])
         card = self._card(name, network, looks)
