@@ -8,7 +8,7 @@ defaults. Run from the project's folder:
 [--labels 2 8 all] [--seeds 3] [--ways supervised pseudo-label noisy-student] [--networks unet]
 [--steps 3000] [--jobs 1]``
 
-Writes a study for each data set, a table (Markdown) and a plot (SVG) of all.
+Writes a study for each data set, and a table (Markdown) and a plot (PNG) of all sets in the folder.
 """
 
 from __future__ import annotations
@@ -18,23 +18,24 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import pandas as pd
 import yaml
+from matplotlib import pyplot as plt
 
 from mitolume.io.write import write_text
 from mitolume.study.compare.study import study
 from mitolume.study.report.study_tables import Table
+from mitolume.training.settings import UnlabelledSettings
 
-mpl.use("Agg")
-# Each with the share of its steps that model 1 takes, and its settings. Students add a quarter
-# of model 1's, pseudo-labels as many again; learning to restore takes half as many before.
+STUDENT = 1 / (1 + UnlabelledSettings().length)  # what a student's length leaves to model 1
+# Each with the share of its steps that model 1 takes, and its settings. Pseudo-labels take as many
+# steps again as model 1's, learning to restore half as many before.
 WAYS: dict[str, tuple[float, dict[str, Any]]] = {
     "supervised": (1, {"method": "supervised"}),
     "pseudo-label": (1 / 2, {"method": "pseudo_label"}),
-    "noisy-student": (4 / 5, {"method": "noisy_student"}),
-    "mean-teacher": (4 / 5, {"method": "mean_teacher"}),
-    "three-rounds": (4 / 5, {"method": "noisy_student", "unlabelled": {"rounds": 3}}),
+    "noisy-student": (STUDENT, {"method": "noisy_student"}),
+    "mean-teacher": (STUDENT, {"method": "mean_teacher"}),
+    "three-rounds": (STUDENT, {"method": "noisy_student", "unlabelled": {"rounds": 3}}),
     "planes-in-3": (1, {"method": "supervised", "network": {"planes_in": 3}}),
     "init-denoise": (2 / 3, {"method": "supervised", "init": "denoise"}),
 }
@@ -87,8 +88,8 @@ def _table(*rows: tuple[object, ...]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["image", "mask", "role", "planes", "specimen"])
 
 
-def run_study(name: str, wanted: argparse.Namespace) -> pd.DataFrame:
-    """Run all that is missing of a data set's study; return its scores."""
+def run_study(name: str, wanted: argparse.Namespace) -> None:
+    """Run all that is missing of a data set's study."""
     out = wanted.out / name
     out.mkdir(parents=True, exist_ok=True)
     table = SETS[name](wanted.data.resolve())
@@ -110,44 +111,80 @@ def run_study(name: str, wanted: argparse.Namespace) -> pd.DataFrame:
     }
     # Not the study's own preset, which has arms of its own.
     (out / "asked.yaml").write_text(yaml.safe_dump(asked, sort_keys=False))
-    folder = study(out / "asked.yaml", out / "study", jobs=wanted.jobs)
-    return pd.read_csv(folder / "study.csv").assign(data=name)
+    study(out / "asked.yaml", out / "study", jobs=wanted.jobs)
 
 
-def summarise(scores: pd.DataFrame) -> pd.DataFrame:
-    """Return test foreground IoU, mean and standard deviation over seeds, as a table."""
-    chosen = scores[
-        (scores["subset"] == "test") & (scores["metric"] == "iou") & scores["stands"].astype(bool)
-    ]
-    return (
-        chosen.groupby(["data", "arm", "budget"], sort=False)
-        .agg(
-            average=("value", "mean"),
-            spread=("value", "std"),
-            seeds=("seed", "nunique"),
-            images=("n_images", "max"),
-            specimens=("n_specimens", "max"),
-        )
-        .reset_index()
+def scores_in(out: Path) -> pd.DataFrame:
+    """Return the test foreground IoU of every run of every set in a folder.
+
+    Of the kept model; but the published way has no guard, and its model 2 stands for it.
+    """
+    studies = {name: out / name / "study" / "study.csv" for name in SETS}
+    scores = pd.concat(
+        [pd.read_csv(path).assign(data=name) for name, path in studies.items() if path.exists()],
+        ignore_index=True,
+    )
+    published = scores["arm"].str.startswith("pseudo-label")
+    stands = scores["stands"].astype(bool).where(~published, scores["model"] == "model_2")
+    return scores[stands & (scores["subset"] == "test") & (scores["metric"] == "iou")]
+
+
+def as_text(scores: pd.DataFrame) -> Table:
+    """Put scores into words: a row for each data set, budget and arm.
+
+    The ratio to the first arm is that of the same labelled images, seed by seed.
+    """
+    rows = []
+    for (name, budget), group in scores.groupby(["data", "budget"], sort=False):
+        by_arm = group.pivot(index="seed", columns="arm", values="value")[group["arm"].unique()]
+        ratios = by_arm.div(by_arm.iloc[:, 0], axis=0)
+        for arm in by_arm:
+            of_arm = group[group["arm"] == arm]
+            images = f"{of_arm['n_images'].max()} of {of_arm['n_specimens'].max()}"
+            ratio = with_spread(ratios[arm].dropna()) if arm != by_arm.columns[0] else ""
+            iou = with_spread(by_arm[arm].dropna())
+            rows.append([name, str(budget), arm, iou, ratio, str(len(of_arm)), images])
+    return Table(
+        "",
+        "Foreground IoU on test images, and its ratio to that of the first way; mean and standard "
+        "deviation over seeds",
+        ["data", "labelled", "way", "IoU", "ratio", "seeds", "images of specimens"],
+        rows,
     )
 
 
-def plot(table: pd.DataFrame, path: Path) -> None:
-    """Draw a panel for each data set: a line for each arm over the number of labelled images."""
-    from matplotlib import pyplot as plt
+def with_spread(values: pd.Series) -> str:
+    """Write a mean, with the standard deviation where there is one."""
+    spread = f" ± {values.std():.3f}" if len(values) > 1 else ""
+    return f"{values.mean():.3f}{spread}"
 
-    sets = list(table["data"].unique())
-    figure, panels = plt.subplots(1, len(sets), figsize=(4 * len(sets), 3.4), squeeze=False)
+
+def plot(scores: pd.DataFrame, path: Path) -> None:
+    """Draw a panel for each data set: every run as a dot, the mean of each arm as a bar."""
+    sets, arms = list(scores["data"].unique()), list(scores["arm"].unique())
+    n_budgets = scores.groupby("data")["budget"].nunique().max()
+    size = (3.4 * len(sets) + 0.6, 1.5 + 0.2 * len(arms) * n_budgets)
+    figure, panels = plt.subplots(1, len(sets), figsize=size, squeeze=False, layout="constrained")
     for panel, name in zip(panels[0], sets, strict=True):
-        for arm, rows in table[table["data"] == name].groupby("arm", sort=False):
-            panel.errorbar(
-                rows["budget"].astype(str), rows["average"], rows["spread"].fillna(0), label=arm,
-                capsize=2, marker="o", markersize=4,
-            )  # fmt: skip
-        panel.set(title=name, xlabel="labelled images", ylabel="foreground IoU (test)")
-    panels[0, 0].legend(fontsize=7)
-    figure.tight_layout()
-    figure.savefig(path)
+        own = scores[scores["data"] == name]
+        budgets = list(own["budget"].unique())
+        for number, arm in enumerate(arms):
+            colour, step = f"C{number}", 0.8 / len(arms)
+            for row, budget in enumerate(budgets):
+                values = own[(own["arm"] == arm) & (own["budget"] == budget)]["value"]
+                y = row + step * (number - (len(arms) - 1) / 2)
+                panel.plot(values, [y] * len(values), "o", color=colour, alpha=0.7, label=arm)
+                panel.plot([values.mean()] * 2, [y - step / 2, y + step / 2], color=colour, lw=2)
+        panel.set(title=name, xlabel="foreground IoU (test)", yticks=range(len(budgets)))
+        panel.set_yticklabels([f"{budget} labelled" for budget in budgets])
+        panel.set_ylim(len(budgets) - 0.5, -0.5)
+        panel.grid(axis="x", alpha=0.3)
+        panel.spines[["top", "right"]].set_visible(False)
+    handles, _ = panels[0, 0].get_legend_handles_labels()
+    figure.legend(handles[: len(arms) * n_budgets : n_budgets], arms, loc="outside upper center",
+                  ncols=len(arms), frameon=False)  # fmt: skip
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -163,25 +200,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=3000, help="of a run")
     parser.add_argument("--jobs", type=int, default=1)
     wanted = parser.parse_args(arguments)
-    scores = pd.concat([run_study(name, wanted) for name in wanted.sets], ignore_index=True)
-    table = summarise(scores)
-    plot(table, wanted.out / "label_efficiency.svg")
-    text = as_text(table).to_markdown()
+    for name in wanted.sets:
+        run_study(name, wanted)
+    scores = scores_in(wanted.out)
+    plot(scores, wanted.out / "label_efficiency.png")
+    text = as_text(scores).to_markdown()
     write_text(wanted.out / "label_efficiency.md", text)
     print(text)
-
-
-def as_text(table: pd.DataFrame) -> Table:
-    """Put scores into words: a row for each data set, budget and arm."""
-    rows = [
-        [str(r.data), str(r.budget), str(r.arm), f"{r.average:.3f} ± {r.spread:.3f}", str(r.seeds),
-         f"{r.images} of {r.specimens}"]
-        for r in table.itertuples()
-    ]  # fmt: skip
-    caption = "Foreground IoU on test images, mean and standard deviation over seeds"
-    return Table(
-        "", caption, ["data", "labelled", "arm", "IoU", "seeds", "images of specimens"], rows
-    )
 
 
 if __name__ == "__main__":
