@@ -172,7 +172,8 @@ class Trainings:
         looks = fingerprint_of([image.plane for image in (*self.labelled, *others)])
         card = self._card(name, network, looks)
         if not self.part:
-            folder.note(**{name: _facts(trained, card.threshold)})
+            chosen = trained.chosen + "; averaged with its teacher" * bool(begun)
+            folder.note(**{name: _facts(trained, chosen, card.threshold)})
         if self.denoiser:
             copy_denoiser(folder.path / DENOISER, place / DENOISER)
         save_bundle(place, weights, card)
@@ -272,9 +273,9 @@ def _reporting(advance: Advance) -> Callable[[Progress], None]:
     return report_step
 
 
-def _facts(trained: Trained, threshold: float) -> dict[str, Any]:
+def _facts(trained: Trained, chosen: str, threshold: float) -> dict[str, Any]:
     return {
-        "chosen": trained.chosen,
+        "chosen": chosen,
         "steps": trained.history[-1]["step"],
         "seconds": trained.history[-1]["seconds"],
         "parameters": _size(trained.weights),

@@ -109,7 +109,7 @@ def _run(recipe: Recipe | None, out: Path, resume: bool, quiet: bool) -> Path:
     with _timed(folder):
         _train_models(folder)
         _score_models(folder)
-        report(out)
+    report(out)
     folder.note(status="finished")
     return out
 
