@@ -180,8 +180,9 @@ def plot(scores: pd.DataFrame, path: Path) -> None:
         panel.set_ylim(len(budgets) - 0.5, -0.5)
         panel.grid(axis="x", alpha=0.3)
         panel.spines[["top", "right"]].set_visible(False)
-    handles, _ = panels[0, 0].get_legend_handles_labels()
-    figure.legend(handles[: len(arms) * n_budgets : n_budgets], arms, loc="outside upper center",
+    handles, names = panels[0, 0].get_legend_handles_labels()
+    one_each = dict(zip(names, handles, strict=True))
+    figure.legend(one_each.values(), one_each.keys(), loc="outside upper center",
                   ncols=len(arms), frameon=False)  # fmt: skip
     figure.savefig(path, dpi=110)
     plt.close(figure)

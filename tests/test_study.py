@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import xarray as xr
 import yaml
 from conftest import blobs, write_field
 from hypothesis import given
@@ -22,10 +23,12 @@ from safetensors.numpy import load_file
 from test_cli import call
 
 import mitolume
-from mitolume.errors import MitolumeError
+from mitolume.errors import CollapsedError, MitolumeError
 from mitolume.inference.predictor import Predictor
+from mitolume.io.check import check_table
 from mitolume.io.fields import Field
 from mitolume.io.read import read, read_plane
+from mitolume.io.write import write_image, write_mask
 from mitolume.study.measure.agreement import agree
 from mitolume.study.measure.ceiling import CEILING
 from mitolume.study.measure.sources import row_names
@@ -55,6 +58,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finished")
     table = pytest.importorskip("conftest").table.__wrapped__(folder)
     return mitolume.run(tiny(table), folder / "run", quiet=True)
+
+
+def notices(run: Path) -> list[str]:
+    return list(json.loads((run / "run.json").read_text())["notices"])
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -98,6 +105,7 @@ def test_files_go_over_presets_and_set_goes_over_files(tmp_path: Path) -> None:
         ("fields: f.csv\nlabels: -2", "labels is -2: .*greater than or equal to 1"),
         ("fields: f.csv\nthreshold: 50", "threshold is 50: .*less than 1"),
         ("fields: f.csv\ntraining: {patch: 16, batch: 1}", "needs a batch of 2"),
+        ("fields: f.csv\ntraining: {batch: 1}", "training.batch is 1: noisy_student fills half"),
         ("fields: f.csv\nsplit: {test: 0.6, validation: 0.5}", "leave nothing to train on"),
         ("labels: 3", "names no table of fields"),
         ("- a\n- b", "holds no `key: value` lines"),
@@ -393,6 +401,34 @@ def test_few_validation_images_leave_the_choice_to_images_not_seen(
     assert not (out / "folds").exists()
 
 
+def test_a_student_that_goes_astray_while_models_are_compared_is_not_kept(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def astray(*_: object) -> None:
+        raise CollapsedError("model 2 came to find nothing")
+
+    lines = table.read_text().splitlines()
+    table.write_text("\n".join(line for line in lines if ",validation," not in line) + "\n")
+    monkeypatch.setattr("mitolume.study.run.guard._scores_of_halves", astray)
+    out = mitolume.run(tiny(table), tmp_path / "run", quiet=True)
+    kept = json.loads((out / "kept.json").read_text())
+    assert kept["kept"] == "model_1"
+    assert "half of the labelled images, to compare: model 2 came to find" in kept["reason"]
+    assert (out / "model_2" / "card.json").exists(), "the run's own student did not go astray"
+
+
+def test_planes_without_foreground_are_told_from_their_stack(tmp_path: Path) -> None:
+    image, mask = blobs(0)
+    planes = [mask * (z == 2) for z in range(5)]
+    write_image(tmp_path / "stack.ome.tif", xr.DataArray(np.stack([image] * 5), dims=tuple("ZYX")))
+    write_mask(tmp_path / "stack_mask.ome.tif", xr.DataArray(np.stack(planes), dims=tuple("ZYX")))
+    table = tmp_path / "fields.csv"
+    table.write_text("image,mask,role\nstack.ome.tif,stack_mask.ome.tif,train\n")
+    assert check_table(table).empty_planes == {(2, 0), (2, 1), (2, 3), (2, 4)}
+    with pytest.raises(MitolumeError, match="no mask of a training image has a foreground pixel"):
+        begin(tmp_path / "run", tiny(table, "labels=1"), quiet=True)  # the seed draws another plane
+
+
 @given(st.lists(st.sampled_from("abcde"), min_size=2, max_size=12))
 def test_halves_share_no_specimen(specimens: list[str]) -> None:
     halves = two_halves(specimens)
@@ -412,6 +448,7 @@ def test_rounds_share_the_steps_and_go_on_after_a_stop(table: Path, tmp_path: Pa
         (whole / name).unlink()
     before = load_file(whole / "model_2" / "weights.safetensors")
     mitolume.run(None, whole, resume=True, quiet=True)
+    assert json.loads((whole / "run.json").read_text())["model_2"]["steps"] == 4
     again = load_file(whole / "model_2" / "weights.safetensors")
     assert all(np.array_equal(before[name], again[name]) for name in before)
 
@@ -465,6 +502,19 @@ def test_first_weights_are_learnt_without_labels_or_those_of_a_model(
     for name, weights in load_file(goes_on / "model_1" / "weights.safetensors").items():
         if "running" not in name and "num_batches" not in name:
             np.testing.assert_allclose(weights, begun[name], atol=1e-6)
+
+    assert not any("has learnt" in notice for notice in notices(goes_on))
+    redrawn = finished.parent / "redrawn.csv"
+    lines = (finished.parent / "fields.csv").read_text()
+    swapped = lines.replace(",train,dish 0", ",test,dish 0").replace(
+        ",test,dish 6", ",train,dish 6"
+    )
+    redrawn.write_text(swapped)
+    leaky = mitolume.run(
+        tiny(redrawn, f"init={finished / 'model_1'}", *still), tmp_path / "leaky", quiet=True
+    )
+    assert any("has learnt from 1 of the validation and test rows (f0.ome.tif)" in notice
+               for notice in notices(leaky))  # fmt: skip
 
     for init, message in ((finished, "unet of width 4 .*network a unet of width 2"),
                           ("nowhere", "nowhere: no such model")):  # fmt: skip

@@ -380,7 +380,7 @@ def test_unlike_images_are_far_from_the_training_images(tmp_path: Path) -> None:
     settings = NetworkSettings(width=2)
     card = Card(network=settings, fingerprint=fingerprint_of(learnt))
     predictor = Predictor(SegmentationNetwork(settings), card)
-    scored = score_model(predictor, check_table(table), tmp_path, 0.5, lambda done, total: None)
+    scored = score_model(predictor, check_table(table), tmp_path, lambda done, total: None)
     distance = dict(zip(scored["image"], scored["distance"], strict=True))
     assert distance["f2.ome.tif"] < 1.7
     assert distance["blurred.ome.tif"] > UNLIKE

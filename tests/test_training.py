@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Generator
 
-from mitolume.errors import MitolumeError
+from mitolume.errors import CollapsedError, MitolumeError
 from mitolume.models.losses import bce
 from mitolume.models.networks import SegmentationNetwork
 from mitolume.models.settings import NetworkSettings
@@ -23,7 +23,7 @@ from mitolume.training.methods import METHODS, Step, halfway, most_confident
 from mitolume.training.patches import Patches, PreparedImage, StepSampler
 from mitolume.training.pretext import learn_to_restore, spoil
 from mitolume.training.record import Trained, Watch
-from mitolume.training.segmentation import Validation, train
+from mitolume.training.segmentation import Drift, Validation, train
 from mitolume.training.settings import TrainingSettings, UnlabelledSettings
 
 
@@ -190,7 +190,7 @@ def test_a_loss_that_explodes_says_what_to_do(tmp_path: Path) -> None:
     images = prepared(1)
     images[0].image[:] = np.inf
     network = SegmentationNetwork(NetworkSettings(width=4))
-    with pytest.raises(MitolumeError, match=r"training\.learning_rate=0\.0003"):
+    with pytest.raises(MitolumeError, match=r"training\.learning_rate a tenth"):
         train(network, images, Validation(), method=METHODS["supervised"](),
               settings=short(augment="none"), seed=0, folder=tmp_path)  # fmt: skip
 
@@ -296,6 +296,25 @@ def test_the_model_is_the_average_of_the_weights_where_settings_ask_for_it(tmp_p
 def test_the_average_reaches_over_a_share_of_the_steps() -> None:
     assert short(steps=1000, average=0.1).decay == pytest.approx(1 - 1 / 100)
     assert short(steps=1000, average=0).decay is None
+
+
+def test_a_student_is_stopped_by_foreground_that_counts_and_not_by_a_few_pixels() -> None:
+    class Bright(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.least = torch.nn.Parameter(torch.tensor(10.0))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x - self.least
+
+    image = np.zeros((256, 256), np.float32)
+    image[0, :4] = 20
+    watched = [PreparedImage(image)]
+    Drift(watched, share=0.0, cut=0.5).examine(Bright())
+    with pytest.raises(
+        CollapsedError, match=r"find 0\.0% foreground in them, where model 1 finds 5"
+    ):
+        Drift(watched, share=0.05, cut=0.5).examine(Bright())
 
 
 def test_half_of_a_batch_is_labelled() -> None:

@@ -140,7 +140,7 @@ def run_window(network: nn.Module, part: torch.Tensor) -> torch.Tensor:
     except torch.OutOfMemoryError:
         raise MitolumeError(
             f"the graphics card has too little memory for {height} x {width} pixels "
-            "at once; choose a smaller --tile-size"
+            "at once; choose a smaller tile size (--tile-size of `mitolume predict`)"
         ) from None
     return result
 

@@ -36,7 +36,7 @@ class CheckedTable:
 
     ``fields`` have their planes written out; ``pixel_sizes`` maps the line of a row to its pixel
     size along Y and X in µm, None where unknown; ``sha256`` maps each file to its hash;
-    ``empty_masks`` are the lines of rows whose mask has no foreground.
+    ``empty_planes`` are the (line, z) of labelled planes whose mask has no foreground.
     """
 
     fields: tuple[Field, ...]
@@ -44,7 +44,7 @@ class CheckedTable:
     notices: tuple[str, ...]
     pixel_sizes: dict[int, PixelSize]
     sha256: dict[Path, str]
-    empty_masks: frozenset[int]
+    empty_planes: frozenset[tuple[int, int]]
 
 
 def check_table(
@@ -80,7 +80,7 @@ def check_table(
     faults = [fault for _, fault in found_faults]
     checked: list[Field] = []
     values: dict[str, set[float]] = defaultdict(set)
-    row_values: dict[int, set[float]] = {}
+    row_values: dict[int, dict[int, set[float]]] = {}  # of each line, by plane
     sizes: dict[int, PixelSize] = {}
     hashes: dict[Path, str] = {}
     odd: dict[str, list[str]] = defaultdict(list)
@@ -98,16 +98,21 @@ def check_table(
         sizes[row.line] = size
         if row.is_labelled:
             if row.mask and is_outlined(open_mask(row.mask, open_image(row))):
-                found -= {UNSURE}  # outlines say themselves what they mean
+                # Outlines say themselves what they mean.
+                found = {z: of_plane - {UNSURE} for z, of_plane in found.items()}
             else:
-                values[str(row.mask)] |= found
+                values[str(row.mask)].update(*found.values())
             row_values[row.line] = found
         for file in (row.image, row.mask):
             if file is not None and file not in hashes:
                 hashes[file] = sha256(file)
     progress(len(fields), steps)
     notices += [f"{named(planes)}: {reason}" for reason, planes in odd.items()]
-    empty = [row.mask.name for row in checked if row.mask and row_values.get(row.line) == {0.0}]
+    empty = [
+        row.mask.name
+        for row in checked
+        if row.mask and set().union(*row_values.get(row.line, {}).values()) == {0.0}
+    ]
     if empty and len(empty) < len(row_values):
         notices.append(
             f"{named(empty)}: no foreground in the mask, while others have some; "
@@ -126,7 +131,12 @@ def check_table(
         tuple(dict.fromkeys(notices)),
         sizes,
         hashes,
-        frozenset(line for line, vs in row_values.items() if not _has_foreground(vs, kind)),
+        frozenset(
+            (line, z)
+            for line, by_plane in row_values.items()
+            for z, found in by_plane.items()
+            if not _has_foreground(found, kind)
+        ),
     )
 
 
@@ -190,8 +200,8 @@ def _spread(
 
 def _check_row(
     row: Field, notices: list[str], odd: dict[str, list[str]]
-) -> tuple[Field, set[float], PixelSize]:
-    """Return the row with its planes, the values of its mask, and its pixel size."""
+) -> tuple[Field, dict[int, set[float]], PixelSize]:
+    """Return the row with its planes, the values of its mask by plane, and its pixel size."""
     image = open_image(row)
     if found_by := image.attrs.get("channel_found_by"):
         notices.append(
@@ -208,16 +218,14 @@ def _check_row(
     if mask is not None:
         notices.extend(mask.attrs.get("notices", ()))
         _check_mask_shape(row, image, mask)
-    found: set[float] = set()
-    blank: list[int] = []
+    found: dict[int, set[float]] = {}
     for z in row.planes:
         plane = read_plane(image, z=z)
         if reason := odd_pixels(plane):
             odd[reason].append(row.image.name + (f" plane {z}" if depth > 1 else ""))
         if mask is not None:
-            values = {float(v) for v in np.unique(_mask_plane(mask, z))}
-            found |= values
-            blank += [z] if values == {0.0} else []
+            found[z] = {float(v) for v in np.unique(_mask_plane(mask, z))}
+    blank = [z for z, values in found.items() if values == {0.0}]
     if blank and len(blank) < len(row.planes):
         notices.append(
             f"mask {row.mask.name if row.mask else ''} is empty at planes {format_planes(blank)} "

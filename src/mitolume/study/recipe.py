@@ -61,6 +61,15 @@ class Recipe(BaseModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _unlabelled_images_have_a_place(self) -> Self:
+        if self.method in ("noisy_student", "mean_teacher") and self.training.batch < 2:
+            raise ValueError(
+                f"training.batch is 1: {self.method} fills half of each batch with unlabelled "
+                "patches, so it needs 2 or more"
+            )
+        return self
+
     def to_yaml(self) -> str:
         """Write the recipe as YAML that `load_recipe` reads back equal."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)

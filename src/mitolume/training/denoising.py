@@ -81,6 +81,7 @@ class Denoising:
     """
 
     section = "denoising"
+    rate_key = "denoising.learning_rate"
     score_name = "validation_db"
     decay = None
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 
-from mitolume.errors import DamagedError
+from mitolume.errors import DamagedError, MitolumeError
 from mitolume.training.patches import StepSampler
 from mitolume.training.record import Record, Trained, Watch
 from mitolume.training.settings import LoopSettings
@@ -31,12 +31,19 @@ class Task(Protocol):
     ----------
     section
         Of the recipe, with the task's settings.
+    rate_key
+        The setting that the learning rate comes from.
     score_name
         What history calls the validation score.
     """
 
     section: str
     score_name: str
+
+    @property
+    def rate_key(self) -> str:
+        """The setting that the learning rate comes from."""
+        ...
 
     @property
     def decay(self) -> float | None:
@@ -100,7 +107,8 @@ def fit(
     Raises
     ------
     MitolumeError
-        The loss is no longer a number, or the checkpoint is damaged.
+        The loss is no longer a number, the graphics card has too little memory, or the checkpoint
+        is damaged.
     """
     assert settings.steps is not None, "for_images says how many steps the epochs are"
     per_epoch = settings.steps_per_check
@@ -124,12 +132,19 @@ def fit(
             enable_model_summary=False,
             default_root_dir=folder,
         )
-        trainer.fit(
-            module,
-            DataLoader(task.batches, batch_size=None, sampler=sampler),
-            ckpt_path=_usable(checkpoint),
-            weights_only=True,
-        )
+        try:
+            trainer.fit(
+                module,
+                DataLoader(task.batches, batch_size=None, sampler=sampler),
+                ckpt_path=_usable(checkpoint),
+                weights_only=True,
+            )
+        except torch.OutOfMemoryError:
+            raise MitolumeError(
+                f"the graphics card has too little memory to train {settings.batch} patches of "
+                f"{settings.patch} px at once; lower {task.section}.batch, {task.section}.patch or "
+                "the width of the network"
+            ) from None
     return record.result()
 
 

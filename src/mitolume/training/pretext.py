@@ -36,6 +36,7 @@ class Restoration:
     """
 
     section = "training"
+    rate_key = "training.learning_rate"
     score_name = "validation_iou"
     decay = None
     is_validated = False

@@ -157,7 +157,7 @@ def _finite(loss: Tensor, module: Any) -> float:
     value = float(loss)
     if not abs(value) < float("inf"):
         raise MitolumeError(
-            "the loss is no longer a number; lower the learning rate with "
-            f"--set {module.task.section}.learning_rate={module.settings.learning_rate / 10:g}"
+            "the loss is no longer a number; set the learning rate lower, with "
+            f"{module.task.rate_key} a tenth of what it is"
         )
     return value

@@ -32,6 +32,7 @@ from mitolume.training.settings import TrainingSettings
 
 _SETTLED = 100  # steps before which a network has learnt too little to judge it
 _DRIFT = 6.0  # change of the odds of foreground beyond which a student has gone astray
+_FAINT = 1e-3  # share of foreground below which its odds are noise
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class Drift:
             They have changed more than sixfold.
         """
         found = foreground_share(network, self.images, self.cut)
-        before, now = (np.clip(share, 1e-6, 1 - 1e-6) for share in (self.share, found))
+        before, now = (np.clip(share, _FAINT, 1 - _FAINT) for share in (self.share, found))
         if abs(np.log(now / (1 - now)) - np.log(before / (1 - before))) > np.log(_DRIFT):
             raise CollapsedError(
                 f"learning from unlabelled images was stopped: model 2 came to find {found:.1%} "
@@ -140,6 +141,11 @@ class Segmentation:
         self.method = method
         self.settings = settings
         self.seed = seed
+
+    @property
+    def rate_key(self) -> str:
+        """The setting that the learning rate comes from."""
+        return "unlabelled.rate" if self.method.halves else "training.learning_rate"
 
     @property
     def batches(self) -> Patches:

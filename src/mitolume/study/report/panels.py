@@ -121,7 +121,7 @@ def audited_shots(run: Path, images: pd.DataFrame, share: float) -> list[Shot]:
     list of Shot
         Up to `AUDITED`, the mask of model 1 outlined.
     """
-    far = -(images["pseudo_share"] - share).abs()
+    far = -(images["foreground_share"] - share).abs()
     order = far if np.isfinite(share) else images["mean_confidence"]
     rows = read_table(run / "fields.csv")
     names = row_names(rows)
@@ -131,7 +131,7 @@ def audited_shots(run: Path, images: pd.DataFrame, share: float) -> list[Shot]:
         plane, _, _ = RowImage(rows[line], z, "auto").read()
         mask = saved_mask(run / "masks" / "model_1", rows[line], names[line], z)
         note = (
-            f"{100 * found['pseudo_share']:.1f} % marked, "
+            f"{100 * found['foreground_share']:.1f} % marked, "
             f"confidence {number(found['mean_confidence'], 2)}"
         )
         if found["condition"]:

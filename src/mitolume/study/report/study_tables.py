@@ -205,7 +205,7 @@ def audit_tables(images: pd.DataFrame) -> list[Table]:
     rows = []
     for (arm, condition), own in taught.groupby(["arm", "condition"], sort=False):
         share, least, most = (
-            float(getattr(own["pseudo_share"], f)()) for f in ("mean", "min", "max")
+            float(getattr(own["foreground_share"], f)()) for f in ("mean", "min", "max")
         )
         rows.append(
             [str(arm), str(condition) or "(none)", str(image_count(own)), percent(share),

@@ -15,6 +15,7 @@ from mitolume.errors import MitolumeError
 from mitolume.progress import progress_bar
 from mitolume.study.run.committee import Committee
 from mitolume.study.run.finished import FinishedRun, RunImage, feature_table, read_run
+from mitolume.study.run.learn import MODELS
 from mitolume.study.run.results import write_csv
 
 AUDIT, CONDITIONS, CALIBRATION = "audit.csv", "audit_conditions.csv", "calibration.csv"
@@ -77,7 +78,7 @@ def write_audit(folder: Path, scored: Sequence[pd.DataFrame], *, quiet: bool = F
     known = calibration(scored)
     measured = _measured(run, quiet)
     write_csv(folder / CALIBRATION, known)
-    write_csv(folder / CONDITIONS, by_condition(measured, known[known["model"] == run.kept]))
+    write_csv(folder / CONDITIONS, by_condition(measured, known[known["model"] == MODELS[0]]))
     write_csv(folder / AUDIT, _worst_first(measured))
 
 

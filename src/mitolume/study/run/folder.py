@@ -19,16 +19,16 @@ import pandas as pd
 import torch
 
 from mitolume.errors import DamagedError, MitolumeError, shorten
-from mitolume.inference.predictor import default_device
+from mitolume.inference.predictor import default_device, find_bundle
 from mitolume.io.check import CheckedTable, check_table
 from mitolume.io.fields import Field, TableError, leaks, write_table
 from mitolume.io.masks import MaskKind
 from mitolume.io.split import assign_roles, choose_labelled
 from mitolume.io.write import remove_parts, write_text
-from mitolume.models.bundle import CARD, versions
+from mitolume.models.bundle import CARD, read_card, versions
 from mitolume.preprocess.rescale import MOST, scale_factors
 from mitolume.progress import Advance, progress_bar, say
-from mitolume.study.recipe import Recipe, load_recipe
+from mitolume.study.recipe import INIT, Recipe, load_recipe
 from mitolume.study.run.images import RowImage, images_of
 from mitolume.study.run.likeness import unlike_rows
 from mitolume.study.run.lock import LOCK
@@ -151,7 +151,12 @@ def begin(path: Path, recipe: Recipe, *, quiet: bool) -> RunFolder:
         pixel_size_um=model_um,
         n_images={role: len(folder.images(role)) for role in ROLES},
         n_specimens={role: len({r.specimen for r in rows if r.role == role}) for role in ROLES},
-        notices=[*table.notices, *unlike_rows(rows, table, model_um), *_notices(folder)],
+        notices=[
+            *table.notices,
+            *unlike_rows(rows, table, model_um),
+            *_notices(folder),
+            *_seen_before(folder),
+        ],
         device=_device(),
         versions=versions(),
         sha256={seen_from(file, path): digest for file, digest in table.sha256.items()},
@@ -239,7 +244,7 @@ def _require_usable(
     training = [row for row in rows if row.role == "train"]
     if not training:
         faults.append("it has no labelled image to train on: give a row a mask and role train")
-    elif all(row.line in table.empty_masks for row in training):
+    elif all((row.line, z) in table.empty_planes for row in training for z in row.planes or ()):
         faults.append("no mask of a training image has a foreground pixel: nothing to learn from")
     for row in rows:
         try:
@@ -298,8 +303,8 @@ def _flat(nested: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
 def _notices(folder: RunFolder) -> list[str]:
     """Say beforehand what the user might not expect of the results."""
     recipe, notices = folder.recipe, []
-    validation = [row for row in folder.table.fields if row.role == "validation"]
-    if all(row.line in folder.table.empty_masks for row in validation):
+    validation = folder.images("validation")
+    if all((image.row.line, image.z) in folder.table.empty_planes for image in validation):
         notices.append(
             f"no validation images{' with any foreground' if validation else ''}: the length of "
             "training is fixed, the weights of the last quarter are averaged, and the threshold "
@@ -318,6 +323,30 @@ def _notices(folder: RunFolder) -> list[str]:
             f"{recipe.network.width}: scores are not those of the study"
         )
     return notices
+
+
+def _seen_before(folder: RunFolder) -> list[str]:
+    """Say which validation and test images the model that a run goes on from has learnt."""
+    init = folder.recipe.init
+    if init in INIT:
+        return []
+    learnt = ("train", "unlabelled")
+    entries = [e for e in read_card(find_bundle(init)).fields if e["role"] in learnt]
+    known = {(e["sha256"], e["specimen"]) for e in entries}  # planes of one file may be set apart
+    seen = [
+        row
+        for row in folder.table.fields
+        if row.role in ("validation", "test")
+        and (folder.table.sha256[row.image], row.specimen) in known
+    ]
+    if not seen:
+        return []
+    names = ", ".join(sorted({row.image.name for row in seen})[:3])
+    return [
+        f"init: {init} has learnt from {len(seen)} of the validation and test rows ({names}"
+        f"{', ...' * (len(seen) > 3)}): scores on them are too good; give the rows of each "
+        "specimen the role they had in its fields.csv"
+    ]
 
 
 def command() -> str:

@@ -12,9 +12,11 @@ import numpy as np
 import pandas as pd
 
 from mitolume.analysis.metrics import best_threshold, probability_histogram
+from mitolume.errors import CollapsedError
 from mitolume.inference.denoise import Denoiser
 from mitolume.inference.predictor import load
 from mitolume.io.write import write_text
+from mitolume.study.recipe import INIT
 from mitolume.study.run.folder import RunFolder
 from mitolume.study.run.learn import MODELS, Trainings
 from mitolume.study.run.results import value_of
@@ -27,8 +29,8 @@ _FOLDS = "folds"  # scratch models
 
 def needs_cross_fit(folder: RunFolder) -> bool:
     """Return whether there are too few validation images to choose between two models."""
-    empty = folder.table.empty_masks
-    validation = [i for i in folder.images("validation") if i.row.line not in empty]
+    empty = folder.table.empty_planes
+    validation = [i for i in folder.images("validation") if (i.row.line, i.z) not in empty]
     return len(validation) < ENOUGH and len(folder.images("train")) > 1
 
 
@@ -55,6 +57,20 @@ def cross_fit(
     """
     if (folder.path / OUT_OF_FOLD).exists():
         return
+    try:
+        found = _scores_of_halves(folder, labelled, unlabelled, denoiser)
+    except CollapsedError as error:
+        found = {"stopped": f"trained anew from half of the labelled images, to compare: {error}"}
+    write_text(folder.path / OUT_OF_FOLD, json.dumps(found, indent=2) + "\n")
+    shutil.rmtree(folder.path / _FOLDS, ignore_errors=True)
+
+
+def _scores_of_halves(
+    folder: RunFolder,
+    labelled: Sequence[PreparedImage],
+    unlabelled: list[PreparedImage],
+    denoiser: Denoiser | None,
+) -> dict[str, Any]:
     specimens = [image.row.specimen for image in folder.images("train")]
     halves = two_halves(specimens)
     histograms: dict[str, Any] = dict.fromkeys(MODELS, 0)
@@ -75,9 +91,8 @@ def cross_fit(
                 probability = predictor.predict_prepared(image.image)
                 histograms[name] = histograms[name] + probability_histogram(probability, mask)
     found: dict[str, Any] = {name: best_threshold(histograms[name])[1] for name in MODELS}
-    found |= {"n_images": len(specimens), "n_specimens": len(set(specimens))}
-    write_text(folder.path / OUT_OF_FOLD, json.dumps(found, indent=2) + "\n")
-    shutil.rmtree(folder.path / _FOLDS)
+    begun = {"init": folder.recipe.init} if folder.recipe.init not in INIT else {}
+    return found | begun | {"n_images": len(specimens), "n_specimens": len(set(specimens))}
 
 
 def two_halves(specimens: Sequence[str]) -> list[int]:
@@ -126,11 +141,14 @@ def choose_kept(
     """
     if len(names) == 1:
         return names[0], "it is the only model of this run"
+    if out_of_fold and "stopped" in out_of_fold:
+        return names[0], str(out_of_fold["stopped"])
     if out_of_fold:
+        begun = f" since they began as {out_of_fold['init']}" if "init" in out_of_fold else ""
         first, second = (float(out_of_fold[name]) for name in names)
         where = (
             f"on the {out_of_fold['n_images']} labelled images of {out_of_fold['n_specimens']} "
-            "specimen(s), each predicted by models that had not seen it,"
+            f"specimen(s), each predicted by models that had not seen it{begun},"
         )
     else:
         first, second = (value_of(results, name, "validation", "iou") for name in names)

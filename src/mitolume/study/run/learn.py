@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 from mitolume.errors import MitolumeError
 from mitolume.inference.denoise import Denoiser
-from mitolume.inference.predictor import Predictor, find_bundle
+from mitolume.inference.predictor import Predictor, find_bundle, load
 from mitolume.io.fields import Field
 from mitolume.models.bundle import CARD, DENOISER, Card, load_bundle, read_card, save_bundle
 from mitolume.models.networks import SegmentationNetwork
@@ -130,8 +130,13 @@ class Trainings:
         begun = network.state_dict() if method.settings.start == "teacher" else None
         if begun:
             student.load_state_dict(begun)
-        drift = Drift.watching(images, network, card.threshold)
+        drift = Drift.watching(images, *self._model_1())
         self._train("model_2", place, method, student, others, drift, which, begun)
+
+    def _model_1(self) -> tuple[nn.Module, float]:
+        """Return model 1 and its threshold."""
+        predictor = load(self.place("model_1"))
+        return predictor.network, predictor.card.threshold
 
     def _train(
         self,
@@ -173,11 +178,21 @@ class Trainings:
         card = self._card(name, network, looks)
         if not self.part:
             chosen = trained.chosen + "; averaged with its teacher" * bool(begun)
-            folder.note(**{name: _facts(trained, chosen, card.threshold)})
+            self._note(name, which, _facts(trained, chosen, card.threshold))
         if self.denoiser:
             copy_denoiser(folder.path / DENOISER, place / DENOISER)
         save_bundle(place, weights, card)
         (place / CHECKPOINT).unlink(missing_ok=True)
+
+    def _note(self, name: str, which: tuple[int, int], facts: dict[str, Any]) -> None:
+        """Note how a model was trained; in its last round, the steps and time of all."""
+        record, (number, rounds) = self.folder.record, which
+        if number < rounds:
+            self.folder.note(**{f"{name}_round_{number}": facts})
+            return
+        for earlier in (record[f"{name}_round_{n}"] for n in range(1, rounds)):
+            facts |= {key: facts[key] + earlier[key] for key in ("steps", "seconds")}
+        self.folder.note(**{name: facts})
 
     def _card(self, name: str, network: SegmentationNetwork, looks: Fingerprint | None) -> Card:
         """Write down what a model is; its threshold is chosen on the validation images."""
@@ -206,7 +221,8 @@ class Trainings:
         Steps don't depend on how many unlabelled images there are, nor on the rounds: a gain by
         longer training would be no gain.
         """
-        settings = self.folder.recipe.training.for_images(len(self.labelled))
+        n_labelled = len(self.folder.images("train"))  # not the part's: it has its own shortening
+        settings = self.folder.recipe.training.for_images(n_labelled)
         assert settings.steps is not None, "for_images says how many steps the epochs are"
         number, rounds = which
         length, rate = (

@@ -25,7 +25,7 @@ IMAGE_COLUMNS = (
     "line",
     "image", "plane", "model", "subset", "specimen", "condition", "batch", "arm", "method",
     "network", "k", "seed", "threshold", *COUNT_COLUMNS, "iou", *THIN_SCORES,
-    "foreground_share", "pseudo_share", "mean_confidence", "distance",
+    "foreground_share", "mean_confidence", "distance",
     "accepted", "accepted_foreground",
 )  # fmt: skip
 RESULT_COLUMNS = (

@@ -45,7 +45,7 @@ from mitolume.study.run.lock import only_one
 from mitolume.study.run.results import IMAGE_COLUMNS, summarise, write_csv
 from mitolume.study.run.score import score_model
 from mitolume.training.loop import CHECKPOINT
-from mitolume.training.methods import METHODS, PSEUDO_THRESHOLD
+from mitolume.training.methods import METHODS
 
 
 def run(
@@ -155,7 +155,10 @@ def _train_models(folder: RunFolder) -> None:
         if not guarded:
             cross_fit(folder, labelled, others, denoiser)
     except CollapsedError as error:
-        folder.note(stopped=str(error), notices=[*folder.record["notices"], str(error)])
+        shutil.rmtree(folder.path / "model_2", ignore_errors=True)
+        folder.note(
+            stopped=str(error), model_2=None, notices=[*folder.record["notices"], str(error)]
+        )
         say(f"note: {error}", quiet=folder.quiet)
 
 
@@ -166,9 +169,7 @@ def _score_models(folder: RunFolder) -> None:
     for name in names:
         predictor = load(folder.path / name)
         with folder.bar(f"scoring {name.replace('_', ' ')}") as advance:
-            table = score_model(
-                predictor, folder.table, folder.path / "masks" / name, PSEUDO_THRESHOLD, advance
-            )
+            table = score_model(predictor, folder.table, folder.path / "masks" / name, advance)
         tables.append(table.assign(model=name))
     images = pd.concat(tables, ignore_index=True).assign(
         arm=folder.recipe.arm,

@@ -63,7 +63,7 @@ def choose_threshold(
 
 
 def score_model(
-    predictor: Predictor, table: CheckedTable, masks: Path, pseudo: float, progress: Advance
+    predictor: Predictor, table: CheckedTable, masks: Path, progress: Advance
 ) -> pd.DataFrame:
     """Predict every image of a table, write the masks, and score the labelled images.
 
@@ -75,9 +75,6 @@ def score_model(
         The checked table, with roles.
     masks
         The folder for one mask file a row.
-    pseudo
-        The threshold of pseudo-labels, for ``pseudo_share``: the foreground share of what
-        model 2 learns from.
     progress
         Called with the images done and the images there are.
 
@@ -120,9 +117,6 @@ def score_model(
                 | {
                     "threshold": predictor.card.threshold,
                     "foreground_share": float(mask.mean()),
-                    "pseudo_share": float((probability >= pseudo).mean())
-                    if row.role == "unlabelled"
-                    else np.nan,
                     **_confidence(probability, mask),
                     "distance": distance(predictor.card, middle(prepared)),
                 }
