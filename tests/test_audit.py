@@ -21,7 +21,6 @@ from mitolume.inference.predictor import load
 from mitolume.io.read import read, read_plane
 from mitolume.study.report.run_content import report
 from mitolume.study.run.audit import MEASURES, audit, by_condition, calibration, doubt, write_audit
-from mitolume.study.run.finished import read_run
 from mitolume.study.run.results import read_csv
 
 EVIL = "<script>alert('x')</script>"
