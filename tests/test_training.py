@@ -233,29 +233,6 @@ def test_a_student_learns_the_probability_itself() -> None:
     assert min(losses, key=losses.get) == 0.3
 
 
-@pytest.mark.parametrize(
-    ("method", "asked", "harder"),
-    [("noisy_student", False, False), ("noisy_student", True, True), ("mean_teacher", False, True)],
-)
-def test_unlabelled_patches_are_made_harder_where_that_is_asked_for(
-    method: str, asked: bool, harder: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sizes = []
-
-    def watched(images: torch.Tensor, *rest: object) -> tuple[torch.Tensor, torch.Tensor]:
-        sizes.append(len(images))
-        return strong(images, *rest)  # type: ignore[arg-type]
-
-    monkeypatch.setattr("mitolume.training.methods.strong", watched)
-    soft = PreparedImage(prepared(1)[0].image, np.full((64, 80), 0.3, np.float16))
-    train(
-        SegmentationNetwork(NetworkSettings(width=4)), prepared(2), Validation(), others=[soft],
-        method=METHODS[method](UnlabelledSettings(strong=asked)), settings=short(steps=2, checks=1),
-        seed=0, folder=tmp_path,
-    )  # fmt: skip
-    assert sizes == [1, 1] * harder
-
-
 def test_halfway_lies_between_teacher_and_student() -> None:
     teacher, student = (
         SegmentationNetwork(NetworkSettings(width=4), seed=n).state_dict() for n in (0, 1)

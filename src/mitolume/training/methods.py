@@ -133,22 +133,16 @@ class NoisyStudent(Supervised):
     """Learn the teacher's probabilities from views harder than the teacher saw (Xie et al. 2020).
 
     The teacher labels whole images without noise, averaging over their four quarter turns (Data
-    Distillation, Radosavovic et al. 2018); the student gets patches of them, changed as the
-    labelled ones are, and where settings ask for it with stronger changes and with CutMix too.
-    Probabilities are learnt as such, by cross-entropy, whose minimum is the probability itself:
-    nothing is cut at a confidence that a rare and weak foreground never reaches. Dice, which would
-    push them to 0 and 1, is left to the labelled half of the batch. In the next of several rounds
-    the student is the teacher.
+    Distillation, Radosavovic et al. 2018); the student gets them with stronger changes of
+    intensity and with CutMix. Probabilities are learnt as such, by cross-entropy, whose minimum
+    is the probability itself: nothing is cut at a confidence that a rare and weak foreground never
+    reaches. Dice, which would push them to 0 and 1, is left to the labelled half of the batch.
+    In the next of several rounds the student is the teacher.
     """
 
     uses_unlabelled = True
     halves = True
     views = 4
-
-    @property
-    def strong(self) -> bool:
-        """Whether patches of unlabelled images are changed more than labelled ones."""
-        return self.settings.strong
 
     def label(self, images: Iterable[PreparedImage], teacher: Teacher) -> Iterator[PreparedImage]:
         """Yield the images with the teacher's probabilities."""
@@ -158,7 +152,7 @@ class NoisyStudent(Supervised):
     def loss(self, network: nn.Module, average: nn.Module | None, step: Step) -> Tensor:
         """Return the loss of the labelled half plus that of the other."""
         n = step.n_labelled
-        images, targets = _augmented(step, self.strong)
+        images, targets = _augmented(step)
         logits = network(images).float()
         loss = step.loss(logits[:n], targets[:n])
         return loss + self.settings.weight * bce(logits[n:], targets[n:])
@@ -175,7 +169,6 @@ class MeanTeacher(NoisyStudent):
     """
 
     averages = True
-    strong = True
 
     def label(self, images: Iterable[PreparedImage], teacher: Teacher) -> Iterator[PreparedImage]:
         """Yield the images as they are: the teacher labels patches."""
@@ -244,13 +237,13 @@ def most_confident(probability: Tensor, cut: float, share: float) -> Tensor:
     return labels
 
 
-def _augmented(step: Step, strongly: bool = False) -> tuple[Tensor, Tensor]:
-    """Return the patches as the network gets them; ``strongly``: unlabelled ones changed more."""
+def _augmented(step: Step) -> tuple[Tensor, Tensor]:
+    """Return the patches as the network gets them: those of unlabelled images changed more."""
     n = step.n_labelled
     # In float32: bfloat16 is for the network only.
     with torch.autocast(step.images.device.type, enabled=False):
         images, targets = step.augment(step.images, step.targets, step.random)
-        if strongly:
+        if n < len(images):
             hard, wanted = strong(images[n:], targets[n:], step.random)
             images, targets = torch.cat([images[:n], hard]), torch.cat([targets[:n], wanted])
     return images, targets

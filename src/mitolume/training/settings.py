@@ -84,12 +84,10 @@ class UnlabelledSettings(BaseModel):
     ``length``: steps of model 2 beside those of model 1; ``rate``: its learning rate beside model
     1's. ``rounds``: how often the student becomes the teacher; they share those steps. ``start``:
     the student's first weights, those of the ``teacher`` (model 2 is then the average of both in
-    the end) or ``random`` ones. ``strong``: patches of unlabelled images are made harder than the
-    labelled ones for ``noisy_student`` too, as they always are for ``mean_teacher``. ``weight`` of
-    their loss beside that of the labelled images. Of ``mean_teacher`` only: ``accept``, the share
-    of each class's pixels that is learnt, and ``decay`` of the teacher's average. ``pseudo_label``
-    is as published whatever stands here: one round as long as model 1's training, from random
-    weights.
+    the end) or ``random`` ones. ``weight`` of their loss beside that of the labelled images. Of
+    ``mean_teacher`` only: ``accept``, the share of each class's pixels that is learnt, and
+    ``decay`` of the teacher's average. ``pseudo_label`` is as published whatever stands here: one
+    round as long as model 1's training, from random weights.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -98,7 +96,6 @@ class UnlabelledSettings(BaseModel):
     rate: float = Field(0.3, gt=0, le=10)
     rounds: int = Field(1, ge=1, le=10)
     start: Literal["random", "teacher"] = "teacher"
-    strong: bool = False
     weight: float = Field(1.0, gt=0)
     accept: float = Field(0.8, gt=0, le=1)
     decay: float = Field(0.99, ge=0, lt=1)
