@@ -6,7 +6,7 @@ defaults. Run from the project's folder:
 
 ``python benchmarks/label_efficiency.py [--data FOLDER] [--out FOLDER] [--sets epfl vnc h9c2]
 [--labels 2 8 all] [--seeds 3] [--ways supervised pseudo-label noisy-student] [--networks unet]
-[--steps 3000] [--jobs 1]``
+[--steps 2970] [--jobs 1]``
 
 Writes a study for each data set, and a table (Markdown) and a plot (PNG) of all sets in the folder.
 """
@@ -198,7 +198,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--networks", nargs="+", default=["unet"])
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS)[:3])
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=3000, help="of a run")
+    parser.add_argument("--steps", type=int, default=2970, help="of a run")
     parser.add_argument("--jobs", type=int, default=1)
     wanted = parser.parse_args(arguments)
     for name in wanted.sets:

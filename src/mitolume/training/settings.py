@@ -92,7 +92,7 @@ class UnlabelledSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    length: float = Field(0.25, gt=0, le=10)
+    length: float = Field(0.1, gt=0, le=10)
     rate: float = Field(0.3, gt=0, le=10)
     rounds: int = Field(1, ge=1, le=10)
     start: Literal["random", "teacher"] = "teacher"
