@@ -289,6 +289,17 @@ def test_a_resumed_run_keeps_the_drawn_roles_and_the_models_pixel_size(tmp_path:
         assert [r.role for r in again.table.fields] == [r.role for r in folder.table.fields]
 
 
+def test_a_run_and_its_images_can_be_moved_together(finished: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(finished.parent, moved)
+    (moved / finished.name / "report.html").unlink()
+    mitolume.run(tiny(moved / "fields.csv"), moved / finished.name, resume=True, quiet=True)
+    assert (moved / finished.name / "report.html").exists()
+    shutil.copy(moved / "fields.csv", moved / "others.csv")
+    with pytest.raises(MitolumeError, match="was begun with the table"):
+        mitolume.run(tiny(moved / "others.csv"), moved / finished.name, resume=True, quiet=True)
+
+
 def test_links_and_other_ways_to_a_file_are_the_same_file(table: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     store.mkdir()

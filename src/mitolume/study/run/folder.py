@@ -145,6 +145,7 @@ def begin(path: Path, recipe: Recipe, *, quiet: bool) -> RunFolder:
         command=command(),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         fields=str(recipe.fields.absolute()),
+        fields_from_here=seen_from(recipe.fields.absolute(), path),  # both may be moved together
         preset=recipe.preset,
         seed=recipe.seed,
         mask_kind=table.mask_kind,
@@ -189,7 +190,8 @@ def reopen(path: Path, recipe: Recipe | None, *, quiet: bool) -> RunFolder:
     """
     try:
         record = json.loads((path / RUN).read_text(encoding="utf-8"))
-        _ = record["mask_kind"], record["fields"], record["pixel_size_um"], record["n_images"]
+        _ = record["mask_kind"], record["pixel_size_um"], record["n_images"]
+        _ = record["fields"], record["fields_from_here"]
         dict.items(record["sha256"])
     except (ValueError, KeyError, TypeError) as error:
         raise DamagedError(
@@ -199,7 +201,8 @@ def reopen(path: Path, recipe: Recipe | None, *, quiet: bool) -> RunFolder:
     remove_parts(path)
     if recipe is not None:
         _require_same(own, recipe, path)
-        if recipe.fields.absolute() not in (Path(record["fields"]), (path / FIELDS).absolute()):
+        same = (record["fields"], path / FIELDS, path / record["fields_from_here"])
+        if recipe.fields.resolve() not in (Path(place).resolve() for place in same):
             raise MitolumeError(
                 f"{path} was begun with the table {record['fields']}, not {recipe.fields}; "
                 "choose another --out"
