@@ -341,6 +341,17 @@ def test_what_is_missing_is_said(made: Path, tmp_path: Path) -> None:
         kept.write_text(text)
 
 
+def test_a_student_that_was_stopped_is_named(made: Path) -> None:
+    record = made / "runs" / "pseudo_k2_s1" / "run.json"
+    text = record.read_text()
+    record.write_text(json.dumps(json.loads(text) | {"stopped": "it found nothing"}))
+    try:
+        notices = study_content(open_study(made), pictures=False).notices
+        assert any("In 1 of 8 runs (pseudo_k2_s1) learning from unlabelled" in n for n in notices)
+    finally:
+        record.write_text(text)
+
+
 def counted(condition: str, tp: int, fp: int, fn: int, specimen: str) -> dict[str, object]:
     names = {
         "run": "a_kall_s0",

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from mitolume.errors import MitolumeError
+from mitolume.study.compare.arms import Planned
 from mitolume.study.compare.evidence import Comparison, LabelCurve, compare, label_curve
 from mitolume.study.compare.shift import Group, by_group, shift_sentences
 from mitolume.study.compare.study import (
@@ -179,9 +180,19 @@ def _notices(
             "for this specimen only."
         )
     notices += sorted({f"{one.arm}: {one.notice}" for one in comparisons if one.notice})
-    first = next(run for run in runs if folder.is_finished(run))
-    record = json.loads((folder.folder(first) / "run.json").read_text(encoding="utf-8"))
-    return notices + [str(notice) for notice in record.get("notices", [])]
+    records = {run.name: _record(folder, run) for run in runs if folder.is_finished(run)}
+    if stopped := [name for name, record in records.items() if "stopped" in record]:
+        notices.append(
+            f"In {len(stopped)} of {len(records)} runs ({', '.join(stopped[:4])}"
+            f"{', …' if len(stopped) > 4 else ''}) learning from unlabelled images was stopped: "
+            "model 1 stands for the arm there."
+        )
+    first = next(iter(records.values()))
+    return notices + [str(notice) for notice in first.get("notices", [])]
+
+
+def _record(folder: StudyFolder, run: Planned) -> dict[str, Any]:
+    return dict(json.loads((folder.folder(run) / "run.json").read_text(encoding="utf-8")))
 
 
 def _pictures(
@@ -235,10 +246,7 @@ def _shift(images: pd.DataFrame, groups: list[Group], best: str, subset: str) ->
 def _facts(folder: StudyFolder, images: pd.DataFrame, subset: str) -> dict[str, str]:
     recipe, record, runs = folder.recipe, folder.record, folder.runs
     done = [run for run in runs if folder.is_finished(run)]
-    seconds = 0.0
-    for run in done:
-        own = json.loads((folder.folder(run) / "run.json").read_text(encoding="utf-8"))
-        seconds += own.get("seconds", 0.0)
+    seconds = sum(_record(folder, run).get("seconds", 0.0) for run in done)
     return {
         "Table of fields": str(record["fields"]),
         "Scored on": sizes(images[images["tp"].notna()], subset),
