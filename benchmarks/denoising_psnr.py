@@ -23,14 +23,15 @@ from skimage.metrics import structural_similarity
 from skimage.restoration import denoise_nl_means, denoise_tv_chambolle
 
 from mitolume import read
+from mitolume.batch.denoise import DenoisedStack
 from mitolume.inference.denoise import Denoiser
-from mitolume.inference.denoise_files import DenoisedStack
 from mitolume.io.write import write_image
 from mitolume.preprocess.stripes import remove_stripes
+from mitolume.run.denoiser import denoising_settings
 from mitolume.simulate.field import simulate_field
 from mitolume.simulate.presets import PRESETS
-from mitolume.study.denoise.stacks import open_stacks
-from mitolume.study.denoise.train import denoising_settings, train_denoiser
+from mitolume.training.denoiser_stacks import open_stacks
+from mitolume.training.denoiser_train import train_denoiser
 
 Stack = np.ndarray[Any, np.dtype[np.float32]]
 SIDE, DEPTH = 256, 13

@@ -23,8 +23,8 @@ import yaml
 from matplotlib import pyplot as plt
 
 from mitolume.io.write import write_text
-from mitolume.study.compare.study import study
-from mitolume.study.report.study_tables import Table
+from mitolume.report.study_tables import Table
+from mitolume.study.study import study
 from mitolume.training.settings import UnlabelledSettings
 
 STUDENT = 1 / (1 + UnlabelledSettings().length)  # what a student's length leaves to model 1

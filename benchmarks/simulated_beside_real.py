@@ -29,10 +29,10 @@ from mitolume.analysis.metrics import (
     probability_histogram,
 )
 from mitolume.analysis.pictures import error_map, write_png
+from mitolume.batch.simulate import plan, write_data_set
 from mitolume.io.check import check_table, read_row
 from mitolume.io.fields import Field, write_table
 from mitolume.simulate.presets import PRESETS
-from mitolume.study.simulated import plan, write_data_set
 
 Floats = NDArray[np.float64]
 TRAINED_ON, CHOSEN_ON = "movie 008", "movie 009"  # of the model trained on real fields

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mitolume.study.compare.crossed import MeanSquares, detectable, half_width, mean_squares
+from mitolume.study.crossed import MeanSquares, detectable, half_width, mean_squares
 
 Array = np.ndarray[Any, Any]
 IMAGE_PX = 200_000

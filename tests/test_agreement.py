@@ -32,15 +32,14 @@ from mitolume.analysis.agreement import (
     shared_objects,
 )
 from mitolume.analysis.metrics import Counts, count, dice, iou, object_recall
+from mitolume.batch.agreement import COLUMNS, agree, agreement_text, compare
+from mitolume.batch.evaluate import evaluate
 from mitolume.errors import MitolumeError
 from mitolume.io.masks import decide_kind, to_mask
 from mitolume.io.read import read, read_plane
 from mitolume.io.write import write_mask
-from mitolume.study.measure.agreement import COLUMNS, agree
-from mitolume.study.measure.annotators import agreement_text, compare
-from mitolume.study.measure.ceiling import CEILING, Ceiling, ceiling_of, load_ceiling, save_ceiling
-from mitolume.study.report.run_page import render
-from mitolume.study.run.score import evaluate
+from mitolume.report.run_page import render
+from mitolume.run.ceiling import CEILING, Ceiling, ceiling_of, load_ceiling, save_ceiling
 
 PAIR = hnp.arrays(np.uint8, (2, 9, 12), elements=st.sampled_from([0, 0, 0, 1, 1, 255]))
 

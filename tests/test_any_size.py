@@ -22,10 +22,10 @@ from PIL import Image
 from skimage.transform import resize
 
 import mitolume
+from mitolume.batch.jobs import Wanted
+from mitolume.batch.predict import predict_files
 from mitolume.errors import MitolumeError
 from mitolume.inference.chain import PreparedPlane
-from mitolume.inference.files import predict_files
-from mitolume.inference.jobs import Wanted
 from mitolume.inference.predictor import Predictor
 from mitolume.inference.tiles import block_side, blocks, tiles, turned_back_box, turned_box
 from mitolume.io import windows
@@ -424,7 +424,7 @@ def test_all_scenes_of_a_file_become_results_of_their_own(tmp_path: Path) -> Non
 def test_overlays_of_large_planes_are_thinned_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mitolume.inference import files
+    from mitolume.batch import predict as files
 
     monkeypatch.setattr(files, "IN_MEMORY", 1)
     monkeypatch.setattr(files, "_PICTURE", 50)

@@ -19,9 +19,9 @@ from mitolume.analysis.calibration import calibration_error, pooled, reliability
 from mitolume.errors import MitolumeError
 from mitolume.inference.predictor import load
 from mitolume.io.read import read, read_plane
-from mitolume.study.report.run_content import report
-from mitolume.study.run.audit import MEASURES, audit, by_condition, calibration, doubt, write_audit
-from mitolume.study.run.results import read_csv
+from mitolume.report.run_content import report
+from mitolume.run.audit import MEASURES, audit, by_condition, calibration, doubt, write_audit
+from mitolume.run.results import read_csv
 
 EVIL = "<script>alert('x')</script>"
 FILES = ("audit.csv", "audit_conditions.csv", "calibration.csv")

@@ -17,10 +17,10 @@ from conftest import blobs
 from test_any_size import predictor, write
 
 import mitolume
+from mitolume import parallel as dask_client
+from mitolume.batch.jobs import Wanted
+from mitolume.batch.predict import predict_files
 from mitolume.errors import MitolumeError
-from mitolume.inference import dask_client
-from mitolume.inference.files import predict_files
-from mitolume.inference.jobs import Wanted
 from mitolume.models.bundle import save_bundle
 
 Process = subprocess.Popen[bytes]

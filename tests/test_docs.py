@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 import mitolume
-from mitolume.study.compare.arms import load_study, planned_runs
-from mitolume.study.recipe import load_preset, load_recipe
+from mitolume.run.recipe import load_preset, load_recipe
+from mitolume.study.arms import load_study, planned_runs
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md"])

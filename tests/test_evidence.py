@@ -16,18 +16,18 @@ from score_tables import DESIGNS, LUCK, UNLIKE, Truth, as_images, differences, r
 
 from mitolume.analysis.metrics import COUNT_SCORES, Counts
 from mitolume.errors import MitolumeError
-from mitolume.study.compare.cells import METRICS, cell_scores, paired
-from mitolume.study.compare.crossed import (
+from mitolume.report.study_tables import comparison_rows
+from mitolume.report.study_words import head_of
+from mitolume.study.cells import METRICS, cell_scores, paired
+from mitolume.study.crossed import (
     degrees_of_freedom,
     detectable,
     half_width,
     mean_squares,
     p_value,
 )
-from mitolume.study.compare.evidence import compare, label_curve
-from mitolume.study.compare.verdicts import HELPED, HINT, HURT, NO_DIFFERENCE, UNTOLD
-from mitolume.study.report.study_tables import comparison_rows
-from mitolume.study.report.study_words import head_of
+from mitolume.study.evidence import compare, label_curve
+from mitolume.study.verdicts import HELPED, HINT, HURT, NO_DIFFERENCE, UNTOLD
 
 FINITE = st.floats(-1, 1, width=32)
 TABLES = hnp.arrays(float, st.tuples(st.integers(2, 6), st.integers(2, 5)), elements=FINITE).filter(

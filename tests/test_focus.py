@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from typer.testing import CliRunner
 
+from mitolume.batch.focus import fill_planes, measure_focus
 from mitolume.cli import app
 from mitolume.errors import MitolumeError
 from mitolume.io.fields import read_table
@@ -25,7 +26,6 @@ from mitolume.preprocess.focus import (
     focus_scores,
     planes_in_focus,
 )
-from mitolume.study.focus import fill_planes, measure_focus
 
 scores = st.lists(st.floats(0, 1e6), min_size=1, max_size=30)
 

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import mitolume
+from mitolume.batch.jobs import Wanted
+from mitolume.batch.predict import predict_files
 from mitolume.errors import MitolumeError
 from mitolume.inference.denoise import planes_around
-from mitolume.inference.files import predict_files
-from mitolume.inference.jobs import Wanted
 from mitolume.inference.predictor import Predictor, find_bundle, predict_tiled
 from mitolume.inference.tiles import tiles
 from mitolume.io.read import AXES, read

@@ -11,8 +11,8 @@ from microscope_files import write_lif, write_zarr
 from PIL import Image
 from typer.testing import CliRunner
 
+from mitolume.batch.inspect import depth_note, inspect, plane_warnings
 from mitolume.cli import app
-from mitolume.study.inspection import depth_note, inspect, plane_warnings
 
 NOISE = np.random.default_rng(0).integers(10, 250, (60, 70), dtype=np.uint8)
 

@@ -19,17 +19,17 @@ from roi_files import (
 )
 from typer.testing import CliRunner
 
+from mitolume.batch.agreement import agree
+from mitolume.batch.convert import convert, read_objects
+from mitolume.batch.evaluate import evaluate
 from mitolume.cli import app
 from mitolume.errors import MitolumeError
 from mitolume.io.check import check_table, read_row
-from mitolume.io.convert import convert, read_objects
 from mitolume.io.geojson import read_geojson
 from mitolume.io.mask_files import open_mask
 from mitolume.io.outlines import Outline, draw, fill
 from mitolume.io.read import read, read_plane
 from mitolume.io.write import write_labels, write_mask
-from mitolume.study.measure.agreement import agree
-from mitolume.study.run.score import evaluate
 
 # --- masks ---------------------------------------------------------------------------------
 

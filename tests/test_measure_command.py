@@ -14,12 +14,12 @@ from bioio_ome_zarr import Reader
 from roifile import ImagejRoi, roiread, roiwrite
 from test_cli import call
 
+from mitolume.batch.convert import read_objects
+from mitolume.batch.mask_kinds import mask_kinds
+from mitolume.batch.sources import Source, find_sources
 from mitolume.errors import MitolumeError
-from mitolume.io.convert import read_objects
 from mitolume.io.read import read
 from mitolume.io.write import write_image, write_mask
-from mitolume.study.measure.mask_kinds import mask_kinds
-from mitolume.study.measure.sources import Source, find_sources
 
 SIZE = {"Y": 0.1, "X": 0.1}
 

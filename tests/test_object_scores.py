@@ -29,8 +29,8 @@ from mitolume.analysis.object_scores import (
     panoptic_quality,
     segmentation_quality,
 )
-from mitolume.study.measure.object_results import pooled_objects
-from mitolume.study.run.score import evaluate
+from mitolume.batch.evaluate import evaluate
+from mitolume.batch.object_results import pooled_objects
 
 
 @st.composite

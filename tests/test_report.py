@@ -15,8 +15,8 @@ import pytest
 from scipy import ndimage
 
 from mitolume.errors import MitolumeError
-from mitolume.study.report import run_page, run_tables
-from mitolume.study.report.run_page import Panel, ReportContent, render, write_report
+from mitolume.report import run_page, run_tables
+from mitolume.report.run_page import Panel, ReportContent, render, write_report
 
 CONDITIONS = ["control", "FCCP", "oligomycin", "antimycin A", "rotenone"]
 METRICS = ["iou", "iou_image", "miou", "dice", "precision", "recall", "cldice", "boundary_f1"]

@@ -13,11 +13,11 @@ import tifffile
 from PIL import Image
 
 from mitolume import MitolumeError, cli, read
+from mitolume.batch.simulate import plan, write_data_set
 from mitolume.io.check import check_table
 from mitolume.simulate.hand_labels import imitate_hand_labels
 from mitolume.simulate.presets import PRESETS, plan_fields
 from mitolume.simulate.settings import HandLabelSettings
-from mitolume.study.simulated import plan, write_data_set
 
 SMALL = ("shape=[64,96]", "planes=3")
 

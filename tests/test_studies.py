@@ -22,8 +22,8 @@ from filelock import FileLock
 
 from mitolume.cli import main
 from mitolume.errors import MitolumeError
-from mitolume.study.compare.arms import STUDY_PRESETS, load_study, planned_runs
-from mitolume.study.compare.study import collect, open_study, status, status_text, study
+from mitolume.study.arms import STUDY_PRESETS, load_study, planned_runs
+from mitolume.study.study import collect, open_study, status, status_text, study
 from mitolume.training.methods import METHODS
 
 Process = subprocess.Popen[bytes]

@@ -23,24 +23,22 @@ from safetensors.numpy import load_file
 from test_cli import call
 
 import mitolume
+from mitolume.batch.agreement import agree
 from mitolume.errors import CollapsedError, MitolumeError
 from mitolume.inference.predictor import Predictor
 from mitolume.io.check import check_table
-from mitolume.io.fields import Field
+from mitolume.io.fields import Field, row_names
 from mitolume.io.read import read, read_plane
 from mitolume.io.write import write_image, write_mask
-from mitolume.study.measure.agreement import agree
-from mitolume.study.measure.ceiling import CEILING
-from mitolume.study.measure.sources import row_names
-from mitolume.study.recipe import PRESETS, Recipe, load_recipe
-from mitolume.study.report.run_content import report
-from mitolume.study.run.folder import begin, reopen
-from mitolume.study.run.guard import choose_kept, two_halves
-from mitolume.study.run.images import ArrayFile
-from mitolume.study.run.lock import only_one
-from mitolume.study.run.results import value_of
+from mitolume.report.run_content import report
+from mitolume.run.ceiling import CEILING
+from mitolume.run.folder import begin, reopen
+from mitolume.run.guard import choose_kept, two_halves
+from mitolume.run.lock import only_one
+from mitolume.run.recipe import PRESETS, Recipe, load_recipe
+from mitolume.run.results import value_of
 from mitolume.training.loop import CHECKPOINT
-from mitolume.training.patches import Image
+from mitolume.training.patches import ArrayFile, Image
 
 TINY = [
     "training.steps=8", "training.checks=4", "training.batch=2", "training.patch=32",
@@ -420,7 +418,7 @@ def test_a_student_that_goes_astray_while_models_are_compared_is_not_kept(
 
     lines = table.read_text().splitlines()
     table.write_text("\n".join(line for line in lines if ",validation," not in line) + "\n")
-    monkeypatch.setattr("mitolume.study.run.guard._scores_of_halves", astray)
+    monkeypatch.setattr("mitolume.run.guard._scores_of_halves", astray)
     out = mitolume.run(tiny(table), tmp_path / "run", quiet=True)
     kept = json.loads((out / "kept.json").read_text())
     assert kept["kept"] == "model_1"
@@ -476,7 +474,7 @@ def test_the_teacher_labels_with_four_views_and_the_student_ends_halfway_to_it(
         return label(self, image, n)
 
     monkeypatch.setattr(Predictor, "predict_prepared", watched)
-    monkeypatch.setattr("mitolume.study.run.learn.halfway", lambda teacher, student: teacher)
+    monkeypatch.setattr("mitolume.run.learn.halfway", lambda teacher, student: teacher)
     out = mitolume.run(tiny(table), tmp_path / "run", quiet=True)
     assert 4 in views, "the recipe itself asks for one"
     one, two = (load_file(out / name / "weights.safetensors") for name in ("model_1", "model_2"))

@@ -21,6 +21,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from mitolume.analysis.pictures import CORRECT_COLOUR, FALSE_COLOUR, MISSED_COLOUR
+from mitolume.batch.simulate import plan, write_data_set
 from mitolume.errors import MitolumeError
 from mitolume.inference.predictor import Predictor
 from mitolume.inference.suspicion import UNLIKE
@@ -32,15 +33,14 @@ from mitolume.models.bundle import Card
 from mitolume.models.networks import SegmentationNetwork
 from mitolume.models.settings import NetworkSettings
 from mitolume.preprocess.normalise import normalise
-from mitolume.study.compare.arms import load_study
-from mitolume.study.compare.shift import by_group, shift_sentences
-from mitolume.study.compare.study import open_study, status, study
-from mitolume.study.report.study_content import report_study, study_content, study_text
-from mitolume.study.report.study_tables import shift_table, sizes
-from mitolume.study.run.likeness import fingerprint_of
-from mitolume.study.run.results import summarise
-from mitolume.study.run.score import score_model
-from mitolume.study.simulated import plan, write_data_set
+from mitolume.report.study_content import report_study, study_content, study_text
+from mitolume.report.study_tables import shift_table, sizes
+from mitolume.run.likeness import fingerprint_of
+from mitolume.run.results import summarise
+from mitolume.run.score import score_model
+from mitolume.study.arms import load_study
+from mitolume.study.shift import by_group, shift_sentences
+from mitolume.study.study import open_study, status, study
 
 EVIL = "<script>alert('x')</script>"
 ODD = 'Müller "A" & co'
@@ -285,7 +285,7 @@ def test_pictures_shrink_to_what_there_is_room_for(
 
     large = study_content(open_study(made)).browsed
     room = size(large) // 2
-    monkeypatch.setattr("mitolume.study.report.browser.MOST_BYTES", room)
+    monkeypatch.setattr("mitolume.report.browser.MOST_BYTES", room)
     small = study_content(open_study(made)).browsed
     assert room / 4 < size(small) <= room
     assert [entry["name"] for entry in small] == [entry["name"] for entry in large]

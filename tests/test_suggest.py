@@ -30,9 +30,9 @@ from mitolume.inference.features import Encoder, features
 from mitolume.io.write import write_image
 from mitolume.models.networks import MODELS, SegmentationNetwork
 from mitolume.models.settings import NetworkSettings
-from mitolume.study.run.committee import Committee
-from mitolume.study.run.finished import open_run
-from mitolume.study.run.suggest import suggest
+from mitolume.run.committee import Committee
+from mitolume.run.finished import open_run
+from mitolume.run.suggest import suggest
 
 EVIL = "<script>alert('x')</script>"
 DEEPEST = {"unet": "down_4", "unetplusplus": "conv_4_0"}

@@ -16,12 +16,12 @@ from liffile import LifFile
 from microscope_files import write_czi, write_lif, write_zarr
 from PIL import Image
 
+from mitolume.batch.inspect import inspect
 from mitolume.errors import MitolumeError
 from mitolume.io.channels import select_channel
 from mitolume.io.check import check_table, sha256
 from mitolume.io.formats import READERS
 from mitolume.io.read import AXES, read, read_plane, scenes
-from mitolume.study.inspection import inspect
 
 # (T, C, Z, Y, X); each pixel says where it lies, so that no two planes are alike.
 STACK = np.arange(2 * 2 * 3 * 40 * 50, dtype=np.uint16).reshape(2, 2, 3, 40, 50)

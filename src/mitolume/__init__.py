@@ -13,10 +13,10 @@ from mitolume.errors import MitolumeError
 if TYPE_CHECKING:
     from mitolume.inference.predictor import Predictor, load
     from mitolume.io.read import read
+    from mitolume.run.recipe import Recipe, load_recipe
+    from mitolume.run.run import run
     from mitolume.simulate.field import simulate_field
     from mitolume.simulate.settings import SimulationSettings
-    from mitolume.study.recipe import Recipe, load_recipe
-    from mitolume.study.run.run import run
 
 __version__ = "0.1.0"
 
@@ -24,9 +24,9 @@ _HOME = {
     "read": "mitolume.io.read",
     "load": "mitolume.inference.predictor",
     "Predictor": "mitolume.inference.predictor",
-    "Recipe": "mitolume.study.recipe",
-    "load_recipe": "mitolume.study.recipe",
-    "run": "mitolume.study.run.run",
+    "Recipe": "mitolume.run.recipe",
+    "load_recipe": "mitolume.run.recipe",
+    "run": "mitolume.run.run",
     "simulate_field": "mitolume.simulate.field",
     "SimulationSettings": "mitolume.simulate.settings",
 }

@@ -33,7 +33,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
 @app.command()
 def demo(out: Out = Path("demo"), resume: Resume = False, quiet: Quiet = False) -> None:
     """Simulate a small data set and go the whole way, down to a report."""
-    from mitolume.study.demo import demo as run_demo
+    from mitolume.workflow import demo as run_demo
 
     print(f"report: {run_demo(out, resume=resume, quiet=quiet)}")
 
@@ -41,7 +41,7 @@ def demo(out: Out = Path("demo"), resume: Resume = False, quiet: Quiet = False) 
 @app.command()
 def inspect(files: Annotated[list[Path], typer.Argument(help="Image files.")]) -> None:
     """Show dims, channels, pixel size, type and range of image files, and what may go wrong."""
-    from mitolume.study.inspection import inspect as describe
+    from mitolume.batch.inspect import inspect as describe
 
     faults: list[str] = []
     for number, file in enumerate(files):
@@ -95,8 +95,8 @@ def run(
     quiet: Quiet = False,
 ) -> None:
     """Train model 1, label the unlabelled images with it, train model 2, score both."""
-    from mitolume.study.recipe import load_recipe
-    from mitolume.study.run.run import run as run_recipe
+    from mitolume.run.recipe import load_recipe
+    from mitolume.run.run import run as run_recipe
 
     named = recipe or preset or fields or set_
     loaded = (
@@ -105,7 +105,7 @@ def run(
         else None
     )
     folder = run_recipe(loaded, out, resume=resume, quiet=quiet)
-    from mitolume.study.report.terminal import results_text
+    from mitolume.report.terminal import results_text
 
     print(results_text(folder))
     print(f"report: {folder / 'report.html'}")
@@ -145,9 +145,9 @@ def study_run(
     quiet: Quiet = False,
 ) -> None:
     """Run all that is missing of a study; also `mitolume study RECIPE`."""
-    from mitolume.study.compare.arms import load_study
-    from mitolume.study.compare.study import FailedRunsError
-    from mitolume.study.compare.study import study as run_study
+    from mitolume.study.arms import load_study
+    from mitolume.study.study import FailedRunsError
+    from mitolume.study.study import study as run_study
 
     asked = load_study(recipe, preset=preset, fields=fields, settings=set_ or [])
     try:
@@ -161,7 +161,7 @@ def study_run(
 
 def _show_study(folder: Path) -> None:
     """Write the report of a study, and print its verdicts."""
-    from mitolume.study.report.study_content import report_study, study_text
+    from mitolume.report.study_content import report_study, study_text
 
     page = report_study(folder)
     print(study_text(folder))
@@ -171,7 +171,7 @@ def _show_study(folder: Path) -> None:
 @study.command("status")
 def study_status(folder: Annotated[Path, typer.Argument(help="A study's folder.")]) -> None:
     """Show which runs of a study are finished, running, failed or waiting."""
-    from mitolume.study.compare.study import status_text
+    from mitolume.study.study import status_text
 
     print(status_text(folder))
 
@@ -223,8 +223,8 @@ def predict(
     quiet: Quiet = False,
 ) -> None:
     """Write masks (NAME_mask.ome.tif or .ome.zarr) of images of any size."""
-    from mitolume.inference.files import predict_files
-    from mitolume.inference.jobs import Wanted
+    from mitolume.batch.jobs import Wanted
+    from mitolume.batch.predict import predict_files
     from mitolume.inference.predictor import load
     from mitolume.progress import progress_bar, say
 
@@ -273,9 +273,9 @@ def evaluate(
     ] = None,
 ) -> None:
     """Score masks, made by whatever means, against true ones, or two people's with --agreement."""
-    from mitolume.study.report.terminal import objects_text, scores_text
-    from mitolume.study.run.results import summarise, write_csv
-    from mitolume.study.run.score import evaluate as score
+    from mitolume.batch.evaluate import evaluate as score
+    from mitolume.report.terminal import objects_text, scores_text
+    from mitolume.run.results import summarise, write_csv
 
     if out is not None and out.suffix.lower() != ".csv":
         raise MitolumeError(f"--out {out} must end in .csv: it is a table of scores")
@@ -284,7 +284,7 @@ def evaluate(
     if agreement and objects:
         raise typer.BadParameter("--objects needs a truth; --agreement counts objects by itself")
     if agreement:
-        from mitolume.study.measure.annotators import compare
+        from mitolume.batch.agreement import compare
 
         print(compare(masks, truth, mask_kind, like=like, out=out, consensus_folder=consensus))
         return
@@ -316,7 +316,7 @@ def convert(
     ] = "auto",
 ) -> None:
     """Write a mask as ImageJ ROIs, GeoJSON or pixels, whatever it is now."""
-    from mitolume.io.convert import convert as write
+    from mitolume.batch.convert import convert as write
 
     for notice in write(mask, out, like=like, labels=labels, mask_kind=mask_kind):
         print(f"note: {notice}", file=sys.stderr)
@@ -384,10 +384,10 @@ def measure(
     quiet: Quiet = False,
 ) -> None:
     """Measure single mitochondria in masks, and cut them out of any channel."""
+    from mitolume.batch.measure import Measuring, measure_masks, object_settings
+    from mitolume.batch.object_files import Wanted
+    from mitolume.batch.sources import find_sources
     from mitolume.progress import progress_bar, say
-    from mitolume.study.measure.measure import Measuring, measure_masks, object_settings
-    from mitolume.study.measure.object_files import Wanted
-    from mitolume.study.measure.sources import find_sources
 
     how = Measuring(
         object_settings(split, min_size, max_hole, threshold), mask_kind, pixel_size, z_step,
@@ -428,8 +428,8 @@ def focus(
     quiet: Quiet = False,
 ) -> None:
     """Measure how sharp each plane of a stack is, and choose those in focus."""
+    from mitolume.batch.focus import draw_focus, fill_planes, measure_focus, picture_paths
     from mitolume.progress import progress_bar, say
-    from mitolume.study.focus import draw_focus, fill_planes, measure_focus, picture_paths
 
     if bool(stacks) == (fields is not None):
         raise typer.BadParameter("name z-stacks, or a table with --fields, one of the two")
@@ -481,14 +481,14 @@ def denoise_check(
     quiet: Quiet = False,
 ) -> None:
     """Find out whether neighbouring planes can teach what is noise (Noise2Noise)."""
-    from mitolume.progress import progress_bar
-    from mitolume.study.denoise.check import (
+    from mitolume.batch.denoise_check import (
         Asked,
         check_file,
         check_text,
         figure_paths,
         write_check,
     )
+    from mitolume.progress import progress_bar
 
     asked = Asked(channel, scene, z_step, na, wavelength)
     for stack, figure in zip(stacks, figure_paths(stacks, out), strict=True):
@@ -529,8 +529,9 @@ def denoise_train(
     quiet: Quiet = False,
 ) -> None:
     """Learn to remove noise from noisy z-stacks alone."""
-    from mitolume.study.denoise.stacks import open_stacks
-    from mitolume.study.denoise.train import denoising_settings, train_denoiser
+    from mitolume.run.denoiser import denoising_settings
+    from mitolume.training.denoiser_stacks import open_stacks
+    from mitolume.training.denoiser_train import train_denoiser
 
     settings = denoising_settings(preset, set_ or [])
     opened = open_stacks(stacks, planes or settings.planes, channel=channel, scene=scene)
@@ -564,8 +565,8 @@ def denoise_apply(
     quiet: Quiet = False,
 ) -> None:
     """Write images without noise (NAME_denoised.ome.tif or .ome.zarr)."""
+    from mitolume.batch.denoise import Denoising, denoise_files
     from mitolume.inference.denoise import Denoiser
-    from mitolume.inference.denoise_files import Denoising, denoise_files
     from mitolume.progress import progress_bar, say
 
     wanted = Denoising(channel, scene, sharpen, as_float, overwrite, resume)
@@ -595,8 +596,8 @@ def suggest(
     quiet: Quiet = False,
 ) -> None:
     """Choose the unlabelled images of a run that are worth labelling next."""
-    from mitolume.study.run.suggest import PAGE, TABLE
-    from mitolume.study.run.suggest import suggest as choose
+    from mitolume.run.suggest import PAGE, TABLE
+    from mitolume.run.suggest import suggest as choose
 
     found = choose(run, n, out, quiet=quiet)
     print(found.text())
@@ -626,8 +627,8 @@ def simulate(
     quiet: Quiet = False,
 ) -> None:
     """Simulate z-stacks of living cells with exact masks; called again, it goes on."""
+    from mitolume.batch.simulate import plan, write_data_set
     from mitolume.progress import progress_bar
-    from mitolume.study.simulated import plan, write_data_set
 
     plans = plan(
         preset=preset, fields=fields, conditions=condition or [], seed=seed, set_=set_ or []
@@ -651,9 +652,9 @@ def report(
     ] = None,
 ) -> None:
     """Write report.html of a run or a study anew."""
-    from mitolume.study.compare.study import STUDY
-    from mitolume.study.report.run_content import report as write
-    from mitolume.study.report.study_content import report_study
+    from mitolume.report.run_content import report as write
+    from mitolume.report.study_content import report_study
+    from mitolume.study.study import STUDY
 
     if (folder / STUDY).exists():
         if ceiling is not None:

@@ -168,3 +168,7 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[fl
 
 def _outline(mask: Any) -> Any:
     return mask & ~ndimage.binary_erosion(mask, border_value=1)
+
+
+# Columns of agreement.csv, a row for each plane.
+PIXELS = ("n_both_px", "n_only_a_px", "n_only_b_px", "n_neither_px", "n_unsure_px")

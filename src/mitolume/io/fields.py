@@ -12,10 +12,12 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from mitolume.errors import MitolumeError, shorten
+from mitolume.io.formats import bare_name
 from mitolume.io.pixel_size import CREDIBLE_UM
 from mitolume.io.planes import format_planes, parse_planes
 from mitolume.io.write import write_text
@@ -312,3 +314,27 @@ def _relative(path: Path, base: Path) -> str:
 
 def _number(value: float | None) -> str:
     return "" if value is None else repr(value)
+
+
+def row_names(rows: Sequence[Field]) -> list[str]:
+    """Return a name for each row that is free of endings and unlike all others'.
+
+    The file's name, with its planes where several rows share a file, and numbered where that is
+    still not enough.
+    """
+    files = Counter(row.image for row in rows)
+    names = []
+    for row in rows:
+        name = bare_name(row.image)
+        if files[row.image] > 1:
+            name += "_z" + format_planes(row.planes).replace(" ", "_")
+        # A file name may have 255 bytes, and endings are still to come.
+        names.append(name.encode()[:200].decode(errors="ignore"))
+    times = Counter(name.casefold() for name in names)
+    taken = {name for name, n in times.items() if n == 1}
+    for i, name in enumerate(names):
+        if times[name.casefold()] > 1:
+            numbered = (f"{name}_{n}" for n in count(1))
+            names[i] = next(new for new in numbered if new.casefold() not in taken)
+            taken.add(names[i].casefold())
+    return names

@@ -1,1 +1,1 @@
-"""The recipe, its arms, the evidence, the report."""
+"""Studies: arms, seeds and budgets, the runs of each, and what they prove."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -146,3 +147,40 @@ class StepSampler(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         first = self.steps_done()
         return iter(range(first, min(first + self.steps_per_epoch, self.steps)))
+
+
+class ArrayFile:
+    """Arrays one after the other in one file, read back as views of one memory map.
+
+    Memory stays flat, and one file is open however many arrays there are.
+
+    Parameters
+    ----------
+    path
+        A scratch file; the caller removes it.
+    dtype
+        Of all arrays.
+    """
+
+    def __init__(self, path: Path, dtype: type[np.generic]) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path, self.dtype = path, dtype
+        self.shapes: list[tuple[int, ...]] = []
+        self.file = path.open("wb")
+
+    def append(self, array: np.ndarray[Any, Any]) -> None:
+        """Write one more array."""
+        self.shapes.append(array.shape)
+        self.file.write(np.ascontiguousarray(array, self.dtype).data)
+
+    def read_all(self) -> list[np.ndarray[Any, Any]]:
+        """Finish writing, and return all arrays in their order."""
+        self.file.close()
+        if not self.shapes:
+            return []
+        flat = np.memmap(self.path, self.dtype, mode="r")
+        ends = np.cumsum([int(np.prod(shape)) for shape in self.shapes])
+        return [
+            flat[end - int(np.prod(shape)) : end].reshape(shape)
+            for shape, end in zip(self.shapes, ends, strict=True)
+        ]

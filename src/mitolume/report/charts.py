@@ -1,0 +1,278 @@
+"""The charts of the report page: inline SVG drawn by matplotlib, in the colours of the page.
+
+Knows no file, no template and no picture: tables in, charts out.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from io import StringIO
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from mitolume.analysis.calibration import calibration_error
+from mitolume.report.run_tables import MODELS, count, number, percent
+from mitolume.run.ceiling import Ceiling
+
+# Colours that matplotlib writes and the page replaces, so that charts follow light and dark.
+INK, QUIET, _ONE, _TWO = "#010203", "#010204", "#010205", "#010206"
+_PAGE_COLOUR = {
+    INK: "currentColor",
+    QUIET: "var(--quiet)",
+    _ONE: "var(--model-1)",
+    _TWO: "var(--model-2)",
+}
+_LINE: dict[str, dict[str, Any]] = {
+    "model 1": {"color": _ONE, "linestyle": "-", "marker": "o"},
+    "model 2": {"color": _TWO, "linestyle": (0, (5, 2)), "marker": "s"},
+}
+DASHED: dict[str, Any] = {"color": QUIET, "linestyle": (0, (4, 3)), "linewidth": 1.1}
+_DOTTED: dict[str, Any] = {"color": INK, "linestyle": (0, (1, 2)), "linewidth": 1.4}
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "mitolume",
+    "font.size": 10,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": QUIET,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": QUIET,
+    "ytick.color": QUIET,
+    "grid.color": QUIET,
+    "grid.alpha": 0.25,
+}
+
+
+@dataclass(frozen=True)
+class Chart:
+    """An inline SVG with its heading and a sentence on what it shows."""
+
+    heading: str
+    svg: Markup
+    caption: str
+
+
+@rc_context(STYLE)
+def curves(log: pd.DataFrame, ceiling: Ceiling | None = None) -> list[Chart]:
+    """Draw the loss and the validation IoU against the step, where there is any.
+
+    Parameters
+    ----------
+    log
+        Columns model, step, loss, validation_iou; what is not finite is left out.
+    ceiling
+        How far two annotators agree: a line across the validation IoU, which is pooled as well.
+    """
+    charts = []
+    for column, heading, y_label in (
+        ("loss", "Training loss", "loss"),
+        ("validation_iou", "Validation IoU", "IoU"),
+    ):
+        values = log[np.isfinite(log[column].astype(float))].sort_values("step")
+        figure, axes = new_axes("step", y_label)
+        said = []
+        for model, rows in values.groupby("model"):
+            points = rows[["step", column]].to_numpy(float)
+            bins = np.array_split(points, min(250, len(points)))
+            line = np.array([part.mean(axis=0) for part in bins])
+            size = 3.5 if len(line) <= 40 else 0
+            axes.plot(*line.T, **_LINE[str(model)], markersize=size, linewidth=1.6)
+            said.append(f"{str(model).capitalize()} ends at {number(points[-1, 1])}")
+            if column == "validation_iou":
+                step, best = points[points[:, 1].argmax()]
+                said[-1] += f", best {number(best)} at step {step:.0f}"
+        axes.grid(axis="y")
+        if said and ceiling and column == "validation_iou":
+            axes.axhline(ceiling.iou, **_DOTTED)
+            axes.annotate(
+                _ceiling_label(ceiling.iou, ceiling), (0, ceiling.iou),
+                xycoords=axes.get_yaxis_transform(), xytext=(3, 3), textcoords="offset points",
+            )  # fmt: skip
+            said.append("Dotted: the IoU of two annotators with each other")
+        if said:
+            charts.append(
+                finished(figure, f"curve-{y_label.lower()}", heading, ". ".join(said) + ".")
+            )
+    return charts
+
+
+@rc_context(STYLE)
+def image_scores(images: pd.DataFrame, ceiling: Ceiling | None = None) -> list[Chart]:
+    """Draw the IoU of each image: a strip per model, and model 2 against model 1.
+
+    Parameters
+    ----------
+    images
+        A row per image, a column of IoU for each model there is; NaN is left out.
+    ceiling
+        How far two annotators agree: a line across the strips.
+    """
+    models = [model for model in MODELS if model in images and images[model].notna().any()]
+    if not models:
+        return []
+    groups = {model.capitalize(): images[model].dropna().to_numpy(float) for model in models}
+    figure = _strip(groups, "foreground IoU of the image", [_LINE[m]["color"] for m in models])
+    said = "One dot is one image; the bar marks the mean."
+    if ceiling:
+        axes, mean = figure.axes[0], ceiling.iou_image
+        axes.axvline(mean, **_DOTTED)
+        low, high = axes.get_xlim()
+        axes.annotate(
+            _ceiling_label(mean, ceiling), (mean, 1), xycoords=axes.get_xaxis_transform(),
+            xytext=(0, 3), textcoords="offset points",
+            ha="right" if mean > (low + high) / 2 else "left",
+        )  # fmt: skip
+        said += " Dotted: the mean IoU of two annotators with each other."
+    charts = [finished(figure, "strip-iou", "Spread over images", said)]
+    if len(models) < 2 or (pairs := images.dropna(subset=models)).empty:
+        return charts
+    return [*charts, _paired(pairs[models].to_numpy(float))]
+
+
+@rc_context(STYLE)
+def pseudo_label_shares(shares: Mapping[str, NDArray[np.float64]], labelled: float) -> list[Chart]:
+    """Draw the foreground share of each pseudo-labelled image, a strip per condition.
+
+    Parameters
+    ----------
+    shares
+        Condition to shares of one, shape (N,), finite and not empty.
+    labelled
+        The share in the labelled training images; NaN where there is none.
+    """
+    if not shares:
+        return []
+    percents = {condition: 100 * values for condition, values in shares.items()}
+    figure = _strip(percents, "foreground, % of the image", [_ONE] * len(shares))
+    said = "One dot is one image; the bar marks the mean."
+    if math.isfinite(labelled):
+        figure.axes[0].axvline(100 * labelled, **DASHED)
+        said += " Dashed: the share in the labelled training images."
+    return [finished(figure, "strip-share", "Foreground share of pseudo-labels", said)]
+
+
+@rc_context(STYLE)
+def reliability(counted: NDArray[np.float64], images: str) -> list[Chart]:
+    """Draw the share of mitochondria against the probability that pixels got.
+
+    Parameters
+    ----------
+    counted
+        Shape (3, 10), see `mitolume.analysis.calibration.reliability`.
+    images
+        On which it was counted, for the caption.
+    """
+    pixels, foreground, probability = counted
+    there = pixels > 0
+    if not there.any():
+        return []
+    figure, axes = new_axes("probability given", "share that is mitochondria", height=3.3)
+    axes.plot([0, 1], [0, 1], **DASHED)
+    given, found = probability[there] / pixels[there], foreground[there] / pixels[there]
+    axes.plot(given, found, "-o", color=_ONE, markersize=4.5, linewidth=1.6)
+    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    axes.grid()
+    half = len(pixels) // 2
+    marked = pixels[half:].sum()
+    said = f"Counted over the {images} images, pixel by pixel; dashed: as it should be. "
+    if marked:
+        wanted, true = (values[half:].sum() / marked for values in (probability, foreground))
+        said += (
+            f"Pixels with a probability of 50 % or more, {percent(wanted, 0)} on average, are "
+            f"mitochondria in {percent(true, 0)} of all cases. "
+        )
+    said += f"The expected calibration error is {number(calibration_error(counted))}."
+    return [finished(figure, "reliability", "Are its probabilities right?", said)]
+
+
+# Kinds of charts; call inside the style ------------------------------------------------------
+
+
+def _strip(groups: Mapping[str, NDArray[Any]], x_label: str, colours: Sequence[str]) -> Figure:
+    """Row of dots for each group, with a bar at the mean."""
+    figure, axes = new_axes(x_label, "", height=0.9 + 0.45 * len(groups))
+    random = np.random.default_rng(0)
+    for row, (values, colour) in enumerate(zip(groups.values(), colours, strict=True)):
+        dots = _thinned(np.sort(values))
+        y = row + random.uniform(-0.2, 0.2, dots.size)
+        axes.plot(dots, y, "o", color=colour, markersize=4, alpha=0.55, markeredgewidth=0)
+        axes.plot([values.mean()] * 2, [row - 0.36, row + 0.36], color=INK, linewidth=1.8)
+    labels = [name if len(name) <= 22 else f"{name[:21]}…" for name in groups]
+    axes.set_yticks(range(len(groups)), labels, color=INK, parse_math=False)
+    axes.tick_params(axis="y", length=0)
+    axes.set_ylim(len(groups) - 0.4, -0.6)
+    axes.spines["left"].set_visible(False)
+    axes.grid(axis="x")
+    return figure
+
+
+def _ceiling_label(value: float, ceiling: Ceiling) -> str:
+    return f"two annotators agree: {value:.2f} ({count(ceiling.n_images, 'image')})"
+
+
+def _paired(points: NDArray[np.float64]) -> Chart:
+    """Dot for each image, shape (N, 2): IoU of model 2 over IoU of model 1."""
+    figure, axes = new_axes("IoU with model 1", "IoU with model 2", height=3.3)
+    low, high = max(0.0, points.min() - 0.04), min(1.0, points.max() + 0.04)
+    axes.plot([low, high], [low, high], **DASHED)
+    dots = _thinned(points)
+    axes.plot(*dots.T, "o", color=_TWO, markersize=4.5, alpha=0.6, markeredgewidth=0)
+    axes.text(0.03, 0.96, "better with model 2", transform=axes.transAxes, va="top", color=QUIET)
+    axes.text(0.97, 0.04, "worse with model 2", transform=axes.transAxes, ha="right", color=QUIET)
+    axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
+    axes.grid()
+    change = points[:, 1] - points[:, 0]
+    said = (
+        f"Model 2 scores higher than model 1 on {(change > 0).sum()} of "
+        f"{count(len(points), 'image')} and lower on {(change < 0).sum()}."
+    )
+    return finished(figure, "paired-iou", "Image by image", said)
+
+
+# From a figure to the page -------------------------------------------------------------------
+
+
+def new_axes(x_label: str, y_label: str, height: float = 3.0) -> tuple[Figure, Axes]:
+    """Make a figure as wide as a column of the page, without a ground of its own."""
+    figure = Figure(figsize=(4.8, height), layout="constrained")
+    axes = figure.add_subplot(xlabel=x_label, ylabel=y_label)
+    axes.locator_params(nbins=6)
+    figure.patch.set_alpha(0)
+    axes.patch.set_alpha(0)
+    return figure, axes
+
+
+def _thinned(values: NDArray[Any], most: int = 2000) -> NDArray[Any]:
+    """Keep at most this many rows, evenly spaced, so that the page stays small."""
+    kept = np.linspace(0, len(values) - 1, min(most, len(values))).astype(int)
+    return np.take(values, kept, axis=0)
+
+
+def finished(figure: Figure, key: str, heading: str, caption: str) -> Chart:
+    """Make a chart whose ids and styles do not reach beyond it; matplotlib has escaped its text."""
+    buffer = StringIO()
+    with warnings.catch_warnings():  # the reader's fonts draw what matplotlib's own lacks
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    svg = buffer.getvalue()
+    root, body = svg[svg.index("<svg") :].split(">", 1)
+    body = re.sub(r"<(metadata|style)\b.*?</\1>", "", body, count=2, flags=re.DOTALL)
+    body = re.sub(r'(\sid="|href="#|url\(#)', rf"\g<1>{key}-", body)
+    for written, wanted in _PAGE_COLOUR.items():
+        body = body.replace(written, wanted)
+    box = root.split('viewBox="', 1)[1].split('"', 1)[0]
+    label = f"{heading}. {caption}"
+    opening = Markup('<svg viewBox="{}" role="img" aria-label="{}">').format(box, label)
+    return Chart(heading, opening + Markup(body), caption)

@@ -1,0 +1,212 @@
+"""Which masks of unlabelled images to trust: tables of a run. Draws nothing and trains nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mitolume.analysis.calibration import BINS, calibration_error, pooled
+from mitolume.analysis.feature_distance import labelled_set
+from mitolume.errors import MitolumeError
+from mitolume.progress import progress_bar
+from mitolume.run.committee import Committee
+from mitolume.run.finished import FinishedRun, RunImage, feature_table, read_run
+from mitolume.run.learn import MODELS
+from mitolume.run.results import write_csv
+
+AUDIT, CONDITIONS, CALIBRATION = "audit.csv", "audit_conditions.csv", "calibration.csv"
+NAMES = ["line", "image", "plane", "specimen", "condition", "batch"]
+MEASURES = [
+    "mean_confidence", "accepted", "accepted_foreground", "foreground_share", "share_ratio",
+    "disagreement", "feature_distance",
+]  # fmt: skip
+GROUP = ["subset", "condition", "batch"]
+
+
+def audit(folder: str | Path, *, quiet: bool = False) -> pd.DataFrame:
+    """Say of each unlabelled image what speaks for and against its mask.
+
+    Parameters
+    ----------
+    folder
+        A run whose models have been scored.
+    quiet
+        Show no progress.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each unlabelled image, the least trustworthy first: ``line, image, plane,
+        specimen, condition, batch``; of model 1, whose masks model 2 learns from,
+        ``mean_confidence``, ``accepted`` and ``accepted_foreground`` (the shares of all pixels and
+        of the outlined ones with a confidence of 0.9 or more), ``foreground_share`` and
+        ``share_ratio`` (over the median of the labelled training images); ``disagreement`` (of
+        model 1 and model 2, NaN without one); ``feature_distance`` (from the labelled training
+        images, see `LabelledSet.distances`); ``doubt``, see `doubt`.
+
+    Raises
+    ------
+    MitolumeError
+        It is no such run, or it has no unlabelled image.
+    """
+    run = read_run(Path(folder))
+    if not run.of_role("unlabelled"):
+        raise MitolumeError(f"{folder} has no unlabelled images to audit")
+    measured = _measured(run, quiet)
+    return _worst_first(measured)
+
+
+def write_audit(folder: Path, scored: Sequence[pd.DataFrame], *, quiet: bool = False) -> None:
+    """Write the audit's tables into a run folder; none where it has no unlabelled image.
+
+    Parameters
+    ----------
+    folder
+        A run whose models have been scored.
+    scored
+        What `score_model` returned for each model, with a column ``model``.
+    quiet
+        Show no progress.
+    """
+    run = read_run(folder)
+    if not run.of_role("unlabelled"):
+        return
+    known = calibration(scored)
+    measured = _measured(run, quiet)
+    write_csv(folder / CALIBRATION, known)
+    write_csv(folder / CONDITIONS, by_condition(measured, known[known["model"] == MODELS[0]]))
+    write_csv(folder / AUDIT, _worst_first(measured))
+
+
+def calibration(scored: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Make the reliability table of models on labelled images.
+
+    Parameters
+    ----------
+    scored
+        As for `write_audit`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        For each model, subset, condition and batch ten rows: of the ``n_pixels`` whose
+        probability lies between ``low`` and ``high``, with the mean ``probability``, the share
+        ``foreground`` is mitochondria; both NaN where there is no pixel.
+    """
+    rows: list[dict[str, Any]] = []
+    for table in scored:
+        for group in table.attrs["reliability"]:
+            head = {"model": table["model"].iloc[0]} | {name: group[name] for name in GROUP}
+            for number, (n, foreground, total) in enumerate(zip(*group["counted"], strict=True)):
+                rows.append(
+                    head
+                    | {
+                        "low": number / BINS,
+                        "high": (number + 1) / BINS,
+                        "n_pixels": int(n),
+                        "probability": total / n if n else np.nan,
+                        "foreground": foreground / n if n else np.nan,
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def by_condition(measured: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
+    """Sum the audit up by condition and batch, with the labelled images to compare with.
+
+    Parameters
+    ----------
+    measured
+        A row for each image, with a column ``subset``.
+    known
+        The rows of `calibration` of one model.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``subset, condition, batch, n_images``, the median of each measure, and
+        ``calibration_error``, NaN for unlabelled images.
+    """
+    rows = []
+    for keys, group in measured.groupby(GROUP, sort=False):
+        same = known[(known[GROUP] == list(keys)).all(axis=1)]
+        rows.append(
+            dict(zip(GROUP, keys, strict=True))
+            | {"n_images": len(group)}
+            | group[MEASURES].median().to_dict()
+            | {"calibration_error": calibration_error(pooled(same)) if len(same) else np.nan}
+        )
+    return pd.DataFrame(rows)
+
+
+def doubt(measured: pd.DataFrame) -> pd.Series[float]:
+    """Say how many of the other images look more trustworthy, by several signs.
+
+    The signs are a share of foreground unlike the labelled images', low confidence,
+    disagreement, and distance; the mean over those that are known.
+
+    Parameters
+    ----------
+    measured
+        With the columns of `MEASURES`.
+
+    Returns
+    -------
+    pandas.Series
+        0 (the most trustworthy by every sign) to 1.
+    """
+    ratio = measured["share_ratio"].clip(lower=1e-3)
+    signs = pd.DataFrame(
+        {
+            "share": np.log(ratio).abs(),
+            "confidence": -measured["mean_confidence"],
+            "disagreement": measured["disagreement"],
+            "distance": measured["feature_distance"],
+        }
+    )
+    places = (signs.rank() - 1) / np.maximum(signs.notna().sum() - 1, 1)
+    mean: pd.Series[float] = places.mean(axis=1).fillna(0.0)
+    return mean
+
+
+def _measured(run: FinishedRun, quiet: bool) -> pd.DataFrame:
+    """Measure unlabelled, validation and test images; a row for each, in this order."""
+    images = {role: run.of_role(role) for role in ("unlabelled", "validation", "test", "train")}
+    shown = [image for role in ("unlabelled", "validation", "test") for image in images[role]]
+    subsets = [image.image.row.role for image in shown]
+    table = pd.DataFrame([image.facts for image in shown]).assign(subset=subsets)
+    of_one = run.images[run.images["model"] == run.images["model"].iloc[0]]
+    columns = ["mean_confidence", "accepted", "accepted_foreground", "foreground_share"]
+    table = table.merge(of_one[["line", "plane", *columns]], on=["line", "plane"], how="left")
+    train = of_one[of_one["subset"] == "train"]
+    true = (train["tp"] + train["fn"]) / train[["tp", "fp", "fn", "tn"]].sum(axis=1)
+    usual = float(true.median())
+    table["share_ratio"] = table["foreground_share"] / (usual if usual > 0 else np.nan)
+    table["disagreement"] = _disagreements(run, shown, quiet)
+    with progress_bar("audit: comparing images", quiet=quiet) as advance:
+        vectors = feature_table(run.observer(), [*images["train"], *shown], advance)
+    n = len(images["train"])
+    known = labelled_set(vectors[:n], [image.image.row.specimen for image in images["train"]])
+    table["feature_distance"] = known.distances(vectors[n:])
+    return table
+
+
+def _disagreements(run: FinishedRun, images: Sequence[RunImage], quiet: bool) -> list[float]:
+    if len(run.models) < 2:
+        return [np.nan] * len(images)
+    committee, found = Committee(run), []
+    with progress_bar("audit: comparing masks", quiet=quiet) as advance:
+        for done, image in enumerate(images, start=1):
+            found.append(committee.disagreement(image))
+            advance(done, len(images))
+    return found
+
+
+def _worst_first(measured: pd.DataFrame) -> pd.DataFrame:
+    own = measured[measured["subset"] == "unlabelled"]
+    own = own.assign(doubt=doubt(own))[[*NAMES, *MEASURES, "doubt"]]
+    return own.sort_values("doubt", ascending=False, kind="stable", ignore_index=True)

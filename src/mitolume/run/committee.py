@@ -1,0 +1,67 @@
+"""Who votes on an image of a finished run, and how they vote. Ranks nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mitolume.analysis.disagreement import disagreement, disagreement_map
+from mitolume.inference.tiled import predict_turned
+from mitolume.inference.tiles import whole
+from mitolume.io.masks import FOREGROUND
+from mitolume.preprocess.rescale import rescale_window
+from mitolume.report.run_tables import labelled_share
+from mitolume.run.finished import FinishedRun, RunImage, prepared
+
+_TURNS = range(8)
+
+Map = np.ndarray[Any, np.dtype[np.float32]]
+
+
+class Committee:
+    """Model 1 and model 2 of a run; where there is one model, its answers to the turned image.
+
+    Parameters
+    ----------
+    run
+        A finished run.
+
+    Attributes
+    ----------
+    name
+        For a sentence.
+    """
+
+    def __init__(self, run: FinishedRun) -> None:
+        self._run = run
+        self._two = len(run.models) > 1
+        self._predictor = None if self._two else run.predictor(run.kept)
+        self.name = "the two models" if self._two else "the model's answers to 8 flips and turns"
+        # Less than half of what is usual, or a few specks, is no foreground to disagree on.
+        share = labelled_share(run.images[run.images["tp"].notna()])
+        self._least = 0.5 * share if np.isfinite(share) else 0.0
+
+    def disagreement(self, image: RunImage) -> float:
+        """Return how much the votes on an image differ, 0 to 1."""
+        return disagreement(*self._votes(image), self._least)
+
+    def map(self, image: RunImage) -> Map:
+        """Return where they differ, (Y, X) on the image's own grid, 0 to 1."""
+        return disagreement_map(*self._votes(image))
+
+    def _votes(self, image: RunImage) -> tuple[Map, int]:
+        """Return the share of votes for mitochondria, (Y, X), and how many votes there are."""
+        if self._predictor is None:
+            masks = [self._run.mask(model, image) == FOREGROUND for model in self._run.models]
+            return np.mean(masks, axis=0, dtype=np.float32), len(masks)
+        predictor = self._predictor
+        plane, ready = prepared(predictor, image)
+        marked: Any = 0
+        for turn in _TURNS:
+            probability = predict_turned(predictor.network, ready, [turn], core=predictor.core)
+            marked = marked + (probability >= predictor.card.threshold)
+        share = np.asarray(marked / len(_TURNS), np.float32)
+        if share.shape != plane.shape:
+            share = rescale_window(share.__getitem__, share.shape, plane.shape, whole(plane.shape))
+        return np.clip(share, 0, 1), len(_TURNS)

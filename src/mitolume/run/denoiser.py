@@ -1,0 +1,143 @@
+"""The denoiser of a run: learnt from its training images, or given. Knows no segmentation."""
+
+from __future__ import annotations
+
+import shutil
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from mitolume.errors import MitolumeError
+from mitolume.inference.denoise import Denoiser
+from mitolume.io.check import open_image
+from mitolume.io.fields import Field
+from mitolume.io.write import atomic
+from mitolume.models.bundle import CARD, DENOISER
+from mitolume.models.denoiser import load_denoiser
+from mitolume.preprocess.settings import DENOISING, ChainSettings
+from mitolume.run.folder import RunFolder
+from mitolume.run.recipe import load_recipe
+from mitolume.training.denoiser_stacks import (
+    Stack,
+    chosen_planes,
+)
+from mitolume.training.denoiser_train import train_denoiser
+from mitolume.training.settings import DenoisingSettings
+
+_LEARNT = ("train", "unlabelled")
+
+
+def denoiser_of_run(folder: RunFolder) -> Denoiser | None:
+    """Return the denoiser of a run's chain, trained or copied into the run folder if need be.
+
+    Parameters
+    ----------
+    folder
+        The run. Its denoiser learns from train and unlabelled rows only.
+
+    Returns
+    -------
+    Denoiser or None
+        None where the chain has none.
+    """
+    chain, place = folder.recipe.chain, folder.path / DENOISER
+    if not chain.denoises:
+        return None
+    if not chain.denoiser_folder:
+        train_denoiser(
+            training_stacks(folder.table.fields, folder.recipe.denoising.planes),
+            place,
+            folder.recipe.denoising,
+            method=chain.denoise,
+            stripes=chain.stripes,
+            seed=folder.recipe.seed,
+            resume=True,
+            quiet=folder.quiet,
+        )
+    elif not (place / CARD).exists():
+        copy_denoiser(chain.denoiser_folder, place)
+    denoiser = Denoiser.load(place)
+    card = denoiser.card
+    folder.note(
+        denoiser={
+            "method": card.method,
+            "check": card.check,
+            "kept": card.kept,
+            "chosen": card.chosen,
+            "n_stacks": len(card.stacks),
+        }
+    )
+    return denoiser
+
+
+def training_stacks(rows: Iterable[Field], planes: str = "all") -> list[Stack]:
+    """Return the stacks that a run's denoiser may learn from.
+
+    All planes of the files of train and unlabelled rows; of a file that has validation or test
+    rows too, only the planes of the former, so that no plane that scores is learnt from.
+    """
+    files: dict[tuple[Path, str, str], list[Field]] = defaultdict(list)
+    for row in rows:
+        files[(row.image, row.scene, row.channel)].append(row)
+    stacks = []
+    for (path, _, _), same in files.items():
+        learnt = [row for row in same if row.role in _LEARNT]
+        if not learnt:
+            continue
+        image = open_image(learnt[0])
+        chosen = chosen_planes(image, planes)
+        if any(row.role not in _LEARNT for row in rows_of(path, files)):
+            listed = {z for row in learnt for z in row.planes or ()}
+            chosen = tuple(z for z in chosen if z in listed)
+        if chosen:
+            stacks.append(Stack(path, image, chosen))
+    return stacks
+
+
+def rows_of(path: Path, files: dict[tuple[Path, str, str], list[Field]]) -> list[Field]:
+    """Return all rows of a file, whatever their scene and channel."""
+    return [row for (image, _, _), rows in files.items() if image == path for row in rows]
+
+
+def require_denoiser(chain: ChainSettings) -> None:
+    """Refuse a chain whose denoiser is not there, or was trained on other planes.
+
+    Raises
+    ------
+    MitolumeError
+        Naming what there is.
+    """
+    if chain.denoiser_folder is None:
+        return
+    if not chain.denoiser_folder.exists():
+        methods = ", ".join(["none", *DENOISING])
+        raise MitolumeError(
+            f"chain.denoise is {chain.denoise}, which is neither a folder with a denoiser nor one "
+            f"of {methods}"
+        )
+    _, card = load_denoiser(chain.denoiser_folder)
+    if card.stripes != chain.stripes:
+        raise MitolumeError(
+            f"the denoiser {chain.denoise} was trained with chain.stripes {card.stripes}, and here "
+            f"it is {chain.stripes}; make them equal"
+        )
+
+
+def copy_denoiser(source: Path, place: Path) -> None:
+    """Copy a denoiser's folder."""
+    with atomic(place) as temporary:
+        shutil.copytree(source, temporary)
+
+
+def denoising_settings(preset: str = "default", changes: Sequence[str] = ()) -> DenoisingSettings:
+    """Return the section `denoising` of a preset, with some settings changed.
+
+    Parameters
+    ----------
+    preset
+        ``default``, ``quick`` or ``paper``.
+    changes
+        ``key=value`` with dots for nested keys, such as ``network.width=32``.
+    """
+    full = [f"denoising.{change}" for change in changes]
+    return load_recipe(preset=preset, fields="none", settings=full).denoising

@@ -1,0 +1,256 @@
+"""The recipe: all settings of a run, from a preset, a YAML file and --set. Opens no image."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from mitolume.errors import MitolumeError
+from mitolume.io.masks import MaskKind
+from mitolume.io.split import SplitSettings
+from mitolume.models.settings import NetworkSettings, Views
+from mitolume.preprocess.settings import DENOISING, ChainSettings
+from mitolume.training.settings import DenoisingSettings, TrainingSettings, UnlabelledSettings
+
+PRESETS = ("default", "quick", "paper")
+INIT = ("random", "denoise")
+
+
+class Recipe(BaseModel):
+    """Everything that decides a run, beside the images.
+
+    ``fields`` is the table; ``labels`` keeps the masks of that many training images and makes
+    the others unlabelled; ``threshold`` makes masks of probabilities, ``auto`` being the best on
+    the validation images (0.5 without any); probabilities are averaged over ``views`` of an image:
+    1, its 4 quarter turns, or 8 with flips; ``arm`` names the run in tables. ``init`` are the
+    network's first weights: ``random``, ``denoise`` (learnt by restoring images without labels),
+    or those of a model's folder.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    preset: Literal["default", "quick", "paper"] = "default"
+    arm: str = ""
+    fields: Path
+    mask_kind: MaskKind
+    labels: Literal["all"] | Annotated[int, Field(strict=True, ge=1)]
+    split: SplitSettings
+    chain: ChainSettings
+    denoising: DenoisingSettings
+    network: NetworkSettings
+    init: str
+    training: TrainingSettings
+    method: Literal["supervised", "pseudo_label", "noisy_student", "mean_teacher"]
+    unlabelled: UnlabelledSettings
+    threshold: Literal["auto"] | Annotated[float, Field(gt=0, lt=1)]
+    views: Views
+    seed: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _planes_are_read_as_they_are(self) -> Self:
+        if self.network.planes_in > 1 and self.chain.denoises:
+            raise ValueError(
+                "network.planes_in 3 reads neighbouring planes as the file holds them: set "
+                "chain.denoise to none, or network.planes_in to 1"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _unlabelled_images_have_a_place(self) -> Self:
+        if self.method in ("noisy_student", "mean_teacher") and self.training.batch < 2:
+            raise ValueError(
+                f"training.batch is 1: {self.method} fills half of each batch with unlabelled "
+                "patches, so it needs 2 or more"
+            )
+        return self
+
+    def to_yaml(self) -> str:
+        """Write the recipe as YAML that `load_recipe` reads back equal."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def load_recipe(
+    path: str | Path | None = None,
+    *,
+    preset: str | None = None,
+    fields: str | Path | None = None,
+    settings: Sequence[str] = (),
+) -> Recipe:
+    """Put a recipe together: preset, then file, then ``settings``, the later over the earlier.
+
+    Parameters
+    ----------
+    path
+        A YAML recipe; paths in it are relative to it.
+    preset
+        Name of a preset to start from; the file's own ``preset`` or ``default`` otherwise.
+    fields
+        The table of fields, where the recipe doesn't name one.
+    settings
+        ``key=value`` with dots for nested keys, such as ``network.width=32``.
+
+    Returns
+    -------
+    Recipe
+
+    Raises
+    ------
+    MitolumeError
+        A file is missing or no YAML; a key is unknown (the nearest is named) or a value is off.
+    """
+    source = str(path) if path else f"preset {preset or 'default'}"
+    own: dict[str, Any] = {}
+    if path is not None:
+        own = read_yaml(Path(path))
+        if own.get("fields"):
+            own["fields"] = str(Path(path).parent / str(own["fields"]))
+        own = with_folders(own, Path(path).parent)
+    if fields is not None:
+        own["fields"] = str(fields)
+    for setting in settings:
+        own = merge(own, parse_setting(setting))
+    own = with_folders(own, Path())
+    return complete(own, source, preset)
+
+
+def complete(own: Mapping[str, Any], source: str, preset: str | None = None) -> Recipe:
+    """Lay settings over their preset and check them all.
+
+    Parameters
+    ----------
+    own
+        Settings as a YAML recipe holds them; paths are taken as they are.
+    source
+        How messages name where they come from.
+    preset
+        Starts from this one instead of the settings' own.
+
+    Returns
+    -------
+    Recipe
+
+    Raises
+    ------
+    MitolumeError
+        There is no table, a key is unknown or a value is off.
+    """
+    start = preset or str(own.get("preset") or "default")
+    merged = merge(load_preset(start), {k: v for k, v in own.items() if k != "preset"})
+    merged["preset"] = start
+    if not merged.get("arm"):
+        merged["arm"] = start
+    if not merged.get("fields"):
+        raise MitolumeError(f"{source} names no table of fields; add `fields: fields.csv`"
+                            " or --fields fields.csv")  # fmt: skip
+    try:
+        return Recipe.model_validate(merged)
+    except ValidationError as error:
+        raise MitolumeError(explain(error, source)) from None
+
+
+def with_folders(own: dict[str, Any], base: Path) -> dict[str, Any]:
+    """Make folders of models, seen from ``base``, absolute: run folders must find them too."""
+    if isinstance(own.get("init"), str) and own["init"] not in INIT:
+        own = own | {"init": str((base / own["init"]).absolute())}
+    chain = own.get("chain")
+    if not isinstance(chain, dict) or not isinstance(chain.get("denoise"), str):
+        return own
+    if chain["denoise"] in ("none", *DENOISING):
+        return own
+    return own | {"chain": chain | {"denoise": str((base / chain["denoise"]).absolute())}}
+
+
+def load_preset(name: str) -> dict[str, Any]:
+    """Return the settings of a preset, on top of those of the preset it starts from."""
+    if name not in PRESETS:
+        raise MitolumeError(f"no preset {name!r}; there are {', '.join(PRESETS)}")
+    file = resources.files("mitolume.run") / "presets" / f"{name}.yaml"
+    own = yaml.safe_load(file.read_text(encoding="utf-8"))
+    parent = own.pop("preset", None)
+    return merge(load_preset(parent), own) if parent else dict(own)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML recipe, whatever its keys."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise MitolumeError(f"{path}: no such recipe") from None
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise MitolumeError(f"{path} is no readable YAML recipe: {reason}") from None
+    if not isinstance(content, dict):
+        raise MitolumeError(f"{path} is no recipe: it holds no `key: value` lines")
+    return content
+
+
+def parse_setting(text: str) -> dict[str, Any]:
+    """Turn ``key=value``, with dots for nested keys, into settings."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise MitolumeError(f"--set {text!r} is not key=value, such as network.width=32")
+    try:
+        parsed = yaml.safe_load(value)
+    except (ValueError, yaml.YAMLError):
+        parsed = value
+    for name in reversed(key.strip().split(".")):
+        parsed = {name: parsed}
+    return dict(parsed)
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay settings over others, key by key; ``steps`` and ``epochs`` replace each other."""
+    merged = dict(base)
+    for key, value in over.items():
+        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
+            merged[key] = merge(merged[key], value)
+        else:
+            merged[key] = value
+    # Whoever says one of the two ways to give a length means to replace the other.
+    for given, other in (("epochs", "steps"), ("steps", "epochs")):
+        if over.get(given) is not None and over.get(other) is None and other in merged:
+            merged[other] = None
+    return merged
+
+
+def explain(error: ValidationError, source: str, model: type[BaseModel] = Recipe) -> str:
+    """Say all that is wrong with settings, each with the nearest name or the allowed values."""
+    unknown: list[str] = []
+    wrong: dict[str, tuple[Any, list[str]]] = {}  # key: its value, what it should be
+    for fault in error.errors():
+        location = [str(part) for part in fault["loc"] if not _is_union_branch(str(part))]
+        key = ".".join(location)
+        if fault["type"] == "extra_forbidden":
+            names = _names_at(location[:-1], model)
+            near = difflib.get_close_matches(location[-1], names, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(names)}"
+            unknown.append(f"unknown key {key!r}: {hint}")
+        elif fault["type"] == "model_type":
+            names = _names_at(location, model)
+            unknown.append(f"{key} needs its own keys below it ({', '.join(names)})")
+        else:
+            message = fault["msg"].removeprefix("Value error, ").removeprefix("Input ")
+            wrong.setdefault(key, (fault["input"], []))[1].append(message[0].lower() + message[1:])
+    told = [
+        (f"{key}: " if key else "") + " or ".join(reasons)
+        if isinstance(value, Mapping)
+        else f"{key} is {value!r}: it {' or it '.join(reasons)}"
+        for key, (value, reasons) in wrong.items()
+    ]
+    return f"{source}: " + "; ".join(unknown + told)
+
+
+def _is_union_branch(part: str) -> bool:
+    return part in ("int", "float") or part.startswith(("literal[", "constrained-"))
+
+
+def _names_at(location: Sequence[str], model: Any) -> list[str]:
+    for name in location:
+        model = model.model_fields[name].annotation
+    return list(model.model_fields)

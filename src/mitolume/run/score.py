@@ -1,0 +1,158 @@
+"""A model on the images of a table: threshold, masks, scores. Trains nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from mitolume.analysis.calibration import reliability
+from mitolume.analysis.metrics import best_threshold, probability_histogram
+from mitolume.inference.predictor import Predictor
+from mitolume.inference.steps import middle
+from mitolume.inference.suspicion import distance
+from mitolume.inference.tiled import Probability
+from mitolume.io.check import CheckedTable, open_image
+from mitolume.io.fields import Field, row_names
+from mitolume.io.masks import FOREGROUND, Mask
+from mitolume.io.write import write_mask
+from mitolume.run.images import RowImage
+from mitolume.run.results import IMAGE_COLUMNS, image_scores
+
+Advance = Callable[[int, int], None]
+SURE = 0.9  # a pixel with this confidence counts as accepted
+
+
+def choose_threshold(
+    predictor: Predictor, validation: list[RowImage], wanted: float | str, progress: Advance
+) -> float:
+    """Return the threshold of a model: as wanted, or the best on the validation images.
+
+    Parameters
+    ----------
+    predictor
+        The model.
+    validation
+        Images to choose on; 0.5 where there are none. Test images never come here.
+    wanted
+        A number, or "auto".
+    progress
+        Called with the images done and the images there are.
+    """
+    if wanted != "auto":
+        return float(wanted)
+    if not validation:
+        return 0.5
+    total: Any = 0
+    for done, image in enumerate(validation):
+        progress(done, len(validation))
+        plane, mask, size = image.read()
+        assert mask is not None
+        probability = predictor.predict_plane(plane, size, neighbours=image.neighbours)
+        total = total + probability_histogram(probability, mask)
+    progress(len(validation), len(validation))
+    return best_threshold(total)[0] if total[1].sum() else 0.5
+
+
+def score_model(
+    predictor: Predictor, table: CheckedTable, masks: Path, progress: Advance
+) -> pd.DataFrame:
+    """Predict every image of a table, write the masks, and score the labelled images.
+
+    Parameters
+    ----------
+    predictor
+        The model, with its threshold.
+    table
+        The checked table, with roles.
+    masks
+        The folder for one mask file a row.
+    progress
+        Called with the images done and the images there are.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each image: where it comes from, counts and scores (NaN where unlabelled), the
+        share of foreground and the mean confidence of the prediction, the shares of all pixels
+        and of the foreground that it is sure of, and how far the image is from those the model
+        was trained on (see `mitolume.inference.suspicion.distance`). ``attrs["reliability"]`` has
+        rows on the probabilities of labelled images, see `mitolume.run.audit.calibration`.
+    """
+    rows: list[dict[str, Any]] = []
+    counted: dict[tuple[str, str, str], Any] = {}
+    total = sum(len(row.planes or ()) for row in table.fields)
+    names = row_names(table.fields)
+    # fields.csv of the run folder is written in this order, below a header.
+    for line, (row, name) in enumerate(zip(table.fields, names, strict=True), start=2):
+        predicted = []
+        for z in row.planes or ():
+            progress(len(rows), total)
+            image = RowImage(row, z, table.mask_kind)
+            plane, truth, size = image.read()
+            prepared = predictor.prepare(
+                plane,
+                size,
+                neighbours=image.neighbours,
+                unlabelled=row.role == "unlabelled",
+                source=str(row.image),
+            )
+            probability = predictor.predict_boxes(prepared, (plane.shape[0], plane.shape[1]))
+            mask = (probability >= predictor.card.threshold).astype(np.uint8)
+            predicted.append(mask)
+            if truth is not None:
+                key = (row.role, row.condition, row.batch)
+                counted[key] = counted.get(key, 0) + reliability(probability, truth)
+            rows.append(
+                _origin(row, line, z)
+                | (image_scores(mask, truth) if truth is not None else {})
+                | {
+                    "threshold": predictor.card.threshold,
+                    "foreground_share": float(mask.mean()),
+                    **_confidence(probability, mask),
+                    "distance": distance(predictor.card, middle(prepared)),
+                }
+            )
+        _write_row_mask(masks / f"{name}_mask.ome.tif", row, predicted)
+    progress(total, total)
+    scored = pd.DataFrame(rows).reindex(columns=list(IMAGE_COLUMNS))
+    scored.attrs["reliability"] = [
+        dict(zip(("subset", "condition", "batch"), key, strict=True), counted=sums.tolist())
+        for key, sums in counted.items()
+    ]
+    return scored
+
+
+def _origin(row: Field, line: int, z: int) -> dict[str, Any]:
+    return {
+        "line": line,
+        "image": row.image.name,
+        "plane": z,
+        "subset": row.role,
+        "specimen": row.specimen,
+        "condition": row.condition,
+        "batch": row.batch,
+    }
+
+
+def _confidence(probability: Probability, mask: Mask) -> dict[str, float]:
+    """Say how sure a prediction is, of all pixels and of its foreground."""
+    confidence = np.maximum(probability, 1 - probability)
+    sure = probability[mask == FOREGROUND] >= SURE
+    return {
+        "mean_confidence": float(confidence.mean()),
+        "accepted": float((confidence >= SURE).mean()),
+        "accepted_foreground": float(sure.mean()) if sure.size else np.nan,
+    }
+
+
+def _write_row_mask(path: Path, row: Field, planes: list[Mask]) -> None:
+    size = open_image(row).attrs.get("pixel_size_um", {})
+    stack = xr.DataArray(np.stack(planes), dims=("Z", "Y", "X"))
+    if size:
+        stack.attrs["pixel_size_um"] = size
+    write_mask(path, stack if len(planes) > 1 else stack.isel(Z=0))

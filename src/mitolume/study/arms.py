@@ -1,0 +1,207 @@
+"""The recipe of a study: which arms, seeds and label budgets. Runs nothing and opens no image."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from mitolume.errors import MitolumeError
+from mitolume.run.recipe import (
+    Recipe,
+    complete,
+    explain,
+    merge,
+    parse_setting,
+    read_yaml,
+    with_folders,
+)
+
+STUDY_PRESETS = ("default", "quick", "paper")
+_OWN = ("arms", "reference", "seeds", "labels", "compare")
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
+
+Budget = Literal["all"] | int
+
+
+class StudyRecipe(BaseModel):
+    """Everything that decides a study, beside the images.
+
+    ``base`` are the settings that all arms share, in the words of a recipe; ``arms`` gives each
+    arm's own on top; ``reference`` is the arm that others are compared with. Every arm is trained
+    with each of the ``seeds`` (the labelled subset and the weights are drawn anew) at each of the
+    ``labels`` (budgets of labelled images). ``compare`` says which model stands for an arm: the
+    one a user is given (``kept``: chosen on validation images), or the ``last`` one trained, as
+    the published study did.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    base: dict[str, Any]
+    arms: dict[str, dict[str, Any]] = Field(min_length=2)
+    reference: str
+    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
+    labels: tuple[Budget, ...] = Field(("all",), min_length=1)
+    compare: Literal["kept", "last"] = "kept"
+
+    @field_validator("arms", mode="before")
+    @classmethod
+    def _named_arms(cls, arms: Any) -> Any:
+        """Accept an arm without settings of its own, and refuse names that make no folder."""
+        if not isinstance(arms, dict):
+            return arms
+        for name in arms:
+            if not _NAME.fullmatch(str(name)):
+                raise ValueError(f"name {name!r} may only have letters, digits, '.', '-' and '_'")
+        return {str(name): own or {} for name, own in arms.items()}
+
+    @field_validator("seeds", "labels", mode="before")
+    @classmethod
+    def _one_is_a_list_of_one(cls, value: Any) -> Any:
+        return value if isinstance(value, list | tuple) else [value]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> StudyRecipe:
+        if self.reference not in self.arms:
+            raise ValueError(f"reference {self.reference!r} is none of {', '.join(self.arms)}")
+        for name, values in (("seeds", self.seeds), ("labels", self.labels)):
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name} has a value twice")
+        if min(self.seeds) < 0 or any(k != "all" and k < 1 for k in self.labels):
+            raise ValueError("seeds must be 0 or more, labels 1 or more")
+        return self
+
+    def to_yaml(self) -> str:
+        """Write the study as YAML that `load_study` reads back equal."""
+        own = self.model_dump(mode="json")
+        shared = own.pop("base")
+        return yaml.safe_dump(shared | own, sort_keys=False, allow_unicode=True)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run of a study."""
+
+    arm: str
+    k: Budget
+    seed: int
+    recipe: Recipe
+
+    @property
+    def name(self) -> str:
+        """Its folder below ``runs``."""
+        return f"{self.arm}_k{self.k}_s{self.seed}"
+
+
+def load_study(
+    path: str | Path | None = None,
+    *,
+    preset: str | None = None,
+    fields: str | Path | None = None,
+    settings: Sequence[str] = (),
+) -> StudyRecipe:
+    """Put a study together: its preset, then a file, then ``settings``, the later over the earlier.
+
+    Parameters
+    ----------
+    path
+        A YAML study: the keys of a recipe, shared by all arms, and `arms`, `reference`, `seeds`,
+        `labels`, `compare`. Paths in it are relative to it.
+    preset
+        A study that comes with the program, for a table of one's own.
+    fields
+        The table of fields.
+    settings
+        ``key=value`` with dots, such as ``seeds=[0,1]`` or ``training.steps=500``.
+
+    Returns
+    -------
+    StudyRecipe
+
+    Raises
+    ------
+    MitolumeError
+        A file is missing, a key is unknown, or an arm's settings are off.
+    """
+    source = str(path) if path else f"study preset {preset or 'default'}"
+    if path is None:
+        given = _load_preset(preset or "default")
+    else:
+        given = read_yaml(Path(path))
+        if given.get("fields"):
+            given["fields"] = str(Path(path).parent / str(given["fields"]))
+        given = _with_folders(given, Path(path).parent)
+        if preset is not None:
+            given["preset"] = preset
+    if fields is not None:
+        given["fields"] = str(fields)
+    for setting in settings:
+        given = merge(given, parse_setting(setting))
+    given = _with_folders(given, Path())
+    own = {key: given[key] for key in _OWN if key in given}
+    base = {key: value for key, value in given.items() if key not in _OWN}
+    if "arms" in own and "reference" not in own and own["arms"]:
+        own["reference"] = str(next(iter(own["arms"])))
+    try:
+        study = StudyRecipe.model_validate({"base": base, **own})
+    except ValidationError as error:
+        raise MitolumeError(explain(error, source)) from None
+    planned_runs(study, source)
+    return study
+
+
+def planned_runs(study: StudyRecipe, source: str = "the study") -> list[Planned]:
+    """Return all runs of a study, the reference first, seed after seed.
+
+    In this order the first seed of everything is finished first, so that a study that is looked
+    at half-way shows all arms.
+
+    Parameters
+    ----------
+    study
+        What to expand.
+    source
+        How messages name it.
+
+    Returns
+    -------
+    list of Planned
+
+    Raises
+    ------
+    MitolumeError
+        The settings of an arm are off.
+    """
+    names = [study.reference, *(name for name in study.arms if name != study.reference)]
+    runs = []
+    for seed in study.seeds:
+        for k in study.labels:
+            for name in names:
+                own = merge(study.base, study.arms[name])
+                own |= {"arm": name, "labels": k, "seed": seed}
+                runs.append(Planned(name, k, seed, complete(own, f"{source}, arm {name}")))
+    return runs
+
+
+def _with_folders(given: dict[str, Any], base: Path) -> dict[str, Any]:
+    """Make the folders of models absolute, those of all arms and each arm's own."""
+    given = with_folders(given, base)
+    arms = given.get("arms")
+    if isinstance(arms, dict):
+        own = {n: with_folders(a, base) if isinstance(a, dict) else a for n, a in arms.items()}
+        given = given | {"arms": own}
+    return given
+
+
+def _load_preset(name: str) -> dict[str, Any]:
+    if name not in STUDY_PRESETS:
+        raise MitolumeError(f"no study preset {name!r}; there are {', '.join(STUDY_PRESETS)}")
+    file = resources.files("mitolume.study") / "presets" / f"{name}.yaml"
+    content: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
+    return content

@@ -1,0 +1,171 @@
+"""From counts of images to scores by specimen and seed, paired between runs. Judges nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mitolume.analysis.metrics import COUNT_SCORES, THIN_SCORES, Counts
+from mitolume.errors import MitolumeError
+from mitolume.run.results import COUNT_COLUMNS
+from mitolume.study.crossed import Floats
+
+RUN = ["arm", "k", "seed"]
+MEANS = {"iou_image": "iou"} | {name: name for name in THIN_SCORES}  # metric: column
+METRICS = (*(name for name in COUNT_SCORES if not name.startswith("chance")), *MEANS)
+_IMAGE = ["image", "plane", "specimen", "line"]
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Differences of two kinds of runs, or scores of one kind, in a complete table."""
+
+    values: Floats  # (specimens, seeds)
+    n_images: int
+    notice: str
+
+    @property
+    def n_specimens(self) -> int:
+        """How many specimens are in the table."""
+        return int(self.values.shape[0])
+
+    @property
+    def n_seeds(self) -> int:
+        """How many seeds are in the table."""
+        return int(self.values.shape[1])
+
+
+def cell_scores(images: pd.DataFrame, metric: str = "iou") -> pd.DataFrame:
+    """Score each specimen in each run.
+
+    Parameters
+    ----------
+    images
+        Rows of images.csv of any number of runs: of one subset, and one model of each run.
+        Images without a truth are left out.
+    metric
+        One of `METRICS`. Scores of counts are pooled over the pixels of a specimen, so that a
+        large image counts more than a small one; the others are means over its images.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each arm, k, seed and specimen: ``score``, ``n_images`` and ``images``, their
+        names and planes. A specimen whose truth has no mitochondria has no row.
+
+    Raises
+    ------
+    MitolumeError
+        The metric is unknown, a column is missing, or rows of several subsets or models are mixed.
+    """
+    if metric not in METRICS:
+        raise MitolumeError(f"no metric {metric!r} to compare by; there are {', '.join(METRICS)}")
+    rows = _checked(images, MEANS.get(metric))
+    counts = list(COUNT_COLUMNS)
+    grouped = rows.groupby([*RUN, "specimen"], sort=False)
+    cells = grouped[counts].sum()
+    if metric in MEANS:
+        # Without true mitochondria these are 0 or undefined, whatever was predicted.
+        shown = rows[rows["tp"] + rows["fn"] > 0]
+        scores = shown.groupby([*RUN, "specimen"], sort=False)[MEANS[metric]].mean()
+        cells["score"] = scores.reindex(cells.index)
+    else:
+        score = COUNT_SCORES[metric]
+        cells["score"] = [score(Counts(*row)) for row in cells[counts].to_numpy(int).tolist()]
+    cells["n_images"] = grouped.size()
+    cells["images"] = grouped["of"].agg(frozenset)
+    cells = cells[cells["tp"] + cells["fn"] > 0]
+    if cells.empty:
+        raise MitolumeError("the truth of no image has mitochondria, so nothing can be compared")
+    return cells[["score", "n_images", "images"]].reset_index()
+
+
+def paired(first: pd.DataFrame, second: pd.DataFrame | None = None) -> Paired:
+    """Arrange cells by specimen and seed: scores, or with a second side first less second.
+
+    Parameters
+    ----------
+    first, second
+        Cells of one arm at one k, from `cell_scores`. A cell counts where both sides have it, on
+        the same images.
+
+    Returns
+    -------
+    Paired
+        A complete table: seeds and specimens with gaps are left out, those with the largest share
+        of gaps first, and the notice says which. It may be empty.
+    """
+    cells = first.set_index(["specimen", "seed"])
+    scores = cells["score"]
+    if second is not None:
+        other = second.set_index(["specimen", "seed"]).add_suffix("_other")
+        both = cells.join(other, how="outer")
+        same = both["images"] == both["images_other"]
+        scores = (both["score"] - both["score_other"]).where(same)
+    values, notice = _complete(scores.unstack("seed"))
+    numbers = cells["n_images"].unstack("seed").reindex(values.index)[list(values.columns)]
+    n_images = int(numbers.sum().max()) if values.size else 0
+    return Paired(values.to_numpy(float), n_images, notice)
+
+
+def _complete(values: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """Leave out rows and columns until nothing is missing, keeping as much as is easily kept."""
+    dropped: dict[str, list[str]] = {"seed": [], "specimen": []}
+    while values.isna().to_numpy().any():
+        by_seed, by_specimen = values.isna().mean(axis=0), values.isna().mean(axis=1)
+        if by_seed.max() >= by_specimen.max():
+            dropped["seed"].append(str(by_seed.idxmax()))
+            values = values.drop(columns=by_seed.idxmax())
+        else:
+            dropped["specimen"].append(str(by_specimen.idxmax()))
+            values = values.drop(index=by_specimen.idxmax())
+    said = [
+        f"{noun}{'s' * (len(names) > 1)} {', '.join(names)}"
+        for noun, names in dropped.items()
+        if names
+    ]
+    reason = "not scored everywhere on the same images"
+    return values, f"left out: {' and '.join(said)} ({reason})" if said else ""
+
+
+def _checked(images: pd.DataFrame, column: str | None) -> pd.DataFrame:
+    """Rows with a truth, each image once in a run; names as text."""
+    needed = ["model", "subset", "image", "plane", "specimen", *RUN, *COUNT_COLUMNS]
+    missing = [name for name in (*needed, *([column] if column else [])) if name not in images]
+    if missing:
+        raise MitolumeError(f"the table of image scores lacks the columns {', '.join(missing)}")
+    rows = images[images["tp"].notna()]
+    if rows.empty:
+        raise MitolumeError("no image of the table has a truth, so that nothing can be compared")
+    text: Any = {"specimen": str, "arm": str, "subset": str}
+    rows = rows.fillna({"specimen": ""}).astype(text)
+    if len(subsets := rows["subset"].unique()) > 1:
+        raise MitolumeError(
+            f"scores of several subsets are mixed ({', '.join(subsets)}); compare those of one"
+        )
+    for run, models in rows.groupby(RUN)["model"].unique().items():
+        if len(models) > 1:
+            raise MitolumeError(
+                f"the run {_named(run)} has scores of {', '.join(models)}; compare one model of "
+                "each run"
+            )
+    keys = [*RUN, *(name for name in _IMAGE if name in rows)]
+    twice = rows[rows.duplicated(keys)]
+    if len(twice):
+        row = twice.iloc[0]
+        raise MitolumeError(
+            f"the run {_named(row[RUN])} has {row['image']}, plane {row['plane']}, twice; give the "
+            "scores of each run once"
+        )
+    whole: Any = dict.fromkeys(("k", "seed", *COUNT_COLUMNS), np.int64)
+    rows = rows.astype(whole)
+    rows["of"] = pd.MultiIndex.from_frame(rows[["image", "plane"]]).to_list()
+    return rows
+
+
+def _named(run: Any) -> str:
+    arm, k, seed = run
+    return f"of arm {arm} with {k} labelled images and seed {seed}"

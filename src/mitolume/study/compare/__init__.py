@@ -1,1 +1,0 @@
-"""A study: arms, seeds and label budgets as runs, and what they prove."""

@@ -1,1 +1,0 @@
-"""Stacks checked for Noise2Noise, and denoisers learnt from them."""
