@@ -67,10 +67,16 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
-def test_the_readme_shows_the_tree_as_it_is() -> None:
+def test_the_readme_shows_every_folder_of_the_code() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     tree = re.search(r"```text\nsrc/mitolume/(.*?)```", text, re.DOTALL)
     assert tree is not None
-    shown = set(re.findall(r"([a-z_]+\.py)\b", tree[1]))
-    real = {p.name for p in (ROOT / "src" / "mitolume").rglob("*.py")} - {"__init__.py"}
-    assert shown - {"__init__.py"} == real
+    real = {p.parent.name for p in (ROOT / "src" / "mitolume").glob("*/__init__.py")}
+    assert set(re.findall(r"([a-z]+)/ ", tree[1])) == real
+
+
+def test_the_readme_lists_every_page() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\|.*\]\(docs/([a-z]+\.md)\)", text, re.MULTILINE)) == {
+        p.name for p in (ROOT / "docs").glob("*.md")
+    }
