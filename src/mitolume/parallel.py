@@ -1,15 +1,19 @@
-"""The dask cluster: connected, checked, given tasks. Knows no image and no model."""
+"""Work side by side: in processes of this machine, or on a dask cluster.
+
+Knows no image and no model.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from distributed import Client, Future
+from distributed import Client, Future, LocalCluster
 
 from mitolume.errors import MitolumeError, shorten
 from mitolume.io.write import write_text
@@ -21,6 +25,65 @@ _LONELY = 60  # seconds that a cluster may be without workers
 
 class LostError(MitolumeError):
     """The cluster is gone, for this task and all others."""
+
+
+def run_side_by_side(
+    tasks: Mapping[Any, tuple[Any, ...]],
+    *,
+    processes: int = 1,
+    scheduler: str | None = None,
+    inputs: Sequence[Path] = (),
+    out: Path | None = None,
+) -> Iterator[tuple[Any, Any]]:
+    """Run tasks in processes of this machine, or on the workers of a dask scheduler.
+
+    A task whose process dies is done by another; one that fails is tried twice more.
+
+    Parameters
+    ----------
+    tasks
+        For each name a function of a module and its arguments; all are pickled.
+    processes
+        How many tasks at a time on this machine.
+    scheduler
+        ``tcp://HOST:PORT`` of a scheduler whose workers run the tasks instead.
+    inputs, out
+        Absolute paths of files and of the folder of results that all workers of the scheduler
+        must see.
+
+    Yields
+    ------
+    tuple
+        A name with its task's result, or the error it ended in, as they come.
+
+    Raises
+    ------
+    MitolumeError
+        The cluster can't be reached or used, or is lost.
+    """
+    if not tasks:
+        return
+    opened = (
+        _on_this_machine(min(processes, len(tasks))) if scheduler is None else connected(scheduler)
+    )
+    with opened as client:
+        if scheduler is not None and out is not None:
+            check_workers(client, inputs, out)
+        yield from results(client, tasks)
+
+
+@contextmanager
+def _on_this_machine(processes: int) -> Iterator[Client]:
+    cluster = LocalCluster(
+        n_workers=processes,
+        threads_per_worker=1,
+        processes=True,
+        memory_limit=None,
+        dashboard_address="127.0.0.1:0",
+        silence_logs=logging.CRITICAL,
+    )
+    with cluster, Client(cluster, set_as_default=False) as client:
+        yield client
 
 
 @contextmanager
@@ -110,7 +173,7 @@ def _from_all(client: Client, function: Callable[..., Any], *arguments: Any) -> 
     return {w: answer for w, answer in answers.items() if not isinstance(answer, OSError)}
 
 
-def results(client: Client, tasks: dict[Any, tuple[Any, ...]]) -> Iterator[tuple[Any, Any]]:
+def results(client: Client, tasks: Mapping[Any, tuple[Any, ...]]) -> Iterator[tuple[Any, Any]]:
     """Run tasks on the workers.
 
     A task whose worker dies is done by another; one that fails is tried twice more.

@@ -1,4 +1,4 @@
-"""Which image files a call means: folders listed in natural order, scenes named. Reads no pixels."""
+"""Which image files a call means: folders in natural order, scenes named. Reads no pixels."""
 
 from __future__ import annotations
 

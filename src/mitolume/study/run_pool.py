@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 from mitolume.errors import DamagedError, MitolumeError, shorten
 from mitolume.progress import Advance, progress_bar, say
@@ -50,9 +47,8 @@ def compute_runs(
             say(f"run {number} of {len(runs)}: {place.name}", quiet=quiet)
             yield place, compute_run(recipe, place, quiet=quiet)
         return
-    client = _on_this_machine(min(jobs, len(runs))) if scheduler is None else _on(scheduler, runs)
-    with client as connection, progress_bar("runs", quiet=quiet) as advance:
-        yield from _share(connection, runs, None if scheduler else jobs, advance)
+    with progress_bar("runs", quiet=quiet) as advance:
+        yield from _side_by_side(runs, jobs, scheduler, advance)
 
 
 def compute_run(
@@ -103,43 +99,22 @@ def _put_aside(place: Path) -> None:
     place.rename(next(name for name in names if not name.exists()))
 
 
-def _share(
-    client: Any, runs: Mapping[Path, Recipe], jobs: int | None, advance: Advance
+def _side_by_side(
+    runs: Mapping[Path, Recipe], jobs: int, scheduler: str | None, advance: Advance
 ) -> Iterator[tuple[Path, str]]:
-    from mitolume.parallel import results
+    from mitolume.parallel import run_side_by_side
 
-    threads = max(1, (os.cpu_count() or 1) // jobs) if jobs else None
+    threads = None if scheduler else max(1, (os.cpu_count() or 1) // jobs)
     task = partial(compute_run, threads=threads)
     tasks = {place: (task, recipe, place.absolute()) for place, recipe in runs.items()}
+    tables = sorted({recipe.fields.absolute() for recipe in runs.values()})
+    study = next(iter(runs)).parents[1].absolute()
     advance(0, len(tasks))
-    for done, (place, result) in enumerate(results(client, tasks), 1):
+    computed = run_side_by_side(
+        tasks, processes=jobs, scheduler=scheduler, inputs=tables, out=study
+    )
+    for done, (place, result) in enumerate(computed, 1):
         advance(done, len(tasks), place.name)
         if isinstance(result, BaseException):
             result = f"its worker failed ({type(result).__name__}: {shorten(result)})"
         yield place, result
-
-
-@contextmanager
-def _on_this_machine(jobs: int) -> Iterator[Any]:
-    from distributed import Client, LocalCluster
-
-    cluster = LocalCluster(
-        n_workers=jobs,
-        threads_per_worker=1,
-        processes=True,
-        memory_limit=None,
-        dashboard_address="127.0.0.1:0",
-        silence_logs=logging.CRITICAL,
-    )
-    with cluster, Client(cluster, set_as_default=False) as client:
-        yield client
-
-
-@contextmanager
-def _on(scheduler: str, runs: Mapping[Path, Recipe]) -> Iterator[Any]:
-    from mitolume.parallel import check_workers, connected
-
-    with connected(scheduler) as client:
-        tables = {recipe.fields.absolute() for recipe in runs.values()}
-        check_workers(client, sorted(tables), next(iter(runs)).parents[1].absolute())
-        yield client
