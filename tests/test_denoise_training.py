@@ -37,7 +37,7 @@ from mitolume.training.denoise_methods import (
 )
 from mitolume.training.denoising import Denoising, SamplePatches, hold_out
 from mitolume.training.loop import fit
-from mitolume.training.record import Watch
+from mitolume.training.record import Callbacks
 from mitolume.training.settings import DenoisingSettings
 
 SMALL = DenoiserNetworkSettings(width=4)
@@ -66,7 +66,7 @@ def learnt_planes(noisy: np.ndarray) -> list[LearntPlane]:
 
 
 def trained(
-    noisy: np.ndarray, method: str, folder: Path, watch: Watch | None = None, **over: object
+    noisy: np.ndarray, method: str, folder: Path, callbacks: Callbacks | None = None, **over: object
 ) -> Denoiser:
     how = DENOISING_METHODS[method]
     design = SMALL.model_copy(update={"residual": how.residual})
@@ -75,7 +75,9 @@ def trained(
     if how.learns:
         folder.mkdir(parents=True, exist_ok=True)
         task = Denoising(samples, held_out, how, quick(**over), seed=3)
-        result = fit(network, task, settings=quick(**over), folder=folder, watch=watch or Watch())
+        result = fit(
+            network, task, settings=quick(**over), folder=folder, callbacks=watch or Callbacks()
+        )
         network.load_state_dict(result.weights)
         network.eval()
     if how.channels:
@@ -143,7 +145,7 @@ def test_a_training_that_was_stopped_ends_with_the_same_weights(tmp_path: Path) 
 
     whole = trained(noisy, "blind_spot", tmp_path / "a", steps=6)
     with pytest.raises(KeyError):
-        trained(noisy, "blind_spot", tmp_path / "b", Watch(epoch=stop), steps=6)
+        trained(noisy, "blind_spot", tmp_path / "b", Callbacks(on_epoch=stop), steps=6)
     again = trained(noisy, "blind_spot", tmp_path / "b", steps=6)
     for name, tensor in whole.network.state_dict().items():
         assert torch.equal(tensor, again.network.state_dict()[name])

@@ -474,7 +474,7 @@ def test_the_teacher_labels_with_four_views_and_the_student_ends_halfway_to_it(
         return label(self, image, n)
 
     monkeypatch.setattr(Predictor, "predict_prepared", watched)
-    monkeypatch.setattr("mitolume.run.learn.halfway", lambda teacher, student: teacher)
+    monkeypatch.setattr("mitolume.run.learn.average_with_teacher", lambda teacher, student: teacher)
     out = mitolume.run(tiny(table), tmp_path / "run", quiet=True)
     assert 4 in views, "the recipe itself asks for one"
     one, two = (load_file(out / name / "weights.safetensors") for name in ("model_1", "model_2"))

@@ -19,11 +19,11 @@ from mitolume.models.settings import NetworkSettings
 from mitolume.preprocess.normalise import normalise
 from mitolume.training.augment import AUGMENTATIONS, Augmentation, cut_mix, flips, intensity, strong
 from mitolume.training.loop import CHECKPOINT, cosine, resolve_precision
-from mitolume.training.methods import METHODS, Step, halfway, most_confident
+from mitolume.training.methods import METHODS, Step, average_with_teacher, most_confident
 from mitolume.training.patches import Patches, PreparedImage, StepSampler
 from mitolume.training.pretext import learn_to_restore, spoil
-from mitolume.training.record import Trained, Watch
-from mitolume.training.segmentation import Drift, Validation, train
+from mitolume.training.record import Callbacks, TrainingResult
+from mitolume.training.segmentation import CollapseCheck, Validation, train
 from mitolume.training.settings import TrainingSettings, UnlabelledSettings
 
 
@@ -36,7 +36,7 @@ def short(**over: object) -> TrainingSettings:
     return TrainingSettings(**values | over)
 
 
-def fit(folder: Path, *, validation: int = 1, **options: object) -> Trained:
+def fit(folder: Path, *, validation: int = 1, **options: object) -> TrainingResult:
     folder.mkdir(parents=True, exist_ok=True)
     return train(
         SegmentationNetwork(NetworkSettings(width=4), seed=0),
@@ -50,7 +50,7 @@ def fit(folder: Path, *, validation: int = 1, **options: object) -> Trained:
     )
 
 
-def same(a: Trained, b: Trained) -> bool:
+def same(a: TrainingResult, b: TrainingResult) -> bool:
     return all(torch.equal(a.weights[name], b.weights[name]) for name in a.weights)
 
 
@@ -156,9 +156,9 @@ def test_a_training_that_was_stopped_ends_with_the_same_weights(tmp_path: Path) 
             raise KeyError("killed")
 
     with pytest.raises(KeyError):
-        fit(tmp_path / "broken", watch=Watch(epoch=stop_after_two))
+        fit(tmp_path / "broken", callbacks=Callbacks(on_epoch=stop_after_two))
     seen = []
-    resumed = fit(tmp_path / "broken", watch=Watch(step=lambda at: seen.append(at.step)))
+    resumed = fit(tmp_path / "broken", callbacks=Callbacks(on_step=lambda at: seen.append(at.step)))
     assert seen[0] == 7  # two epochs of three steps were done
     assert same(whole, resumed)
     steps = [record["step"] for record in resumed.history]
@@ -182,7 +182,7 @@ def test_without_validation_the_last_epochs_are_averaged_and_resume_too(tmp_path
 
     with pytest.raises(KeyError):
         fit(tmp_path / "broken", validation=0, settings=settings,
-            watch=Watch(epoch=stop_in_the_middle_of_averaging))  # fmt: skip
+            callbacks=Callbacks(on_epoch=stop_in_the_middle_of_averaging))  # fmt: skip
     assert same(whole, fit(tmp_path / "broken", validation=0, settings=settings))
 
 
@@ -190,7 +190,7 @@ def test_a_loss_that_explodes_says_what_to_do(tmp_path: Path) -> None:
     images = prepared(1)
     images[0].image[:] = np.inf
     network = SegmentationNetwork(NetworkSettings(width=4))
-    with pytest.raises(MitolumeError, match=r"training\.learning_rate a tenth"):
+    with pytest.raises(MitolumeError, match=r"training\.learning_rate to a tenth"):
         train(network, images, Validation(), method=METHODS["supervised"](),
               settings=short(augment="none"), seed=0, folder=tmp_path)  # fmt: skip
 
@@ -203,7 +203,7 @@ def test_every_method_gives_a_loss_that_teaches_the_network(name: str, tmp_path:
     assert len(others) == 3
     network = SegmentationNetwork(NetworkSettings(width=4))
     before = {k: v.clone() for k, v in network.state_dict().items()}
-    trained = train(network, prepared(2), Validation(), others=others, method=method,
+    trained = train(network, prepared(2), Validation(), unlabelled=others, method=method,
                     settings=short(steps=4, checks=2), seed=0, folder=tmp_path)  # fmt: skip
     assert all(np.isfinite(record["loss"]) for record in trained.history)
     assert any(not torch.equal(before[k], v) for k, v in trained.weights.items())
@@ -233,12 +233,12 @@ def test_a_student_learns_the_probability_itself() -> None:
     assert min(losses, key=losses.get) == 0.3
 
 
-def test_halfway_lies_between_teacher_and_student() -> None:
+def test_the_average_lies_between_teacher_and_student() -> None:
     teacher, student = (
         SegmentationNetwork(NetworkSettings(width=4), seed=n).state_dict() for n in (0, 1)
     )
     student["body.conv_0.conv_0.adn.N.num_batches_tracked"] += 5
-    between = halfway(teacher, student)
+    between = average_with_teacher(teacher, student)
     assert between.keys() == student.keys()
     for name, tensor in between.items():
         if tensor.is_floating_point():
@@ -268,7 +268,7 @@ def test_the_teacher_averages_weights_and_normalisation(tmp_path: Path) -> None:
         method = METHODS["mean_teacher"](UnlabelledSettings(decay=decay))
         network = SegmentationNetwork(NetworkSettings(width=4), seed=1)
         found[decay] = train(
-            network, prepared(2), Validation(), others=[PreparedImage(prepared(1)[0].image)],
+            network, prepared(2), Validation(), unlabelled=[PreparedImage(prepared(1)[0].image)],
             method=method, settings=short(steps=6, checks=1), seed=0, folder=tmp_path / str(decay),
         ).weights  # fmt: skip
         last = network.state_dict()
@@ -310,11 +310,11 @@ def test_a_student_is_stopped_by_foreground_that_counts_and_not_by_a_few_pixels(
     image = np.zeros((256, 256), np.float32)
     image[0, :4] = 20
     watched = [PreparedImage(image)]
-    Drift(watched, share=0.0, cut=0.5).examine(Bright())
+    CollapseCheck(watched, share=0.0, threshold=0.5).check(Bright())
     with pytest.raises(
-        CollapsedError, match=r"find 0\.0% foreground in them, where model 1 finds 5"
+        CollapsedError, match=r"finds 0\.0% foreground in them, where model 1 finds 5"
     ):
-        Drift(watched, share=0.05, cut=0.5).examine(Bright())
+        CollapseCheck(watched, share=0.05, threshold=0.5).check(Bright())
 
 
 def test_half_of_a_batch_is_labelled() -> None:
@@ -322,7 +322,7 @@ def test_half_of_a_batch_is_labelled() -> None:
     zeros = [PreparedImage(np.zeros((99, 99), np.float32)) for _ in range(20)]
     patches = Patches([ones], zeros, patch=32, batch=5, seed=0)
     _, images, targets = patches[3]
-    assert patches.n_first == 3
+    assert patches.n_labelled == 3
     assert images.mean((1, 2, 3)).tolist() == [1, 1, 1, 0, 0]
     assert targets[3:].isnan().all()
 

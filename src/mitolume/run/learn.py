@@ -26,11 +26,11 @@ from mitolume.run.likeness import fingerprint_of
 from mitolume.run.recipe import INIT, Recipe
 from mitolume.run.score import choose_threshold
 from mitolume.training.loop import CHECKPOINT
-from mitolume.training.methods import METHODS, Supervised, Teacher, halfway
+from mitolume.training.methods import METHODS, Supervised, Teacher, average_with_teacher
 from mitolume.training.patches import Image, PreparedImage
 from mitolume.training.pretext import learn_to_restore
-from mitolume.training.record import History, Progress, Trained, Watch
-from mitolume.training.segmentation import Drift, Validation, train
+from mitolume.training.record import Callbacks, History, TrainingProgress, TrainingResult
+from mitolume.training.segmentation import CollapseCheck, Validation, train
 from mitolume.training.settings import TrainingSettings
 
 MODELS = ("model_1", "model_2")
@@ -100,7 +100,7 @@ class Trainings:
                 settings=settings.model_copy(update={"steps": steps}),
                 seed=self._seed("model_1"),
                 folder=place,
-                watch=Watch(_reporting(advance)),
+                callbacks=Callbacks(_reporting(advance)),
             )
         card = Card(name=f"{recipe.arm} {RESTORED}", method="denoise", network=recipe.network)
         save_bundle(place, trained.weights, card)
@@ -130,8 +130,8 @@ class Trainings:
         begun = network.state_dict() if method.settings.start == "teacher" else None
         if begun:
             student.load_state_dict(begun)
-        drift = Drift.watching(images, *self._model_1())
-        self._train("model_2", place, method, student, others, drift, which, begun)
+        collapse_check = CollapseCheck.against(images, *self._model_1())
+        self._train("model_2", place, method, student, others, collapse_check, which, begun)
 
     def _model_1(self) -> tuple[nn.Module, float]:
         """Return model 1 and its threshold."""
@@ -145,7 +145,7 @@ class Trainings:
         method: Supervised,
         network: SegmentationNetwork,
         others: Sequence[PreparedImage] = (),
-        drift: Drift | None = None,
+        collapse_check: CollapseCheck | None = None,
         which: tuple[int, int] = (1, 1),
         begun: dict[str, Tensor] | None = None,
     ) -> None:
@@ -164,15 +164,15 @@ class Trainings:
                 Validation(
                     self.validation, None if recipe.threshold == "auto" else recipe.threshold
                 ),
-                others=others,
-                drift=drift,
+                unlabelled=others,
+                collapse_check=collapse_check,
                 method=method,
                 settings=settings,
                 seed=self._seed(name) + which[0] - 1,
                 folder=place,
-                watch=Watch(_reporting(advance), partial(self._log, name, before)),
+                callbacks=Callbacks(_reporting(advance), partial(self._log, name, before)),
             )
-        weights = halfway(begun, trained.weights) if begun else trained.weights
+        weights = average_with_teacher(begun, trained.weights) if begun else trained.weights
         network.load_state_dict(weights)
         looks = fingerprint_of([image.plane for image in (*self.labelled, *others)])
         card = self._card(name, network, looks)
@@ -275,10 +275,10 @@ def _counting(predictor: Predictor, views: int, total: int, advance: Advance) ->
     return teacher
 
 
-def _reporting(advance: Advance) -> Callable[[Progress], None]:
+def _reporting(advance: Advance) -> Callable[[TrainingProgress], None]:
     loss = float("nan")
 
-    def report_step(at: Progress) -> None:
+    def report_step(at: TrainingProgress) -> None:
         nonlocal loss
         loss = loss if at.loss is None else at.loss
         note = f"loss {loss:.3f}"
@@ -289,7 +289,7 @@ def _reporting(advance: Advance) -> Callable[[Progress], None]:
     return report_step
 
 
-def _facts(trained: Trained, chosen: str, threshold: float) -> dict[str, Any]:
+def _facts(trained: TrainingResult, chosen: str, threshold: float) -> dict[str, Any]:
     return {
         "chosen": chosen,
         "steps": trained.history[-1]["step"],

@@ -1,4 +1,4 @@
-"""Random changes to a batch of patches, all patches at once. Knows no image file and no loss."""
+"""Random changes to a batch of patches, all patches at once."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def flips(images: Tensor, targets: Tensor, random: Generator) -> tuple[Tensor, T
     targets
         (B, 1, Y, X) float32, NaN where unsure.
     random
-        On the processor, so that every device draws the same.
+        Generator on the CPU, so that every device draws the same.
 
     Returns
     -------
     images, targets
-        As they came.
+        The same shapes.
     """
     turns = torch.randint(8, (len(images),), generator=random)
     images, targets = images.clone(), targets.clone()
@@ -45,7 +45,7 @@ def flips(images: Tensor, targets: Tensor, random: Generator) -> tuple[Tensor, T
 
 
 def full(images: Tensor, targets: Tensor, random: Generator) -> tuple[Tensor, Tensor]:
-    """Flip and turn, then change intensities: takes and gives what `flips` does."""
+    """Flip and turn, then change intensities: arguments and result as for `flips`."""
     images, targets = flips(images, targets, random)
     return intensity(images, random), targets
 
@@ -54,7 +54,7 @@ AUGMENTATIONS: dict[str, Augmentation] = {"none": none, "flips": flips, "full": 
 
 
 def intensity(images: Tensor, random: Generator) -> Tensor:
-    """Change what differs between days and microscopes: gain, offset and noise.
+    """Change what differs between days and microscopes: contrast, offset and noise.
 
     Turns by any angle, scaling, blurring and shading were tried too, and cost accuracy in
     trainings as short as the default (docs/architecture.md).
@@ -64,7 +64,7 @@ def intensity(images: Tensor, random: Generator) -> Tensor:
     images
         (B, C, Y, X) float32 with mean 0 and spread 1.
     random
-        On the processor.
+        Generator on the CPU.
 
     Returns
     -------
@@ -81,7 +81,7 @@ def intensity(images: Tensor, random: Generator) -> Tensor:
 def strong(images: Tensor, targets: Tensor, random: Generator) -> tuple[Tensor, Tensor]:
     """Make patches harder for a student than they were for its teacher.
 
-    Contrast, sharpness and noise, then CutMix: takes and gives what `flips` does.
+    Contrast, sharpness and noise, then CutMix: arguments and result as for `flips`.
     """
     gain, sharpness, spread = (
         _draw(images, limits, random) for limits in ((-0.4, 0.4), (-1, 1), (0, 0.25))
@@ -100,12 +100,12 @@ def cut_mix(images: Tensor, targets: Tensor, random: Generator) -> tuple[Tensor,
     Parameters
     ----------
     images, targets, random
-        As for `flips`; one patch alone stays as it is.
+        As for `flips`. A single patch stays as it is.
 
     Returns
     -------
     images, targets
-        As they came.
+        The same shapes.
     """
     n, side = len(images), images.shape[-1]
     aspect = torch.exp((torch.rand(n, generator=random) * 2 - 1) * math.log(2) / 2)

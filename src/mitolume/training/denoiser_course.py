@@ -28,7 +28,7 @@ from mitolume.training.denoise_methods import (
 from mitolume.training.denoising import Denoising, hold_out
 from mitolume.training.loop import fit
 from mitolume.training.patches import Image
-from mitolume.training.record import Progress, Trained, Watch
+from mitolume.training.record import Callbacks, TrainingProgress, TrainingResult
 from mitolume.training.settings import DenoisingSettings
 
 _MEASURED = 12  # planes by which answers are measured
@@ -47,7 +47,7 @@ class Learnt:
 
     method: str
     network: DenoisingNetwork
-    trained: Trained
+    trained: TrainingResult
     promised: SignalNoise
     kept: float | None = None
     scores: dict[str, float | int | None] = field(default_factory=dict)
@@ -96,7 +96,7 @@ class Course:
         runs = _usable(self.runs, name, method)
         network = DenoisingNetwork(network_settings(settings, name), method.channels, self.seed)
         every = [s for run in runs for s in method.samples(run, (), settings.directions)]
-        trained, held_out = Trained({}, "no network", []), list[Sample]()
+        trained, held_out = TrainingResult({}, "no network", []), list[Sample]()
         scores: dict[str, float | int | None] = {}
         if method.learns:
             samples = every
@@ -129,12 +129,12 @@ class Course:
         method: DenoisingMethod,
         samples: list[Sample],
         held_out: list[Sample],
-    ) -> Trained:
+    ) -> TrainingResult:
         settings = self.settings.for_images(len(samples))
         task = Denoising(samples, held_out, method, settings, self.seed)
         with progress_bar("training denoiser", quiet=self.quiet) as advance:
-            watch = Watch(step=_reporting(advance))
-            trained = fit(network, task, settings=settings, folder=self.out, watch=watch)
+            callbacks = Callbacks(on_step=_reporting(advance))
+            trained = fit(network, task, settings=settings, folder=self.out, callbacks=callbacks)
         network.load_state_dict(trained.weights)
         network.eval()
         chosen = trained.chosen.replace("validation images", "held-out planes")
@@ -189,7 +189,7 @@ def spread_over(items: Sequence[T], most: int) -> list[T]:
 
 
 def _reporting(advance: Advance) -> Any:
-    def report_step(at: Progress) -> None:
+    def report_step(at: TrainingProgress) -> None:
         note = "" if at.score is None else f"held-out planes {at.score:.2f} dB"
         advance(at.step, at.steps, note)
 

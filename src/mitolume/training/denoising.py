@@ -118,7 +118,7 @@ class Denoising:
         random = Generator().manual_seed(int(draw.integers(2**63)))
         return self.method.loss(network, given, wanted, random)
 
-    def examine(self, network: nn.Module, step: int) -> None:
+    def check(self, network: nn.Module, step: int) -> None:
         """Do nothing: a denoiser's share of the change shows when it has learnt nothing."""
 
     def score(self, network: nn.Module) -> float:

@@ -1,4 +1,4 @@
-"""The one training loop, on Lightning. Knows no image, no loss and no table; a task does."""
+"""The one training loop, on Lightning. Images and losses are the task's."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mitolume.errors import DamagedError, MitolumeError
 from mitolume.training.patches import StepSampler
-from mitolume.training.record import Record, Trained, Watch
+from mitolume.training.record import Callbacks, Recorder, TrainingResult
 from mitolume.training.settings import LoopSettings
 
 CHECKPOINT = "last.ckpt"
@@ -30,11 +30,9 @@ class Task(Protocol):
     Attributes
     ----------
     section
-        Of the recipe, with the task's settings.
-    rate_key
-        The setting that the learning rate comes from.
+        Section of the recipe that holds the task's settings.
     score_name
-        What history calls the validation score.
+        Key of the validation score in the history.
     """
 
     section: str
@@ -47,7 +45,7 @@ class Task(Protocol):
 
     @property
     def decay(self) -> float | None:
-        """How slowly a moving average of the weights follows them; None: there is none."""
+        """Decay per step of the moving average of the weights; None for no average."""
         ...
 
     @property
@@ -68,7 +66,7 @@ class Task(Protocol):
         """Return the validation score of a network in evaluation mode; higher is better."""
         ...
 
-    def examine(self, network: nn.Module, step: int) -> None:
+    def check(self, network: nn.Module, step: int) -> None:
         """Raise where training has gone wrong: called after each epoch, with the steps made."""
         ...
 
@@ -79,30 +77,30 @@ def fit(
     *,
     settings: LoopSettings,
     folder: Path,
-    watch: Watch = Watch(),  # noqa: B008
-) -> Trained:
-    """Train a network, going on from the checkpoint in its folder where there is one.
+    callbacks: Callbacks = Callbacks(),  # noqa: B008
+) -> TrainingResult:
+    """Train a network, continuing from the checkpoint in its folder if there is one.
 
     Batches depend on their step only, and a checkpoint is written after every epoch, so that a
-    run that was killed and goes on gives the weights of an unbroken one.
+    run that was killed and resumed gives the weights of an uninterrupted one.
 
     Parameters
     ----------
     network
-        With its initial weights; changed in place.
+        The network with its initial weights; changed in place.
     task
         What it learns. Where nothing can be scored, the weights of the last quarter of the
         epochs are averaged. Where it asks for a moving average of the weights, that is the model.
     settings
-        How long (in steps, see `LoopSettings.for_images`) and at which rate.
+        Length in steps (see `LoopSettings.for_images`), learning rate and precision.
     folder
-        Where the checkpoint is kept.
-    watch
-        Who is told how it goes.
+        Folder of the checkpoint.
+    callbacks
+        Called after every step and every epoch.
 
     Returns
     -------
-    Trained
+    TrainingResult
 
     Raises
     ------
@@ -116,7 +114,7 @@ def fit(
     module = _Module(network, task, settings)
     sampler = StepSampler(settings.steps, per_epoch, lambda: module.global_step)
     checkpoint = folder / CHECKPOINT
-    record = Record(checkpoint, epochs, task.score_name, task.is_validated, watch)
+    recorder = Recorder(checkpoint, epochs, task.score_name, task.is_validated, callbacks)
     with _quiet():
         trainer = lightning.Trainer(
             max_epochs=epochs,
@@ -125,7 +123,7 @@ def fit(
             precision="bf16-mixed" if settings.precision == "bfloat16" else "32-true",
             # On a GPU some kernels add up in any order unless told otherwise.
             deterministic="warn" if torch.cuda.is_available() else None,
-            callbacks=[record],
+            callbacks=[recorder],
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -145,7 +143,7 @@ def fit(
                 f"{settings.patch} px at once; lower {task.section}.batch, {task.section}.patch or "
                 "the width of the network"
             ) from None
-    return record.result()
+    return recorder.result()
 
 
 def _usable(checkpoint: Path) -> str | None:
@@ -155,15 +153,15 @@ def _usable(checkpoint: Path) -> str | None:
         torch.load(checkpoint, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle and torch raise their own kinds
         raise DamagedError(
-            f"{checkpoint} is damaged; delete it to train this model anew"
+            f"{checkpoint} is damaged; delete it to train this model from the start"
         ) from error
     return str(checkpoint)
 
 
-def resolve_precision(wanted: str) -> str:
-    """Return float32 or bfloat16: ``auto`` is bfloat16 where the machine computes in it."""
-    if wanted != "auto":
-        return wanted
+def resolve_precision(precision: str) -> str:
+    """Return float32 or bfloat16: ``auto`` is bfloat16 where the machine supports it."""
+    if precision != "auto":
+        return precision
     if torch.cuda.is_available():
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
@@ -171,7 +169,7 @@ def resolve_precision(wanted: str) -> str:
 
 
 class _Module(lightning.LightningModule):
-    """Network, task and optimiser, as Lightning wants them."""
+    """Network, task and optimiser in the form that Lightning expects."""
 
     def __init__(self, network: nn.Module, task: Task, settings: LoopSettings) -> None:
         super().__init__()
@@ -208,7 +206,7 @@ class _Module(lightning.LightningModule):
         model = self.model.eval()
         bf16 = self.settings.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-            self.task.examine(model, self.trainer.global_step)
+            self.task.check(model, self.trainer.global_step)
             score = self.task.score(model) if self.task.is_validated else None
         model.train()
         return score
@@ -240,7 +238,7 @@ def cosine(step: int, steps: int) -> float:
 
 @contextmanager
 def _quiet() -> Any:
-    """Keep Lightning's advice about loggers, workers and devices off the user's screen."""
+    """Silence Lightning's advice about loggers, workers and devices."""
     loggers = [logging.getLogger(n) for n in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

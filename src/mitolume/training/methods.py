@@ -1,8 +1,4 @@
-"""The ways of learning a recipe can name. Each enters the one loop; none copies another.
-
-A method says what the unlabelled images get as targets, and how a step makes its loss. Knows no
-file.
-"""
+"""The methods a recipe can name: what unlabelled images get as targets, and the loss of a step."""
 
 from __future__ import annotations
 
@@ -18,8 +14,7 @@ from mitolume.training.augment import Augmentation, strong
 from mitolume.training.patches import Image, PreparedImage
 from mitolume.training.settings import UnlabelledSettings
 
-Teacher = Callable[[Image], Image]  # a prepared image to its probability (Y, X)
-
+Teacher = Callable[[Image], Image]  # from a prepared image to its probability (Y, X)
 
 PSEUDO_THRESHOLD = 0.5  # as published
 PUBLISHED = UnlabelledSettings(length=1, rate=1, rounds=1, start="random")
@@ -27,7 +22,7 @@ PUBLISHED = UnlabelledSettings(length=1, rate=1, rounds=1, start="random")
 
 @dataclass(frozen=True)
 class Step:
-    """What one step of training has at hand.
+    """The batch of one step, with what a method needs to make a loss of it.
 
     ``images`` are (B, C, Y, X), ``targets`` (B, 1, Y, X) with NaN where nothing is known; the first
     ``n_labelled`` patches come from labelled images.
@@ -48,47 +43,47 @@ class Supervised:
     ----------
     settings
         How unlabelled images are used.
-    cut
-        The threshold of the teacher's masks.
+    threshold
+        Probability from which the teacher's masks are foreground.
 
     Attributes
     ----------
     uses_unlabelled
         Whether there is a model 2, which learns from unlabelled images too.
-    halves
+    splits_batch
         Whether half of each batch comes from the labelled images; otherwise every pixel of all
-        images is as likely.
-    averages
-        Whether the loop keeps a moving average of the network, which is then the model.
+        images is equally likely to be drawn.
+    keeps_teacher
+        Whether the teacher is a moving average of the network in training, which is then the model.
     views
-        How many turns of an image the teacher sees, and averages over, to label it.
+        Number of quarter turns of an image over which the teacher averages to label it.
     """
 
     uses_unlabelled = False
-    halves = False
-    averages = False
+    splits_batch = False
+    keeps_teacher = False
     views = 1
 
     def __init__(
-        self, settings: UnlabelledSettings | None = None, cut: float = PSEUDO_THRESHOLD
+        self, settings: UnlabelledSettings | None = None, threshold: float = PSEUDO_THRESHOLD
     ) -> None:
         self.settings = settings or UnlabelledSettings()
-        self.cut = cut
+        self.threshold = threshold
 
     def label(self, images: Iterable[PreparedImage], teacher: Teacher) -> Iterator[PreparedImage]:
-        """Yield unlabelled images with what they are to teach.
+        """Yield unlabelled images with their targets.
 
         Parameters
         ----------
         images
-            Without masks.
+            Prepared images without masks.
         teacher
-            Model 1, or the student of the round before.
+            Model 1, or the student of the previous round.
 
         Yields
         ------
         PreparedImage
-            With a mask, unless the method makes targets while it trains.
+            The image with a mask, unless the method makes targets during training.
         """
         yield from images
 
@@ -98,11 +93,11 @@ class Supervised:
         Parameters
         ----------
         network
-            In training.
+            The network in training.
         average
-            The moving average of its weights, where the method ``averages``.
+            The moving average of its weights, where the method ``keeps_teacher``.
         step
-            The batch.
+            The batch and how it is augmented.
         """
         images, targets = _augmented(step)
         return step.loss(network(images).float(), targets)
@@ -118,9 +113,9 @@ class PseudoLabel(Supervised):
     uses_unlabelled = True
 
     def __init__(
-        self, settings: UnlabelledSettings | None = None, cut: float = PSEUDO_THRESHOLD
+        self, settings: UnlabelledSettings | None = None, threshold: float = PSEUDO_THRESHOLD
     ) -> None:
-        super().__init__(PUBLISHED, cut)
+        super().__init__(PUBLISHED, threshold)
 
     def label(self, images: Iterable[PreparedImage], teacher: Teacher) -> Iterator[PreparedImage]:
         """Yield the images with the teacher's masks."""
@@ -141,7 +136,7 @@ class NoisyStudent(Supervised):
     """
 
     uses_unlabelled = True
-    halves = True
+    splits_batch = True
     views = 4
 
     def label(self, images: Iterable[PreparedImage], teacher: Teacher) -> Iterator[PreparedImage]:
@@ -168,10 +163,10 @@ class MeanTeacher(NoisyStudent):
     confident share of each class is learnt (Zou et al. 2018).
     """
 
-    averages = True
+    keeps_teacher = True
 
     def label(self, images: Iterable[PreparedImage], teacher: Teacher) -> Iterator[PreparedImage]:
-        """Yield the images as they are: the teacher labels patches."""
+        """Yield the images unchanged: the teacher labels patches during training."""
         yield from images
 
     def loss(self, network: nn.Module, average: nn.Module | None, step: Step) -> Tensor:
@@ -180,13 +175,15 @@ class MeanTeacher(NoisyStudent):
         n = step.n_labelled
         with torch.no_grad():
             seen = average(step.images[n:]).float().sigmoid()
-        accepted = most_confident(seen, self.cut, self.settings.accept)
+        accepted = most_confident(seen, self.threshold, self.settings.accept)
         labelled = torch.cat([step.targets[:n], accepted])
         return super().loss(network, None, replace(step, targets=labelled))
 
 
-def halfway(teacher: dict[str, Tensor], student: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Average a student with the teacher whose weights it began with, number by number.
+def average_with_teacher(
+    teacher: dict[str, Tensor], student: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """Average the weights of a student and of the teacher it was initialised with.
 
     After Wortsman et al. 2022 (Robust fine-tuning of zero-shot models): weights on the way from the
     one to the other are about as good as the better of both, on images unlike the training images
@@ -195,12 +192,12 @@ def halfway(teacher: dict[str, Tensor], student: dict[str, Tensor]) -> dict[str,
     Parameters
     ----------
     teacher, student
-        States of the same network. Whole numbers (counters) are the student's.
+        State dicts of the same network.
 
     Returns
     -------
     dict
-        The state between them, statistics of normalisation included.
+        The mean, statistics of normalisation included; integers (counters) are the student's.
     """
     return {
         name: (teacher[name].to(own) + own) / 2 if own.is_floating_point() else own
@@ -208,44 +205,45 @@ def halfway(teacher: dict[str, Tensor], student: dict[str, Tensor]) -> dict[str,
     }
 
 
-def most_confident(probability: Tensor, cut: float, share: float) -> Tensor:
+def most_confident(probability: Tensor, threshold: float, share: float) -> Tensor:
     """Keep the most confident share of each class as hard labels.
 
     Parameters
     ----------
     probability
-        Of foreground.
-    cut
-        Foreground is what reaches it.
+        Probability of foreground, of any shape.
+    threshold
+        Probability from which a pixel is foreground.
     share
-        Of the pixels of each class, to keep.
+        Share of the pixels of each class that is kept, 0 to 1.
 
     Returns
     -------
     torch.Tensor
-        1, 0, and NaN for the others.
+        1 for foreground, 0 for background, NaN for pixels that are not kept.
     """
     labels = torch.full_like(probability, float("nan"))
-    foreground = probability >= cut
+    foreground = probability >= threshold
     for chosen, value in ((foreground, 1.0), (~foreground, 0.0)):
-        distances = (probability[chosen] - cut).abs()
+        distances = (probability[chosen] - threshold).abs()
         if distances.numel():
             # Not torch.quantile, which takes 16 million values at most.
             rank = min(distances.numel(), 1 + int((1 - share) * distances.numel()))
             least = distances.kthvalue(rank).values
-            labels[chosen & ((probability - cut).abs() >= least)] = value
+            labels[chosen & ((probability - threshold).abs() >= least)] = value
     return labels
 
 
 def _augmented(step: Step) -> tuple[Tensor, Tensor]:
-    """Return the patches as the network gets them: those of unlabelled images changed more."""
+    """Return the augmented patches; those of unlabelled images are changed more strongly."""
     n = step.n_labelled
     # In float32: bfloat16 is for the network only.
     with torch.autocast(step.images.device.type, enabled=False):
         images, targets = step.augment(step.images, step.targets, step.random)
         if n < len(images):
-            hard, wanted = strong(images[n:], targets[n:], step.random)
-            images, targets = torch.cat([images[:n], hard]), torch.cat([targets[:n], wanted])
+            stronger, their_targets = strong(images[n:], targets[n:], step.random)
+            images = torch.cat([images[:n], stronger])
+            targets = torch.cat([targets[:n], their_targets])
     return images, targets
 
 

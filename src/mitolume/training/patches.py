@@ -1,4 +1,4 @@
-"""Patches drawn from whole images by (seed, step). Knows no network and no loss."""
+"""Patches drawn from whole images by (seed, step)."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ SoftMask = np.ndarray[Any, np.dtype[np.float16]]
 
 @dataclass(frozen=True)
 class PreparedImage:
-    """An image after the chain, on the model's grid, with what is known of its foreground.
+    """An image after the chain, on the model's grid, with its targets.
 
     ``image`` is (Y, X), or (C, Y, X) with the planes around it. ``mask`` is (Y, X): 0, 1, 255
-    (unsure), or as float16 a teacher's probability, or None where nothing is known.
+    (unsure), or as float16 a teacher's probability, or None for an unlabelled image.
     """
 
     image: Image
@@ -51,38 +51,38 @@ class Patches(Dataset[tuple[int, Tensor, Tensor]]):
     Parameters
     ----------
     images
-        Prepared and labelled.
-    others
-        What the second half of each batch is drawn from, so that few labelled images are not lost
-        among many others; where there are none, the whole batch is drawn from ``images``.
+        Labelled images.
+    unlabelled
+        Images that half of each batch is drawn from, so that few labelled images are not lost
+        among many others. Without any, the whole batch is drawn from ``images``.
     patch
-        Side in pixels.
+        Side of a patch in pixels.
     batch
-        Patches a step.
+        Number of patches in a step.
     seed
-        Of all draws.
+        Seed of all draws.
 
     Attributes
     ----------
-    n_first
-        Patches of a batch that are drawn from ``images``; they come first.
+    n_labelled
+        Number of patches of a batch that are drawn from ``images``; they come first.
     """
 
     def __init__(
         self,
         images: Sequence[PreparedImage],
-        others: Sequence[PreparedImage] = (),
+        unlabelled: Sequence[PreparedImage] = (),
         *,
         patch: int,
         batch: int,
         seed: int,
     ) -> None:
-        self.images = [*images, *others]
+        self.images = [*images, *unlabelled]
         self.patch, self.batch, self.seed = patch, batch, seed
-        self.n_first = max(1, batch - batch // 2) if others else batch
+        self.n_labelled = max(1, batch - batch // 2) if unlabelled else batch
         areas = np.array([np.prod(image.image.shape[-2:]) for image in self.images], dtype=float)
         self.share = areas[: len(images)] / areas[: len(images)].sum()
-        self.share_of_others = areas[len(images) :] / max(1, areas[len(images) :].sum())
+        self.share_of_unlabelled = areas[len(images) :] / max(1, areas[len(images) :].sum())
 
     def __getitem__(self, step: int) -> tuple[int, Tensor, Tensor]:
         """Return the step, (B, C, Y, X) float32 images, and (B, 1, Y, X) float32 targets.
@@ -90,14 +90,12 @@ class Patches(Dataset[tuple[int, Tensor, Tensor]]):
         Targets are the probability of foreground, NaN where nothing is known.
         """
         rng = np.random.default_rng([self.seed, step])
-        drawn = list(rng.choice(len(self.share), self.n_first, p=self.share))
-        if self.n_first < self.batch:
-            n_others = len(self.share_of_others)
-            more = rng.choice(n_others, self.batch - self.n_first, p=self.share_of_others)
+        drawn = list(rng.choice(len(self.share), self.n_labelled, p=self.share))
+        if self.n_labelled < self.batch:
+            share = self.share_of_unlabelled
+            more = rng.choice(len(share), self.batch - self.n_labelled, p=share)
             drawn.extend(len(self.share) + more)
-        images, targets = zip(
-            *(self._crop(self.images[which], rng) for which in drawn), strict=True
-        )
+        images, targets = zip(*(self._crop(self.images[i], rng) for i in drawn), strict=True)
         return step, torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(targets))
 
     def _crop(self, source: PreparedImage, rng: np.random.Generator) -> tuple[Image, Image]:
@@ -125,18 +123,18 @@ def _target(
 
 
 class StepSampler(Sampler[int]):
-    """The steps of one epoch after the other, counted on through the whole training.
+    """The steps of one epoch after the other, counted through the whole training.
 
     It has no length, as the last epoch may be shorter than the others.
 
     Parameters
     ----------
     steps
-        How many there are.
+        Number of steps of the training.
     steps_per_epoch
-        How many of them make an epoch.
+        Number of steps of an epoch.
     steps_done
-        Tells the steps done so far, also of a training that goes on from a checkpoint.
+        Returns the number of steps done so far, also after a checkpoint was loaded.
     """
 
     def __init__(self, steps: int, steps_per_epoch: int, steps_done: Callable[[], int]) -> None:
@@ -157,9 +155,9 @@ class ArrayFile:
     Parameters
     ----------
     path
-        A scratch file; the caller removes it.
+        Scratch file; the caller removes it.
     dtype
-        Of all arrays.
+        Type of all arrays.
     """
 
     def __init__(self, path: Path, dtype: type[np.generic]) -> None:

@@ -1,8 +1,9 @@
-"""Learning what images look like before any label, as a task for the one loop. Knows no mask."""
+"""Learning to restore images, without masks: first weights for a segmentation network."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,17 +15,16 @@ from mitolume.models.networks import SegmentationNetwork
 from mitolume.training.augment import flips
 from mitolume.training.loop import fit
 from mitolume.training.patches import Patches, PreparedImage
-from mitolume.training.record import Trained, Watch
+from mitolume.training.record import Callbacks, TrainingResult
 from mitolume.training.settings import TrainingSettings
 
 NOISE = 0.5  # standard deviation, of images with spread 1
 BLOCK = 8  # px, side of what is masked
 MASKED = 0.25  # share of the blocks
-_ANSWER = "final_conv"  # the layer that is learnt anew for the masks
 
 
 class Restoration:
-    """Images out of noisy ones with holes.
+    """Task for `fit`: restore images from noisy copies with holes.
 
     A denoising autoencoder (Vincent et al. 2008), whose input also lacks blocks, as in masked image
     modelling (Xie et al. 2022).
@@ -62,11 +62,11 @@ class Restoration:
         return functional.mse_loss(network(given).float(), images[:, middle : middle + 1])
 
     def score(self, network: nn.Module) -> float:
-        """There is nothing to score: the last weights are averaged."""
+        """Not called: there is nothing to score, and the last weights are averaged."""
         raise NotImplementedError
 
-    def examine(self, network: nn.Module, step: int) -> None:
-        """Do nothing: what is learnt here is judged by the masks that it leads to."""
+    def check(self, network: nn.Module, step: int) -> None:
+        """Do nothing: there is no teacher to compare with."""
 
 
 def spoil(images: Tensor, random: Generator) -> Tensor:
@@ -77,7 +77,7 @@ def spoil(images: Tensor, random: Generator) -> Tensor:
     images
         (B, C, Y, X) float32 with mean 0 and spread 1; Y = X, a multiple of 8.
     random
-        On the processor.
+        Generator on the CPU, so that every device draws the same.
 
     Returns
     -------
@@ -98,38 +98,40 @@ def learn_to_restore(
     settings: TrainingSettings,
     seed: int,
     folder: Path,
-    watch: Watch = Watch(),  # noqa: B008
-) -> Trained:
-    """Train a network to restore images, going on from its checkpoint where there is one.
+    callbacks: Callbacks = Callbacks(),  # noqa: B008
+) -> TrainingResult:
+    """Train a network to restore images, continuing from its checkpoint if there is one.
 
     Parameters
     ----------
     network
-        With its initial weights; changed in place.
+        The network with its initial weights; changed in place.
     images
-        Labelled or not: masks are not looked at.
+        Images to restore; their masks are not used.
     settings
-        How long and with what, in steps.
+        Length in steps, batch, patch and learning rate.
     seed
-        Of patches, noise and holes.
+        Seed of patches, noise and holes.
     folder
-        Where the checkpoint is kept.
-    watch
-        Who is told how it goes.
+        Folder of the checkpoint.
+    callbacks
+        Called after every step and every epoch.
 
     Returns
     -------
-    Trained
-        Its weights hold those that the network began with in the last layer, which answers.
+    TrainingResult
+        The last layer, which makes the logits, has its initial weights.
 
     Raises
     ------
     MitolumeError
         The loss is no longer a number, or the checkpoint is damaged.
     """
-    fresh = {
-        name: tensor.clone() for name, tensor in network.state_dict().items() if _ANSWER in name
+    last_layer = {
+        name: tensor.clone()
+        for name, tensor in network.state_dict().items()
+        if "final_conv" in name
     }
     task = Restoration(images, settings, seed)
-    trained = fit(network, task, settings=settings, folder=folder, watch=watch)
-    return Trained(trained.weights | fresh, trained.chosen, trained.history)
+    result = fit(network, task, settings=settings, folder=folder, callbacks=callbacks)
+    return replace(result, weights=result.weights | last_layer)

@@ -1,4 +1,4 @@
-"""What is kept of a training: its history, the chosen weights, the checkpoint. Computes no loss."""
+"""What is kept of a training: its history, the chosen weights, the checkpoint."""
 
 from __future__ import annotations
 
@@ -17,14 +17,19 @@ from torch import Tensor
 from mitolume.errors import MitolumeError
 from mitolume.io.write import atomic
 
-AVERAGED = 0.25  # share of the epochs, at the end, averaged where nothing can choose a best one
+# Share of the epochs, at the end, whose weights are averaged where no validation images can choose.
+AVERAGED = 0.25
 
 History = list[dict[str, float | None]]
 
 
 @dataclass(frozen=True)
-class Progress:
-    """Where a training is; None where nothing was measured."""
+class TrainingProgress:
+    """How far a training has come.
+
+    ``loss`` is None in steps where it was not read, ``score`` (the last validation score) before
+    there is one.
+    """
 
     step: int
     steps: int
@@ -33,18 +38,18 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Watch:
-    """Who is told: ``step`` after every step, ``epoch`` after every epoch, with all so far."""
+class Callbacks:
+    """Called during a training: after every step, and after every epoch with the whole history."""
 
-    step: Callable[[Progress], None] = lambda progress: None
-    epoch: Callable[[History], None] = lambda history: None
+    on_step: Callable[[TrainingProgress], None] = lambda progress: None
+    on_epoch: Callable[[History], None] = lambda history: None
 
 
 @dataclass(frozen=True)
-class Trained:
-    """The weights chosen, and how it went.
+class TrainingResult:
+    """The chosen weights and the history of a training.
 
-    ``chosen`` says which weights they are; ``history`` has a record for each epoch.
+    ``chosen`` says in words which weights were chosen; ``history`` has a record for each epoch.
     """
 
     weights: dict[str, Tensor]
@@ -52,31 +57,37 @@ class Trained:
     history: History
 
 
-class Record(Callback):
-    """Keeps history and chosen weights, inside the checkpoint so that both are of one moment.
+class Recorder(Callback):
+    """Keep history and chosen weights, inside the checkpoint so that both are of one moment.
 
     Parameters
     ----------
     checkpoint
-        The file, replaced after every epoch.
+        The checkpoint file, replaced after every epoch.
     epochs
-        How many there will be.
+        Number of epochs of the whole training.
     score_name
-        What history calls the validation score, of which higher is better.
+        Key of the validation score in the history; a higher score is better.
     validated
-        Whether epochs have such a score; without, the last ones are averaged.
-    watch
-        Who is told.
+        Whether epochs have a validation score. Without one, the weights of the last epochs are
+        averaged (`AVERAGED`).
+    callbacks
+        Called after every step and every epoch.
     """
 
     def __init__(
-        self, checkpoint: Path, epochs: int, score_name: str, validated: bool, watch: Watch
+        self,
+        checkpoint: Path,
+        epochs: int,
+        score_name: str,
+        validated: bool,
+        callbacks: Callbacks,
     ) -> None:
         self.checkpoint = checkpoint
         self.first_averaged = epochs - max(1, round(AVERAGED * epochs))
         self.score_name = score_name
         self.validated = validated
-        self.watch = watch
+        self.callbacks = callbacks
         self.history: History = []
         self.best_score = -math.inf
         self.best_epoch = 0
@@ -88,11 +99,11 @@ class Record(Callback):
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Tell the watcher; the loss is read every tenth step, as reading makes a GPU wait."""
+        """Report the step; the loss is read every tenth step, because reading makes a GPU wait."""
         self.losses.append(outputs["loss"].detach())
         loss = _finite(self.losses[-1], pl_module) if batch_idx % 10 == 0 else None
         last = self.history[-1][self.score_name] if self.history else None
-        self.watch.step(Progress(trainer.global_step, pl_module.steps, loss, last))
+        self.callbacks.on_step(TrainingProgress(trainer.global_step, pl_module.steps, loss, last))
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         """Score, choose, and write the checkpoint."""
@@ -112,8 +123,8 @@ class Record(Callback):
         self._choose(len(self.history) - 1, score, weights)
         with atomic(self.checkpoint) as temporary:
             trainer.save_checkpoint(temporary)
-        self.watch.epoch(self.history)
-        self.watch.step(Progress(trainer.global_step, pl_module.steps, loss, score))
+        self.callbacks.on_epoch(self.history)
+        self.callbacks.on_step(TrainingProgress(trainer.global_step, pl_module.steps, loss, score))
 
     def _choose(self, epoch: int, score: float | None, weights: dict[str, Tensor]) -> None:
         if score is not None:
@@ -130,22 +141,22 @@ class Record(Callback):
                 else:
                     self.weights[name] += (tensor - self.weights[name]) / self.n_averaged
 
-    def result(self) -> Trained:
-        """Return what was kept."""
+    def result(self) -> TrainingResult:
+        """Return the chosen weights and the history."""
         n = len(self.history)
         if self.validated:
             chosen = f"epoch {self.best_epoch + 1} of {n}, the best on the validation images"
         else:
             chosen = f"average of the last {self.n_averaged} of {n} epochs (no validation images)"
-        return Trained(self.weights, chosen, self.history)
+        return TrainingResult(self.weights, chosen, self.history)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what the checkpoint holds of this."""
+        """Return what the checkpoint stores."""
         names = ("history", "best_score", "best_epoch", "n_averaged", "weights")
         return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from what a checkpoint holds."""
+        """Continue from what a checkpoint stores."""
         for name, value in state_dict.items():
             setattr(self, name, value)
         self.weights = {name: tensor.cpu() for name, tensor in self.weights.items()}
@@ -157,7 +168,7 @@ def _finite(loss: Tensor, module: Any) -> float:
     value = float(loss)
     if not abs(value) < float("inf"):
         raise MitolumeError(
-            "the loss is no longer a number; set the learning rate lower, with "
-            f"{module.task.rate_key} a tenth of what it is"
+            "the loss is no longer a number; lower the learning rate: set "
+            f"{module.task.rate_key} to a tenth of its value"
         )
     return value

@@ -1,4 +1,4 @@
-"""Learning to segment, as a task for the one loop. Knows no file, no table and no report."""
+"""Learning to segment, as a task for the one loop."""
 
 from __future__ import annotations
 
@@ -27,20 +27,19 @@ from mitolume.training.augment import AUGMENTATIONS
 from mitolume.training.loop import fit
 from mitolume.training.methods import Step, Supervised
 from mitolume.training.patches import Patches, PreparedImage
-from mitolume.training.record import Trained, Watch
+from mitolume.training.record import Callbacks, TrainingResult
 from mitolume.training.settings import TrainingSettings
 
-_SETTLED = 100  # steps before which a network has learnt too little to judge it
-_DRIFT = 6.0  # change of the odds of foreground beyond which a student has gone astray
-_FAINT = 1e-3  # share of foreground below which its odds are noise
+MOST_CHANGE = 6.0  # of the odds of foreground, from model 1 to a student; beyond, it has collapsed
 
 
 @dataclass(frozen=True)
 class Validation:
     """Whole images that choose the epoch, and the threshold at which they are scored.
 
-    ``threshold`` None is each epoch's best, so that weak foreground that never reaches 0.5 can
-    still show which epoch is better. Images without any foreground can't choose, and count as none.
+    With ``threshold`` None each epoch is scored at its best threshold, so that weak foreground that
+    never reaches 0.5 can still show which epoch is better. Images without any foreground can't
+    choose an epoch: a `Validation` of such images alone is false.
     """
 
     images: Sequence[PreparedImage] = ()
@@ -65,56 +64,61 @@ class Validation:
 
 
 @dataclass(frozen=True)
-class Drift:
-    """Stops a student that finds much more or less foreground than its teacher.
+class CollapseCheck:
+    """Stops a student that finds much more or much less foreground than model 1.
 
-    ``images`` are some of the unlabelled ones, ``share`` is the foreground that the teacher finds
-    in them at the threshold ``cut``.
+    ``images`` are some of the unlabelled ones, ``share`` is the share of foreground that model 1
+    finds in them at ``threshold``.
     """
 
     images: Sequence[PreparedImage]
     share: float
-    cut: float
+    threshold: float
 
     @classmethod
-    def watching(cls, images: Sequence[PreparedImage], network: nn.Module, cut: float) -> Drift:
-        """Take at most 8 of the images, spread over all, and at most 512 px a side of each."""
-        which = np.unique(np.linspace(0, len(images) - 1, 8).round().astype(int))
-        some = [PreparedImage(images[i].planes[:, :512, :512]) for i in which]
-        return cls(some, foreground_share(network, some, cut), cut)
+    def against(
+        cls, images: Sequence[PreparedImage], network: nn.Module, threshold: float
+    ) -> CollapseCheck:
+        """Measure model 1 on at most 8 of the images, on at most 512 px a side of each."""
+        chosen = np.unique(np.linspace(0, len(images) - 1, 8).round().astype(int))
+        some = [PreparedImage(images[i].planes[:, :512, :512]) for i in chosen]
+        return cls(some, foreground_share(network, some, threshold), threshold)
 
-    def examine(self, network: nn.Module) -> None:
+    def check(self, network: nn.Module) -> None:
         """Compare the odds of foreground, which are symmetric in rare and in common foreground.
 
         Raises
         ------
         CollapsedError
-            They have changed more than sixfold.
+            The odds have changed by more than a factor of `MOST_CHANGE`.
         """
-        found = foreground_share(network, self.images, self.cut)
-        before, now = (np.clip(share, _FAINT, 1 - _FAINT) for share in (self.share, found))
-        if abs(np.log(now / (1 - now)) - np.log(before / (1 - before))) > np.log(_DRIFT):
+        found = foreground_share(network, self.images, self.threshold)
+        # Below 0.1 % of the pixels, odds are noise.
+        before, now = (np.clip(share, 1e-3, 1 - 1e-3) for share in (self.share, found))
+        if abs(np.log(now / (1 - now)) - np.log(before / (1 - before))) > np.log(MOST_CHANGE):
             raise CollapsedError(
-                f"learning from unlabelled images was stopped: model 2 came to find {found:.1%} "
+                f"learning from unlabelled images was stopped: model 2 finds {found:.1%} "
                 f"foreground in them, where model 1 finds {self.share:.1%}"
             )
 
 
-def foreground_share(network: nn.Module, images: Sequence[PreparedImage], cut: float) -> float:
-    """Return the share of pixels that reach a threshold, over all images."""
-    networks_mode = network.training
+def foreground_share(
+    network: nn.Module, images: Sequence[PreparedImage], threshold: float
+) -> float:
+    """Return the share of pixels, over all images, whose probability reaches the threshold."""
+    was_training = network.training
     network.eval()
-    found = [predict_tiled(network, side_by_side(i.image)) >= cut for i in images]
-    network.train(networks_mode)
+    found = [predict_tiled(network, side_by_side(i.image)) >= threshold for i in images]
+    network.train(was_training)
     return sum(int(f.sum()) for f in found) / sum(f.size for f in found)
 
 
 class Segmentation:
-    """Masks of mitochondria, from patches of images.
+    """Task for `fit`: masks of mitochondria, from patches of images.
 
     Parameters
     ----------
-    images, others, validation, drift, method, settings, seed
+    images, unlabelled, validation, collapse_check, method, settings, seed
         As for `train`.
     """
 
@@ -124,20 +128,20 @@ class Segmentation:
     def __init__(
         self,
         images: Sequence[PreparedImage],
-        others: Sequence[PreparedImage],
+        unlabelled: Sequence[PreparedImage],
         validation: Validation,
-        drift: Drift | None,
+        collapse_check: CollapseCheck | None,
         method: Supervised,
         settings: TrainingSettings,
         seed: int,
     ) -> None:
-        if not method.halves:
-            images, others = [*images, *others], ()
-        self.patches = Patches(
-            images, others, patch=settings.patch, batch=settings.batch, seed=seed
+        if not method.splits_batch:
+            images, unlabelled = [*images, *unlabelled], ()
+        self.batches = Patches(
+            images, unlabelled, patch=settings.patch, batch=settings.batch, seed=seed
         )
         self.validation = validation
-        self.drift = drift
+        self.collapse_check = collapse_check
         self.method = method
         self.settings = settings
         self.seed = seed
@@ -145,12 +149,7 @@ class Segmentation:
     @property
     def rate_key(self) -> str:
         """The setting that the learning rate comes from."""
-        return "unlabelled.rate" if self.method.halves else "training.learning_rate"
-
-    @property
-    def batches(self) -> Patches:
-        """The patches, batch by batch."""
-        return self.patches
+        return "unlabelled.rate" if self.method.splits_batch else "training.learning_rate"
 
     @property
     def is_validated(self) -> bool:
@@ -159,20 +158,20 @@ class Segmentation:
 
     @property
     def decay(self) -> float | None:
-        """How slowly the average of the weights follows them: a teacher's, or the recipe's."""
-        return self.method.settings.decay if self.method.averages else self.settings.decay
+        """Decay of the average of the weights: a teacher's, or that of the recipe."""
+        return self.method.settings.decay if self.method.keeps_teacher else self.settings.decay
 
     def loss(
         self, network: nn.Module, average: nn.Module | None, batch: tuple[int, Tensor, Tensor]
     ) -> Tensor:
         """Return the loss of one step: its number, (B, C, Y, X) images, and targets."""
         number, images, targets = batch
-        # Offset from the seeds of the patches, which are drawn from (seed, step) too.
+        # A third number, so that it is not the generator of the patches, seeded by (seed, step).
         draw = np.random.default_rng([self.seed, int(number), 1])
         step = Step(
             images,
             targets,
-            self.patches.n_first,
+            self.batches.n_labelled,
             AUGMENTATIONS[self.settings.augment],
             LOSSES[self.settings.loss],
             torch.Generator().manual_seed(int(draw.integers(2**63))),
@@ -183,10 +182,10 @@ class Segmentation:
         """Return the foreground IoU on the validation images."""
         return self.validation.iou(network)
 
-    def examine(self, network: nn.Module, step: int) -> None:
-        """Look at the foreground in unlabelled images, in the second half of the steps."""
-        if self.drift and step >= max(_SETTLED, (self.settings.steps or 0) / 2):
-            self.drift.examine(network)
+    def check(self, network: nn.Module, step: int) -> None:
+        """Check for collapse in the second half of the steps, and not before step 100."""
+        if self.collapse_check and step >= max(100, (self.settings.steps or 0) / 2):
+            self.collapse_check.check(network)
 
 
 def train(
@@ -194,50 +193,50 @@ def train(
     images: Sequence[PreparedImage],
     validation: Validation,
     *,
-    others: Sequence[PreparedImage] = (),
-    drift: Drift | None = None,
+    unlabelled: Sequence[PreparedImage] = (),
+    collapse_check: CollapseCheck | None = None,
     method: Supervised,
     settings: TrainingSettings,
     seed: int,
     folder: Path,
-    watch: Watch = Watch(),  # noqa: B008
-) -> Trained:
-    """Train a segmentation network, going on from its checkpoint where there is one (see `fit`).
+    callbacks: Callbacks = Callbacks(),  # noqa: B008
+) -> TrainingResult:
+    """Train a segmentation network, continuing from its checkpoint if there is one (see `fit`).
 
     Parameters
     ----------
     network
-        With its initial weights; changed in place.
+        The network with its initial weights; changed in place.
     images
-        What to learn from, all with masks.
+        Labelled images: all have masks.
     validation
-        What chooses the epoch; where it is empty, the weights of the last quarter of the epochs
+        Images that choose the epoch; without any, the weights of the last quarter of the epochs
         are averaged.
-    others
-        The unlabelled images, with what the method gave them as targets.
-    drift
-        What stops a training that goes astray on them.
+    unlabelled
+        Unlabelled images with the targets that the method gave them.
+    collapse_check
+        Stops a training that goes astray on the unlabelled images.
     method
         How a step makes its loss.
     settings
-        How long (in steps, see `LoopSettings.for_images`) and with what.
+        Length in steps (see `LoopSettings.for_images`), batch, patch, loss and augmentation.
     seed
-        Of patches and augmentation.
+        Seed of patches and augmentation.
     folder
-        Where the checkpoint is kept.
-    watch
-        Who is told how it goes.
+        Folder of the checkpoint.
+    callbacks
+        Called after every step and every epoch.
 
     Returns
     -------
-    Trained
+    TrainingResult
 
     Raises
     ------
     MitolumeError
         The loss is no longer a number, or the checkpoint is damaged.
     CollapsedError
-        See `Drift`.
+        See `CollapseCheck`.
     """
-    task = Segmentation(images, others, validation, drift, method, settings, seed)
-    return fit(network, task, settings=settings, folder=folder, watch=watch)
+    task = Segmentation(images, unlabelled, validation, collapse_check, method, settings, seed)
+    return fit(network, task, settings=settings, folder=folder, callbacks=callbacks)

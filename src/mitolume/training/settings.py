@@ -1,4 +1,4 @@
-"""The settings of training. Knows no torch."""
+"""The settings of training."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from mitolume.models.settings import DenoiserNetworkSettings
 class LoopSettings(BaseModel):
     """How long a network is trained, and at which rate.
 
-    ``steps`` or ``epochs`` (passes over the training images, ``batch`` patches a step), not both.
-    ``learning_rate`` is Adam's; ``schedule`` is ``cosine`` (a short warm-up, then down to 0) or
-    ``constant``. ``checks`` is how often the validation images are scored. ``precision``
-    ``auto`` means bfloat16 where the machine computes in it, float32 elsewhere.
+    The length is ``steps`` of ``batch`` patches, or ``epochs`` (passes over the training images),
+    not both. ``learning_rate`` is that of Adam; ``schedule`` is ``cosine`` (a short warm-up, then
+    down to 0) or ``constant``. ``checks`` is the number of times the validation images are scored.
+    ``precision`` ``auto`` is bfloat16 where the machine supports it, float32 elsewhere.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -36,7 +36,7 @@ class LoopSettings(BaseModel):
         return self
 
     def for_images(self, n_images: int) -> Self:
-        """Return the same settings with the length in steps, a check after every epoch."""
+        """Return the settings with the length in steps; ``epochs`` are checked one by one."""
         if self.epochs is None:
             return self
         steps = -(-n_images // self.batch) * self.epochs
@@ -44,7 +44,7 @@ class LoopSettings(BaseModel):
 
     @property
     def steps_per_check(self) -> int:
-        """Steps from one check to the next; the last stretch may be shorter."""
+        """Number of steps from one check to the next; the last interval may be shorter."""
         assert self.steps is not None, "for_images says how many steps the epochs are"
         return -(-self.steps // self.checks)
 
@@ -54,8 +54,8 @@ class TrainingSettings(LoopSettings):
 
     ``patch`` is the side of a patch in pixels of the model's grid, a multiple of 16.
     ``augment``: ``flips`` is flips and quarter turns, ``full`` changes gain, offset and noise too.
-    ``average``: the model is a moving average of the weights, over about this share of the steps;
-    0 is the weights themselves.
+    ``average``: the model is a moving average of the weights over about this share of the steps;
+    0 for no average.
     """
 
     loss: Literal["bce", "dice_bce"] = "dice_bce"
@@ -64,7 +64,7 @@ class TrainingSettings(LoopSettings):
 
     @property
     def decay(self) -> float | None:
-        """How slowly the moving average follows the weights; None where there is none."""
+        """Decay per step of the moving average of the weights; None for no average."""
         assert self.steps is not None, "for_images says how many steps the epochs are"
         window = self.average * self.steps
         return 1 - 1 / window if window > 1 else None
@@ -81,13 +81,14 @@ class TrainingSettings(LoopSettings):
 class UnlabelledSettings(BaseModel):
     """How the unlabelled images are used, by the methods that use them.
 
-    ``length``: steps of model 2 beside those of model 1; ``rate``: its learning rate beside model
-    1's. ``rounds``: how often the student becomes the teacher; they share those steps. ``start``:
-    the student's first weights, those of the ``teacher`` (model 2 is then the average of both in
-    the end) or ``random`` ones. ``weight`` of their loss beside that of the labelled images. Of
-    ``mean_teacher`` only: ``accept``, the share of each class's pixels that is learnt, and
-    ``decay`` of the teacher's average. ``pseudo_label`` is as published whatever stands here: one
-    round as long as model 1's training, from random weights.
+    ``length`` and ``rate`` are the steps and the learning rate of model 2, relative to those of
+    model 1. ``rounds`` is the number of students, each of which is the teacher of the next; they
+    share those steps. ``start``: the student's initial weights are those of the ``teacher`` (model
+    2 is then the average of student and teacher) or ``random``. ``weight`` is the weight of the
+    loss on unlabelled images relative to that on labelled ones. For ``mean_teacher`` only:
+    ``accept``, the share of each class's pixels that is learnt, and ``decay`` of the teacher's
+    average. ``pseudo_label`` ignores these settings: as published, it has one round as long as
+    model 1's training, from random weights.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
