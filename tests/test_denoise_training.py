@@ -75,9 +75,8 @@ def trained(
     if how.learns:
         folder.mkdir(parents=True, exist_ok=True)
         task = Denoising(samples, held_out, how, quick(**over), seed=3)
-        result = fit(
-            network, task, settings=quick(**over), folder=folder, callbacks=watch or Callbacks()
-        )
+        callbacks = callbacks or Callbacks()
+        result = fit(network, task, settings=quick(**over), folder=folder, callbacks=callbacks)
         network.load_state_dict(result.weights)
         network.eval()
     if how.channels:
