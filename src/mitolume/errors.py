@@ -1,4 +1,9 @@
-"""The one exception a user is meant to read. Knows nothing of what went wrong."""
+"""The exception that a user is meant to read, and what its sentences are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
 
 
 class MitolumeError(Exception):
@@ -14,6 +19,26 @@ def shorten(error: BaseException, limit: int = 160) -> str:
     lines = str(error).strip().splitlines() or [type(error).__name__]
     text = lines[0].rstrip(".")
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def some_names(names: Iterable[object], most: int = 3) -> str:
+    """Return the first few of a list of names, and how many more there are.
+
+    Parameters
+    ----------
+    names
+        Texts or numbers, or paths, of which the last part is shown; twins count once.
+    most
+        How many are named, at least 1.
+
+    Examples
+    --------
+    >>> some_names(["a", "b", "b", "c", "d", "e"])
+    'a, b, c and 2 more'
+    """
+    texts = list(dict.fromkeys(n.name if isinstance(n, Path) else str(n) for n in names))
+    more = f" and {len(texts) - most} more" if len(texts) > most else ""
+    return ", ".join(texts[:most]) + more
 
 
 class DamagedError(MitolumeError):

@@ -28,9 +28,8 @@ from mitolume.batch.mask_pairs import (
     match_files,
     open_pairs,
     outline_notices,
-    some_names,
 )
-from mitolume.errors import MitolumeError
+from mitolume.errors import MitolumeError, some_names
 from mitolume.io.masks import Mask
 from mitolume.io.pixel_size import plane_pixel_size
 from mitolume.io.write import write_mask

@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from mitolume.batch.mask_pairs import match_files, open_pairs, outline_notices, some_names
+from mitolume.batch.mask_pairs import match_files, open_pairs, outline_notices
 from mitolume.batch.object_results import add_objects, score_objects
-from mitolume.errors import MitolumeError
+from mitolume.errors import MitolumeError, some_names
 from mitolume.run.results import image_scores
 
 

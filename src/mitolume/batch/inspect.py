@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from mitolume.errors import some_names
 from mitolume.io.channels import transmitted_channel
 from mitolume.io.pixel_size import believed_pixel_size
 from mitolume.io.read import Image2D, decode_plane, read, scenes
@@ -261,10 +262,8 @@ def depth_note(dtype: np.dtype[np.generic], top: float, bits: int | None) -> str
 def _scene_lines(names: Sequence[str], dims: Sequence[str]) -> list[str]:
     """List the scenes, each with its dims where these differ."""
     if len(set(dims)) == 1:
-        most = ", ".join(names[:_MOST_SCENES])
-        more = f" and {len(names) - _MOST_SCENES} more" if len(names) > _MOST_SCENES else ""
         about = " (what follows is of the first)" if len(names) > 1 else ""
-        return [_line("scenes", most + more + about)]
+        return [_line("scenes", some_names(names, _MOST_SCENES) + about)]
     listed = [
         f"{i} = {name}: {size}" for i, (name, size) in enumerate(zip(names, dims, strict=False))
     ]

@@ -10,7 +10,7 @@ from typing import cast, get_args
 import numpy as np
 import xarray as xr
 
-from mitolume.errors import MitolumeError
+from mitolume.errors import MitolumeError, some_names
 from mitolume.io.formats import READERS, bare_name
 from mitolume.io.mask_files import is_outline_file, is_outlined, kind_of, open_mask
 from mitolume.io.masks import Mask, MaskKind, decide_kind, to_mask
@@ -78,8 +78,8 @@ def match_files(first: Path, second: Path) -> MatchedFiles:
     both = sorted(ours.keys() & theirs.keys())
     if not both:
         raise MitolumeError(
-            f"no file in {first} ({some_names(list(ours.values()))}) has the name of one in "
-            f"{second} ({some_names(list(theirs.values()))}); give masks of one image the same "
+            f"no file in {first} ({some_names(ours.values())}) has the name of one in "
+            f"{second} ({some_names(theirs.values())}); give masks of one image the same "
             "name, with or without _mask"
         )
     return MatchedFiles(
@@ -136,12 +136,6 @@ def open_pairs(
 def mask_name(path: Path) -> str:
     """Return the name that a mask file goes by: without its ending and without ``_mask``."""
     return bare_name(path).removesuffix("_mask")
-
-
-def some_names(paths: Sequence[Path], most: int = 3) -> str:
-    """Return the first few file names of a list, and how many more there are."""
-    more = f" and {len(paths) - most} more" if len(paths) > most else ""
-    return ", ".join(path.name for path in paths[:most]) + more
 
 
 def outline_notices(pairs: Sequence[MaskPair]) -> list[str]:

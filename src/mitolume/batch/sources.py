@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
 
-from mitolume.errors import MitolumeError
+from mitolume.errors import MitolumeError, some_names
 from mitolume.io.fields import Field, read_table, row_names
 from mitolume.io.formats import READERS, bare_name
 
@@ -163,7 +163,7 @@ def _lookup(
     if len(near) == 1:
         return near[0]
     if near:
-        listing = ", ".join(path.name for path in near[:3])
+        listing = some_names(near)
         raise MitolumeError(f"{mask} could belong to {listing} in {folder}; rename one of them")
     raise MitolumeError(f"{folder} has no image of the name of {mask}")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from mitolume.errors import MitolumeError
+from mitolume.errors import MitolumeError, some_names
 from mitolume.io.fields import Field, TableError, parse_table, with_planes
 from mitolume.io.mask_files import is_outlined, kind_of, open_mask
 from mitolume.io.masks import FOREGROUND, UNSURE, Mask, MaskKind, decide_kind, to_mask
@@ -22,7 +22,6 @@ from mitolume.io.read import Image2D, read, read_plane, select_channel
 from mitolume.io.suspicion import (
     MOST_PLANES,
     look_closely,
-    named,
     nothing_but_flat,
     odd_pixels,
 )
@@ -107,7 +106,7 @@ def check_table(
             if file is not None and file not in hashes:
                 hashes[file] = sha256(file)
     progress(len(fields), steps)
-    notices += [f"{named(planes)}: {reason}" for reason, planes in odd.items()]
+    notices += [f"{some_names(planes)}: {reason}" for reason, planes in odd.items()]
     empty = [
         row.mask.name
         for row in checked
@@ -115,7 +114,7 @@ def check_table(
     ]
     if empty and len(empty) < len(row_values):
         notices.append(
-            f"{named(empty)}: no foreground in the mask, while others have some; "
+            f"{some_names(empty)}: no foreground in the mask, while others have some; "
             "where nobody drew, empty column `mask`"
         )
     kind, kind_notices, kind_faults = decide_kind(values, mask_kind)

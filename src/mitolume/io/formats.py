@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,6 +48,18 @@ def bare_name(path: Path) -> str:
         if path.name.lower().endswith(ending):
             return path.name[: -len(ending)]
     return path.stem
+
+
+def natural_key(name: str) -> list[tuple[int, str]]:
+    """Return what to sort names by, so that numbers in them are in their order.
+
+    Examples
+    --------
+    >>> sorted(["f10", "f2", "F1"], key=natural_key)
+    ['F1', 'f2', 'f10']
+    """
+    parts = re.findall(r"\d+|\D+", name.casefold())
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
 class _Complaints(logging.Handler):

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mitolume.errors import MitolumeError
-from mitolume.io.formats import bare_name, reader_of
+from mitolume.io.formats import bare_name, natural_key, reader_of
 from mitolume.io.read import scenes
 
 _OURS = ("_mask", "_probability", "_overlay")  # how names of results end
@@ -35,7 +35,7 @@ def image_files(
         found = [p for p in found if not bare_name(p).endswith(ours)]
         if not found:
             faults.append(f"{path} is a folder without image files; name one that has some")
-        yield from sorted(found, key=_natural)
+        yield from sorted(found, key=lambda path: natural_key(path.name))
 
 
 def _is_image(path: Path) -> bool:
@@ -43,12 +43,6 @@ def _is_image(path: Path) -> bool:
         return (reader_of(path) == "ome_zarr") == path.is_dir()
     except MitolumeError:
         return False
-
-
-def _natural(path: Path) -> list[tuple[int, str]]:
-    """Sort 2 before 10."""
-    parts = re.findall(r"\d+|\D+", path.name.casefold())
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
 def named_scenes(file: Path, scene: str | None) -> list[tuple[str | None, str]]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import binary_erosion
 
+from mitolume.errors import some_names
 from mitolume.io.alignment import (
     TURNS,
     Evidence,
@@ -30,13 +31,6 @@ MOST_PLANES = 64  # of a table are looked at closely, spread over its files
 _ONE_SHIFTED, _ALL_SHIFTED = 6.0, 3.5
 _MOSTLY, _NEARLY_ALL = 0.5, 0.7  # shares of mitochondria that no field has, as a mean and singly
 _WIDTHS_UM = (0.02, 20.0)  # real ones are 0.1 to 2 µm wide; swollen or merged, some more
-
-
-def named(names: Sequence[str]) -> str:
-    """List names for a sentence: three of them, and how many more."""
-    names = list(dict.fromkeys(names))
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
 
 
 _FLAT = "one flat grey"
@@ -84,7 +78,7 @@ def nothing_but_flat(odd: Mapping[str, Sequence[str]], n_planes: int) -> list[st
     flat = [name for reason, names in odd.items() if reason.startswith(_FLAT) for name in names]
     if not flat or len(flat) < n_planes:
         return []
-    return [f"{named(flat)}: no image shows anything but one flat grey; export them again"]
+    return [f"{some_names(flat)}: no image shows anything but one flat grey; export them again"]
 
 
 def masks_of_odd_shares(shares: Mapping[str, float]) -> list[str]:
@@ -100,7 +94,7 @@ def masks_of_odd_shares(shares: Mapping[str, float]) -> list[str]:
     others = [share for name, share in shares.items() if name not in full]
     if full and others and len(others) >= len(full) and np.median(others) < 0.4:
         return [
-            f"{named(full)}: mitochondria cover more than 70 % of the mask, elsewhere "
+            f"{some_names(full)}: mitochondria cover more than 70 % of the mask, elsewhere "
             f"{100 * np.median(others):.0f} %; {fix}"
         ]
     mean = float(np.mean(list(shares.values()))) if shares else 0.0
@@ -122,8 +116,8 @@ def odd_widths(widths_um: Mapping[str, float]) -> list[str]:
     if not odd:
         return []
     return [
-        f"{named(odd)}: with this pixel size mitochondria are {widths_um[odd[0]]:.2g} µm wide in "
-        "the mask; correct it in column `pixel_size_um` (in µm, not nm)"
+        f"{some_names(odd)}: with this pixel size mitochondria are {widths_um[odd[0]]:.2g} µm wide "
+        "in the mask; correct it in column `pixel_size_um` (in µm, not nm)"
     ]
 
 
@@ -181,12 +175,12 @@ def _misplaced(fits: Mapping[str, Sequence[Evidence]]) -> list[str]:
         elif shift := find_shift(found, _ONE_SHIFTED):
             shifted.append(f"{name} {_in_words(shift)}")
     notices = [
-        f"{named(names)}: the mask fits its image when {turn}; check how both were exported"
+        f"{some_names(names)}: the mask fits its image when {turn}; check how both were exported"
         for turn, names in wrong.items()
     ]
     if shifted:
         notices.append(
-            f"{named(shifted)}: the mask does not lie on what its image shows; shift it back"
+            f"{some_names(shifted)}: the mask does not lie on what its image shows; shift it back"
         )
     return notices
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from mitolume.errors import some_names
 from mitolume.inference.chain import prepare_planes
 from mitolume.inference.suspicion import unlikeness
 from mitolume.inference.tiles import whole
 from mitolume.io.check import CheckedTable, open_image
 from mitolume.io.fields import Field
 from mitolume.io.read import read_plane
-from mitolume.io.suspicion import named
 from mitolume.preprocess.fingerprint import (
     Features,
     Fingerprint,
@@ -77,7 +77,7 @@ def unlike_rows(rows: Sequence[Field], table: CheckedTable, model_um: float | No
     if 3 * sum(map(len, found.values())) >= len(seen):
         return []
     return [
-        f"{named(names)}: looks unlike the other images ({reason}); check file and channel"
+        f"{some_names(names)}: looks unlike the other images ({reason}); check file and channel"
         for reason, names in found.items()
     ]
 
