@@ -255,14 +255,16 @@ def test_planes_left_in_their_file_give_the_same_masks(
         {"rowsperstrip": 16, "compression": "zlib"},
         {},
         {"compression": "zlib", "rowsperstrip": 10_000},
+        {"byteorder": ">"},
     ],
-    ids=["tiles", "strips", "plain", "one strip"],
+    ids=["tiles", "strips", "plain", "one strip", "big-endian, as Fiji writes"],
 )
 @pytest.mark.parametrize("name", ["a.ome.tif", "a.tif"])
 def test_large_tiffs_are_read_in_parts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, options: dict
 ) -> None:
     pixels = np.stack([texture((200, 150), seed) for seed in range(6)]).reshape(2, 3, 200, 150)
+    pixels = pixels.astype(np.uint16) * 200
     axes = {"axes": "ZCYX"} if name.startswith("a.ome") else None
     path = tmp_path / name
     tifffile.imwrite(path, pixels, metadata=axes, photometric="minisblack", **options)

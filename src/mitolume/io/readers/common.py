@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,35 +56,41 @@ class Stated:
 
 
 def chunked(
-    load: Callable[[dict[str, int]], Any], sizes: dict[str, int], frame: Sequence[str], dtype: Any
+    load: Callable[[dict[str, slice]], Any],
+    sizes: Mapping[str, int],
+    pieces: Mapping[str, int],
+    dtype: Any,
 ) -> xr.DataArray:
-    """Return a lazy array, one chunk a frame.
+    """Return a lazy array that reads one chunk at a time.
 
     Parameters
     ----------
     load
-        Reads the frame at a place of the other axes.
+        Reads a chunk: is given its place along each axis, and returns pixels in the order of
+        `sizes`, with or without axes of length 1.
     sizes
-        All axes, slowest first.
-    frame
-        The axes that `load` returns.
+        The length of each axis in pixels, slowest first.
+    pieces
+        The length of a chunk along each axis in pixels; 1 along those that aren't named.
     dtype
-        Of the pixels.
+        The type of the pixels.
     """
     import dask.array as da
 
-    outer = [axis for axis in sizes if axis not in frame]
-    shape = tuple(size for axis, size in sizes.items() if axis in frame)
+    sides = {axis: min(pieces.get(axis, 1), size) for axis, size in sizes.items()}
 
     def block(block_id: tuple[int, ...]) -> np.ndarray[Any, np.dtype[Any]]:
-        pixels = np.asarray(load(dict(zip(outer, block_id, strict=False))))
-        return pixels.reshape((1,) * len(outer) + shape)
+        box = {
+            axis: slice(number * side, min((number + 1) * side, sizes[axis]))
+            for number, (axis, side) in zip(block_id, sides.items(), strict=True)
+        }
+        shape = [part.stop - part.start for part in box.values()]
+        return np.asarray(load(box), dtype).reshape(shape)
 
-    chunks = [(1,) * sizes[axis] for axis in outer] + [(size,) for size in shape]
-    blank = np.empty((0,) * len(chunks), dtype)
-    pixels = da.map_blocks(block, chunks=tuple(chunks), dtype=dtype, meta=blank)
-    inner = [axis for axis in sizes if axis in frame]
-    return xr.DataArray(pixels, dims=[*outer, *inner])
+    chunks = da.core.normalize_chunks(tuple(sides.values()), tuple(sizes.values()), dtype=dtype)
+    blank = np.empty((0,) * len(sizes), dtype)
+    pixels = da.map_blocks(block, chunks=chunks, dtype=dtype, meta=blank)
+    return xr.DataArray(pixels, dims=list(sizes))
 
 
 def light(words: Iterable[Any], emission_nm: Any) -> str:

@@ -113,13 +113,14 @@ def _array(path: Path, part: _Part) -> xr.DataArray:
         sizes, frame, dtype = dict(image.sizes), image.frames.frame_dims, image.dtype
         waves: dict[str, Any] = {axis: image.coords[axis] for axis in ("λ", "Λ") if axis in sizes}
 
-    def load(where: dict[str, Any]) -> Any:
+    def load(box: dict[str, slice]) -> Any:
         with liffile.LifFile(path) as lif:
             image = lif.images[part.number]
             assert isinstance(image, liffile.LifImage)
-            return image.frame(**where)
+            return image.frame(**{axis: box[axis].start for axis in box if axis not in frame})
 
-    array = chunked(load, sizes, frame, dtype)
+    sizes = {axis: sizes[axis] for axis in (*(a for a in sizes if a not in frame), *frame)}
+    array = chunked(load, sizes, {axis: sizes[axis] for axis in frame}, dtype)
     if part.tile is not None:
         array = array.isel(M=part.tile)
     return _waves_to_channels(array, waves) if waves else array

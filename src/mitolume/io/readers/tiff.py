@@ -5,15 +5,18 @@ By tifffile: bioio's plugins for TIFF take 3 s for one plane in a stack of 3,000
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from mitolume.io.readers.common import MICROMETRES, Opened, Stated, chunked, light
-from mitolume.io.readers.large_tiff import by_tiles
 
 _LARGE = 2**26  # pixels of a plane, above which it is read in parts
+_SIDE = 1024  # of such a part, in pixels
 
 
 def open_file(path: Path) -> Opened:
@@ -84,9 +87,12 @@ def axes_of(series: Any) -> tuple[str, str]:
 
 
 def _array(path: Path, scene: int) -> xr.DataArray:
-    """Return a series of a TIFF at its full size, one chunk a page, or less where it is large."""
+    """Return a series of a TIFF at its full size, one chunk a page, or less where it is large.
+
+    Chunks of a large page are whole tiles or strips and about 1024 pixels a side; a page that was
+    compressed in one piece stays in one chunk.
+    """
     import tifffile
-    import zarr
 
     with tifffile.TiffFile(path, is_mmstack=False) as tif:
         series = tif.series[scene]
@@ -94,19 +100,41 @@ def _array(path: Path, scene: int) -> xr.DataArray:
         squeeze = {"Y", "X"} <= set(series.axes)
         shape, dtype = series.get_shape(squeeze), series.dtype
         axes = axes_of(series)[0] if squeeze else series.get_axes(squeeze)
-        page = [axis for axis in axes if axis in "YXS"]
     sizes = dict(zip(axes, shape, strict=True))
-    if sizes["Y"] * sizes["X"] > _LARGE:
-        return by_tiles(path, scene, sizes, squeeze=squeeze)
+    large = sizes["Y"] * sizes["X"] > _LARGE
+    with _opened(path, scene, sizes, squeeze, by_page=not large) as (_, pieces):
+        stored = dict(zip(sizes, pieces, strict=True))
+    if large:
+        stored |= {axis: stored[axis] * max(1, _SIDE // stored[axis]) for axis in "YX"}
 
-    def load(where: dict[str, int]) -> Any:
-        with tifffile.TiffFile(path, is_mmstack=False) as tif:
-            options: dict[str, Any] = {"level": 0, "chunkmode": "page", "squeeze": squeeze}
-            with tif.series[scene].aszarr(**options) as store:
-                array = zarr.open_array(store, mode="r")
-                return array[tuple(where.get(axis, slice(None)) for axis in axes)]
+    def load(box: dict[str, slice]) -> Any:
+        with _opened(path, scene, sizes, squeeze, by_page=not large) as (pixels, _):
+            return np.array(pixels[tuple(box.values())])
 
-    return chunked(load, sizes, page, dtype)
+    return chunked(load, sizes, stored, dtype)
+
+
+@contextmanager
+def _opened(
+    path: Path, scene: int, sizes: dict[str, int], squeeze: bool, *, by_page: bool
+) -> Iterator[tuple[Any, tuple[int, ...]]]:
+    """Open what slices like the series, and say in which pieces it is stored."""
+    import tifffile
+    import zarr
+
+    with tifffile.TiffFile(path, is_mmstack=False) as tif:
+        found = tif.series[scene]
+        if not by_page and found.dataoffset is not None and found.keyframe.is_memmappable:
+            dtype = found.dtype.newbyteorder(tif.byteorder)  # Fiji writes big-endian
+            pieces = tuple(size if axis == "S" else 1 for axis, size in sizes.items())
+            yield np.memmap(path, dtype, "r", found.dataoffset, tuple(sizes.values())), pieces
+            return
+        options: dict[str, Any] = {"level": 0, "squeeze": squeeze}
+        if by_page:
+            options["chunkmode"] = "page"
+        with found.aszarr(**options) as store:
+            array = zarr.open_array(store, mode="r")
+            yield array, array.chunks
 
 
 def _imagej_channels(labels: Any, channels: int, planes: int) -> tuple[str, ...]:

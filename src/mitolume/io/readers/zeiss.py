@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 from mitolume.errors import MitolumeError
-from mitolume.io.readers.common import Opened, Stated, extra, light
+from mitolume.io.readers.common import Opened, Stated, chunked, extra, light
 
 _TILE = 4096  # pixels a side: a slide scanner's plane is larger than memory
 _TYPES = {
@@ -39,10 +39,11 @@ def open_file(path: Path) -> Opened:
 
     def array(scene: int) -> xr.DataArray:
         number = numbers[scene]
+        own = dict(bounds)
         if number is not None:
             place = places[number]
-            bounds["X"], bounds["Y"] = (place.x, place.x + place.w), (place.y, place.y + place.h)
-        return _array(path, number, bounds, set(types.values()))
+            own |= {"X": (place.x, place.x + place.w), "Y": (place.y, place.y + place.h)}
+        return _array(path, number, own, set(types.values()))
 
     return Opened(names, array)
 
@@ -78,31 +79,20 @@ def _array(
 
     ``bounds`` are first and last + 1 of each axis, ``types`` the names of the pixel types.
     """
-    import dask.array as da
-
     czi = extra(path, "pylibCZIrw.czi", "czi")
     if not types or not types <= _TYPES.keys():
         raise MitolumeError(f"{path} has pixels of type {', '.join(types)}, which aren't read")
     dtype = np.result_type(*(_TYPES[name] for name in types))
     outer = [axis for axis in bounds if axis not in ("X", "Y")]
-    colours = (3,) if any(name.startswith("Bgr") for name in types) else ()
+    colours = {"S": 3} if any(name.startswith("Bgr") for name in types) else {}
 
-    def load(block_info: dict[Any, Any]) -> np.ndarray[Any, np.dtype[Any]]:
-        spans = block_info[None]["array-location"]
-        (top, bottom), (left, right) = spans[len(outer) : len(outer) + 2]
-        plane = {a: bounds[a][0] + span[0] for a, span in zip(outer, spans, strict=False)}
-        roi = bounds["X"][0] + left, bounds["Y"][0] + top, right - left, bottom - top
+    def load(box: dict[str, slice]) -> Any:
+        plane = {axis: bounds[axis][0] + box[axis].start for axis in outer}
+        y, x = box["Y"], box["X"]
+        roi = bounds["X"][0] + x.start, bounds["Y"][0] + y.start, x.stop - x.start, y.stop - y.start
         with czi.open_czi(str(path)) as file:
             pixels = file.read(plane=plane, scene=scene, roi=roi)
-        pixels = pixels[..., ::-1] if colours else pixels[..., 0]
-        return np.asarray(pixels, dtype)[(None,) * len(outer)]
+        return pixels[..., ::-1] if colours else pixels[..., 0]
 
-    sizes = {axis: last - first for axis, (first, last) in bounds.items()}
-    chunks = da.core.normalize_chunks(
-        (*(1 for _ in outer), _TILE, _TILE, *colours),
-        shape=(*(sizes[axis] for axis in outer), sizes["Y"], sizes["X"], *colours),
-        dtype=dtype,
-    )
-    blank = np.empty((0,) * len(chunks), dtype)
-    pixels = da.map_blocks(load, chunks=chunks, dtype=dtype, meta=blank)
-    return xr.DataArray(pixels, dims=[*outer, "Y", "X", *("S" for _ in colours)])
+    sizes = {axis: bounds[axis][1] - bounds[axis][0] for axis in (*outer, "Y", "X")} | colours
+    return chunked(load, sizes, {"Y": _TILE, "X": _TILE} | colours, dtype)
