@@ -12,9 +12,9 @@ import xarray as xr
 
 from mitolume.errors import some_names
 from mitolume.io.channels import transmitted_channel
+from mitolume.io.formats import stated
 from mitolume.io.pixel_size import believed_pixel_size
 from mitolume.io.read import Image2D, decode_plane, read, scenes
-from mitolume.io.scenes import stated
 
 _MOST_SCENES = 12  # whose pixels are looked at; a plate may have hundreds
 _NARROW = 32  # pixels, below which a plane is a line scan or a section along z

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import xarray as xr
 
+from mitolume.io.formats import stated
 from mitolume.io.readers.common import Stated
-from mitolume.io.scenes import stated
 
 # A pixel size outside this range is a default of the writing program (72 dpi, 1 inch), not a fact.
 CREDIBLE_UM = (0.001, 5.0)

@@ -12,10 +12,9 @@ import xarray as xr
 
 from mitolume.errors import MitolumeError
 from mitolume.io.channels import select_channel as select_channel
-from mitolume.io.formats import quiet
+from mitolume.io.formats import damaged, open_scenes, quiet, stated
 from mitolume.io.pixel_size import believed_pixel_size
 from mitolume.io.readers.common import Stated
-from mitolume.io.scenes import damaged, open_scenes, stated
 
 # Two images whose coordinates differ must never be silently cut to their intersection.
 xr.set_options(arithmetic_join="exact")  # type: ignore[no-untyped-call]

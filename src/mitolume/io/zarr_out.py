@@ -1,4 +1,4 @@
-"""Images as OME-Zarr with a pyramid, written piece by piece, whole or not at all. Knows no model.
+"""Images with a pyramid, and thousands of crops, as OME-Zarr: whole or not at all.
 
 The format is OME-NGFF 0.5 (https://ngff.openmicroscopy.org/0.5): Zarr 3, five axes ``t c z y x``.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -15,13 +15,17 @@ from typing import Any
 
 import numpy as np
 
+from mitolume.errors import MitolumeError
 from mitolume.io.masks import FOREGROUND, UNSURE
 from mitolume.io.write import atomic
 
 CHUNK = 1024  # side of a chunk in pixels
 _SMALLEST = 512  # the pyramid ends with the first level whose sides are all shorter
 _SIDE = 2 * CHUNK  # of what is read at once to make the next level
+_CROP_CHUNK = 256  # side of a chunk of crops, px: empty margins of small crops cost nothing
+_VALUES_IN_MEMORY = 2**27  # of crops, while they are written
 Pixels = np.ndarray[Any, np.dtype[Any]]
+Crop = np.ndarray[Any, Any]  # (C, Z, Y, X)
 
 
 @contextmanager
@@ -61,10 +65,17 @@ def new_ome_zarr(
     MitolumeError
         The place can't be written to.
     """
+    with _replacing(path) as temporary:
+        _make(temporary, shape, name, dtype, pixel_size_um, window)
+        yield temporary
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary name for a folder; put it in the place of an old one when all went well."""
     old = path.with_name(f".part-{os.getpid()}.old.{path.name}")
     try:
         with atomic(path) as temporary:
-            _make(temporary, shape, name, dtype, pixel_size_um, window)
             yield temporary
             if path.is_dir():
                 path.rename(old)  # a folder can't be renamed onto one that holds files
@@ -157,19 +168,48 @@ def _make(
     import zarr
 
     group = zarr.create_group(folder, zarr_format=3)
-    datasets: list[dict[str, Any]] = []
+    levels = 0
     height, width = shape[3:]
-    while not datasets or 2 * max(height, width) > _SMALLEST:
+    while not levels or 2 * max(height, width) > _SMALLEST:
         group.create_array(
-            str(len(datasets)),
+            str(levels),
             shape=(*shape[:3], height, width),
             dtype=dtype,
             chunks=(1, 1, 1, min(CHUNK, height), min(CHUNK, width)),
-            dimension_names=["t", "c", "z", "y", "x"],
+            dimension_names=list("tczyx"),
         )
-        datasets.append(_dataset(len(datasets), pixel_size_um))
+        levels += 1
         height, width = -(-height // 2), -(-width // 2)
-    group.attrs["ome"] = _metadata(name, datasets, pixel_size_um, window)
+    group.attrs["ome"] = _metadata(name, [name], pixel_size_um, levels=levels, window=window)
+
+
+def _metadata(
+    name: str,
+    channels: Sequence[str],
+    pixel_size_um: dict[str, float],
+    *,
+    levels: int = 1,
+    window: tuple[float, float] | None = None,
+) -> dict[str, Any]:
+    """Return the OME metadata of an image: axes, scales, channels.
+
+    `window` is what a viewer shows as black and white; it chooses itself where none is given.
+    """
+    axes: list[dict[str, str]] = [{"name": "t", "type": "time"}, {"name": "c", "type": "channel"}]
+    for axis in "ZYX":
+        # Without a unit a scale is no pixel size.
+        unit = {"unit": "micrometer"} if axis in pixel_size_um else {}
+        axes.append({"name": axis.lower(), "type": "space"} | unit)
+    shown: dict[str, Any] = {"color": "FFFFFF", "active": True}
+    if window is not None:
+        low, high = window
+        shown["window"] = {"start": low, "end": high, "min": low, "max": high}
+    datasets = [_dataset(number, pixel_size_um) for number in range(levels)]
+    return {
+        "version": "0.5",
+        "multiscales": [{"name": name, "axes": axes, "datasets": datasets}],
+        "omero": {"channels": [{"label": channel} | shown for channel in channels]},
+    }
 
 
 def _dataset(number: int, pixel_size_um: dict[str, float]) -> dict[str, Any]:
@@ -184,26 +224,73 @@ def _dataset(number: int, pixel_size_um: dict[str, float]) -> dict[str, Any]:
     return {"path": str(number), "coordinateTransformations": steps}
 
 
-def _metadata(
-    name: str,
-    datasets: list[dict[str, Any]],
-    pixel_size_um: dict[str, float],
-    window: tuple[float, float],
-) -> dict[str, Any]:
-    axes: list[dict[str, str]] = [{"name": "t", "type": "time"}, {"name": "c", "type": "channel"}]
-    for axis in "ZYX":
-        # Without a unit a scale is no pixel size.
-        unit = {"unit": "micrometer"} if axis in pixel_size_um else {}
-        axes.append({"name": axis.lower(), "type": "space"} | unit)
-    low, high = window
-    channel = {
-        "label": name,
-        "color": "FFFFFF",
-        "active": True,
-        "window": {"start": low, "end": high, "min": low, "max": high},
-    }
-    return {
-        "version": "0.5",
-        "multiscales": [{"name": name, "axes": axes, "datasets": datasets}],
-        "omero": {"channels": [channel]},
-    }
+# --- crops --------------------------------------------------------------------------------------
+
+
+def save_crops(path: Path, crops: Sequence[Crop]) -> None:
+    """Keep crops of one field until all fields' are there."""
+    np.savez(path, *crops)
+
+
+def write_crop_store(
+    path: Path, parts: Sequence[Path], channels: Sequence[str], pixel_size_um: dict[str, float]
+) -> None:
+    """Write crops as one OME-Zarr 0.5 image whose T axis counts them.
+
+    Every crop begins at the corner of its plane; what lies beyond its end is 0. So many chunks
+    share a file (a shard) that there are few files.
+
+    Parameters
+    ----------
+    path
+        The store, ending in ``.zarr``.
+    parts
+        Files of `save_crops`, in order.
+    channels
+        Their names.
+    pixel_size_um
+        ``Z Y X`` to µm, where known.
+
+    Raises
+    ------
+    MitolumeError
+        Crops differ in the number of their channels.
+    """
+    import zarr
+
+    shapes = [shape for part in parts for shape in _shapes(part)]
+    if len({shape[0] for shape, _ in shapes}) > 1:
+        raise MitolumeError(
+            f"{path}: the images have different channels, which one store can't hold; "
+            "name a folder with --crops"
+        )
+    most = tuple(max(shape[axis] for shape, _ in shapes) for axis in range(4))
+    dtype = np.result_type(*[dtype for _, dtype in shapes])
+    inner = (most[1], min(_CROP_CHUNK, most[2]), min(_CROP_CHUNK, most[3]))
+    shard = tuple(-(-size // chunk) * chunk for size, chunk in zip(most[1:], inner, strict=True))
+    together = int(np.clip(_VALUES_IN_MEMORY // (most[0] * np.prod(shard)), 1, len(shapes)))
+    with _replacing(path) as temporary:
+        group = zarr.create_group(
+            str(temporary), attributes={"ome": _metadata(path.name, channels, pixel_size_um)}
+        )
+        array = group.create_array(
+            "0", shape=(len(shapes), *most), dtype=dtype, chunks=(1, 1, *inner),
+            shards=(together, most[0], *shard), dimension_names=list("tczyx"),
+        )  # fmt: skip
+        buffer = np.zeros((together, *most), dtype)
+        number = 0
+        for part in parts:
+            with np.load(part) as crops:
+                for key in crops.files:
+                    crop = crops[key]
+                    buffer[number % together][tuple(map(slice, crop.shape))] = crop
+                    number += 1
+                    if number % together == 0 or number == len(shapes):
+                        first = (number - 1) // together * together
+                        array[first:number] = buffer[: number - first]
+                        buffer[:] = 0
+
+
+def _shapes(part: Path) -> list[tuple[tuple[int, ...], np.dtype[Any]]]:
+    with np.load(part) as crops:
+        return [(crops[key].shape, crops[key].dtype) for key in crops.files]
