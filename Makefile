@@ -1,6 +1,6 @@
-# One command does everything on a machine with only Python (3.11 or newer) and make:
-#   make demo    simulated cells through the whole way, ends in a report
-#   make test    the tests;  make check: lint, types, import directions;  make bench: slow checks and benchmarks
+# Each command needs only Python (3.11 or newer) and make, and installs everything else:
+#   make demo    simulates cells, trains on them and writes a report
+#   make test    runs the tests;  make check: lint, types, import directions;  make bench: slow tests and benchmarks
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
