@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.sparse import csgraph, csr_array
+from scipy.spatial import cKDTree
 from skimage.morphology import skeletonize
 
 Floats = NDArray[np.float64]
@@ -23,8 +24,6 @@ _SMOOTH_PX = 2  # a point of a centreline is averaged with this many neighbours 
 _DIRECTION_PX = 6  # the last so many pixels of a branch say where it points
 _RAY_STEP = 0.25  # of the smallest pixel side, when going on to an object's end
 _SPUR = 1.5  # a side branch must reach so many half widths from the centreline
-_SWEEPS = 8  # searches for the farthest pair of points; two are exact without loops
-_BATCH_PX = 2**22  # pixels in which skeletons are analysed at once
 
 
 def measure_skeletons(
@@ -33,10 +32,10 @@ def measure_skeletons(
     """Measure the centrelines of objects.
 
     Skeletons are those of Lee et al. (CVGIP 1994) as scikit-image makes them, cut into branches
-    by skan (Nunez-Iglesias et al., PeerJ 2018). Side branches that rise above the object's
-    surface by less than half its half width are taken for roughness and dropped. Branches are
-    smoothed over five pixels, since steps from pixel to pixel are up to 8 % too long, and go on
-    straight to the object's ends, which thinning takes away.
+    where pixels have more than two neighbours. Side branches that rise above the object's surface
+    by less than half its half width are taken for roughness and dropped. Branches are smoothed
+    over five pixels, since steps from pixel to pixel are up to 8 % too long, and go on straight to
+    the object's ends, which thinning takes away.
 
     Parameters
     ----------
@@ -51,7 +50,7 @@ def measure_skeletons(
         An array with an entry for each object: ``n_branches``, ``n_end_points``, ``n_junctions``
         (closer together than the half width there: one), ``n_loops``; ``skeleton_length``, the
         sum of all branches, and ``length``, the longest of the shortest ways along them between
-        two of their ends.
+        two of their points.
         An object without branches, however round, is one branch with two ends.
 
     Examples
@@ -60,259 +59,259 @@ def measure_skeletons(
     >>> found["length"].round(2).tolist(), found["n_end_points"].tolist()
     ([2.0], [2])
     """
-    counts = {name: np.zeros(len(masks), np.int64) for name in COUNTS}
-    lengths = {name: np.zeros(len(masks)) for name in ("skeleton_length", "length")}
     space = np.asarray(spacing, np.float64)
-    lines = [_thinned(np.pad(mask, 1)) for mask in masks]
-    for numbers in _batches(lines):
-        stack = _stacked([masks[n] for n in numbers], [lines[n] for n in numbers], space)
-        branches = _pruned(stack, space)
-        found = _count(branches, len(numbers)) | _lengths(branches, len(numbers))
-        _add_dots(found, stack, space)
-        for name, values in found.items():
-            (counts if name in counts else lengths)[name][numbers] = values
-    np.maximum(counts["n_branches"], 1, out=counts["n_branches"])  # all may be parts of junctions
-    return {**counts, **lengths}
+    bodies = [np.pad(mask, 1) for mask in masks]
+    lines = _branches(_centrelines(bodies, space), bodies, space)
+    while (spurs := _spurs(lines)).size:
+        kept = np.ones(len(lines.pixels.owner), bool)
+        kept[spurs] = False
+        lines = _branches(lines.pixels.only(kept), bodies, space)
+    found = _count(lines, len(masks)) | _lengths(lines, len(masks))
+    _add_dots(found, lines, space)
+    np.maximum(found["n_branches"], 1, out=found["n_branches"])  # all may be parts of junctions
+    return found
 
 
 @dataclass(frozen=True)
-class _Stack:
-    """Objects one below the other, with gaps, so that skan reads all at once and none touch.
+class _Pixels:
+    """Pixels of all centrelines, object by object, row by row.
 
-    ``depth`` is the distance to the background, above 0 inside; ``owner`` says for each row along
-    the first axis which object it belongs to, -1 for none. ``height`` is noise, the same for an
-    object in any stack: with it no two links at a junction are equally long. Of equal ones, skan
-    would choose by what else is in the stack.
+    ``at`` is their place in the object's box, padded by one pixel, ``depth`` their distance to the
+    background.
     """
 
-    skeleton: Bools
-    depth: Floats
-    height: Floats
     owner: Ints
+    at: Ints
+    depth: Floats
+
+    def only(self, kept: Bools) -> _Pixels:
+        return _Pixels(self.owner[kept], self.at[kept], self.depth[kept])
 
 
 @dataclass(frozen=True)
 class _Branches:
-    """Branches of all skeletons of a stack, and the pixels (nodes) they run through.
+    """Chains of pixels between ends and junctions.
 
-    ``nodes[start[b]:start[b + 1]]`` are the nodes of branch b, ``first[b]`` and ``last[b]`` those
-    at its ends. ``length`` goes from node to node, ``beyond`` from there to the object's ends.
+    ``nodes`` are the pixels of all branches, one branch after the other, ``chain`` the branch that
+    each belongs to, ``step`` the way from each to the next, 0 at the last of a branch. ``first``,
+    ``last`` and ``length`` are those of each branch. ``degree`` says how many neighbours each
+    pixel has, ``beyond`` how far it is from a pixel that is an end on to the end of the object.
     """
 
-    at: Ints
+    pixels: _Pixels
     degree: Ints
-    depth: Floats
     nodes: Ints
-    start: Ints
+    chain: Ints
+    step: Floats
     first: Ints
     last: Ints
-    owner: Ints
     length: Floats
     beyond: Floats
 
 
-def _thinned(mask: Bools) -> Bools:
+def _centrelines(bodies: Sequence[Bools], spacing: Floats) -> _Pixels:
+    ndim = len(spacing)
+    at = [np.argwhere(_thinned(body)) for body in bodies]
+    depth = [
+        ndimage.distance_transform_edt(body, sampling=spacing)[tuple(own.T)]
+        for body, own in zip(bodies, at, strict=True)
+    ]
+    owner = np.repeat(np.arange(len(at)), [len(own) for own in at])
+    return _Pixels(
+        owner, np.concatenate([np.zeros((0, ndim), np.int64), *at]), np.concatenate([[], *depth])
+    )
+
+
+def _thinned(body: Bools) -> Bools:
     """Skeleton of an object, never empty.
 
     Zhang's thinning, the default in 2D, can wear a diagonal tube down to a single pixel. Lee's
     can wear a body of even thickness away in 3D (scikit-image issue 3757): it is made odd.
     """
-    for thicker in product((False, True), repeat=mask.ndim):
-        body = mask
+    for thicker in product((False, True), repeat=body.ndim):
+        odd = body
         for axis in np.flatnonzero(thicker):
-            body = body | np.roll(body, 1, axis)
-        line: Bools = (skeletonize(body, method="lee") > 0) & mask
+            odd = odd | np.roll(odd, 1, axis)
+        line: Bools = (skeletonize(odd, method="lee") > 0) & body
         if line.any():
             break
     return line
 
 
-def _batches(lines: Sequence[Bools]) -> Iterator[list[int]]:
-    """Group skeletons of like width, so that a stack of them holds little but objects."""
-    width = [int(np.prod(line.shape[1:])) for line in lines]
-    batch: list[int] = []
-    rows = 0
-    for n in sorted(range(len(lines)), key=lambda n: (width[n], n)):
-        rows += lines[n].shape[0]
-        if batch and rows * width[n] > _BATCH_PX:
-            yield batch
-            batch, rows = [], lines[n].shape[0]
-        batch.append(n)
-    if batch:
-        yield batch
-
-
-def _neighbours(skeleton: Bools) -> NDArray[np.int8]:
-    """How many neighbours each pixel of a skeleton has; -1 elsewhere."""
-    around = ndimage.convolve(
-        skeleton.astype(np.int8), np.ones((3,) * skeleton.ndim, np.int8), mode="constant"
-    )
-    return np.where(skeleton, around - 1, -1)
-
-
-def _stacked(masks: Sequence[Bools], lines: Sequence[Bools], spacing: Floats) -> _Stack:
-    rows = [line.shape[0] for line in lines]
-    wide = np.max([line.shape[1:] for line in lines], axis=0)
-    # skan fails where no branch is: the last two rows hold a line of two pixels that nobody owns.
-    shape = (sum(rows) + 2, *wide)
-    skeleton, depth, height = np.zeros(shape, bool), np.zeros(shape), np.zeros(shape)
-    row = 0
-    for mask, line in zip(masks, lines, strict=True):
-        place = (slice(row, row + line.shape[0]), *map(slice, line.shape[1:]))
-        depth[place] = ndimage.distance_transform_edt(np.pad(mask, 1), sampling=spacing)
-        skeleton[place] = line
-        height[place] = np.random.default_rng(0).random(line.shape)
-        row += line.shape[0]
-    skeleton.reshape(shape[0], -1)[-2:, 0] = True
-    return _Stack(skeleton, depth, height, np.repeat([*range(len(masks)), -1], [*rows, 2]))
-
-
-def _pruned(stack: _Stack, spacing: Floats) -> _Branches:
-    """Remove side branches that are but roughness, also from the stack; return the others."""
-    while True:
-        found = _branches(stack, spacing)
-        tips = found.degree[[found.first, found.last]] == 1
-        junction = np.where(tips[0], found.last, found.first)
-        height = found.length + found.beyond
-        spur = (tips[0] != tips[1]) & (height < _SPUR * found.depth[junction])
-        if not spur.any():
-            return found
-        branch = np.repeat(np.arange(len(spur)), np.diff(found.start))
-        gone = found.nodes[spur[branch] & (found.nodes != junction[branch])]
-        stack.skeleton[tuple(found.at[gone].T)] = False
-
-
-def _branches(stack: _Stack, spacing: Floats) -> _Branches:
-    from skan import Skeleton  # compiles for seconds: only where it is needed
-
-    image = np.where(stack.skeleton, 1 + stack.height, 0)
-    graph = Skeleton(image, spacing=tuple(spacing), value_is_height=True, keep_images=False)
-    at = np.asarray(graph.coordinates, np.int64)
-    chains = (_forward(graph.path(n)) for n in range(graph.n_paths))
-    owned = (chain for chain in chains if stack.owner[at[chain[0], 0]] >= 0)
-    paths = sorted(owned, key=lambda chain: (chain[0], chain[1]))
-    size = np.array([len(path) for path in paths], np.int64)
-    nodes = np.concatenate([np.zeros(0, np.int64), *paths])
-    start = np.concatenate([[0], size.cumsum()])
+def _branches(pixels: _Pixels, bodies: Sequence[Bools], spacing: Floats) -> _Branches:
+    links = _links(pixels, spacing)
+    n = len(pixels.owner)
+    degree = np.bincount(links.ravel(), minlength=n)
+    chains = list(_chains(links, n))
+    nodes = np.array([node for chain in chains for node in chain], np.int64)
+    start = np.cumsum([0, *map(len, chains)])
+    chain = np.repeat(np.arange(len(chains)), np.diff(start))
+    step = _smooth_steps(pixels.at[nodes], start, spacing)
+    length = np.bincount(chain, step, len(chains)).astype(np.float64)  # nothing counts as integers
+    tips = [way for c in chains for way in (c, c[::-1]) if degree[way[0]] == 1]
+    end = np.array([way[0] for way in tips], np.int64)
+    before = np.array([way[: _DIRECTION_PX + 1][-1] for way in tips], np.int64)
+    beyond = np.zeros(n)
+    beyond[end] = _way_out(bodies, pixels.owner[end], pixels.at[end], pixels.at[before], spacing)
     first, last = nodes[start[:-1]], nodes[start[1:] - 1]
-    owner = stack.owner[at[first, 0]]
-    degree = np.asarray(graph.degrees, np.int64)
-    inner = np.minimum(_DIRECTION_PX, size - 1)
-    beyond = np.zeros(len(size))
-    for end, before in ((first, nodes[start[:-1] + inner]), (last, nodes[start[1:] - 1 - inner])):
-        tip = degree[end] == 1
-        beyond[tip] += _way_out(stack.depth, at[end[tip]], at[before[tip]], spacing)
-    length = _smooth_lengths(at[nodes], start, spacing)
-    depth = stack.depth[tuple(at.T)]
-    return _Branches(at, degree, depth, nodes, start, first, last, owner, length, beyond)
+    return _Branches(pixels, degree, nodes, chain, step, first, last, length, beyond)
 
 
-def _forward(chain: NDArray[np.integer[Any]]) -> Ints:
-    """Turn a chain of pixels, so that a sum along it does not depend on where skan began."""
-    inner = (chain[1], chain[-2]) if chain[0] == chain[-1] else (chain[0], chain[-1])
-    return np.asarray(chain if inner[0] < inner[1] else chain[::-1], np.int64)
+def _links(pixels: _Pixels, spacing: Floats) -> Ints:
+    """Pairs of neighbouring pixels (N, 2).
+
+    Of pixels that are all junctions only the links of their minimum spanning tree count, as skan
+    has it (Nunez-Iglesias et al., PeerJ 2018), so that a junction holds no small loops. Of equally
+    long links the first is taken: an object's do not depend on what else is measured.
+    """
+    apart = np.column_stack([2 * pixels.owner, pixels.at])  # objects don't touch
+    pairs = cKDTree(apart).query_pairs(1, p=np.inf, output_type="ndarray").astype(np.int64)
+    pairs = pairs[np.lexsort(pairs.T[::-1])]
+    junction = np.bincount(pairs.ravel(), minlength=len(apart)) > 2
+    length = np.linalg.norm((pixels.at[pairs[:, 0]] - pixels.at[pairs[:, 1]]) * spacing, axis=1)
+    inner = np.flatnonzero(junction[pairs].all(axis=1))
+    inner = inner[np.argsort(length[inner], kind="stable")]
+    tree = csgraph.minimum_spanning_tree(
+        _graph(pairs[inner], 1 + np.arange(len(inner)), len(apart))
+    )
+    kept = np.ones(len(pairs), bool)
+    kept[inner] = False
+    kept[inner[tree.data.astype(np.int64) - 1]] = True
+    return np.asarray(pairs[kept])
 
 
-def _smooth_lengths(points: Ints, start: Ints, spacing: Floats) -> Floats:
-    """Lengths of chains of pixels, each point averaged with its neighbours, ends held fixed."""
+def _graph(pairs: Ints, weights: NDArray[Any], n: int) -> Any:
+    return csr_array((weights.astype(np.float64), pairs.T), shape=(n, n))
+
+
+def _chains(links: Ints, n: int) -> Iterator[list[int]]:
+    """Follow pixels from end or junction to the next, then round what rings are left."""
+    neighbours: list[list[int]] = [[] for _ in range(n)]
+    for a, b in links.tolist():
+        neighbours[a].append(b)
+        neighbours[b].append(a)
+    seen = [False] * n
+
+    def follow(start: int, second: int) -> list[int]:
+        chain = [start, second]
+        while chain[-1] != start and len(neighbours[chain[-1]]) == 2:
+            seen[chain[-1]] = True
+            one, other = neighbours[chain[-1]]
+            chain.append(other if one == chain[-2] else one)
+        return chain
+
+    for node, around in enumerate(neighbours):
+        for second in around if len(around) != 2 else ():
+            chain = follow(node, second)
+            if chain[:2] <= chain[:-3:-1]:  # each is found from both of its ends
+                yield chain
+    for node, around in enumerate(neighbours):
+        if len(around) == 2 and not seen[node]:
+            yield follow(node, min(around))
+
+
+def _smooth_steps(points: Ints, start: Ints, spacing: Floats) -> Floats:
+    """Ways along chains of pixels, each point averaged with its neighbours, ends held fixed."""
     size = np.diff(start)
     points = points - points[start[:-1]].repeat(size, axis=0)  # the same wherever an object lies
-    chain = np.repeat(np.arange(len(size)), size)
     i = np.arange(len(points))
-    reach = np.minimum(np.minimum(i - start[chain], start[chain + 1] - 1 - i), _SMOOTH_PX)
+    low, high = np.repeat(start[:-1], size), np.repeat(start[1:] - 1, size)
+    reach = np.minimum(np.minimum(i - low, high - i), _SMOOTH_PX)
     total = np.concatenate([np.zeros((1, points.shape[1]), np.int64), points.cumsum(axis=0)])
     smooth = (total[i + reach + 1] - total[i - reach]) / (2 * reach + 1)[:, None]
-    step = np.linalg.norm(np.diff(smooth, axis=0) * spacing, axis=1)
-    within = chain[1:] == chain[:-1]
-    total = np.bincount(chain[1:][within], step[within], minlength=len(size))
-    return total.astype(np.float64)  # numpy counts nothing in integers
+    step = np.linalg.norm(np.diff(smooth, axis=0, append=0) * spacing, axis=1)
+    step[start[1:] - 1] = 0
+    return np.asarray(step, np.float64)
 
 
-def _way_out(depth: Floats, tips: Ints, before: Ints, spacing: Floats) -> Floats:
+def _way_out(
+    bodies: Sequence[Bools], owner: Ints, tips: Ints, before: Ints, spacing: Floats
+) -> Floats:
     """Distance from end points, straight on from the points before them, to the background."""
+    inside = np.concatenate([np.zeros(0, bool), *(body.ravel() for body in bodies)])
+    offset = np.cumsum([0, *(body.size for body in bodies)])[owner]
+    stride = np.array([body.strides for body in bodies], np.int64).reshape(-1, len(spacing))[owner]
     along = (tips - before) * spacing
     step = _RAY_STEP * spacing.min()
     move = along / np.linalg.norm(along, axis=1, keepdims=True) * step / spacing
     steps = np.zeros(len(tips))
-    inside = np.arange(len(tips))
-    while inside.size:
-        steps[inside] += 1
-        moved = np.floor(steps[inside, None] * move[inside] + 0.5).astype(np.int64)
-        inside = inside[depth[tuple((tips[inside] + moved).T)] > 0]
+    going = np.arange(len(tips))
+    while going.size:
+        steps[going] += 1
+        place = tips[going] + np.floor(steps[going, None] * move[going] + 0.5).astype(np.int64)
+        going = going[inside[offset[going] + (place * stride[going]).sum(axis=1)]]
     way: Floats = (steps - 0.5) * step
     return way
 
 
-def _count(branches: _Branches, n: int) -> dict[str, NDArray[Any]]:
+def _spurs(lines: _Branches) -> Ints:
+    """Pixels of side branches that are but roughness, without those at their junctions."""
+    at_first, at_last = lines.degree[[lines.first, lines.last]] == 1
+    tip = np.where(at_first, lines.first, lines.last)
+    junction = np.where(at_first, lines.last, lines.first)
+    height = lines.length + lines.beyond[tip]
+    spur = (at_first != at_last) & (height < _SPUR * lines.pixels.depth[junction])
+    return np.asarray(lines.nodes[spur[lines.chain] & (lines.nodes != junction[lines.chain])])
+
+
+def _count(lines: _Branches, n: int) -> dict[str, NDArray[Any]]:
     """Branches, ends, junctions and loops of each object.
 
     A link between junctions that is shorter than the half width there is no branch: both are one
     junction. This also closes the triangles that skeletons have at junctions.
     """
-    ends, index = np.unique([branches.first, branches.last], return_inverse=True)
-    first, last = index.reshape(2, -1)
-    tip = branches.degree[ends] == 1
-    owner = np.zeros(len(ends), np.int64)
-    owner[first] = owner[last] = branches.owner
-    half_width = branches.depth[ends]
-    short = branches.length < np.maximum(half_width[first], half_width[last])
-    link = short & (branches.degree[ends] > 2)[first] & (branches.degree[ends] > 2)[last]
-    merged = _components(first[link], last[link], len(ends))
-    joined = np.unique(merged, return_index=True)[1]
-    parts = np.unique(_components(first, last, len(ends)), return_index=True)[1]
+    pairs = np.stack([lines.first, lines.last], axis=1)
+    ends = np.unique(pairs)
+    short = lines.length < lines.pixels.depth[pairs].max(axis=1)
+    link = short & (lines.degree[pairs] > 2).all(axis=1)
 
-    def per_object(which: NDArray[Any]) -> Ints:
-        return np.bincount(owner[which], minlength=n)
+    def groups(links: Ints) -> Ints:
+        """Return one end for each group of ends that the links join."""
+        graph = _graph(links, np.ones(len(links)), len(lines.degree))
+        group = csgraph.connected_components(graph, directed=False)[1][ends]
+        return ends[np.unique(group, return_index=True)[1]]
 
-    n_branches = np.bincount(branches.owner[~link], minlength=n)
+    def per_object(pixels: Ints) -> Ints:
+        return np.bincount(lines.pixels.owner[pixels], minlength=n)
+
+    joined = groups(pairs[link])
+    n_branches = per_object(lines.first[~link])
     return {
         "n_branches": n_branches,
-        "n_end_points": per_object(tip),
-        "n_junctions": per_object(joined[branches.degree[ends[joined]] > 2]),
-        "n_loops": n_branches - per_object(joined) + per_object(parts),
+        "n_end_points": per_object(ends[lines.degree[ends] == 1]),
+        "n_junctions": per_object(joined[lines.degree[joined] > 2]),
+        "n_loops": n_branches - per_object(joined) + per_object(groups(pairs)),
     }
 
 
-def _components(a: Ints, b: Ints, n: int) -> NDArray[np.int32]:
-    graph = csr_array((np.ones(len(a)), (a, b)), shape=(n, n))
-    return csgraph.connected_components(graph, directed=False)[1]  # type: ignore[no-any-return]
-
-
-def _lengths(branches: _Branches, n: int) -> dict[str, NDArray[Any]]:
+def _lengths(lines: _Branches, n: int) -> dict[str, NDArray[Any]]:
     """Sum of the branches of each object, and the longest shortest way along them."""
-    full = branches.length + branches.beyond
-    ends, index = np.unique([branches.first, branches.last], return_inverse=True)
-    first, last = index.reshape(2, -1)
-    # The far point of a loop that comes back to its start lies half way round: a node of its own.
-    ring = first == last
-    last = np.where(ring, len(ends) + np.cumsum(ring) - 1, last)
-    way = np.where(ring, full / 2, full)
-    order = np.lexsort((way, last, first))
-    pairs = np.stack([first, last])[:, order]
-    shortest = order[np.append(True, (np.diff(pairs) != 0).any(axis=0))[: len(order)]]
-    size = len(ends) + int(ring.sum())
-    graph = csr_array((way[shortest], (first[shortest], last[shortest])), shape=(size, size))
+    owner, beyond = lines.pixels.owner, lines.beyond
+    within = np.flatnonzero(np.diff(lines.chain) == 0)
+    pairs = np.stack([lines.nodes[within], lines.nodes[within + 1]], axis=1)
+    step = np.maximum(lines.step[within], np.finfo(float).tiny)  # 0 would be no link
+    graph = _graph(pairs, step, len(owner))
     part = csgraph.connected_components(graph, directed=False)[1]
-    owner = np.zeros(size, np.int64)
-    owner[first] = owner[last] = branches.owner
-    longest = np.zeros(n)
     source = np.unique(part, return_index=True)[1]
-    # The farthest point from anywhere, then the farthest from that: all parts in one go, as each
-    # has one source and so no shorter way to another.
-    for _ in range(_SWEEPS if size else 0):
-        away = csgraph.dijkstra(graph, directed=False, indices=source, min_only=True)
-        farthest = np.lexsort((away, part))
-        source = farthest[np.append(np.diff(part[farthest]) != 0, True)]
-        np.maximum.at(longest, owner[source], away[source])
-    total = np.bincount(branches.owner, full, n).astype(np.float64)
-    return {"skeleton_length": total, "length": longest}
+    longest, found = np.full(n, -1.0), np.zeros(n)
+    # The farthest point from anywhere, then the farthest from that, until none is farther: all
+    # parts in one go, as each has one source and so no shorter way to another.
+    while (found > longest).any():
+        longest = found.copy()
+        away = csgraph.dijkstra(graph, directed=False, indices=source, min_only=True) + beyond
+        ranked = np.lexsort((away, part))
+        farthest = ranked[np.append(np.diff(part[ranked]) != 0, True)]
+        np.maximum.at(found, owner[farthest], away[farthest] + beyond[source])
+        source = farthest
+    total = np.bincount(owner, beyond, n) + np.bincount(owner[lines.first], lines.length, n)
+    return {"skeleton_length": total, "length": found}
 
 
-def _add_dots(found: dict[str, NDArray[Any]], stack: _Stack, spacing: Floats) -> None:
+def _add_dots(found: dict[str, NDArray[Any]], lines: _Branches, spacing: Floats) -> None:
     """Add skeletons that are a single pixel: one branch, as long as the object is wide there."""
-    at = np.nonzero(_neighbours(stack.skeleton) == 0)
-    owner = stack.owner[at[0]]
-    across = 2 * stack.depth[at] - spacing.min()  # depth is counted to a pixel's middle
+    dots = lines.degree == 0
+    owner = lines.pixels.owner[dots]
+    across = 2 * lines.pixels.depth[dots] - spacing.min()  # depth is counted to a pixel's middle
     np.add.at(found["n_branches"], owner, 1)
     np.add.at(found["n_end_points"], owner, 2)
     np.add.at(found["skeleton_length"], owner, across)
