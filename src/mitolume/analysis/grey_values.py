@@ -7,72 +7,63 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy import ndimage
 
 Ints = NDArray[np.int64]
 
-RING_PX = 3.0
+RING_PX = 3.0  # width of the ring around an object, in the smallest side of a pixel
 _GAP_PX = 1.5  # leaves out all pixels that touch the object, also by a corner
 
 
-def ring_margin(ring_px: float, spacing: Sequence[float]) -> tuple[int, ...]:
+def ring_margin(spacing: Sequence[float]) -> tuple[int, ...]:
     """How far the ring reaches beyond an object's box, in pixels along each axis."""
-    return tuple(math.floor((_GAP_PX + ring_px) * min(spacing) / side) for side in spacing)
+    return tuple(math.floor((_GAP_PX + RING_PX) * min(spacing) / side) for side in spacing)
 
 
 def ring_pixels(
     labels: NDArray[np.integer[Any]],
-    ids: Sequence[int],
     boxes: Sequence[tuple[slice, ...]],
     spacing: Sequence[float],
-    ring_px: float,
-    unsure: NDArray[np.bool_] | None,
+    free: NDArray[np.bool_],
 ) -> tuple[Ints, Ints]:
     """Find the pixels of the ring around each object.
 
-    A ring begins behind the pixels that touch the object and is `ring_px` wide, measured in the
-    smallest side of a pixel. Pixels of other objects and unsure ones are in no ring. Rings of
-    neighbours may share pixels.
+    A ring begins behind the pixels that touch the object and is `RING_PX` wide, measured in the
+    smallest side of a pixel. Rings of neighbours may share pixels.
 
     Parameters
     ----------
     labels
-        (Y, X) or (Z, Y, X).
-    ids, boxes
-        The labels of the objects, and their boxes.
+        (Y, X) or (Z, Y, X), objects numbered from 1 without gaps.
+    boxes
+        The box of each object.
     spacing
         Pixel size along each axis.
-    ring_px
-        Width.
-    unsure
-        The shape of the labels, True where nobody knows what is there.
+    free
+        The shape of the labels, True where a ring may lie: neither on an object nor unsure.
 
     Returns
     -------
     index, owner
         Positions in the flattened image, and the number of the object (from 0) of each.
     """
-    margin = ring_margin(ring_px, spacing)
     sampling = [side / min(spacing) for side in spacing]
-    free = labels == 0 if unsure is None else (labels == 0) & ~unsure
-
-    def one(label: int, box: tuple[slice, ...]) -> Ints:
+    found = [np.zeros(0, np.int64)]
+    for number, box in enumerate(boxes, 1):
         around = tuple(
             slice(max(side.start - more, 0), side.stop + more)
-            for side, more in zip(box, margin, strict=True)
+            for side, more in zip(box, ring_margin(spacing), strict=True)
         )
-        away = ndimage.distance_transform_edt(labels[around] != label, sampling=sampling)
-        ring = (away > _GAP_PX) & (away <= _GAP_PX + ring_px) & free[around]
+        away = ndimage.distance_transform_edt(labels[around] != number, sampling=sampling)
+        ring = (away > _GAP_PX) & (away <= _GAP_PX + RING_PX) & free[around]
         at = [axis + side.start for axis, side in zip(np.nonzero(ring), around, strict=True)]
-        return np.asarray(np.ravel_multi_index(at, labels.shape), np.int64)
-
-    found = [one(label, box) for label, box in zip(ids, boxes, strict=True)]
-    index = np.concatenate([np.zeros(0, np.int64), *found])
-    return index, np.repeat(np.arange(len(found)), [len(part) for part in found])
+        found.append(np.ravel_multi_index(at, labels.shape))
+    return np.concatenate(found), np.repeat(np.arange(len(boxes)), [len(f) for f in found[1:]])
 
 
-def statistics(values: NDArray[Any], owner: Ints, n: int) -> dict[str, NDArray[np.float64]]:
+def statistics(values: NDArray[Any], owner: NDArray[np.integer[Any]], n: int) -> pd.DataFrame:
     """Mean, median, spread, extremes and sum of the values of each object.
 
     Parameters
@@ -80,32 +71,21 @@ def statistics(values: NDArray[Any], owner: Ints, n: int) -> dict[str, NDArray[n
     values
         (pixels,), numeric. What is not finite does not count.
     owner
-        (pixels,), the number of the object (from 0), in ascending order.
+        (pixels,), the number of the object (from 0).
     n
         How many objects there are.
 
     Returns
     -------
-    dict
-        ``mean median std min max sum``, each (n,); all NaN where an object has no value. The
-        spread is that of the pixels there are (divided by their number).
+    pandas.DataFrame
+        Columns ``mean median std min max sum``, a row for each object; all NaN where an object has
+        no value. The spread is that of the pixels there are (divided by their number).
     """
-    values = np.asarray(values, np.float64)
-    finite = np.isfinite(values)
-    values, owner = values[finite], owner[finite]
-    count = np.bincount(owner, minlength=n)
-    known = count > 0
-    ranked = values[np.lexsort((values, owner))]
-    start = np.cumsum(count) - count
-    found = {name: np.full(n, math.nan) for name in ("mean", "median", "std", "min", "max", "sum")}
-    first, size = start[known], count[known]
-    found["sum"][known] = np.bincount(owner, values, n)[known]
-    found["mean"] = found["sum"] / np.maximum(count, 1)
-    squares = np.bincount(owner, (values - found["mean"][owner]) ** 2, n)[known]
-    found["std"][known] = np.sqrt(squares / size)
-    found["min"][known], found["max"][known] = ranked[first], ranked[first + size - 1]
-    found["median"][known] = (ranked[first + (size - 1) // 2] + ranked[first + size // 2]) / 2
-    return found
+    known = np.where(np.isfinite(values), values, np.nan).astype(np.float64)
+    objects = pd.Series(known).groupby(owner)
+    found = objects.agg(["mean", "median", "min", "max"])
+    found["std"], found["sum"] = objects.std(ddof=0), objects.sum(min_count=1)
+    return found[["mean", "median", "std", "min", "max", "sum"]].reindex(range(n))
 
 
 def column_names(channels: Sequence[str]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Label images to a table with a row for each object. Knows no file and no condition.
+"""Label images to a table with a row for each object, and a row for each image.
 
 Every column is defined in docs/measurements.md.
 """
@@ -13,15 +13,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from skimage.measure import regionprops_table
 
-from mitolume.analysis.boundary import boundary_sizes, hull_sizes
-from mitolume.analysis.grey_values import (
-    RING_PX,
-    column_names,
-    ring_margin,
-    ring_pixels,
-    statistics,
-)
+from mitolume.analysis.grey_values import column_names, ring_margin, ring_pixels, statistics
+from mitolume.analysis.shape import aspect_ratio, boundary_sizes, convex_size, tube_width
 from mitolume.analysis.skeleton import COUNTS, measure_skeletons
 
 Columns = dict[str, NDArray[Any]]
@@ -79,12 +74,10 @@ def units_of(shape: Sequence[int], pixel_size_um: Mapping[str, float] | None) ->
 
 
 def margin_of(
-    shape: Sequence[int],
-    pixel_size_um: Mapping[str, float] | None = None,
-    ring_px: float = RING_PX,
+    shape: Sequence[int], pixel_size_um: Mapping[str, float] | None = None
 ) -> tuple[int, ...]:
     """How far around an object's box a window must reach for `measure_objects`, px per axis."""
-    margin = ring_margin(ring_px, units_of(shape, pixel_size_um).spacing)
+    margin = ring_margin(units_of(shape, pixel_size_um).spacing)
     return (0,) * (len(shape) - len(margin)) + margin
 
 
@@ -93,7 +86,6 @@ def measure_objects(
     intensity: Mapping[str, NDArray[Any]] | None = None,
     pixel_size_um: Mapping[str, float] | None = None,
     *,
-    ring_px: float = RING_PX,
     unsure: NDArray[np.bool_] | None = None,
     only: Sequence[int] | None = None,
     origin: Sequence[int] | None = None,
@@ -112,8 +104,6 @@ def measure_objects(
         Name of each channel to its grey values, in the shape of the labels.
     pixel_size_um
         ``Z``, ``Y``, ``X`` to µm. Where one that is needed is missing, columns end in ``_px``.
-    ring_px
-        Width of the ring around each object, in the smallest side of a pixel.
     unsure
         In the shape of the labels, True where nobody knows what is there: in no ring.
     only
@@ -150,51 +140,60 @@ def measure_objects(
     labels = labels.reshape(labels.shape[-ndim:])
     start = np.array(tuple(origin or (0,) * ndim)[-ndim:], np.int64)
     objects = _find(labels, only)
-    margin = ring_margin(ring_px, units.spacing)
+    margin = ring_margin(units.spacing)
     _check_window(objects, labels.shape, start, whole[-ndim:], margin)
-    columns = _position(objects, units, start, whole[-ndim:]) | _shape(objects, labels, units)
-    free = None if unsure is None else unsure.reshape(labels.shape)
-    ring = ring_pixels(labels, objects.ids, objects.boxes, units.spacing, ring_px, free)
+    columns = _position(objects, units, start, whole[-ndim:]) | _shape(objects, units)
+    free = labels == 0 if unsure is None else (labels == 0) & ~unsure.reshape(labels.shape)
+    ring, around = ring_pixels(objects.numbers, objects.boxes, units.spacing, free)
+    inside = objects.numbers > 0
+    owner, n = objects.numbers[inside] - 1, len(objects.ids)
     channels = intensity or {}
     for name, image in zip(column_names(list(channels)), channels.values(), strict=True):
-        columns |= _grey_values(objects, ring, np.asarray(image).reshape(labels.shape), name)
+        grey = np.asarray(image).reshape(labels.shape)
+        columns |= _grey_values(
+            statistics(grey[inside], owner, n), statistics(grey.ravel()[ring], around, n), name
+        )
     return pd.DataFrame(columns)
 
 
 @dataclass(frozen=True)
 class _Objects:
-    """The pixels of all objects, sorted by object, then row by row.
+    """Objects of a window, numbered from 1 without gaps.
 
-    ``pixels`` holds an array of indices for each axis, ``owner`` the number of each pixel's
-    object from 0; ``low`` and ``high`` (objects, axes) are their boxes, half-open.
+    ``numbers`` is their label image, ``ids`` their labels; for each object, ``boxes`` and
+    ``masks`` are its part of the window and its pixels in it, ``low`` and ``high`` the ends of
+    the box (objects, axes), half-open, ``centroid`` the mean position in the window, px.
     """
 
-    ids: Sequence[int]
-    pixels: tuple[Ints, ...]
-    owner: Ints
+    numbers: NDArray[np.int32]
+    ids: Ints
+    boxes: Sequence[tuple[slice, ...]]
+    masks: Sequence[NDArray[np.bool_]]
+    size_px: Ints
     low: Ints
     high: Ints
-
-    @property
-    def boxes(self) -> list[tuple[slice, ...]]:
-        return [tuple(map(slice, *ends)) for ends in zip(self.low, self.high, strict=True)]
+    centroid: NDArray[np.float64]
 
 
 def _find(labels: NDArray[np.integer[Any]], only: Sequence[int] | None) -> _Objects:
-    flat = labels.ravel()
-    at = np.flatnonzero(flat)
-    if only is not None:
-        at = at[np.isin(flat[at], np.asarray(only, flat.dtype))]
-    ids, owner = np.unique(flat[at], return_inverse=True)
+    chosen = labels != 0 if only is None else np.isin(labels, only)
+    ids, number = np.unique(labels[chosen], return_inverse=True)
     if only is not None and (missing := sorted(set(only) - set(ids.tolist()))):
         raise ValueError(f"no pixel has the label {missing[0]}")
-    order = np.argsort(owner, kind="stable")
-    owner = owner[order].astype(np.int64)
-    pixels = np.unravel_index(at[order], labels.shape)
-    first = np.searchsorted(owner, np.arange(len(ids)))
-    ends = [[edge.reduceat(p, first) for p in pixels] for edge in (np.minimum, np.maximum)]
-    low, high = (np.stack(end, axis=1).astype(np.int64) for end in ends)
-    return _Objects(ids.tolist(), tuple(p.astype(np.int64) for p in pixels), owner, low, high + 1)
+    numbers = np.zeros(labels.shape, np.int32)
+    numbers[chosen] = number + 1
+    found = regionprops_table(
+        numbers, properties=("bbox", "num_pixels", "centroid", "image", "slice")
+    )
+
+    def per_axis(name: str, first: int = 0) -> NDArray[Any]:
+        return np.stack([found[f"{name}-{first + k}"] for k in range(labels.ndim)], axis=1)
+
+    return _Objects(
+        numbers, ids.astype(np.int64), found["slice"].tolist(), found["image"].tolist(),
+        found["num_pixels"].astype(np.int64), per_axis("bbox"), per_axis("bbox", labels.ndim),
+        per_axis("centroid"),
+    )  # fmt: skip
 
 
 def _check_window(
@@ -207,32 +206,27 @@ def _check_window(
 
 
 def _position(objects: _Objects, units: Units, start: Ints, whole: Sequence[int]) -> Columns:
-    low, high = objects.low + start, objects.high + start
-    inside = [
-        _mean(objects, p - objects.low[objects.owner, k]) for k, p in enumerate(objects.pixels)
-    ]
-    columns: Columns = {"label": np.array(objects.ids, np.int64)}
+    low, high, centroid = objects.low + start, objects.high + start, objects.centroid + start
     names = units.axes.lower()
+    columns: Columns = {"label": objects.ids}
     for k, axis in enumerate(names):
-        columns[f"centroid_{axis}_px"] = low[:, k] + inside[k]
+        columns[f"centroid_{axis}_px"] = centroid[:, k]
     if units.unit == "um":
-        for axis, side in zip(names, units.spacing, strict=True):
-            columns[f"centroid_{axis}_um"] = columns[f"centroid_{axis}_px"] * side
+        for k, axis in enumerate(names):
+            columns[f"centroid_{axis}_um"] = centroid[:, k] * units.spacing[k]
     for k, axis in enumerate(names):
         columns[f"bbox_{axis}0_px"], columns[f"bbox_{axis}1_px"] = low[:, k], high[:, k]
     columns["touches_border"] = ((low == 0) | (high == np.asarray(whole))).any(axis=1)
     return columns
 
 
-def _shape(objects: _Objects, labels: NDArray[np.integer[Any]], units: Units) -> Columns:
-    n, ndim = len(objects.ids), len(units.axes)
-    count = np.bincount(objects.owner, minlength=n)
-    size = count * math.prod(units.spacing)
-    boundary = boundary_sizes(labels, objects.pixels, objects.owner, n, units.spacing)
-    masks = [labels[box] == i for i, box in zip(objects.ids, objects.boxes, strict=True)]
-    skeleton = measure_skeletons(masks, units.spacing)
+def _shape(objects: _Objects, units: Units) -> Columns:
+    unit, spacing, ndim = units.unit, units.spacing, len(units.axes)
+    size = objects.size_px * math.prod(spacing)
+    boundary = boundary_sizes(objects.numbers, len(objects.ids), spacing)
+    skeleton = measure_skeletons(objects.masks, spacing)
     # No object is shorter than its box is long; of thick ones the centreline says too little.
-    box = ((objects.high - objects.low) * units.spacing).max(axis=1, initial=0)
+    box = ((objects.high - objects.low) * spacing).max(axis=1, initial=0)
     length = np.maximum(skeleton["length"], box)
     total = np.maximum(skeleton["skeleton_length"], length)
     if ndim == 2:
@@ -241,61 +235,84 @@ def _shape(objects: _Objects, labels: NDArray[np.integer[Any]], units: Units) ->
     else:
         ball = math.pi ** (1 / 3) * (6 * size) ** (2 / 3)
         roundness = {"sphericity": np.minimum(ball / boundary, 1)}
-    unit = units.unit
+    convex = np.array([convex_size(mask) for mask in objects.masks], np.float64)
     return {
         units.size: size,
         units.boundary: boundary,
         f"length_{unit}": length,
-        f"width_{unit}": _width(size, total, ndim),
-        "aspect_ratio": _aspect_ratio(objects, units),
+        f"width_{unit}": tube_width(size, total, ndim),
+        "aspect_ratio": np.array([aspect_ratio(mask, spacing) for mask in objects.masks], float),
         **roundness,
-        "solidity": np.minimum(count / hull_sizes(objects.pixels, objects.owner, n), 1),
+        "solidity": np.minimum(objects.size_px / convex, 1),
         **{name: skeleton[name] for name in COUNTS},
         f"skeleton_length_{unit}": total,
     }
 
 
-def _width(size: NDArray[Any], length: NDArray[Any], ndim: int) -> NDArray[np.float64]:
-    """Width of the tube with round ends that has this area or volume and length."""
-    low, high = np.zeros(len(size)), length.astype(np.float64)
-    for _ in range(50):  # halves the interval: exact to rounding
-        w = (low + high) / 2
-        if ndim == 2:
-            tube = w * length - (1 - math.pi / 4) * w**2
-        else:
-            tube = math.pi / 4 * w**2 * length - math.pi / 12 * w**3
-        low, high = np.where(tube < size, w, low), np.where(tube < size, high, w)
-    return high
-
-
-def _aspect_ratio(objects: _Objects, units: Units) -> NDArray[np.float64]:
-    """Longest to shortest axis of the ellipse (ellipsoid) with the same second moments."""
-    n, ndim = len(objects.ids), len(units.axes)
-    at = [p - objects.low[objects.owner, k] for k, p in enumerate(objects.pixels)]
-    mean = [_mean(objects, p) for p in at]
-    spread = np.empty((n, ndim, ndim))
-    for i in range(ndim):
-        for j in range(ndim):
-            spread[:, i, j] = _mean(objects, at[i] * at[j]) - mean[i] * mean[j]
-    # A pixel is a square, not a point: else a line of pixels would be infinitely thin.
-    spread = (spread + np.eye(ndim) / 12) * np.outer(units.spacing, units.spacing)
-    axes = np.linalg.eigvalsh(spread)
-    return np.asarray(np.sqrt(axes[:, -1] / axes[:, 0]), np.float64)
-
-
-def _mean(objects: _Objects, values: NDArray[Any]) -> NDArray[np.float64]:
-    n = len(objects.ids)
-    return np.bincount(objects.owner, values, n) / np.bincount(objects.owner, minlength=n)
-
-
-def _grey_values(
-    objects: _Objects, ring: tuple[Ints, Ints], image: NDArray[Any], name: str
-) -> Columns:
-    n = len(objects.ids)
-    inside = statistics(image[objects.pixels], objects.owner, n)
-    around = statistics(image.ravel()[ring[0]], ring[1], n)
+def _grey_values(inside: pd.DataFrame, around: pd.DataFrame, name: str) -> Columns:
+    """Columns of one channel, from the statistics of objects and of the rings around them."""
     return {
-        **{f"intensity_{what}_{name}": values for what, values in inside.items()},
-        **{f"ring_{what}_{name}": around[what] for what in ("mean", "median")},
-        f"contrast_{name}": inside["mean"] - around["mean"],
+        **{f"intensity_{what}_{name}": inside[what].to_numpy() for what in inside},
+        **{f"ring_{what}_{name}": around[what].to_numpy() for what in ("mean", "median")},
+        f"contrast_{name}": (inside["mean"] - around["mean"]).to_numpy(),
     }
+
+
+def summarise_image(
+    objects: pd.DataFrame,
+    shape: Sequence[int],
+    pixel_size_um: Mapping[str, float] | None = None,
+    n_unsure: int = 0,
+) -> dict[str, int | float]:
+    """Sum up the objects of one image.
+
+    Parameters
+    ----------
+    objects
+        What `measure_objects` returned for the whole image.
+    shape
+        (Y, X) or (Z, Y, X) of the image.
+    pixel_size_um
+        The one that the objects were measured with.
+    n_unsure
+        Pixels of which nobody knows what they are: no part of the field of view.
+
+    Returns
+    -------
+    dict
+        Column to number. In an image without objects, counts and areas are 0, all that would be a
+        mean or a ratio to them is NaN.
+
+    Examples
+    --------
+    >>> labels = np.zeros((50, 40), int)
+    >>> labels[10:15, 5:25], labels[30:35, 5:25] = 1, 2
+    >>> found = summarise_image(measure_objects(labels), labels.shape)
+    >>> found["n_objects"], found["footprint_share"], found["fragmentation_index_per_px"]
+    (2, 0.1, 0.01)
+    """
+    units = units_of(shape, pixel_size_um)
+    size, unit = units.size, units.unit
+    power = size.rsplit("_", 1)[1]
+    total = float(objects[size].sum())
+    field = (math.prod(shape) - n_unsure) * math.prod(units.spacing)
+    roundness = "form_factor" if len(units.axes) == 2 else "sphericity"
+    network = objects["n_junctions"] > 0
+    branches = int(objects["n_branches"].sum())
+    skeleton = float(objects[f"skeleton_length_{unit}"].sum())
+
+    found: dict[str, int | float] = {
+        "n_objects": len(objects),
+        "n_networks": int(network.sum()),
+        "n_individuals": int((~network).sum()),
+        f"total_{size}": total,
+        "footprint_share": total / field if field else math.nan,
+        f"fragmentation_index_per_{power}": len(objects) / total if total else math.nan,
+        f"total_skeleton_length_{unit}": skeleton,
+        f"mean_branch_length_{unit}": skeleton / branches if branches else math.nan,
+        "mean_branches_per_network": float(objects.loc[network, "n_branches"].mean()),
+    }
+    for column in (size, f"length_{unit}", f"width_{unit}", "aspect_ratio", roundness, "solidity"):
+        found[f"mean_{column}"] = float(objects[column].mean())
+        found[f"median_{column}"] = float(objects[column].median())
+    return found

@@ -126,7 +126,8 @@ def _thinned(body: Bools) -> Bools:
     """Skeleton of an object, never empty.
 
     Zhang's thinning, the default in 2D, can wear a diagonal tube down to a single pixel. Lee's
-    can wear a body of even thickness away in 3D (scikit-image issue 3757): it is made odd.
+    can wear a body of even thickness away in 3D (scikit-image issue 3757): it is made odd, or, if
+    it is of few voxels, a single one stands for it.
     """
     for thicker in product((False, True), repeat=body.ndim):
         odd = body
@@ -134,7 +135,8 @@ def _thinned(body: Bools) -> Bools:
             odd = odd | np.roll(odd, 1, axis)
         line: Bools = (skeletonize(odd, method="lee") > 0) & body
         if line.any():
-            break
+            return line
+    line[tuple(np.argwhere(body)[0])] = True
     return line
 
 
