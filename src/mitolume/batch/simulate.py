@@ -25,10 +25,9 @@ from mitolume.io.tables import write_table as write_rows
 from mitolume.io.write import remove_parts, write_image, write_labels, write_mask, write_text
 from mitolume.progress import Advance
 from mitolume.run.recipe import explain, merge, parse_setting
-from mitolume.simulate.conditions import CONDITIONS
 from mitolume.simulate.field import CHANNELS, SimulatedField, simulate_field
 from mitolume.simulate.presets import PRESETS, FieldPlan, Group, plan_fields
-from mitolume.simulate.settings import SimulationSettings
+from mitolume.simulate.settings import CONDITIONS, SimulationSettings
 
 TABLE, HAND_TABLE, RECORD, SHEET = "fields.csv", "fields_hand.csv", "simulation.json", "sheet.png"
 _CLEAN_STEP = 0.125  # counts: far below any noise, and small files

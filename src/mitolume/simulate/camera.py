@@ -1,4 +1,4 @@
-"""Light to counts: shading, drift, scan lines, noise, saturation. Knows no optics."""
+"""Light to counts: shading, drift, scan lines, noise, saturation."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from mitolume.simulate.settings import CameraSettings
 
 Floats = NDArray[np.float32]
 
-NEIGHBOURS = 0.3  # correlation of the brightness of neighbouring scan lines
-ENDS = 0.95  # correlation of the brightness at the two ends of a scan line
+# Correlation of the brightness of neighbouring scan lines, and at the two ends of one line.
+NEIGHBOURS, ENDS = 0.3, 0.95
 
 
 def clean_counts(intensity: Floats, settings: CameraSettings, *, photons: float) -> Floats:
@@ -23,9 +23,9 @@ def clean_counts(intensity: Floats, settings: CameraSettings, *, photons: float)
     Parameters
     ----------
     intensity
-        (P, Y, X).
+        (P, Y, X), light relative to the background or to what is bright.
     settings
-        Of these, shading, gain and offset.
+        The camera; its shading, gain and offset are used.
     photons
         Photoelectrons that a pixel in the middle of the field collects at the intensity 1.
 
@@ -34,9 +34,8 @@ def clean_counts(intensity: Floats, settings: CameraSettings, *, photons: float)
     numpy.ndarray
         (P, Y, X) float32.
     """
-    return np.asarray(
-        settings.offset + settings.gain * _electrons(intensity, settings, photons), np.float32
-    )
+    electrons = _electrons(intensity, settings, photons)
+    return np.asarray(settings.offset + settings.gain * electrons, np.float32)
 
 
 def expose(
@@ -53,14 +52,10 @@ def expose(
 
     Parameters
     ----------
-    intensity
-        (P, Y, X), as for :func:`clean_counts`.
-    settings
-        The camera.
+    intensity, settings, photons
+        As for :func:`clean_counts`.
     rng
-        Of lines and noise.
-    photons
-        Photoelectrons that a pixel in the middle of the field collects at the intensity 1.
+        Generator of lines and noise.
     scan_lines
         Whether the laser's flicker shows: in transmitted light, not in fluorescence.
 
@@ -98,7 +93,7 @@ def drifted(stack: NDArray[Any], path: NDArray[np.float64]) -> NDArray[Any]:
         from the nearest pixel. What leaves at one edge comes in at the other, as in the optics:
         give a margin and cut it off.
     path
-        (P, 2), pixels.
+        (P, 2), shift of each plane (Y, X) in pixels.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Fills tubes and balls into voxel grids, voxels at the surface in part. Knows no biology."""
+"""Tubes and balls, and how they fill voxel grids: voxels at the surface in part."""
 
 from __future__ import annotations
 
@@ -7,12 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Capsules", "Filling", "fill"]
-
 Array = NDArray[np.float64]
 Index = NDArray[np.int_]
-
-CHUNK = 2**20  # voxels looked at together: their intermediate arrays stay near the cache
+_CHUNK = 2**20  # voxels computed together: their intermediate arrays stay near the cache
 
 
 @dataclass(frozen=True)
@@ -62,19 +59,19 @@ def fill(
 
     Parameters
     ----------
-    capsules : Capsules
-        In um; voxel (0, 0, 0) has its centre at (z0_um, 0, 0).
-    shape : tuple of int
-        Size of the grid (Z, Y, X).
-    voxel_um : tuple of float
-        Size of a voxel (Z, Y, X).
-    z0_um : float
-        Height of the centre of slice 0.
+    capsules
+        Shapes in um; voxel (0, 0, 0) has its centre at (z0_um, 0, 0).
+    shape
+        Size of the grid (Z, Y, X) in voxels.
+    voxel_um
+        Size of a voxel (Z, Y, X) in um.
+    z0_um
+        Height of the centre of slice 0 in um.
 
     Returns
     -------
     Filling
-        Each voxel once, in ascending order.
+        Each filled voxel once, in ascending order.
     """
     voxel, origin = np.array(voxel_um), np.array([z0_um, 0.0, 0.0])
     reach = capsules.radii.max(axis=1, initial=0.0)[:, None] + voxel
@@ -89,7 +86,7 @@ def fill(
     owner = np.full(share.shape, -1, np.int32)
     core = np.zeros(share.shape, bool)
     parts: list[tuple[Index, NDArray[np.float32], Index]] = []
-    cuts = np.searchsorted(np.cumsum(volume), np.arange(CHUNK, volume.sum(), CHUNK))
+    cuts = np.searchsorted(np.cumsum(volume), np.arange(_CHUNK, volume.sum(), _CHUNK))
     for piece in np.split(np.arange(len(volume)), cuts):
         who = np.repeat(piece, volume[piece])
         rank = np.arange(len(who)) - np.repeat(

@@ -1,4 +1,4 @@
-"""One simulated field: three channels through focus and all that is true of it. Knows no file."""
+"""One simulated field: three channels through focus, and the truth about it."""
 
 from __future__ import annotations
 
@@ -12,16 +12,14 @@ from scipy.fft import next_fast_len
 
 from mitolume.errors import MitolumeError
 from mitolume.simulate.camera import clean_counts, drift_path, drifted, expose
-from mitolume.simulate.conditions import CONDITIONS
-from mitolume.simulate.fluorescence import fluorescence_stack
 from mitolume.simulate.hand_labels import imitate_hand_labels
-from mitolume.simulate.settings import OpticsSettings, SimulationSettings
+from mitolume.simulate.optics import fluorescence_stack, transmitted_stack
+from mitolume.simulate.settings import CONDITIONS, OpticsSettings, SimulationSettings
 from mitolume.simulate.specimen import Specimen, Volume, grow_specimen
-from mitolume.simulate.transmitted import transmitted_stack
 
 CHANNELS = ("Transmitted", "Mitochondria", "CellMask")
 
-SLICE_UM = 0.2
+SLICE_UM = 0.2  # height of a voxel: the finest period along the axis is 0.85 um at NA 1.2
 MARGIN_UM = 3.2  # structures outside the field, and the wrap-around of the optics
 # Brightness that gives ``fluorescence_photons``: mitochondria on top of each other, a fold of
 # membrane. One in a thousand pixels of control fields is as bright.
@@ -38,25 +36,26 @@ class SimulatedField:
     Attributes
     ----------
     condition, seed
-        What was asked for.
-    pixel_um, z_step_um : float
-        Side of a pixel, and from plane to plane.
-    focus_um : ndarray, (Z,)
-        Height of each plane above the coverslip.
-    images : dict of str to ndarray of uint16, (Z, Y, X)
-        Camera counts of each of `CHANNELS`.
-    clean : dict of str to ndarray of float32, (Z, Y, X)
+        Arguments of `simulate_field`.
+    pixel_um, z_step_um
+        Side of a pixel and distance from plane to plane in um.
+    focus_um
+        (Z,), height of each plane above the coverslip in um.
+    images
+        Camera counts (Z, Y, X) of each of `CHANNELS`.
+    clean
         The same without scan lines, noise, rounding and saturation.
-    masks : ndarray of uint8, (Z, Y, X)
-        1 where a mitochondrion lies within half the depth of field of the plane (`depth_of_field`).
-    hand_masks : ndarray of uint8, (Z, Y, X)
-        The masks as a person would have drawn them, plane by plane.
-    labels : ndarray of int32, (slices, Y, X)
-        Each mitochondrion its number, 0 background; slices are ``label_um[0]`` apart.
-    label_um : tuple of float
-        Voxel size of the labels, Z Y X. Slice 0 lies on the coverslip: its centre is half a
-        slice above.
-    skeletons : pandas.DataFrame
+    masks
+        (Z, Y, X), 1 where a mitochondrion lies within half the depth of field of the plane
+        (`depth_of_field`).
+    hand_masks
+        (Z, Y, X), the masks as a person would have drawn them, plane by plane.
+    labels
+        (slices, Y, X), the number of each mitochondrion, 0 background.
+    label_um
+        Voxel size of the labels (Z, Y, X) in um. Slice 0 lies on the coverslip: its centre is half
+        a slice above.
+    skeletons
         Points of the centrelines: ``object`` (the number in the labels), ``branch``, ``z``,
         ``y``, ``x`` (0 is the centre of pixel (0, 0)) and ``radius``, in um.
     """
@@ -95,9 +94,9 @@ def simulate_field(
     settings
         Size, planes, microscope, camera, annotator; the defaults of `SimulationSettings`.
     condition
-        A name in ``conditions.CONDITIONS``.
+        A name in ``settings.CONDITIONS``.
     seed
-        Not negative.
+        Seed of all random numbers; not negative.
 
     Returns
     -------
@@ -123,7 +122,7 @@ def simulate_field(
     px, optics = settings.pixel_um, settings.optics
     step = float(np.random.default_rng([seed, _STEP]).uniform(*settings.z_step_um))
     padded, inner = _padded(settings.shape, px)
-    specimen = grow_specimen(padded, px, condition, seed, settings.crowding)
+    specimen = grow_specimen(padded, px, CONDITIONS[condition], seed, settings.crowding)
     volume = specimen.volume(SLICE_UM)
     heights = volume.z0_um + SLICE_UM * np.arange(len(volume.labels))
     steps = np.arange(settings.planes, dtype=np.float64) - settings.planes // 2
@@ -152,25 +151,15 @@ def simulate_field(
         hand_masks=np.stack(hand),
         labels=volume.labels[:, *inner],
         label_um=volume.voxel_um,
-        skeletons=_cropped(specimen.skeletons, settings.shape, inner, px),
+        skeletons=specimen.skeletons(settings.shape, (inner[0].start, inner[1].start)),
     )
 
 
 def depth_of_field(optics: OpticsSettings) -> float:
-    """Return the depth of field in transmitted light, µm.
+    """Return the whole depth of field in transmitted light in µm.
 
     n lambda / NA**2 (Inoué and Spring 1997, Video Microscopy, 2nd ed.) with the mean of both
     apertures, which also gives the resolution lambda / (2 NA).
-
-    Parameters
-    ----------
-    optics
-        The microscope.
-
-    Returns
-    -------
-    float
-        The whole depth; masks reach half of it to either side of a plane.
     """
     na = (optics.objective_na + min(optics.condenser_na, optics.objective_na)) / 2
     return optics.immersion_index * optics.transmitted_um / na**2
@@ -194,19 +183,14 @@ def _light(
     volume: Volume, heights: Any, focus: NDArray[np.float64], optics: OpticsSettings
 ) -> dict[str, Floats]:
     """Intensity of each channel (Z, Y, X), 1 for the background or what is bright."""
-    voxel = volume.voxel_um
-    light = {"Transmitted": transmitted_stack(volume.index, voxel, heights, focus, optics)}
-    dyes = {
-        "Mitochondria": (volume.mitochondria, optics.mitochondria_um),
-        "CellMask": (volume.membrane, optics.membrane_um),
+    where = (volume.voxel_um, heights, focus, optics)
+    mitochondria = fluorescence_stack(volume.mitochondria, *where, optics.mitochondria_um)
+    membrane = fluorescence_stack(volume.membrane, *where, optics.membrane_um)
+    return {
+        "Transmitted": transmitted_stack(volume.index, *where),
+        "Mitochondria": mitochondria / np.float32(_BRIGHT["Mitochondria"]),
+        "CellMask": membrane / np.float32(_BRIGHT["CellMask"]),
     }
-    for name, (dye, wavelength) in dyes.items():
-        glow = fluorescence_stack(
-            dye, voxel, heights, focus, na=optics.objective_na, wavelength_um=wavelength,
-            immersion_index=optics.immersion_index, haze=optics.haze,
-        )  # fmt: skip
-        light[name] = glow / np.float32(_BRIGHT[name])
-    return light
 
 
 def _masks(
@@ -239,14 +223,3 @@ def _expose(
         images[name] = expose(intensity, camera, rng, photons=photons, scan_lines=lit)
         clean[name] = clean_counts(intensity, camera, photons=photons)
     return images, clean
-
-
-def _cropped(
-    skeletons: pd.DataFrame, shape: tuple[int, int], inner: tuple[slice, slice], px: float
-) -> pd.DataFrame:
-    moved = skeletons.copy()
-    inside = np.ones(len(moved), bool)
-    for axis, size, where in zip("yx", shape, inner, strict=True):
-        moved[axis] -= where.start * px
-        inside &= moved[axis].between(-0.5 * px, (size - 0.5) * px, inclusive="left")
-    return pd.DataFrame(moved[inside].reset_index(drop=True))

@@ -1,24 +1,18 @@
-"""Turns exact masks into such as a person would draw. Knows no optics and no file."""
+"""Turns exact masks into masks as a person would draw them."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import (
-    binary_dilation,
-    distance_transform_edt,
-    find_objects,
-    gaussian_filter,
-    label,
-)
+from scipy.ndimage import binary_dilation, find_objects, gaussian_filter, label
+from scipy.ndimage import distance_transform_edt as edt
 
 from mitolume.simulate.settings import HandLabelSettings
 
 Flags = NDArray[np.bool_]
 
 SMOOTH_UM = 0.6  # a hand draws strokes, so that its errors are alike along this length
-_NEAR_UM = (1.0, 8.0)  # from a mitochondrion to an outline of something else in the same cell
-_TRIES = 30
+NEAR_UM = (1.0, 8.0)  # from a mitochondrion to an outline of something else in the same cell
 _TOUCHING = np.ones((3, 3), bool)
 
 
@@ -43,9 +37,9 @@ def imitate_hand_labels(
     pixel_um
         Side of a pixel in µm.
     rng
-        The person. Each plane is outlined by itself.
+        Generator of random numbers. Each plane is outlined by itself.
     settings
-        Rates and jitter; the defaults of `HandLabelSettings`.
+        Rates and jitter; by default those of `HandLabelSettings`.
     plausible
         bool (Y, X), where something may be invented, such as the cytoplasm; by default anywhere.
 
@@ -73,27 +67,23 @@ def imitate_hand_labels(
 
 
 def _invent(
-    objects: NDArray[np.int32],
-    closed: Flags,
-    wanted: int,
-    pixel_um: float,
-    rng: np.random.Generator,
+    objects: NDArray[np.int32], closed: Flags, count: int, pixel_um: float, rng: np.random.Generator
 ) -> Flags:
     """Put copies of objects where no object is; one that finds no place is left out."""
     invented = np.zeros(objects.shape, bool)
-    if not wanted:
+    if not count:
         return invented
     taken = closed | binary_dilation(objects > 0, _TOUCHING, iterations=2)
     boxes = find_objects(objects)
     places = np.argwhere(objects > 0)
     areas = np.bincount(objects.ravel())[1:]
     single = 1 + np.flatnonzero(areas <= 2 * np.median(areas))  # no heap of touching objects
-    for _ in range(wanted):
-        which = int(rng.choice(single))
-        shape = np.rot90(objects[boxes[which - 1]] == which, int(rng.integers(4)))
+    for _ in range(count):
+        number = int(rng.choice(single))
+        shape = np.rot90(objects[boxes[number - 1]] == number, int(rng.integers(4)))
         shape = shape[:, ::-1] if rng.random() < 0.5 else shape
-        for _ in range(_TRIES):
-            bearing, far = rng.uniform(0, 2 * np.pi), rng.uniform(*_NEAR_UM) / pixel_um
+        for _ in range(30):
+            bearing, far = rng.uniform(0, 2 * np.pi), rng.uniform(*NEAR_UM) / pixel_um
             near = places[rng.integers(len(places))]
             corner = np.rint(near + far * np.array([np.sin(bearing), np.cos(bearing)])).astype(int)
             if (corner < 0).any() or (corner + shape.shape > objects.shape).any():
@@ -115,7 +105,6 @@ def _displace(drawn: Flags, jitter_um: float, pixel_um: float, rng: np.random.Ge
     if drawn.all() or not drawn.any():
         return drawn
     # The boundary runs between pixels, half a pixel from their centres.
-    inside = distance_transform_edt(drawn) - distance_transform_edt(~drawn)
+    inside = edt(drawn) - edt(~drawn)
     inside -= 0.5 * np.sign(inside)
-    displaced: Flags = inside * pixel_um > noise
-    return displaced
+    return np.asarray(inside * pixel_um > noise)

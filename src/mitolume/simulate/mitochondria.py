@@ -1,4 +1,4 @@
-"""Grows mitochondria in the cytoplasm: centrelines with radii. Knows no voxel and no light."""
+"""Grows mitochondria in the cytoplasm: centrelines with radii."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ from numpy.typing import NDArray
 from scipy.signal import lfilter
 
 from mitolume.simulate.capsules import Capsules
-from mitolume.simulate.cell_bodies import MAP_UM, MARGIN_UM, CellMaps
-from mitolume.simulate.conditions import Condition
-
-__all__ = ["Network", "grow_network"]
+from mitolume.simulate.cells import MAP_UM, MARGIN_UM, CellMaps, scatter
+from mitolume.simulate.settings import Condition
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int_]
@@ -30,14 +28,14 @@ class Network:
 
     Attributes
     ----------
-    points : ndarray of float64, (P, 3)
-        Z Y X in um, along each branch in order.
-    radius : ndarray of float64, (P,)
-        In um.
-    branch, object : ndarray of int, (P,)
-        Which unbranched piece and which connected mitochondrion, both from 0.
-    brightness, index : ndarray of float64, (objects,)
-        Dye concentration and refractive index of each mitochondrion.
+    points
+        (P, 3), Z Y X in um, along each branch in order.
+    radius
+        (P,), radius of the tube at each point in um.
+    branch, object
+        (P,), number of the unbranched piece and of the connected mitochondrion, both from 0.
+    brightness, index
+        (objects,), dye concentration and refractive index of each mitochondrion.
     """
 
     points: Array
@@ -100,24 +98,24 @@ def grow_network(
 
     Parameters
     ----------
-    cells : CellMaps
+    cells
         The cells.
-    extent_um : tuple of float
-        Size (Y, X) of the field.
-    condition : Condition
-        Shape of the mitochondria.
-    obstacles : Capsules
-        Organelles that are there already.
-    rng : Generator
-        Drawn from.
+    extent_um
+        Size (Y, X) of the field in um.
+    condition
+        Shape and place of the mitochondria.
+    obstacles
+        Organelles in the cytoplasm.
+    rng
+        Generator of random numbers.
 
     Returns
     -------
     Network
-        Of the field and its surroundings.
+        Mitochondria of the field and its surroundings.
     """
-    widest = condition.diameter_um / 2 * 1.38
-    weight, aim = _weights(cells, extent_um, condition, widest)
+    widest = _widest(condition)
+    weight, aim = _weights(cells, extent_um, condition)
     origin = np.array([0.0, -MARGIN_UM, -MARGIN_UM])
     size = np.array(
         [cells.height.max(), extent_um[0] + 2 * MARGIN_UM, extent_um[1] + 2 * MARGIN_UM]
@@ -137,10 +135,16 @@ def grow_network(
     return _collected(grown, rng, condition)
 
 
+def _widest(condition: Condition) -> float:
+    """Radius of the widest tube in um: 1.25 times the median, and a bead of 10 %."""
+    return condition.diameter_um / 2 * 1.38
+
+
 def _weights(
-    cells: CellMaps, extent_um: tuple[float, float], condition: Condition, widest: float
+    cells: CellMaps, extent_um: tuple[float, float], condition: Condition
 ) -> tuple[Array, float]:
     """Chance of a start for each pixel of the maps, and the volume to be filled in um**3."""
+    widest = _widest(condition)
     y, x = cells.positions
     near = (y > -BEYOND_UM) & (y < extent_um[0] + BEYOND_UM)
     near &= (x > -BEYOND_UM) & (x < extent_um[1] + BEYOND_UM)
@@ -160,8 +164,7 @@ def _density(distance: Array, decay: float) -> Array:
     """
     rings = np.linspace(0, 14, 57)
     mean = np.average(np.exp(-rings / decay), weights=rings + 6)
-    density: Array = np.exp(-distance / decay) / mean
-    return density
+    return np.asarray(np.exp(-distance / decay) / mean)
 
 
 def _grow_round(
@@ -178,7 +181,7 @@ def _grow_round(
     samples = np.ceil(samples).astype(int) + 1
     radius = condition.diameter_um / 2 * rng.lognormal(0.0, 0.15, tries)
     radius = radius.clip(0.7 * condition.diameter_um / 2, 1.25 * condition.diameter_um / 2)
-    widest = condition.diameter_um / 2 * 1.38
+    widest = _widest(condition)
     trunk = np.full(tries, -1)
     skip = np.zeros(tries, int)
     if weight is None:
@@ -190,7 +193,7 @@ def _grow_round(
         level = ((start[:, 0] - low) / (high - low)).clip(0, 1)
         start = start[:, 1:]
     else:  # short pieces tumble, long ones lie along the cell
-        start, level = _scatter(rng, weight, tries), rng.uniform(0, 1, tries)
+        start, level = scatter(rng, weight, tries), rng.uniform(0, 1, tries)
         heading = np.arctan2(cells.at(cells.axis_y, start), cells.at(cells.axis_x, start)) / 2
         heading += np.pi * rng.integers(0, 2, tries) + rng.normal(
             0, 0.9 / (1 + condition.length_um), tries
@@ -203,8 +206,8 @@ def _grow_round(
             break
         path = paths[i, : samples[i]]
         number = grown.object[trunk[i]] if trunk[i] >= 0 else max(grown.object, default=-1) + 1
-        there = grown.taken[grown.cells(path)]
-        blocked = (there != 0) & ~((there == number + 1) & (np.arange(len(path)) < skip[i]))
+        takers = grown.taken[grown.cells(path)]
+        blocked = (takers != 0) & ~((takers == number + 1) & (np.arange(len(path)) < skip[i]))
         blocked |= ~free[i, : samples[i]]
         room = int(blocked.argmax()) if blocked.any() else len(path)
         if room < max(0.5 * samples[i], skip[i] + 1, 1):
@@ -277,14 +280,6 @@ def _joints(grown: _Growing, rng: Rng, count: int) -> tuple[Index, Array, Array]
     start = np.array([grown.points[i][j] for i, j in pairs])
     heading = np.array([grown.headings[i][j] for i, j in pairs])
     return trunk, start, heading + rng.choice([-1, 1], count) * rng.uniform(0.7, 1.3, count)
-
-
-def _scatter(rng: Rng, weight: Array, count: int) -> Array:
-    """Draw points (count, 2) in um with a chance proportional to the map."""
-    heap = np.cumsum(weight)
-    picked = np.searchsorted(heap, rng.uniform(0, heap[-1], count), side="right")
-    pixel = np.stack(np.unravel_index(picked.clip(max=weight.size - 1), weight.shape), axis=1)
-    return (pixel + rng.uniform(-0.5, 0.5, (count, 2))) * MAP_UM - MARGIN_UM
 
 
 def _collected(grown: _Growing, rng: Rng, condition: Condition) -> Network:

@@ -1,4 +1,4 @@
-"""Which fields a data set holds: conditions, dishes, days, roles, seeds. Draws none of them."""
+"""Which fields a data set holds: conditions, dishes, days, roles, seeds."""
 
 from __future__ import annotations
 
@@ -12,10 +12,7 @@ from mitolume.simulate.settings import CameraSettings, OpticsSettings, Simulatio
 
 @dataclass(frozen=True)
 class Group:
-    """Dishes of one condition that are used for the same.
-
-    ``role`` is that of the table of fields, or "" where `mitolume run` is to draw it.
-    """
+    """Dishes of one condition with one role in the table of fields ("" for `run` to draw it)."""
 
     condition: str
     dishes: int
@@ -25,7 +22,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Days:
-    """Days of a data set, over which its dishes are spread, and how different they are.
+    """Days over which the dishes of a data set are spread, and how different they are.
 
     ``lamp``, ``dyes`` and ``condenser`` are the standard deviations of the logarithm of
     ``camera.photons``, ``camera.fluorescence_photons`` and ``optics.condenser_na``.
@@ -39,7 +36,7 @@ class Days:
 
 @dataclass(frozen=True)
 class Preset:
-    """A data set: what is simulated how."""
+    """A data set: settings of its fields, its dishes and its days."""
 
     settings: SimulationSettings
     groups: tuple[Group, ...]
@@ -109,7 +106,7 @@ PRESETS: dict[str, Preset] = {
 
 @dataclass(frozen=True)
 class FieldPlan:
-    """One field that is to be simulated, and how the table of fields names it."""
+    """One field to simulate, and its row in the table of fields."""
 
     name: str
     condition: str
@@ -121,14 +118,14 @@ class FieldPlan:
 
     @property
     def is_labelled(self) -> bool:
-        """Whether the table of fields gives its mask away."""
+        """Whether the table of fields names its mask."""
         return self.role != "unlabelled"
 
 
 def plan_fields(
     settings: SimulationSettings, groups: Sequence[Group], seed: int, days: Days = Days()
 ) -> list[FieldPlan]:
-    """List the fields of a data set.
+    """List the fields of a data set in the order of its groups.
 
     Every field has cells of its own. Dishes are spread over days, each with its own brightness
     of the lamp, dyes and condenser: see `vary_day`.
@@ -136,18 +133,13 @@ def plan_fields(
     Parameters
     ----------
     settings
-        Of all fields, before a day varies them.
+        Settings of all fields, before a day varies them.
     groups
-        Which conditions, dishes and roles.
+        Conditions, dishes and roles.
     seed
-        Of the data set. The seed of each field is drawn from it and is in its plan.
+        Seed of the data set, from which the seed of each field is drawn; not negative.
     days
-        How many, and how different; a day is a batch.
-
-    Returns
-    -------
-    list of FieldPlan
-        In the order of the groups.
+        Number of days and their differences; each day is a batch of the table of fields.
     """
     dishes = [group for group in groups for _ in range(group.dishes)]
     varied = [vary_day(settings, seed, day, days) for day in range(days.count)]
@@ -175,36 +167,28 @@ def plan_fields(
 def vary_day(
     settings: SimulationSettings, seed: int, day: int, days: Days = Days()
 ) -> SimulationSettings:
-    """Set the microscope up anew: lamp and dyes are never quite as bright as the day before.
+    """Multiply photons, fluorescence photons and condenser by log-normal factors of a day.
 
     Parameters
     ----------
     settings
-        As they are meant.
+        Settings of the data set.
     seed, day
-        Of the data set, and which day from 0.
+        Seed of the data set, and number of the day from 0.
     days
         How different days are.
-
-    Returns
-    -------
-    SimulationSettings
-        ``camera.photons``, ``camera.fluorescence_photons`` and ``optics.condenser_na``, each times
-        a log-normal factor.
     """
     rng = np.random.default_rng([seed, day, 0xDA7])
-    light, dye, condenser = np.exp(rng.normal(0.0, [days.lamp, days.dyes, days.condenser]))
+    light, dye, condenser = np.exp(rng.normal(0.0, [days.lamp, days.dyes, days.condenser])).tolist()
     camera, optics = settings.camera, settings.optics
+    brightness = {
+        "photons": camera.photons * light,
+        "fluorescence_photons": camera.fluorescence_photons * dye,
+    }
+    aperture = {"condenser_na": optics.condenser_na * condenser}
     return settings.model_copy(
         update={
-            "camera": camera.model_copy(
-                update={
-                    "photons": camera.photons * float(light),
-                    "fluorescence_photons": camera.fluorescence_photons * float(dye),
-                }
-            ),
-            "optics": optics.model_copy(
-                update={"condenser_na": optics.condenser_na * float(condenser)}
-            ),
+            "camera": camera.model_copy(update=brightness),
+            "optics": optics.model_copy(update=aperture),
         }
     )

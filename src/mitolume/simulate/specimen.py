@@ -1,4 +1,4 @@
-"""Grows a specimen of living cells and renders it as volumes. Knows no light and no camera."""
+"""Grows a specimen of living cells, and renders it as volumes of refractive index and dyes."""
 
 from __future__ import annotations
 
@@ -6,21 +6,26 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import scipy.fft
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 
 from mitolume.simulate.capsules import Capsules, Filling, fill
-from mitolume.simulate.cell_bodies import CellMaps, lay_out_cells
-from mitolume.simulate.conditions import CONDITIONS, Condition
-from mitolume.simulate.cytoplasm import MEDIUM_INDEX, bodies, membranes
-from mitolume.simulate.inclusions import Inclusions, place_inclusions
+from mitolume.simulate.cells import CellMaps, Inclusions, lay_out_cells, place_inclusions
 from mitolume.simulate.mitochondria import Network, grow_network
-
-__all__ = ["MEDIUM_INDEX", "Specimen", "Volume", "grow_specimen"]
+from mitolume.simulate.settings import Condition
 
 Array = NDArray[np.float64]
 Array32 = NDArray[np.float32]
 Rng = np.random.Generator
+Shape = tuple[int, int, int]
+Voxel = tuple[float, float, float]
 
+# The nucleus' index is a little lower than the cytoplasm's (Schuermann et al. 2016, J Biophotonics
+# 9:1068; Kim & Guck 2020, Biophys J 119:1946); the numbers are chosen.
+MEDIUM_INDEX, CYTOPLASM_INDEX, NUCLEUS_INDEX = 1.337, 1.372, 1.367
+TEXTURE_INDEX = 0.004  # standard deviation in the cytoplasm; chosen
+TEXTURE_UM = 1.0  # outer scale of the texture / 2 pi; chosen
 CELLS, INCLUSIONS, MITOCHONDRIA, TEXTURE, FOLDS = range(5)  # streams of random numbers
 
 
@@ -30,21 +35,22 @@ class Volume:
 
     Attributes
     ----------
-    voxel_um : tuple of float
-        Size of a voxel (Z, Y, X).
-    z0_um : float
-        Height of the centre of slice 0 above the coverslip.
-    index : ndarray of float32, (Z, Y, X)
-        Refractive index minus that of the medium, ``MEDIUM_INDEX``.
-    labels : ndarray of int32, (Z, Y, X)
-        Mitochondria, numbered from 1; 0 is none.
-    mitochondria : ndarray of float32, (Z, Y, X)
-        Dye: the share of the voxel inside a mitochondrion times the brightness of that one.
-    membrane : ndarray of float32, (Z, Y, X)
-        Dye of the plasma membrane: its area in um**2 per um**3, and vesicles that took it up.
+    voxel_um
+        Size of a voxel (Z, Y, X) in um.
+    z0_um
+        Height of the centre of slice 0 above the coverslip in um.
+    index
+        (Z, Y, X), refractive index minus that of the medium, ``MEDIUM_INDEX``.
+    labels
+        (Z, Y, X), mitochondria numbered from 1; 0 is background.
+    mitochondria
+        (Z, Y, X), dye: the share of the voxel in a mitochondrion times the brightness of that one.
+    membrane
+        (Z, Y, X), dye of the plasma membrane: its area in um**2 per um**3, and vesicles that took
+        it up.
     """
 
-    voxel_um: tuple[float, float, float]
+    voxel_um: Voxel
     z0_um: float
     index: Array32
     labels: NDArray[np.int32]
@@ -54,55 +60,68 @@ class Volume:
 
 @dataclass(frozen=True)
 class Specimen:
-    """Living cells as shapes in um: what they look like is computed by ``volume``."""
+    """Living cells as shapes in um; pixel (0, 0) of the field has its centre at 0."""
 
     shape: tuple[int, int]
     pixel_um: float
-    condition: Condition
     seed: int
     cells: CellMaps
-    inclusions: Inclusions
+    inclusions: dict[str, Inclusions]
     network: Network
-    skeletons: pd.DataFrame
 
-    def volume(self, dz_um: float = 0.2) -> Volume:
-        """Render on voxels of ``dz_um`` by the field's pixels.
+    def skeletons(self, shape: tuple[int, int], corner: tuple[int, int] = (0, 0)) -> pd.DataFrame:
+        """Return the points of the centrelines in a part of the field.
 
         Parameters
         ----------
-        dz_um : float
-            Thickness of a slice in um.
+        shape
+            Rows and columns of the part.
+        corner
+            Its first pixel (Y, X), whose centre becomes the origin.
 
         Returns
         -------
-        Volume
-            From the coverslip to above the highest thing in the field.
+        pandas.DataFrame
+            ``object`` (the number in the labels), ``branch``, ``z``, ``y``, ``x``, ``radius``, um.
         """
-        height = self.cells.on_grid(self.cells.height, self.shape, self.pixel_um)
-        tops = [height.max(initial=0.0), *self.inclusions.debris.start[:, 0] + 0.6]
+        px, network = self.pixel_um, self.network
+        z, y, x = network.points.T
+        y, x = y - corner[0] * px, x - corner[1] * px
+        inside = (y >= -0.5 * px) & (y < (shape[0] - 0.5) * px)
+        inside &= (x >= -0.5 * px) & (x < (shape[1] - 0.5) * px)
+        columns = {"object": network.object + 1, "branch": network.branch, "z": z, "y": y, "x": x}
+        table = pd.DataFrame({**columns, "radius": network.radius})
+        return pd.DataFrame(table[inside].reset_index(drop=True))
+
+    def volume(self, dz_um: float = 0.2) -> Volume:
+        """Render from the coverslip to above the highest thing in the field.
+
+        Parameters
+        ----------
+        dz_um
+            Height of a voxel in um; its other sides are those of a pixel.
+        """
+        cells, z0 = self.cells, dz_um / 2
+        height, edge = (
+            cells.on_grid(field, self.shape, self.pixel_um) for field in (cells.height, cells.edge)
+        )
+        tops = [height.max(initial=0.0), *self.inclusions["debris"].balls.start[:, 0] + 0.6]
         slices = int(np.ceil((max(tops) + 0.4) / dz_um))
         shape, voxel = (slices, *self.shape), (dz_um, self.pixel_um, self.pixel_um)
-        z0 = dz_um / 2
-        index = bodies(
-            self.cells, height, shape, voxel, np.random.default_rng([self.seed, TEXTURE])
-        )
-        edge = self.cells.on_grid(self.cells.edge, self.shape, self.pixel_um)
-        membrane = membranes(height, edge, shape, voxel, np.random.default_rng([self.seed, FOLDS]))
+        index = _bodies(cells, height, shape, voxel, np.random.default_rng([self.seed, TEXTURE]))
+        membrane = _membranes(height, edge, shape, voxel, np.random.default_rng([self.seed, FOLDS]))
 
-        def lay(capsules: Capsules, values: Array, into: Array32) -> Filling:
+        def lay(capsules: Capsules, values: Array) -> Filling:
             filling = fill(capsules, shape, voxel, z0)
-            flat = into.reshape(-1)
+            flat = index.reshape(-1)
             old = flat[filling.voxel]
             flat[filling.voxel] = old + filling.share * (values[filling.owner] - old)
             return filling
 
-        parts = self.inclusions
-        lay(parts.nucleoli, parts.nucleolus_index - MEDIUM_INDEX, index)
-        lay(parts.debris, parts.debris_index - MEDIUM_INDEX, index)
-        filling = lay(parts.organelles, parts.organelle_index - MEDIUM_INDEX, index)
-        membrane.reshape(-1)[filling.voxel] += filling.share * parts.dyed[filling.owner]
-        matrix = self.network.index - MEDIUM_INDEX
-        filling = lay(self.network.capsules, matrix, index)
+        for kind in self.inclusions.values():
+            filling = lay(kind.balls, kind.index - MEDIUM_INDEX)
+            membrane.reshape(-1)[filling.voxel] += filling.share * kind.dye[filling.owner]
+        filling = lay(self.network.capsules, self.network.index - MEDIUM_INDEX)
         labels, dye = np.zeros(shape, np.int32), np.zeros(shape, np.float32)
         labels.reshape(-1)[filling.voxel] = np.where(filling.core, filling.owner + 1, 0)
         dye.reshape(-1)[filling.voxel] = filling.share * self.network.brightness[filling.owner]
@@ -112,7 +131,7 @@ class Specimen:
 def grow_specimen(
     shape: tuple[int, int],
     pixel_um: float,
-    condition: str = "control",
+    condition: Condition,
     seed: int = 0,
     crowding: float = 1.0,
 ) -> Specimen:
@@ -122,46 +141,74 @@ def grow_specimen(
 
     Parameters
     ----------
-    shape : tuple of int
+    shape
         Rows and columns (Y, X) of the field.
-    pixel_um : float
-        Side of a pixel in um. Pixel (0, 0) has its centre at 0.
-    condition : str
-        A name in ``CONDITIONS``.
-    seed : int
-        Not negative.
-    crowding : float
-        Number of droplets, lysosomes, vesicles and granules relative to ``inclusions.KINDS``.
-
-    Returns
-    -------
-    Specimen
-        Shapes in um; its table ``skeletons`` holds the centrelines in the field: ``object`` (the
-        number in the labels), ``branch``, ``z``, ``y``, ``x``, ``radius`` in um.
-
-    Raises
-    ------
-    ValueError
-        For an unknown condition.
+    pixel_um
+        Side of a pixel in um.
+    condition
+        Shape, place and refractive index of the mitochondria.
+    seed
+        Seed of all random numbers; not negative.
+    crowding
+        Number of droplets, lysosomes, vesicles and granules relative to ``cells.KINDS``.
     """
-    if condition not in CONDITIONS:
-        raise ValueError(f"unknown condition {condition!r}; choose from {', '.join(CONDITIONS)}")
-    treatment = CONDITIONS[condition]
     extent = (shape[0] * pixel_um, shape[1] * pixel_um)
     cells = lay_out_cells(extent, np.random.default_rng([seed, CELLS]))
-    rng = np.random.default_rng([seed, INCLUSIONS])
-    inclusions = place_inclusions(cells, extent, rng, crowding)
+    inclusions = place_inclusions(cells, np.random.default_rng([seed, INCLUSIONS]), crowding)
     rng = np.random.default_rng([seed, MITOCHONDRIA])
-    network = grow_network(cells, extent, treatment, inclusions.organelles, rng)
-    skeletons = _skeletons(network, shape, pixel_um)
-    return Specimen(shape, pixel_um, treatment, seed, cells, inclusions, network, skeletons)
+    network = grow_network(cells, extent, condition, inclusions["organelles"].balls, rng)
+    return Specimen(shape, pixel_um, seed, cells, inclusions, network)
 
 
-def _skeletons(network: Network, shape: tuple[int, int], pixel_um: float) -> pd.DataFrame:
-    """Table of the centreline points in the field."""
-    z, y, x = network.points.T
-    columns = {"object": network.object + 1, "branch": network.branch, "z": z, "y": y, "x": x}
-    table = pd.DataFrame({**columns, "radius": network.radius})
-    last = (np.array(shape) - 0.5) * pixel_um
-    inside = (y > -0.5 * pixel_um) & (x > -0.5 * pixel_um) & (y < last[0]) & (x < last[1])
-    return pd.DataFrame(table[inside].reset_index(drop=True))
+def _bodies(cells: CellMaps, height: Array, shape: Shape, voxel: Voxel, rng: Rng) -> Array32:
+    """Refractive index minus the medium's of cytoplasm with texture, and of nuclei."""
+    low = cells.on_grid(cells.nucleus_low, shape[1:], voxel[1])
+    high = cells.on_grid(cells.nucleus_high, shape[1:], voxel[1])
+    index = _texture(rng, shape, voxel)
+    for i, plane in enumerate(index):
+        bottom = i * voxel[0]
+        cytoplasm = ((height - bottom) / voxel[0]).clip(0, 1)
+        nucleus = (np.minimum(high, bottom + voxel[0]) - np.maximum(low, bottom)) / voxel[0]
+        nucleus = nucleus.clip(0, 1)
+        plane *= TEXTURE_INDEX * (cytoplasm - 0.5 * nucleus)
+        plane += cytoplasm * (CYTOPLASM_INDEX - MEDIUM_INDEX)
+        plane += nucleus * (NUCLEUS_INDEX - CYTOPLASM_INDEX)
+    return index
+
+
+def _texture(rng: Rng, shape: Shape, voxel: Voxel) -> Array32:
+    """Make turbulent noise of standard deviation 1.
+
+    The power falls as k**(-11/3) below the outer scale, as that of refractive index in tissue
+    (Schmitt & Kumar 1996, Opt Lett 21:1310).
+    """
+    size = [scipy.fft.next_fast_len(n, real=True) for n in shape]
+    waves = [np.fft.fftfreq(n, d) for n, d in zip(size[:2], voxel[:2], strict=True)]
+    waves.append(np.fft.rfftfreq(size[2], voxel[2]))
+    k = [2 * np.pi * wave.astype(np.float32) for wave in waves]
+    k2 = k[0][:, None, None] ** 2 + k[1][:, None] ** 2 + k[2] ** 2
+    amplitude = (1 + k2 * TEXTURE_UM**2) ** np.float32(-11 / 12)
+    half = rng.standard_normal((*k2.shape, 2), dtype=np.float32).view(np.complex64)[..., 0]
+    noise = scipy.fft.irfftn(half * amplitude, s=size, overwrite_x=True)
+    noise = np.ascontiguousarray(noise[: shape[0], : shape[1], : shape[2]], dtype=np.float32)
+    noise /= noise.std()
+    return noise
+
+
+def _membranes(height: Array, edge: Array, shape: Shape, voxel: Voxel, rng: Rng) -> Array32:
+    """Area of plasma membrane per volume, um**2 per um**3: the upper and the lower surface.
+
+    The upper one is folded more here and less there, so that it holds 0.7 to 1.4 times its area.
+    """
+    slope = np.hypot(*np.gradient(height, voxel[1])).clip(max=15)
+    spread = np.maximum(voxel[0], slope * voxel[1])  # a steep surface crosses several slices
+    footprint = (edge / voxel[1] + 0.5).clip(0, 1)
+    folds = gaussian_filter(rng.normal(size=height.shape), 0.4 / voxel[1])
+    folds = np.exp(0.12 * folds / folds.std()).clip(0.7, 1.4)
+    area = (np.sqrt(1 + slope**2) * footprint * folds / spread).astype(np.float32)
+    membrane = np.empty(shape, np.float32)
+    for i, plane in enumerate(membrane):
+        away = np.abs((i + 0.5) * voxel[0] - height) / spread
+        plane[:] = area * (1 - away).clip(min=0)
+    membrane[0] += footprint / voxel[0]
+    return membrane

@@ -1,4 +1,4 @@
-"""Outlines, heights and nuclei of adherent cells as maps. Knows nothing inside the cytoplasm."""
+"""Adherent cells: outlines, heights and nuclei as maps, and what they hold besides mitochondria."""
 
 from __future__ import annotations
 
@@ -8,15 +8,24 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt, gaussian_filter, map_coordinates
 
-__all__ = ["MAP_UM", "CellMaps", "lay_out_cells", "smooth_noise"]
+from mitolume.simulate.capsules import Capsules
 
 Array = NDArray[np.float64]
-Index = NDArray[np.int_]
 Rng = np.random.Generator
 
 MAP_UM = 0.2  # pixel of the maps
 MARGIN_UM = 10.0  # of the maps around the field, so that its edge cuts cells and mitochondria
-NUCLEUS_FLOOR_UM = 0.5  # cytoplasm between coverslip and nucleus
+
+# Organelles: number per um**2 of cytoplasm, median diameter in um, refractive index, the distance
+# from the nucleus over which their density falls by a factor e in um, share that takes up dye.
+# Lipid refracts as oils do, 1.46 to 1.47, and nucleoli are denser than the rest of the nucleus (Kim
+# & Guck 2020, Biophys J 119:1946); every other number is chosen.
+KINDS = {
+    "lipid droplet": (0.10, 0.6, 1.46, 5.0, 0.0),
+    "lysosome": (0.12, 0.55, 1.42, 6.0, 0.3),
+    "fluid vesicle": (0.03, 0.7, 1.342, 8.0, 0.5),
+    "granule": (0.80, 0.22, 1.40, 15.0, 0.1),
+}
 
 
 @dataclass(frozen=True)
@@ -25,16 +34,16 @@ class CellMaps:
 
     Attributes
     ----------
-    edge : ndarray of float64, (Y, X)
+    edge
         Distance from the edge of the cell in um, negative outside of cells.
-    height : ndarray of float64, (Y, X)
+    height
         Height of the cell's upper surface above the coverslip in um, 0 outside.
-    nucleus : ndarray of float64, (Y, X)
+    nucleus
         Distance from the outline of the same cell's nucleus in um, negative inside; up to a third
         too small beyond the nucleus' tips.
-    nucleus_low, nucleus_high : ndarray of float64, (Y, X)
+    nucleus_low, nucleus_high
         Lower and upper surface of the nuclei in um; equal where there is none.
-    axis_y, axis_x : ndarray of float64, (Y, X)
+    axis_y, axis_x
         Sine and cosine of twice the direction of filaments, an angle from X towards Y: a direction
         without a sense has no jump in them. Up to 1 where it is well defined.
     """
@@ -49,16 +58,13 @@ class CellMaps:
 
     def at(self, field: Array, points: Array) -> Array:
         """Interpolate a map at points (N, 2) Y X in um."""
-        values: Array = map_coordinates(
-            field, (points.T + MARGIN_UM) / MAP_UM, order=1, mode="nearest"
-        )
-        return values
+        place = (points.T + MARGIN_UM) / MAP_UM
+        return np.asarray(map_coordinates(field, place, order=1, mode="nearest"))
 
     def on_grid(self, field: Array, shape: tuple[int, int], pixel_um: float) -> Array:
         """Interpolate a map at the pixels of the field."""
         place = (np.indices(shape) * pixel_um + MARGIN_UM) / MAP_UM
-        values: Array = map_coordinates(field, place, order=1, mode="nearest")
-        return values
+        return np.asarray(map_coordinates(field, place, order=1, mode="nearest"))
 
     @property
     def positions(self) -> tuple[Array, Array]:
@@ -72,20 +78,15 @@ def lay_out_cells(extent_um: tuple[float, float], rng: Rng) -> CellMaps:
 
     Parameters
     ----------
-    extent_um : tuple of float
-        Size (Y, X) of the field.
-    rng : Generator
-        Drawn from.
-
-    Returns
-    -------
-    CellMaps
-        Maps over the field and a margin.
+    extent_um
+        Size (Y, X) of the field in um.
+    rng
+        Generator of random numbers.
     """
     shape = [int(np.ceil((side + 2 * MARGIN_UM) / MAP_UM)) + 1 for side in extent_um]
     y, x = np.indices(shape) * MAP_UM - MARGIN_UM
     centres, angles = _places(rng, np.array(extent_um))
-    wobble = 0.8 * smooth_noise(rng, y.shape, 6.0) + 0.15 * smooth_noise(rng, y.shape, 1.8)
+    wobble = 0.8 * _smooth_noise(rng, y.shape, 6.0) + 0.15 * _smooth_noise(rng, y.shape, 1.8)
 
     best, second = np.full(y.shape, -99.0), np.full(y.shape, -99.0)
     nucleus, low, high = np.full(y.shape, 99.0), np.zeros(y.shape), np.zeros(y.shape)
@@ -141,8 +142,7 @@ def _body(rng: Rng, dy: Array, dx: Array, angle: float) -> Array:
     blend = 2.0  # um; concave edges between processes, as tension draws them
     stacked = np.stack(parts)
     top = stacked.max(axis=0)
-    level: Array = top + blend * np.log(np.exp((stacked - top) / blend).sum(axis=0))
-    return level
+    return np.asarray(top + blend * np.log(np.exp((stacked - top) / blend).sum(axis=0)))
 
 
 def _nucleus(rng: Rng, dy: Array, dx: Array, angle: float) -> tuple[Array, Array, Array]:
@@ -157,7 +157,7 @@ def _nucleus(rng: Rng, dy: Array, dx: Array, angle: float) -> tuple[Array, Array
     wavy = 1 + sum(w * np.cos(n * turn + p) for n, w, p in zip(k, waves, phases, strict=True))
     relative = np.hypot(u / long, v / wide) / wavy
     thickness = rng.uniform(2.8, 4.5) * np.sqrt((1 - relative**3).clip(min=0))
-    middle = NUCLEUS_FLOOR_UM + thickness.max(initial=0.0) / 2
+    middle = 0.5 + thickness.max(initial=0.0) / 2  # cytoplasm between coverslip and nucleus
     # Flatter below than above: the nucleus sits on the coverslip's side.
     return (relative - 1) * wide, middle - thickness / 2, middle + thickness / 2
 
@@ -169,11 +169,10 @@ def _height(rng: Rng, edge: Array, nucleus: Array, nucleus_high: Array) -> Array
     rim = 1 - np.exp(-edge / 0.35)
     mound = np.exp(-((outside / rng.uniform(5.5, 8)) ** 1.3)) * (1 - np.exp(-edge / 4))
     height = 0.4 * rim + (lamella - 0.4) * (1 - np.exp(-edge / 3)) + 3.0 * mound
-    height *= 1 + 0.06 * smooth_noise(rng, edge.shape, 4.0)
+    height *= 1 + 0.06 * _smooth_noise(rng, edge.shape, 4.0)
     covered = gaussian_filter(np.maximum(height, (nucleus_high + 0.6) * (nucleus < 0)), 3.0)
     height = np.where(nucleus < 3, np.maximum(covered, nucleus_high + 0.3), height)
-    smooth: Array = gaussian_filter(height, 1.0) * (edge > 0)
-    return smooth
+    return np.asarray(gaussian_filter(height, 1.0) * (edge > 0))
 
 
 def _filament_axis(
@@ -194,13 +193,113 @@ def _signed_distance(inside: NDArray[np.bool_]) -> Array:
     """Distance in um outside of a region, negative inside; 99 everywhere where there is none."""
     if not inside.any():
         return np.full(inside.shape, 99.0)
-    away: Array = distance_transform_edt(~inside) - distance_transform_edt(inside)
-    return away * MAP_UM
+    return np.asarray(distance_transform_edt(~inside) - distance_transform_edt(inside)) * MAP_UM
 
 
-def smooth_noise(rng: Rng, shape: tuple[int, ...], size_um: float) -> Array:
+def _smooth_noise(rng: Rng, shape: tuple[int, ...], size_um: float) -> Array:
     """Gaussian noise of standard deviation 1, correlated over ``size_um``."""
     coarse = [int(np.ceil(side * MAP_UM / size_um)) + 4 for side in shape]
     place = np.indices(shape) * MAP_UM / size_um + 1
-    noise: Array = map_coordinates(rng.normal(size=coarse) * 1.3, place, order=3)
-    return noise
+    return np.asarray(map_coordinates(rng.normal(size=coarse) * 1.3, place, order=3))
+
+
+@dataclass(frozen=True)
+class Inclusions:
+    """Balls of one kind, none of which is a mitochondrion.
+
+    Attributes
+    ----------
+    balls
+        Places and radii.
+    index
+        (N,), refractive index of each ball.
+    dye
+        (N,), membrane dye taken up, relative to the plasma membrane; 0 in most.
+    """
+
+    balls: Capsules
+    index: Array
+    dye: Array
+
+
+def place_inclusions(cells: CellMaps, rng: Rng, crowding: float = 1.0) -> dict[str, Inclusions]:
+    """Scatter balls in the field and its surroundings, denser around the nuclei.
+
+    Parameters
+    ----------
+    cells
+        The cells.
+    rng
+        Generator of random numbers.
+    crowding
+        Number of organelles relative to `KINDS`.
+
+    Returns
+    -------
+    dict
+        ``nucleoli`` inside nuclei, ``debris`` outside of cells, ``organelles`` in the cytoplasm.
+    """
+    centres, radii, indices, dyed = [], [], [], []
+    clumps = 1.2 * _smooth_noise(rng, cells.edge.shape, 3.0)  # they lie in groups
+    for per_um2, diameter, index, decay, share in KINDS.values():
+        weight = np.exp(clumps - cells.nucleus.clip(0, 60) / decay)
+        weight *= (cells.height > diameter + 0.3) & (cells.nucleus > 0.7 * diameter)
+        place, size = _balls(rng, weight, crowding * per_um2, diameter)
+        room = cells.at(cells.height, place) - 2 * size - 0.2
+        z = size + 0.1 + rng.uniform(0, 1, len(size)) * room
+        fits = (room > 0) & (cells.at(cells.nucleus, place) > size + 0.05)
+        centres.append(np.column_stack([z, place])[fits])
+        radii.append(size[fits])
+        indices.append(rng.normal(index, 0.006, len(size))[fits])
+        dyed.append((rng.uniform(size=len(size)) < share)[fits] * 1.5)
+    organelles = Capsules.balls(np.concatenate(centres), np.concatenate(radii))
+    return {
+        "nucleoli": _nucleoli(cells, rng),
+        "debris": _debris(cells, rng),
+        "organelles": Inclusions(organelles, np.concatenate(indices), np.concatenate(dyed)),
+    }
+
+
+def scatter(rng: Rng, weight: Array, count: int) -> Array:
+    """Draw points (count, 2) in um with a chance proportional to a map."""
+    heap = np.cumsum(weight)
+    picked = np.searchsorted(heap, rng.uniform(0, heap[-1], count), side="right")
+    pixel = np.stack(np.unravel_index(picked.clip(max=weight.size - 1), weight.shape), axis=1)
+    return (pixel + rng.uniform(-0.5, 0.5, (count, 2))) * MAP_UM - MARGIN_UM
+
+
+def _balls(rng: Rng, weight: Array, per_um2: float, diameter: float) -> tuple[Array, Array]:
+    """Draw centres (N, 2) in um and radii (N,), where the map is 1 with the given density."""
+    count = rng.poisson(per_um2 * float((weight > 0.02).sum()) * MAP_UM**2)
+    if not weight.any():
+        return np.empty((0, 2)), np.empty(0)
+    place = scatter(rng, weight, count)
+    return place, diameter / 2 * rng.lognormal(0, 0.25, count).clip(0.6, 1.8)
+
+
+def _nucleoli(cells: CellMaps, rng: Rng) -> Inclusions:
+    """Clumps of balls at mid-height of the nuclei."""
+    place, _ = _balls(rng, (cells.nucleus < -2.0).astype(float), 0.04, 1.0)
+    parts = 7
+    place = np.repeat(place, parts, axis=0) + rng.normal(0, 0.45, (len(place) * parts, 2))
+    radius = rng.uniform(0.4, 0.9, len(place))
+    low, high = cells.at(cells.nucleus_low, place), cells.at(cells.nucleus_high, place)
+    radius = np.minimum(radius, (high - low) / 2 - 0.2)
+    z = (low + high) / 2 + rng.normal(0, 0.1, len(place))
+    fits = radius > 0.3
+    balls = Capsules.balls(np.column_stack([z, place])[fits], radius[fits])
+    return Inclusions(balls, np.full(int(fits.sum()), 1.380), np.zeros(int(fits.sum())))
+
+
+def _debris(cells: CellMaps, rng: Rng) -> Inclusions:
+    """Small clumps that lie on the coverslip or float above the cells."""
+    place, _ = _balls(rng, np.ones_like(cells.edge), 0.002, 1.0)
+    parts = 3
+    place = np.repeat(place, parts, axis=0)
+    radius = rng.uniform(0.15, 0.5, len(place))
+    lifted = np.repeat(rng.uniform(0, 3.0, len(place) // parts), parts)
+    lifted *= np.repeat(rng.uniform(size=len(place) // parts) < 0.5, parts)
+    place = place + rng.normal(0, 0.35, place.shape)
+    z = cells.at(cells.height, place) + radius + lifted
+    balls = Capsules.balls(np.column_stack([z, place]), radius)
+    return Inclusions(balls, rng.uniform(1.36, 1.42, len(z)), np.zeros(len(z)))
