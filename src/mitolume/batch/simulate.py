@@ -1,24 +1,25 @@
-"""Writes data sets of simulated fields, with all that is true of them. Knows no optics."""
+"""Writes data sets of simulated fields, with the truth about them and a contact sheet."""
 
 from __future__ import annotations
 
 import json
-import signal
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Sequence
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import tifffile
 import xarray as xr
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
 from pydantic import ValidationError
 
 from mitolume import __version__
 from mitolume.analysis.measure import measure_objects
+from mitolume.analysis.pictures import fit, overlay, to_8bit, write_png
+from mitolume.batch.runner import Job, Report, run_jobs, side_by_side
 from mitolume.errors import MitolumeError
 from mitolume.io.fields import Field, write_table
 from mitolume.io.tables import write_table as write_rows
@@ -30,7 +31,7 @@ from mitolume.simulate.presets import PRESETS, FieldPlan, Group, plan_fields
 from mitolume.simulate.settings import CONDITIONS, SimulationSettings
 
 TABLE, HAND_TABLE, RECORD, SHEET = "fields.csv", "fields_hand.csv", "simulation.json", "sheet.png"
-_CLEAN_STEP = 0.125  # counts: far below any noise, and small files
+SIDE = 300  # largest side of a picture of the contact sheet in px
 
 
 def plan(
@@ -46,15 +47,15 @@ def plan(
     Parameters
     ----------
     preset
-        A name in ``PRESETS``, which says how many fields of what; nothing else may then.
+        A name in ``PRESETS``; it defines fields and conditions, so neither may be given.
     fields
-        How many of each condition; 4 by default.
+        Number of fields of each condition; 4 by default.
     conditions
         Names in ``CONDITIONS``; control by default.
     seed
-        Not negative; another one gives other cells.
+        Seed of the data set, not negative; another seed gives other cells.
     set_
-        ``key=value`` over the settings, such as ``planes=7`` or ``optics.condenser_na=0.4``.
+        Changed settings, ``key=value``, such as ``planes=7`` or ``optics.condenser_na=0.4``.
 
     Returns
     -------
@@ -63,7 +64,7 @@ def plan(
     Raises
     ------
     MitolumeError
-        A name is unknown, a setting is off, or preset and fields contradict each other.
+        A name is unknown, a setting is impossible, or fields or conditions are given with a preset.
     """
     if preset is not None and preset not in PRESETS:
         raise MitolumeError(f"no preset {preset!r}; there are {', '.join(PRESETS)}")
@@ -72,8 +73,7 @@ def plan(
             raise MitolumeError(f"no condition {name!r}; there are {', '.join(CONDITIONS)}")
     if preset is not None and (fields is not None or conditions):
         raise MitolumeError(
-            f"preset {preset} says itself which fields there are: leave out --fields and "
-            "--condition, or --preset"
+            f"preset {preset} defines the fields: leave out --fields and --condition, or --preset"
         )
     own: dict[str, Any] = {}
     for setting in set_:
@@ -98,20 +98,20 @@ def write_data_set(
     command: str = "from Python",
     progress: Advance = lambda done, total, note="": None,
 ) -> Path:
-    """Simulate fields into a folder; those that are there already are left as they are.
+    """Simulate fields into a folder; those that are finished already are kept.
 
     Parameters
     ----------
     plans
-        What to simulate; see `plan`.
+        Fields to simulate; see `plan`.
     out
-        A new folder, or one that was begun with the same plans.
+        A new folder, or one that an earlier call with the same plans wrote to.
     jobs
-        How many fields at a time, each in a process of its own.
+        Number of fields simulated at the same time, each in a process of its own.
     command
-        Written down in ``simulation.json``.
+        Command that is recorded in ``simulation.json``.
     progress
-        ``advance(done, total, note="")``.
+        Called with fields done, fields in total, and the name of a field.
 
     Returns
     -------
@@ -121,25 +121,29 @@ def write_data_set(
     Raises
     ------
     MitolumeError
-        The folder holds something else, or can't be written.
+        The folder holds something else, or a field can't be written.
     """
     out = Path(out)
     _begin(plans, out, command)
     missing = [one for one in plans if not _file(out, "facts", one).exists()]
-    progress(len(plans) - len(missing), len(plans))
-    done = _compute(missing, out, jobs)
-    for number, name in enumerate(done, len(plans) - len(missing) + 1):
-        progress(number, len(plans), name)
-    from mitolume.batch.simulate_sheet import write_sheet
-
-    write_sheet(out / SHEET, [(one.name, out) for one in plans])
+    before = len(plans) - len(missing)
+    outcome = run_jobs(
+        [
+            Job(one.name, (), (_file(out, "facts", one),), partial(_write, out, one))
+            for one in missing
+        ],
+        scheduler=side_by_side(jobs),
+        progress=lambda done, total, note="": progress(before + done, len(plans), note),
+    )
+    outcome.raise_faults("fields", "simulated")
+    _write_sheet(out, plans)
     for table, folder in ((HAND_TABLE, "hand_masks"), (TABLE, "masks")):
         write_table(out / table, [_row(out, one, folder) for one in plans])
     return out / TABLE
 
 
 def _begin(plans: Sequence[FieldPlan], out: Path, command: str) -> None:
-    """Write down what will be done, or refuse a folder in which something else was begun."""
+    """Record what will be simulated, or refuse a folder with other fields or files."""
     fields = [
         {
             "name": one.name,
@@ -161,35 +165,19 @@ def _begin(plans: Sequence[FieldPlan], out: Path, command: str) -> None:
             raise MitolumeError(f"{record} is damaged; choose another --out") from None
         if not same:
             raise MitolumeError(
-                f"{out} was begun with other fields, settings, seed or version ({record} holds "
+                f"{out} was begun with other fields, settings, seed or version ({record} lists "
                 "them); choose another --out"
             )
         remove_parts(out)
         return
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise MitolumeError(f"{out} exists and is no empty folder; choose another --out")
+        raise MitolumeError(f"{out} exists and is not an empty folder; choose another --out")
     content = {"version": __version__, "command": command, "fields": fields}
     write_text(record, json.dumps(content, indent=1) + "\n")
 
 
-def _compute(plans: Sequence[FieldPlan], out: Path, jobs: int) -> Iterator[str]:
-    task: Callable[[FieldPlan], str] = partial(write_field, out)
-    if jobs <= 1 or len(plans) <= 1:
-        yield from map(task, plans)
-        return
-    # A terminal sends Ctrl-C to all; the workers leave it to this process.
-    pool = ProcessPoolExecutor(
-        min(jobs, len(plans)), get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN)
-    )
-    try:
-        for future in as_completed([pool.submit(task, one) for one in plans]):
-            yield future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def write_field(out: Path, one: FieldPlan) -> str:
-    """Simulate one field and write its files; return its name."""
+def _write(out: Path, one: FieldPlan, advance: Callable[[int], None]) -> Report:
+    """Simulate one field and write its files."""
     field = simulate_field(one.settings, condition=one.condition, seed=one.seed)
     px = field.pixel_um
     size = {"pixel_size_um": {"Z": field.z_step_um, "Y": px, "X": px}}
@@ -203,9 +191,9 @@ def write_field(out: Path, one: FieldPlan) -> str:
     def mask(masks: NDArray[np.uint8]) -> xr.DataArray:
         return xr.DataArray(masks, dims=tuple("ZYX"), attrs=size)
 
+    # In steps of 1/8 count: far below any noise, and small files.
     clean = {
-        name: np.rint(image / _CLEAN_STEP) * np.float32(_CLEAN_STEP)
-        for name, image in field.clean.items()
+        name: np.rint(image / 0.125) * np.float32(0.125) for name, image in field.clean.items()
     }
     labels = xr.DataArray(field.labels, dims=tuple("ZYX"), attrs={"pixel_size_um": voxel})
     write_image(_file(out, "images", one), stack(field.images))
@@ -214,7 +202,7 @@ def write_field(out: Path, one: FieldPlan) -> str:
     write_mask(_file(out, "hand_masks", one), mask(field.hand_masks))
     write_labels(_file(out, "labels", one), labels)
     write_rows(_file(out, "skeletons", one), field.skeletons.round(4))
-    write_rows(_file(out, "objects", one), measure_truth(field))
+    write_rows(_file(out, "objects", one), _objects(field))
     facts = {
         "condition": one.condition,
         "seed": one.seed,
@@ -225,22 +213,14 @@ def write_field(out: Path, one: FieldPlan) -> str:
     }
     # Last: a field with facts is finished.
     write_text(_file(out, "facts", one), json.dumps(facts, indent=1) + "\n")
-    return one.name
+    return Report()
 
 
-def measure_truth(field: SimulatedField) -> pd.DataFrame:
-    """Measure the mitochondria of a field from their labels and from their centrelines.
+def _objects(field: SimulatedField) -> pd.DataFrame:
+    """Measure mitochondria from their labels (`measure_objects`) and from their centrelines.
 
-    Parameters
-    ----------
-    field
-        A simulated field.
-
-    Returns
-    -------
-    pandas.DataFrame
-        The columns of `measure_objects`, and from the centrelines in the field
-        ``true_length_um`` and ``true_diameter_um`` (mean along the centreline).
+    ``true_length_um`` is the length of the centrelines in the field, ``true_diameter_um`` the mean
+    diameter along them.
     """
     table = measure_objects(
         field.labels, pixel_size_um=dict(zip("ZYX", field.label_um, strict=True))
@@ -258,11 +238,6 @@ def measure_truth(field: SimulatedField) -> pd.DataFrame:
     )
 
 
-def facts_of(out: Path, one: FieldPlan) -> dict[str, Any]:
-    """Read what is true of a finished field."""
-    return dict(json.loads(_file(out, "facts", one).read_text(encoding="utf-8")))
-
-
 def _file(out: Path, kind: str, one: FieldPlan) -> Path:
     ending = {"skeletons": "csv", "objects": "csv", "facts": "json"}.get(kind, "ome.tif")
     return out / kind / f"{one.name}.{ending}"
@@ -270,7 +245,7 @@ def _file(out: Path, kind: str, one: FieldPlan) -> Path:
 
 def _row(out: Path, one: FieldPlan, masks: str) -> Field:
     """Row of the table of fields; test images are always scored on the exact masks."""
-    facts = facts_of(out, one)
+    facts = json.loads(_file(out, "facts", one).read_text(encoding="utf-8"))
     folder = "masks" if one.role == "test" else masks
     return Field(
         image=_file(out, "images", one),
@@ -284,3 +259,64 @@ def _row(out: Path, one: FieldPlan, masks: str) -> Field:
         fluorescence="Mitochondria",
         extra={"z_step": f"{facts['z_step_um']:.3f}", "seed": str(one.seed)},
     )
+
+
+def _write_sheet(out: Path, plans: Sequence[FieldPlan]) -> None:
+    """Draw up to 6 fields in rows, the same number of each condition as far as there is room.
+
+    Shown is the plane at the middle of the mitochondria. A channel has the same contrast in all
+    rows, so that treatments that dim a dye show.
+    """
+    conditions: dict[str, list[FieldPlan]] = {}
+    for one in plans:
+        conditions.setdefault(one.condition, []).append(one)
+    each = max(1, 6 // len(conditions))
+    shown = [one for group in conditions.values() for one in group[:each]]
+    images, masks, drawn = (
+        [_middle_plane(_file(out, kind, one), one.settings.planes) for one in shown]
+        for kind in ("images", "masks", "hand_masks")
+    )
+    limits = [
+        np.percentile(np.concatenate([image[c].ravel() for image in images]), [0.5, 99.5])
+        for c in range(len(CHANNELS))
+    ]
+    rows = []
+    for one, image, mask, by_hand in zip(shown, images, masks, drawn, strict=True):
+        light, dye, membrane = (
+            fit(to_8bit(channel, (low, high)), SIDE, smooth=True)[..., None].repeat(3, axis=2)
+            for channel, (low, high) in zip(image, limits, strict=True)
+        )
+        low, high = limits[0]
+        outlined, imitated = (
+            overlay(image[0], one_mask[0], longer=SIDE, limits=(low, high))
+            for one_mask in (mask, by_hand)
+        )
+        pictures = {
+            f"{one.name}, plane {one.settings.planes // 2}: transmitted light": light,
+            "its exact mask": outlined,
+            "mitochondria": dye,
+            "CellMask": membrane,
+            "imitated hand labels": imitated,
+        }
+        rows.append(_titled(pictures))
+    write_png(out / SHEET, np.concatenate(rows))
+
+
+def _middle_plane(path: Path, planes: int) -> NDArray[Any]:
+    """Read the plane in the middle of a stack, (C, Y, X)."""
+    pixels = np.asarray(tifffile.imread(path))
+    return pixels.reshape(-1, planes, *pixels.shape[-2:])[:, planes // 2]
+
+
+def _titled(pictures: dict[str, NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Lay RGB pictures of one size side by side, each below its title."""
+    gap, head = 4, 18  # px
+    height, width = next(iter(pictures.values())).shape[:2]
+    row = np.full((head + height + gap, len(pictures) * (width + gap), 3), 255, np.uint8)
+    canvas = Image.fromarray(row)
+    pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(11)
+    for number, (title, picture) in enumerate(pictures.items()):
+        left = number * (width + gap)
+        canvas.paste(Image.fromarray(picture), (left, head))
+        pen.text((left + 2, 2), title, fill=(0, 0, 0), font=font)
+    return np.asarray(canvas)

@@ -318,7 +318,8 @@ def filter_slices(
 
 def _defocus(z_um: ArrayLike, focus_um: ArrayLike) -> Array:
     """Height of each slice minus height of each image plane, (P, Z)."""
-    return np.asarray(z_um, float) - np.asarray(focus_um, float)[:, None]
+    defocus: Array = np.asarray(z_um, float) - np.asarray(focus_um, float)[:, None]
+    return defocus
 
 
 def _nodes(band: float, reach: float) -> tuple[Array, Array]:
