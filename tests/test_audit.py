@@ -15,7 +15,7 @@ from hypothesis.extra.numpy import arrays
 from test_study import tiny
 
 import mitolume
-from mitolume.analysis.calibration import calibration_error, pooled, reliability
+from mitolume.analysis.metrics import calibration_error, pooled, reliability
 from mitolume.errors import MitolumeError
 from mitolume.inference.predictor import load
 from mitolume.io.read import read, read_plane

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mitolume.analysis.crops import contact_sheet, crop_box, cut
-from mitolume.analysis.windows import windows_of
+from mitolume.analysis.object_index import windows_of
 
 
 @st.composite

@@ -17,10 +17,8 @@ from scipy import ndimage
 from skimage.measure import label as skimage_label
 from skimage.measure import regionprops_table
 
-from mitolume.analysis.blocks import label_blocks
-from mitolume.analysis.instances import label_objects
+from mitolume.analysis.labelling import ObjectSettings, label_blocks, label_objects
 from mitolume.analysis.object_index import INDEX_COLUMNS, index_objects
-from mitolume.analysis.settings import ObjectSettings
 from mitolume.analysis.splitting import Cut, split_object
 from mitolume.errors import MitolumeError
 from mitolume.io.masks import decide_kind, to_mask
@@ -286,7 +284,7 @@ def test_what_is_no_mask_is_refused_in_a_sentence(
 BIG = """
 import hashlib, resource, sys
 import numpy as np, zarr
-from mitolume.analysis.blocks import label_blocks
+from mitolume.analysis.labelling import label_blocks
 from mitolume.simulate.field import simulate_field
 from mitolume.simulate.settings import SimulationSettings
 

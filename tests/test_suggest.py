@@ -20,9 +20,8 @@ from test_cli import call
 from test_study import tiny
 
 import mitolume
-from mitolume.analysis.choose import choose_diverse
-from mitolume.analysis.disagreement import disagreement, disagreement_map
-from mitolume.analysis.feature_distance import labelled_set, shrunk_variance
+from mitolume.analysis.agreement import disagreement, disagreement_map
+from mitolume.analysis.feature_distance import choose_diverse, labelled_set, shrunk_variance
 from mitolume.analysis.metrics import count, iou
 from mitolume.analysis.pictures import FALSE_COLOUR, heat
 from mitolume.errors import MitolumeError

@@ -1,8 +1,9 @@
-"""How far two people's masks of one image agree. Knows no file, and calls neither of them true.
+"""How far masks of one image agree: those of two people, or of several models.
 
-Pixels are counted with `mitolume.analysis.metrics.count(a, b)`: ``tp`` are marked by both, ``fp``
-by A only, ``fn`` by B only, ``tn`` by neither, and what either calls unsure (255) counts nowhere.
-Its `iou` and `dice` don't change when A and B change places.
+Of two people neither is called right. Pixels are counted with
+`mitolume.analysis.metrics.count(a, b)`: ``tp`` are marked by both, ``fp`` by A only, ``fn`` by B
+only, ``tn`` by neither, and what either calls unsure (255) counts nowhere. Its `iou` and `dice`
+don't change when A and B change places.
 """
 
 from __future__ import annotations
@@ -13,10 +14,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import ndimage, stats
 
 from mitolume.analysis.metrics import Counts
 from mitolume.io.masks import FOREGROUND, UNSURE, Mask
+
+Map = NDArray[np.floating[Any]]
+
+# Columns of agreement.csv, a row for each plane.
+PIXELS = ("n_both_px", "n_only_a_px", "n_only_b_px", "n_neither_px", "n_unsure_px")
 
 
 def cohen_kappa(c: Counts) -> float:
@@ -166,9 +173,49 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[fl
     return float(max(0.0, mean - half)), float(min(1.0, mean + half))
 
 
+def disagreement_map(votes: Map, n: int) -> NDArray[np.float32]:
+    """Say of each pixel how often two of the masks differ there (query by committee).
+
+    Parameters
+    ----------
+    votes
+        (Y, X), the share of the masks that call a pixel mitochondria.
+    n
+        How many masks there are, at least 2.
+
+    Returns
+    -------
+    numpy.ndarray
+        (Y, X) float32, the share of all pairs of masks of which only one marks the pixel.
+
+    Examples
+    --------
+    >>> disagreement_map(np.array([[0.0, 0.5, 1.0]]), 2).tolist()
+    [[0.0, 1.0, 0.0]]
+    """
+    return np.asarray(2 * votes * (1 - votes) * (n / (n - 1)), np.float32)
+
+
+def disagreement(votes: Map, n: int, least: float = 0.0) -> float:
+    """Say how much masks of one image disagree: 1 - IoU of an average pair of them.
+
+    Parameters
+    ----------
+    votes, n
+        As for `disagreement_map`.
+    least
+        A share of the image: an area of foreground below it counts as so much, or a few specks
+        in an empty image would be the greatest disagreement of all.
+
+    Returns
+    -------
+    float
+        0 to 1; 0 where no mask marks anything.
+    """
+    apart = float(disagreement_map(votes, n).mean(dtype=np.float64))
+    either = float(np.mean(votes, dtype=np.float64)) + apart / 2
+    return apart / max(either, least) if either else 0.0
+
+
 def _outline(mask: Any) -> Any:
     return mask & ~ndimage.binary_erosion(mask, border_value=1)
-
-
-# Columns of agreement.csv, a row for each plane.
-PIXELS = ("n_both_px", "n_only_a_px", "n_only_b_px", "n_neither_px", "n_unsure_px")

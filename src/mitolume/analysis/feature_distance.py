@@ -1,8 +1,9 @@
-"""How far images are from a labelled set, by vectors of features. Knows no network and no image."""
+"""Images compared by vectors of features: how far from the labelled ones, which to label next."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -134,3 +135,62 @@ def shrunk_variance(vectors: Vectors, groups: Sequence[str]) -> NDArray[np.float
     # A feature that no labelled image shows at all must not rule the distance.
     shrunk: NDArray[np.float64] = share * target + (1 - share) * variance
     return np.maximum(shrunk, 0.01 * target, out=shrunk)
+
+
+def choose_diverse(
+    vectors: Vectors,
+    known: Vectors,
+    weights: Vectors,
+    groups: Sequence[Sequence[Hashable]],
+    n: int,
+) -> list[int]:
+    """Choose images one after the other, each the most promising beside those before it.
+
+    Farthest first (the greedy k-center of Sener and Savarese, ICLR 2018): the way to the nearest
+    image that is labelled or chosen, times a weight, as Yang et al. (MICCAI 2017) ask for images
+    that are uncertain and unlike each other.
+
+    Parameters
+    ----------
+    vectors
+        (M, C), one for each image to choose from, on comparable scales.
+    known
+        (N, C), of the labelled images, N at least 1.
+    weights
+        (M,), 0 or more: how uncertain each image is.
+    groups
+        (M,), to which groups each image belongs, widest first, such as its specimen and its
+        stack. What has been chosen from least often comes first.
+    n
+        How many, at most M.
+
+    Returns
+    -------
+    list of int
+        Which, the best first.
+    """
+    nearest = cdist(vectors, known).min(axis=1)
+    chosen: list[int] = []
+    taken: Counter[tuple[Hashable, ...]] = Counter()
+    left = list(range(len(vectors)))
+    while len(chosen) < n:
+        # Where weights are all 0, at least the unlike ones are chosen.
+        best = min(
+            left,
+            key=lambda i: (
+                [taken[group] for group in _nested(groups[i])],
+                -weights[i] * nearest[i],
+                -nearest[i],
+                i,
+            ),
+        )
+        chosen.append(best)
+        left.remove(best)
+        taken.update(_nested(groups[best]))
+        nearest = np.minimum(nearest, cdist(vectors, vectors[best : best + 1])[:, 0])
+    return chosen
+
+
+def _nested(group: Sequence[Hashable]) -> list[tuple[Hashable, ...]]:
+    """Name a group and those around it: (a, b) is in (a,) and in (a, b)."""
+    return [tuple(group[:depth]) for depth in range(1, len(group) + 1)]

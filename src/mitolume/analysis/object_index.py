@@ -1,8 +1,8 @@
-"""What a label image holds: boxes, sizes, first pixels. Knows no mask."""
+"""Lists of the objects in a label image, and which windows of a large image hold them whole."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,9 @@ Labels = np.ndarray[Any, np.dtype[np.int32]]
 
 BOX = ("z0", "z1", "y0", "y1", "x0", "x1")
 INDEX_COLUMNS = ("label", *BOX, "size_px")
+Window = tuple[slice, ...]
+
+_PIXELS = 2**24  # in memory at once: 64 MB of labels, and a few times that while measuring
 
 
 def index_objects(labels: Array) -> pd.DataFrame:
@@ -90,3 +93,48 @@ def is_hole(table: pd.DataFrame, shape: Sequence[int], hole_px: int) -> Any:
     # Along an axis of one pixel everything is at the edge: a stack of one plane is a plane.
     at_edge = ((ends[..., 0] == 0) | (ends[..., 1] == shape)) & (np.asarray(shape) > 1)
     return (table["size_px"].to_numpy() <= hole_px) & ~at_edge.any(axis=1)
+
+
+def windows_of(
+    boxes: pd.DataFrame, shape: Sequence[int], margin: Sequence[int], pixels: int = _PIXELS
+) -> Iterator[tuple[Window, pd.DataFrame]]:
+    """Group objects by place, and give for each group the window that holds them whole.
+
+    An object belongs to the block of the image where its box begins. Windows overlap, groups do
+    not: every object comes once. The objects of a group are those that may be measured in its
+    window; others may reach into it.
+
+    Parameters
+    ----------
+    boxes
+        A row for each object, with columns ``z0 z1 y0 y1 x0 x1`` (half-open, px).
+    shape
+        (Z, Y, X) of the image.
+    margin
+        How far around the boxes to look, px along Z, Y and X; cut at the image's edges.
+    pixels
+        About how many pixels to hold at once. A single object may need more.
+
+    Yields
+    ------
+    tuple of slice, pandas.DataFrame
+        The window along Z, Y and X, and the rows of ``boxes`` in it.
+    """
+    if boxes.empty:
+        return
+    side = max(64, int((pixels / shape[0]) ** 0.5))
+    block = (boxes["y0"] // side) * (shape[2] // side + 1) + boxes["x0"] // side
+    large = (boxes["y1"] - boxes["y0"] > side) | (boxes["x1"] - boxes["x0"] > side)
+    # An object larger than a block would make its whole group's window large: it goes alone.
+    block = block.where(~large, -1 - np.arange(len(boxes)))
+    for _, group in boxes.groupby(block.to_numpy(), sort=True):
+        yield (
+            tuple(
+                slice(
+                    max(int(group[f"{axis}0"].min()) - around, 0),
+                    min(int(group[f"{axis}1"].max()) + around, size),
+                )
+                for axis, around, size in zip("zyx", margin, shape, strict=True)
+            ),
+            group,
+        )

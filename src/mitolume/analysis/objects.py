@@ -15,12 +15,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from mitolume.analysis.blocks import label_blocks
 from mitolume.analysis.crops import Crop, crop_box, cut
+from mitolume.analysis.labelling import ObjectSettings, label_blocks
 from mitolume.analysis.measure import margin_of, measure_objects
-from mitolume.analysis.object_index import BOX, describe
-from mitolume.analysis.settings import ObjectSettings
-from mitolume.analysis.windows import windows_of
+from mitolume.analysis.object_index import BOX, describe, windows_of
 from mitolume.errors import MitolumeError
 from mitolume.io.masks import UNSURE, MaskKind, to_mask
 from mitolume.io.read import load

@@ -1,4 +1,4 @@
-"""Cuts an object into parts. Knows one object at a time, and nothing of the image around it."""
+"""Cuts touching mitochondria apart, one object at a time."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 from scipy import ndimage
 from scipy.spatial import cKDTree
 from skimage.morphology import local_maxima, reconstruction, skeletonize
 from skimage.segmentation import watershed
+
+from mitolume.analysis.object_index import BOX, describe
 
 Inside = np.ndarray[Any, np.dtype[np.bool_]]
 Parts = np.ndarray[Any, np.dtype[np.int32]]
@@ -30,6 +33,62 @@ class Cut:
     where: Literal["none", "distance", "probability", "branches"]
     spacing: tuple[float, ...]
     distance: float
+
+
+def split_objects(
+    labels: Parts,
+    table: pd.DataFrame,
+    cut: Cut,
+    probability: np.ndarray[Any, Any] | None = None,
+    origin: Sequence[int] | None = None,
+    shape: Sequence[int] | None = None,
+    above: int = 0,
+) -> pd.DataFrame:
+    """Cut objects into parts, each in its own box, so that nothing else has a say.
+
+    Parameters
+    ----------
+    labels
+        (Y, X) or (Z, Y, X): an image, or a window that holds the objects whole. Parts of cut
+        objects are written into it under new numbers.
+    table
+        The objects to cut, as `describe` lists them.
+    cut
+        How to cut.
+    probability
+        Of the same window.
+    origin, shape
+        Where the window begins in the image, and the size of that.
+    above
+        New numbers lie above this and above all labels in the window.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The objects that stayed whole, and the parts of the others.
+    """
+    start, shape = tuple(origin or (0,) * labels.ndim), tuple(shape or labels.shape)
+    highest = max(above, int(labels.max(initial=0)))
+    tables, whole = [], np.ones(len(table), bool)
+    ends = table[list(BOX)].to_numpy().reshape(-1, 3, 2)[:, 3 - labels.ndim :]
+    for row, (label, box) in enumerate(zip(table["label"], ends, strict=True)):
+        window = tuple(slice(a - s, b - s) for (a, b), s in zip(box, start, strict=True))
+        inside = labels[window] == label
+        parts = split_object(
+            inside,
+            cut,
+            [(a == 0, b == n) for (a, b), n in zip(box, shape, strict=True)],
+            None if probability is None else probability[window],
+        )
+        if parts.max() < 2:
+            continue
+        whole[row] = False
+        described = describe(parts, tuple(box[:, 0]), shape)
+        described["label"] += highest
+        tables.append(described)
+        labels[window][inside] = parts[inside] + highest
+        highest += len(described)
+    return pd.concat([table[whole], *tables], ignore_index=True)
 
 
 def split_object(

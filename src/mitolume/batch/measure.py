@@ -19,10 +19,10 @@ import pandas as pd
 import xarray as xr
 from pydantic import ValidationError
 
+from mitolume.analysis.labelling import ObjectSettings
 from mitolume.analysis.measure import summarise_image
 from mitolume.analysis.object_pictures import title_of
 from mitolume.analysis.objects import Frame, held, label_field, measure_frame
-from mitolume.analysis.settings import ObjectSettings
 from mitolume.batch.field_data import as_one, open_mask, open_pictures, pixel_size
 from mitolume.batch.mask_kinds import Kind, MaskKinds, mask_kinds
 from mitolume.batch.object_files import FieldFiles, Wanted, finish_crops, write_superplots

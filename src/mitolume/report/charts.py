@@ -21,7 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from mitolume.analysis.calibration import calibration_error
+from mitolume.analysis.metrics import calibration_error
 from mitolume.report.run_tables import MODELS, count, number, percent
 from mitolume.run.ceiling import Ceiling
 
@@ -170,7 +170,7 @@ def reliability(counted: NDArray[np.float64], images: str) -> list[Chart]:
     Parameters
     ----------
     counted
-        Shape (3, 10), see `mitolume.analysis.calibration.reliability`.
+        Shape (3, 10), see `mitolume.analysis.metrics.reliability`.
     images
         On which it was counted, for the caption.
     """

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mitolume.analysis.calibration import pooled
+from mitolume.analysis.metrics import pooled
 from mitolume.errors import MitolumeError, shorten
 from mitolume.io.fields import Field, read_table, row_names
 from mitolume.io.read import read, read_plane

@@ -67,7 +67,7 @@ class Audit:
     conditions: pd.DataFrame
     """audit_conditions.csv."""
     reliability: NDArray[np.float64]
-    """Shape (3, 10), of the kept model, see `mitolume.analysis.calibration`."""
+    """Shape (3, 10), of the kept model, see `mitolume.analysis.metrics`."""
     measured_on: str
     """Which labelled images, such as "validation and test"."""
     doubtful: Sequence[Doubtful]

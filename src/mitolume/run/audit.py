@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mitolume.analysis.calibration import BINS, calibration_error, pooled
 from mitolume.analysis.feature_distance import labelled_set
+from mitolume.analysis.metrics import BINS, calibration_error, pooled
 from mitolume.errors import MitolumeError
 from mitolume.progress import progress_bar
 from mitolume.run.committee import Committee

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mitolume.analysis.disagreement import disagreement, disagreement_map
+from mitolume.analysis.agreement import disagreement, disagreement_map
 from mitolume.inference.tiled import predict_turned
 from mitolume.inference.tiles import whole
 from mitolume.io.masks import FOREGROUND

@@ -10,8 +10,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from mitolume.analysis.calibration import reliability
-from mitolume.analysis.metrics import best_threshold, probability_histogram
+from mitolume.analysis.metrics import best_threshold, probability_histogram, reliability
 from mitolume.inference.predictor import Predictor
 from mitolume.inference.steps import middle
 from mitolume.inference.suspicion import distance

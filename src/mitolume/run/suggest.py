@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mitolume.analysis.choose import choose_diverse
-from mitolume.analysis.feature_distance import labelled_set
+from mitolume.analysis.feature_distance import choose_diverse, labelled_set
 from mitolume.errors import MitolumeError
 from mitolume.progress import progress_bar
 from mitolume.report.suggest_page import Card, SuggestContent, card, write_page

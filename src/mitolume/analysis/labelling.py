@@ -1,41 +1,123 @@
-"""Label images larger than memory: labels each block, joins the faces. Knows no file.
+"""Masks to label images, one number for each mitochondrion, of any size. Knows no file.
 
-The result is that of `mitolume.analysis.instances.label_objects` on the whole array, whatever the
-blocks.
+Each block is labelled, then what touches across the faces of blocks gets one number.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import count, product
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field
 from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from mitolume.analysis.instances import (
-    foreground_of,
-    probability_for,
-    rules_of,
-    split_objects,
-)
 from mitolume.analysis.object_index import (
     BOX,
     INDEX_COLUMNS,
     describe,
     is_hole,
     raster_order,
+    windows_of,
 )
-from mitolume.analysis.settings import ObjectSettings
-from mitolume.analysis.splitting import Cut
-from mitolume.analysis.windows import windows_of
+from mitolume.analysis.splitting import Cut, split_objects
+from mitolume.errors import MitolumeError
+from mitolume.io.masks import FOREGROUND, to_mask
 
-Box = tuple[slice, ...]
 Array = np.ndarray[Any, Any]
+Labels = np.ndarray[Any, np.dtype[np.int32]]
+Box = tuple[slice, ...]
 Progress = Callable[[int, int], None]
+
+
+class ObjectSettings(BaseModel):
+    """Which connected pixels are one mitochondrion.
+
+    ``min_size_um`` drops objects smaller than a disc (in 3D a ball) of this diameter, and
+    ``max_hole_um`` fills holes up to it; 0 drops and fills none. ``split`` says where touching
+    mitochondria are cut: nowhere, at necks (``distance``), where the probability dips
+    (``probability``), or at the branch points of networks (``branches``). Nothing shorter than
+    ``split_distance_um`` is cut off. ``threshold`` makes a mask of a probability.
+
+    The sizes in pixels hold where the pixel size is unknown.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    min_size_um: float = Field(0.25, ge=0)
+    max_hole_um: float = Field(0.25, ge=0)
+    split: Literal["none", "distance", "probability", "branches"] = "none"
+    split_distance_um: float = Field(0.5, ge=0)
+    threshold: float = Field(0.5, gt=0, le=1)
+    min_size_px: float = Field(3.0, ge=0)
+    max_hole_px: float = Field(3.0, ge=0)
+    split_distance_px: float = Field(6.0, ge=0)
+
+
+@dataclass(frozen=True)
+class _Rules:
+    """The settings in pixels of one image.
+
+    ``min_px`` is the size of the smallest object kept, ``hole_px`` that of the largest hole filled.
+    """
+
+    min_px: int
+    hole_px: int
+    cut: Cut
+
+
+def label_objects(
+    mask: Array,
+    settings: ObjectSettings | None = None,
+    pixel_size_um: Mapping[str, float] | None = None,
+    probability: Array | None = None,
+) -> Labels:
+    """Give each object of a mask its number.
+
+    Holes are filled first, then small objects dropped, then touching ones cut where the settings
+    ask for it. Pixels that touch, be it by a corner, are one object; those of a hole touch by
+    sides. A hole at the image's edge is none.
+
+    Parameters
+    ----------
+    mask
+        (Y, X) or (Z, Y, X): 0, 1, 255 (unsure: background here) or bool; or a probability
+        (floating point), of which what reaches the threshold is foreground.
+    settings
+        What counts as one object.
+    pixel_size_um
+        ``Z``, ``Y``, ``X`` to µm, where known.
+    probability
+        The same shape, for ``split="probability"``; not needed where ``mask`` is one.
+
+    Returns
+    -------
+    numpy.ndarray
+        The same shape, int32: 0 background, objects from 1 without gaps, in the order of their
+        first pixels, row by row.
+
+    Raises
+    ------
+    MitolumeError
+        The mask holds other values, shapes differ, or the probability is missing.
+
+    Examples
+    --------
+    >>> mask = np.array([[1, 0, 0, 1], [0, 1, 0, 255]])
+    >>> label_objects(mask, ObjectSettings(min_size_px=0))
+    array([[1, 0, 0, 2],
+           [0, 1, 0, 0]], dtype=int32)
+    """
+    mask = np.asarray(mask)
+    labels = np.zeros(mask.shape, np.int32)
+    label_blocks(mask, labels, mask.shape, settings, pixel_size_um, probability)
+    return labels
 
 
 def label_blocks(
@@ -49,19 +131,20 @@ def label_blocks(
 ) -> pd.DataFrame:
     """Give each object its number, in a mask that need not fit into memory.
 
-    Held at once are a block, a few numbers for each object and, where objects are cut, the box of
-    the largest one.
+    The result is that of `label_objects` on the whole array, whatever the blocks.
+
+    In memory at once are a block, a few numbers for each object and, where objects are cut, the
+    box of the largest one.
 
     Parameters
     ----------
     mask
-        (Y, X) or (Z, Y, X), whatever slices like an array (numpy, zarr, dask): 0, 1, 255
-        (unsure: background here) or bool; or a probability (floating point).
+        As for `label_objects`, whatever slices like an array (numpy, zarr, dask).
     out
         The same shape, int32, whatever slices can be read from and assigned to (numpy, zarr). It
         serves as scratch until the end; chunks as large as a block are fastest.
     block
-        Pixels along each axis to hold at once.
+        Side of a block along each axis, px.
     settings, pixel_size_um, probability
         As for `label_objects`; the probability slices like the mask.
     progress
@@ -79,8 +162,8 @@ def label_blocks(
         As for `label_objects`.
     """
     settings = settings or ObjectSettings()
-    rules = rules_of(settings, mask.shape, pixel_size_um)
-    probability = probability_for(settings, mask, probability)
+    rules = _rules_of(settings, mask.shape, pixel_size_um)
+    probability = _probability_for(settings, mask, probability)
     if tuple(out.shape) != tuple(mask.shape) or out.dtype != np.int32:
         raise ValueError(f"out is {out.shape} {out.dtype}, but must be {mask.shape} int32")
     boxes = _boxes(mask.shape, block)
@@ -88,7 +171,7 @@ def label_blocks(
     step = _steps(progress, len(boxes) * (2 + (rules.hole_px > 0) + split))
 
     def foreground(box: Box) -> Array:
-        return foreground_of(np.asarray(mask[box]), settings.threshold)
+        return _foreground_of(np.asarray(mask[box]), settings.threshold)
 
     def without_holes(box: Box) -> Array:
         return np.asarray(foreground(box) | filled[np.asarray(out[box])])
@@ -112,6 +195,84 @@ def label_blocks(
         )
     table = table.sort_values("first").assign(label=np.arange(1, len(table) + 1))
     return table[list(INDEX_COLUMNS)].reset_index(drop=True)
+
+
+def _rules_of(
+    settings: ObjectSettings, shape: Sequence[int], pixel_size_um: Mapping[str, float] | None
+) -> _Rules:
+    """Turn the settings into pixels.
+
+    Parameters
+    ----------
+    settings
+        What counts as one object.
+    shape
+        (Y, X) or (Z, Y, X). A stack of one plane is a plane.
+    pixel_size_um
+        ``Z``, ``Y``, ``X`` to µm. Where one that is needed is missing, sizes in pixels hold.
+
+    Raises
+    ------
+    MitolumeError
+        The array is neither a plane nor a stack.
+    """
+    if len(shape) not in (2, 3):
+        raise MitolumeError(
+            f"objects are labelled in arrays of Y X or Z Y X, but this one has {len(shape)} axes"
+        )
+    known = pixel_size_um or {}
+    solid = len(shape) == 3 and shape[0] > 1
+    in_um = all(axis in known for axis in ("ZYX" if solid else "YX"))
+    unit = "um" if in_um else "px"
+    spacing = tuple(known.get(axis, 1.0) if in_um else 1.0 for axis in "ZYX"[-len(shape) :])
+    pixel = math.prod(spacing if solid else spacing[-2:])
+
+    def pixels(name: str) -> float:
+        d = getattr(settings, f"{name}_{unit}")
+        return float(math.pi * (d**3 / 6 if solid else d**2 / 4) / pixel)
+
+    # A hair of slack: sizes that are equal but for rounding are equal.
+    return _Rules(
+        min_px=math.ceil(pixels("min_size") * (1 - 1e-9)),
+        hole_px=math.floor(pixels("max_hole") * (1 + 1e-9)),
+        cut=Cut(settings.split, spacing, getattr(settings, f"split_distance_{unit}")),
+    )
+
+
+def _foreground_of(mask: Array, threshold: float) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Return where a mask is 1, or where a probability reaches the threshold.
+
+    Raises
+    ------
+    MitolumeError
+        The mask holds more than 0, 1 and 255, or the probability more than 1.
+    """
+    if not np.issubdtype(mask.dtype, np.floating):
+        return np.asarray(to_mask(mask, "unsure") == FOREGROUND)
+    if (mask > 1).any():
+        raise MitolumeError(
+            f"a probability reaches {np.nanmax(mask):g}, but 1 is the most; masks are saved as "
+            "whole numbers (8 bit)"
+        )
+    return np.asarray(mask >= threshold)
+
+
+def _probability_for(settings: ObjectSettings, mask: Any, probability: Any) -> Any:
+    """Return the probability to cut by, of the mask's shape; None where none is needed."""
+    if settings.split != "probability":
+        return None
+    if probability is None:
+        if not np.issubdtype(mask.dtype, np.floating):
+            raise MitolumeError(
+                "split: probability needs the probability beside the mask (mitolume predict "
+                "--probability writes it); split: distance needs only the mask"
+            )
+        return mask
+    if tuple(probability.shape) != tuple(mask.shape):
+        raise MitolumeError(
+            f"the mask is {_size(mask)} px, but its probability {_size(probability)} px"
+        )
+    return probability
 
 
 def _label(
@@ -161,13 +322,12 @@ def _touching(out: Any, box: Box, axis: int, connectivity: int) -> Array:
     slab = [slice(max(s.start - 1, 0), s.stop) for s in box]
     slab[axis] = slice(box[axis].start - 1, box[axis].start + 1)
     before, after = np.moveaxis(np.asarray(out[tuple(slab)]).astype(np.int64), axis, 0)
+    padded = np.pad(after, 1)
     codes = []
     for shift in product((-1, 0, 1) if connectivity > 1 else (0,), repeat=before.ndim):
-        a = before[tuple(slice(max(d, 0), n + min(d, 0)) for d, n in zip(shift, before.shape,
-                                                                     strict=True))]  # fmt: skip
-        b = after[tuple(slice(max(-d, 0), n + min(-d, 0)) for d, n in zip(shift, after.shape,
-                                                                      strict=True))]  # fmt: skip
-        codes.append(np.unique((a << 32 | b)[(a > 0) & (b > 0)]))
+        window = [slice(1 + d, 1 + d + n) for d, n in zip(shift, after.shape, strict=True)]
+        moved = padded[tuple(window)]
+        codes.append(np.unique((before << 32 | moved)[(before > 0) & (moved > 0)]))
     code = np.unique(np.concatenate(codes))
     return np.stack([code >> 32, code & 0xFFFFFFFF], axis=1)
 
@@ -223,3 +383,7 @@ def _boxes(shape: Sequence[int], block: Sequence[int]) -> list[Box]:
 def _steps(progress: Progress | None, total: int) -> Callable[[], None]:
     done = count(1)
     return lambda: progress(next(done), total) if progress else None
+
+
+def _size(array: Any) -> str:
+    return " x ".join(str(n) for n in array.shape)
