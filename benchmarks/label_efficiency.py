@@ -1,8 +1,8 @@
 """How few labels suffice: three data sets, several numbers of labelled images, three ways.
 
-Equal cost: whatever the way, a run takes as many steps, all its trainings together. Stops and
-goes on as studies do, also with more sets, labels, seeds and ways: overnight on two cores with the
-defaults. Run from the project's folder:
+Equal cost: whatever the way, all trainings of a run together take the same number of steps. Called
+again, also with more sets, labels, seeds or ways, it computes what is missing. With the defaults it
+takes a night on two cores. Run from the project's folder:
 
 ``python benchmarks/label_efficiency.py [--data FOLDER] [--out FOLDER] [--sets epfl vnc h9c2]
 [--labels 2 8 all] [--seeds 3] [--ways supervised pseudo-label noisy-student] [--networks unet]
@@ -91,36 +91,36 @@ def _table(*rows: tuple[object, ...]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["image", "mask", "role", "planes", "specimen"])
 
 
-def run_study(name: str, wanted: argparse.Namespace) -> None:
+def run_study(name: str, options: argparse.Namespace) -> None:
     """Run all that is missing of a data set's study."""
-    out = wanted.out / name
+    out = options.out / name
     out.mkdir(parents=True, exist_ok=True)
-    table = SETS[name](wanted.data.resolve())
+    table = SETS[name](options.data.resolve())
     table.to_csv(out / "fields.csv", index=False)
     arms = {}
-    for network in wanted.networks:
-        for way in wanted.ways:
+    for network in options.networks:
+        for way in options.ways:
             share, settings = WAYS[way]
             arms[f"{way}-{network}"] = settings | {
                 "network": {"name": network} | settings.get("network", {}),
-                "training": {"steps": round(share * wanted.steps)},
+                "training": {"steps": round(share * options.steps)},
             }
-    asked = {
+    recipe = {
         "preset": "default",
         "fields": "fields.csv",
         "arms": arms,
-        "seeds": list(range(wanted.seeds)),
-        "labels": [k if k == "all" else int(k) for k in wanted.labels],
+        "seeds": list(range(options.seeds)),
+        "labels": [k if k == "all" else int(k) for k in options.labels],
     }
     # Not the study's own preset, which has arms of its own.
-    (out / "asked.yaml").write_text(yaml.safe_dump(asked, sort_keys=False))
-    study(out / "asked.yaml", out / "study", jobs=wanted.jobs)
+    (out / "study.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
+    study(out / "study.yaml", out / "study", jobs=options.jobs)
 
 
 def scores_in(out: Path) -> pd.DataFrame:
     """Return the test foreground IoU of every run of every set in a folder.
 
-    Of the kept model; but the published way has no guard, and its model 2 stands for it.
+    It is that of the kept model; for the published way, which has no guard, that of model 2.
     """
     studies = {name: out / name / "study" / "study.csv" for name in SETS}
     scores = pd.concat(
@@ -133,9 +133,9 @@ def scores_in(out: Path) -> pd.DataFrame:
 
 
 def as_text(scores: pd.DataFrame) -> Table:
-    """Put scores into words: a row for each data set, budget and arm.
+    """Return a table with a row for each data set, budget and arm.
 
-    The ratio to the first arm is that of the same labelled images, seed by seed.
+    The ratio to the first arm is taken on the same labelled images, seed by seed.
     """
     rows = []
     for (name, budget), group in scores.groupby(["data", "budget"], sort=False):
@@ -201,15 +201,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--networks", nargs="+", default=["unet"])
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS)[:3])
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=2970, help="of a run")
+    parser.add_argument(
+        "--steps", type=int, default=2970, help="steps of a run, all its trainings together"
+    )
     parser.add_argument("--jobs", type=int, default=1)
-    wanted = parser.parse_args(arguments)
-    for name in wanted.sets:
-        run_study(name, wanted)
-    scores = scores_in(wanted.out)
-    plot(scores, wanted.out / "label_efficiency.png")
+    options = parser.parse_args(arguments)
+    for name in options.sets:
+        run_study(name, options)
+    scores = scores_in(options.out)
+    plot(scores, options.out / "label_efficiency.png")
     text = as_text(scores).to_markdown()
-    write_text(wanted.out / "label_efficiency.md", text)
+    write_text(options.out / "label_efficiency.md", text)
     print(text)
 
 

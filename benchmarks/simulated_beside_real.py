@@ -1,10 +1,10 @@
 """A model trained on simulated brightfield alone, scored on real fields; and the reverse.
 
-Knows the real fields as a folder with a table `fields.csv`, in which `specimen` names the movie;
-takes their pixels for as large as the simulated ones.
+The real fields are a folder with a table `fields.csv`, in which `specimen` names the movie; their
+pixels are taken to be as large as the simulated ones.
 Run from the project's folder: ``python benchmarks/simulated_beside_real.py FOLDER [--out DIR]
 [--steps N]``. It simulates preset `brightfield`, trains twice, and prints two tables;
-DIR/side_by_side.png shows simulated and real fields. Called again, it goes on.
+DIR/side_by_side.png shows simulated and real fields. Called again, it computes what is missing.
 """
 
 from __future__ import annotations
@@ -47,17 +47,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("real", type=Path, help="folder with fields.csv")
     parser.add_argument("--out", type=Path, default=Path("runs/simulated_beside_real"))
-    parser.add_argument("--steps", type=int, default=1000, help="of each training")
-    asked = parser.parse_args()
-    simulated = write_data_set(plan(preset="brightfield", seed=1), asked.out / "simulated")
-    real = asked.real / "fields.csv"
+    parser.add_argument("--steps", type=int, default=1000, help="steps of each training")
+    options = parser.parse_args()
+    simulated = write_data_set(plan(preset="brightfield", seed=1), options.out / "simulated")
+    real = options.real / "fields.csv"
     print_looks({"simulated": simulated, "real": real})
-    split = asked.out / "real.csv"
+    split = options.out / "real.csv"
     write_table(split, by_movie(check_table(real).fields))
-    runs = {"simulated": train(simulated, asked.out / "on_simulated", asked.steps)}
-    runs["real"] = train(split, asked.out / "on_real", asked.steps, labels=LABELS)
+    runs = {"simulated": train(simulated, options.out / "on_simulated", options.steps)}
+    runs["real"] = train(split, options.out / "on_real", options.steps, labels=LABELS)
     print_scores(runs, real, simulated)
-    write_png(asked.out / "side_by_side.png", side_by_side(simulated, real, runs["simulated"]))
+    write_png(options.out / "side_by_side.png", side_by_side(simulated, real, runs["simulated"]))
 
 
 def by_movie(rows: Sequence[Field]) -> list[Field]:
