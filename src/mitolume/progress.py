@@ -1,4 +1,4 @@
-"""Progress a person can watch: bars on a terminal, a line now and then in a log file."""
+"""Progress for a person: bars on a terminal, a line every ten seconds in a log file."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-# Called with what is done, the total, and a note such as the loss.
+# Called with the work done, the total, and a note such as the loss.
 Advance = Callable[..., None]
-
-_SECONDS_BETWEEN_LINES = 10.0
 
 
 @contextmanager
@@ -53,7 +51,7 @@ def progress_bar(title: str, *, quiet: bool = False) -> Iterator[Advance]:
 
 
 def say(text: str, *, quiet: bool = False) -> None:
-    """Print a line for the person watching, beside the results and not among them."""
+    """Print a line on standard error, so that it is not among the results."""
     if not quiet:
         print(text, file=sys.stderr, flush=True)
 
@@ -74,7 +72,7 @@ def _lines(title: str) -> Advance:
         now = time.monotonic()
         if first_done is None:
             first_done = done
-        if now - last < _SECONDS_BETWEEN_LINES and not (done == total and now - started > 2):
+        if now - last < 10.0 and not (done == total and now - started > 2):
             return
         last = now
         rate = (done - first_done) / max(now - started, 1e-9)

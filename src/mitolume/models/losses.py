@@ -1,4 +1,4 @@
-"""The losses a recipe can name; unsure pixels count in none. Knows no network."""
+"""The losses a recipe can name; unsure pixels count in none."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def bce(logits: Tensor, target: Tensor) -> Tensor:
     Parameters
     ----------
     logits
-        (B, 1, Y, X).
+        (B, 1, Y, X), logits of the foreground.
     target
         (B, 1, Y, X), the probability of foreground, NaN where a pixel is unsure.
 

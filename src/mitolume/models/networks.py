@@ -1,4 +1,4 @@
-"""The networks a recipe can name. Knows no loss and no training."""
+"""The networks a recipe can name."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from mitolume.models.settings import BodySettings, DenoiserNetworkSettings, Netw
 
 # Four halvings: image sides must be multiples of 16. Two 3 x 3 convolutions at each level going
 # down and up see 92 px to each side, 107 px with the alignment to multiples of 16.
-LEVELS = 4
-MULTIPLE = 2**LEVELS
+MULTIPLE = 16
 HALO = 7 * MULTIPLE
 SPECTRUM = 64  # frequencies along each axis of what a denoiser knows of signal and noise
 
@@ -38,14 +37,14 @@ MODELS: dict[str, Callable[[int, int, str | None], nn.Module]] = {
 
 
 class SegmentationNetwork(nn.Module):
-    """A network of the table, giving one plain tensor of logits.
+    """A network of `MODELS` that returns one plain tensor of logits.
 
     Parameters
     ----------
     settings
-        Which network, and how wide.
+        Name and width of the network, and the number of planes it sees.
     seed
-        Of the initial weights; the global random state is left as it was.
+        Seed of the initial weights; the global random state does not change.
     """
 
     def __init__(self, settings: NetworkSettings, seed: int = 0) -> None:
@@ -70,18 +69,18 @@ class SegmentationNetwork(nn.Module):
 
 
 class DenoisingNetwork(nn.Module):
-    """A network of the table, giving a plane without its noise.
+    """A network of `MODELS` that returns a plane without its noise.
 
     Parameters
     ----------
     settings
-        Which network, and how wide.
+        Name and width of the network.
     channels
         1: it gets the plane itself. 4: it gets two planes before and two behind, and not the plane.
         2: there is no network, but the mean of the plane before and the one behind. 0: there is
         none, and planes are filtered alone.
     seed
-        Of the initial weights; the global random state is left as it was.
+        Seed of the initial weights; the global random state does not change.
 
     Attributes
     ----------
@@ -143,10 +142,7 @@ def _run(body: nn.Module, images: Tensor) -> Tensor:
 
 
 def _unpadded(network: nn.Module) -> nn.Module:
-    """Let MONAI's U-Nets join levels as they are.
-
-    They pad for odd sizes, by nothing where sides are multiples of 16, and still copy.
-    """
+    """Turn off MONAI's padding for odd sizes, which copies even where there is nothing to pad."""
     from monai.networks.nets.basic_unet import UpCat
 
     for part in network.modules():

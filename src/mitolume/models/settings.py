@@ -1,4 +1,4 @@
-"""The settings of a network, and of how it looks at an image. Knows no torch."""
+"""The settings of a network, and of the views of an image that it averages."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
-# Over how many views of an image an answer is averaged: the image, its quarter turns, their mirror
-# images too.
+# Number of views of an image that a prediction averages: the image as it is, its four quarter turns,
+# or these and their mirror images.
 Views = Literal[1, 4, 8]
 VIEWS: tuple[int, ...] = get_args(Views)
 
 
 class BodySettings(BaseModel):
-    """Which network, and how wide.
+    """Name and width of a network.
 
     ``width`` is the number of channels at full resolution; it doubles at each of four levels
     down (64 gives the published 64 to 1024).
@@ -26,9 +26,9 @@ class BodySettings(BaseModel):
 
 
 class NetworkSettings(BodySettings):
-    """Which network segments.
+    """A network that segments.
 
-    ``planes_in`` is 1, or 3 where the network also sees the plane before and the one behind in the
+    ``planes_in`` is 1, or 3 for a network that also sees the planes before and behind in the
     z-stack (a single plane counts as its own neighbours).
     """
 
@@ -36,10 +36,10 @@ class NetworkSettings(BodySettings):
 
 
 class DenoiserNetworkSettings(BodySettings):
-    """Which network denoises.
+    """A network that denoises.
 
-    ``norm`` is ``batch``, as in the published study, or ``none``. ``residual`` lets the network
-    predict what to add to the plane (or to the mean of its neighbours), not the plane itself.
+    ``norm`` is ``batch``, as in the published study, or ``none``. With ``residual`` the network
+    predicts what to add to the plane (or to the mean of its neighbours), not the plane itself.
     """
 
     norm: Literal["none", "batch"] = "none"

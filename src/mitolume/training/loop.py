@@ -21,7 +21,6 @@ from mitolume.training.record import Callbacks, Recorder, TrainingResult
 from mitolume.training.settings import LoopSettings
 
 CHECKPOINT = "last.ckpt"
-WARM_UP = 0.03  # share of the steps over which the learning rate rises
 
 
 class Task(Protocol):
@@ -230,7 +229,7 @@ class _Module(lightning.LightningModule):
 
 def cosine(step: int, steps: int) -> float:
     """Return the share of the full learning rate: a linear rise, then half a cosine down to 0."""
-    warm_up = max(1, round(WARM_UP * steps))
+    warm_up = max(1, round(0.03 * steps))
     if step < warm_up:
         return (step + 1) / warm_up
     return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
