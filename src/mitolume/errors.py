@@ -7,10 +7,10 @@ from pathlib import Path
 
 
 class MitolumeError(Exception):
-    """A fault that the user can mend.
+    """A fault that the user can fix.
 
     Its text is complete: it names the file, the value and the fix. The command line prints it
-    without a traceback and ends with status 1.
+    without a traceback and exits with status 1.
     """
 
 
@@ -42,7 +42,7 @@ def some_names(names: Iterable[object], most: int = 3) -> str:
 
 
 class DamagedError(MitolumeError):
-    """A file that the program wrote itself can't be read; doing its work again mends it."""
+    """A file that the program wrote itself can't be read; it can be computed again."""
 
 
 class CollapsedError(MitolumeError):

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
-# Number of views of an image that a prediction averages: the image as it is, its four quarter turns,
+# Number of views of an image that a prediction averages: the image alone, its four quarter turns,
 # or these and their mirror images.
 Views = Literal[1, 4, 8]
 VIEWS: tuple[int, ...] = get_args(Views)
