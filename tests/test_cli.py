@@ -105,7 +105,7 @@ def test_ctrl_c_ends_in_a_sentence(table: Path, tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     error = process.communicate(timeout=60)[1]
     assert process.returncode == 1
-    assert "stopped; what is finished is kept" in error
+    assert "stopped; finished results are kept" in error
     assert "Traceback" not in error
 
 

@@ -25,9 +25,48 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+# Options of several commands.
 Out = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Continue what was stopped; finished results are kept.")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that exist already.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; may be repeated."),
+]
+Fields = Annotated[Path | None, typer.Option(help="Table of fields (CSV).")]
+Preset = Annotated[
+    str | None, typer.Option(help="Settings to start from: default, quick or paper.")
+]
+Jobs = Annotated[int, typer.Option(min=1, help="Number of processes on this machine.")]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(metavar="tcp://HOST:PORT", help="Compute on the workers of this dask scheduler."),
+]
+Channel = Annotated[str | None, typer.Option(help="Name or number (from 0) of the channel to use.")]
+Scene = Annotated[str | None, typer.Option(help="Name or number (from 0) of the scene.")]
+Scenes = Annotated[
+    str | None, typer.Option(help="Name or number (from 0) of the scene, or all for every scene.")
+]
+PixelSize = Annotated[
+    float | None, typer.Option(help="Pixel size in µm, in place of what the files state.")
+]
+ZStep = Annotated[
+    float | None,
+    typer.Option(min=0, help="Distance of planes in µm, in place of what the files state."),
+]
+MaskKind = Annotated[
+    str,
+    typer.Option(help="Meaning of mask values: auto, unsure (255) or labels (all above 0)."),
+]
+Like = Annotated[
+    Path | None,
+    typer.Option(metavar="IMAGES", help="Image, or folder of images, that outlines belong to."),
+]
+Images = Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")]
+Stacks = Annotated[list[Path], typer.Argument(help="Z-stacks, or folders of them.")]
 
 
 @app.command()
@@ -83,14 +122,9 @@ def fields(
 def run(
     recipe: Annotated[Path | None, typer.Argument(help="A YAML recipe.")] = None,
     out: Out = Path("run"),
-    preset: Annotated[
-        str | None, typer.Option(help="Settings to start from: default, quick or paper.")
-    ] = None,
-    fields: Annotated[Path | None, typer.Option(help="The table of fields (CSV).")] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; may be repeated."),
-    ] = None,
+    preset: Preset = None,
+    fields: Fields = None,
+    set_: Set = None,
     resume: Resume = False,
     quiet: Quiet = False,
 ) -> None:
@@ -130,21 +164,14 @@ app.add_typer(study, name="study")
 def study_run(
     recipe: Annotated[Path | None, typer.Argument(help="A YAML study.")] = None,
     out: Out = Path("study"),
-    preset: Annotated[
-        str | None, typer.Option(help="A study to start from: default, quick or paper.")
-    ] = None,
-    fields: Annotated[Path | None, typer.Option(help="The table of fields (CSV).")] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; may be repeated."),
-    ] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time on this machine.")] = 1,
-    scheduler: Annotated[
-        str | None, typer.Option(help="Run on the workers of a dask scheduler, tcp://HOST:PORT.")
-    ] = None,
+    preset: Preset = None,
+    fields: Fields = None,
+    set_: Set = None,
+    jobs: Jobs = 1,
+    scheduler: Scheduler = None,
     quiet: Quiet = False,
 ) -> None:
-    """Run all that is missing of a study; also `mitolume study RECIPE`."""
+    """Run what is missing of a study; also `mitolume study RECIPE`."""
     from mitolume.study.arms import load_study
     from mitolume.study.study import FailedRunsError
     from mitolume.study.study import study as run_study
@@ -619,14 +646,11 @@ def simulate(
     preset: Annotated[
         str | None, typer.Option(help="A whole data set: study, fine, demo, brightfield.")
     ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; may be repeated."),
-    ] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Fields simulated at a time.")] = 1,
+    set_: Set = None,
+    jobs: Jobs = 1,
     quiet: Quiet = False,
 ) -> None:
-    """Simulate z-stacks of living cells with exact masks; called again, it goes on."""
+    """Simulate z-stacks of living cells with exact masks; called again, it continues."""
     from mitolume.batch.simulate import plan, write_data_set
     from mitolume.progress import progress_bar
 
@@ -678,7 +702,7 @@ def _version(
 
 
 class _Stopped(BaseException):
-    """Ctrl-C, under a name that no library on the way takes for its own."""
+    """Ctrl-C, as an exception that no library catches."""
 
 
 def _stop(*_: object) -> None:
@@ -686,14 +710,17 @@ def _stop(*_: object) -> None:
 
 
 def main() -> None:
-    """Run the command line; every fault ends in a sentence and status 1, never a traceback."""
+    """Run the command line; every fault ends in a sentence and status 1, not in a traceback."""
     signal.signal(signal.SIGINT, _stop)
     try:
         app()
     except MitolumeError as error:
         _fail(str(error))
     except _Stopped:
-        _fail("stopped; what is finished is kept: the command, with --resume if it has it, goes on")
+        _fail(
+            "stopped; finished results are kept. Repeat the command, with --resume if it has that "
+            "option, to continue"
+        )
     except BrokenPipeError:
         sys.exit(1)
     except Exception as error:  # the last place where a person could be shown a sentence
