@@ -9,29 +9,33 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mitolume.errors import MitolumeError
-from mitolume.io.drafting.guesses import guess_conditions, guess_roles
-from mitolume.io.drafting.headers import MANY_SCENES, is_drawn, list_scenes, read_header
-from mitolume.io.drafting.hints import (
-    beside,
-    count,
-    nothing,
-    same_names,
-    say_masks,
-    several_folders,
-    splits,
+import xarray as xr
+
+from mitolume.errors import MitolumeError, some_names
+from mitolume.io.drafting.guesses import (
+    guess_batches,
+    guess_conditions,
+    guess_roles,
+    guess_specimens,
 )
-from mitolume.io.drafting.layouts import pair_files
-from mitolume.io.drafting.listing import Found, Notes, list_files
-from mitolume.io.drafting.matches import Pair
-from mitolume.io.drafting.specimens import guess_batches, guess_specimens
-from mitolume.io.fields import COLUMNS
+from mitolume.io.drafting.listing import Notes, list_files
+from mitolume.io.drafting.pairs import Pair, folder_kind, pair_files, plain_words
+from mitolume.io.fields import COLUMNS, Field, leaks
+from mitolume.io.read import read, scenes
 from mitolume.io.write import write_text
 
 MOST_PAIRS = 200  # pairs whose headers are compared
 MOST_SCENE_FILES = 50  # microscopes' own files that are opened to list their scenes
-MOST_SLOW = 20  # and those whose sizes are compared
+_MANY_SCENES = (".nd2", ".lif", ".czi", ".ome.zarr", ".zarr")
 Progress = Callable[[int, int], None]
+Row = dict[str, str]
+
+_HOW = {
+    "same name": "of their image's name",
+    "beginning": "whose names begin as their image's",
+    "only": "the only one where their image is the only one",
+    "elsewhere": "of their image's name in another folder",
+}
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ def draft_table(
     base
         The folder that the table will lie in: paths are relative to it.
     progress
-        Called with the headers read and those to be read.
+        Called with the number of pairs whose headers were read, and of those to be read.
 
     Returns
     -------
@@ -77,36 +81,33 @@ def draft_table(
     folder = Path(folder)
     notes = Notes()
     files = list_files(folder, notes)
-    turns = iter(range(MOST_PAIRS))
-
-    def drawn(file: Found) -> bool:
-        return next(turns, None) is not None and is_drawn(folder / file.path)
-
-    pairs = pair_files(files, notes, drawn)
+    pairs = pair_files(files, notes)
     if not pairs:
-        raise MitolumeError(nothing(folder, len(files), notes))
+        what = "no images, only masks or results" if files else "no image files that can be read"
+        why = f" ({'; '.join(notes.lines())})" if notes.found else ""
+        raise MitolumeError(f"{folder} holds {what}; name the folder that holds the images{why}")
+    conditions = guess_conditions(pairs)
     guesses = {
         "role": guess_roles(pairs),
-        "specimen": guess_specimens(pairs),
-        "condition": guess_conditions(pairs),
+        "specimen": guess_specimens(pairs, conditions.values),
+        "condition": conditions,
         "batch": guess_batches(pairs),
     }
-    rows = [
-        {"image": pair.image.file.path, "mask": pair.mask.file.path if pair.mask else ""}
-        | {"fluorescence": pair.fluorescence.file.path if pair.fluorescence else ""}
+    rows: list[Row] = [
+        {"image": pair.image.path, "mask": pair.mask.path if pair.mask else ""}
+        | {"fluorescence": pair.fluorescence.path if pair.fluorescence else ""}
         | {column: guess.values[number] for column, guess in guesses.items()}
         for number, pair in enumerate(pairs)
     ]
-    doubts = [*several_folders(pairs), *same_names(pairs, rows)]
-    masked = [(pair, row) for pair, row in zip(pairs, rows, strict=True) if pair.mask]
+    masked = [row for row in rows if row["mask"]]
     step = max(1, -(-len(masked) // MOST_PAIRS))
-    stacks = _compare_headers(folder, masked[::step], notes, progress)
+    _compare_headers(folder, masked[::step], notes, progress)
     rows = list(_with_scenes(folder, list(_without_leaks(rows, notes)), notes))
-    guessed = [count(rows), *say_masks(pairs)]
+    guessed = [*_counts(len(files), pairs), *_say_masks(pairs)]
     guessed += [f"{column}: {guess.said}" for column, guess in guesses.items() if guess.said]
     if step > 1:
         guessed.append(f"sizes: compared in the headers of {len(masked[::step])} pairs only")
-    look = [*splits(rows, stacks), *doubts, *beside(folder, rows), *notes.lines()]
+    look = [*_splits(rows), *_beside(folder, rows), *notes.lines()]
     return Draft(_to_csv(rows, folder, Path(base)), tuple(guessed), tuple(look))
 
 
@@ -116,14 +117,14 @@ def write_draft(draft: Draft, out: Path) -> None:
     Raises
     ------
     MitolumeError
-        One of the two is there already, `out` is no CSV, or the place can't be written to.
+        One of the two exists already, `out` is no CSV, or the place can't be written to.
     """
     if out.suffix.lower() != ".csv":
         raise MitolumeError(f"--out {out} must end in .csv: it is a table")
     beside = out.with_suffix(".txt")
     for path in (out, beside):
         if path.exists():
-            raise MitolumeError(f"{path} is there already; choose another name or remove it")
+            raise MitolumeError(f"{path} exists already; choose another name or remove it")
     write_text(beside, "\n".join(draft.lines()) + "\n")
     write_text(out, draft.text)
 
@@ -131,53 +132,55 @@ def write_draft(draft: Draft, out: Path) -> None:
 # --- what headers say ---------------------------------------------------------------------------
 
 
-def _compare_headers(
-    folder: Path, masked: Sequence[tuple[Pair, dict[str, str]]], notes: Notes, progress: Progress
-) -> dict[str, int]:
-    """Compare the sizes of images and masks; return the depth of each z-stack."""
-    depths: dict[str, int] = {}
-    slow = 0
-    for number, (pair, row) in enumerate(masked):
-        progress(number, len(masked))
-        slow += pair.image.file.ending in MANY_SCENES
-        if pair.mask is None or (pair.image.file.ending in MANY_SCENES and slow > MOST_SLOW):
-            continue
-        path = pair.image.file.path
-        image = read_header(folder / path)
+def _compare_headers(folder: Path, rows: Sequence[Row], notes: Notes, progress: Progress) -> None:
+    """Compare the sizes of images and masks; choose a plane for masks of one plane."""
+    for number, row in enumerate(rows):
+        progress(number, len(rows))
+        image = _open(folder / row["image"])
         if image is None:
-            notes.add("images whose header can't be read", path)
+            notes.add("images that can't be opened", row["image"])
             continue
-        if image.t > 1:
-            notes.add("images with several time points (save the one that was labelled)", path)
-        if image.z > 1:
-            depths[path] = image.z
-        if pair.mask.file.is_roi:
+        sizes = image.sizes
+        if sizes["T"] > 1:
+            notes.add(
+                "images with several time points (save the one that was labelled)", row["image"]
+            )
+        if row["mask"].lower().endswith((".zip", ".roi", ".geojson")):
             continue
-        mask = read_header(folder / pair.mask.file.path)
+        mask = _open(folder / row["mask"])
         if mask is None:
-            notes.add("masks whose header can't be read", pair.mask.file.path)
-        elif (mask.y, mask.x) != (image.y, image.x):
-            sizes = f"{path} is {image.y} x {image.x}, its mask {mask.y} x {mask.x}"
-            notes.add("masks not as large as their image (Y x X)", sizes)
-        elif image.z > 1 and max(mask.z, mask.t) == 1:
-            row["planes"] = str(image.z // 2)
+            notes.add("masks that can't be opened", row["mask"])
+            continue
+        planes = max(mask.sizes["Z"], mask.sizes["T"])  # a stack without axis names may be either
+        both = f"{row['image']} has {{}}, its mask {{}}".format
+        if (mask.sizes["Y"], mask.sizes["X"]) != (sizes["Y"], sizes["X"]):
+            shapes = [f"{one['Y']} x {one['X']}" for one in (sizes, mask.sizes)]
+            notes.add("masks not as large as their image (Y x X)", both(*shapes))
+        elif sizes["Z"] > 1 and planes == 1:
+            row["planes"] = str(sizes["Z"] // 2)
             notes.add(
                 "masks of one plane for a z-stack, given to the middle one (say in column planes "
-                "which it is)", pair.mask.file.path,
+                "which it is)", row["mask"],
             )  # fmt: skip
-        elif image.z not in (mask.z, mask.t):
-            sizes = f"{path} has {image.z}, its mask {max(mask.z, mask.t)}"
-            notes.add("masks with another number of planes than their image", sizes)
-    if masked:
-        progress(len(masked), len(masked))
-    return depths
+        elif sizes["Z"] != planes:
+            notes.add(
+                "masks with another number of planes than their image", both(sizes["Z"], planes)
+            )
+    if rows:
+        progress(len(rows), len(rows))
 
 
-def _with_scenes(
-    folder: Path, rows: Sequence[dict[str, str]], notes: Notes
-) -> Iterator[dict[str, str]]:
+def _open(path: Path) -> xr.DataArray | None:
+    """Open a file without its pixels; `check_table` will say what is wrong where that fails."""
+    try:
+        return read(path, scene=0)
+    except MitolumeError:
+        return None
+
+
+def _with_scenes(folder: Path, rows: Sequence[Row], notes: Notes) -> Iterator[Row]:
     """Give each scene of a microscope's own file a row, where the files are few."""
-    several = [row["image"].lower().endswith(MANY_SCENES) for row in rows]
+    several = [row["image"].lower().endswith(_MANY_SCENES) for row in rows]
     for row, may_have in zip(rows, several, strict=True):
         if not may_have:
             yield row
@@ -186,15 +189,86 @@ def _with_scenes(
             notes.add("files that may hold several scenes, not opened", row["image"])
             yield row
             continue
-        scenes = list_scenes(folder / row["image"])
-        scenes = scenes if len(scenes) > 1 else []
-        if scenes and row["mask"]:
+        try:
+            names = scenes(folder / row["image"])
+        except MitolumeError as error:
+            notes.add("images that can't be opened", f"{row['image']}: {error}")
+            names = []
+        if any(name != name.strip() or not name for name in names):
+            names = [str(number) for number in range(len(names))]
+        if len(names) > 1 and row["mask"]:
             notes.add("masks given to the first of several scenes", row["mask"])
-        for number, scene in enumerate(scenes or [""]):
+        for number, scene in enumerate(names if len(names) > 1 else [""]):
             yield row | {"scene": scene} | ({"mask": ""} if number else {})
 
 
-def _without_leaks(rows: Sequence[dict[str, str]], notes: Notes) -> Iterator[dict[str, str]]:
+# --- what is said -------------------------------------------------------------------------------
+
+
+def _counts(files: int, pairs: Sequence[Pair]) -> Iterator[str]:
+    masks = sum(pair.mask is not None for pair in pairs)
+    dyes = sum(pair.fluorescence is not None for pair in pairs)
+    yield (
+        f"{files} files found, {len(pairs) + masks + dyes} used: {len(pairs)} as images ({masks} "
+        f"with a mask, {len(pairs) - masks} without), {masks} as masks, {dyes} as fluorescence"
+    )
+
+
+def _say_masks(pairs: Sequence[Pair]) -> Iterator[str]:
+    """Say how masks and paired fluorescence were found, with an example of each way."""
+    for how, words in _HOW.items():
+        found = [(p.image.path, p.mask.path) for p in pairs if p.mask and p.how == how]
+        if found:
+            yield f"mask: {len(found)} {words} ({found[0][0]} and {found[0][1]})"
+    if paired := [pair.fluorescence.path for pair in pairs if pair.fluorescence]:
+        yield f"fluorescence: {len(paired)} files by words in their names ({some_names(paired)})"
+
+
+def _splits(rows: Sequence[Row]) -> Iterator[str]:
+    """Say where roles and specimens leave nothing to learn from, or nothing to test on."""
+    here = Path()  # only roles and specimens count here
+    fields = [
+        Field(here, here if row["mask"] else None, row["role"],
+              specimen=row["specimen"] or row["image"])
+        for row in rows
+    ]  # fmt: skip
+    yield from leaks(fields)
+    labelled = [row for row in fields if row.is_labelled]
+    roles = {row.role for row in labelled}
+    busy = {row.specimen for row in fields if not row.is_labelled}
+    free = {row.specimen for row in labelled if not row.role} - busy
+    if labelled and roles == {"train"}:
+        yield (
+            "no test images are named, so no score will be a test score; empty column role of the "
+            "training rows to have test and validation drawn by specimen"
+        )
+    elif "" in roles and "test" not in roles and len(free) < 3:
+        yield (
+            f"{len(free)} of {len({row.specimen for row in labelled})} specimens can be held out "
+            "(all their images have masks), too few for training, validation and test: fill in "
+            "column specimen where images are of different dishes, movies or cells, or delete rows "
+            "without a mask; of a single z-stack, write a row for each block of z (column planes), "
+            "with its own specimen and role, and leave planes out between"
+        )
+
+
+def _beside(folder: Path, rows: Sequence[Row]) -> Iterator[str]:
+    """Point to a table that exists, and to masks beside the folder where none is in it."""
+    if (folder / "fields.csv").exists():
+        yield f"{folder / 'fields.csv'} exists already; it may be the table that you need"
+    if any(row["mask"] for row in rows):
+        return
+    parent = folder.resolve().parent
+    try:
+        names = sorted(path.name for path in parent.iterdir() if path.is_dir())
+    except OSError:
+        names = []
+    masks = [name for name in names if folder_kind([name]) == "mask" and not plain_words(name)]
+    where = f"; folder {masks[0]} lies beside this one: draft from {parent}" if masks else ""
+    yield f"no image has a mask, so there is nothing to train on{where}"
+
+
+def _without_leaks(rows: Sequence[Row], notes: Notes) -> Iterator[Row]:
     """Leave out unlabelled rows of specimens that are for validation or test."""
     held_out = {row["specimen"] for row in rows if row["role"] in ("validation", "test")} - {""}
     for row in rows:
@@ -207,23 +281,18 @@ def _without_leaks(rows: Sequence[dict[str, str]], notes: Notes) -> Iterator[dic
             yield row
 
 
-def _to_csv(rows: Sequence[dict[str, str]], folder: Path, base: Path) -> str:
+def _to_csv(rows: Sequence[Row], folder: Path, base: Path) -> str:
     used = [c for c in COLUMNS if c in ("image", "mask") or any(row.get(c) for row in rows)]
     out = io.StringIO()
     writer = csv.DictWriter(out, used, lineterminator="\n", extrasaction="ignore", restval="")
     writer.writeheader()
-    to_folder = _relative(folder, base)
+    try:
+        to_folder = Path(os.path.relpath(folder, base)).as_posix()
+    except ValueError:  # another drive on Windows
+        to_folder = folder.absolute().as_posix()
+    to_folder = "" if to_folder == "." else f"{to_folder}/"
     for row in rows:
         paths = {c: to_folder + row[c] for c in ("image", "mask", "fluorescence") if row[c]}
         # Cells are read without the spaces around them.
         writer.writerow(row | {c: f"./{p}" if p[0].isspace() else p for c, p in paths.items()})
     return out.getvalue()
-
-
-def _relative(folder: Path, base: Path) -> str:
-    """Return what leads from the table to the folder, ready to be continued."""
-    try:
-        relative = Path(os.path.relpath(folder, base)).as_posix()
-    except ValueError:  # another drive on Windows
-        relative = folder.absolute().as_posix()
-    return "" if relative == "." else f"{relative}/"

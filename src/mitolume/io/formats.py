@@ -36,12 +36,12 @@ READERS: dict[str, str] = {
     ".jpeg": "pictures",
 }
 
-_ZARR_FILES = ("zarr.json", ".zgroup", ".zattrs")
+ZARR_FILES = ("zarr.json", ".zgroup", ".zattrs")
 
 
 def reader_of(path: Path) -> str:
     """Return the module that reads a file of this name, or the folder of an OME-Zarr."""
-    if path.is_dir() and any((path / name).exists() for name in _ZARR_FILES):
+    if path.is_dir() and any((path / name).exists() for name in ZARR_FILES):
         return "ome_zarr"  # a field of a plate has no ending
     for ending in sorted(READERS, key=len, reverse=True):
         if path.name.lower().endswith(ending):

@@ -1,19 +1,58 @@
-"""Role and condition of images, guessed from names. Opens no file."""
+"""Role, specimen, condition and batch of images, guessed from names. Opens no file."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import zip_longest
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
-from mitolume.io.drafting.matches import Item, Pair
-from mitolume.io.drafting.names import CONDITIONS, NNUNET_ROLES, ROLE_WORDS, Word, split_words
+from mitolume.errors import some_names
+from mitolume.io.drafting.listing import Found, Word, split_words
+from mitolume.io.drafting.pairs import Pair, folder_kind, plain_words
 from mitolume.io.fields import ROLES
 
-_CONTROLS = ("control", "DMSO", "vehicle")
-GENOTYPES = ("wild type", "knockout", "knockdown", "mutant")
-_TURNS = {0, 45, 90, 180, 270}
+ROLE_WORDS = {
+    "train": "train", "training": "train", "tr": "train", "val": "validation",
+    "valid": "validation", "validation": "validation", "test": "test", "testing": "test",
+    "ts": "test", "unlabelled": "unlabelled", "unlabeled": "unlabelled",
+}  # fmt: skip
+CONDITIONS = {
+    "control": "control", "ctrl": "control", "untreated": "control", "mock": "control",
+    "dmso": "DMSO", "vehicle": "vehicle", "fccp": "FCCP", "cccp": "CCCP",
+    "oligomycin": "oligomycin", "antimycin": "antimycin", "rotenone": "rotenone",
+    "treated": "treated", "starved": "starved", "starvation": "starved", "hypoxia": "hypoxia",
+    "wt": "wild type", "wildtype": "wild type", "ko": "knockout", "knockout": "knockout",
+    "mutant": "mutant",
+}  # fmt: skip
+# Words that number what may leak, and words that number nearly the same picture.
+_LABELS = {
+    "specimen": """movie mov video m dish plate well mouse mice animal rat patient donor subject
+        slide coverslip exp experiment replicate rep sample specimen culture cell cells stack""",
+    "neighbour": """z zs slice slices plane planes section sections t time timepoint frame frames
+        crop crops tile tiles patch patches roi x y p sk fk fl copy denoised filtered processed
+        max mip projection before after""",
+}
+_LABEL = {word: label for label, words in _LABELS.items() for word in words.split()}
+_DATE = re.compile(r"(?:20)?\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])")
+_ENOUGH = 3  # specimens: one each for training, validation and test
+_OWN = (
+    "nothing in the names tells what belongs together, so each file is its own; if they are "
+    "planes, frames or crops of one sample, fill in column specimen, or scores will be too good"
+)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A word of a path that may tell specimens apart, or a folder's whole name.
+
+    ``label`` is what it numbers: a word for specimens, "batch", "folder" with its depth,
+    "neighbour", or "" where that isn't known.
+    """
+
+    label: str
+    value: tuple[str, int]
+    shown: str = field(compare=False)
 
 
 @dataclass(frozen=True)
@@ -24,123 +63,211 @@ class Guess:
     said: str
 
 
-# --- role ---------------------------------------------------------------------------------------
-
-
 def guess_roles(pairs: Sequence[Pair]) -> Guess:
-    """Guess roles from folders, else from the first or last word of file names.
+    """Guess roles from folders, else from the first word of file names.
 
     Returns
     -------
     Guess
-        ``""`` where nothing is said; ``unlabelled`` also where a role needs a mask and none is
-        there.
+        ``""`` where nothing is said, and ``unlabelled`` where a role needs a mask and none is
+        there. Roles are believed only where some image is for training.
     """
-    roles, source = [_folder_role(pair.image.file.folders) for pair in pairs], "from folder names"
+    source = "from folder names"
+    roles = [_role(reversed(pair.image.folders)) for pair in pairs]
     if not any(roles):
-        roles, source = [_name_role(pair.image) for pair in pairs], "from file names"
+        source = "from the first word of file names"
+        roles = [_role([_first_word(pair.image)]) for pair in pairs]
+        # A file called test_1 or train is often just that; only beside the other it means the role.
         named = {role for role, pair in zip(roles, pairs, strict=True) if pair.mask}
         if "" in named or not named > {"train"}:
-            # A file called test_1 is often just that; only beside train_1 it means the role.
-            return Guess([""] * len(pairs), "none is named; drawn by specimen when you run")
-    elif not {"train", ""} & set(roles) and set(roles) != {"unlabelled"}:
-        roles = ["unlabelled" if role == "unlabelled" else "" for role in roles]
+            roles = [""] * len(pairs)
+    if not any(roles):
+        return Guess(roles, "none is named; drawn by specimen when you run")
+    if "train" not in roles and set(roles) & {"validation", "test"}:
+        roles = [role if role == "unlabelled" else "" for role in roles]
         source += ", but none says train, so validation and test are not believed"
-    unmasked = Counter(r for r, p in zip(roles, pairs, strict=True) if r and not p.mask)
+    unmasked = Counter(r for r, p in zip(roles, pairs, strict=True) if not p.mask)
     roles = ["unlabelled" if r and not p.mask else r for r, p in zip(roles, pairs, strict=True)]
     found = Counter(roles)
-    counts = ", ".join(
-        f"{found[r]} {r or 'to be drawn when you run'}" for r in (*ROLES, "") if found[r]
-    )
-    said = f"{source}: {counts}"
+    counts = [f"{found[r]} {r or 'to be drawn when you run'}" for r in (*ROLES, "") if found[r]]
+    said = f"{source}: {', '.join(counts)}"
     if lost := [f"{unmasked[role]} of {role}" for role in ROLES[1:3] if unmasked[role]]:
         said += f" ({' and '.join(lost)} have no mask, so they are unlabelled)"
     return Guess(roles, said)
 
 
-def _folder_role(folders: Sequence[str]) -> str:
-    for part in reversed(folders):
-        words = split_words(part)
-        nnunet = any(word.kind for word in words)
-        for word in words:
-            if nnunet and word.text in NNUNET_ROLES:
-                return NNUNET_ROLES[word.text]
-            if word.text in ROLE_WORDS:
-                return ROLE_WORDS[word.text]
+def _first_word(image: Found) -> str:
+    return next((word.text for word in split_words(image.stem)), "")
+
+
+def _role(parts: Iterable[str]) -> str:
+    for part in parts:
+        words = [word.text for word in split_words(part)]
+        # "Tr" and "Ts" are nnU-Net's, beside "images".
+        known = [w for w in words if w in ROLE_WORDS and (w not in ("tr", "ts") or len(words) > 1)]
+        if known:
+            return ROLE_WORDS[known[0]]
     return ""
-
-
-def _name_role(item: Item) -> str:
-    words = [word for word in item.words if word.text]
-    ends = words[:1] + words[-1:]
-    return next((role for word in ends if (role := ROLE_WORDS.get(word.text, ""))), "")
-
-
-# --- condition ----------------------------------------------------------------------------------
 
 
 def guess_conditions(pairs: Sequence[Pair]) -> Guess:
     """Guess treatments and genotypes from known words; the innermost name that has one counts.
 
-    A dose is told only where a treatment has several.
+    Where folders are called after a treatment, folders beside them are treatments too.
     """
-    found = [_conditions(pair.image) for pair in pairs]
-    doses: dict[tuple[str, ...], set[str]] = defaultdict(set)
-    for names, dose in found:
-        doses[names] |= {dose} - {""}
-    controls = {name for names, _ in found for name in names} & set(_CONTROLS)
-    values = []
-    for names, dose in found:
-        if len(controls) == 1:  # where only one kind of control is there, it is the control
-            shown = ["control" if name in controls else name for name in names]
-        else:
-            shown = list(names)
-        values.append(" + ".join(shown) + (f" {dose}" if len(doses[names]) > 1 else "").rstrip())
-    counts = [f"{value or 'not told'} {n}" for value, n in Counter(values).items()]
-    said = f"from known words in names: {', '.join(counts)}" if any(values) else ""
-    return Guess(values, said)
+    named = {
+        pair.image.folders[:depth]
+        for pair in pairs
+        for depth in range(len(pair.image.folders))
+        if _is_condition(pair.image.folders[depth])
+    }
+    values = [_condition(pair.image, named) for pair in pairs]
+    counts = [f"{value or 'not told'} {number}" for value, number in Counter(values).items()]
+    return Guess(values, f"from names: {', '.join(counts)}" if any(values) else "")
 
 
-def _conditions(item: Item) -> tuple[tuple[str, ...], str]:
-    """Return genotype and treatment, and the dose that stands beside the treatment."""
-    genotype: list[str] = []
-    treatment: list[str] = []
-    dose = ""
-    for part in (item.file.stem, *reversed(item.file.folders)):
-        words = split_words(part)
-        found = [
-            CONDITIONS[word.text]
-            for word, after in zip_longest(words, words[1:])
-            if is_condition(word, after)
-        ]
-        genotype = genotype or [name for name in found if name in GENOTYPES]
-        if not treatment and (treatment := _treatment(found)) and treatment[0] not in _CONTROLS:
-            dose = " ".join(w.shown for w in words if w.text.startswith("dose "))
-    return tuple(dict.fromkeys(genotype + treatment)), dose
+def _is_condition(folder: str) -> bool:
+    """Tell whether a folder's name is a treatment and nothing else."""
+    words = split_words(folder)
+    return len(words) == 1 and words[0].text in CONDITIONS
 
 
-def _treatment(found: list[str]) -> list[str]:
-    if "control" in found:  # "FCCP control" is a control
-        return ["control"]
-    drugs = [name for name in found if name not in (*_CONTROLS, *GENOTYPES, "treated")]
-    return drugs or [name for name in found if name not in GENOTYPES][:1]
+def _condition(image: Found, named: set[tuple[str, ...]]) -> str:
+    for depth in range(len(image.folders), -1, -1):
+        part = image.stem if depth == len(image.folders) else image.folders[depth]
+        known = [CONDITIONS[word.text] for word in split_words(part) if word.text in CONDITIONS]
+        if known:
+            return " + ".join(dict.fromkeys(known))
+        beside = depth < len(image.folders) and image.folders[:depth] in named
+        if beside and not folder_kind([part]) and not _role([part]):
+            return part
+    return ""
 
 
-def is_condition(word: Word, after: Word | None = None) -> bool:
-    """Tell whether a word names a condition; ``AA`` only in capitals, ``rot 90`` is a turn."""
-    if word.text not in CONDITIONS:
-        return False
-    if word.text == "aa":
-        return word.shown.startswith("AA")
-    numbers = {word.key[1], after.key[1] if after and not after.text else -1}
-    return word.text != "rot" or not numbers & _TURNS
+def guess_batches(pairs: Sequence[Pair]) -> Guess:
+    """Guess the batch from dates and days in names, where there are several."""
+    values = [
+        "_".join(part.shown for part in _parts(pair.image) if part.label == "batch")
+        for pair in pairs
+    ]
+    if len(set(values)) < 2:
+        return Guess([""] * len(pairs), "")
+    return Guess(values, f"dates or days in names: {some_names(sorted(set(values) - {''}))}")
 
 
-def is_said(word: Word) -> bool:
-    """Tell whether a word is a role, a condition or a dose, and so not part of a specimen."""
-    return (
-        word.text in ROLE_WORDS
-        or word.text in NNUNET_ROLES
-        or word.text.startswith("dose ")
-        or is_condition(word)
+def guess_specimens(pairs: Sequence[Pair], conditions: Sequence[str]) -> Guess:
+    """Guess what may leak from one image to another: the coarsest thing that names number.
+
+    Words for planes, frames, crops and tiles never tell specimens apart. The coarsest level with
+    at least three specimens is taken; where nothing known is numbered, the folders; else the
+    names without planes, frames and crops.
+
+    Parameters
+    ----------
+    pairs
+        The images.
+    conditions
+        The condition of each. Where the same names come again under another condition, or in a
+        folder of another role, they are taken for different specimens.
+
+    Returns
+    -------
+    Guess
+        ``""`` for all where each file is a specimen of its own.
+    """
+    rows = [_parts(pair.image) for pair in pairs]
+    tags = [
+        tuple(
+            filter(None, (_role((*pair.image.folders[::-1], _first_word(pair.image))), condition))
+        )
+        for pair, condition in zip(pairs, conditions, strict=True)
+    ]
+    again = defaultdict(set)
+    for row, tag in zip(rows, tags, strict=True):
+        again[tuple(row)].add(tag)
+    restart = any(len(found) > 1 for found in again.values())
+    if not restart:
+        tags = [()] * len(pairs)
+    labelled = [n for n, pair in enumerate(pairs) if pair.mask] or range(len(pairs))
+    labels = _level(rows, [(rows[n], tags[n]) for n in labelled])
+    parts = [_chosen(row, labels) or _chosen(row, None) for row in rows]
+    keys = [(tag, *own) for tag, own in zip(tags, parts, strict=True)]
+    number = len(set(keys))
+    if len(pairs) == 1:
+        return Guess([""], "")
+    how = (
+        f"by {' and '.join(labels)} in the names"
+        if labels
+        else "by the names without planes, frames and crops"
     )
+    if restart:
+        how += " (names that come again under another role or condition are other specimens)"
+    if number == len(pairs):
+        return Guess([""] * number, f"{how}: each file is its own" if labels else _OWN)
+    names: dict[object, str] = {}
+    for key, tag, own in zip(keys, tags, parts, strict=True):
+        name = "_".join([*tag, *(part.shown for part in own)]) or "all"
+        if key not in names:
+            names[key] = name if name not in names.values() else f"{name} #{len(names) + 1}"
+    count = "one specimen" if number == 1 else f"{number} specimens"
+    return Guess([names[key] for key in keys], f"{how}: {count} ({some_names(names.values())})")
+
+
+def _chosen(row: Sequence[_Part], labels: Sequence[str] | None) -> list[_Part]:
+    """Return the parts with these labels; without any, all but neighbours."""
+    if not labels:
+        return [part for part in row if part.label != "neighbour"]
+    return [part for part in row if part.label in labels]
+
+
+def _level(
+    rows: Sequence[Sequence[_Part]], labelled: Sequence[tuple[Sequence[_Part], tuple[str, ...]]]
+) -> list[str]:
+    """Choose the labels that tell specimens apart; none where nothing known is numbered."""
+    known = dict.fromkeys(p.label for row in rows for p in row if p.label not in ("", "neighbour"))
+    varying = [label for label in known if len({tuple(_chosen(r, [label])) for r in rows}) > 1]
+    batches = [label for label in varying if label == "batch"]
+    coarse = [label for label in varying if label != "batch"]
+    for end in range(1, len(coarse) + 1):
+        chosen = [*batches, *coarse[:end]]
+        if len({(tag, *_chosen(row, chosen)) for row, tag in labelled}) >= _ENOUGH:
+            return chosen
+    return [*batches, *coarse]
+
+
+def _parts(image: Found) -> list[_Part]:
+    """Split a path into what may tell specimens apart, folders first."""
+    parts: list[_Part] = []
+    for depth, folder in enumerate(image.folders):
+        found = _name_parts(plain_words(folder))
+        known = [part for part in found if part.label]
+        if any(part.label != "neighbour" for part in known):
+            parts += known
+        elif any(part.label == "" for part in found):
+            parts.append(_Part(f"folder {depth + 1}", (folder.lower(), -1), folder))
+    return parts + _name_parts(plain_words(image.stem))
+
+
+def _name_parts(words: Sequence[Word]) -> list[_Part]:
+    """Say of each word what it numbers; leave out roles, conditions and channels."""
+    parts: list[_Part] = []
+    for place, word in enumerate(words):
+        before = words[place - 1] if place else Word("")
+        label = _LABEL.get(word.text, "")
+        if not word.text and before.text in _LABEL and not before.number:  # dish 2
+            kind = _LABEL[before.text]
+            value, shown = (before.text, word.key[1]), before.shown + word.number
+            parts[-1:] = [_Part(before.text if kind == "specimen" else kind, value, shown)]
+        elif word.text in ROLE_WORDS or word.text in CONDITIONS:
+            parts += [_Part("", ("", word.key[1]), word.number)] if word.number else []
+        elif word.text in ("ch", "channel"):
+            continue
+        elif word.text == "day" or (not word.text and _DATE.fullmatch(word.number)):
+            parts.append(_Part("batch", word.key, word.shown))
+        elif word.text.startswith("well ") or (label == "specimen" and word.number):
+            parts.append(_Part(word.text.split(" ")[0], word.key, word.shown))
+        elif label == "neighbour" and (word.number or len(word.text) > 1):
+            parts.append(_Part("neighbour", word.key, word.shown))
+        else:
+            parts.append(_Part("", word.key, word.shown))
+    return parts

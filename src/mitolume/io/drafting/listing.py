@@ -1,4 +1,4 @@
-"""Which files lie below a folder, in the order a person counts. Opens none, knows no roles."""
+"""Which files lie below a folder, in natural order, and the words of their names. Opens none."""
 
 from __future__ import annotations
 
@@ -6,21 +6,60 @@ import os
 import re
 from collections import defaultdict
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
+from unicodedata import normalize
 
-from mitolume.errors import MitolumeError, shorten
-from mitolume.io.formats import READERS
+from mitolume.errors import MitolumeError, shorten, some_names
+from mitolume.io.formats import READERS, ZARR_FILES, natural_key
 
-ROI_ENDINGS = (".zip", ".roi", ".geojson")
+OUTLINE_ENDINGS = (".zip", ".roi", ".geojson")
 # Pictures and volumes that people have and this program doesn't read.
 _UNREAD = (
     ".npy", ".bmp", ".gif", ".webp", ".mrc", ".rec", ".dm3", ".dm4", ".h5", ".hdf5", ".nrrd",
-    ".mha", ".mhd", ".nii", ".nii.gz", ".oib", ".oif", ".lsm", ".ims", ".vsi", ".svs", ".dv",
-    ".stk", ".tf8", ".btf", ".qptiff", ".avi", ".mp4",
+    ".mha", ".nii", ".nii.gz", ".oib", ".oif", ".lsm", ".ims", ".vsi", ".svs", ".stk", ".avi",
+    ".mp4",
 )  # fmt: skip
-_ENDINGS = sorted({*READERS, *ROI_ENDINGS, *_UNREAD}, key=len, reverse=True)
-_ZARR_FILES = ("zarr.json", ".zgroup", ".zattrs")
-_EXAMPLES = 3
+_ENDINGS = sorted({*READERS, *OUTLINE_ENDINGS, *_UNREAD}, key=len, reverse=True)
+
+# Words of several parts, written as one.
+_TOGETHER = [
+    (re.compile(pattern, re.IGNORECASE), whole)
+    for pattern, whole in (
+        (r"label[\s_.-]*free", "labelfree"),
+        (r"bright[\s_.-]+field", "brightfield"),
+        (r"phase[\s_.-]+contrast", "phasecontrast"),
+        (r"ground[\s_.-]+truth", "groundtruth"),
+        (r"(?<![^\W\d_])(?:no|non|without)[\s_-]*(?:labels?|masks?)(?![^\W\d_])", "unlabelled"),
+        (r"(?<!\d)(20\d\d)[-_.](\d\d)[-_.](\d\d)(?!\d)", r"\1\2\3"),  # a date
+    )
+]
+# A well of a plate: "A01" (C01 and F01 may be a channel and a field), or Opera's "r01c02".
+_WELL = r"(?:[ABDEGH](?:0[1-9]|1[0-2])|[A-P](?:0[1-9]|1\d|2[0-4])(?=_?(?:s|f|site|field)\d))"
+_WORD = re.compile(
+    rf"(?<![^\W_])(?P<well>{_WELL}(?![^\W_])|r\d\dc\d\d(?=f\d\d|[\W_]|$))"
+    r"|(?P<text>[^\W\d_]+)(?P<number>\d+)?|(?P<bare>\d+)"
+)
+_CAMEL = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[^A-Z]+|[A-Z]+")
+# Words with a capital in the middle that are one word all the same.
+_WHOLE = ("mitotracker", "cellmask", "lysotracker", "phasecontrast", "brightfield")
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word of a name with the number that follows it; a bare number has no text.
+
+    ``text`` is in lower case; ``number`` keeps its leading zeros; ``shown`` is as it was written.
+    """
+
+    text: str
+    number: str = ""
+    shown: str = ""
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """What two spellings of the word share: case and leading zeros don't count."""
+        return self.text, int(self.number) if self.number else -1
 
 
 @dataclass(frozen=True)
@@ -42,9 +81,9 @@ class Found:
         return self.name[: len(self.name) - len(self.ending)]
 
     @property
-    def is_roi(self) -> bool:
+    def is_outline(self) -> bool:
         """Whether it holds outlines, not pixels."""
-        return self.ending in ROI_ENDINGS
+        return self.ending in OUTLINE_ENDINGS
 
 
 @dataclass
@@ -59,31 +98,49 @@ class Notes:
 
     def lines(self) -> list[str]:
         """Return a line for each heading: what, how many, and the first few names."""
-        return [f"{what}: {len(names)} ({few(names)})" for what, names in self.found.items()]
+        return [f"{what}: {len(names)} ({some_names(names)})" for what, names in self.found.items()]
 
 
-def few(names: list[str]) -> str:
-    """Join the first few names and say how many more there are.
+@lru_cache(maxsize=65536)
+def split_words(name: str) -> tuple[Word, ...]:
+    """Split a name into words at signs, at digits and at capitals.
+
+    Parameters
+    ----------
+    name
+        A folder's name, or a file's without its ending.
+
+    Returns
+    -------
+    tuple of Word
+        In the order of the name.
 
     Examples
     --------
-    >>> few(["a", "b", "c", "d", "e"])
-    'a, b, c and 2 more'
+    >>> [word.shown for word in split_words("m008_dish2-imgLabels_Z03 7")]
+    ['m008', 'dish2', 'img', 'Labels', 'Z03', '7']
     """
-    more = f" and {len(names) - _EXAMPLES} more" if len(names) > _EXAMPLES else ""
-    return ", ".join(names[:_EXAMPLES]) + more
+    name = normalize("NFC", name)  # macOS writes ä as a and two dots
+    for pattern, whole in _TOGETHER:
+        name = pattern.sub(whole, name)
+    words = []
+    for found in _WORD.finditer(name):
+        text, number = found["text"] or "", found["number"] or found["bare"] or ""
+        if found["well"]:
+            words.append(Word(f"well {found['well'].lower()}", "", found["well"]))
+            continue
+        parts = [text] if text.lower() in _WHOLE else _whole_words(_CAMEL.findall(text))
+        words += [Word(part.lower(), "", part) for part in parts[:-1]]
+        last = parts[-1] if parts else ""
+        words.append(Word(last.lower(), number, last + number))
+    return tuple(words)
 
 
-def natural(text: str) -> list[tuple[int, int, str]]:
-    """Return a key that sorts f2 before f10.
-
-    Examples
-    --------
-    >>> sorted(["f10", "f2", "F1"], key=natural)
-    ['F1', 'f2', 'f10']
-    """
-    parts = re.split(r"(\d+)", text.lower())
-    return [(0, int(p), "") if p.isdecimal() else (1, 0, p) for p in parts if p]
+def _whole_words(parts: list[str]) -> list[str]:
+    """Join the first two parts again where they are one word: CellMaskRed is CellMask and Red."""
+    if "".join(parts[:2]).lower() in _WHOLE:
+        return ["".join(parts[:2]), *parts[2:]]
+    return parts
 
 
 def list_files(folder: Path, notes: Notes) -> list[Found]:
@@ -130,18 +187,17 @@ def list_files(folder: Path, notes: Notes) -> list[Found]:
             continue
         if parts and "run.json" in named:
             notes.add("folders with results of mitolume, left out", "/".join(parts))
-            continue
-        if parts and any(name in named for name in _ZARR_FILES):
+        elif parts and any(name in named for name in ZARR_FILES):
             ending = next((e for e in (".ome.zarr", ".zarr") if parts[-1].lower().endswith(e)), "")
             files.append(Found(parts[:-1], parts[-1], ending))
-            continue
-        names = [name for name in sorted(named, key=natural) if not name.startswith(".")]
-        waiting += [(*parts, name) for name in reversed(names) if named[name] == "folder"]
-        for name in names:
-            if named[name] == "file":
-                _take(Found(parts, name, _ending(name)), files, notes)
-            elif not named[name]:
-                notes.add("links that lead nowhere, left out", "/".join((*parts, name)))
+        else:
+            names = sorted((n for n in named if not n.startswith(".")), key=natural_key)
+            waiting += [(*parts, name) for name in reversed(names) if named[name] == "folder"]
+            for name in names:
+                if named[name] == "file":
+                    _take(Found(parts, name, _ending(name)), files, notes)
+                elif not named[name]:
+                    notes.add("links that lead nowhere, left out", "/".join((*parts, name)))
     return files
 
 
@@ -149,7 +205,7 @@ def _take(file: Found, files: list[Found], notes: Notes) -> None:
     """Keep a file, or note why not."""
     if set(file.path) & {"\r", "\n"} or not _is_text(file.path):
         notes.add("files whose names a table can't hold, left out (rename them)", ascii(file.path))
-    elif file.ending in READERS or file.is_roi:
+    elif file.ending in READERS or file.is_outline:
         files.append(file)
     elif file.ending == ".npy" and file.stem.lower().endswith("_seg"):
         notes.add(
