@@ -18,16 +18,10 @@ from test_cli import call
 from torchmetrics.functional.detection import panoptic_quality as reference_quality
 
 from mitolume.analysis.object_scores import (
+    OBJECT_SCORES,
     THRESHOLDS,
     ObjectCounts,
-    average_precision,
     count_objects,
-    mean_average_precision,
-    object_f1,
-    object_precision,
-    object_recall,
-    panoptic_quality,
-    segmentation_quality,
 )
 from mitolume.batch.evaluate import evaluate
 from mitolume.batch.object_results import pooled_objects
@@ -68,15 +62,15 @@ def by_loops(
 def test_counts_are_those_of_plain_loops(case: tuple[np.ndarray, ...]) -> None:
     predicted, truth, *_ = case
     c = count_objects(predicted, truth)
-    for number, threshold in enumerate(THRESHOLDS):
+    for number in range(len(THRESHOLDS)):
         tp, fp, fn, summed = by_loops(predicted, truth, Fraction(number + 10, 20))
         assert c.tp[number] == tp
         assert (c.n_predicted, c.n_true) == (tp + fp, tp + fn)
-        if tp + fp + fn:
-            assert average_precision(c, threshold) == tp / (tp + fp + fn)
-            assert object_f1(c, threshold) == tp / (tp + (fp + fn) / 2)
         if number == 0:
             assert c.iou_sum == pytest.approx(summed)
+        if number == 0 and tp + fp + fn:
+            assert OBJECT_SCORES["object_ap_50"](c) == tp / (tp + fp + fn)
+            assert OBJECT_SCORES["object_f1_50"](c) == tp / (tp + (fp + fn) / 2)
 
 
 def coloured(labels: np.ndarray, unsure: np.ndarray) -> torch.Tensor:
@@ -101,25 +95,29 @@ def test_panoptic_quality_is_that_of_torchmetrics_unsure_pixels_included(
         return_sq_and_rq=True,
         return_per_class=True,
     )[0].tolist()
-    ours = [panoptic_quality(c), segmentation_quality(c), object_f1(c)]
+    names = ("panoptic_quality", "segmentation_quality", "object_f1_50")
+    ours = [OBJECT_SCORES[name](c) for name in names]
     # torchmetrics has 0 where nothing is defined.
     assert np.nan_to_num(ours).tolist() == pytest.approx([quality, segmentation, recognition])
 
 
 def test_scores_of_known_counts() -> None:
     c = ObjectCounts(n_true=10, n_predicted=8, tp=(6, 6, 6, 5, 5, 3, 2, 1, 0, 0), iou_sum=4.5)
-    assert object_precision(c) == 6 / 8
-    assert object_recall(c) == 6 / 10
-    assert object_f1(c) == 12 / 18
-    assert average_precision(c) == 6 / 12
-    assert average_precision(c, 0.75) == 3 / 15
     means = [6 / 12] * 3 + [5 / 13] * 2 + [3 / 15, 2 / 16, 1 / 17, 0, 0]
-    assert mean_average_precision(c) == pytest.approx(np.mean(means))
-    assert segmentation_quality(c) == 4.5 / 6
-    assert panoptic_quality(c) == pytest.approx(4.5 / 6 * 12 / 18)
+    assert {name: score(c) for name, score in OBJECT_SCORES.items()} == pytest.approx(
+        {
+            "object_precision_50": 6 / 8,
+            "object_recall_50": 6 / 10,
+            "object_f1_50": 12 / 18,
+            "object_ap_50": 6 / 12,
+            "object_ap_75": 3 / 15,
+            "object_ap": np.mean(means),
+            "panoptic_quality": 4.5 / 6 * 12 / 18,
+            "segmentation_quality": 4.5 / 6,
+        }
+    )
     assert c + c == ObjectCounts(20, 16, tuple(2 * n for n in c.tp), 9.0)
-    for score in (object_f1, panoptic_quality, mean_average_precision, segmentation_quality):
-        assert math.isnan(score(ObjectCounts()))
+    assert all(math.isnan(score(ObjectCounts())) for score in OBJECT_SCORES.values())
 
 
 def test_an_iou_on_the_threshold_is_no_match() -> None:

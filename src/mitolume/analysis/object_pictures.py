@@ -1,4 +1,4 @@
-"""Outlines of objects in the colour of a measurement; figures to files. Knows no table file.
+"""Outlines of objects in the colour of a measurement; figures to files.
 
 Figures are made without pyplot, so that they need no screen and may be drawn in threads.
 """
@@ -16,6 +16,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from mitolume.analysis.pictures import fit, to_8bit
 from mitolume.errors import MitolumeError
@@ -72,11 +73,6 @@ def outlines_by_value(
     -------
     matplotlib.figure.Figure
         With a colour bar, where there is a value; see `write_figure`.
-
-    Raises
-    ------
-    ValueError
-        The shapes differ or are not (Y, X).
     """
     if image.shape != labels.shape:
         raise ValueError(f"the labels have shape {labels.shape}, the image {image.shape}")
@@ -150,23 +146,16 @@ def _inner_edge(labels: NDArray[np.integer[Any]], width: int) -> NDArray[np.bool
     """Pixels of objects that are near another label; the frame of the image is no edge."""
     edge = np.zeros(labels.shape, bool)
     for axis in (0, 1):
-        at = np.moveaxis(labels, axis, 0)
-        found = np.moveaxis(edge, axis, 0)
-        for step in range(1, width + 1):
-            differs = at[step:] != at[:-step]
-            found[step:] |= differs
-            found[:-step] |= differs
-    edge &= labels != 0
-    return edge
+        highest = ndimage.maximum_filter1d(labels, 2 * width + 1, axis, mode="nearest")
+        lowest = ndimage.minimum_filter1d(labels, 2 * width + 1, axis, mode="nearest")
+        edge |= highest != lowest
+    return np.asarray(edge & (labels != 0))
 
 
 def _colours(
     at: NDArray[np.integer[Any]], ids: NDArray[Any], values: NDArray[np.float64], norm: Normalize
 ) -> NDArray[np.uint8]:
     """Colour of each label in `at`, shape (N, 3)."""
-    order = np.argsort(ids)
-    known = np.concatenate([_COLOURS(norm(values[order]), bytes=True)[:, :3], [_NO_VALUE]])
-    known[:-1][np.isnan(values[order])] = _NO_VALUE
-    place = np.searchsorted(ids[order], at)
-    listed = np.append(ids[order], -1)[place] == at
-    return np.asarray(known[np.where(listed, place, len(ids))], np.uint8)
+    known = pd.DataFrame(_COLOURS(norm(values), bytes=True)[:, :3], index=ids)[~np.isnan(values)]
+    rows = known.index.get_indexer(pd.Index(at))
+    return np.vstack([known.to_numpy(np.uint8), np.array([_NO_VALUE], np.uint8)])[rows]

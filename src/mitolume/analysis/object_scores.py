@@ -1,8 +1,9 @@
-"""Objects matched with true ones: counts first, scores second. Knows no file."""
+"""Objects matched with true ones: counts first, scores second."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,44 +92,23 @@ def count_objects(
     )
 
 
-def object_precision(c: ObjectCounts, threshold: float = 0.5) -> float:
-    """Share of the predicted objects that have a true partner."""
-    return _ratio(_tp(c, threshold), c.n_predicted)
-
-
-def object_recall(c: ObjectCounts, threshold: float = 0.5) -> float:
-    """Share of the true objects that have a predicted partner."""
-    return _ratio(_tp(c, threshold), c.n_true)
-
-
-def object_f1(c: ObjectCounts, threshold: float = 0.5) -> float:
-    """Harmonic mean of precision and recall; at 0.5 also the recognition quality (RQ)."""
-    return _ratio(2 * _tp(c, threshold), c.n_true + c.n_predicted)
-
-
-def average_precision(c: ObjectCounts, threshold: float = 0.5) -> float:
-    """TP / (TP + FP + FN), as the Data Science Bowl and Cellpose call it.
-
-    Caicedo et al., Nature Methods 2019. It isn't COCO's average precision, the area under a curve
-    over confidences: a mask has none.
-    """
-    tp = _tp(c, threshold)
+def _average_precision(c: ObjectCounts, tp: int) -> float:
     return _ratio(tp, c.n_true + c.n_predicted - tp)
 
 
-def mean_average_precision(c: ObjectCounts) -> float:
-    """Average precision, mean over the thresholds 0.5, 0.55 ... 0.95."""
-    return sum(average_precision(c, t) for t in THRESHOLDS) / len(THRESHOLDS)
-
-
-def panoptic_quality(c: ObjectCounts) -> float:
-    """Segmentation quality times F1 at 0.5 (Kirillov et al., CVPR 2019)."""
-    return _ratio(2 * c.iou_sum, c.n_true + c.n_predicted)
-
-
-def segmentation_quality(c: ObjectCounts) -> float:
-    """Mean IoU of the pairs above 0.5: how well those found are outlined."""
-    return _ratio(c.iou_sum, c.tp[0])
+# TP / (TP + FP + FN) is called average precision by the Data Science Bowl (Caicedo et al., Nature
+# Methods 2019) and Cellpose; it isn't COCO's, the area under a curve over confidences: a mask has
+# none. Panoptic quality is segmentation quality times F1 (Kirillov et al., CVPR 2019).
+OBJECT_SCORES: dict[str, Callable[[ObjectCounts], float]] = {
+    "object_precision_50": lambda c: _ratio(c.tp[0], c.n_predicted),
+    "object_recall_50": lambda c: _ratio(c.tp[0], c.n_true),
+    "object_f1_50": lambda c: _ratio(2 * c.tp[0], c.n_true + c.n_predicted),
+    "object_ap_50": lambda c: _average_precision(c, c.tp[0]),
+    "object_ap_75": lambda c: _average_precision(c, c.tp[THRESHOLDS.index(0.75)]),
+    "object_ap": lambda c: sum(_average_precision(c, tp) for tp in c.tp) / len(c.tp),
+    "panoptic_quality": lambda c: _ratio(2 * c.iou_sum, c.n_true + c.n_predicted),
+    "segmentation_quality": lambda c: _ratio(c.iou_sum, c.tp[0]),
+}
 
 
 def _areas(labels: Array, sure: Array) -> tuple[Array, Array, Array]:
@@ -145,10 +125,6 @@ def _counted(pixels: Array, sure: Array, paired: Array) -> int:
     counted = (pixels > 0) & (2 * sure >= pixels)
     counted[paired] = True
     return int(counted.sum())
-
-
-def _tp(c: ObjectCounts, threshold: float) -> int:
-    return c.tp[THRESHOLDS.index(threshold)]
 
 
 def _ratio(part: float, whole: float) -> float:

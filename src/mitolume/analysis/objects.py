@@ -31,8 +31,8 @@ _IN_MEMORY = 2**26  # pixels; a larger image's labels and grey values stay on di
 
 
 @dataclass(frozen=True)
-class Slices:
-    """A labelled array read part by part, as numpy arrays; small ones are held."""
+class LazyArray:
+    """A labelled array of which each part is read, and converted, when it is asked for."""
 
     source: xr.DataArray
     convert: Callable[[Array], Array] = field(default=lambda values: values)
@@ -56,8 +56,8 @@ class Slices:
         return self.convert(np.asarray(load(self.source[part]).values))
 
 
-def held(image: xr.DataArray) -> xr.DataArray:
-    """Read an image whole where it is small, so that its file is not opened for every part."""
+def load_if_small(image: xr.DataArray) -> xr.DataArray:
+    """Read an image that fits into memory whole, so that its file isn't opened for each part."""
     return load(image) if image.size <= _IN_MEMORY else image
 
 
@@ -73,7 +73,7 @@ class Frame:
     planes: slice
     labels: Any
     index: pd.DataFrame
-    doubt: Slices | None = None
+    doubt: LazyArray | None = None
 
     def n_unsure(self) -> int:
         """Count the pixels of which nobody knows what they are; those of filled holes are known."""
@@ -121,21 +121,21 @@ def label_field(
     before = 0
     for t in range(mask.sizes["T"]):
         for number, span in enumerate(spans):
-            frame = held(mask.isel(T=t, Z=span))
+            frame = load_if_small(mask.isel(T=t, Z=span))
             labels = _store(frame.shape, scratch / f"labels_{t}_{number}.zarr")
             doubt = None
             if kind is None:
                 index = _copy_labels(frame, labels)
-                doubt = Slices(frame, lambda v: v < 0) if frame.dtype.kind == "i" else None
+                doubt = LazyArray(frame, lambda v: v < 0) if frame.dtype.kind == "i" else None
             else:
-                values = Slices(frame, _reading(kind, frame.dtype))
+                values = LazyArray(frame, _reading(kind, frame.dtype))
                 block = (frame.shape[0], BLOCK, BLOCK)
                 index = label_blocks(values, labels, block, settings, size, progress=progress)
                 _shift(labels, before)
                 index = index.assign(label=index["label"] + before)
                 before += len(index)
                 if frame.dtype.kind != "f":
-                    doubt = Slices(frame, partial(_is_unsure, kind))
+                    doubt = LazyArray(frame, partial(_is_unsure, kind))
             yield Frame(t, span, labels, index, doubt)
 
 

@@ -1,7 +1,4 @@
-"""Pictures of masks over images: contrast stretch, outlines, error maps, PNG.
-
-Knows no network, no file format but PNG, and no report: arrays in, 8-bit pictures out.
-"""
+"""Pictures of masks over images: contrast stretch, outlines, error maps, PNG."""
 
 from __future__ import annotations
 
@@ -12,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from skimage.segmentation import find_boundaries
 
 from mitolume.io.masks import BACKGROUND, FOREGROUND, UNSURE, Mask
 from mitolume.io.write import atomic
@@ -45,11 +43,6 @@ def to_8bit(image: NDArray[Any], limits: Limits | None = None) -> NDArray[np.uin
     -------
     NDArray[np.uint8]
         Shape (Y, X). A constant image, or one without finite values, is mid grey.
-
-    Raises
-    ------
-    ValueError
-        If the image is not two-dimensional.
 
     Examples
     --------
@@ -127,17 +120,12 @@ def overlay(
     -------
     NDArray[np.uint8]
         Shape (Y, X, 3), red, green, blue.
-
-    Raises
-    ------
-    ValueError
-        If the shapes differ or are not (Y, X).
     """
     _check_shapes(image, mask=mask)
     grey = fit(to_8bit(image, limits), longer, smooth=True)
     drawn = fit(np.asarray(mask, dtype=np.uint8), longer)
     picture = _hatched((grey * _UNDER_OUTLINE).astype(np.uint8), drawn == UNSURE)
-    picture[_border(drawn == FOREGROUND)] = OUTLINE_COLOUR
+    picture[find_boundaries(drawn == FOREGROUND, mode="thick")] = OUTLINE_COLOUR
     return picture
 
 
@@ -148,7 +136,7 @@ def error_map(
     *,
     longer: int | None = None,
 ) -> NDArray[np.uint8]:
-    """Colour what a prediction found, missed and made up, over the dimmed image.
+    """Colour hits, misses and false alarms of a prediction over the dimmed image.
 
     Parameters
     ----------
@@ -166,20 +154,15 @@ def error_map(
     NDArray[np.uint8]
         Shape (Y, X, 3): `CORRECT_COLOUR`, `MISSED_COLOUR` (false negative), `FALSE_COLOUR` (false
         positive); correct background stays grey.
-
-    Raises
-    ------
-    ValueError
-        If the shapes differ or are not (Y, X).
     """
     _check_shapes(image, truth=truth, prediction=prediction)
     grey = fit(to_8bit(image), longer, smooth=True)
-    wanted = fit(np.asarray(truth, dtype=np.uint8), longer)
+    true = fit(np.asarray(truth, dtype=np.uint8), longer)
     found = fit(np.asarray(prediction, dtype=np.uint8), longer) == FOREGROUND
-    picture = _hatched((grey * _UNDER_ERRORS).astype(np.uint8), wanted == UNSURE)
-    picture[(wanted == FOREGROUND) & found] = CORRECT_COLOUR
-    picture[(wanted == FOREGROUND) & ~found] = MISSED_COLOUR
-    picture[(wanted == BACKGROUND) & found] = FALSE_COLOUR
+    picture = _hatched((grey * _UNDER_ERRORS).astype(np.uint8), true == UNSURE)
+    picture[(true == FOREGROUND) & found] = CORRECT_COLOUR
+    picture[(true == FOREGROUND) & ~found] = MISSED_COLOUR
+    picture[(true == BACKGROUND) & found] = FALSE_COLOUR
     return picture
 
 
@@ -201,11 +184,6 @@ def heat(
     -------
     NDArray[np.uint8]
         Shape (Y, X, 3), red, green, blue.
-
-    Raises
-    ------
-    ValueError
-        If the shapes differ or are not (Y, X).
     """
     _check_shapes(image, values=values)
     grey = fit(to_8bit(image), longer, smooth=True)[..., None] * _UNDER_ERRORS
@@ -226,11 +204,6 @@ def png_bytes(picture: NDArray[np.uint8]) -> bytes:
     -------
     bytes
         The PNG file.
-
-    Raises
-    ------
-    ValueError
-        If the dtype or the shape is another.
     """
     array = np.ascontiguousarray(picture)
     rgb = array.ndim == 3 and array.shape[-1] == 3
@@ -255,8 +228,6 @@ def write_png(path: Path | str, picture: NDArray[np.uint8]) -> None:
 
     Raises
     ------
-    ValueError
-        If the picture has another dtype or shape.
     MitolumeError
         The place can't be written to.
     """
@@ -280,16 +251,6 @@ def _hatched(grey: NDArray[np.uint8], unsure: NDArray[np.bool_]) -> NDArray[np.u
     y, x = np.ogrid[: grey.shape[0], : grey.shape[1]]
     stripe = unsure & ((y + x) % 8 < 2)
     return np.where(stripe, UNSURE_COLOUR[0], tinted).astype(np.uint8)[..., None].repeat(3, axis=2)
-
-
-def _border(foreground: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Pixels on both sides of the border; the frame of the image is no border."""
-    edge = np.zeros_like(foreground)
-    for axis in (0, 1):
-        step = np.diff(foreground, axis=axis)
-        edge |= np.pad(step, [(0, 1) if a == axis else (0, 0) for a in (0, 1)])
-        edge |= np.pad(step, [(1, 0) if a == axis else (0, 0) for a in (0, 1)])
-    return edge
 
 
 def _with_palette(rgb: NDArray[np.uint8]) -> Image.Image:

@@ -1,7 +1,8 @@
-"""Objects and the means of their specimens, condition by condition. Knows no image and no file."""
+"""Objects and the means of their specimens, condition by condition."""
 
 from __future__ import annotations
 
+from itertools import cycle
 from textwrap import fill
 from typing import Any
 
@@ -65,7 +66,13 @@ def superplot(
     )
     conditions = list(dict.fromkeys(table["condition"]))
     means = table.groupby(["condition", "specimen"], sort=False)["value"].mean()
-    looks = _looks(means.index.tolist())
+    looks = {
+        name: (colour, mark)
+        for name, colour, mark in zip(
+            dict.fromkeys(means.index.get_level_values("specimen")),
+            cycle(_SPECIMEN_COLOURS), cycle(_SPECIMEN_MARKS),
+        )
+    }  # fmt: skip
     figure = Figure(layout="constrained")
     axes = figure.add_subplot()
     top = float(np.percentile(table["value"], _TAIL))
@@ -89,19 +96,6 @@ def superplot(
     wide = 1.2 + legend + max(1.5, _LETTER * (letters + 2)) * len(conditions)
     figure.set_size_inches(max(4.2 + legend, wide), 4.6)
     return figure
-
-
-def _looks(pairs: list[tuple[str, str]]) -> dict[str, tuple[str, str]]:
-    """Colour and mark of each specimen, no two alike within a condition while they last."""
-    number: dict[str, int] = {}
-    for condition, specimen in pairs:
-        if specimen not in number:
-            taken = {number[s] for c, s in pairs if c == condition and s in number}
-            number[specimen] = min(set(range(len(taken) + 1)) - taken)
-    colours, marks = len(_SPECIMEN_COLOURS), len(_SPECIMEN_MARKS)
-    return {
-        s: (_SPECIMEN_COLOURS[k % colours], _SPECIMEN_MARKS[k % marks]) for s, k in number.items()
-    }
 
 
 def _draw_condition(
@@ -154,23 +148,14 @@ def _explain(figure: Figure, axes: Axes, table: pd.DataFrame, means: pd.Series[f
 
 
 def _name_specimens(axes: Axes, pairs: list[tuple[str, str]], looks: dict[str, Any]) -> list[str]:
-    """Add a legend where specimens are found in several conditions, and few enough to name.
-
-    Returns
-    -------
-    list of str
-        The names in it.
-    """
-    names = list(dict.fromkeys(specimen for _, specimen in pairs))
-    if len(names) == len(pairs) or len(names) > _MOST_NAMES:
+    """Add a legend where specimens are found in several conditions; return the names in it."""
+    if len(looks) == len(pairs) or len(looks) > _MOST_NAMES:
         return []
     handles = [
-        Line2D(
-            [], [], color=looks[n][0], marker=looks[n][1], markeredgecolor="black", ls="", label=n
-        )
-        for n in names
+        Line2D([], [], color=colour, marker=mark, markeredgecolor="black", ls="", label=name)
+        for name, (colour, mark) in looks.items()
     ]
     legend = axes.legend(handles=handles, title="specimen", loc="upper left", bbox_to_anchor=(1, 1))
     for text in legend.get_texts():
         text.set_parse_math(False)
-    return names
+    return list(looks)

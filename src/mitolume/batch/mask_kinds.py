@@ -9,7 +9,7 @@ from typing import Literal, cast, get_args
 import numpy as np
 import xarray as xr
 
-from mitolume.analysis.objects import boxes_of, held
+from mitolume.analysis.objects import boxes_of, load_if_small
 from mitolume.batch.field_data import is_outlined, open_mask
 from mitolume.batch.sources import Source
 from mitolume.errors import MitolumeError
@@ -110,7 +110,7 @@ def _values(mask: xr.DataArray, wanted: str) -> set[float]:
     found: set[float] = set()
     touching = equal = 0
     for t in range(mask.sizes["T"]):
-        frame = held(mask.isel(T=t))
+        frame = load_if_small(mask.isel(T=t))
         for box in boxes_of(frame.shape):
             part = load(frame[box]).values
             values = np.unique(part)

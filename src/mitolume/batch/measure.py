@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from mitolume.analysis.labelling import ObjectSettings
 from mitolume.analysis.measure import summarise_image
 from mitolume.analysis.object_pictures import title_of
-from mitolume.analysis.objects import Frame, held, label_field, measure_frame
+from mitolume.analysis.objects import Frame, label_field, load_if_small, measure_frame
 from mitolume.batch.field_data import as_one, open_mask, open_pictures, pixel_size
 from mitolume.batch.mask_kinds import Kind, MaskKinds, mask_kinds
 from mitolume.batch.object_files import FieldFiles, Wanted, finish_crops, write_superplots
@@ -278,7 +278,7 @@ def _measure_source(
 def _grey(image: xr.DataArray, mask: xr.DataArray, frame: Frame) -> xr.DataArray:
     """Return the planes of a frame, C Z Y X; all of them where the mask has one plane."""
     planes = frame.planes if mask.sizes["Z"] > 1 else slice(None)
-    return held(image.isel(T=frame.t, Z=planes))
+    return load_if_small(image.isel(T=frame.t, Z=planes))
 
 
 def _same_depth(grey: xr.DataArray, frame: Frame) -> xr.DataArray:

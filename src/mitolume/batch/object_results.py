@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,16 +10,10 @@ import pandas as pd
 from scipy import ndimage
 
 from mitolume.analysis.object_scores import (
+    OBJECT_SCORES,
     THRESHOLDS,
     ObjectCounts,
-    average_precision,
     count_objects,
-    mean_average_precision,
-    object_f1,
-    object_precision,
-    object_recall,
-    panoptic_quality,
-    segmentation_quality,
 )
 from mitolume.batch.mask_pairs import MaskPair
 from mitolume.io.mask_files import kind_of
@@ -29,16 +22,6 @@ from mitolume.io.read import read_plane
 
 Array = np.ndarray[Any, Any]
 
-OBJECT_SCORES: dict[str, Callable[[ObjectCounts], float]] = {
-    "object_precision_50": object_precision,
-    "object_recall_50": object_recall,
-    "object_f1_50": object_f1,
-    "object_ap_50": average_precision,
-    "object_ap_75": partial(average_precision, threshold=0.75),
-    "object_ap": mean_average_precision,
-    "panoptic_quality": panoptic_quality,
-    "segmentation_quality": segmentation_quality,
-}
 _TP = [f"object_tp_{100 * t:.0f}" for t in THRESHOLDS]
 _NUMBERS = ["objects_true", "objects_predicted", *_TP]
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from mitolume.batch.object_results import OBJECT_SCORES, pooled_objects
+from mitolume.analysis.object_scores import OBJECT_SCORES
+from mitolume.batch.object_results import pooled_objects
 from mitolume.run.results import value_of
 
 _SUBSETS = ("train", "validation", "test")
