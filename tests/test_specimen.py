@@ -67,21 +67,21 @@ def test_filled_volume_is_that_of_the_capsule(direction, radius, length, shift):
     centre = np.array([2.0, 2.0, 2.0]) + shift
     radii = np.array([[radius, radius]])
     capsule = Capsules((centre - along)[None], (centre + along)[None], radii, np.array([0]))
-    filling = fill(capsule, (20, 40, 40), (0.2, 0.1, 0.1), 0.1)
+    filling = fill(capsule, (20, 40, 40), (0.2, 0.1, 0.1))
     expected = tube_volume(np.stack([centre - along, centre + along]), radii[0])
     assert filling.share.sum() * 0.002 == pytest.approx(expected, rel=0.08)
 
 
 def test_capsules_outside_the_grid_fill_nothing():
     far = Capsules.balls(np.array([[1.0, -5.0, 1.0], [90.0, 1.0, 1.0]]), np.array([0.5, 0.5]))
-    assert len(fill(far, (10, 20, 20), (0.2, 0.1, 0.1), 0.1).voxel) == 0
+    assert len(fill(far, (10, 20, 20), (0.2, 0.1, 0.1)).voxel) == 0
     none = Capsules.balls(np.empty((0, 3)), np.empty(0))
-    assert len(fill(none, (10, 20, 20), (0.2, 0.1, 0.1), 0.1).voxel) == 0
+    assert len(fill(none, (10, 20, 20), (0.2, 0.1, 0.1)).voxel) == 0
 
 
 def test_balls_at_the_edge_are_cut_in_half():
     half = Capsules.balls(np.array([[1.0, -0.05, 1.0]]), np.array([0.6]))
-    filled = fill(half, (12, 20, 24), (0.2, 0.1, 0.1), 0.1).share.sum() * 0.002
+    filled = fill(half, (12, 20, 24), (0.2, 0.1, 0.1)).share.sum() * 0.002
     assert filled == pytest.approx(2 / 3 * np.pi * 0.6**3, rel=0.02)
 
 
@@ -117,7 +117,7 @@ def test_labels_dye_and_index_hold_the_volume_of_the_tubes(condition):
 def test_skeletons_lie_in_their_labels(condition):
     grown, solid = specimen(condition), volume(condition)
     table = grown.skeletons(SHAPE)
-    place = table[["z", "y", "x"]].to_numpy() - [solid.z0_um, 0, 0]
+    place = table[["z", "y", "x"]].to_numpy() - [solid.heights[0], 0, 0]
     index = np.rint(place / solid.voxel_um).astype(int)
     found = solid.labels[tuple(index.T)]
     assert len(table) > 100
@@ -161,7 +161,7 @@ def test_nuclei_are_less_dense_than_cytoplasm_and_medium_is_zero():
     low = cells.on_grid(cells.nucleus_low, SHAPE, PIXEL_UM)
     high = cells.on_grid(cells.nucleus_high, SHAPE, PIXEL_UM)
     height = cells.on_grid(cells.height, SHAPE, PIXEL_UM)
-    z = solid.z0_um + DZ_UM * np.arange(len(solid.index))[:, None, None]
+    z = solid.heights[:, None, None]
     nucleus = (z > low + DZ_UM) & (z < high - DZ_UM)
     cytoplasm = (z < height - DZ_UM) & ((z < low - DZ_UM) | (z > high + DZ_UM) | (high == low))
     assert np.median(solid.index[nucleus]) < np.median(solid.index[cytoplasm]) - 0.002

@@ -46,10 +46,7 @@ class Filling:
 
 
 def fill(
-    capsules: Capsules,
-    shape: tuple[int, int, int],
-    voxel_um: tuple[float, float, float],
-    z0_um: float,
+    capsules: Capsules, shape: tuple[int, int, int], voxel_um: tuple[float, float, float]
 ) -> Filling:
     """Fill capsules into a grid (Z, Y, X); what lies outside of it is cut off.
 
@@ -60,20 +57,18 @@ def fill(
     Parameters
     ----------
     capsules
-        Shapes in um; voxel (0, 0, 0) has its centre at (z0_um, 0, 0).
+        Shapes in um; the origin is the centre of pixel (0, 0), at the bottom of slice 0.
     shape
         Size of the grid (Z, Y, X) in voxels.
     voxel_um
         Size of a voxel (Z, Y, X) in um.
-    z0_um
-        Height of the centre of slice 0 in um.
 
     Returns
     -------
     Filling
         Each filled voxel once, in ascending order.
     """
-    voxel, origin = np.array(voxel_um), np.array([z0_um, 0.0, 0.0])
+    voxel, origin = np.array(voxel_um), np.array([voxel_um[0] / 2, 0.0, 0.0])
     reach = capsules.radii.max(axis=1, initial=0.0)[:, None] + voxel
     low = np.minimum(capsules.start, capsules.end) - reach - origin
     high = np.maximum(capsules.start, capsules.end) + reach - origin

@@ -124,7 +124,7 @@ def simulate_field(
     padded, inner = _padded(settings.shape, px)
     specimen = grow_specimen(padded, px, CONDITIONS[condition], seed, settings.crowding)
     volume = specimen.volume(SLICE_UM)
-    heights = volume.z0_um + SLICE_UM * np.arange(len(volume.labels))
+    heights = volume.heights
     steps = np.arange(settings.planes, dtype=np.float64) - settings.planes // 2
     middle = _middle(volume.labels[:, *inner], heights) + settings.middle_um
     focus: NDArray[np.float64] = middle + step * steps

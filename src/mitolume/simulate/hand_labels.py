@@ -20,7 +20,7 @@ def imitate_hand_labels(
     mask: NDArray[np.uint8],
     pixel_um: float,
     rng: np.random.Generator,
-    settings: HandLabelSettings | None = None,
+    settings: HandLabelSettings,
     *,
     plausible: Flags | None = None,
 ) -> NDArray[np.uint8]:
@@ -39,7 +39,7 @@ def imitate_hand_labels(
     rng
         Generator of random numbers. Each plane is outlined by itself.
     settings
-        Rates and jitter; by default those of `HandLabelSettings`.
+        Rates and jitter.
     plausible
         bool (Y, X), where something may be invented, such as the cytoplasm; by default anywhere.
 
@@ -57,7 +57,6 @@ def imitate_hand_labels(
     >>> bool(0 < (drawn != mask).sum() < 120)
     True
     """
-    settings = settings or HandLabelSettings()
     objects, count = label(mask, _TOUCHING)
     seen = np.append(False, rng.random(count) >= settings.missed)
     closed = np.zeros(mask.shape, bool) if plausible is None else ~plausible

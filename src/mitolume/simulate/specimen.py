@@ -37,8 +37,6 @@ class Volume:
     ----------
     voxel_um
         Size of a voxel (Z, Y, X) in um.
-    z0_um
-        Height of the centre of slice 0 above the coverslip in um.
     index
         (Z, Y, X), refractive index minus that of the medium, ``MEDIUM_INDEX``.
     labels
@@ -51,11 +49,17 @@ class Volume:
     """
 
     voxel_um: Voxel
-    z0_um: float
     index: Array32
     labels: NDArray[np.int32]
     mitochondria: Array32
     membrane: Array32
+
+    @property
+    def heights(self) -> Array:
+        """Height of the centre of each slice above the coverslip in um."""
+        return np.asarray(
+            self.voxel_um[0] * np.arange(len(self.labels)) + self.voxel_um[0] / 2, float
+        )
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,7 @@ class Specimen:
         dz_um
             Height of a voxel in um; its other sides are those of a pixel.
         """
-        cells, z0 = self.cells, dz_um / 2
+        cells = self.cells
         height, edge = (
             cells.on_grid(field, self.shape, self.pixel_um) for field in (cells.height, cells.edge)
         )
@@ -112,7 +116,7 @@ class Specimen:
         membrane = _membranes(height, edge, shape, voxel, np.random.default_rng([self.seed, FOLDS]))
 
         def lay(capsules: Capsules, values: Array) -> Filling:
-            filling = fill(capsules, shape, voxel, z0)
+            filling = fill(capsules, shape, voxel)
             flat = index.reshape(-1)
             old = flat[filling.voxel]
             flat[filling.voxel] = old + filling.share * (values[filling.owner] - old)
@@ -125,7 +129,7 @@ class Specimen:
         labels, dye = np.zeros(shape, np.int32), np.zeros(shape, np.float32)
         labels.reshape(-1)[filling.voxel] = np.where(filling.core, filling.owner + 1, 0)
         dye.reshape(-1)[filling.voxel] = filling.share * self.network.brightness[filling.owner]
-        return Volume(voxel, z0, index, labels, dye, membrane)
+        return Volume(voxel, index, labels, dye, membrane)
 
 
 def grow_specimen(
