@@ -27,7 +27,7 @@ from mitolume.batch.denoise import DenoisedStack
 from mitolume.inference.denoise import Denoiser
 from mitolume.io.write import write_image
 from mitolume.preprocess.stripes import remove_stripes
-from mitolume.run.denoiser import denoising_settings
+from mitolume.runs.denoiser import denoising_settings
 from mitolume.simulate.field import simulate_field
 from mitolume.simulate.presets import PRESETS
 from mitolume.training.denoiser_stacks import open_stacks

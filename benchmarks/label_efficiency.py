@@ -24,8 +24,8 @@ from matplotlib import pyplot as plt
 
 from mitolume.io.write import write_text
 from mitolume.report.study_tables import Table
-from mitolume.study.study import study
 from mitolume.training.settings import UnlabelledSettings
+from mitolume.workflow import study
 
 STUDENT = 1 / (1 + UnlabelledSettings().length)  # what a student's length leaves to model 1
 # Each with the share of its steps that model 1 takes, and its settings. Pseudo-labels take as many

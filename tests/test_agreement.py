@@ -39,7 +39,7 @@ from mitolume.io.masks import decide_kind, to_mask
 from mitolume.io.read import read, read_plane
 from mitolume.io.write import write_mask
 from mitolume.report.run_page import render
-from mitolume.run.ceiling import CEILING, Ceiling, ceiling_of, load_ceiling, save_ceiling
+from mitolume.runs.ceiling import Ceiling, ceiling_of, load_ceiling, save_ceiling
 
 PAIR = hnp.arrays(np.uint8, (2, 9, 12), elements=st.sampled_from([0, 0, 0, 1, 1, 255]))
 
@@ -406,11 +406,13 @@ def test_ceiling_of_a_table_and_back_from_a_folder(hands: tuple[Path, Path]) -> 
     assert ceiling.iou_image == pytest.approx(table["iou"].mean())
     assert ceiling.n_images == 4
     assert ceiling.interval == pytest.approx(mean_interval(table["iou"]))
-    save_ceiling(folder, ceiling)
-    assert load_ceiling(folder) == ceiling
-    (folder / CEILING).write_text('{"iou": 3}')
+    file = folder / "ceiling.json"
+    assert load_ceiling(file) is None
+    save_ceiling(file, ceiling)
+    assert load_ceiling(file) == ceiling
+    file.write_text('{"iou": 3}')
     with pytest.raises(MitolumeError, match="is damaged"):
-        load_ceiling(folder)
+        load_ceiling(file)
 
 
 @pytest.mark.parametrize(

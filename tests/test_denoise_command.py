@@ -16,9 +16,9 @@ from mitolume import cli, load, read
 from mitolume.errors import MitolumeError
 from mitolume.io.write import write_image, write_mask
 from mitolume.preprocess.settings import ChainSettings
-from mitolume.run.denoiser import denoising_settings, require_denoiser, training_stacks
-from mitolume.run.recipe import load_recipe
-from mitolume.run.run import run
+from mitolume.runs.denoiser import denoising_settings, require_denoiser, training_stacks
+from mitolume.runs.recipe import load_recipe
+from mitolume.runs.run import run
 
 SHORT = [f"denoising.{key}" for key in ("steps=4", "checks=2", "patch=32", "network.width=4")]
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 import mitolume
-from mitolume.run.recipe import load_preset, load_recipe
+from mitolume.runs.recipe import load_preset, load_recipe
 from mitolume.study.arms import load_study, planned_runs
 
 ROOT = Path(__file__).parents[1]

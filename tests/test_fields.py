@@ -20,8 +20,8 @@ from mitolume.io.fields import Field, TableError, leaks, read_table, write_table
 from mitolume.io.masks import decide_kind, to_mask
 from mitolume.io.planes import format_planes, parse_planes
 from mitolume.io.split import SplitSettings, assign_roles, choose_labelled
-from mitolume.run.folder import begin
-from mitolume.run.recipe import load_recipe
+from mitolume.runs.begin import begin
+from mitolume.runs.recipe import load_recipe
 
 
 @given(st.sets(st.integers(0, 300), min_size=1))

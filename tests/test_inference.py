@@ -19,7 +19,7 @@ from mitolume.batch.jobs import Wanted
 from mitolume.batch.predict import predict_files
 from mitolume.errors import MitolumeError
 from mitolume.inference.denoise import planes_around
-from mitolume.inference.predictor import Predictor, find_bundle, predict_tiled
+from mitolume.inference.predictor import Predictor, predict_tiled
 from mitolume.inference.tiles import tiles
 from mitolume.io.read import AXES, read
 from mitolume.io.write import write_image
@@ -28,6 +28,7 @@ from mitolume.models.losses import LOSSES
 from mitolume.models.networks import HALO, MODELS, MULTIPLE, SegmentationNetwork
 from mitolume.models.settings import NetworkSettings, Views
 from mitolume.preprocess.settings import ChainSettings
+from mitolume.runs.folder import find_bundle
 
 
 def network(name: str = "unet", width: int = 4) -> SegmentationNetwork:

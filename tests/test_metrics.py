@@ -29,7 +29,7 @@ from mitolume.analysis.metrics import (
     probability_histogram,
     recall,
 )
-from mitolume.run.results import RESULT_COLUMNS, image_scores, summarise, value_of
+from mitolume.runs.results import RESULT_COLUMNS, image_scores, summarise, value_of
 
 masks = hnp.arrays(np.uint8, (9, 11), elements=st.sampled_from([0, 1, 255]))
 predictions = hnp.arrays(np.uint8, (9, 11), elements=st.sampled_from([0, 1]))

@@ -10,8 +10,8 @@ import pytest
 
 import mitolume
 from mitolume.io.check import check_table
-from mitolume.run.recipe import load_recipe
-from mitolume.run.results import value_of
+from mitolume.runs.recipe import load_recipe
+from mitolume.runs.results import value_of
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 

@@ -23,8 +23,9 @@ from filelock import FileLock
 from mitolume.cli import main
 from mitolume.errors import MitolumeError
 from mitolume.study.arms import STUDY_PRESETS, load_study, planned_runs
-from mitolume.study.study import collect, open_study, status, status_text, study
+from mitolume.study.folder import open_study
 from mitolume.training.methods import METHODS
+from mitolume.workflow import study
 
 Process = subprocess.Popen[bytes]
 
@@ -146,14 +147,14 @@ def test_what_is_off_is_named(change: dict[str, object], message: str, table: Pa
 
 def test_a_study_goes_on_and_grows(finished: Path) -> None:
     out = finished
-    assert set(status(out)["state"]) == {"finished"}
+    assert set(open_study(out).status()["state"]) == {"finished"}
     first = weights(out)
     assert len(first) == 3  # one model, and two
     tables = pd.read_csv(out / "study_images.csv")
     standing = tables[tables["stands"]]
     assert standing.groupby("run")["model"].nunique().eq(1).all()
     assert set(tables["arm"]) == {"supervised", "pseudo"}
-    assert set(collect(open_study(out))["batch"]) == {""}  # nobody named one
+    assert set(open_study(out).collect()["batch"]) == {""}  # nobody named one
 
     wider = {"wider": {"method": "supervised", "network": {"width": 3}}}
     study(recipe_of(out, arms=SHORT["arms"] | wider), out, quiet=True)
@@ -171,11 +172,11 @@ def test_a_damaged_run_is_repeated_and_nothing_is_lost(finished: Path) -> None:
     out = finished
     before = weights(out)
     (out / "runs" / "pseudo_kall_s0" / "run.json").write_text("{")
-    assert set(status(out)["state"]) == {"finished", "stopped"}
-    assert "stopped  pseudo, labels all, seed 0" in status_text(out)
+    assert set(open_study(out).status()["state"]) == {"finished", "stopped"}
+    assert "stopped  pseudo, labels all, seed 0" in open_study(out).status_text()
     study(recipe_of(out), out, quiet=True)
     after = weights(out)
-    assert set(status(out)["state"]) == {"finished"}
+    assert set(open_study(out).status()["state"]) == {"finished"}
     assert {name: after[name] for name in before} == before
     assert (out / "runs" / "pseudo_kall_s0.broken-1" / "run.json").read_text() == "{"
 
@@ -196,7 +197,7 @@ def test_a_failing_arm_does_not_stop_the_others(
     assert "\n  greedy_kall_s0: the loss is no longer a number" in said.err
     assert "a hint only  pseudo" in said.out
     assert (out / "report.html").exists()
-    assert list(status(out)["state"]) == ["finished", "failed", "finished"]
+    assert list(open_study(out).status()["state"]) == ["finished", "failed", "finished"]
 
 
 def test_two_studies_in_one_folder_are_refused(table: Path, tmp_path: Path) -> None:
@@ -235,7 +236,7 @@ def test_a_study_killed_half_way_ends_as_an_unbroken_one(
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert status(tmp_path / "killed")["state"].ne("finished").any()
+    assert open_study(tmp_path / "killed").status()["state"].ne("finished").any()
     study(recipe, tmp_path / "killed", quiet=True)
     assert weights(tmp_path / "killed") == weights(unbroken)
 
@@ -276,7 +277,7 @@ def test_a_cluster_gives_the_same_study(
     cluster: tuple[str, list[Process]], unbroken: Path, table: Path, tmp_path: Path
 ) -> None:
     run_with_a_death(write_study(table), tmp_path / "there", cluster)
-    assert set(status(tmp_path / "there")["state"]) == {"finished"}
+    assert set(open_study(tmp_path / "there").status()["state"]) == {"finished"}
     assert weights(tmp_path / "there") == weights(unbroken)
 
 
@@ -286,7 +287,7 @@ def test_forty_runs_survive_a_dead_worker(
 ) -> None:
     recipe = write_study(table, seeds=list(range(20)))
     run_with_a_death(recipe, tmp_path / "out", cluster)
-    assert list(status(tmp_path / "out")["state"]) == ["finished"] * 40
+    assert list(open_study(tmp_path / "out").status()["state"]) == ["finished"] * 40
 
 
 @pytest.mark.slow

@@ -28,15 +28,15 @@ from mitolume.errors import CollapsedError, MitolumeError
 from mitolume.inference.predictor import Predictor
 from mitolume.io.check import check_table
 from mitolume.io.fields import Field, row_names
+from mitolume.io.lock import only_one
 from mitolume.io.read import read, read_plane
 from mitolume.io.write import write_image, write_mask
-from mitolume.report.run_content import report
-from mitolume.run.ceiling import CEILING
-from mitolume.run.folder import begin, reopen
-from mitolume.run.guard import choose_kept, two_halves
-from mitolume.run.lock import only_one
-from mitolume.run.recipe import PRESETS, Recipe, load_recipe
-from mitolume.run.results import value_of
+from mitolume.report.run_content import report_run
+from mitolume.runs.begin import begin, resume
+from mitolume.runs.folder import Run
+from mitolume.runs.guard import choose_kept, two_halves
+from mitolume.runs.recipe import PRESETS, Recipe, load_recipe
+from mitolume.runs.results import value_of
 from mitolume.training.loop import CHECKPOINT
 from mitolume.training.patches import ArrayFile, Image
 
@@ -170,7 +170,7 @@ def test_cards_say_where_a_model_comes_from(finished: Path) -> None:
 def test_the_report_can_be_written_anew_and_names_the_run(finished: Path) -> None:
     before = (finished / "report.html").read_bytes()
     (finished / "report.html").unlink()
-    page = report(finished).read_text()
+    page = report_run(finished).read_text()
     assert before == page.encode(), "the first one was written when all was known"
     assert "Model 1" in page
     assert "FCCP" in page
@@ -186,17 +186,17 @@ def test_the_report_keeps_how_far_two_annotators_agree(
         tmp_path / "data" / "f0_mask.ome.tif", tmp_path / "data" / "f1_mask.ome.tif"
     ).planes.to_csv(table, index=False)
     with pytest.raises(MitolumeError, match="no such file"):
-        report(folder, tmp_path / "nothing.csv")
-    assert not (folder / CEILING).exists()
+        report_run(folder, tmp_path / "nothing.csv")
+    assert not Run(folder).ceiling_file.exists()
     for more in (["--ceiling", table], []):
         assert call(monkeypatch, "report", folder, *more) == 0
         page = (folder / "report.html").read_text(encoding="utf-8")
         # In the strip of test images and on the validation curve.
         assert page.count("two annotators agree: ") == 2
-        assert json.loads((folder / CEILING).read_text())["n_images"] == 1
-    with pytest.raises(MitolumeError, match="holds no finished run"):
-        report(tmp_path, table)
-    assert not (tmp_path / CEILING).exists()
+        assert json.loads(Run(folder).ceiling_file.read_text())["n_images"] == 1
+    with pytest.raises(MitolumeError, match="holds no run"):
+        report_run(tmp_path, table)
+    assert not Run(tmp_path).ceiling_file.exists()
 
 
 def test_a_used_folder_is_not_written_over(finished: Path, table: Path, tmp_path: Path) -> None:
@@ -279,7 +279,7 @@ def test_a_resumed_run_keeps_the_drawn_roles_and_the_models_pixel_size(tmp_path:
     for seed in range(3):
         recipe = tiny(tmp_path / "fields.csv", f"split.seed={seed}")
         folder = begin(tmp_path / f"run{seed}", recipe, quiet=True)
-        again = reopen(tmp_path / f"run{seed}", recipe, quiet=True)
+        again = resume(tmp_path / f"run{seed}", recipe, quiet=True)
         trained = [r for r in folder.table.fields if r.role == "train"]
         expected = np.median([sizes[int(r.image.name[1])] for r in trained])
         assert folder.record["pixel_size_um"] == pytest.approx(expected)
@@ -305,10 +305,10 @@ def test_links_and_other_ways_to_a_file_are_the_same_file(table: Path, tmp_path:
     (tmp_path / "f0.ome.tif").symlink_to(store / "ab12cd")
     begin(tmp_path / "run", tiny(table), quiet=True)
     (tmp_path / "link").symlink_to(tmp_path)
-    assert not reopen(tmp_path / "link" / "run", None, quiet=True).is_finished
+    assert not resume(tmp_path / "link" / "run", None, quiet=True).is_finished
     (store / "ab12cd").write_bytes(write_field(tmp_path, "other", 99)[0].read_bytes())
     with pytest.raises(MitolumeError, match=r"f0\.ome\.tif has changed since"):
-        reopen(tmp_path / "link" / "run", None, quiet=True)
+        resume(tmp_path / "link" / "run", None, quiet=True)
 
 
 def test_supervised_runs_have_one_model_and_u_net_plus_plus_runs_too(
@@ -362,16 +362,16 @@ def test_lost_or_damaged_files_of_a_finished_run(finished: Path, tmp_path: Path)
     before = (folder / "results.csv").read_bytes()
     (folder / "results.csv").unlink()
     (folder / "log.csv").write_text("")
-    with pytest.raises(MitolumeError, match="holds"):
-        report(folder)
+    with pytest.raises(MitolumeError, match="has not finished"):
+        report_run(folder)
     (folder / "log.csv").write_bytes((finished / "log.csv").read_bytes())
     mitolume.run(None, folder, resume=True, quiet=True)
     assert (folder / "results.csv").read_bytes() == before
     (folder / "kept.json").write_text("[]")
     with pytest.raises(MitolumeError, match="damaged run"):
-        report(folder)
+        report_run(folder)
     (folder / "run.json").write_text("{}")
-    with pytest.raises(MitolumeError, match=r"run\.json is damaged"):
+    with pytest.raises(MitolumeError, match="damaged run: its record lacks"):
         mitolume.run(None, folder, resume=True)
 
 
@@ -418,7 +418,7 @@ def test_a_student_that_goes_astray_while_models_are_compared_is_not_kept(
 
     lines = table.read_text().splitlines()
     table.write_text("\n".join(line for line in lines if ",validation," not in line) + "\n")
-    monkeypatch.setattr("mitolume.run.guard._scores_of_halves", astray)
+    monkeypatch.setattr("mitolume.runs.guard._scores_of_halves", astray)
     out = mitolume.run(tiny(table), tmp_path / "run", quiet=True)
     kept = json.loads((out / "kept.json").read_text())
     assert kept["kept"] == "model_1"
@@ -474,7 +474,9 @@ def test_the_teacher_labels_with_four_views_and_the_student_ends_halfway_to_it(
         return label(self, image, n)
 
     monkeypatch.setattr(Predictor, "predict_prepared", watched)
-    monkeypatch.setattr("mitolume.run.learn.average_with_teacher", lambda teacher, student: teacher)
+    monkeypatch.setattr(
+        "mitolume.runs.learn.average_with_teacher", lambda teacher, student: teacher
+    )
     out = mitolume.run(tiny(table), tmp_path / "run", quiet=True)
     assert 4 in views, "the recipe itself asks for one"
     one, two = (load_file(out / name / "weights.safetensors") for name in ("model_1", "model_2"))

@@ -35,12 +35,14 @@ from mitolume.models.settings import NetworkSettings
 from mitolume.preprocess.normalise import normalise
 from mitolume.report.study_content import report_study, study_content, study_text
 from mitolume.report.study_tables import shift_table, sizes
-from mitolume.run.likeness import fingerprint_of
-from mitolume.run.results import summarise
-from mitolume.run.score import score_model
+from mitolume.runs.folder import Run
+from mitolume.runs.likeness import fingerprint_of
+from mitolume.runs.results import summarise
+from mitolume.runs.score import score_model
 from mitolume.study.arms import load_study
+from mitolume.study.folder import open_study
 from mitolume.study.shift import by_group, shift_sentences
-from mitolume.study.study import open_study, status, study
+from mitolume.workflow import study
 
 EVIL = "<script>alert('x')</script>"
 ODD = 'Müller "A" & co'
@@ -310,7 +312,7 @@ def test_the_published_study_ends_in_its_tables_and_panels(tmp_path: Path) -> No
         ],
     )  # fmt: skip
     out = study(asked, tmp_path / "out", quiet=True)
-    assert set(status(out)["state"]) == {"finished"}
+    assert set(open_study(out).status()["state"]) == {"finished"}
     content = study_content(open_study(out))
     first = content.score_tables[0]
     assert first.title == "Mean IoU"
@@ -391,7 +393,8 @@ def test_unlike_images_are_far_from_the_training_images(tmp_path: Path) -> None:
     settings = NetworkSettings(width=2)
     card = Card(network=settings, fingerprint=fingerprint_of(learnt))
     predictor = Predictor(SegmentationNetwork(settings), card)
-    scored = score_model(predictor, check_table(table), tmp_path, lambda done, total: None)
+    run = Run(tmp_path / "run", table=check_table(table))
+    scored = score_model(predictor, run, "model_1", lambda done, total: None)
     distance = dict(zip(scored["image"], scored["distance"], strict=True))
     assert distance["f2.ome.tif"] < 1.7
     assert distance["blurred.ome.tif"] > UNLIKE

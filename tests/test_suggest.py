@@ -29,9 +29,9 @@ from mitolume.inference.features import Encoder, features
 from mitolume.io.write import write_image
 from mitolume.models.networks import MODELS, SegmentationNetwork
 from mitolume.models.settings import NetworkSettings
-from mitolume.run.committee import Committee
-from mitolume.run.finished import open_run
-from mitolume.run.suggest import suggest
+from mitolume.report.suggest_page import suggest
+from mitolume.runs.committee import Committee
+from mitolume.runs.folder import open_run
 
 EVIL = "<script>alert('x')</script>"
 DEEPEST = {"unet": "down_4", "unetplusplus": "conv_4_0"}
@@ -262,31 +262,31 @@ def test_the_command_writes_table_and_page(
 def test_disagreement_of_two_models_is_that_of_their_masks(two_models: Path) -> None:
     run = open_run(two_models)
     committee = Committee(run)
-    share = run.images[run.images["subset"] == "train"].iloc[:2][["tp", "fn", "fp", "tn"]].sum()
+    share = run.scores[run.scores["subset"] == "train"].iloc[:2][["tp", "fn", "fp", "tn"]].sum()
     least = 0.5 * (share["tp"] + share["fn"]) / share.sum()
-    for image in run.of_role("unlabelled"):
+    for image in run.images("unlabelled"):
         one, two = (run.mask(model, image) == 1 for model in ("model_1", "model_2"))
         expected = (one != two).mean() / max((one | two).mean(), least)
         assert committee.disagreement(image) == pytest.approx(expected)
 
 
 def test_a_single_model_is_asked_in_eight_ways(one_model: Path) -> None:
-    found = suggest(one_model, quiet=True)
-    assert found.folder == one_model / "suggest"
+    found, place = suggest(one_model, quiet=True)
+    assert place == one_model / "suggest"
     assert len(found.table) == 7
     assert found.table["rank"].notna().all()  # fewer than the usual 10
     assert found.table["disagreement"].between(0, 1).all()
     assert found.table["disagreement"].max() > 0
     run = open_run(one_model)
-    shown = Committee(run).map(run.of_role("unlabelled")[0])
+    shown = Committee(run).map(run.images("unlabelled")[0])
     assert shown.shape == (64, 80)
     assert set(np.round(np.unique(shown) * 28)) <= {0, 7, 12, 15, 16}  # of 28 pairs
 
 
 def test_equal_planes_of_a_stack_are_not_chosen_together(two_models: Path, tmp_path: Path) -> None:
-    table = suggest(two_models, 5, tmp_path, quiet=True).table
+    table = suggest(two_models, 5, tmp_path, quiet=True)[0].table
     assert (table["image"][:4] == "stack.ome.tif").sum() == 1
-    again = suggest(two_models, 5, tmp_path, quiet=True).table
+    again = suggest(two_models, 5, tmp_path, quiet=True)[0].table
     pd.testing.assert_frame_equal(table, again)
 
 
@@ -306,6 +306,8 @@ def test_an_unfinished_or_damaged_run_is_said(two_models: Path, tmp_path: Path) 
     with pytest.raises(MitolumeError, match=r"has not finished; .*--resume"):
         suggest(tmp_path, quiet=True)
     (tmp_path / "run.json").write_text(json.dumps(record))
+    for name in ("images.csv", "results.csv", "fields.csv"):
+        shutil.copy(two_models / name, tmp_path / name)
     (tmp_path / "kept.json").write_text("{}")
     with pytest.raises(MitolumeError, match="damaged run"):
         suggest(tmp_path, quiet=True)

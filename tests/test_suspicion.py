@@ -23,7 +23,7 @@ from mitolume.io.suspicion import look_closely, masks_of_odd_shares, odd_pixels
 from mitolume.models.bundle import Card, read_card, save_bundle
 from mitolume.models.settings import NetworkSettings
 from mitolume.preprocess.normalise import normalise
-from mitolume.run.likeness import fingerprint_of, unlike_rows
+from mitolume.runs.likeness import fingerprint_of, unlike_rows
 from mitolume.simulate.field import simulate_field
 from mitolume.simulate.settings import SimulationSettings
 

@@ -11,22 +11,23 @@ from typing import TYPE_CHECKING, Any
 from mitolume.errors import MitolumeError
 
 if TYPE_CHECKING:
-    from mitolume.inference.predictor import Predictor, load
+    from mitolume.inference.predictor import Predictor
     from mitolume.io.read import read
-    from mitolume.run.recipe import Recipe, load_recipe
-    from mitolume.run.run import run
+    from mitolume.runs.folder import load
+    from mitolume.runs.recipe import Recipe, load_recipe
     from mitolume.simulate.field import simulate_field
     from mitolume.simulate.settings import SimulationSettings
+    from mitolume.workflow import run
 
 __version__ = "0.1.0"
 
 _HOME = {
     "read": "mitolume.io.read",
-    "load": "mitolume.inference.predictor",
+    "load": "mitolume.runs.folder",
     "Predictor": "mitolume.inference.predictor",
-    "Recipe": "mitolume.run.recipe",
-    "load_recipe": "mitolume.run.recipe",
-    "run": "mitolume.run.run",
+    "Recipe": "mitolume.runs.recipe",
+    "load_recipe": "mitolume.runs.recipe",
+    "run": "mitolume.workflow",
     "simulate_field": "mitolume.simulate.field",
     "SimulationSettings": "mitolume.simulate.settings",
 }

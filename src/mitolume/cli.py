@@ -129,8 +129,9 @@ def run(
     quiet: Quiet = False,
 ) -> None:
     """Train model 1, label the unlabelled images with it, train model 2, score both."""
-    from mitolume.run.recipe import load_recipe
-    from mitolume.run.run import run as run_recipe
+    from mitolume.report.terminal import results_text
+    from mitolume.runs.recipe import load_recipe
+    from mitolume.workflow import run as run_recipe
 
     named = recipe or preset or fields or set_
     loaded = (
@@ -139,8 +140,6 @@ def run(
         else None
     )
     folder = run_recipe(loaded, out, resume=resume, quiet=quiet)
-    from mitolume.report.terminal import results_text
-
     print(results_text(folder))
     print(f"report: {folder / 'report.html'}")
 
@@ -172,35 +171,28 @@ def study_run(
     quiet: Quiet = False,
 ) -> None:
     """Run what is missing of a study; also `mitolume study RECIPE`."""
+    from mitolume.report.study_content import study_text
     from mitolume.study.arms import load_study
     from mitolume.study.study import FailedRunsError
-    from mitolume.study.study import study as run_study
+    from mitolume.workflow import study as run_study
 
-    asked = load_study(recipe, preset=preset, fields=fields, settings=set_ or [])
+    loaded = load_study(recipe, preset=preset, fields=fields, settings=set_ or [])
     try:
-        run_study(asked, out, jobs=jobs, scheduler=scheduler, quiet=quiet)
+        run_study(loaded, out, jobs=jobs, scheduler=scheduler, quiet=quiet)
     except FailedRunsError:
         with suppress(MitolumeError):  # there may be too little to compare
-            _show_study(out)
+            print(study_text(out))
         raise
-    _show_study(out)
-
-
-def _show_study(folder: Path) -> None:
-    """Write the report of a study, and print its verdicts."""
-    from mitolume.report.study_content import report_study, study_text
-
-    page = report_study(folder)
-    print(study_text(folder))
-    print(f"report: {page}")
+    print(study_text(out))
+    print(f"report: {out / 'report.html'}")
 
 
 @study.command("status")
 def study_status(folder: Annotated[Path, typer.Argument(help="A study's folder.")]) -> None:
     """Show which runs of a study are finished, running, failed or waiting."""
-    from mitolume.study.study import status_text
+    from mitolume.study.folder import open_study
 
-    print(status_text(folder))
+    print(open_study(folder).status_text())
 
 
 @app.command()
@@ -252,8 +244,8 @@ def predict(
     """Write masks (NAME_mask.ome.tif or .ome.zarr) of images of any size."""
     from mitolume.batch.jobs import Wanted
     from mitolume.batch.predict import predict_files
-    from mitolume.inference.predictor import load
     from mitolume.progress import progress_bar, say
+    from mitolume.runs.folder import load
 
     wanted = Wanted(channel, scene, pixel_size, threshold, probability, overlay, overwrite, resume,
                     format_)  # fmt: skip
@@ -301,8 +293,8 @@ def evaluate(
 ) -> None:
     """Score masks, made by whatever means, against true ones, or two people's with --agreement."""
     from mitolume.batch.evaluate import evaluate as score
-    from mitolume.report.terminal import objects_text, scores_text
-    from mitolume.run.results import summarise, write_csv
+    from mitolume.batch.evaluate import objects_text, scores_text
+    from mitolume.runs.results import summarise, write_csv
 
     if out is not None and out.suffix.lower() != ".csv":
         raise MitolumeError(f"--out {out} must end in .csv: it is a table of scores")
@@ -556,7 +548,7 @@ def denoise_train(
     quiet: Quiet = False,
 ) -> None:
     """Learn to remove noise from noisy z-stacks alone."""
-    from mitolume.run.denoiser import denoising_settings
+    from mitolume.runs.denoiser import denoising_settings
     from mitolume.training.denoiser_stacks import open_stacks
     from mitolume.training.denoiser_train import train_denoiser
 
@@ -623,13 +615,13 @@ def suggest(
     quiet: Quiet = False,
 ) -> None:
     """Choose the unlabelled images of a run that are worth labelling next."""
-    from mitolume.run.suggest import PAGE, TABLE
-    from mitolume.run.suggest import suggest as choose
+    from mitolume.report.suggest_page import PAGE, TABLE
+    from mitolume.report.suggest_page import suggest as choose
 
-    found = choose(run, n, out, quiet=quiet)
+    found, place = choose(run, n, out, quiet=quiet)
     print(found.text())
-    print(f"table: {found.folder / TABLE}")
-    print(f"page: {found.folder / PAGE}")
+    print(f"table: {place / TABLE}")
+    print(f"page: {place / PAGE}")
 
 
 @app.command()
@@ -676,18 +668,9 @@ def report(
     ] = None,
 ) -> None:
     """Write report.html of a run or a study anew."""
-    from mitolume.report.run_content import report as write
-    from mitolume.report.study_content import report_study
-    from mitolume.study.study import STUDY
+    from mitolume.workflow import report as write
 
-    if (folder / STUDY).exists():
-        if ceiling is not None:
-            raise typer.BadParameter("--ceiling belongs to the report of a run")
-        print(f"report: {report_study(folder, export)}")
-    elif export is not None:
-        raise typer.BadParameter(f"--export needs a study, and {folder} is none")
-    else:
-        print(f"report: {write(folder, ceiling)}")
+    print(f"report: {write(folder, ceiling=ceiling, export=export)}")
 
 
 @app.callback(invoke_without_command=True)

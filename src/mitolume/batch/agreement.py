@@ -33,7 +33,7 @@ from mitolume.errors import MitolumeError, some_names
 from mitolume.io.masks import Mask
 from mitolume.io.pixel_size import plane_pixel_size
 from mitolume.io.write import write_mask
-from mitolume.run.results import write_csv
+from mitolume.runs.results import write_csv
 
 SCORES = {
     "iou": iou,

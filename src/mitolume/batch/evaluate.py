@@ -7,10 +7,11 @@ from typing import Any
 
 import pandas as pd
 
+from mitolume.analysis.object_scores import OBJECT_SCORES
 from mitolume.batch.mask_pairs import match_files, open_pairs, outline_notices
-from mitolume.batch.object_results import add_objects, score_objects
+from mitolume.batch.object_results import add_objects, pooled_objects, score_objects
 from mitolume.errors import MitolumeError, some_names
-from mitolume.run.results import image_scores
+from mitolume.runs.results import image_scores
 
 
 def evaluate(
@@ -69,3 +70,36 @@ def evaluate(
     table = add_objects(table, score_objects(pairs)) if objects else table
     table.attrs["notices"] = notices
     return table
+
+
+def scores_text(results: pd.DataFrame) -> str:
+    """Return the scores of masks as lines of text, chance beside them."""
+    lines = []
+    for row in results.to_dict("records"):
+        if row["metric"] == "n_undefined":
+            if row["value"]:
+                lines.append(
+                    "images without foreground in truth and masks, undefined and left out of "
+                    f"means: {row['value']:.0f}"
+                )
+            continue
+        n = row["n_images"]
+        lines.append(f"{row['metric']:<14}{_value(row['value']):>10}   {n} image{'s' * (n != 1)}")
+    return "\n".join(lines)
+
+
+def objects_text(images: pd.DataFrame) -> str:
+    """Return the object scores of masks, pooled over files, as lines of text."""
+    c = pooled_objects(images)
+    per_file = (images["objects_true"] + images["objects_predicted"]).dropna()
+    n, empty = len(per_file), int((per_file == 0).sum())
+    lines = [
+        f"objects: {c.n_true} true, {c.n_predicted} predicted, in {n} file{'s' * (n != 1)}; "
+        f"undefined, with none in truth and masks: {empty}"
+    ]
+    lines += [f"{name:<22}{_value(score(c)):>10}" for name, score in OBJECT_SCORES.items()]
+    return "\n".join(lines)
+
+
+def _value(value: float) -> str:
+    return "undefined" if pd.isna(value) else f"{value:.4f}"

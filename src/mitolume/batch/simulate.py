@@ -25,7 +25,7 @@ from mitolume.io.fields import Field, write_table
 from mitolume.io.tables import write_table as write_rows
 from mitolume.io.write import remove_parts, write_image, write_labels, write_mask, write_text
 from mitolume.progress import Advance
-from mitolume.run.recipe import explain, merge, parse_setting
+from mitolume.runs.recipe import explain, merge, parse_setting
 from mitolume.simulate.field import CHANNELS, SimulatedField, simulate_field
 from mitolume.simulate.presets import PRESETS, FieldPlan, Group, plan_fields
 from mitolume.simulate.settings import CONDITIONS, SimulationSettings

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 from mitolume.errors import MitolumeError, some_names
 from mitolume.io.fields import Field, read_table, row_names
 from mitolume.io.formats import READERS, bare_name
+from mitolume.runs.folder import Run, open_run
 
 _MASKS = (*READERS, ".zip", ".roi", ".geojson")  # what a mask can be
 _SAYS_MASK = re.compile(
@@ -70,7 +70,7 @@ def find_sources(
     MitolumeError
         Something is missing, or files don't match.
     """
-    runs = [path for path in masks if (path / "run.json").exists()]
+    runs = [path for path in masks if Run(path).is_begun]
     if runs and (len(runs) < len(masks) or pictures or table):
         raise MitolumeError(
             f"{runs[0]} is a run folder, which knows its images and its table; measure it alone, "
@@ -90,14 +90,11 @@ def find_sources(
 
 
 def _of_run(run: Path) -> list[Source]:
-    kept = run / "kept.json"
-    if not kept.exists():
-        raise MitolumeError(f"{run} is a run that has not finished; go on with --resume")
-    model = json.loads(kept.read_text(encoding="utf-8"))["kept"]
-    rows = read_table(run / "fields.csv")
+    opened = open_run(run)
+    rows = opened.rows
     return [
         Source(
-            run / "masks" / model / f"{name}_mask.ome.tif", name, _pictures(row), row.planes,
+            opened.mask_file(opened.kept, name), name, _pictures(row), row.planes,
             _facts(row), _sizes(row),
         )
         for row, name in zip(rows, row_names(rows), strict=True)

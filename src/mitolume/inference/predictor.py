@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -288,7 +287,7 @@ def load(model: str | Path, **options: Any) -> Predictor:
     Parameters
     ----------
     model
-        A bundle (a folder with ``card.json``), or a run folder, whose kept model is taken.
+        A model folder, with ``card.json``.
     **options
         Passed to `Predictor`.
 
@@ -302,23 +301,9 @@ def load(model: str | Path, **options: Any) -> Predictor:
     MitolumeError
         There is no model in that place.
     """
-    bundle = find_bundle(model)
+    bundle = Path(model)
     network, card = load_bundle(bundle)
     denoiser = Denoiser.load(bundle / DENOISER) if card.chain.denoises else None
     predictor = Predictor(network, card, denoiser=denoiser, **options)
     predictor.bundle = bundle
     return predictor
-
-
-def find_bundle(model: str | Path) -> Path:
-    """Return the bundle that a path means: itself, or the kept model of a run folder."""
-    model = Path(model)
-    kept = model / "kept.json"
-    if kept.exists():
-        try:
-            return model / str(json.loads(kept.read_text(encoding="utf-8"))["kept"])
-        except (ValueError, KeyError, TypeError):
-            raise MitolumeError(f"{kept} is damaged; name {model}/model_1 or model_2") from None
-    if (model / "run.json").exists():
-        raise MitolumeError(f"{model} is a run that has not finished; go on with --resume")
-    return model

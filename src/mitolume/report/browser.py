@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,11 +12,10 @@ import pandas as pd
 from PIL import Image
 
 from mitolume.analysis.pictures import fit, png_bytes, to_8bit
-from mitolume.io.fields import Field, read_table, row_names
-from mitolume.io.masks import Mask, MaskKind
+from mitolume.io.masks import Mask
 from mitolume.io.read import Image2D
-from mitolume.report.run_content import saved_mask
-from mitolume.run.images import RowImage
+from mitolume.runs.folder import Run
+from mitolume.runs.images import RowImage
 
 MOST_IMAGES = 48
 LONGEST_SIDE, SHORTEST_SIDE = 512, 128  # pixels of a picture
@@ -25,24 +23,20 @@ MOST_BYTES = 7_000_000  # of all pictures; base64 makes a third more of it
 _SHRINK = 0.8
 
 Entry = dict[str, Any]
-Scored = tuple[Image2D, Mask, dict[str, Mask]]  # a plane, its truth, the mask of each arm
+Scored = tuple[RowImage, Image2D, Mask, dict[str, Mask]]  # see `open_scored`
 
 
-def browsed_images(
-    runs: Mapping[str, Path], images: pd.DataFrame, reference: str, mask_kind: MaskKind
-) -> list[Entry]:
+def browsed_images(runs: Mapping[str, Run], images: pd.DataFrame, reference: str) -> list[Entry]:
     """Gather images, truth and each arm's mask.
 
     Parameters
     ----------
     runs
-        The run folder of each arm, all of one seed and one budget.
+        The run of each arm, all of one seed and one budget.
     images
         Their rows of study_images.csv, of the models that stand for the arms, of one subset.
     reference
         Images are in the order of its IoU, worst first; of many, some evenly spaced are taken.
-    mask_kind
-        What mask values mean.
 
     Returns
     -------
@@ -51,26 +45,23 @@ def browsed_images(
         ``masks`` (arm: data URI) and ``scores`` (arm: iou, precision, recall, None where
         undefined). Masks are grey PNG: 0 background, 255 mitochondria, 128 unsure.
     """
-    own = images[(images["run"] == runs[reference].name) & images["tp"].notna()]
+    own = images[(images["run"] == runs[reference].path.name) & images["tp"].notna()]
     order = own.sort_values("iou", kind="stable", na_position="last")
     places = np.linspace(0, len(order) - 1, min(len(order), MOST_IMAGES)).round().astype(int)
-    rows = read_table(runs[reference] / "fields.csv")
-    names = row_names(rows)
     entries: list[Entry] = []
     room, side = MOST_BYTES, LONGEST_SIDE
     for left, place in zip(range(len(places), 0, -1), places, strict=True):
         found = order.iloc[place]
-        line = int(found["line"]) - 2
         here = images[(images["line"] == found["line"]) & (images["plane"] == found["plane"])]
-        opened = open_scored(runs, here, rows[line], names[line], mask_kind)
+        opened = open_scored(runs, here)
         # Images of one study are much alike: what fitted the last one is a good start.
         pictures, side = _fitting(opened, min(LONGEST_SIDE, round(side / _SHRINK)), room // left)
         room -= sum(map(len, pictures))
-        shape = fit(np.zeros(opened[0].shape, np.uint8), side).shape
-        arms = list(opened[2])
+        shape = fit(np.zeros(opened[1].shape, np.uint8), side).shape
+        arms = list(opened[3])
         entries.append(
             {
-                "name": shown_name(rows[line], int(found["plane"])),
+                "name": opened[0].name,
                 "specimen": str(found["specimen"]),
                 "condition": str(found["condition"]),
                 "width": shape[1],
@@ -78,7 +69,7 @@ def browsed_images(
                 "image": data_uri("jpeg", pictures[0]),
                 "truth": data_uri("png", pictures[1]),
                 "masks": {a: data_uri("png", p) for a, p in zip(arms, pictures[2:], strict=True)},
-                "scores": {arm: _scores(here[here["run"] == runs[arm].name]) for arm in arms},
+                "scores": {arm: _scores(here[here["run"] == runs[arm].path.name]) for arm in arms},
             }
         )
     return entries
@@ -86,7 +77,7 @@ def browsed_images(
 
 def _fitting(opened: Scored, side: int, room: int) -> tuple[list[bytes], int]:
     """Make the pictures of one image as large as there is room for; return their side, too."""
-    plane, truth, masks = opened
+    _, plane, truth, masks = opened
     while True:
         pictures = [_jpeg(plane, side), *(_mask_png(m, side) for m in (truth, *masks.values()))]
         if sum(map(len, pictures)) <= room or side <= SHORTEST_SIDE:
@@ -94,42 +85,31 @@ def _fitting(opened: Scored, side: int, room: int) -> tuple[list[bytes], int]:
         side = max(SHORTEST_SIDE, int(side * _SHRINK))
 
 
-def open_scored(
-    runs: Mapping[str, Path], here: pd.DataFrame, row: Field, name: str, mask_kind: MaskKind
-) -> Scored:
+def open_scored(runs: Mapping[str, Run], here: pd.DataFrame) -> Scored:
     """Read a labelled image, its truth, and the mask of each arm.
 
     Parameters
     ----------
     runs
-        The run folder of each arm.
+        The run of each arm.
     here
-        The rows of one image.
-    row, name
-        Its row in the table, and the name of its mask files.
-    mask_kind
-        What mask values mean.
+        The rows of one image in study_images.csv.
 
     Returns
     -------
-    Image2D, Mask, dict
-        All (Y, X).
+    RowImage, Image2D, Mask, dict
+        The image, its plane, its truth and the mask of each arm, (Y, X).
     """
-    z = int(here.iloc[0]["plane"])
-    plane, truth, _ = RowImage(row, z, mask_kind).read()
+    line, z = int(here.iloc[0]["line"]), int(here.iloc[0]["plane"])
+    image = next(iter(runs.values())).image(line, z)
+    plane, truth, _ = image.read()
     assert truth is not None
     masks = {}
     for arm, run in runs.items():
-        of_arm = here[here["run"] == run.name]
+        of_arm = here[here["run"] == run.path.name]
         if len(of_arm):
-            masks[arm] = saved_mask(run / "masks" / of_arm.iloc[0]["model"], row, name, z)
-    return plane, truth, masks
-
-
-def shown_name(row: Field, z: int) -> str:
-    """Return how the page names a plane."""
-    several = len(row.planes or ()) > 1 or z > 0
-    return f"{row.image.name}, plane {z}" if several else row.image.name
+            masks[arm] = run.mask(of_arm.iloc[0]["model"], run.image(line, z))
+    return image, plane, truth, masks
 
 
 def data_uri(kind: str, data: bytes) -> str:

@@ -22,8 +22,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from mitolume.analysis.metrics import calibration_error
-from mitolume.report.run_tables import MODELS, count, number, percent
-from mitolume.run.ceiling import Ceiling
+from mitolume.report.run_tables import MODELS
+from mitolume.runs.ceiling import Ceiling
+from mitolume.text import count, number, percent
 
 # Colours that matplotlib writes and the page replaces, so that charts follow light and dark.
 INK, QUIET, _ONE, _TWO = "#010203", "#010204", "#010205", "#010206"

@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,12 +16,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from mitolume.analysis.pictures import error_map, fit, overlay, to_8bit
-from mitolume.io.fields import read_table, row_names
-from mitolume.io.masks import MaskKind
-from mitolume.report.browser import data_uri, open_scored, shown_name
-from mitolume.report.run_content import saved_mask
-from mitolume.report.run_tables import number
-from mitolume.run.images import RowImage
+from mitolume.report.browser import data_uri, open_scored
+from mitolume.runs.folder import MODELS, Run
+from mitolume.text import number
 
 PANEL_SIDE = 288  # pixels
 AUDITED = 6  # pseudo-labels that are shown
@@ -60,14 +56,12 @@ class Panel:
     shots: Sequence[Shot]
 
 
-def example_panels(
-    runs: Mapping[str, Path], images: pd.DataFrame, reference: str, mask_kind: MaskKind
-) -> list[Panel]:
+def example_panels(runs: Mapping[str, Run], images: pd.DataFrame, reference: str) -> list[Panel]:
     """Show the image on which the reference is worst, the middle one and the best.
 
     Parameters
     ----------
-    runs, images, reference, mask_kind
+    runs, images, reference
         As for `mitolume.report.browser.browsed_images`.
 
     Returns
@@ -75,40 +69,36 @@ def example_panels(
     list of Panel
         Up to three: the input, the truth outlined, and each arm's errors.
     """
-    own = images[(images["run"] == runs[reference].name) & images["iou"].notna()]
+    own = images[(images["run"] == runs[reference].path.name) & images["iou"].notna()]
     order = own.sort_values("iou", kind="stable")
     places = dict.fromkeys((0, len(order) // 2, len(order) - 1)) if len(order) else {}
-    rows = read_table(runs[reference] / "fields.csv")
-    names = row_names(rows)
     words = {0: "worst", len(order) - 1: "best"} if len(order) > 1 else {}
     panels = []
     for place in places:
         found = order.iloc[place]
-        line, z = int(found["line"]) - 2, int(found["plane"])
-        here = images[(images["line"] == found["line"]) & (images["plane"] == z)]
-        plane, truth, masks = open_scored(runs, here, rows[line], names[line], mask_kind)
-        iou = here.assign(arm=here["run"]).set_index("arm")["iou"]
+        here = images[(images["line"] == found["line"]) & (images["plane"] == found["plane"])]
+        image, plane, truth, masks = open_scored(runs, here)
+        iou = here.set_index("run")["iou"]
         shots = [
             Shot("input", "", _grey(plane)),
             Shot("truth", "", overlay(plane, truth, longer=PANEL_SIDE)),
             *(
-                Shot(arm, f"IoU {number(float(iou[runs[arm].name]))}",
+                Shot(arm, f"IoU {number(float(iou[runs[arm].path.name]))}",
                      error_map(plane, truth, mask, longer=PANEL_SIDE))
                 for arm, mask in masks.items()
             ),
         ]  # fmt: skip
-        rank = words.get(place, "middle")
-        panels.append(Panel(f"{shown_name(rows[line], z)} ({rank} with {reference})", shots))
+        panels.append(Panel(f"{image.name} ({words.get(place, 'middle')} with {reference})", shots))
     return panels
 
 
-def audited_shots(run: Path, images: pd.DataFrame, share: float) -> list[Shot]:
+def audited_shots(run: Run, images: pd.DataFrame, share: float) -> list[Shot]:
     """Show the pseudo-labels that look least like the labels.
 
     Parameters
     ----------
     run
-        A run folder with a model 2.
+        A run with a model 2.
     images
         Its rows of unlabelled images, of model 1.
     share
@@ -122,21 +112,18 @@ def audited_shots(run: Path, images: pd.DataFrame, share: float) -> list[Shot]:
     """
     far = -(images["foreground_share"] - share).abs()
     order = far if np.isfinite(share) else images["mean_confidence"]
-    rows = read_table(run / "fields.csv")
-    names = row_names(rows)
     shots = []
     for _, found in images.loc[order.sort_values(kind="stable").index].head(AUDITED).iterrows():
-        line, z = int(found["line"]) - 2, int(found["plane"])
-        plane, _, _ = RowImage(rows[line], z, "auto").read()
-        mask = saved_mask(run / "masks" / "model_1", rows[line], names[line], z)
+        image = run.image(int(found["line"]), int(found["plane"]))
+        plane, _, _ = image.read()
         note = (
             f"{100 * found['foreground_share']:.1f} % marked, "
             f"confidence {number(found['mean_confidence'], 2)}"
         )
         if found["condition"]:
             note = f"{found['condition']}: {note}"
-        picture = overlay(plane, mask, longer=PANEL_SIDE)
-        shots.append(Shot(shown_name(rows[line], z), note, picture))
+        mask = run.mask(MODELS[0], image)
+        shots.append(Shot(image.name, note, overlay(plane, mask, longer=PANEL_SIDE)))
     return shots
 
 

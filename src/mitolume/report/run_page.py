@@ -19,11 +19,13 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from numpy.typing import NDArray
 
+from mitolume import text
 from mitolume.analysis import pictures
 from mitolume.io.masks import FOREGROUND, UNSURE, Mask
 from mitolume.io.write import write_text
 from mitolume.report import charts, run_tables
-from mitolume.run.ceiling import Ceiling
+from mitolume.runs.ceiling import Ceiling
+from mitolume.runs.results import labelled_share
 
 ROWS_SHOWN = 200
 PICTURE_SIDE = 640
@@ -62,7 +64,7 @@ class Doubtful:
 
 @dataclass(frozen=True, eq=False)
 class Audit:
-    """What `mitolume.run.audit` found of the unlabelled images."""
+    """What `mitolume.runs.audit` found of the unlabelled images."""
 
     conditions: pd.DataFrame
     """audit_conditions.csv."""
@@ -131,7 +133,7 @@ def render(content: ReportContent) -> str:
     image_tables = {s: run_tables.worst_first(rows) for s, rows in of_subset.items()}
     shown = next(iter(of_subset), "")
     unlabelled = run_tables.unlabelled_images(content.unlabelled)
-    share = run_tables.labelled_share(images)
+    share = labelled_share(images)
     audit = content.audit
     return template("report.html.j2").render(
         content=content,
@@ -184,9 +186,9 @@ def template(name: str) -> Template:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        number=run_tables.number,
-        percent=run_tables.percent,
-        count=run_tables.count,
+        number=text.number,
+        percent=text.percent,
+        count=text.count,
         filled=run_tables.filled,
     )
     return environment.get_template(name)
@@ -210,7 +212,7 @@ def _shots(panel: Panel, side: int) -> list[dict[str, str]]:
         name, mask = model.capitalize(), panel.predictions[model]
         outline = pictures.overlay(panel.image, mask, longer=side)
         errors = pictures.error_map(panel.image, panel.truth, mask, longer=side)
-        iou = run_tables.number(panel.scores.get(model, math.nan))
+        iou = text.number(panel.scores.get(model, math.nan))
         shots.append((name, f"IoU {iou}", outline))
         shots.append((f"{name}, errors", _error_shares(panel.truth, mask), errors))
     return [_shot(name, note, array) for name, note, array in shots]
@@ -239,4 +241,4 @@ def _error_shares(truth: Mask, mask: Mask) -> str:
     wanted, found = truth == FOREGROUND, (mask == FOREGROUND) & (truth != UNSURE)
     missed = run_tables.ratio(float((wanted & ~found).sum()), float(wanted.sum()))
     false = run_tables.ratio(float((found & ~wanted).sum()), float(found.sum()))
-    return f"missed {run_tables.percent(missed, 0)}, false {run_tables.percent(false, 0)}"
+    return f"missed {text.percent(missed, 0)}, false {text.percent(false, 0)}"

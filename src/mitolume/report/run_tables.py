@@ -19,41 +19,6 @@ NAMES = ["image", "plane", "specimen", "condition", "batch"]
 COUNTS = ["tp", "fp", "fn", "tn"]
 
 
-# Numbers as words ----------------------------------------------------------------------------
-
-
-def number(value: float, digits: int = 3, signed: bool = False) -> str:
-    """Write a number with fixed digits and a real minus sign; NaN reads "undefined"."""
-    if not math.isfinite(value):
-        return "undefined"
-    text = f"{value:+.{digits}f}" if signed else f"{value:.{digits}f}"
-    if float(text) == 0:  # no sign for what rounds to zero
-        text = text.lstrip("+-")
-    return text.replace("-", "\N{MINUS SIGN}")
-
-
-def percent(value: float, digits: int = 1, signed: bool = False) -> str:
-    """Write a share of one in per cent; NaN reads "undefined"."""
-    return f"{number(100 * value, digits, signed)} %" if math.isfinite(value) else "undefined"
-
-
-def count(value: float, noun: str) -> str:
-    """Write how many there are of something, in the plural where it is not one."""
-    if not math.isfinite(value):
-        return f"unknown number of {noun}s"
-    return f"{value:.0f} {noun}" + "s" * (value != 1)
-
-
-def image_count(images: pd.DataFrame) -> int:
-    """Count the images of the run that has most of them.
-
-    The line of an image in fields.csv is not the same in all runs: where a stack is labelled in
-    part, each draw cuts its rows otherwise.
-    """
-    once = images[["run", "line", "plane"]].drop_duplicates()
-    return int(once.groupby("run").size().max()) if len(once) else 0
-
-
 def ratio(part: float, whole: float) -> float:
     """Divide; NaN where the whole is nothing."""
     return part / whole if whole else math.nan
@@ -170,13 +135,6 @@ def condition_scores(images: pd.DataFrame) -> list[dict[str, Any]]:
         iou = {model: ratio(row["tp"], row.sum()) for model, row in counts.iterrows()}
         rows.append({"name": condition, "images": len(worst_first(group)), "iou": iou})
     return rows
-
-
-def labelled_share(images: pd.DataFrame) -> float:
-    """Foreground share of the labelled training images, from the counts of one model."""
-    train = images[images["subset"] == "train"]
-    tp, fp, fn, tn = train.loc[train["model"] == train["model"].min(), COUNTS].sum()
-    return ratio(tp + fn, tp + fp + fn + tn)
 
 
 # Pseudo-labelled images ----------------------------------------------------------------------

@@ -1,8 +1,7 @@
-"""Reads a study's folder and says in words what it holds, for the report. Trains nothing."""
+"""The page of a study: what it holds, in words, tables, charts and pictures. Trains nothing."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from mitolume.errors import MitolumeError
 from mitolume.report.browser import browsed_images
 from mitolume.report.charts import finished
 from mitolume.report.panels import audited_shots, example_panels, panel_figure
-from mitolume.report.run_tables import count, image_count, number
+from mitolume.report.run_content import report_run
 from mitolume.report.study_charts import comparison_figure, curve_figure
 from mitolume.report.study_page import StudyContent, write_exports, write_study_report
 from mitolume.report.study_tables import (
@@ -27,24 +26,17 @@ from mitolume.report.study_tables import (
     sizes,
 )
 from mitolume.report.study_words import head_of
-from mitolume.study.arms import Planned
+from mitolume.study.cells import image_count
 from mitolume.study.evidence import Comparison, LabelCurve, compare, label_curve
+from mitolume.study.folder import Study, open_study
 from mitolume.study.shift import Group, by_group, shift_sentences
-from mitolume.study.study import (
-    RUNS,
-    STUDY,
-    STUDY_RESULTS,
-    StudyFolder,
-    collect,
-    open_study,
-)
+from mitolume.text import count, number
 
-REPORT = "report.html"
 _SUBSETS = ("test", "validation", "train")
 
 
 def report_study(path: str | Path, export: str | Path | None = None) -> Path:
-    """Write ``report.html`` of a study from the runs that are finished.
+    """Write the page of a study from the runs that are finished, and of each run without one.
 
     Parameters
     ----------
@@ -63,12 +55,15 @@ def report_study(path: str | Path, export: str | Path | None = None) -> Path:
     MitolumeError
         The folder holds no study, or nothing in it is finished.
     """
-    folder = open_study(path)
-    content = study_content(folder)
-    write_study_report(content, folder.path / REPORT)
+    study = open_study(path)
+    for one in study.finished:
+        if not study.run(one).report_file.exists():
+            report_run(study.run(one).path)
+    content = study_content(study)
+    write_study_report(content, study.report_file)
     if export is not None:
         write_exports(content, Path(export))
-    return folder.path / REPORT
+    return study.report_file
 
 
 def study_text(path: str | Path) -> str:
@@ -76,27 +71,27 @@ def study_text(path: str | Path) -> str:
     return study_content(open_study(path), pictures=False).head.text
 
 
-def study_content(folder: StudyFolder, *, pictures: bool = True) -> StudyContent:
+def study_content(study: Study, *, pictures: bool = True) -> StudyContent:
     """Gather all that the report of a study shows.
 
     Parameters
     ----------
-    folder
-        The study, some of whose runs may be missing.
+    study
+        Some of its runs may be missing.
     pictures
         Whether to open images, for the browser.
     """
-    images = collect(folder)
-    recipe, record = folder.recipe, folder.record
+    images = study.collect()
+    recipe, record = study.recipe, study.record
     standing = images[images["stands"]]
     scored = standing[standing["tp"].notna()]
     subset = next((s for s in _SUBSETS if (scored["subset"] == s).any()), None)
     if subset is None:
-        raise MitolumeError(f"{folder.path}: no run has a labelled image to score")
+        raise MitolumeError(f"{study.path}: no run has a labelled image to score")
     scored = scored[scored["subset"] == subset]
     if recipe.reference not in set(scored["arm"]):
         raise MitolumeError(
-            f"{folder.path}: no run of the reference {recipe.reference} is finished yet; "
+            f"{study.path}: no run of the reference {recipe.reference} is finished yet; "
             "run the study again"
         )
     arms = [arm for arm in recipe.arms if arm in set(scored["arm"])]
@@ -112,7 +107,7 @@ def study_content(folder: StudyFolder, *, pictures: bool = True) -> StudyContent
         figures["labels"] = curve_figure(curve.points)
     shift = _shift(images, groups[0][1], _best_arm(curve.points), subset)
     text = sizes(scored, subset)
-    shown = _pictures(folder, scored, images, subset) if pictures else {}
+    shown = _pictures(study, scored, images, subset) if pictures else {}
     if shown.get("panels"):
         figures["panels"] = panel_figure(shown["panels"])
     return StudyContent(
@@ -122,7 +117,7 @@ def study_content(folder: StudyFolder, *, pictures: bool = True) -> StudyContent
         head=head_of(comparisons, curve, recipe.reference, text),
         sentences=[one.sentence for one in comparisons],
         notices=[
-            *_notices(folder, subset, scored, comparisons),
+            *_notices(study, subset, scored, comparisons),
             *(line for line in shift if line.startswith("Before")),
         ],
         scored_on=text,
@@ -135,7 +130,7 @@ def study_content(folder: StudyFolder, *, pictures: bool = True) -> StudyContent
                      "Dot: the difference; line: its interval. A filled dot is a difference that "
                      "was shown. Grey band, where there is one: what this study could not see.")
         ] if comparisons else [],
-        score_tables=score_tables(pd.read_csv(folder.path / STUDY_RESULTS), images),
+        score_tables=score_tables(study.results, images),
         curve_sentences=[step.sentence for step in curve.steps] if several else [],
         curve_charts=[
             finished(figures["labels"], "labels", "IoU against labelled images",
@@ -146,10 +141,10 @@ def study_content(folder: StudyFolder, *, pictures: bool = True) -> StudyContent
         shift_tables=[shift_table(column, found) for column, found in groups if found],
         audit_sentences=audit_sentences(images),
         audit_tables=audit_tables(images),
-        facts=_facts(folder, images, subset),
-        command=f"mitolume study {folder.path / STUDY} --out again",
+        facts=_facts(study, images, subset),
+        command=f"mitolume study {study.recipe_file} --out again",
         recipe_yaml=recipe.to_yaml(),
-        settings=_settings(folder),
+        settings=_settings(study),
         versions=record["versions"],
         hashes=record["sha256"],
         open_scores=recipe.base.get("preset") == "paper",
@@ -159,15 +154,16 @@ def study_content(folder: StudyFolder, *, pictures: bool = True) -> StudyContent
 
 
 def _notices(
-    folder: StudyFolder, subset: str, scored: pd.DataFrame, comparisons: Sequence[Comparison]
+    study: Study, subset: str, scored: pd.DataFrame, comparisons: Sequence[Comparison]
 ) -> list[str]:
     notices = []
-    runs = folder.runs
-    missing = [run.name for run in runs if not folder.is_finished(run)]
+    finished = {one.name: study.run(one) for one in study.finished}
+    missing = [one.name for one in study.planned if one.name not in finished]
     if missing:
         notices.append(
-            f"{len(missing)} of {len(runs)} runs are not finished ({', '.join(missing[:4])}"
-            f"{', …' if len(missing) > 4 else ''}): what follows may change."
+            f"{len(missing)} of {len(study.planned)} runs are not finished "
+            f"({', '.join(missing[:4])}{', …' if len(missing) > 4 else ''}): "
+            "what follows may change."
         )
     if subset != "test":
         notices.append(
@@ -180,36 +176,30 @@ def _notices(
             "for this specimen only."
         )
     notices += sorted({f"{one.arm}: {one.notice}" for one in comparisons if one.notice})
-    records = {run.name: _record(folder, run) for run in runs if folder.is_finished(run)}
-    if stopped := [name for name, record in records.items() if "stopped" in record]:
+    if stopped := [name for name, run in finished.items() if "stopped" in run.record]:
         notices.append(
-            f"In {len(stopped)} of {len(records)} runs ({', '.join(stopped[:4])}"
+            f"In {len(stopped)} of {len(finished)} runs ({', '.join(stopped[:4])}"
             f"{', …' if len(stopped) > 4 else ''}) learning from unlabelled images was stopped: "
             "model 1 stands for the arm there."
         )
-    first = next(iter(records.values()))
+    first = next(iter(finished.values())).record
     return notices + [str(notice) for notice in first.get("notices", [])]
 
 
-def _record(folder: StudyFolder, run: Planned) -> dict[str, Any]:
-    return dict(json.loads((folder.folder(run) / "run.json").read_text(encoding="utf-8")))
-
-
 def _pictures(
-    folder: StudyFolder, scored: pd.DataFrame, images: pd.DataFrame, subset: str
+    study: Study, scored: pd.DataFrame, images: pd.DataFrame, subset: str
 ) -> dict[str, Any]:
     """Open images of the first seed at the largest budget that the reference has."""
-    reference = folder.recipe.reference
+    reference = study.recipe.reference
     own = scored[scored["arm"] == reference]
     k = own["k"].max()
     seed = own[own["k"] == k]["seed"].iloc[0]
     here = scored[(scored["k"] == k) & (scored["seed"] == seed)]
     runs = {
-        str(arm): folder.path / RUNS / str(name)
+        str(arm): study.run(str(name))
         for arm, name in here.groupby("arm", sort=False)["run"].first().items()
     }
-    record = json.loads((runs[reference] / "run.json").read_text(encoding="utf-8"))
-    entries = browsed_images(runs, here, reference, record["mask_kind"])
+    entries = browsed_images(runs, here, reference)
     total = image_count(here)
     which = "All" if len(entries) == total else f"{len(entries)} of {total}"
     taught = audited(images)
@@ -220,9 +210,9 @@ def _pictures(
         "browsed_arms": list(runs),
         "browsed_note": f"{which} {subset} images, worst first, with the models of seed {seed} "
         f"and {count(int(k), 'labelled image')}.",
-        "panels": example_panels(runs, here, reference, record["mask_kind"]),
+        "panels": example_panels(runs, here, reference),
         "audited": audited_shots(
-            folder.path / RUNS / taught["run"].iloc[0], taught, labelled_share(images)
+            study.run(str(taught["run"].iloc[0])), taught, labelled_share(images)
         )
         if len(taught)
         else [],
@@ -243,10 +233,9 @@ def _shift(images: pd.DataFrame, groups: list[Group], best: str, subset: str) ->
     return sentences
 
 
-def _facts(folder: StudyFolder, images: pd.DataFrame, subset: str) -> dict[str, str]:
-    recipe, record, runs = folder.recipe, folder.record, folder.runs
-    done = [run for run in runs if folder.is_finished(run)]
-    seconds = sum(_record(folder, run).get("seconds", 0.0) for run in done)
+def _facts(study: Study, images: pd.DataFrame, subset: str) -> dict[str, str]:
+    recipe, record, done = study.recipe, study.record, study.finished
+    seconds = sum(study.run(one).record.get("seconds", 0.0) for one in done)
     return {
         "Table of fields": str(record["fields"]),
         "Scored on": sizes(images[images["tp"].notna()], subset),
@@ -257,17 +246,18 @@ def _facts(folder: StudyFolder, images: pd.DataFrame, subset: str) -> dict[str, 
         "Model that stands for an arm": "the one kept by validation images"
         if recipe.compare == "kept"
         else "the last one trained",
-        "Runs": f"{len(done)} of {len(runs)} finished, {seconds / 3600:.2f} hours of computing",
+        "Runs": f"{len(done)} of {len(study.planned)} finished, "
+        f"{seconds / 3600:.2f} hours of computing",
         "Started": record["started"],
         "Command": record["command"],
     }
 
 
-def _settings(folder: StudyFolder) -> dict[str, str]:
+def _settings(study: Study) -> dict[str, str]:
     """Every setting of each arm's first run, as YAML."""
     settings: dict[str, str] = {}
-    for run in folder.runs:
-        settings.setdefault(run.arm, run.recipe.to_yaml())
+    for one in study.planned:
+        settings.setdefault(one.arm, one.recipe.to_yaml())
     return settings
 
 

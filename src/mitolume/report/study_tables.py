@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import pandas as pd
 
 from mitolume.inference.suspicion import UNLIKE
-from mitolume.report.run_tables import count, image_count, number, percent
+from mitolume.study.cells import image_count
 from mitolume.study.evidence import Comparison
 from mitolume.study.shift import Group
 from mitolume.study.verdicts import HINT
+from mitolume.text import count, number, percent
 
 _DASH = "\N{EN DASH}"
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from mitolume.report.run_tables import count, number
 from mitolume.study.evidence import Comparison, LabelCurve
 from mitolume.study.verdicts import HELPED, HINT, HURT, NO_DIFFERENCE, UNTOLD
+from mitolume.text import count, number
 
 _ORDER = (HELPED, HURT, NO_DIFFERENCE, HINT, UNTOLD)
 _ONE_SEED = "One seed: a hint, not evidence; run 3 or more seeds. "

@@ -12,49 +12,68 @@ from mitolume.analysis import pictures
 from mitolume.io.write import write_text
 from mitolume.report.panels import Shot
 from mitolume.report.run_page import template
-from mitolume.run.committee import Committee
-from mitolume.run.finished import FinishedRun, RunImage
+from mitolume.runs.committee import Committee
+from mitolume.runs.folder import Run, open_run
+from mitolume.runs.images import RowImage
+from mitolume.runs.results import write_csv
+from mitolume.runs.suggest import Suggestions, rank_unlabelled
 
+TABLE, PAGE = "suggest.csv", "suggest.html"
 _SIDE = 320  # pixels of a picture
 
 
 @dataclass(frozen=True)
-class Card:
+class ImagePictures:
     """An image in pictures: as it is, with the outlines of the mask, and where votes differ."""
 
     name: str
     shots: Sequence[Shot]
 
 
-@dataclass(frozen=True, eq=False)
-class SuggestContent:
-    """All that the page shows.
+def suggest(
+    folder: str | Path, n: int | None = None, out: str | Path | None = None, *, quiet: bool = False
+) -> tuple[Suggestions, Path]:
+    """Rank the unlabelled images of a run, and write the table and the page of what to label next.
 
-    Attributes
+    Parameters
     ----------
-    run
-        The run folder.
-    there
-        How many unlabelled images there are.
-    committee
-        Whose disagreement it is.
-    table
-        As suggest.csv, the chosen images first.
-    chosen, drawn
-        Those to label next, and the random ones, in order.
+    folder
+        The folder of a finished run.
+    n
+        How many images to choose; 10, or all where there are fewer, by default.
+    out
+        Folder for ``suggest.csv`` and ``suggest.html``; ``suggest`` in the run folder by default.
+    quiet
+        Show no progress.
+
+    Returns
+    -------
+    Suggestions, pathlib.Path
+        What was found, and the folder it was written to.
+
+    Raises
+    ------
+    MitolumeError
+        The run is unfinished, has no unlabelled image, or fewer than were asked for.
     """
+    run = open_run(folder)
+    run.quiet = quiet
+    found = rank_unlabelled(run, n)
+    place = Path(out) if out is not None else run.suggestions_folder
+    write_csv(place / TABLE, found.table)
+    shown: dict[RowImage, ImagePictures] = {}
+    images = dict.fromkeys([*found.chosen, *found.drawn])
+    with run.bar("drawing") as advance:
+        for image in images:
+            advance(len(shown), len(images))
+            shown[image] = _draw(run, image, found.committee)
+    write_text(place / PAGE, _render(run, found, shown))
+    return found, place
 
-    run: Path
-    there: int
-    committee: str
-    table: pd.DataFrame
-    chosen: Sequence[Card]
-    drawn: Sequence[Card]
 
-
-def card(run: FinishedRun, image: RunImage, committee: Committee) -> Card:
+def _draw(run: Run, image: RowImage, committee: Committee) -> ImagePictures:
     """Draw an image: what the kept model outlines, and where the votes differ."""
-    plane, _, _ = image.image.read()
+    plane, _, _ = image.read()
     grey = pictures.fit(pictures.to_8bit(plane), _SIDE, smooth=True)
     outlined = pictures.overlay(plane, run.mask(run.kept, image), longer=_SIDE)
     apart = pictures.heat(plane, committee.map(image), longer=_SIDE)
@@ -63,19 +82,14 @@ def card(run: FinishedRun, image: RunImage, committee: Committee) -> Card:
         Shot(f"outlines of {run.kept.replace('_', ' ')}", "", outlined),
         Shot("disagreement", "", apart),
     ]
-    return Card(image.name, shots)
+    return ImagePictures(image.name, shots)
 
 
-def write_page(content: SuggestContent, path: Path) -> None:
-    """Write the page; a reader sees the whole file or none.
-
-    Raises
-    ------
-    MitolumeError
-        The place can't be written to.
-    """
+def _render(run: Run, found: Suggestions, shown: dict[RowImage, ImagePictures]) -> str:
+    """Write the page as HTML."""
+    table = found.table
     chosen, drawn = (
-        content.table[content.table[name].notna()].sort_values(name).to_dict("records")
+        table[table[name].notna()].sort_values(name).to_dict("records")
         for name in ("rank", "random")
     )
     means = {
@@ -83,15 +97,16 @@ def write_page(content: SuggestContent, path: Path) -> None:
         for title, rows in (
             ("chosen", chosen),
             ("drawn at random", drawn),
-            ("all unlabelled", content.table.to_dict("records")),
+            ("all unlabelled", table.to_dict("records")),
         )
     }
-    page = template("suggest.html.j2").render(
-        content=content,
-        chosen=list(zip(content.chosen, chosen, strict=True)),
-        drawn=list(zip(content.drawn, drawn, strict=True)),
+    return template("suggest.html.j2").render(
+        run=run.path,
+        there=len(run.images("unlabelled")),
+        committee=found.committee.name,
+        chosen=[(shown[i], row) for i, row in zip(found.chosen, chosen, strict=True)],
+        drawn=[(shown[i], row) for i, row in zip(found.drawn, drawn, strict=True)],
         means=means,
         colour=pictures.FALSE_COLOUR,
         outline=pictures.OUTLINE_COLOUR,
     )
-    write_text(path, page)

@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from mitolume.errors import MitolumeError
-from mitolume.run.recipe import (
+from mitolume.runs.recipe import (
     Recipe,
     complete,
     explain,

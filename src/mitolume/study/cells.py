@@ -10,7 +10,7 @@ import pandas as pd
 
 from mitolume.analysis.metrics import COUNT_SCORES, THIN_SCORES, Counts
 from mitolume.errors import MitolumeError
-from mitolume.run.results import COUNT_COLUMNS
+from mitolume.runs.results import COUNT_COLUMNS
 from mitolume.study.crossed import Floats
 
 RUN = ["arm", "k", "seed"]
@@ -169,3 +169,13 @@ def _checked(images: pd.DataFrame, column: str | None) -> pd.DataFrame:
 def _named(run: Any) -> str:
     arm, k, seed = run
     return f"of arm {arm} with {k} labelled images and seed {seed}"
+
+
+def image_count(images: pd.DataFrame) -> int:
+    """Count the images of the run that has most of them.
+
+    The line of an image in fields.csv is not the same in all runs: where a stack is labelled in
+    part, each draw cuts its rows otherwise.
+    """
+    once = images[["run", "line", "plane"]].drop_duplicates()
+    return int(once.groupby("run").size().max()) if len(once) else 0

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mitolume.errors import DamagedError, MitolumeError, shorten
 from mitolume.progress import Advance, progress_bar, say
-from mitolume.run.recipe import Recipe
+from mitolume.runs.recipe import Recipe
 
 
 def compute_runs(
@@ -72,20 +72,20 @@ def compute_run(
     """
     import torch
 
-    from mitolume.run.folder import RUN
-    from mitolume.run.run import run
+    from mitolume.runs.folder import Run
+    from mitolume.runs.run import compute_run as compute
 
     if threads is not None:
         torch.set_num_threads(threads)
-    began_before = (place / RUN).exists()
+    began_before = Run(place).is_begun
     try:
         try:
-            run(recipe, place, resume=True, quiet=quiet)
+            compute(recipe, place, go_on=True, quiet=quiet)
         except DamagedError:
             if not began_before:
                 raise
             _put_aside(place)
-            run(recipe, place, quiet=quiet)
+            compute(recipe, place, quiet=quiet)
     except MitolumeError as error:
         return str(error)
     except Exception as error:  # one run must not end a study of days

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from mitolume.inference.suspicion import UNLIKE
-from mitolume.report.run_tables import count, image_count, number, percent
+from mitolume.study.cells import image_count
+from mitolume.text import count, number, percent
 
 # Conditions whose areas come out further apart than this are warned of, in shares of the area.
 _APART = 0.1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mitolume.report.run_tables import count, number
+from mitolume.text import count, number
 
 HELPED, HURT = "helped", "hurt"
 NO_DIFFERENCE, UNTOLD = "no difference shown", "can't be told"

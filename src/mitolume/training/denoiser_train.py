@@ -12,11 +12,11 @@ from typing import Any
 import pandas as pd
 
 from mitolume.errors import MitolumeError
+from mitolume.io.tables import write_table
 from mitolume.io.write import write_text
 from mitolume.models.bundle import CARD, save_bundle
 from mitolume.models.denoiser import DenoiserCard
 from mitolume.progress import progress_bar, say
-from mitolume.run.results import write_csv
 from mitolume.training.denoise_methods import DENOISING_METHODS
 from mitolume.training.denoiser_course import Course, network_settings
 from mitolume.training.denoiser_stacks import (
@@ -120,7 +120,7 @@ def train_denoiser(
         seed=seed,
     )
     if card.history:
-        write_csv(out / LOG, pd.DataFrame(card.history))
+        write_table(out / LOG, pd.DataFrame(card.history))
     save_bundle(out, learnt.network.state_dict(), card)
     (out / CHECKPOINT).unlink(missing_ok=True)
     (out / BEGUN).unlink(missing_ok=True)

@@ -134,3 +134,18 @@ def read_csv(path: Path) -> pd.DataFrame:
     for name in table.columns.intersection(list(_NAMES)):  # pandas makes "" alone NaN
         table[name] = table[name].astype(object).fillna("")
     return table
+
+
+def labelled_share(images: pd.DataFrame) -> float:
+    """Return the foreground share of the labelled training images; NaN without any pixel.
+
+    Parameters
+    ----------
+    images
+        Rows of labelled images, with columns ``subset, model, tp, fp, fn, tn``.
+    """
+    train = images[images["subset"] == "train"]
+    tp, fp, fn, tn = train.loc[
+        train["model"] == train["model"].min(), list(COUNT_COLUMNS[:4])
+    ].sum()
+    return float((tp + fn) / (tp + fp + fn + tn)) if tp + fp + fn + tn else math.nan

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections import Counter
 from collections.abc import Sequence
@@ -15,27 +14,25 @@ from mitolume.analysis.metrics import best_threshold, probability_histogram
 from mitolume.errors import CollapsedError
 from mitolume.inference.denoise import Denoiser
 from mitolume.inference.predictor import load
-from mitolume.io.write import write_text
-from mitolume.run.folder import RunFolder
-from mitolume.run.learn import MODELS, Trainings
-from mitolume.run.recipe import INIT
-from mitolume.run.results import value_of
+from mitolume.runs.folder import MODELS, Run
+from mitolume.runs.learn import ModelTrainer
+from mitolume.runs.recipe import INIT
+from mitolume.runs.results import value_of
 from mitolume.training.patches import PreparedImage
 
-OUT_OF_FOLD = "out_of_fold.json"
-ENOUGH = 3  # validation images that may decide alone
+ENOUGH = 3  # validation images that may decide alone: one or two tell little
 _FOLDS = "folds"  # scratch models
 
 
-def needs_cross_fit(folder: RunFolder) -> bool:
+def needs_cross_fit(run: Run) -> bool:
     """Return whether there are too few validation images to choose between two models."""
-    empty = folder.table.empty_planes
-    validation = [i for i in folder.images("validation") if (i.row.line, i.z) not in empty]
-    return len(validation) < ENOUGH and len(folder.images("train")) > 1
+    empty = run.table.empty_planes
+    validation = [i for i in run.images("validation") if (i.row.line, i.z) not in empty]
+    return len(validation) < ENOUGH and len(run.images("train")) > 1
 
 
 def cross_fit(
-    folder: RunFolder,
+    run: Run,
     labelled: Sequence[PreparedImage],
     unlabelled: list[PreparedImage],
     denoiser: Denoiser | None,
@@ -48,51 +45,52 @@ def cross_fit(
 
     Parameters
     ----------
-    folder
-        The run; what is finished in it is not done again.
+    run
+        What is finished in it is not computed again.
     labelled, unlabelled
         Its prepared images.
     denoiser
         Of its chain.
     """
-    if (folder.path / OUT_OF_FOLD).exists():
+    if run.out_of_fold is not None:
         return
     try:
-        found = _scores_of_halves(folder, labelled, unlabelled, denoiser)
+        found = _scores_of_halves(run, labelled, unlabelled, denoiser)
     except CollapsedError as error:
         found = {"stopped": f"trained anew from half of the labelled images, to compare: {error}"}
-    write_text(folder.path / OUT_OF_FOLD, json.dumps(found, indent=2) + "\n")
-    shutil.rmtree(folder.path / _FOLDS, ignore_errors=True)
+    run.write_out_of_fold(found)
+    shutil.rmtree(run.path / _FOLDS, ignore_errors=True)
 
 
 def _scores_of_halves(
-    folder: RunFolder,
+    run: Run,
     labelled: Sequence[PreparedImage],
     unlabelled: list[PreparedImage],
     denoiser: Denoiser | None,
 ) -> dict[str, Any]:
-    specimens = [image.row.specimen for image in folder.images("train")]
+    specimens = [image.row.specimen for image in run.images("train")]
     halves = two_halves(specimens)
     histograms: dict[str, Any] = dict.fromkeys(MODELS, 0)
     for half in (0, 1):
-        inside, outside = (
-            [image for image, of in zip(labelled, halves, strict=True) if (of == half) == held]
-            for held in (False, True)
+        learnt_from, held_out = (
+            [image for image, of in zip(labelled, halves, strict=True) if (of == half) == outside]
+            for outside in (False, True)
         )
-        part = f"{_FOLDS}/{half + 1}"
-        trainings = Trainings(folder, denoiser, inside, (), unlabelled, part, shorter=2)
-        trainings.first()
-        trainings.second()
+        trainer = ModelTrainer(
+            run, denoiser, learnt_from, (), unlabelled, f"{_FOLDS}/{half + 1}", shortening=2
+        )
+        trainer.train_model_1()
+        trainer.train_model_2()
         for name in MODELS:
-            predictor = load(trainings.place(name))
-            for image in outside:
+            predictor = load(trainer.place(name))
+            for image in held_out:
                 assert image.mask is not None
                 mask = image.mask.astype(np.uint8, copy=False)
                 probability = predictor.predict_prepared(image.image)
                 histograms[name] = histograms[name] + probability_histogram(probability, mask)
     found: dict[str, Any] = {name: best_threshold(histograms[name])[1] for name in MODELS}
-    begun = {"init": folder.recipe.init} if folder.recipe.init not in INIT else {}
-    return found | begun | {"n_images": len(specimens), "n_specimens": len(set(specimens))}
+    init = {"init": run.recipe.init} if run.recipe.init not in INIT else {}
+    return found | init | {"n_images": len(specimens), "n_specimens": len(set(specimens))}
 
 
 def two_halves(specimens: Sequence[str]) -> list[int]:
@@ -114,12 +112,6 @@ def two_halves(specimens: Sequence[str]) -> list[int]:
     return [half_of[specimen] for specimen in specimens]
 
 
-def read_out_of_fold(folder: RunFolder) -> dict[str, Any] | None:
-    """Return what `cross_fit` wrote; None where validation images decide."""
-    path = folder.path / OUT_OF_FOLD
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
-
-
 def choose_kept(
     results: pd.DataFrame, names: Sequence[str], out_of_fold: dict[str, Any] | None = None
 ) -> tuple[str, str]:
@@ -132,7 +124,7 @@ def choose_kept(
     names
         The models there are.
     out_of_fold
-        As `read_out_of_fold` returns it.
+        What `cross_fit` found; None where validation images decide.
 
     Returns
     -------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ from mitolume.inference.predictor import Predictor
 from mitolume.inference.steps import middle
 from mitolume.inference.suspicion import distance
 from mitolume.inference.tiled import Probability
-from mitolume.io.check import CheckedTable, open_image
-from mitolume.io.fields import Field, row_names
+from mitolume.io.check import open_image
+from mitolume.io.fields import Field
 from mitolume.io.masks import FOREGROUND, Mask
 from mitolume.io.write import write_mask
-from mitolume.run.images import RowImage
-from mitolume.run.results import IMAGE_COLUMNS, image_scores
+from mitolume.runs.folder import Run
+from mitolume.runs.images import RowImage
+from mitolume.runs.results import IMAGE_COLUMNS, image_scores
 
 Advance = Callable[[int, int], None]
 SURE = 0.9  # a pixel with this confidence counts as accepted
@@ -57,19 +59,17 @@ def choose_threshold(
     return best_threshold(total)[0] if total[1].sum() else 0.5
 
 
-def score_model(
-    predictor: Predictor, table: CheckedTable, masks: Path, progress: Advance
-) -> pd.DataFrame:
+def score_model(predictor: Predictor, run: Run, model: str, progress: Advance) -> pd.DataFrame:
     """Predict every image of a table, write the masks, and score the labelled images.
 
     Parameters
     ----------
     predictor
         The model, with its threshold.
-    table
-        The checked table, with roles.
-    masks
-        The folder for one mask file a row.
+    run
+        Its images are predicted, and the masks written into it, a file for each row.
+    model
+        The name that the masks go by.
     progress
         Called with the images done and the images there are.
 
@@ -80,26 +80,17 @@ def score_model(
         share of foreground and the mean confidence of the prediction, the shares of all pixels
         and of the foreground that it is sure of, and how far the image is from those the model
         was trained on (see `mitolume.inference.suspicion.distance`). ``attrs["reliability"]`` has
-        rows on the probabilities of labelled images, see `mitolume.run.audit.calibration`.
+        rows on the probabilities of labelled images, see `mitolume.runs.audit.calibration`.
     """
     rows: list[dict[str, Any]] = []
     counted: dict[tuple[str, str, str], Any] = {}
-    total = sum(len(row.planes or ()) for row in table.fields)
-    names = row_names(table.fields)
-    # fields.csv of the run folder is written in this order, below a header.
-    for line, (row, name) in enumerate(zip(table.fields, names, strict=True), start=2):
+    images = run.images()
+    for _, planes in groupby(images, key=lambda image: image.line):
         predicted = []
-        for z in row.planes or ():
-            progress(len(rows), total)
-            image = RowImage(row, z, table.mask_kind)
-            plane, truth, size = image.read()
-            prepared = predictor.prepare(
-                plane,
-                size,
-                neighbours=image.neighbours,
-                unlabelled=row.role == "unlabelled",
-                source=str(row.image),
-            )
+        for image in planes:
+            progress(len(rows), len(images))
+            row = image.row
+            plane, truth, prepared = image.prepared(predictor)
             probability = predictor.predict_boxes(prepared, (plane.shape[0], plane.shape[1]))
             mask = (probability >= predictor.card.threshold).astype(np.uint8)
             predicted.append(mask)
@@ -107,35 +98,23 @@ def score_model(
                 key = (row.role, row.condition, row.batch)
                 counted[key] = counted.get(key, 0) + reliability(probability, truth)
             rows.append(
-                _origin(row, line, z)
+                image.facts
+                | {"subset": row.role, "threshold": predictor.card.threshold}
                 | (image_scores(mask, truth) if truth is not None else {})
                 | {
-                    "threshold": predictor.card.threshold,
                     "foreground_share": float(mask.mean()),
                     **_confidence(probability, mask),
                     "distance": distance(predictor.card, middle(prepared)),
                 }
             )
-        _write_row_mask(masks / f"{name}_mask.ome.tif", row, predicted)
-    progress(total, total)
+        _write_row_mask(run.mask_file(model, image.row_name), row, predicted)
+    progress(len(images), len(images))
     scored = pd.DataFrame(rows).reindex(columns=list(IMAGE_COLUMNS))
     scored.attrs["reliability"] = [
         dict(zip(("subset", "condition", "batch"), key, strict=True), counted=sums.tolist())
         for key, sums in counted.items()
     ]
     return scored
-
-
-def _origin(row: Field, line: int, z: int) -> dict[str, Any]:
-    return {
-        "line": line,
-        "image": row.image.name,
-        "plane": z,
-        "subset": row.role,
-        "specimen": row.specimen,
-        "condition": row.condition,
-        "batch": row.batch,
-    }
 
 
 def _confidence(probability: Probability, mask: Mask) -> dict[str, float]:

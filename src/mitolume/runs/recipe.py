@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -170,7 +170,7 @@ def load_preset(name: str) -> dict[str, Any]:
     """Return the settings of a preset, on top of those of the preset it starts from."""
     if name not in PRESETS:
         raise MitolumeError(f"no preset {name!r}; there are {', '.join(PRESETS)}")
-    file = resources.files("mitolume.run") / "presets" / f"{name}.yaml"
+    file = resources.files("mitolume.runs") / "presets" / f"{name}.yaml"
     own = yaml.safe_load(file.read_text(encoding="utf-8"))
     parent = own.pop("preset", None)
     return merge(load_preset(parent), own) if parent else dict(own)
@@ -244,6 +244,39 @@ def explain(error: ValidationError, source: str, model: type[BaseModel] = Recipe
         for key, (value, reasons) in wrong.items()
     ]
     return f"{source}: " + "; ".join(unknown + told)
+
+
+def differences(own: Recipe, asked: Recipe) -> list[str]:
+    """Say in which settings a recipe that is asked for differs from the one of a folder.
+
+    Parameters
+    ----------
+    own
+        As the folder holds it.
+    asked
+        What is wanted now.
+
+    Returns
+    -------
+    list of str
+        Such as ``seed was 0 and is 1``; empty where a run of the one is a run of the other.
+    """
+    old = dict(_flat(own.model_dump(mode="json")))
+    new = dict(_flat(asked.model_dump(mode="json")))
+    # The folder has its own table, and "auto" was settled when the run began.
+    ignored = {"fields"}
+    if new["training.precision"] == "auto":
+        ignored.add("training.precision")
+    changed = [key for key in old if key not in ignored and old[key] != new.get(key)]
+    return [f"{key} was {old[key]} and is {new.get(key)}" for key in changed]
+
+
+def _flat(nested: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in nested.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def _is_union_branch(part: str) -> bool:

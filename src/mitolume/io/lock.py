@@ -1,4 +1,4 @@
-"""One process in a run folder at a time. Knows nothing of what the process does there."""
+"""One process in a folder at a time; a killed process leaves no lock behind."""
 
 from __future__ import annotations
 
@@ -19,7 +19,13 @@ class BusyError(MitolumeError):
 
 @contextmanager
 def only_one(path: Path) -> Iterator[None]:
-    """Keep a second process out of a run folder; the system frees the lock of a killed one."""
+    """Keep a second process out of a folder; the system frees the lock of a killed one.
+
+    Raises
+    ------
+    BusyError
+        Another process works in the folder.
+    """
     existed = path.exists()
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -36,3 +42,14 @@ def only_one(path: Path) -> Iterator[None]:
         (path / LOCK).unlink(missing_ok=True)
         if not existed and not any(path.iterdir()):
             path.rmdir()  # refused before anything was written
+
+
+def is_locked(path: Path) -> bool:
+    """Return whether a process works in a folder."""
+    if not (path / LOCK).exists():
+        return False
+    try:
+        with FileLock(path / LOCK, timeout=0):
+            return False
+    except Timeout:
+        return True

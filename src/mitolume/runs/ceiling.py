@@ -14,7 +14,6 @@ from mitolume.analysis.metrics import Counts, iou, mean_defined
 from mitolume.errors import MitolumeError, shorten
 from mitolume.io.write import write_text
 
-CEILING = "ceiling.json"
 _Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -67,20 +66,19 @@ def ceiling_of(path: Path) -> Ceiling:
     )
 
 
-def save_ceiling(folder: Path, ceiling: Ceiling) -> None:
-    """Write ``ceiling.json`` of a run folder, whole or not at all."""
-    write_text(folder / CEILING, ceiling.model_dump_json(indent=2) + "\n")
+def save_ceiling(path: Path, ceiling: Ceiling) -> None:
+    """Write how far two annotators agree, as JSON (see `Run.ceiling_file`)."""
+    write_text(path, ceiling.model_dump_json(indent=2) + "\n")
 
 
-def load_ceiling(folder: Path) -> Ceiling | None:
-    """Read ``ceiling.json`` of a run folder; None where there is none.
+def load_ceiling(path: Path) -> Ceiling | None:
+    """Read what `save_ceiling` wrote; None where there is none.
 
     Raises
     ------
     MitolumeError
         The file is damaged.
     """
-    path = folder / CEILING
     if not path.exists():
         return None
     try:

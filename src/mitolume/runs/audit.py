@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,14 +10,10 @@ import pandas as pd
 
 from mitolume.analysis.feature_distance import labelled_set
 from mitolume.analysis.metrics import BINS, calibration_error, pooled
-from mitolume.errors import MitolumeError
-from mitolume.progress import progress_bar
-from mitolume.run.committee import Committee
-from mitolume.run.finished import FinishedRun, RunImage, feature_table, read_run
-from mitolume.run.learn import MODELS
-from mitolume.run.results import write_csv
+from mitolume.runs.committee import Committee, feature_table, observer
+from mitolume.runs.folder import MODELS, Run
+from mitolume.runs.images import RowImage
 
-AUDIT, CONDITIONS, CALIBRATION = "audit.csv", "audit_conditions.csv", "calibration.csv"
 NAMES = ["line", "image", "plane", "specimen", "condition", "batch"]
 MEASURES = [
     "mean_confidence", "accepted", "accepted_foreground", "foreground_share", "share_ratio",
@@ -27,59 +22,32 @@ MEASURES = [
 GROUP = ["subset", "condition", "batch"]
 
 
-def audit(folder: str | Path, *, quiet: bool = False) -> pd.DataFrame:
-    """Say of each unlabelled image what speaks for and against its mask.
-
-    Parameters
-    ----------
-    folder
-        A run whose models have been scored.
-    quiet
-        Show no progress.
-
-    Returns
-    -------
-    pandas.DataFrame
-        A row for each unlabelled image, the least trustworthy first: ``line, image, plane,
-        specimen, condition, batch``; of model 1, whose masks model 2 learns from,
-        ``mean_confidence``, ``accepted`` and ``accepted_foreground`` (the shares of all pixels and
-        of the outlined ones with a confidence of 0.9 or more), ``foreground_share`` and
-        ``share_ratio`` (over the median of the labelled training images); ``disagreement`` (of
-        model 1 and model 2, NaN without one); ``feature_distance`` (from the labelled training
-        images, see `LabelledSet.distances`); ``doubt``, see `doubt`.
-
-    Raises
-    ------
-    MitolumeError
-        It is no such run, or it has no unlabelled image.
-    """
-    run = read_run(Path(folder))
-    if not run.of_role("unlabelled"):
-        raise MitolumeError(f"{folder} has no unlabelled images to audit")
-    measured = _measured(run, quiet)
-    return _worst_first(measured)
-
-
-def write_audit(folder: Path, scored: Sequence[pd.DataFrame], *, quiet: bool = False) -> None:
+def write_audit(run: Run, scored: Sequence[pd.DataFrame]) -> None:
     """Write the audit's tables into a run folder; none where it has no unlabelled image.
 
     Parameters
     ----------
-    folder
+    run
         A run whose models have been scored.
     scored
         What `score_model` returned for each model, with a column ``model``.
-    quiet
-        Show no progress.
+
+    Notes
+    -----
+    audit.csv has a row for each unlabelled image, the least trustworthy first: ``line, image,
+    plane, specimen, condition, batch``; of model 1, whose masks model 2 learns from,
+    ``mean_confidence``, ``accepted`` and ``accepted_foreground`` (the shares of all pixels and of
+    the outlined ones with a confidence of 0.9 or more), ``foreground_share`` and ``share_ratio``
+    (over the median of the labelled training images); ``disagreement`` (of model 1 and model 2,
+    NaN without one); ``feature_distance`` (from the labelled training images, see
+    `LabelledSet.distances`); ``doubt``, see `doubt`.
     """
-    run = read_run(folder)
-    if not run.of_role("unlabelled"):
+    if not run.images("unlabelled"):
         return
     known = calibration(scored)
-    measured = _measured(run, quiet)
-    write_csv(folder / CALIBRATION, known)
-    write_csv(folder / CONDITIONS, by_condition(measured, known[known["model"] == MODELS[0]]))
-    write_csv(folder / AUDIT, _worst_first(measured))
+    measured = _measured(run)
+    conditions = by_condition(measured, known[known["model"] == MODELS[0]])
+    run.write_audit(_worst_first(measured), conditions, known)
 
 
 def calibration(scored: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -173,33 +141,33 @@ def doubt(measured: pd.DataFrame) -> pd.Series[float]:
     return mean
 
 
-def _measured(run: FinishedRun, quiet: bool) -> pd.DataFrame:
+def _measured(run: Run) -> pd.DataFrame:
     """Measure unlabelled, validation and test images; a row for each, in this order."""
-    images = {role: run.of_role(role) for role in ("unlabelled", "validation", "test", "train")}
+    images = {role: run.images(role) for role in ("unlabelled", "validation", "test", "train")}
     shown = [image for role in ("unlabelled", "validation", "test") for image in images[role]]
-    subsets = [image.image.row.role for image in shown]
+    subsets = [image.row.role for image in shown]
     table = pd.DataFrame([image.facts for image in shown]).assign(subset=subsets)
-    of_one = run.images[run.images["model"] == run.images["model"].iloc[0]]
+    of_one = run.scores[run.scores["model"] == run.scores["model"].iloc[0]]
     columns = ["mean_confidence", "accepted", "accepted_foreground", "foreground_share"]
     table = table.merge(of_one[["line", "plane", *columns]], on=["line", "plane"], how="left")
     train = of_one[of_one["subset"] == "train"]
     true = (train["tp"] + train["fn"]) / train[["tp", "fp", "fn", "tn"]].sum(axis=1)
     usual = float(true.median())
     table["share_ratio"] = table["foreground_share"] / (usual if usual > 0 else np.nan)
-    table["disagreement"] = _disagreements(run, shown, quiet)
-    with progress_bar("audit: comparing images", quiet=quiet) as advance:
-        vectors = feature_table(run.observer(), [*images["train"], *shown], advance)
+    table["disagreement"] = _disagreements(run, shown)
+    with run.bar("audit: comparing images") as advance:
+        vectors = feature_table(observer(run), [*images["train"], *shown], advance)
     n = len(images["train"])
-    known = labelled_set(vectors[:n], [image.image.row.specimen for image in images["train"]])
+    known = labelled_set(vectors[:n], [image.row.specimen for image in images["train"]])
     table["feature_distance"] = known.distances(vectors[n:])
     return table
 
 
-def _disagreements(run: FinishedRun, images: Sequence[RunImage], quiet: bool) -> list[float]:
+def _disagreements(run: Run, images: Sequence[RowImage]) -> list[float]:
     if len(run.models) < 2:
         return [np.nan] * len(images)
     committee, found = Committee(run), []
-    with progress_bar("audit: comparing masks", quiet=quiet) as advance:
+    with run.bar("audit: comparing masks") as advance:
         for done, image in enumerate(images, start=1):
             found.append(committee.disagreement(image))
             advance(done, len(images))

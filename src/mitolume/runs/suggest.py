@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,22 +11,30 @@ import pandas as pd
 
 from mitolume.analysis.feature_distance import choose_diverse, labelled_set
 from mitolume.errors import MitolumeError
-from mitolume.progress import progress_bar
-from mitolume.report.suggest_page import Card, SuggestContent, card, write_page
-from mitolume.run.committee import Committee
-from mitolume.run.finished import FinishedRun, feature_table, open_run
-from mitolume.run.results import write_csv
-
-TABLE, PAGE = "suggest.csv", "suggest.html"
-_USUAL = 10  # images, where nobody says how many
+from mitolume.runs.committee import Committee, feature_table, observer
+from mitolume.runs.folder import Run
+from mitolume.runs.images import RowImage
 
 
 @dataclass(frozen=True, eq=False)
 class Suggestions:
-    """Where the files are, and the table that they hold."""
+    """The unlabelled images of a run in the order in which to label them.
 
-    folder: Path
+    Attributes
+    ----------
+    table
+        A row for each unlabelled image, the chosen ones first: ``rank, line, image, plane,
+        specimen, condition, batch, disagreement, distance, why, random``.
+    chosen, drawn
+        The images to label next, and as many drawn at random to compare with, in order.
+    committee
+        Whose disagreement it is.
+    """
+
     table: pd.DataFrame
+    chosen: Sequence[RowImage]
+    drawn: Sequence[RowImage]
+    committee: Committee
 
     def text(self) -> str:
         """Return the chosen images as lines of text."""
@@ -41,73 +48,53 @@ class Suggestions:
         return "\n".join(lines)
 
 
-def suggest(
-    run: str | Path, n: int | None = None, out: str | Path | None = None, *, quiet: bool = False
-) -> Suggestions:
+def rank_unlabelled(run: Run, n: int | None = None) -> Suggestions:
     """Rank the unlabelled images of a run by what labelling them may bring.
 
     Parameters
     ----------
     run
-        The folder of a finished run.
+        A finished run.
     n
         How many images to choose; 10, or all where there are fewer, by default.
-    out
-        Folder for ``suggest.csv`` and ``suggest.html``; ``suggest`` in the run folder by default.
-    quiet
-        Show no progress.
-
-    Returns
-    -------
-    Suggestions
-        The table has a row for each unlabelled image: the chosen ones first, in their order.
 
     Raises
     ------
     MitolumeError
-        The run is unfinished, has no unlabelled image, or fewer than were asked for.
+        The run has no unlabelled image, or fewer than were asked for.
     """
-    opened = open_run(run)
-    unlabelled = opened.of_role("unlabelled")
-    n = _how_many(opened, n, len(unlabelled))
-    committee = Committee(opened)
+    unlabelled = run.images("unlabelled")
+    n = _how_many(run, n, len(unlabelled))
+    committee = Committee(run)
     table = pd.DataFrame([image.facts for image in unlabelled])
-    with progress_bar("comparing masks", quiet=quiet) as advance:
+    with run.bar("comparing masks") as advance:
         table["disagreement"] = 0.0
         for i, image in enumerate(unlabelled):
             advance(i, len(unlabelled))
             table.loc[i, "disagreement"] = committee.disagreement(image)
         advance(len(unlabelled), len(unlabelled))
-    with progress_bar("comparing images", quiet=quiet) as advance:
-        labelled = opened.of_role("train")
-        vectors = feature_table(opened.observer(), [*labelled, *unlabelled], advance)
-    known = labelled_set(vectors[: len(labelled)], [i.image.row.specimen for i in labelled])
+    with run.bar("comparing images") as advance:
+        labelled = run.images("train")
+        vectors = feature_table(observer(run), [*labelled, *unlabelled], advance)
+    known = labelled_set(vectors[: len(labelled)], [image.row.specimen for image in labelled])
     table["distance"] = known.distances(vectors[len(labelled) :])
     chosen = choose_diverse(
         vectors[len(labelled) :] / known.spread,
         known.vectors / known.spread,
         table["disagreement"].to_numpy(),
-        [(image.image.row.specimen, image.image.row.image) for image in unlabelled],
+        [(image.row.specimen, image.row.image) for image in unlabelled],
         n,
     )
-    drawn = np.random.default_rng(opened.record["seed"]).permutation(len(unlabelled))[:n].tolist()
-    table = _ordered(table, chosen, drawn, committee.name)
-    folder = Path(out) if out is not None else opened.path / "suggest"
-    write_csv(folder / TABLE, table)
-    with progress_bar("drawing", quiet=quiet) as advance:
-        shown: dict[int, Card] = {}
-        for i in dict.fromkeys([*chosen, *drawn]):
-            advance(len(shown), len({*chosen, *drawn}))
-            shown[i] = card(opened, unlabelled[i], committee)
-    page = SuggestContent(
-        opened.path, len(unlabelled), committee.name, table,
-        [shown[i] for i in chosen], [shown[i] for i in drawn],
-    )  # fmt: skip
-    write_page(page, folder / PAGE)
-    return Suggestions(folder, table)
+    drawn = np.random.default_rng(run.record["seed"]).permutation(len(unlabelled))[:n].tolist()
+    return Suggestions(
+        _ordered(table, chosen, drawn, committee.name),
+        [unlabelled[i] for i in chosen],
+        [unlabelled[i] for i in drawn],
+        committee,
+    )
 
 
-def _how_many(run: FinishedRun, n: int | None, there: int) -> int:
+def _how_many(run: Run, n: int | None, there: int) -> int:
     if not there:
         raise MitolumeError(
             f"{run.path} has no unlabelled images to choose from; add rows without a mask to "
@@ -117,7 +104,7 @@ def _how_many(run: FinishedRun, n: int | None, there: int) -> int:
         raise MitolumeError(
             f"--n is {n}, but {run.path} has {there} unlabelled images; ask for 1 to {there}"
         )
-    return n or min(_USUAL, there)
+    return n or min(10, there)
 
 
 def _ordered(

@@ -12,11 +12,11 @@ from mitolume.inference.denoise import Denoiser
 from mitolume.io.check import open_image
 from mitolume.io.fields import Field
 from mitolume.io.write import atomic
-from mitolume.models.bundle import CARD, DENOISER
+from mitolume.models.bundle import CARD
 from mitolume.models.denoiser import load_denoiser
 from mitolume.preprocess.settings import DENOISING, ChainSettings
-from mitolume.run.folder import RunFolder
-from mitolume.run.recipe import load_recipe
+from mitolume.runs.folder import Run
+from mitolume.runs.recipe import load_recipe
 from mitolume.training.denoiser_stacks import (
     Stack,
     chosen_planes,
@@ -27,38 +27,38 @@ from mitolume.training.settings import DenoisingSettings
 _LEARNT = ("train", "unlabelled")
 
 
-def denoiser_of_run(folder: RunFolder) -> Denoiser | None:
+def denoiser_of_run(run: Run) -> Denoiser | None:
     """Return the denoiser of a run's chain, trained or copied into the run folder if need be.
 
     Parameters
     ----------
-    folder
-        The run. Its denoiser learns from train and unlabelled rows only.
+    run
+        Its denoiser learns from train and unlabelled rows only.
 
     Returns
     -------
     Denoiser or None
         None where the chain has none.
     """
-    chain, place = folder.recipe.chain, folder.path / DENOISER
+    chain, place = run.recipe.chain, run.denoiser_folder
     if not chain.denoises:
         return None
     if not chain.denoiser_folder:
         train_denoiser(
-            training_stacks(folder.table.fields, folder.recipe.denoising.planes),
+            training_stacks(run.rows, run.recipe.denoising.planes),
             place,
-            folder.recipe.denoising,
+            run.recipe.denoising,
             method=chain.denoise,
             stripes=chain.stripes,
-            seed=folder.recipe.seed,
+            seed=run.recipe.seed,
             resume=True,
-            quiet=folder.quiet,
+            quiet=run.quiet,
         )
     elif not (place / CARD).exists():
         copy_denoiser(chain.denoiser_folder, place)
     denoiser = Denoiser.load(place)
     card = denoiser.card
-    folder.note(
+    run.note(
         denoiser={
             "method": card.method,
             "check": card.check,

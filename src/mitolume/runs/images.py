@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mitolume.inference.chain import prepare_planes
 from mitolume.inference.denoise import Denoiser, open_neighbours
+from mitolume.inference.predictor import Predictor
 from mitolume.inference.tiles import whole
 from mitolume.io.check import open_image, read_row
 from mitolume.io.fields import Field
@@ -22,35 +24,66 @@ from mitolume.preprocess.settings import ChainSettings
 from mitolume.training.patches import ArrayFile, PreparedImage
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RowImage:
-    """One plane of one row: what scores call an image."""
+    """One plane of one row of the table: what scores call an image.
+
+    Attributes
+    ----------
+    row
+        Its row.
+    z
+        The plane in the file, from 0.
+    mask_kind
+        What the values of the row's mask mean.
+    line
+        The line of its row in the run's fields.csv, whose first line is the header.
+    row_name
+        What the row's mask files are called, see `mitolume.io.fields.row_names`.
+    """
 
     row: Field
     z: int
     mask_kind: MaskKind
+    line: int
+    row_name: str
 
     @property
     def name(self) -> str:
-        """How tables and messages name it."""
-        return self.row.image.name
+        """How people read it: the file, and the plane where there are several."""
+        several = len(self.row.planes or ()) > 1 or self.z > 0
+        return f"{self.row.image.name}, plane {self.z}" if several else self.row.image.name
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What tables say of it."""
+        row = self.row
+        return {
+            "line": self.line, "image": row.image.name, "plane": self.z,
+            "specimen": row.specimen, "condition": row.condition, "batch": row.batch,
+        }  # fmt: skip
 
     def read(self) -> tuple[Image2D, Mask | None, tuple[float, float] | None]:
-        """Return the plane, its mask (None: unlabelled) and its pixel size along Y and X."""
+        """Return the plane, its mask (None: unlabelled) and its pixel size along Y and X in µm."""
         plane, mask = read_row(self.row, self.z, self.mask_kind)
         return plane, mask, plane_pixel_size(open_image(self.row))
+
+    def prepared(self, predictor: Predictor) -> tuple[Image2D, Mask | None, Plane]:
+        """Return the plane, its mask, and the plane as a model's network reads it, all (Y, X)."""
+        plane, mask, size = self.read()
+        ready = predictor.prepare(
+            plane,
+            size,
+            neighbours=self.neighbours,
+            unlabelled=self.row.role == "unlabelled",
+            source=str(self.row.image),
+        )
+        return plane, mask, ready
 
     @property
     def neighbours(self) -> list[Plane]:
         """The planes around it in its stack, still in their file."""
         return open_neighbours(open_image(self.row), self.z)
-
-
-def images_of(rows: Iterable[Field], role: str, mask_kind: MaskKind) -> list[RowImage]:
-    """Return the images of all rows of a role, in the order of the table."""
-    return [
-        RowImage(row, z, mask_kind) for row in rows if row.role == role for z in row.planes or ()
-    ]
 
 
 def prepare(

@@ -1,0 +1,249 @@
+"""A run begins or goes on: everything is checked before anything is computed. Trains nothing."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mitolume.errors import DamagedError, MitolumeError
+from mitolume.inference.predictor import default_device
+from mitolume.io.check import CheckedTable, check_table
+from mitolume.io.fields import Field, TableError, leaks
+from mitolume.io.masks import MaskKind
+from mitolume.io.split import assign_roles, choose_labelled
+from mitolume.models.bundle import read_card, versions
+from mitolume.preprocess.rescale import MOST, scale_factors
+from mitolume.progress import progress_bar, say
+from mitolume.runs.folder import ROLES, Run, find_bundle
+from mitolume.runs.likeness import unlike_rows
+from mitolume.runs.recipe import INIT, Recipe, differences
+from mitolume.training.loop import resolve_precision
+from mitolume.training.methods import METHODS
+
+
+def begin(path: Path, recipe: Recipe, *, quiet: bool) -> Run:
+    """Check everything before anything is computed, then write down what will be done.
+
+    Parameters
+    ----------
+    path
+        A new or empty folder.
+    recipe
+        The settings of the run.
+    quiet
+        Show no progress.
+
+    Returns
+    -------
+    Run
+        With its checked table; the masks beyond ``labels`` are set aside.
+
+    Raises
+    ------
+    MitolumeError
+        The table or a file is faulty, or the folder is in use.
+    """
+    Run(path).require_new()
+    table = _checked(recipe.fields, recipe.mask_kind, quiet)
+    rows = assign_roles(table.fields, recipe.split)
+    rows = choose_labelled(rows, None if recipe.labels == "all" else recipe.labels, recipe.seed)
+    model_um = _model_pixel_size(rows, table)
+    _require_usable(rows, table, model_um, recipe.fields)
+    training = recipe.training.model_copy(
+        update={"precision": resolve_precision(recipe.training.precision)}
+    )
+    own = recipe.model_copy(
+        update={"training": training, "fields": Path(Run(path).fields_file.name)}
+    )
+    run = Run(path, recipe=own, table=replace(table, fields=tuple(rows)), quiet=quiet)
+    run.write_beginning(rows)
+    run.note(
+        status="running",
+        command=command(),
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+        fields=str(recipe.fields.absolute()),
+        fields_from_here=run.seen_from_here(recipe.fields.absolute()),
+        preset=recipe.preset,
+        seed=recipe.seed,
+        mask_kind=table.mask_kind,
+        pixel_size_um=model_um,
+        n_images={role: len(run.images(role)) for role in ROLES},
+        n_specimens={role: len({r.specimen for r in rows if r.role == role}) for role in ROLES},
+        notices=[
+            *table.notices,
+            *unlike_rows(rows, table, model_um),
+            *_notices(run),
+            *_seen_before(run),
+        ],
+        device=_device(),
+        versions=versions(),
+        sha256={run.seen_from_here(file): digest for file, digest in table.sha256.items()},
+    )
+    for notice in run.record["notices"]:
+        say(f"note: {notice}", quiet=quiet)
+    return run
+
+
+def resume(path: Path, recipe: Recipe | None, *, quiet: bool) -> Run:
+    """Open a run that was stopped, refusing to go on with other settings or other images.
+
+    Parameters
+    ----------
+    path
+        The run folder.
+    recipe
+        The settings that the user asks for now; None means those of the folder.
+    quiet
+        Show no progress.
+
+    Returns
+    -------
+    Run
+        With its checked table, unless it is finished.
+
+    Raises
+    ------
+    MitolumeError
+        The recipe differs, a file has changed, or the folder is damaged.
+    """
+    run = Run(path, quiet=quiet)
+    needed = {"mask_kind", "pixel_size_um", "n_images", "fields", "fields_from_here", "sha256"}
+    if missing := needed - run.record.keys():
+        raise DamagedError(
+            f"{path} holds a damaged run: its record lacks {', '.join(sorted(missing))}; "
+            "choose another --out"
+        )
+    run.clean()
+    if recipe is not None:
+        _require_same(run, recipe)
+    if not run.is_finished:
+        run.table = _checked(run.fields_file, run.record["mask_kind"], quiet)
+        for file, digest in run.table.sha256.items():
+            if run.record["sha256"].get(run.seen_from_here(file)) != digest:
+                raise MitolumeError(f"{file} has changed since {path} was begun; "
+                                    "choose another --out")  # fmt: skip
+    return run
+
+
+def _require_same(run: Run, asked: Recipe) -> None:
+    """Refuse a recipe whose run would be another than the one in the folder."""
+    if changed := differences(run.recipe, asked):
+        raise MitolumeError(
+            f"{run.path} was begun with other settings ({', '.join(changed)}); choose another --out"
+        )
+    first = run.record["fields"]
+    same = (first, run.fields_file, run.path / run.record["fields_from_here"])
+    if asked.fields.resolve() not in (Path(place).resolve() for place in same):
+        raise MitolumeError(
+            f"{run.path} was begun with the table {first}, not {asked.fields}; choose another --out"
+        )
+
+
+def _checked(path: Path, mask_kind: MaskKind, quiet: bool) -> CheckedTable:
+    with progress_bar("checking files", quiet=quiet) as advance:
+        return check_table(path, mask_kind=mask_kind, progress=advance)
+
+
+def _model_pixel_size(rows: list[Field], table: CheckedTable) -> float | None:
+    """Return the median over the training images, which alone may choose the model's grid."""
+    known = [
+        size[0]
+        for row in rows
+        if row.role == "train" and (size := table.pixel_sizes[row.line]) is not None
+        for _ in row.planes or ()
+    ]
+    return float(np.median(known)) if known else None
+
+
+def _require_usable(
+    rows: list[Field], table: CheckedTable, model_um: float | None, source: Path
+) -> None:
+    """Refuse what only shows once roles are drawn."""
+    faults = leaks(rows)
+    training = [row for row in rows if row.role == "train"]
+    if not training:
+        faults.append("it has no labelled image to train on: give a row a mask and role train")
+    elif all((row.line, z) in table.empty_planes for row in training for z in row.planes or ()):
+        faults.append("no mask of a training image has a foreground pixel: nothing to learn from")
+    for row in rows:
+        try:
+            scale_factors(table.pixel_sizes[row.line], model_um)
+        except MitolumeError:  # all or none of a table's pixel sizes are known: they are apart
+            size, _ = table.pixel_sizes[row.line] or (0.0, 0.0)
+            faults.append(
+                f"line {row.line}: {row.image.name} has {size:g} µm per pixel and the training "
+                f"images {model_um:g} µm, more than {MOST:g} times apart; correct column "
+                "`pixel_size_um`, in µm (80 nm is 0.08)"
+            )
+    if faults:
+        raise TableError(source, faults)
+
+
+def _notices(run: Run) -> list[str]:
+    """Say beforehand what the user might not expect of the results."""
+    recipe, notices = run.recipe, []
+    validation = run.images("validation")
+    if all((image.row.line, image.z) in run.table.empty_planes for image in validation):
+        notices.append(
+            f"no validation images{' with any foreground' if validation else ''}: the length of "
+            "training is fixed, the weights of the last quarter are averaged, and the threshold "
+            "is 0.5 where the recipe says auto"
+        )
+    if not run.images("test"):
+        notices.append(
+            "no test images: no score here is a test score (rows without a role are kept aside "
+            "only in specimens that have no unlabelled rows)"
+        )
+    if METHODS[recipe.method].uses_unlabelled and not run.images("unlabelled"):
+        notices.append("no unlabelled images: model 2 is not trained")
+    if recipe.preset == "paper" and recipe.network.width < 64:
+        notices.append(
+            "the published networks have 64 channels at full resolution, this one "
+            f"{recipe.network.width}: scores are not those of the study"
+        )
+    return notices
+
+
+def _seen_before(run: Run) -> list[str]:
+    """Say which validation and test images the model that a run goes on from has learnt."""
+    init = run.recipe.init
+    if init in INIT:
+        return []
+    learnt = ("train", "unlabelled")
+    entries = [e for e in read_card(find_bundle(init)).fields if e["role"] in learnt]
+    known = {(e["sha256"], e["specimen"]) for e in entries}  # planes of one file may be set apart
+    seen = [
+        row
+        for row in run.table.fields
+        if row.role in ("validation", "test")
+        and (run.table.sha256[row.image], row.specimen) in known
+    ]
+    if not seen:
+        return []
+    names = ", ".join(sorted({row.image.name for row in seen})[:3])
+    return [
+        f"init: {init} has learnt from {len(seen)} of the validation and test rows ({names}"
+        f"{', ...' * (len(seen) > 3)}): scores on them are too good; give the rows of each "
+        "specimen the role they had in its fields.csv"
+    ]
+
+
+def command() -> str:
+    """Return the command line that is being run."""
+    name = Path(sys.argv[0]).name
+    return shlex.join([name, *sys.argv[1:]]) if name == "mitolume" else "from Python"
+
+
+def _device() -> str:
+    if default_device() == "cuda":
+        return str(torch.cuda.get_device_name())
+    if torch.backends.mps.is_available():
+        return "Apple GPU for training, processor for prediction"
+    return f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"

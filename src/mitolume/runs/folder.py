@@ -1,0 +1,482 @@
+"""One run on disk: where its files lie, what they hold, and how far it is. Computes nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from contextlib import AbstractContextManager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mitolume.errors import DamagedError, MitolumeError, shorten
+from mitolume.inference.predictor import Predictor
+from mitolume.inference.predictor import load as load_bundle_folder
+from mitolume.io.check import CheckedTable
+from mitolume.io.fields import Field, read_table, row_names, write_table
+from mitolume.io.lock import LOCK, is_locked
+from mitolume.io.masks import Mask, MaskKind
+from mitolume.io.read import read, read_plane
+from mitolume.io.write import remove_parts, write_text
+from mitolume.models.bundle import CARD, DENOISER
+from mitolume.progress import Advance, progress_bar
+from mitolume.runs.images import RowImage
+from mitolume.runs.recipe import Recipe, load_recipe
+from mitolume.runs.results import read_csv, write_csv
+from mitolume.training.loop import CHECKPOINT
+
+MODELS = ("model_1", "model_2")
+ROLES = ("train", "validation", "test", "unlabelled")
+LOG_COLUMNS = ["model", "step", "loss", "validation_iou", "learning_rate", "seconds"]
+
+_RECORD, _RECIPE, _FIELDS = "run.json", "recipe.yaml", "fields.csv"
+_IMAGES, _RESULTS, _KEPT, _LOG = "images.csv", "results.csv", "kept.json", "log.csv"
+_AUDIT, _CONDITIONS, _CALIBRATION = "audit.csv", "audit_conditions.csv", "calibration.csv"
+_OUT_OF_FOLD, _CEILING = "out_of_fold.json", "ceiling.json"
+
+
+class Run:
+    """A run folder: the only code that knows the names of the files in one.
+
+    What the folder holds is read when it is first asked for, and kept.
+
+    Parameters
+    ----------
+    path
+        The run folder; nothing needs to be there yet.
+    recipe
+        The settings of a run that is about to begin; by default those in the folder.
+    table
+        The checked table of fields with its roles, for a run that computes.
+    quiet
+        Show no progress bars.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        recipe: Recipe | None = None,
+        table: CheckedTable | None = None,
+        quiet: bool = False,
+    ) -> None:
+        self.path = Path(path)
+        self.quiet = quiet
+        self._recipe = recipe
+        self._table = table
+
+    # How far it is ---------------------------------------------------------------------------
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether the checks have passed, so that the run can be resumed."""
+        return (self.path / _RECORD).exists()
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether all tables of scores are there, and which model is kept is decided."""
+        return all((self.path / name).exists() for name in (_IMAGES, _RESULTS, _KEPT))
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing is left to compute; the report may be missing."""
+        try:
+            return self.record.get("status") == "finished" and self.is_scored
+        except MitolumeError:
+            return False
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a process computes this run at this moment."""
+        return is_locked(self.path)
+
+    @property
+    def last_step(self) -> str:
+        """The last logged step, such as "model 1, step 400"; empty before the first."""
+        try:
+            last = pd.read_csv(self.path / _LOG).iloc[-1]
+        except (OSError, ValueError, IndexError):
+            return ""
+        return f"{str(last['model']).replace('_', ' ')}, step {last['step']}"
+
+    def require_new(self) -> None:
+        """Refuse a folder that holds something; a run killed while it began had computed nothing.
+
+        Raises
+        ------
+        MitolumeError
+            The folder exists and is not empty.
+        """
+        begun = {_RECIPE, _FIELDS, LOCK}
+        if self.path.exists() and (
+            not self.path.is_dir() or {p.name for p in self.path.iterdir()} - begun
+        ):
+            raise MitolumeError(f"{self.path} exists and is not empty; choose another --out")
+
+    def require_finished(self) -> None:
+        """Refuse a folder without a finished run.
+
+        Raises
+        ------
+        MitolumeError
+            It holds no run, a study, or a run that has not finished.
+        """
+        if not self.is_begun:
+            hint = ""
+            if (self.path / "runs").is_dir():
+                hint = f"; it is a study: name one of the runs in {self.path / 'runs'}"
+            raise MitolumeError(f"{self.path} holds no run ({_RECORD} is missing){hint}")
+        if self.record.get("status") != "finished" or not self.is_scored:
+            raise self._unfinished()
+
+    # The settings and facts ------------------------------------------------------------------
+
+    @cached_property
+    def record(self) -> dict[str, Any]:
+        """The facts in run.json: what was run, when, on which files (see `begin`)."""
+        record = self._json(_RECORD) if self.is_begun else {}
+        if not isinstance(record, dict):
+            raise self._damaged(_RECORD, "it holds no facts")
+        return record
+
+    def note(self, **facts: Any) -> None:
+        """Add facts to run.json, at once."""
+        self.record.update(facts)
+        write_text(self.path / _RECORD, json.dumps(self.record, indent=2) + "\n")
+
+    @property
+    def recipe(self) -> Recipe:
+        """All settings of the run."""
+        if self._recipe is None:
+            self._recipe = load_recipe(self.path / _RECIPE)
+        return self._recipe
+
+    @property
+    def recipe_file(self) -> Path:
+        """The settings as a YAML file, which another run can start from."""
+        return self.path / _RECIPE
+
+    @property
+    def fields_file(self) -> Path:
+        """The run's own table of fields, with the roles that were drawn."""
+        return self.path / _FIELDS
+
+    @property
+    def table(self) -> CheckedTable:
+        """The checked table of fields of a run that computes."""
+        assert self._table is not None, "only a run that was begun or resumed has checked its table"
+        return self._table
+
+    @table.setter
+    def table(self, table: CheckedTable) -> None:
+        self._table = table
+        for name in ("rows", "_images"):
+            self.__dict__.pop(name, None)
+
+    @cached_property
+    def rows(self) -> tuple[Field, ...]:
+        """The rows of the run's table of fields."""
+        return self._table.fields if self._table else tuple(read_table(self.fields_file))
+
+    @property
+    def mask_kind(self) -> MaskKind:
+        """What the values in the masks of the table mean."""
+        kind: MaskKind = self._table.mask_kind if self._table else self.record["mask_kind"]
+        return kind
+
+    def write_beginning(self, rows: list[Field]) -> None:
+        """Write the table and the settings of a run that begins."""
+        write_table(self.path / _FIELDS, rows)
+        write_text(self.path / _RECIPE, self.recipe.to_yaml())
+
+    # Images and masks ------------------------------------------------------------------------
+
+    def images(self, *roles: str) -> list[RowImage]:
+        """Return the images of some roles (of all, where none is named), in the table's order."""
+        return [image for image in self._images if not roles or image.row.role in roles]
+
+    def image(self, line: int, plane: int) -> RowImage:
+        """Return the image that a table of scores names by ``line`` and ``plane``."""
+        return next(i for i in self._images if (i.line, i.z) == (line, plane))
+
+    @cached_property
+    def _images(self) -> list[RowImage]:
+        return [
+            RowImage(row, z, self.mask_kind, line, name)
+            for line, (row, name) in enumerate(
+                zip(self.rows, row_names(self.rows), strict=True), start=2
+            )
+            for z in row.planes or ()
+        ]
+
+    def mask_file(self, model: str, name: str) -> Path:
+        """Return where the masks of one row lie, a plane for each image (see `row_names`)."""
+        return self.path / "masks" / model / f"{name}_mask.ome.tif"
+
+    def mask(self, model: str, image: RowImage) -> Mask:
+        """Read the mask that a model made of an image: (Y, X) uint8, 0 or 1."""
+        stack = read(self.mask_file(model, image.row_name))
+        return np.asarray(read_plane(stack, z=(image.row.planes or ()).index(image.z)))
+
+    # Models ----------------------------------------------------------------------------------
+
+    @property
+    def models(self) -> list[str]:
+        """The models whose training is finished."""
+        return [name for name in MODELS if self.has_model(name)]
+
+    def model_folder(self, name: str, part: str = "") -> Path:
+        """Return the folder of a model, or of one trained on a ``part`` of the labelled images."""
+        return self.path / part / name
+
+    def has_model(self, name: str, part: str = "") -> bool:
+        """Whether the training of a model is finished."""
+        return (self.model_folder(name, part) / CARD).exists()
+
+    def drop_model(self, name: str) -> None:
+        """Remove a model that went astray."""
+        shutil.rmtree(self.model_folder(name), ignore_errors=True)
+
+    def drop_checkpoint(self, name: str) -> None:
+        """Remove what a finished training would have been resumed from."""
+        (self.model_folder(name) / CHECKPOINT).unlink(missing_ok=True)
+
+    def predictor(self, model: str) -> Predictor:
+        """Load a model, ready to predict."""
+        return load_bundle_folder(self.model_folder(model))
+
+    @property
+    def first_weights_folder(self) -> Path:
+        """Where weights that were learnt without labels lie (``init: denoise``)."""
+        return self.path / "restored"
+
+    @property
+    def denoiser_folder(self) -> Path:
+        """Where the denoiser of the chain lies."""
+        return self.path / DENOISER
+
+    @property
+    def scratch(self) -> Path:
+        """Where prepared images lie while the run computes."""
+        return self.path / "scratch"
+
+    # Tables ----------------------------------------------------------------------------------
+
+    @cached_property
+    def scores(self) -> pd.DataFrame:
+        """images.csv: a row for each image and model."""
+        return self._csv(_IMAGES, "line", "plane", "model", "subset", "tp")
+
+    @cached_property
+    def results(self) -> pd.DataFrame:
+        """results.csv: a row for each model, subset and metric."""
+        return self._csv(_RESULTS, "model", "subset", "metric", "value")
+
+    def write_scores(self, images: pd.DataFrame, results: pd.DataFrame) -> None:
+        """Write images.csv and results.csv."""
+        write_csv(self.path / _IMAGES, images)
+        write_csv(self.path / _RESULTS, results)
+        self.__dict__.pop("scores", None)
+        self.__dict__.pop("results", None)
+
+    @property
+    def log(self) -> pd.DataFrame:
+        """log.csv: a row for each check during training."""
+        return self._csv(_LOG, "model", "step")
+
+    def write_log(
+        self, model: str, history: list[dict[str, float | None]], steps_before: int = 0
+    ) -> None:
+        """Replace a model's rows in log.csv after step ``steps_before``, keeping all others."""
+        lines = pd.DataFrame(history).assign(model=model)
+        lines["step"] += steps_before
+        path = self.path / _LOG
+        try:
+            earlier = pd.read_csv(path)
+            others = earlier[(earlier["model"] != model) | (earlier["step"] <= steps_before)]
+            lines = pd.concat([others, lines], ignore_index=True) if len(others) else lines
+        except (FileNotFoundError, KeyError, ValueError):
+            pass  # none yet, or damaged: the history is safe in the checkpoint
+        write_csv(path, lines[LOG_COLUMNS])
+
+    @property
+    def has_audit(self) -> bool:
+        """Whether the run has unlabelled images, whose masks were audited."""
+        return (self.path / _AUDIT).exists()
+
+    @property
+    def audit(self) -> pd.DataFrame:
+        """audit.csv: a row for each unlabelled image, the least trustworthy first."""
+        return self._csv(_AUDIT)
+
+    @property
+    def audit_conditions(self) -> pd.DataFrame:
+        """audit_conditions.csv: the audit by condition and batch."""
+        return self._csv(_CONDITIONS)
+
+    @property
+    def calibration(self) -> pd.DataFrame:
+        """calibration.csv: how often pixels of each probability are mitochondria."""
+        return self._csv(_CALIBRATION)
+
+    def write_audit(
+        self, audit: pd.DataFrame, conditions: pd.DataFrame, calibration: pd.DataFrame
+    ) -> None:
+        """Write the tables of the audit."""
+        write_csv(self.path / _CALIBRATION, calibration)
+        write_csv(self.path / _CONDITIONS, conditions)
+        write_csv(self.path / _AUDIT, audit)
+
+    # What was decided ------------------------------------------------------------------------
+
+    @property
+    def kept(self) -> str:
+        """The name of the model that was kept."""
+        return str(self._decision["kept"])
+
+    @property
+    def kept_reason(self) -> str:
+        """Why that model was kept, for a sentence."""
+        return str(self._decision["reason"])
+
+    @cached_property
+    def _decision(self) -> dict[str, Any]:
+        decision = self._json(_KEPT)
+        if not isinstance(decision, dict) or not {"kept", "reason"} <= decision.keys():
+            raise self._damaged(_KEPT, "it names no model")
+        return decision
+
+    def keep(self, model: str, reason: str) -> None:
+        """Write down which model is kept, and why."""
+        decision = {"kept": model, "reason": reason}
+        write_text(self.path / _KEPT, json.dumps(decision, indent=2) + "\n")
+        self.__dict__.pop("_decision", None)
+
+    @property
+    def out_of_fold(self) -> dict[str, Any] | None:
+        """The scores of cross-fitting; None where validation images decide."""
+        return dict(self._json(_OUT_OF_FOLD)) if (self.path / _OUT_OF_FOLD).exists() else None
+
+    def write_out_of_fold(self, scores: dict[str, Any]) -> None:
+        """Write the scores of cross-fitting."""
+        write_text(self.path / _OUT_OF_FOLD, json.dumps(scores, indent=2) + "\n")
+
+    # Pages -----------------------------------------------------------------------------------
+
+    @property
+    def report_file(self) -> Path:
+        """The run's page."""
+        return self.path / "report.html"
+
+    @property
+    def suggestions_folder(self) -> Path:
+        """Where suggestions of what to label next go, unless the user says otherwise."""
+        return self.path / "suggest"
+
+    @property
+    def ceiling_file(self) -> Path:
+        """How far two annotators agree, kept for the report."""
+        return self.path / _CEILING
+
+    # Reading ---------------------------------------------------------------------------------
+
+    def bar(self, title: str) -> AbstractContextManager[Advance]:
+        """Show the progress of a step."""
+        return progress_bar(title, quiet=self.quiet)
+
+    def clean(self) -> None:
+        """Remove half-written files and prepared images that a killed process left."""
+        remove_parts(self.path)
+        shutil.rmtree(self.scratch, ignore_errors=True)
+
+    def seen_from_here(self, file: Path) -> str:
+        """Name a file as seen from the run folder, so that both can be moved together."""
+        return seen_from(file, self.path)
+
+    def _json(self, name: str) -> Any:
+        try:
+            return json.loads((self.path / name).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise self._unfinished() from None
+        except (OSError, ValueError) as error:
+            raise self._damaged(name, shorten(error)) from None
+
+    def _csv(self, name: str, *columns: str) -> pd.DataFrame:
+        try:
+            table = read_csv(self.path / name)
+            _ = table[list(columns)]
+        except FileNotFoundError:
+            raise self._unfinished() from None
+        except (OSError, ValueError, KeyError) as error:
+            raise self._damaged(name, shorten(error)) from None
+        return table
+
+    def _damaged(self, name: str, reason: str) -> DamagedError:
+        return DamagedError(
+            f"{self.path} holds a damaged run: {name} can't be used ({reason}); put the file back, "
+            "or run anew with another --out"
+        )
+
+    def _unfinished(self) -> MitolumeError:
+        return MitolumeError(
+            f"{self.path} has not finished; `mitolume run --out {self.path} --resume` continues it"
+        )
+
+
+def open_run(path: str | Path) -> Run:
+    """Open a finished run.
+
+    Parameters
+    ----------
+    path
+        The run folder.
+
+    Raises
+    ------
+    MitolumeError
+        It holds no run, a study, or a run that has not finished.
+    """
+    run = Run(path)
+    run.require_finished()
+    return run
+
+
+def find_bundle(model: str | Path) -> Path:
+    """Return the model folder that a path means: itself, or the kept model of a run folder."""
+    run = Run(model)
+    if not run.is_begun:
+        return run.path
+    if not (run.path / _KEPT).exists():
+        raise MitolumeError(f"{model} is a run that has not finished; continue it with --resume")
+    return run.model_folder(run.kept)
+
+
+def load(model: str | Path, **options: Any) -> Predictor:
+    """Load a model, ready to predict.
+
+    Parameters
+    ----------
+    model
+        A model folder (with ``card.json``), or a run folder, whose kept model is taken.
+    **options
+        Passed to `mitolume.Predictor`: ``device``, ``views``, ``core``.
+
+    Returns
+    -------
+    Predictor
+
+    Raises
+    ------
+    MitolumeError
+        There is no model in that place, or the run has not finished.
+    """
+    return load_bundle_folder(find_bundle(model), **options)
+
+
+def seen_from(file: Path, folder: Path) -> str:
+    """Name a file as seen from a folder, so that both can be moved together."""
+    return Path(os.path.relpath(file, folder)).as_posix()

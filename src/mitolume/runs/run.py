@@ -1,0 +1,164 @@
+"""One run: check, train, score, decide which model is kept. Knows no array operation."""
+
+from __future__ import annotations
+
+import gc
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from mitolume.errors import CollapsedError, MitolumeError
+from mitolume.io.lock import only_one
+from mitolume.io.write import write_text
+from mitolume.models.bundle import CARD
+from mitolume.progress import say
+from mitolume.runs.audit import write_audit
+from mitolume.runs.begin import begin, resume
+from mitolume.runs.denoiser import denoiser_of_run, require_denoiser
+from mitolume.runs.folder import MODELS, Run
+from mitolume.runs.guard import choose_kept, cross_fit, needs_cross_fit
+from mitolume.runs.learn import ModelTrainer, prepared, require_first_weights
+from mitolume.runs.recipe import Recipe
+from mitolume.runs.results import IMAGE_COLUMNS, summarise
+from mitolume.runs.score import score_model
+from mitolume.training.methods import METHODS
+
+
+def compute_run(
+    recipe: Recipe | None, out: str | Path, *, go_on: bool = False, quiet: bool = False
+) -> Run:
+    """Train model 1, label with it, train model 2, score both, and keep one.
+
+    Parameters
+    ----------
+    recipe
+        The settings. None goes on with those in ``out``.
+    out
+        The run folder. It must be new, unless ``go_on``.
+    go_on
+        Resume a run that was stopped, or begin where there is none. What is finished is kept; a
+        training resumes at its last epoch and ends with the weights of an unbroken run.
+    quiet
+        Show no progress.
+
+    Returns
+    -------
+    Run
+        Finished.
+
+    Raises
+    ------
+    MitolumeError
+        The recipe, the table or a file is faulty; the folder holds another run.
+    """
+    run = Run(out)
+    if recipe is not None and not run.is_begun:
+        run.require_new()
+    with only_one(run.path):
+        if not run.is_begun:
+            if recipe is None:
+                raise MitolumeError(f"{out} holds no run to resume; name a recipe or a preset")
+            require_denoiser(recipe.chain)
+            require_first_weights(recipe)
+            run = begin(run.path, recipe, quiet=quiet)
+        elif go_on:
+            run = resume(run.path, recipe, quiet=quiet)
+        else:
+            raise MitolumeError(
+                f"{out} already holds a run; continue it with --resume, or choose another --out"
+            )
+        if run.is_finished:
+            say(f"{out} is already finished", quiet=quiet)
+            return run
+        with _timed(run):
+            _train_models(run)
+            _score_models(run)
+        run.note(status="finished")
+    return run
+
+
+@contextmanager
+def _timed(run: Run) -> Iterator[None]:
+    """Add up the time over interruptions; leave no scratch files whatever happens."""
+    before, started = run.record.get("seconds", 0.0), time.monotonic()
+    run.clean()
+    try:
+        yield
+    finally:
+        gc.collect()  # Windows can't remove files that a forgotten array still maps
+        run.clean()
+        run.note(seconds=round(before + time.monotonic() - started, 1))
+
+
+def _train_models(run: Run) -> None:
+    """Train model 1, and model 2 where the method has one, unless they are there already."""
+    for name in run.models:
+        run.drop_checkpoint(name)
+    unlabelled = METHODS[run.recipe.method].uses_unlabelled and bool(run.images("unlabelled"))
+    guarded = run.out_of_fold is not None or not needs_cross_fit(run)
+    compared = "stopped" in run.record or (run.has_model("model_2") and guarded)
+    if run.has_model("model_1") and (compared or not unlabelled):
+        return
+    denoiser = denoiser_of_run(run)
+    labelled, validation, others = (
+        prepared(run, role, denoiser) if needed else []
+        for role, needed in (
+            ("train", True),
+            ("validation", True),
+            ("unlabelled", unlabelled or run.recipe.init == "denoise"),
+        )
+    )
+    trainer = ModelTrainer(run, denoiser, labelled, validation, others)
+    trainer.train_model_1()
+    if not unlabelled:
+        return
+    try:
+        trainer.train_model_2()
+        if not guarded:
+            cross_fit(run, labelled, others, denoiser)
+    except CollapsedError as error:
+        run.drop_model("model_2")
+        run.note(stopped=str(error), model_2=None, notices=[*run.record["notices"], str(error)])
+        say(f"note: {error}", quiet=run.quiet)
+
+
+def _score_models(run: Run) -> None:
+    """Score the models on all labelled images, leave masks and tables, keep one model."""
+    names, tables = run.models, []
+    for name in names:
+        with run.bar(f"scoring {name.replace('_', ' ')}") as advance:
+            table = score_model(run.predictor(name), run, name, advance)
+        tables.append(table.assign(model=name))
+    images = pd.concat(tables, ignore_index=True).assign(
+        arm=run.recipe.arm,
+        method=run.recipe.method,
+        network=run.recipe.network.name,
+        k=run.record["n_images"]["train"],
+        seed=run.recipe.seed,
+    )[list(IMAGE_COLUMNS)]
+    results = summarise(images)
+    run.write_scores(images, results)
+    for name in names:
+        _write_scores(run.model_folder(name) / CARD, results[results["model"] == name])
+    kept, reason = choose_kept(results, names, run.out_of_fold)
+    if "stopped" in run.record:
+        kept, reason = MODELS[0], run.record["stopped"]
+    run.keep(kept, reason)
+    write_audit(run, tables)
+
+
+def _write_scores(path: Path, results: pd.DataFrame) -> None:
+    """Put a model's scores on its card."""
+    card = json.loads(path.read_text(encoding="utf-8"))
+    card["scores"] = {}
+    for row in results[results["metric"].isin(["iou", "chance_iou"])].to_dict("records"):
+        scores = card["scores"].setdefault(
+            row["subset"], {"n_images": row["n_images"], "n_specimens": row["n_specimens"]}
+        )
+        scores[row["metric"]] = None if np.isnan(row["value"]) else round(row["value"], 4)
+    write_text(path, json.dumps(card, indent=2) + "\n")

@@ -1,0 +1,255 @@
+"""One study on disk: its recipe, its runs, its tables. Computes nothing."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mitolume.errors import MitolumeError, shorten
+from mitolume.io.fields import read_table, write_table
+from mitolume.io.lock import LOCK
+from mitolume.io.write import write_text
+from mitolume.runs.folder import Run, seen_from
+from mitolume.runs.recipe import differences
+from mitolume.runs.results import read_csv, write_csv
+from mitolume.study.arms import Planned, StudyRecipe, load_study, planned_runs
+
+_RECIPE, _RECORD, _RUNS, _FIELDS = "study.yaml", "study.json", "runs", "fields.csv"
+_RESULTS, _IMAGES = "study.csv", "study_images.csv"
+
+
+class Study:
+    """A study's folder: the only code that knows the names of the files in one.
+
+    Parameters
+    ----------
+    path
+        The folder; nothing needs to be there yet.
+    recipe
+        The settings of a study that is about to begin; by default those in the folder.
+    """
+
+    def __init__(self, path: str | Path, recipe: StudyRecipe | None = None) -> None:
+        self.path = Path(path)
+        self._recipe = recipe
+
+    # The settings and facts ------------------------------------------------------------------
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether there is a study in the folder."""
+        return (self.path / _RECIPE).exists()
+
+    @property
+    def recipe(self) -> StudyRecipe:
+        """Arms, seeds and budgets."""
+        if self._recipe is None:
+            self._recipe = load_study(self.path / _RECIPE)
+        return self._recipe
+
+    @property
+    def recipe_file(self) -> Path:
+        """The settings as a YAML file, which another study can start from."""
+        return self.path / _RECIPE
+
+    @property
+    def fields_file(self) -> Path:
+        """The study's own table of fields."""
+        return self.path / _FIELDS
+
+    @property
+    def report_file(self) -> Path:
+        """The study's page."""
+        return self.path / "report.html"
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The content of study.json: when, by which command, what failed."""
+        try:
+            return dict(json.loads((self.path / _RECORD).read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return {}
+        except (ValueError, TypeError) as error:
+            raise MitolumeError(f"{self.path / _RECORD} is damaged ({shorten(error)})") from None
+
+    def note(self, **facts: Any) -> None:
+        """Add facts to study.json, at once."""
+        write_text(self.path / _RECORD, json.dumps(self.record | facts, indent=2) + "\n")
+
+    def write_recipe(self) -> None:
+        """Write the settings, with the study's own table of fields."""
+        base = self.recipe.base | {"fields": _FIELDS}
+        write_text(self.recipe_file, self.recipe.model_copy(update={"base": base}).to_yaml())
+
+    # The runs --------------------------------------------------------------------------------
+
+    @cached_property
+    def planned(self) -> list[Planned]:
+        """All runs there are to be, on the study's own copy of the table."""
+        base = self.recipe.base | {"fields": str(self.fields_file.absolute())}
+        return planned_runs(self.recipe.model_copy(update={"base": base}))
+
+    def run(self, planned: Planned | str) -> Run:
+        """Return a run of the study, begun or not, by its plan or its name."""
+        name = planned if isinstance(planned, str) else planned.name
+        return Run(self.path / _RUNS / name)
+
+    @property
+    def finished(self) -> list[Planned]:
+        """The runs for which nothing is left to compute."""
+        return [one for one in self.planned if self.run(one).is_finished]
+
+    # What it may begin or go on with ---------------------------------------------------------
+
+    def begin(self, table: Path, hashes: dict[str, str], **facts: Any) -> None:
+        """Write a new study's table and facts.
+
+        Parameters
+        ----------
+        table
+            The user's table of fields.
+        hashes
+            SHA-256 of each file of the table, by its path as seen from the study.
+        **facts
+            When and how it was begun.
+        """
+        write_table(self.fields_file, read_table(table))
+        self.note(fields=str(table.absolute()), sha256=hashes, **facts)
+
+    def require_free(self) -> None:
+        """Refuse a folder that holds something other than a study."""
+        others = sorted(p.name for p in self.path.iterdir() if p.name not in (LOCK, _FIELDS))
+        if others:
+            raise MitolumeError(
+                f"{self.path} holds something else ({others[0]}); choose another --out"
+            )
+
+    def require_same_images(self, table: Path, hashes: dict[str, str]) -> None:
+        """Refuse to go on with another table, or with files that have changed since."""
+        if _rows(table) != _rows(self.fields_file):
+            raise MitolumeError(
+                f"{self.path} was begun with another table of fields than {table}; "
+                "choose another --out"
+            )
+        known = self.record.get("sha256", {})
+        for file, digest in hashes.items():
+            if known.get(file) != digest:
+                raise MitolumeError(f"{self.path / file} has changed since the study was begun; "
+                                    "choose another --out")  # fmt: skip
+
+    def require_same_settings(self) -> None:
+        """Refuse a study in whose folder a run of the same name was begun with other settings."""
+        for planned in self.planned:
+            run = self.run(planned)
+            if run.recipe_file.exists() and (changed := differences(run.recipe, planned.recipe)):
+                raise MitolumeError(
+                    f"{self.path} holds the run {planned.name} with other settings "
+                    f"({', '.join(changed)}); give the arm another name, or choose another --out"
+                )
+
+    # The tables ------------------------------------------------------------------------------
+
+    def collect(self) -> pd.DataFrame:
+        """Put the tables of all finished runs together: study.csv and study_images.csv.
+
+        Returns
+        -------
+        pandas.DataFrame
+            study_images.csv: the rows of all images.csv, with the columns ``run``, ``budget``
+            (what the recipe says under `labels`) and ``stands`` (whether the model of the row is
+            the one that stands for its arm).
+
+        Raises
+        ------
+        MitolumeError
+            No run is finished.
+        """
+        images: list[pd.DataFrame] = []
+        results: list[pd.DataFrame] = []
+        for planned in self.finished:
+            run = self.run(planned)
+            last = self.recipe.compare == "last"
+            model = str(max(run.scores["model"])) if last else run.kept
+            for table, tables in ((run.scores, images), (run.results, results)):
+                stands = table["model"] == model
+                tables.append(table.assign(run=planned.name, budget=str(planned.k), stands=stands))
+        if not images:
+            raise MitolumeError(f"{self.path} has no finished run yet")
+        joined = pd.concat(images, ignore_index=True)
+        write_csv(self.path / _IMAGES, joined)
+        write_csv(self.path / _RESULTS, pd.concat(results, ignore_index=True))
+        return joined
+
+    @property
+    def results(self) -> pd.DataFrame:
+        """study.csv: the rows of all results.csv, see `collect`."""
+        return read_csv(self.path / _RESULTS)
+
+    # How far it is ---------------------------------------------------------------------------
+
+    def status(self) -> pd.DataFrame:
+        """Say how far each run is, also while the study is being computed.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A row for each run: ``arm, k, seed, state`` (``finished``, ``running``, ``stopped``,
+            ``failed`` or ``waiting``), ``step, why`` (it failed).
+        """
+        failed = self.record.get("failed", {})
+        rows = []
+        for planned in self.planned:
+            run = self.run(planned)
+            if run.is_finished:
+                state = "finished"
+            elif run.is_running:
+                state = "running"
+            elif planned.name in failed:
+                state = "failed"
+            else:
+                state = "stopped" if run.is_begun else "waiting"
+            step = run.last_step if state in ("running", "stopped") else ""
+            why = failed.get(planned.name, "") if state == "failed" else ""
+            rows.append((planned.arm, planned.k, planned.seed, state, step, why))
+        return pd.DataFrame(rows, columns=["arm", "k", "seed", "state", "step", "why"])
+
+    def status_text(self) -> str:
+        """Return `status` as lines of text, the finished runs counted."""
+        runs = self.status()
+        counts = runs["state"].value_counts()
+        lines = [f"{len(runs)} runs: " + ", ".join(f"{n} {state}" for state, n in counts.items())]
+        for row in runs[runs["state"] != "finished"].to_dict("records"):
+            note = row["step"] or row["why"]
+            where = f"{row['arm']}, labels {row['k']}, seed {row['seed']}"
+            lines.append(f"  {row['state']:<9}{where}{note and f': {note}'}")
+        return "\n".join(lines)
+
+    def seen_from_here(self, file: Path) -> str:
+        """Name a file as seen from the study's folder, so that both can be moved together."""
+        return seen_from(file, self.path)
+
+
+def open_study(path: str | Path) -> Study:
+    """Open the folder of a study.
+
+    Raises
+    ------
+    MitolumeError
+        There is none.
+    """
+    study = Study(path)
+    if not study.is_begun:
+        raise MitolumeError(f"{path} holds no study: {_RECIPE} is missing")
+    return study
+
+
+def _rows(table: Path) -> list[Any]:
+    return [
+        replace(row, image=row.image.resolve(), mask=row.mask.resolve() if row.mask else None)
+        for row in read_table(table)
+    ]
