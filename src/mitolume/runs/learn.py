@@ -26,11 +26,11 @@ from mitolume.runs.likeness import fingerprint_of
 from mitolume.runs.recipe import INIT, Recipe
 from mitolume.runs.score import choose_threshold
 from mitolume.training.loop import CHECKPOINT
-from mitolume.training.methods import METHODS, Supervised, Teacher, halfway
+from mitolume.training.methods import METHODS, Supervised, Teacher, average_with_teacher
 from mitolume.training.patches import Image, PreparedImage
 from mitolume.training.pretext import learn_to_restore
-from mitolume.training.record import History, Progress, Trained, Watch
-from mitolume.training.segmentation import Drift, Validation, train
+from mitolume.training.record import Callbacks, History, TrainingProgress, TrainingResult
+from mitolume.training.segmentation import CollapseCheck, Validation, train
 from mitolume.training.settings import TrainingSettings
 
 _LEARNT_FROM = {"model_1": ("train",), "model_2": ("train", "unlabelled")}
@@ -126,7 +126,7 @@ class ModelTrainer:
                 settings=settings.model_copy(update={"steps": steps}),
                 seed=self._seed("model_1"),
                 folder=place,
-                watch=Watch(_reporting(advance)),
+                callbacks=Callbacks(_reporting(advance)),
             )
         card = Card(name=f"{recipe.arm} restored", method="denoise", network=recipe.network)
         save_bundle(place, trained.weights, card)
@@ -148,8 +148,8 @@ class ModelTrainer:
         if starts_as_teacher:
             student.load_state_dict(network.state_dict())
         model_1 = load_model(self.place("model_1"))
-        drift = Drift.watching(images, model_1.network, model_1.card.threshold)
-        self._train("model_2", place, method, student, taught, drift, turn,
+        collapse_check = CollapseCheck.against(images, model_1.network, model_1.card.threshold)
+        self._train("model_2", place, method, student, taught, collapse_check, turn,
                     network.state_dict() if starts_as_teacher else None)  # fmt: skip
 
     def _train(
@@ -159,7 +159,7 @@ class ModelTrainer:
         method: Supervised,
         network: SegmentationNetwork,
         taught: Sequence[PreparedImage] = (),
-        drift: Drift | None = None,
+        collapse_check: CollapseCheck | None = None,
         turn: _Round = _Round(),
         teacher_weights: dict[str, Tensor] | None = None,
     ) -> None:
@@ -177,20 +177,22 @@ class ModelTrainer:
                 network,
                 self.labelled,
                 Validation(self.validation, threshold),
-                others=taught,
-                drift=drift,
+                unlabelled=taught,
+                collapse_check=collapse_check,
                 method=method,
                 settings=settings,
                 seed=self._seed(name) + turn.number - 1,
                 folder=place,
-                watch=Watch(
+                callbacks=Callbacks(
                     _reporting(advance),
                     lambda history: (
                         None if self.part else run.write_log(name, history, steps_before)
                     ),
                 ),
             )
-        weights = halfway(teacher_weights, trained.weights) if teacher_weights else trained.weights
+        weights = trained.weights
+        if teacher_weights:
+            weights = average_with_teacher(teacher_weights, weights)
         network.load_state_dict(weights)
         looks = fingerprint_of([image.plane for image in (*self.labelled, *taught)])
         card = self._card(name, network, looks)
@@ -315,11 +317,11 @@ def _counting(predictor: Predictor, views: int, total: int, advance: Advance) ->
     return teacher
 
 
-def _reporting(advance: Advance) -> Callable[[Progress], None]:
+def _reporting(advance: Advance) -> Callable[[TrainingProgress], None]:
     """Return what shows a training's progress: its loss, and its last validation score."""
     loss = float("nan")
 
-    def report_step(at: Progress) -> None:
+    def report_step(at: TrainingProgress) -> None:
         nonlocal loss
         loss = loss if at.loss is None else at.loss
         note = f"loss {loss:.3f}"
@@ -330,7 +332,7 @@ def _reporting(advance: Advance) -> Callable[[Progress], None]:
     return report_step
 
 
-def _training_facts(trained: Trained, averaged: str, threshold: float) -> dict[str, Any]:
+def _training_facts(trained: TrainingResult, averaged: str, threshold: float) -> dict[str, Any]:
     return {
         "chosen": trained.chosen + averaged,
         "steps": trained.history[-1]["step"],
