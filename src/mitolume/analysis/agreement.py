@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, stats
 
-from mitolume.analysis.metrics import Counts
+from mitolume.analysis.metrics import Counts, outlines
 from mitolume.io.masks import FOREGROUND, UNSURE, Mask
 
 Map = NDArray[np.floating[Any]]
@@ -67,8 +67,7 @@ class OutlineDistance:
 def outline_distance(a: Mask, b: Mask, pixel_size: tuple[float, float] = (1, 1)) -> OutlineDistance:
     """Measure how far apart two people drew their outlines.
 
-    The outline is every marked pixel with an unmarked one beside it (4 neighbours); the edge of the
-    image and the rim of an unsure region are no outline that anybody drew.
+    Outlines are those of `mitolume.analysis.metrics.outlines`.
 
     Parameters
     ----------
@@ -91,9 +90,7 @@ def outline_distance(a: Mask, b: Mask, pixel_size: tuple[float, float] = (1, 1))
     >>> outline_distance(a, b, pixel_size=(0.1, 0.1)).percentile_95
     0.1
     """
-    sure = (a != UNSURE) & (b != UNSURE)
-    drawn = ~ndimage.binary_dilation(~sure)
-    a_line, b_line = (_outline((m == FOREGROUND) & sure) & drawn for m in (a, b))
+    a_line, b_line = outlines(a, b, (a != UNSURE) & (b != UNSURE))
     if not a_line.any() or not b_line.any():
         return OutlineDistance()
     a_to_b = ndimage.distance_transform_edt(~b_line, sampling=pixel_size)[a_line]
@@ -215,7 +212,3 @@ def disagreement(votes: Map, n: int, least: float = 0.0) -> float:
     apart = float(disagreement_map(votes, n).mean(dtype=np.float64))
     either = float(np.mean(votes, dtype=np.float64)) + apart / 2
     return apart / max(either, least) if either else 0.0
-
-
-def _outline(mask: Any) -> Any:
-    return mask & ~ndimage.binary_erosion(mask, border_value=1)

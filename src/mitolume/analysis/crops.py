@@ -1,4 +1,4 @@
-"""Single mitochondria cut out of an image, and a sheet of them. Knows no model and no table file.
+"""Single mitochondria cut out of an image, and a contact sheet of them.
 
 Pixel values are those of the image: nothing is scaled, resampled or converted.
 """
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from PIL import Image, ImageDraw
+from scipy import ndimage
 
 from mitolume.analysis.pictures import OUTLINE_COLOUR
 
@@ -160,12 +161,8 @@ def _tile(
     size = (max(1, round(grey.shape[1] * scale)), max(1, round(grey.shape[0] * scale)))
     picture = Image.fromarray(grey).resize(size, Image.Resampling.BILINEAR).convert("RGB")
     large = np.asarray(Image.fromarray(inside).resize(size, Image.Resampling.NEAREST))
-    inner = np.zeros_like(large)
-    inner[1:-1, 1:-1] = (
-        large[1:-1, 1:-1] & large[:-2, 1:-1] & large[2:, 1:-1] & large[1:-1, :-2] & large[1:-1, 2:]
-    )
     pixels = np.asarray(picture).copy()
-    pixels[large & ~inner] = OUTLINE_COLOUR
+    pixels[large & ~ndimage.binary_erosion(large)] = OUTLINE_COLOUR
     cell = Image.new("RGB", (_CELL - 2, _CELL - 2), (0, 0, 0))
     offset = tuple((_CELL - 2 - side) // 2 for side in size)
     cell.paste(Image.fromarray(pixels), (offset[0], offset[1]))

@@ -21,6 +21,7 @@ from scipy.sparse.csgraph import connected_components
 from mitolume.analysis.object_index import (
     BOX,
     INDEX_COLUMNS,
+    blocks_of,
     describe,
     is_hole,
     raster_order,
@@ -166,7 +167,7 @@ def label_blocks(
     probability = _probability_for(settings, mask, probability)
     if tuple(out.shape) != tuple(mask.shape) or out.dtype != np.int32:
         raise ValueError(f"out is {out.shape} {out.dtype}, but must be {mask.shape} int32")
-    boxes = _boxes(mask.shape, block)
+    boxes = blocks_of(mask.shape, block)
     split = settings.split != "none"
     step = _steps(progress, len(boxes) * (2 + (rules.hole_px > 0) + split))
 
@@ -200,22 +201,7 @@ def label_blocks(
 def _rules_of(
     settings: ObjectSettings, shape: Sequence[int], pixel_size_um: Mapping[str, float] | None
 ) -> _Rules:
-    """Turn the settings into pixels.
-
-    Parameters
-    ----------
-    settings
-        What counts as one object.
-    shape
-        (Y, X) or (Z, Y, X). A stack of one plane is a plane.
-    pixel_size_um
-        ``Z``, ``Y``, ``X`` to µm. Where one that is needed is missing, sizes in pixels hold.
-
-    Raises
-    ------
-    MitolumeError
-        The array is neither a plane nor a stack.
-    """
+    """Turn the settings into pixels, those in µm where all pixel sizes are known."""
     if len(shape) not in (2, 3):
         raise MitolumeError(
             f"objects are labelled in arrays of Y X or Z Y X, but this one has {len(shape)} axes"
@@ -240,13 +226,7 @@ def _rules_of(
 
 
 def _foreground_of(mask: Array, threshold: float) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Return where a mask is 1, or where a probability reaches the threshold.
-
-    Raises
-    ------
-    MitolumeError
-        The mask holds more than 0, 1 and 255, or the probability more than 1.
-    """
+    """Return where a mask is 1, or where a probability reaches the threshold."""
     if not np.issubdtype(mask.dtype, np.floating):
         return np.asarray(to_mask(mask, "unsure") == FOREGROUND)
     if (mask > 1).any():
@@ -282,13 +262,7 @@ def _label(
     connectivity: int,
     step: Callable[[], None],
 ) -> tuple[Array, pd.DataFrame]:
-    """Label the blocks one by one, then find which labels are one object.
-
-    Returns
-    -------
-    numpy.ndarray, pandas.DataFrame
-        For each label in ``out`` the number of its object, and the objects.
-    """
+    """Label the blocks one by one; return each label's object, and a table of the objects."""
     ndim = len(boxes[0])
     structure = ndimage.generate_binary_structure(ndim, connectivity)
     tables, pairs, n = [], [np.empty((0, 2), np.int64)], 0
@@ -368,16 +342,6 @@ def _renumber(out: Any, boxes: list[Box], number: Array, step: Callable[[], None
     for box in boxes:
         out[box] = number[np.asarray(out[box])]
         step()
-
-
-def _boxes(shape: Sequence[int], block: Sequence[int]) -> list[Box]:
-    if len(block) != len(shape) or min(block) < 1:
-        raise ValueError(f"blocks of {tuple(block)} don't fit an image of {tuple(shape)}")
-    spans = [
-        [slice(start, min(start + side, n)) for start in range(0, n, side)]
-        for n, side in zip(shape, block, strict=True)
-    ]
-    return list(product(*spans))
 
 
 def _steps(progress: Progress | None, total: int) -> Callable[[], None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import numpy as np
@@ -31,13 +31,7 @@ class Counts:
     n_unsure: int = 0
 
     def __add__(self, other: Counts) -> Counts:
-        return Counts(
-            self.tp + other.tp,
-            self.fp + other.fp,
-            self.fn + other.fn,
-            self.tn + other.tn,
-            self.n_unsure + other.n_unsure,
-        )
+        return Counts(*map(sum, zip(astuple(self), astuple(other), strict=True)))
 
 
 def count(prediction: Mask, truth: Mask) -> Counts:
@@ -157,11 +151,7 @@ def boundary_f1(prediction: Mask, truth: Mask, tolerance: float = BOUNDARY_PX) -
     float
         0 to 1; NaN where both are empty.
     """
-    p, t = (_boundary(m) for m in _sure_pair(prediction, truth))
-    sure = truth != UNSURE
-    # The rim of an unsure region is no boundary that anybody drew.
-    near_unsure = ndimage.binary_dilation(~sure, iterations=1) if not sure.all() else ~sure
-    p, t = p & ~near_unsure, t & ~near_unsure
+    p, t = outlines(prediction, truth, truth != UNSURE)
     if not p.any() and not t.any():
         return math.nan
     if not p.any() or not t.any():
@@ -169,6 +159,24 @@ def boundary_f1(prediction: Mask, truth: Mask, tolerance: float = BOUNDARY_PX) -
     to_t = ndimage.distance_transform_edt(~t)
     to_p = ndimage.distance_transform_edt(~p)
     return _harmonic(float((to_t[p] <= tolerance).mean()), float((to_p[t] <= tolerance).mean()))
+
+
+def outlines(a: Mask, b: Mask, sure: NDArray[np.bool_]) -> tuple[Any, Any]:
+    """Outlines of two masks: marked pixels with an unmarked one beside them (4 neighbours).
+
+    The edge of the image and the rim of an unsure region are no outline that anybody drew.
+
+    Parameters
+    ----------
+    a, b
+        (Y, X) uint8; 1 is marked.
+    sure
+        The same shape; False where nobody knows what is there.
+    """
+    drawn = ~ndimage.binary_dilation(~sure)
+    marked = [(mask == FOREGROUND) & sure for mask in (a, b)]
+    one, other = (m & ~ndimage.binary_erosion(m, border_value=1) & drawn for m in marked)
+    return one, other
 
 
 def object_recall(prediction: Mask, truth: Mask) -> float:
@@ -321,7 +329,3 @@ def _harmonic(a: float, b: float) -> float:
 def _sure_pair(prediction: Mask, truth: Mask) -> tuple[Any, Any]:
     sure = truth != UNSURE
     return (prediction == FOREGROUND) & sure, (truth == FOREGROUND) & sure
-
-
-def _boundary(mask: Any) -> Any:
-    return mask & ~ndimage.binary_erosion(mask, border_value=1)

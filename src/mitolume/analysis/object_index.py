@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -93,6 +94,23 @@ def is_hole(table: pd.DataFrame, shape: Sequence[int], hole_px: int) -> Any:
     # Along an axis of one pixel everything is at the edge: a stack of one plane is a plane.
     at_edge = ((ends[..., 0] == 0) | (ends[..., 1] == shape)) & (np.asarray(shape) > 1)
     return (table["size_px"].to_numpy() <= hole_px) & ~at_edge.any(axis=1)
+
+
+def blocks_of(shape: Sequence[int], block: Sequence[int]) -> list[Window]:
+    """Cut an image into blocks, row by row.
+
+    Parameters
+    ----------
+    shape, block
+        Pixels of the image, and of a block, along each axis.
+    """
+    if len(block) != len(shape) or min(block) < 1:
+        raise ValueError(f"blocks of {tuple(block)} don't fit an image of {tuple(shape)}")
+    spans = [
+        [slice(start, min(start + side, n)) for start in range(0, n, side)]
+        for n, side in zip(shape, block, strict=True)
+    ]
+    return list(product(*spans))
 
 
 def windows_of(

@@ -1,7 +1,4 @@
-"""One field: its mask becomes numbered objects, a table and crops, a window at a time.
-
-Knows arrays, not files of masks or tables.
-"""
+"""One field: its mask becomes numbered objects, a table and crops, a window at a time."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ import xarray as xr
 from mitolume.analysis.crops import Crop, crop_box, cut
 from mitolume.analysis.labelling import ObjectSettings, label_blocks
 from mitolume.analysis.measure import margin_of, measure_objects
-from mitolume.analysis.object_index import BOX, describe, windows_of
+from mitolume.analysis.object_index import BOX, Window, blocks_of, describe, windows_of
 from mitolume.errors import MitolumeError
 from mitolume.io.masks import UNSURE, MaskKind, to_mask
 from mitolume.io.read import load
@@ -222,15 +219,9 @@ def crops_of_frame(
             yield cut(part, labels, row["label"], box, origin, masked=masked)
 
 
-def boxes_of(shape: Sequence[int], side: int = BLOCK) -> Iterator[tuple[slice, ...]]:
+def boxes_of(shape: Sequence[int]) -> list[Window]:
     """Cut (Z, Y, X) into blocks of whole depth."""
-    for y in range(0, shape[1], side):
-        for x in range(0, shape[2], side):
-            yield (
-                slice(0, shape[0]),
-                slice(y, min(y + side, shape[1])),
-                slice(x, min(x + side, shape[2])),
-            )
+    return blocks_of(shape, (shape[0], BLOCK, BLOCK))
 
 
 def _reading(kind: MaskKind, dtype: np.dtype[Any]) -> Callable[[Array], Array]:

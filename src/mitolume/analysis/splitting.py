@@ -39,40 +39,37 @@ def split_objects(
     labels: Parts,
     table: pd.DataFrame,
     cut: Cut,
-    probability: np.ndarray[Any, Any] | None = None,
-    origin: Sequence[int] | None = None,
-    shape: Sequence[int] | None = None,
-    above: int = 0,
+    probability: np.ndarray[Any, Any] | None,
+    origin: Sequence[int],
+    shape: Sequence[int],
+    above: int,
 ) -> pd.DataFrame:
     """Cut objects into parts, each in its own box, so that nothing else has a say.
 
     Parameters
     ----------
     labels
-        (Y, X) or (Z, Y, X): an image, or a window that holds the objects whole. Parts of cut
-        objects are written into it under new numbers.
+        (Y, X) or (Z, Y, X): a window that holds the objects whole. Parts of cut objects are
+        written into it, under numbers above all others in it.
     table
-        The objects to cut, as `describe` lists them.
-    cut
-        How to cut.
-    probability
-        Of the same window.
+        The objects to cut, as `mitolume.analysis.object_index.describe` lists them.
+    cut, probability
+        See `split_object`.
     origin, shape
-        Where the window begins in the image, and the size of that.
+        Where the window begins in the image, and the shape of that.
     above
-        New numbers lie above this and above all labels in the window.
+        New numbers lie above this, too.
 
     Returns
     -------
     pandas.DataFrame
         The objects that stayed whole, and the parts of the others.
     """
-    start, shape = tuple(origin or (0,) * labels.ndim), tuple(shape or labels.shape)
     highest = max(above, int(labels.max(initial=0)))
     tables, whole = [], np.ones(len(table), bool)
     ends = table[list(BOX)].to_numpy().reshape(-1, 3, 2)[:, 3 - labels.ndim :]
     for row, (label, box) in enumerate(zip(table["label"], ends, strict=True)):
-        window = tuple(slice(a - s, b - s) for (a, b), s in zip(box, start, strict=True))
+        window = tuple(slice(a - s, b - s) for (a, b), s in zip(box, origin, strict=True))
         inside = labels[window] == label
         parts = split_object(
             inside,
