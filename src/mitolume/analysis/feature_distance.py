@@ -34,35 +34,16 @@ class LabelledSet:
     usual: float
 
     def nearest(self, vectors: Vectors) -> NDArray[np.float64]:
-        """Measure the way to the nearest labelled image, in units of the spread.
-
-        Parameters
-        ----------
-        vectors
-            (M, C).
-
-        Returns
-        -------
-        numpy.ndarray
-            (M,) float64, 0 or more.
-        """
-        nearest: NDArray[np.float64] = self.apart(vectors, self.vectors).min(axis=1)
-        return nearest
+        """Ways from vectors (M, C) to the nearest labelled image, (M,), in units of the spread."""
+        return np.asarray(self.apart(vectors, self.vectors).min(axis=1))
 
     def distances(self, vectors: Vectors) -> NDArray[np.float64]:
-        """Do as `nearest` does, so that 1 is as far as labelled images are from each other.
-
-        Returns
-        -------
-        numpy.ndarray
-            (M,) float64; NaN where `usual` is.
-        """
+        """Do as `nearest` does, so that 1 is as far as labelled images are from each other."""
         return self.nearest(vectors) / self.usual
 
     def apart(self, one: Vectors, other: Vectors) -> NDArray[np.float64]:
-        """Measure the ways between vectors (M, C) and (K, C): (M, K), in units of the spread."""
-        result: NDArray[np.float64] = cdist(one / self.spread, other / self.spread)
-        return result
+        """Ways between vectors (M, C) and (K, C): (M, K), in units of the spread."""
+        return np.asarray(cdist(one / self.spread, other / self.spread))
 
 
 def labelled_set(vectors: Vectors, specimens: Sequence[str]) -> LabelledSet:

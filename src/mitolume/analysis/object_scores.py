@@ -30,12 +30,10 @@ class ObjectCounts:
     iou_sum: float = 0.0
 
     def __add__(self, other: ObjectCounts) -> ObjectCounts:
-        return ObjectCounts(
-            self.n_true + other.n_true,
-            self.n_predicted + other.n_predicted,
-            tuple(a + b for a, b in zip(self.tp, other.tp, strict=True)),
-            self.iou_sum + other.iou_sum,
-        )
+        tp = tuple(a + b for a, b in zip(self.tp, other.tp, strict=True))
+        n_predicted = self.n_predicted + other.n_predicted
+        iou_sum = self.iou_sum + other.iou_sum
+        return ObjectCounts(self.n_true + other.n_true, n_predicted, tp, iou_sum)
 
 
 def count_objects(

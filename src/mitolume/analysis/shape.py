@@ -96,8 +96,8 @@ def convex_size(mask: NDArray[np.bool_]) -> float:
 
     Examples
     --------
-    >>> convex_size(np.array([[1, 0], [1, 1]], bool))
-    3.5
+    >>> round(convex_size(np.array([[1, 0], [1, 1]], bool)), 3)
+    2.5
     """
     rows = np.argwhere(mask.any(axis=-1))
     inside = mask[tuple(rows.T)]

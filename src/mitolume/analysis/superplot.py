@@ -26,9 +26,7 @@ _LETTER = 0.085  # how wide one is, inches
 _TAIL = 99.5  # percentile of the objects that the axis reaches at least
 
 
-def superplot(
-    objects: pd.DataFrame, column: str, condition: str = "condition", specimen: str = "specimen"
-) -> Figure:
+def superplot(objects: pd.DataFrame, column: str) -> Figure:
     """Plot objects and the means of their specimens, for each condition.
 
     Objects of one specimen are no replicates: the error bar, and n, are those of the specimen
@@ -37,12 +35,10 @@ def superplot(
     Parameters
     ----------
     objects
-        A row for each object.
+        A row for each object, with columns ``condition`` and ``specimen``. Conditions come in the
+        order of their first objects; a specimen looks the same in all of its conditions.
     column
         The measurement; objects without a finite value are left out.
-    condition, specimen
-        The columns that say where an object comes from. Conditions come in the order of their
-        first objects. A specimen has the same colour in all of its conditions.
 
     Returns
     -------
@@ -59,20 +55,17 @@ def superplot(
         raise MitolumeError(f"no object has a value in column {column}: nothing to plot")
     table = pd.DataFrame(
         {
-            "condition": known[condition].fillna("").astype(str),
-            "specimen": known[specimen].fillna("").astype(str),
+            "condition": known["condition"].fillna("").astype(str),
+            "specimen": known["specimen"].fillna("").astype(str),
             "value": known[column].astype(float),
         }
     )
     conditions = list(dict.fromkeys(table["condition"]))
     means = table.groupby(["condition", "specimen"], sort=False)["value"].mean()
-    looks = {
-        name: (colour, mark)
-        for name, colour, mark in zip(
-            dict.fromkeys(means.index.get_level_values("specimen")),
-            cycle(_SPECIMEN_COLOURS), cycle(_SPECIMEN_MARKS),
-        )
-    }  # fmt: skip
+    specimens = means.index.get_level_values("specimen").unique()
+    looks = dict(
+        zip(specimens, zip(cycle(_SPECIMEN_COLOURS), cycle(_SPECIMEN_MARKS)), strict=False)
+    )
     figure = Figure(layout="constrained")
     axes = figure.add_subplot()
     top = float(np.percentile(table["value"], _TAIL))
