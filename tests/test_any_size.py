@@ -22,13 +22,13 @@ from PIL import Image
 from skimage.transform import resize
 
 import mitolume
-from mitolume.batch.jobs import Wanted
 from mitolume.batch.predict import predict_files
+from mitolume.batch.predict_image import PredictionOptions
 from mitolume.errors import MitolumeError
 from mitolume.inference.chain import PreparedPlane
 from mitolume.inference.predictor import Predictor
 from mitolume.inference.tiles import block_side, blocks, tiles, turned_back_box, turned_box
-from mitolume.io import windows
+from mitolume.io import listing, windows
 from mitolume.io.readers import tiff
 from mitolume.io.write import write_image
 from mitolume.io.zarr_out import build_pyramid, full_size, new_ome_zarr, shrink_mask
@@ -236,11 +236,12 @@ def test_planes_left_in_their_file_give_the_same_masks(
 ) -> None:
     """What is done with planes above 64 Mpx, done with a small one."""
     image = write(tmp_path / "a.ome.tif", texture((300, 420)), size=0.13)
-    wanted = Wanted(probability=True, overlay=True, format="ome-zarr")
-    predict_files(predictor(), [image], tmp_path / "in_memory", wanted)
+    monkeypatch.setattr(listing, "_MOST_IN_A_TIFF", 1)
+    options = PredictionOptions(probability=True, overlay=True)
+    predict_files(predictor(), [image], tmp_path / "in_memory", options)
     monkeypatch.setattr(windows, "IN_MEMORY", 1)
     monkeypatch.setattr(tiff, "_LARGE", 1)
-    predict_files(predictor(), [image], tmp_path / "by_boxes", wanted)
+    predict_files(predictor(), [image], tmp_path / "by_boxes", options)
     for name in ("a_mask.ome.zarr", "a_probability.ome.zarr"):
         pair = [
             mitolume.read(tmp_path / where / name).values for where in ("in_memory", "by_boxes")
@@ -280,8 +281,8 @@ def test_large_tiffs_are_read_in_parts(
 
 def test_an_ome_zarr_becomes_an_ome_zarr_that_other_programs_open(tmp_path: Path) -> None:
     image = write_zarr(tmp_path / "a.ome.zarr", texture((1100, 530)))
-    ready, wanted = predictor(core=256), Wanted(probability=True)
-    (path,) = predict_files(ready, [image], tmp_path / "out", wanted).written
+    ready, options = predictor(core=256), PredictionOptions(probability=True)
+    (path,) = predict_files(ready, [image], tmp_path / "out", options).written
     assert path.name == "a_mask.ome.zarr"
     expected = ready.predict_plane(texture((1100, 530)), (0.1, 0.1)) >= ready.card.threshold
 
@@ -336,14 +337,6 @@ def test_a_fault_while_writing_keeps_what_was_there(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["a.ome.zarr"]
 
 
-def test_formats_can_be_chosen_and_wrong_ones_are_named(tmp_path: Path) -> None:
-    image = write_zarr(tmp_path / "a.ome.zarr", texture((40, 50)))
-    (path,) = predict_files(predictor(), [image], tmp_path, Wanted(format="ome-tiff")).written
-    assert path.name == "a_mask.ome.tif"
-    with pytest.raises(MitolumeError, match="no --format tiff; there are auto, ome-tiff, ome-zarr"):
-        predict_files(predictor(), [image], tmp_path, Wanted(format="tiff"))
-
-
 # Folders, bad files, resume, scenes.
 
 
@@ -367,7 +360,7 @@ def test_bad_files_of_a_folder_are_told_at_the_end_and_the_others_done(
 ) -> None:
     notes: list[str] = []
     outcome = predict_files(
-        predictor(), [folder], tmp_path / "out", Wanted(), lambda *seen: notes.append(seen[2])
+        predictor(), [folder], tmp_path / "out", progress=lambda *seen: notes.append(seen[2:])
     )
     assert [path.name for path in outcome.written] == [
         "f1_mask.ome.tif", "f9_mask.ome.tif", "f10_mask.ome.tif", "z_mask.ome.zarr",
@@ -375,38 +368,45 @@ def test_bad_files_of_a_folder_are_told_at_the_end_and_the_others_done(
     assert len(outcome.faults) == 2
     assert "cut.tif" in outcome.faults[0]
     assert "nosize.ome.tif states no pixel size" in outcome.faults[1]
-    assert "opening f1.ome.tif" in notes
-    assert "f10.ome.tif" in notes
+    assert ("opening f1.ome.tif",) in notes
+    assert ("f10.ome.tif",) in notes
 
 
 def test_when_nothing_works_it_is_said_plainly(folder: Path, tmp_path: Path) -> None:
     bad = [folder / "cut.tif", folder / "nosize.ome.tif"]
-    with pytest.raises(MitolumeError, match=r"^[^\n]*nosize.ome.tif states no pixel size[^\n]*$"):
-        predict_files(predictor(), bad[1:], tmp_path / "out")
-    with pytest.raises(MitolumeError, match=r"^none of 2 files could be predicted:\n  .*cut.tif"):
-        predict_files(predictor(), bad, tmp_path / "out")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(MitolumeError, match="empty is a folder without image files"):
-        predict_files(predictor(), [tmp_path / "empty"], tmp_path / "out")
+    for files, sentence in (
+        (bad[1:], r"^[^\n]*nosize.ome.tif states no pixel size[^\n]*$"),
+        (bad, r"^2 images found, none predicted:\n  .*cut.tif"),
+        ([tmp_path / "empty"], "empty is a folder without image files"),
+    ):
+        with pytest.raises(MitolumeError, match=sentence):
+            predict_files(predictor(), files, tmp_path / "out").raise_faults("images", "predicted")
     assert not (tmp_path / "out").exists()
 
 
-def test_resume_does_what_is_missing(folder: Path, tmp_path: Path) -> None:
+def test_resume_does_what_is_missing_with_the_same_model_only(
+    folder: Path, model: Path, tmp_path: Path
+) -> None:
     files, out = [folder / f"f{n}.ome.tif" for n in (1, 9, 10)], tmp_path / "out"
-    predict_files(predictor(), files[:1], out)
-    with pytest.raises(MitolumeError, match=r"is there already.*--overwrite.*--resume"):
-        predict_files(predictor(), files, out)
+    ready = mitolume.load(model)
+    predict_files(ready, files[:1], out)
+    with pytest.raises(MitolumeError, match=r"exists already.*--overwrite.*--resume"):
+        predict_files(ready, files, out)
     before = (out / "f1_mask.ome.tif").stat().st_mtime_ns
-    write(out / "f9_probability.ome.tif", blobs(0)[0])
-    outcome = predict_files(predictor(), files, out, Wanted(resume=True))
+    outcome = predict_files(ready, files, out, resume=True)
     assert [path.name for path in outcome.written] == ["f9_mask.ome.tif", "f10_mask.ome.tif"]
-    assert outcome.n_before == 1
     assert (out / "f1_mask.ome.tif").stat().st_mtime_ns == before
-    assert predict_files(predictor(), files, out, Wanted(resume=True)).n_before == 3
-    with pytest.raises(MitolumeError, match=r"f1_mask.ome.tif is there already, but f1_overlay"):
-        predict_files(predictor(), files, out, Wanted(resume=True, overlay=True))
-    with pytest.raises(MitolumeError, match="--resume keeps results and --overwrite replaces"):
-        predict_files(predictor(), files, out, Wanted(resume=True, overwrite=True))
+    assert len(predict_files(ready, files, out, resume=True).before) == 3
+    with pytest.raises(MitolumeError, match=r"f1_mask.ome.tif was made with threshold 0\.\d+, not"):
+        predict_files(ready, files, out, PredictionOptions(threshold=0.9), resume=True)
+    other = predictor(width=4)
+    save_bundle(tmp_path / "other", other.network.state_dict(), other.card)
+    with pytest.raises(MitolumeError, match=r"f1_mask.ome.tif was made with model"):
+        predict_files(mitolume.load(tmp_path / "other"), files, out, resume=True)
+    with_overlay = predict_files(ready, files, out, PredictionOptions(overlay=True), resume=True)
+    assert len(with_overlay.written) == 3
+    assert len(list(out.glob("*_overlay.png"))) == 3
 
 
 def test_all_scenes_of_a_file_become_results_of_their_own(tmp_path: Path) -> None:
@@ -415,7 +415,7 @@ def test_all_scenes_of_a_file_become_results_of_their_own(tmp_path: Path) -> Non
         for name, seed in (("left/top", 0), ("right", 1)):
             size = {"PhysicalSizeX": 0.1, "PhysicalSizeY": 0.1}
             file.write(blobs(seed)[0], metadata={"axes": "YX", "Name": name, **size})
-    outcome = predict_files(predictor(), [path], tmp_path / "out", Wanted(scene="all"))
+    outcome = predict_files(predictor(), [path], tmp_path / "out", PredictionOptions(scene="all"))
     assert [p.name for p in outcome.written] == [
         "two_left_top_mask.ome.tif", "two_right_mask.ome.tif",
     ]  # fmt: skip
@@ -426,12 +426,12 @@ def test_all_scenes_of_a_file_become_results_of_their_own(tmp_path: Path) -> Non
 def test_overlays_of_large_planes_are_thinned_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mitolume.batch import predict as files
+    from mitolume.batch import predict_image as files
 
     monkeypatch.setattr(files, "IN_MEMORY", 1)
     monkeypatch.setattr(files, "_PICTURE", 50)
     image = write(tmp_path / "a.ome.tif", blobs(0, (120, 200))[0])
-    predict_files(predictor(), [image], tmp_path / "out", Wanted(overlay=True))
+    predict_files(predictor(), [image], tmp_path / "out", PredictionOptions(overlay=True))
     with Image.open(tmp_path / "out" / "a_overlay.png") as picture:
         assert picture.size == (50, 30)
 
@@ -444,18 +444,22 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
 def test_a_process_that_is_killed_leaves_nothing_that_looks_finished(
     model: Path, tmp_path: Path
 ) -> None:
-    frames = np.stack([texture((400, 400), seed) for seed in range(40)])
-    image, out = write(tmp_path / "a.ome.tif", frames, "TYX"), tmp_path / "out"
-    command = ["predict", model, image, "--out", out, "--format", "ome-zarr"]
+    image, out = tmp_path / "a.ome.zarr", tmp_path / "out"
+    movie = {"name": "x", "dtype": "uint8", "pixel_size_um": {"Y": 0.1, "X": 0.1}}
+    with new_ome_zarr(image, (40, 1, 1, 400, 400), **movie) as part:
+        for number in range(40):
+            full_size(part)[number, 0, 0] = texture((400, 400), number)
+        build_pyramid(part, mask=False)
+    command = ["predict", model, image, "--out", out]
     process = subprocess.Popen([sys.executable, "-m", "mitolume.cli", *map(str, command)])
     deadline = time.monotonic() + 120
     while not list(out.glob(".part-*/0/c/3")) and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert all(path.name.startswith(".part-") for path in out.iterdir())
-    outcome = predict_files(mitolume.load(model), [image], out,
-                            Wanted(resume=True, format="ome-zarr"))  # fmt: skip
+    left = [path.name for path in out.iterdir() if not path.name.startswith(".part-")]
+    assert left == ["predict.jsonl"]
+    outcome = predict_files(mitolume.load(model), [image], out, resume=True)
     assert mitolume.read(outcome.written[0]).sizes["T"] == 40
 
 
@@ -467,5 +471,5 @@ def test_the_command_line_does_a_folder_and_names_what_failed(
     assert [Path(line).name for line in done.stdout.split()] == [
         "f1_mask.ome.tif", "f9_mask.ome.tif", "f10_mask.ome.tif", "z_mask.ome.zarr",
     ]  # fmt: skip
-    assert "mitolume: 2 of 6 images could not be predicted:\n  " in done.stderr
+    assert "mitolume: 6 images found, 4 predicted; the others failed:\n  " in done.stderr
     assert "Traceback" not in done.stderr

@@ -85,7 +85,7 @@ def test_hand_drawn_masks_beside_images_are_not_overwritten(
     image, mask = write_field(tmp_path, "f", 0)
     before = mask.read_bytes()
     assert call(monkeypatch, "predict", model, image, "--out", tmp_path) == 1
-    assert "is there already; choose another --out or --overwrite" in capsys.readouterr().err
+    assert "exists already; choose another --out" in capsys.readouterr().err
     assert mask.read_bytes() == before
 
 

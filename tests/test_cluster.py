@@ -18,9 +18,13 @@ from test_any_size import predictor, write
 
 import mitolume
 from mitolume import parallel as dask_client
-from mitolume.batch.jobs import Wanted
 from mitolume.batch.predict import predict_files
+from mitolume.batch.predict_cluster import on_cluster
+from mitolume.batch.predict_image import PredictionOptions
+from mitolume.batch.runner import Outcome
 from mitolume.errors import MitolumeError
+from mitolume.inference.predictor import Predictor
+from mitolume.io import listing
 from mitolume.models.bundle import save_bundle
 
 Process = subprocess.Popen[bytes]
@@ -79,6 +83,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def predict_there(
+    address: str, ready: Predictor, files: list[Path], out: Path, **options: object
+) -> Outcome:
+    scheduler = on_cluster(address, ready, out)
+    return predict_files(ready, files, out, scheduler=scheduler, **options)
+
+
 def test_a_cluster_that_is_not_there_is_named(
     address: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -86,11 +97,11 @@ def test_a_cluster_that_is_not_there_is_named(
     image, out = write(tmp_path / "a.ome.tif", blobs(0)[0]), tmp_path / "out"
     closed = "tcp://127.0.0.1:9"
     with pytest.raises(MitolumeError, match=r"no dask scheduler answers at tcp://127\.0\.0\.1:9"):
-        predict_files(mitolume.load(model), [image], out, scheduler=closed)
+        predict_there(closed, mitolume.load(model), [image], out)
     with pytest.raises(MitolumeError, match=r"has no workers; start `dask scheduler`"):
-        predict_files(mitolume.load(model), [image], out, scheduler=address)
+        predict_there(address, mitolume.load(model), [image], out)
     with pytest.raises(MitolumeError, match="only a model that was loaded from a folder"):
-        predict_files(predictor(), [image], out, scheduler=address)
+        predict_there(address, predictor(), [image], out)
     assert not out.exists()
 
 
@@ -103,46 +114,55 @@ def test_a_worker_of_another_version_is_refused(address: str, model: Path, tmp_p
     other = start_worker(address, tmp_path / "worker", PYTHONPATH=str(tmp_path))
     try:
         with pytest.raises(MitolumeError, match=r"has mitolume 99.0, but here it is 0\."):
-            predict_files(mitolume.load(model), [image], tmp_path / "out", scheduler=address)
+            predict_there(address, mitolume.load(model), [image], tmp_path / "out")
     finally:
         stop([other])
     assert not (tmp_path / "out").exists()
 
 
 def test_a_killed_worker_changes_nothing(
-    address: str, workers: list[Process], model: Path, tmp_path: Path
+    address: str,
+    workers: list[Process],
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Frames of a movie go to both workers; each is a block that is written by itself."""
     ready = mitolume.load(model)
     frames = np.stack([blobs(t, (200, 230))[0] for t in range(30)])
     image = write(tmp_path / "movie.ome.tif", frames, "TYX", size=0.13)
-    wanted = Wanted(format="ome-zarr", probability=True, overlay=True)
-    (here,) = predict_files(ready, [image], tmp_path / "here", wanted).written
+    monkeypatch.setattr(listing, "_MOST_IN_A_TIFF", 1)
+    options = PredictionOptions(probability=True, overlay=True)
+    (here,) = predict_files(ready, [image], tmp_path / "here", options).written
 
     def kill_one(done: int, total: int, note: str = "") -> None:
         if done == 10 and total == 30:
             workers[0].send_signal(signal.SIGKILL)
 
     out = tmp_path / "there"
-    outcome = predict_files(ready, [image], out, wanted, kill_one, scheduler=address)
+    outcome = predict_there(address, ready, [image], out, options=options, progress=kill_one)
     assert (outcome.written, outcome.faults) == ([out / "movie_mask.ome.zarr"], [])
     assert workers[0].wait() == -signal.SIGKILL
     np.testing.assert_array_equal(mitolume.read(outcome.written[0]).values,
                                   mitolume.read(here).values)  # fmt: skip
     names = sorted(path.name for path in (tmp_path / "here").iterdir())
     assert sorted(path.name for path in out.iterdir()) == names
-    assert len(names) == 32
+    assert len(names) == 33
 
 
 def test_small_files_go_to_a_worker_each(
-    address: str, workers: list[Process], model: Path, tmp_path: Path
+    address: str,
+    workers: list[Process],
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ready = mitolume.load(model)
     files = [write(tmp_path / f"f{n}.ome.tif", blobs(n)[0]) for n in range(3)]
     nan = np.full((40, 40), np.nan, np.float32)
     files.append(write(tmp_path / "nan.ome.tif", nan))
     nan_movie = write(tmp_path / "m.ome.tif", np.stack([nan] * 16), "TYX")
-    there = predict_files(ready, files, tmp_path / "there", scheduler=address)
+    there = predict_there(address, ready, files, tmp_path / "there")
     here = predict_files(ready, files, tmp_path / "here")
     assert sorted(p.name for p in there.written) == [p.name for p in here.written]
     for path in here.written:
@@ -150,7 +170,7 @@ def test_small_files_go_to_a_worker_each(
         np.testing.assert_array_equal(*pair)
     assert len(there.faults) == 1
     assert "nan.ome.tif: plane 0 has 1600 pixels that are NaN" in there.faults[0]
-    with pytest.raises(MitolumeError, match="NaN"):
-        predict_files(ready, [nan_movie], tmp_path / "bad", Wanted(format="ome-zarr"),
-                      scheduler=address)  # fmt: skip
-    assert not list((tmp_path / "bad").glob("*"))
+    monkeypatch.setattr(listing, "_MOST_IN_A_TIFF", 1)
+    (fault,) = predict_there(address, ready, [nan_movie], tmp_path / "bad").faults
+    assert "NaN" in fault
+    assert not (tmp_path / "bad").exists()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from typer.testing import CliRunner
 
-from mitolume.batch.focus import fill_planes, measure_focus
+from mitolume.batch.focus import FocusOptions, fill_planes, measure_focus
 from mitolume.cli import app
 from mitolume.errors import MitolumeError
 from mitolume.io.fields import read_table
@@ -172,13 +172,22 @@ def test_the_command_prints_planes_and_draws_a_curve(tmp_path: Path) -> None:
 def test_faults_name_the_file_and_the_fix(tmp_path: Path) -> None:
     stack = stack_file(tmp_path / "a.ome.tif", blurred_stack(n=4), z_um=None)
     with pytest.raises(MitolumeError, match=r"a\.ome\.tif: 4 µm can't be .* number of planes"):
-        measure_focus(stack, choice="4um")
+        measure_focus(stack, FocusOptions(planes="4um"))
     with pytest.raises(MitolumeError, match=r"a\.ome\.tif has no time point 2; it has 1"):
-        measure_focus(stack, time=2)
-    result = CliRunner().invoke(app, ["focus", str(stack), str(stack)])
+        measure_focus(stack, FocusOptions(time=2))
+    other = stack_file(tmp_path / "a.tif.ome.tif", blurred_stack(n=4)).rename(tmp_path / "a.tif")
+    result = CliRunner().invoke(app, ["focus", str(stack), str(other)])
     assert isinstance(result.exception, MitolumeError)
-    assert "would all get" in str(result.exception)
+    assert "would both become" in str(result.exception)
     assert CliRunner().invoke(app, ["focus"]).exit_code == 2
+
+
+def test_a_bad_stack_does_not_stop_the_others(tmp_path: Path) -> None:
+    stack_file(tmp_path / "b.ome.tif", blurred_stack(n=4))
+    (tmp_path / "a.tif").write_bytes(b"II*\0\0\0\0\0")
+    result = CliRunner().invoke(app, ["focus", str(tmp_path), "--out", str(tmp_path / "o")])
+    assert "planes: 2-3 (best: 3)" in result.output
+    assert "2 stacks found, 1 measured; the others failed:" in str(result.exception)
 
 
 def test_rows_of_a_table_without_a_choice_are_given_one(tmp_path: Path) -> None:
@@ -186,7 +195,7 @@ def test_rows_of_a_table_without_a_choice_are_given_one(tmp_path: Path) -> None:
     stack_file(tmp_path / "flat.ome.tif", blurred_stack()[:1])
     table, out = tmp_path / "fields.csv", tmp_path / "new" / "chosen.csv"
     table.write_text("image,planes,dye\na.ome.tif,,X\na.ome.tif,6-7,Y\nflat.ome.tif,,Z\n")
-    said = fill_planes(table, out, choice="3")
+    said = fill_planes(table, out, FocusOptions(planes="3"))
     assert said == ["line 2 (a.ome.tif): planes 2-4 of 8"]
     rows = read_table(out)
     assert [row.planes for row in rows] == [(2, 3, 4), (6, 7), None]

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import mitolume
-from mitolume.batch.jobs import Wanted
 from mitolume.batch.predict import predict_files
+from mitolume.batch.predict_image import PredictionOptions
 from mitolume.errors import MitolumeError
 from mitolume.inference.denoise import planes_around
 from mitolume.inference.predictor import Predictor, predict_tiled
@@ -233,13 +233,13 @@ def stack(tmp_path: Path, name: str = "s", size: float | None = 0.2) -> Path:
 def test_stacks_are_predicted_plane_by_plane_keeping_axes_and_pixel_size(tmp_path: Path) -> None:
     path, ready = stack(tmp_path), predictor(pixel_size_um=0.1)
     seen: list[tuple[int, int]] = []
-    wanted = Wanted(probability=True, overlay=True)
+    options = PredictionOptions(probability=True, overlay=True)
     (mask,) = predict_files(
         ready,
         [path],
         tmp_path / "out",
-        wanted,
-        lambda done, total, note: seen.append((done, total)),
+        options,
+        progress=lambda done, total, note="": seen.append((done, total)),
     ).written
     assert seen[-1] == (6, 6)
     written = read(mask)
@@ -257,12 +257,14 @@ def test_stacks_are_predicted_plane_by_plane_keeping_axes_and_pixel_size(tmp_pat
 
 def test_pixel_sizes_are_asked_for_and_can_be_said(tmp_path: Path) -> None:
     path, ready = stack(tmp_path, size=None), predictor(pixel_size_um=0.1)
-    with pytest.raises(MitolumeError, match=r"s\.ome\.tif states no pixel size.*--pixel-size"):
-        predict_files(ready, [path], tmp_path / "out")
+    (fault,) = predict_files(ready, [path], tmp_path / "out").faults
+    assert "s.ome.tif states no pixel size" in fault
+    assert "--pixel-size" in fault
     assert not list((tmp_path / "out").glob("*"))
-    assert predict_files(ready, [path], tmp_path / "out", Wanted(pixel_size_um=0.1))
+    options = PredictionOptions(pixel_size_um=0.1)
+    assert predict_files(ready, [path], tmp_path / "out", options).written
     with pytest.raises(MitolumeError, match="--pixel-size 80 is not within"):
-        predict_files(ready, [path], tmp_path / "out", Wanted(pixel_size_um=80))
+        PredictionOptions(pixel_size_um=80)
 
 
 def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:

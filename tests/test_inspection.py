@@ -102,5 +102,5 @@ def test_a_bad_file_does_not_hide_the_others(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert "NaN or infinite" in result.stdout
     assert "good.ome.zarr" in result.stdout
-    assert "1 of 3 files could not be read" in str(result.exception)
+    assert "3 files found, 2 read; the others failed:" in str(result.exception)
     assert "bad.nd2 can't be read" in str(result.exception)

@@ -159,6 +159,6 @@ def test_inputs_that_cannot_be_opened_are_named_and_the_others_done(folder: Path
     faults: list[str] = []
     jobs = open_jobs(sorted(folder.glob("*.txt")), make, faults)
     shown: list[str] = []
-    outcome = run_jobs(jobs, faults=faults, show=lambda one: shown.append(one.report.text))
+    outcome = run_jobs(jobs, faults=faults, show=lambda report: shown.append(report.text))
     assert shown == ["one", "three"]
     assert "b.txt: unexpected ValueError: odd" in outcome.faults[0]

@@ -78,21 +78,14 @@ def demo(out: Out = Path("demo"), resume: Resume = False, quiet: Quiet = False) 
 
 
 @app.command()
-def inspect(files: Annotated[list[Path], typer.Argument(help="Image files.")]) -> None:
+def inspect(
+    files: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
+) -> None:
     """Show dims, channels, pixel size, type and range of image files, and what may go wrong."""
-    from mitolume.batch.inspect import inspect as describe
+    from mitolume.batch.inspect import inspect_files
 
-    faults: list[str] = []
-    for number, file in enumerate(files):
-        try:
-            print(("\n" if number else "") + describe(file))
-        except MitolumeError as error:
-            faults.append(str(error))
-    if len(files) > 1 and faults:
-        failed = f"{len(faults)} of {len(files)} files could not be read"
-        raise MitolumeError("\n  ".join([f"{failed}:", *faults]))
-    if faults:
-        raise MitolumeError(faults[0])
+    outcome = inspect_files(files, lambda report: print(f"{report.text}\n"))
+    outcome.raise_faults("files", "read")
 
 
 @app.command()
@@ -218,11 +211,8 @@ def predict(
         bool, typer.Option("--overwrite", help="Replace results that are there already.")
     ] = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Leave out images whose results are there already.")
+        bool, typer.Option("--resume", help="Leave out images that are finished.")
     ] = False,
-    format_: Annotated[
-        str, typer.Option("--format", help="Of the results: auto, ome-tiff or ome-zarr.")
-    ] = "auto",
     views: Annotated[
         int | None,
         typer.Option(
@@ -242,26 +232,37 @@ def predict(
     quiet: Quiet = False,
 ) -> None:
     """Write masks (NAME_mask.ome.tif or .ome.zarr) of images of any size."""
-    from mitolume.batch.jobs import Wanted
     from mitolume.batch.predict import predict_files
-    from mitolume.progress import progress_bar, say
+    from mitolume.batch.predict_image import PredictionOptions
+    from mitolume.progress import progress_bar
     from mitolume.runs.folder import load
 
-    wanted = Wanted(channel, scene, pixel_size, threshold, probability, overlay, overwrite, resume,
-                    format_)  # fmt: skip
+    options = PredictionOptions(channel, scene, pixel_size, threshold, probability, overlay)
     predictor = load(model, views=views, core=tile_size)
+    on_cluster = None
+    if scheduler:
+        from mitolume.batch import predict_cluster
+
+        on_cluster = predict_cluster.on_cluster(scheduler, predictor, out)
     with progress_bar("predicting", quiet=quiet) as advance:
-        outcome = predict_files(predictor, files, out, wanted, advance, scheduler=scheduler)
-    for path in outcome.written:
-        print(path)
-    for warning in outcome.warnings:
-        say(f"warning: {warning}")
-    if outcome.n_before:
-        say(f"{outcome.n_before} were there already", quiet=quiet)
-    if outcome.faults:
-        count = len(outcome.written) + outcome.n_before + len(outcome.faults)
-        failed = f"{len(outcome.faults)} of {count} images could not be predicted"
-        raise MitolumeError("\n  ".join([f"{failed}:", *outcome.faults]))
+        outcome = predict_files(
+            predictor, files, out, options, resume=resume, overwrite=overwrite,
+            scheduler=on_cluster, progress=advance,
+        )  # fmt: skip
+    _show(outcome, "images", "predicted", quiet=quiet)
+
+
+def _show(outcome: Any, what: str, done: str, *, quiet: bool) -> None:
+    """Print what became of a batch; faults end in a sentence that counts and names them."""
+    from mitolume.progress import say
+
+    for one in outcome.finished:
+        print(one.report.text)
+    for notice in outcome.notices:
+        say(f"note: {notice}")
+    if outcome.before:
+        say(f"{len(outcome.before)} were finished before", quiet=quiet)
+    outcome.raise_faults(what, done)
 
 
 @app.command()
@@ -428,7 +429,9 @@ def measure(
 
 @app.command()
 def focus(
-    stacks: Annotated[list[Path] | None, typer.Argument(help="Image files with z-stacks.")] = None,
+    stacks: Annotated[
+        list[Path] | None, typer.Argument(help="Z-stacks, or folders of them.")
+    ] = None,
     out: Annotated[
         Path, typer.Option("--out", help="Folder for the curves; with --fields the new table.")
     ] = Path("focus"),
@@ -447,30 +450,25 @@ def focus(
     quiet: Quiet = False,
 ) -> None:
     """Measure how sharp each plane of a stack is, and choose those in focus."""
-    from mitolume.batch.focus import draw_focus, fill_planes, measure_focus, picture_paths
+    from mitolume.batch.focus import FocusOptions, fill_planes, focus_files
     from mitolume.progress import progress_bar, say
 
     if bool(stacks) == (fields is not None):
         raise typer.BadParameter("name z-stacks, or a table with --fields, one of the two")
     if fields is not None and (channel, scene, time) != (None, None, 0):
         raise typer.BadParameter("the table of --fields says which channel and scene")
-    if fields is not None:
-        with progress_bar("focus", quiet=quiet) as advance:
-            said = fill_planes(fields, out, choice=planes, method=method, progress=advance)
-        for line in said:
-            say(line, quiet=quiet)
-        print(f"table: {out} ({len(said)} rows were given planes)")
+    options = FocusOptions(channel, scene, time, planes, method)
+    with progress_bar("focus", quiet=quiet) as advance:
+        if fields is None:
+            outcome = focus_files(stacks or [], out, options, advance)
+        else:
+            filled = fill_planes(fields, out, options, advance)
+    if fields is None:
+        _show(outcome, "stacks", "measured", quiet=quiet)
         return
-    pictures = picture_paths(out, stacks or [], channel=channel, scene=scene, time=time)
-    for stack, picture in zip(stacks or [], pictures, strict=True):
-        with progress_bar("focus", quiet=quiet) as advance:
-            found = measure_focus(
-                stack, channel=channel, scene=scene, time=time, choice=planes, method=method,
-                progress=advance,
-            )  # fmt: skip
-        print(found.text())
-        draw_focus(picture, found, channel=channel, scene=scene, time=time)
-        print(f"  curve:  {picture}")
+    for line in filled:
+        say(line, quiet=quiet)
+    print(f"table: {out} ({len(filled)} rows were given planes)")
 
 
 denoise = typer.Typer(
@@ -481,11 +479,10 @@ app.add_typer(denoise, name="denoise")
 
 @denoise.command("check")
 def denoise_check(
-    stacks: Annotated[list[Path], typer.Argument(help="Z-stacks.")],
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", metavar="FIG.png", help="Of one stack; else NAME_check.png."),
-    ] = None,
+    stacks: Annotated[list[Path], typer.Argument(help="Z-stacks, or folders of them.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for NAME_check.png and .json.")] = Path(
+        "."
+    ),
     channel: Annotated[
         str | None, typer.Option(help="Name or number (from 0) of the channel.")
     ] = None,
@@ -500,22 +497,13 @@ def denoise_check(
     quiet: Quiet = False,
 ) -> None:
     """Find out whether neighbouring planes can teach what is noise (Noise2Noise)."""
-    from mitolume.batch.denoise_check import (
-        Asked,
-        check_file,
-        check_text,
-        figure_paths,
-        write_check,
-    )
+    from mitolume.batch.denoise_check import CheckOptions, check_files
     from mitolume.progress import progress_bar
 
-    asked = Asked(channel, scene, z_step, na, wavelength)
-    for stack, figure in zip(stacks, figure_paths(stacks, out), strict=True):
-        with progress_bar("checking", quiet=quiet) as advance:
-            found = check_file(stack, asked, advance)
-        print(check_text(stack, found))
-        write_check(figure, stack, found, asked)
-        print(f"  figure: {figure}")
+    options = CheckOptions(channel, scene, z_step, na, wavelength)
+    with progress_bar("checking", quiet=quiet) as advance:
+        outcome = check_files(stacks, out, options, advance)
+    _show(outcome, "stacks", "checked", quiet=quiet)
 
 
 @denoise.command("train")
@@ -579,27 +567,22 @@ def denoise_apply(
         bool, typer.Option("--overwrite", help="Replace results that are there already.")
     ] = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Leave out images whose results are there already.")
+        bool, typer.Option("--resume", help="Leave out images that are finished.")
     ] = False,
     quiet: Quiet = False,
 ) -> None:
     """Write images without noise (NAME_denoised.ome.tif or .ome.zarr)."""
-    from mitolume.batch.denoise import Denoising, denoise_files
+    from mitolume.batch.denoise import DenoisingOptions, denoise_files
     from mitolume.inference.denoise import Denoiser
-    from mitolume.progress import progress_bar, say
+    from mitolume.progress import progress_bar
 
-    wanted = Denoising(channel, scene, sharpen, as_float, overwrite, resume)
+    options = DenoisingOptions(channel, scene, sharpen, as_float)
     denoiser = Denoiser.load(model)
     with progress_bar("denoising", quiet=quiet) as advance:
-        outcome = denoise_files(denoiser, files, out, wanted, advance)
-    for path in outcome.written:
-        print(path)
-    if outcome.before:
-        say(f"{len(outcome.before)} were there already", quiet=quiet)
-    if outcome.faults:
-        count = len(outcome.written) + len(outcome.before) + len(outcome.faults)
-        failed = f"{len(outcome.faults)} of {count} images could not be denoised"
-        raise MitolumeError("\n  ".join([f"{failed}:", *outcome.faults]))
+        outcome = denoise_files(
+            denoiser, files, out, options, resume=resume, overwrite=overwrite, progress=advance
+        )
+    _show(outcome, "images", "denoised", quiet=quiet)
 
 
 @app.command()

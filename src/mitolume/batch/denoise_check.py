@@ -1,21 +1,25 @@
-"""Does Noise2Noise apply to a stack in a file: table, figure, numbers. Knows no network."""
+"""Does Noise2Noise apply to stacks in files: text, figure and numbers of each."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from mitolume.batch.runner import Job, Outcome, Report, open_jobs, run_jobs
 from mitolume.errors import MitolumeError
 from mitolume.io.channels import select_channel
 from mitolume.io.formats import bare_name
+from mitolume.io.listing import RESULTS, image_files
 from mitolume.io.read import read
 from mitolume.io.windows import Plane, open_plane
 from mitolume.io.write import atomic, write_text
@@ -29,17 +33,18 @@ _SIGNAL, _NOISE, _BOTH = "#1b7f79", "#c8553d", "#0b3c5d"
 
 
 @dataclass(frozen=True)
-class Asked:
-    """Where to look, and what is known of the optics.
+class CheckOptions:
+    """Where to look in the files, and what is known of the optics.
 
     Attributes
     ----------
     channel, scene
-        Name or number.
+        Name or number (from 0).
     z_step_um
-        Over what the file states.
+        Distance between planes in µm, over what the file states.
     na, wavelength_um
-        Of the objective, and of the light; the axial resolution is unknown without both.
+        Numerical aperture of the objective, and wavelength of the light in µm; the axial
+        resolution is unknown without both.
     """
 
     channel: str | None = None
@@ -48,54 +53,67 @@ class Asked:
     na: float | None = None
     wavelength_um: float | None = None
 
+    def __post_init__(self) -> None:
+        if (self.na is None) != (self.wavelength_um is None):
+            raise MitolumeError(
+                "--na and --wavelength tell the axial resolution together: give both"
+            )
+
+    @property
+    def axial_resolution_um(self) -> float | None:
+        """The axial resolution in µm, None where the optics are unknown."""
+        if self.na is None or self.wavelength_um is None:
+            return None
+        return axial_resolution(self.na, self.wavelength_um)
+
 
 class FilePlanes(Sequence[Plane]):
-    """The planes of one channel of a file, read when they are asked for.
+    """The planes of an image (dims ``T C Z Y X``), read when they are asked for.
 
     Parameters
     ----------
-    path
-        An image file.
-    asked
-        Where to look in it.
-    progress
-        Called with the number of planes read so far, 0 for an unknown total, and the name.
-
-    Raises
-    ------
-    MitolumeError
-        The file can't be read, or lacks the channel or scene.
+    image
+        Of a movie, the first time point is taken.
+    advance
+        Called with the number of planes read so far.
     """
 
-    def __init__(self, path: Path, asked: Asked, progress: Advance | None = None) -> None:
-        self.image = select_channel(read(path, scene=asked.scene), asked.channel)
-        self._name, self._progress, self._seen = path.name, progress, set[int]()
+    def __init__(
+        self, image: xr.DataArray, advance: Callable[[int], None] = lambda done: None
+    ) -> None:
+        self._image, self._advance, self._seen = image, advance, set[int]()
         self._last: tuple[int, Plane] | None = None
 
     def __len__(self) -> int:
         """Return how many planes there are."""
-        return int(self.image.sizes["Z"])
+        return int(self._image.sizes["Z"])
 
     def __getitem__(self, z: Any) -> Any:
         """Open a plane."""
         if not 0 <= z < len(self):
             raise IndexError(z)
         if self._last is None or self._last[0] != z:
-            self._last = (z, open_plane(self.image, z=z))
+            self._last = (z, open_plane(self._image, z=z))
             self._seen.add(z)
-            if self._progress:
-                self._progress(min(len(self._seen), len(self)), len(self), self._name)
+            self._advance(len(self._seen))
         return self._last[1]
 
 
-def check_file(path: Path, asked: Asked, progress: Advance | None = None) -> NoiseCheck:
-    """Check a stack in a file, as `mitolume.preprocess.noise_check.check_stack` does.
+def check_files(
+    stacks: Sequence[Path],
+    out: Path,
+    options: CheckOptions = CheckOptions(),
+    progress: Advance = lambda done, total, note="": None,
+) -> Outcome:
+    """Check stacks in files, as `mitolume.preprocess.noise_check.check_stack` does.
 
     Parameters
     ----------
-    path
-        An image file; of a movie, the first time point.
-    asked
+    stacks
+        Image files, or folders of them.
+    out
+        Folder for ``NAME_check.png`` and the numbers in ``NAME_check.json``, which are replaced.
+    options
         Where to look, and the optics.
     progress
         Called with planes read, planes there are, and the file's name.
@@ -103,19 +121,35 @@ def check_file(path: Path, asked: Asked, progress: Advance | None = None) -> Noi
     Raises
     ------
     MitolumeError
-        The file can't be read, lacks the channel or scene, or only one of NA and wavelength is
-        known.
+        Two stacks have the same name.
     """
-    if (asked.na is None) != (asked.wavelength_um is None):
-        raise MitolumeError("--na and --wavelength tell the axial resolution together: give both")
-    planes = FilePlanes(path, asked, progress)
-    step = asked.z_step_um or planes.image.attrs.get("pixel_size_um", {}).get("Z")
-    resolution = (
-        axial_resolution(asked.na, asked.wavelength_um)
-        if asked.na and asked.wavelength_um
-        else None
-    )
-    return check_stack(planes, step, axial_resolution_um=resolution)
+    faults: list[str] = []
+
+    def make(file: Path) -> Iterator[Job]:
+        image = select_channel(read(file, scene=options.scene), options.channel)
+        figure = out / f"{bare_name(file)}_check.png"
+        compute = partial(_check, file, image, figure, options)
+        results = (figure.with_suffix(".json"), figure)
+        yield Job(file.name, (file,), results, compute, work=image.sizes["Z"])
+
+    jobs = open_jobs(image_files(stacks, faults, (*RESULTS, "_check")), make, faults, progress)
+    return run_jobs(jobs, overwrite=True, faults=faults, progress=progress)
+
+
+def _check(
+    file: Path,
+    image: xr.DataArray,
+    figure: Path,
+    options: CheckOptions,
+    advance: Callable[[int], None],
+) -> Report:
+    step = options.z_step_um or image.attrs.get("pixel_size_um", {}).get("Z")
+    resolution = options.axial_resolution_um
+    check = check_stack(FilePlanes(image, advance), step, axial_resolution_um=resolution)
+    found = {"image": file.name, "sentence": check.sentence, **asdict(check)}
+    write_text(figure.with_suffix(".json"), json.dumps(found, indent=2) + "\n")
+    _draw(figure, file.name, image, check)
+    return Report(f"{check_text(file, check)}\n  figure: {figure}")
 
 
 def check_text(path: Path, check: NoiseCheck) -> str:
@@ -143,59 +177,6 @@ def check_text(path: Path, check: NoiseCheck) -> str:
     return "\n".join([*lines, f"  {check.sentence}", f"  next: {_next(path, check)}"])
 
 
-def write_check(figure: Path, path: Path, check: NoiseCheck, asked: Asked) -> None:
-    """Draw a check, and write its numbers beside the picture (JSON).
-
-    Parameters
-    ----------
-    figure
-        The PNG to be written; the numbers go to the same name with ``.json``.
-    path, asked
-        As for `check_file`.
-    check
-        What it found.
-
-    Raises
-    ------
-    MitolumeError
-        The name is no PNG's, or the place can't be written to.
-    """
-    if figure.suffix.lower() != ".png":
-        raise MitolumeError(f"--out {figure} must end in .png: it is a picture")
-    drawn = Figure(figsize=(9.6, 6.4), layout="constrained")
-    drawn.suptitle(f"{path.name}: {check.sentence}", fontsize=11, parse_math=False)
-    rows = drawn.add_gridspec(2, 1, height_ratios=[1, 1.15])
-    if check.noise_sd is not None:
-        curves = rows[0].subgridspec(1, 2)
-        _draw_distance(drawn.add_subplot(curves[0]), check)
-        _draw_fineness(drawn.add_subplot(curves[1]), check)
-    if check.n_planes > 1:
-        places = rows[1].subgridspec(1, 3)
-        axes = [drawn.add_subplot(places[i]) for i in range(3)]
-        _draw_example(axes, FilePlanes(path, asked))
-    with atomic(figure) as temporary:
-        drawn.savefig(temporary, dpi=120)
-    found = {"image": path.name, "sentence": check.sentence, **asdict(check)}
-    write_text(figure.with_suffix(".json"), json.dumps(found, indent=2) + "\n")
-
-
-def figure_paths(stacks: Sequence[Path], out: Path | None) -> list[Path]:
-    """Return the picture of each stack: ``NAME_check.png`` here, or one name for one stack.
-
-    Raises
-    ------
-    MitolumeError
-        One name was given for several stacks, or two stacks have the same name.
-    """
-    if out is not None and len(stacks) > 1:
-        raise MitolumeError(f"--out names one picture, and there are {len(stacks)} stacks; leave "
-                            "it out, and each gets NAME_check.png")  # fmt: skip
-    paths = [out or Path(f"{bare_name(stack)}_check.png") for stack in stacks]
-    if len(set(paths)) < len(paths):
-        raise MitolumeError("two stacks have the same name; check them one by one, each with --out")
-    return paths
-
-
 def _step(check: NoiseCheck) -> str:
     step = f"{check.z_step_um:g} µm apart" if check.z_step_um else "distance unknown"
     if check.axial_resolution_um is None:
@@ -221,6 +202,21 @@ def _next(path: Path, check: NoiseCheck) -> str:
     if "too small" in check.reason:
         return "use the planes as they are, or larger ones"
     return f"filter each plane by itself: mitolume denoise train {path} --method wiener"
+
+
+def _draw(figure: Path, name: str, image: xr.DataArray, check: NoiseCheck) -> None:
+    drawn = Figure(figsize=(9.6, 6.4), layout="constrained")
+    drawn.suptitle(f"{name}: {check.sentence}", fontsize=11, parse_math=False)
+    rows = drawn.add_gridspec(2, 1, height_ratios=[1, 1.15])
+    if check.noise_sd is not None:
+        curves = rows[0].subgridspec(1, 2)
+        _draw_distance(drawn.add_subplot(curves[0]), check)
+        _draw_fineness(drawn.add_subplot(curves[1]), check)
+    if check.n_planes > 1:
+        places = rows[1].subgridspec(1, 3)
+        _draw_example([drawn.add_subplot(places[i]) for i in range(3)], FilePlanes(image))
+    with atomic(figure) as temporary:
+        drawn.savefig(temporary, dpi=120)
 
 
 def _draw_distance(axes: Axes, check: NoiseCheck) -> None:

@@ -1,11 +1,11 @@
-"""Which planes of image files and tables of fields are in focus, with a picture. Knows no model."""
+"""Which planes of image files and tables of fields are in focus, with a picture of each stack."""
 
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +15,47 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from mitolume.batch.runner import Job, Outcome, Report, open_jobs, run_jobs
 from mitolume.errors import MitolumeError
 from mitolume.io.channels import select_channel
-from mitolume.io.fields import Field, read_table, with_planes, write_table
+from mitolume.io.fields import read_table, with_planes, write_table
 from mitolume.io.formats import bare_name
+from mitolume.io.listing import RESULTS, image_files
 from mitolume.io.planes import format_planes
 from mitolume.io.read import read
 from mitolume.io.windows import Plane, open_plane
 from mitolume.io.write import atomic
 from mitolume.preprocess.focus import choose_planes, focus_scores
+from mitolume.progress import Advance
 
 _THUMBNAIL = 256  # pixels a side: a part at full size, as fine detail is what matters
 _MOST_LINES = 60  # of a table on the screen
 
-Progress = Callable[..., None]
+
+@dataclass(frozen=True)
+class FocusOptions:
+    """Where to look in files, and how to choose planes.
+
+    Attributes
+    ----------
+    channel, scene
+        Name or number (from 0); the channel of transmitted light where none is named.
+    time
+        Time point, from 0.
+    planes
+        As `mitolume.preprocess.focus.choose_planes` reads it: auto, all, 3, 4um or 2,5-7.
+    method
+        A name in `mitolume.preprocess.focus.METHODS`.
+    z_step_um
+        Distance between planes in µm, over what the file states.
+    """
+
+    channel: str | None = None
+    scene: str | None = None
+    time: int = 0
+    planes: str = "auto"
+    method: str = "band_power"
+    z_step_um: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,66 +92,102 @@ class StackFocus:
         return "\n".join(lines)
 
 
-def measure_focus(
-    path: str | Path,
-    *,
-    channel: str | None = None,
-    scene: str | None = None,
-    time: int = 0,
-    choice: str = "auto",
-    method: str = "band_power",
-    z_step_um: float | None = None,
-    progress: Progress = lambda done, total, note="": None,
-) -> StackFocus:
-    """Measure the planes of a stack, one after the other, and choose some.
+def focus_files(
+    stacks: Sequence[Path],
+    out: Path,
+    options: FocusOptions = FocusOptions(),
+    progress: Advance = lambda done, total, note="": None,
+) -> Outcome:
+    """Measure stacks in files, and draw the curve of each.
 
     Parameters
     ----------
-    path
-        An image file.
-    channel, scene
-        Name or number; the channel of transmitted light where none is named.
-    time
-        Which time point, from 0.
-    choice
-        As `mitolume.preprocess.focus.choose_planes` reads it.
-    method
-        A name in `mitolume.preprocess.focus.METHODS`.
-    z_step_um
-        Over what the file states.
+    stacks
+        Image files, or folders of them.
+    out
+        Folder for ``NAME_focus.png``, which are replaced.
+    options
+        Where to look, and how to choose.
     progress
         Called with planes done, planes there are, and the file's name.
 
     Raises
     ------
     MitolumeError
+        Two stacks have the same name.
+    """
+    faults: list[str] = []
+    named = {"scene": options.scene, "channel": options.channel, "t": options.time}
+    where = "".join(f"{what}{value}_" for what, value in named.items() if value)
+    ending = re.sub(r"[^\w.-]+", "_", f"{where}focus.png")
+
+    def make(file: Path) -> Iterator[Job]:
+        image = _open(file, options)
+        picture = out / f"{bare_name(file)}_{ending}"
+        compute = partial(_focus, file, image, picture, options)
+        yield Job(file.name, (file,), (picture,), compute, work=image.sizes["Z"])
+
+    jobs = open_jobs(image_files(stacks, faults, (*RESULTS, "_focus")), make, faults, progress)
+    return run_jobs(jobs, overwrite=True, faults=faults, progress=progress)
+
+
+def _focus(
+    file: Path,
+    image: xr.DataArray,
+    picture: Path,
+    options: FocusOptions,
+    advance: Callable[[int], None],
+) -> Report:
+    found = _measure(file, image, options, advance)
+    _draw(picture, found, image, options.time)
+    return Report(f"{found.text()}\n  curve:  {picture}")
+
+
+def measure_focus(path: str | Path, options: FocusOptions = FocusOptions()) -> StackFocus:
+    """Measure the planes of a stack, one after the other, and choose some.
+
+    Parameters
+    ----------
+    path
+        An image file.
+    options
+        Where to look, and how to choose.
+
+    Raises
+    ------
+    MitolumeError
         The file can't be read, or lacks the channel, scene, time point or planes.
     """
-    image = _open(path, channel, scene, time)
-    stated = image.attrs.get("pixel_size_um", {})
-    step = z_step_um or stated.get("Z")
+    return _measure(Path(path), _open(path, options), options)
+
+
+def _measure(
+    path: Path,
+    image: xr.DataArray,
+    options: FocusOptions,
+    advance: Callable[[int], None] = lambda done: None,
+) -> StackFocus:
+    size = image.attrs.get("pixel_size_um", {})
+    step = options.z_step_um or size.get("Z")
 
     def planes() -> Iterator[Plane]:
         for z in range(image.sizes["Z"]):
-            progress(z, image.sizes["Z"], Path(path).name)
-            yield open_plane(image, z=z, t=time)
+            yield open_plane(image, z=z, t=options.time)
+            advance(z + 1)
 
-    scores = focus_scores(planes(), method, stated.get("Y"))
-    progress(len(scores), len(scores), Path(path).name)
+    scores = focus_scores(planes(), options.method, size.get("Y"))
     try:
-        chosen = choose_planes(choice, scores, step)
+        chosen = choose_planes(options.planes, scores, step)
     except MitolumeError as error:
         raise MitolumeError(f"{path}: {error}") from None
-    return StackFocus(Path(path), scores, tuple(chosen), step, method)
+    return StackFocus(path, scores, tuple(chosen), step, options.method)
 
 
 def fill_planes(
     table: str | Path,
     out: str | Path,
-    *,
-    choice: str = "auto",
-    method: str = "band_power",
-    progress: Progress = lambda done, total, note="": None,
+    options: FocusOptions = FocusOptions(),
+    progress: Advance = lambda done, total, note="": None,
 ) -> list[str]:
     """Write a table of fields in which every row of several planes says which are meant.
 
@@ -132,8 +195,8 @@ def fill_planes(
     ----------
     table, out
         CSV; rows that name planes, and images of one plane, stay as they are.
-    choice, method
-        As for `measure_focus`.
+    options
+        How to choose; the rows say where to look.
     progress
         Called with rows done, rows there are, and the image's name.
 
@@ -145,49 +208,50 @@ def fill_planes(
     Raises
     ------
     MitolumeError
-        The table or an image can't be read; nothing is written then.
+        The table or an image can't be read; all are named, and nothing is written.
     """
     if Path(out).suffix.lower() != ".csv":
         raise MitolumeError(f"--out {out} must end in .csv: it is a table of fields")
-    rows, said = read_table(table), []
-    known: dict[tuple[object, ...], StackFocus] = {}
+    rows = read_table(table)
+    filled: list[str] = []
+    faults: list[str] = []
+    known: dict[tuple[Path, FocusOptions], StackFocus] = {}
     for number, row in enumerate(rows):
         progress(number, len(rows), row.image.name)
-        key = (row.image, row.scene, row.channel, row.z_step_um)
-        if row.planes is not None or _open(row.image, row.channel, row.scene, 0).sizes["Z"] == 1:
+        own = replace(
+            options,
+            channel=row.channel or None,
+            scene=row.scene or None,
+            z_step_um=row.z_step_um,
+        )
+        try:
+            if row.planes is not None or _open(row.image, own).sizes["Z"] == 1:
+                continue
+            if (row.image, own) not in known:
+                known[row.image, own] = measure_focus(row.image, own)
+        except MitolumeError as error:
+            faults.append(f"{row.where}: {error}")
             continue
-        if key not in known:
-            known[key] = measure_focus(
-                row.image, channel=row.channel or None, scene=row.scene or None, choice=choice,
-                method=method, z_step_um=row.z_step_um,
-            )  # fmt: skip
-        found = known[key]
+        found = known[row.image, own]
         rows[number] = with_planes(row, found.planes)
-        said.append(_said(row, found))
+        filled.append(f"{row.where}: planes {format_planes(found.planes)} of {len(found.scores)}")
+    if faults:
+        raise MitolumeError("\n  ".join(["no table was written:", *faults]))
     write_table(out, rows)
-    return said
+    return filled
 
 
-def draw_focus(
-    path: str | Path,
-    found: StackFocus,
-    *,
-    channel: str | None = None,
-    scene: str | None = None,
-    time: int = 0,
-) -> None:
-    """Draw the score against the plane, with parts of the first, best and last plane.
+def _open(path: str | Path, options: FocusOptions) -> xr.DataArray:
+    image = select_channel(read(path, scene=options.scene), options.channel)
+    if not 0 <= options.time < image.sizes["T"]:
+        raise MitolumeError(
+            f"{path} has no time point {options.time}; it has {image.sizes['T']}, counted from 0"
+        )
+    return image
 
-    Parameters
-    ----------
-    path
-        The PNG to be written.
-    found
-        What `measure_focus` found.
-    channel, scene, time
-        As there.
-    """
-    image = _open(found.file, channel, scene, time)
+
+def _draw(path: Path, found: StackFocus, image: xr.DataArray, time: int) -> None:
+    """Draw the score against the plane, with parts of the first, best and last plane."""
     count = len(found.scores)
     shown = dict.fromkeys([0, found.best, count - 1])  # each once
     figure = Figure(figsize=(7.2, 5.2), layout="constrained")
@@ -204,42 +268,6 @@ def draw_focus(
         axes.set(xticks=[], yticks=[])
     with atomic(path) as temporary:
         figure.savefig(temporary, dpi=120)
-
-
-def picture_paths(
-    folder: str | Path,
-    stacks: Sequence[Path],
-    *,
-    channel: str | None = None,
-    scene: str | None = None,
-    time: int = 0,
-) -> list[Path]:
-    """Return what the picture of each stack will be called: ``NAME_focus.png`` in a folder.
-
-    Raises
-    ------
-    MitolumeError
-        Two would be called the same.
-    """
-    where = [f"scene{scene}" if scene else "", f"channel{channel}" if channel else ""]
-    ending = "_".join(filter(None, [*where, f"t{time}" if time else "", "focus.png"]))
-    ending = re.sub(r"[^\w.-]+", "_", ending)
-    paths = [Path(folder) / f"{bare_name(stack)}_{ending}" for stack in stacks]
-    for path, times in Counter(paths).items():
-        if times > 1:
-            raise MitolumeError(
-                f"{times} stacks would all get {path}; look at them one by one, each with its --out"
-            )
-    return paths
-
-
-def _open(path: str | Path, channel: str | None, scene: str | None, time: int) -> xr.DataArray:
-    image = select_channel(read(path, scene=scene or None), channel or None)
-    if not 0 <= time < image.sizes["T"]:
-        raise MitolumeError(
-            f"{path} has no time point {time}; it has {image.sizes['T']}, counted from 0"
-        )
-    return image
 
 
 def _draw_curve(axes: Axes, found: StackFocus) -> None:
@@ -279,7 +307,3 @@ def _middle(plane: Plane) -> np.ndarray[Any, Any]:
     starts = [max(0, (size - _THUMBNAIL) // 2) for size in plane.shape]
     y, x = (slice(start, start + _THUMBNAIL) for start in starts)
     return np.asarray(plane[y, x], np.float64)
-
-
-def _said(row: Field, found: StackFocus) -> str:
-    return f"{row.where}: planes {format_planes(found.planes)} of {len(found.scores)}"

@@ -1,18 +1,21 @@
-"""What a person should know of a file before using it. Changes nothing."""
+"""Describe image files, and warn of what will cause trouble with them."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
+from mitolume.batch.runner import Job, Outcome, Report, run_jobs
 from mitolume.errors import some_names
 from mitolume.io.channels import transmitted_channel
 from mitolume.io.formats import stated
+from mitolume.io.listing import image_files
 from mitolume.io.pixel_size import believed_pixel_size
 from mitolume.io.read import Image2D, decode_plane, read, scenes
 
@@ -31,6 +34,28 @@ class _Scene:
     image: xr.DataArray
     lines: list[str]
     warnings: list[str]
+
+
+def inspect_files(files: Sequence[Path], show: Callable[[Report], None]) -> Outcome:
+    """Describe image files, and those in folders; one that can't be read does not stop the others.
+
+    Parameters
+    ----------
+    files
+        Image files, or folders of them.
+    show
+        Called with each description as soon as it is there.
+    """
+    faults: list[str] = []
+    jobs = [
+        Job(file.name, (file,), (), partial(_report, file))
+        for file in image_files(files, faults, passed_over=())
+    ]
+    return run_jobs(jobs, faults=faults, show=show)
+
+
+def _report(file: Path, _: Callable[[int], None]) -> Report:
+    return Report(inspect(file))
 
 
 def inspect(path: str | Path) -> str:
@@ -77,14 +102,14 @@ def _look(path: Path, number: int) -> _Scene:
     )
     lines = [_line("dims", _dims(image)), _line("channels", shown),
              _line("pixel size", listed or "unknown"), _line("type", str(image.dtype))]  # fmt: skip
-    transmitted, unclear = channel_choice(names, said.light)
+    transmitted, unclear = _channel_choice(names, said.light)
     lines += [_line("transmitted", transmitted)] if transmitted else []
-    warnings = [*axis_warnings(image, said.guessed), *pixel_size_warnings(size, doubt), *unclear]
+    warnings = [*_axis_warnings(image, said.guessed), *_pixel_size_warnings(size, doubt), *unclear]
     planes = [
         decode_plane(image, c=c, z=image.sizes["Z"] // 2, t=image.sizes["T"] // 2)
         for c in range(len(names))
     ]
-    ranges = [finite_range(plane) for plane in planes]
+    ranges = [_finite_range(plane) for plane in planes]
     lines += _range_lines(names, ranges)
     if note := depth_note(
         image.dtype, max((high for _, high in filter(None, ranges)), default=0.0), said.bits
@@ -100,16 +125,8 @@ def _look(path: Path, number: int) -> _Scene:
     return _Scene(image, lines, warnings)
 
 
-def axis_warnings(image: xr.DataArray, guessed: str) -> list[str]:
-    """Warn of planes that may not be what they are called, and of planes that are none.
-
-    Parameters
-    ----------
-    image
-        Dims ``T C Z Y X``.
-    guessed
-        The axes that the file doesn't name.
-    """
+def _axis_warnings(image: xr.DataArray, guessed: str) -> list[str]:
+    """Warn of planes that may not be what they are called; guessed are the axes not named."""
     warnings = []
     if guessed:
         counts = " x ".join(str(image.sizes[axis]) for axis in guessed)
@@ -137,16 +154,8 @@ def axis_warnings(image: xr.DataArray, guessed: str) -> list[str]:
     return warnings
 
 
-def pixel_size_warnings(size: dict[str, float], doubt: str) -> list[str]:
-    """Warn of a pixel size that is unknown or looks like a default.
-
-    Parameters
-    ----------
-    size
-        ``Z Y X`` to micrometres, those that are believed.
-    doubt
-        Why others are not.
-    """
+def _pixel_size_warnings(size: dict[str, float], doubt: str) -> list[str]:
+    """Warn of a pixel size that is unknown (and why: doubt) or looks like a default."""
     if doubt:
         way = "" if "--pixel-size" in doubt else "; say it with --pixel-size where it matters"
         return [f"the file {doubt}{way}"]
@@ -157,19 +166,8 @@ def pixel_size_warnings(size: dict[str, float], doubt: str) -> list[str]:
     return []
 
 
-def channel_choice(names: Sequence[str], light: Sequence[str]) -> tuple[str, list[str]]:
-    """Say which channel is taken for transmitted light, or warn that it must be named.
-
-    Parameters
-    ----------
-    names, light
-        The channels' names, and what the file states of their light.
-
-    Returns
-    -------
-    choice, warnings
-        The channel and why, "" where none is chosen; warnings.
-    """
+def _channel_choice(names: Sequence[str], light: Sequence[str]) -> tuple[str, list[str]]:
+    """Say which channel is taken for transmitted light and why, or warn that it must be named."""
     if list(names) == ["red", "green", "blue"]:
         return "", []
     fits, reason = transmitted_channel(names, light)
@@ -186,19 +184,14 @@ def channel_choice(names: Sequence[str], light: Sequence[str]) -> tuple[str, lis
     return "", ["no channel is known to be transmitted light; name it with --channel"]
 
 
-def finite_range(plane: Image2D) -> tuple[float, float] | None:
+def _finite_range(plane: Image2D) -> tuple[float, float] | None:
     """Return the smallest and largest grey value, None where no pixel has one."""
     finite = plane[np.isfinite(plane)] if plane.dtype.kind in "buif" else plane[:0]
     return (float(finite.min()), float(finite.max())) if finite.size else None
 
 
 def plane_warnings(plane: Image2D) -> list[str]:
-    """Warn of pixel values that carry no picture.
-
-    Parameters
-    ----------
-    plane
-        (Y, X), any dtype.
+    """Warn of pixel values of a plane (Y, X) that carry no picture.
 
     Examples
     --------
@@ -236,16 +229,11 @@ def depth_note(dtype: np.dtype[np.generic], top: float, bits: int | None) -> str
     Parameters
     ----------
     dtype
-        Of the pixels.
+        Data type of the pixels.
     top
-        The largest value seen.
+        The largest grey value seen.
     bits
-        What the file says, None where it doesn't.
-
-    Examples
-    --------
-    >>> depth_note(np.dtype("uint16"), 3900, None)
-    '12 bit in 16, to judge by the values: harmless, but white is 4095'
+        Bits of a pixel as the file states them, None where it doesn't.
     """
     if dtype != np.uint16:
         return ""

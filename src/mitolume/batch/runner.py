@@ -6,6 +6,7 @@ A command makes a `Job` of each input (`open_jobs`), and `run_jobs` computes the
 from __future__ import annotations
 
 import json
+import os
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -84,8 +85,8 @@ class Outcome:
 
     @property
     def written(self) -> list[Path]:
-        """The first result of each job that was computed."""
-        return [one.job.results[0] for one in self.finished if one.job.results]
+        """The last result of each job that was computed, its main one."""
+        return [one.job.results[-1] for one in self.finished if one.job.results]
 
     def raise_faults(self, what: str, done: str) -> None:
         """Raise one sentence that counts what was found and used, and says why not the rest.
@@ -152,7 +153,7 @@ def run_jobs(
     scheduler: Scheduler | None = None,
     faults: Sequence[str] = (),
     progress: Advance = lambda done, total, note="": None,
-    show: Callable[[Finished], None] = lambda finished: None,
+    show: Callable[[Report], None] = lambda report: None,
 ) -> Outcome:
     """Compute jobs; one that fails does not stop the others.
 
@@ -177,7 +178,7 @@ def run_jobs(
     progress
         Called with units of work done, units there are, and the job's name.
     show
-        Called with each job as it is finished or has failed.
+        Called with the report of each job as it is finished.
 
     Returns
     -------
@@ -210,7 +211,7 @@ def run_jobs(
                 outcome.finished.append(one)
                 outcome.notices += one.report.notices
                 known.add(one.job.results, one.inputs, one.job.settings)
-            show(one)
+                show(one.report)
     finally:
         known.remove_unused()
     return outcome
@@ -261,15 +262,38 @@ def side_by_side(processes: int) -> Scheduler:
 def compute(job: Job, advance: Callable[[int], None] = lambda done: None) -> Finished:
     """Compute one job; whatever goes wrong becomes a sentence, but for a lost cluster."""
     try:
-        seen = [stamp(path) for path in job.inputs]
-        report = job.compute(advance)
-        return Finished(job, report, fingerprints(job, seen))
+        seen = stamps(job)
+        return finish(job, job.compute(advance), seen)
     except LostError:
         raise
     except MitolumeError as error:
         return Finished(job, fault=str(error))
     except Exception as error:  # one file must not cost the rest of a batch
         return Finished(job, fault=unexpected(job.name, error))
+
+
+def stamps(job: Job) -> list[Stamp]:
+    """Return size and time of a job's inputs, from before they are used."""
+    return [stamp(path) for path in job.inputs if job.results]
+
+
+def finish(job: Job, report: Report, seen: Sequence[Stamp]) -> Finished:
+    """Return a finished job with what its inputs were, for a `Scheduler` of one's own.
+
+    Parameters
+    ----------
+    job, report
+        The job and what it reported.
+    seen
+        Its `stamps`, taken before.
+
+    Raises
+    ------
+    MitolumeError
+        An input has changed since.
+    """
+    pairs = zip(job.inputs, seen, strict=True) if job.results else ()
+    return Finished(job, report, tuple(fingerprint(path, before) for path, before in pairs))
 
 
 def unexpected(name: str, error: BaseException) -> str:
@@ -280,32 +304,25 @@ def unexpected(name: str, error: BaseException) -> str:
     )
 
 
-def fingerprints(job: Job, seen: Sequence[Stamp]) -> tuple[Mapping[str, Any], ...]:
-    """Return what the inputs of a job were; nothing where there is no result to compare with."""
-    if not job.results:
-        return ()
-    return tuple(fingerprint(path, before) for path, before in zip(job.inputs, seen, strict=True))
-
-
 def _refuse_lost_files(jobs: Sequence[Job]) -> None:
     """Refuse two jobs with one result, and results that are inputs."""
-    inputs = {_same_name(path.resolve()) for job in jobs for path in job.inputs}
+    inputs = {_same_name(os.path.realpath(path)) for job in jobs for path in job.inputs}
     owners: dict[str, Job] = {}
     for job in jobs:
         for path in job.results:
-            other = owners.setdefault(_same_name(path.absolute()), job)
+            other = owners.setdefault(_same_name(os.path.abspath(path)), job)
             if other is not job:
                 both = " and ".join(str(one.inputs[0]) for one in (other, job))
                 raise MitolumeError(
                     f"{both} would both become {path}; give each a folder of its own with --out"
                 )
-            if _same_name(path.resolve()) in inputs:
+            if _same_name(os.path.realpath(path)) in inputs:
                 raise MitolumeError(f"{path} is one of the inputs; choose another --out")
 
 
-def _same_name(path: Path) -> str:
+def _same_name(path: str) -> str:
     """Return what is the same for names that some system takes for the same file."""
-    return unicodedata.normalize("NFC", str(path)).casefold()
+    return unicodedata.normalize("NFC", path).casefold()
 
 
 def _refuse_replacing(jobs: Sequence[Job], *, can_resume: bool) -> None:

@@ -144,7 +144,18 @@ def write_data_set(
 
 def _begin(plans: Sequence[FieldPlan], out: Path, command: str) -> None:
     """Record what will be simulated, or refuse a folder with other fields or files."""
-    fields = [{**vars(one), "settings": one.settings.model_dump(mode="json")} for one in plans]
+    fields = [
+        {
+            "name": one.name,
+            "condition": one.condition,
+            "seed": one.seed,
+            "role": one.role,
+            "specimen": one.specimen,
+            "batch": one.batch,
+            "settings": one.settings.model_dump(mode="json"),
+        }
+        for one in plans
+    ]
     record = out / RECORD
     if record.exists():
         try:

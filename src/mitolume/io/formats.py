@@ -132,6 +132,8 @@ def open_scenes(path: Path) -> Scenes:
         raise MitolumeError(f"{path}: no such file")
     if path.is_dir() and reader_of(path) != "ome_zarr":
         raise MitolumeError(f"{path} is a folder; name the image files in it")
+    if not (path.is_dir() or path.is_file()):
+        raise MitolumeError(f"{path} is not a regular file")  # a pipe would be waited for
     if path.is_file() and path.stat().st_size == 0:
         raise MitolumeError(f"{path} is empty (0 bytes); copy it again")
     with quiet() as complaints:
@@ -141,6 +143,8 @@ def open_scenes(path: Path) -> Scenes:
             raise
         except Exception as error:  # a parser may raise anything on a damaged file
             raise damaged(path, error.__cause__ or error.__context__ or error) from error
+    if not opened.names:
+        raise damaged(path, "it holds no image")
     return Scenes(_unique(opened.names), opened.array, complaints)
 
 

@@ -1,7 +1,8 @@
-"""Which image files a call means: folders in natural order, scenes named. Reads no pixels."""
+"""Which image files a call means, and what their results are called. Reads no pixels."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,13 +11,14 @@ from mitolume.errors import MitolumeError
 from mitolume.io.formats import bare_name, natural_key, reader_of
 from mitolume.io.read import scenes
 
-_OURS = ("_mask", "_probability", "_overlay")  # how names of results end
+RESULTS = ("_mask", "_probability", "_overlay")  # how names of results of `predict` end
+_MOST_IN_A_TIFF = 2**28  # pixels of a result, above which it is written piece by piece
 
 
 def image_files(
-    paths: Sequence[Path], faults: list[str], ours: tuple[str, ...] = _OURS
-) -> Iterator[Path]:
-    """Put the images in a folder, in natural order and without our results, in its place.
+    paths: Sequence[Path], faults: list[str], passed_over: tuple[str, ...] = RESULTS
+) -> list[Path]:
+    """List image files; a folder stands for the images in it.
 
     Parameters
     ----------
@@ -24,18 +26,30 @@ def image_files(
         Files and folders.
     faults
         Gets a sentence for each folder without images.
-    ours
-        How names of results end.
+    passed_over
+        How names (without their endings) of results end, which are not listed of a folder.
+
+    Returns
+    -------
+    list of Path
+        Each file once, those of a folder in natural order (``f2`` before ``f10``).
     """
+    found: dict[str, Path] = {}
     for path in paths:
-        if not path.is_dir() or _is_image(path):
-            yield path
-            continue
-        found = [p for p in path.iterdir() if _is_image(p) and not p.name.startswith(".")]
-        found = [p for p in found if not bare_name(p).endswith(ours)]
-        if not found:
+        is_folder = path.is_dir() and not _is_image(path)
+        files = list(_in_folder(path, passed_over)) if is_folder else [path]
+        if not files:
             faults.append(f"{path} is a folder without image files; name one that has some")
-        yield from sorted(found, key=lambda path: natural_key(path.name))
+        for file in files:
+            found.setdefault(os.path.abspath(file), file)
+    return list(found.values())
+
+
+def _in_folder(folder: Path, passed_over: tuple[str, ...]) -> Iterator[Path]:
+    for path in sorted(folder.iterdir(), key=lambda path: natural_key(path.name)):
+        is_passed_over = path.name.startswith(".") or bare_name(path).endswith(passed_over)
+        if not is_passed_over and _is_image(path):
+            yield path
 
 
 def _is_image(path: Path) -> bool:
@@ -46,7 +60,7 @@ def _is_image(path: Path) -> bool:
 
 
 def named_scenes(file: Path, scene: str | None) -> list[tuple[str | None, str]]:
-    """Return the scenes of a file to predict, and how the results of each are named."""
+    """Return the scenes of a file that are meant, and how the results of each are named."""
     if scene != "all":
         return [(scene, bare_name(file))]
     names = scenes(file)
@@ -56,3 +70,9 @@ def named_scenes(file: Path, scene: str | None) -> list[tuple[str | None, str]]:
     if len({name.casefold() for name in plain}) < len(plain):
         plain = [f"{number}_{name}" for number, name in enumerate(plain)]
     return [(own, f"{bare_name(file)}_{name}") for own, name in zip(names, plain, strict=True)]
+
+
+def result_ending(file: Path, n_pixels: int) -> str:
+    """Return how the result of an image ends: OME-Zarr for OME-Zarr and for very large images."""
+    streamed = reader_of(file) == "ome_zarr" or n_pixels > _MOST_IN_A_TIFF
+    return ".ome.zarr" if streamed else ".ome.tif"

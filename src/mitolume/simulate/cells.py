@@ -254,7 +254,6 @@ def place_inclusions(cells: CellMaps, rng: Rng, crowding: float = 1.0) -> dict[s
         dyed.append((rng.uniform(size=len(size)) < share)[fits] * 1.5)
     organelles = Capsules.balls(np.concatenate(centres), np.concatenate(radii))
     return {
-        # In the order in which they are drawn, and lie over one another.
         "nucleoli": _nucleoli(cells, rng),
         "debris": _debris(cells, rng),
         "organelles": Inclusions(organelles, np.concatenate(indices), np.concatenate(dyed)),
@@ -281,8 +280,8 @@ def _balls(rng: Rng, weight: Array, per_um2: float, diameter: float) -> tuple[Ar
 def _nucleoli(cells: CellMaps, rng: Rng) -> Inclusions:
     """Clumps of balls at mid-height of the nuclei."""
     place, _ = _balls(rng, (cells.nucleus < -2.0).astype(float), 0.04, 1.0)
-    place = np.repeat(place, 7, axis=0)
-    place = place + rng.normal(0, 0.45, place.shape)
+    parts = 7
+    place = np.repeat(place, parts, axis=0) + rng.normal(0, 0.45, (len(place) * parts, 2))
     radius = rng.uniform(0.4, 0.9, len(place))
     low, high = cells.at(cells.nucleus_low, place), cells.at(cells.nucleus_high, place)
     radius = np.minimum(radius, (high - low) / 2 - 0.2)

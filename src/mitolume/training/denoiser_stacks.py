@@ -78,7 +78,7 @@ def open_stacks(
     """
     faults: list[str] = []
     stacks = []
-    for path in dict.fromkeys(image_files(paths, faults)):
+    for path in image_files(paths, faults):
         for own, _ in named_scenes(path, scene):
             image = select_channel(read(path, scene=own), channel)
             stacks.append(Stack(path, image, chosen_planes(image, planes)))
