@@ -136,7 +136,7 @@ def test_inspect_names_what_may_go_wrong(
         (("predict", "{model}", "plain.tif", "--channel", "GFP"), "no single channel 'GFP'"),
         (("evaluate", "plain.tif", "small.tif"), "plain.tif is Y 64 x X 80"),
         (("evaluate", "plain.tif", "nothing"), "no such file or folder"),
-        (("report", "."), "holds no finished run"),
+        (("report", "."), "holds no run"),
         (("inspect", "a.docx"), "a.docx: no such file"),
         (("inspect", "notes.docx"), "files of this kind are not read"),
     ],
