@@ -18,9 +18,13 @@ from mitolume.io.check import CheckedTable, check_table
 from mitolume.io.fields import Field, TableError, leaks
 from mitolume.io.masks import MaskKind
 from mitolume.io.split import assign_roles, choose_labelled
-from mitolume.models.bundle import read_card, versions
+from mitolume.models.bundle import (
+    read_card,
+    versions,
+)
 from mitolume.preprocess.rescale import MOST, scale_factors
 from mitolume.progress import progress_bar, say
+from mitolume.runs.denoiser import require_denoiser
 from mitolume.runs.folder import ROLES, Run, find_bundle
 from mitolume.runs.likeness import unlike_rows
 from mitolume.runs.recipe import INIT, Recipe, differences
@@ -51,6 +55,8 @@ def begin(path: Path, recipe: Recipe, *, quiet: bool) -> Run:
         The table or a file is faulty, or the folder is in use.
     """
     Run(path).require_new()
+    require_denoiser(recipe.chain)
+    _require_first_weights(recipe)
     table = _checked(recipe.fields, recipe.mask_kind, quiet)
     rows = assign_roles(table.fields, recipe.split)
     rows = choose_labelled(rows, None if recipe.labels == "all" else recipe.labels, recipe.seed)
@@ -247,3 +253,18 @@ def _device() -> str:
     if torch.backends.mps.is_available():
         return "Apple GPU for training, processor for prediction"
     return f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+
+
+def _require_first_weights(recipe: Recipe) -> None:
+    """Refuse first weights that aren't there or don't fit the recipe's network."""
+    if recipe.init in INIT:
+        return
+    card = read_card(find_bundle(recipe.init))
+    if card.network != recipe.network:
+        own, theirs = (
+            f"{n.name} of width {n.width} with planes_in {n.planes_in}"
+            for n in (recipe.network, card.network)
+        )
+        raise MitolumeError(
+            f"init: {recipe.init} is a {theirs}, the recipe's network a {own}: make them the same"
+        )

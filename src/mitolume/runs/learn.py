@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from mitolume.errors import MitolumeError
 from mitolume.inference.denoise import Denoiser
 from mitolume.inference.predictor import Predictor
 from mitolume.inference.predictor import load as load_model
 from mitolume.io.fields import Field
-from mitolume.models.bundle import CARD, DENOISER, Card, load_bundle, read_card, save_bundle
+from mitolume.models.bundle import CARD, DENOISER, Card, load_bundle, save_bundle
 from mitolume.models.networks import SegmentationNetwork
 from mitolume.preprocess.fingerprint import Fingerprint
 from mitolume.progress import Advance
@@ -23,7 +22,6 @@ from mitolume.runs.denoiser import copy_denoiser
 from mitolume.runs.folder import MODELS, Run, find_bundle
 from mitolume.runs.images import prepare, with_masks_on_disk
 from mitolume.runs.likeness import fingerprint_of
-from mitolume.runs.recipe import INIT, Recipe
 from mitolume.runs.score import choose_threshold
 from mitolume.training.loop import CHECKPOINT
 from mitolume.training.methods import METHODS, Supervised, Teacher, average_with_teacher
@@ -280,27 +278,6 @@ def prepared(run: Run, role: str, denoiser: Denoiser | None) -> list[PreparedIma
             advance,
             denoiser=denoiser,
             planes_in=run.recipe.network.planes_in,
-        )
-
-
-def require_first_weights(recipe: Recipe) -> None:
-    """Refuse first weights that aren't there or don't fit, before anything is computed.
-
-    Raises
-    ------
-    MitolumeError
-        Naming both networks.
-    """
-    if recipe.init in INIT:
-        return
-    card = read_card(find_bundle(recipe.init))
-    if card.network != recipe.network:
-        own, theirs = (
-            f"{n.name} of width {n.width} with planes_in {n.planes_in}"
-            for n in (recipe.network, card.network)
-        )
-        raise MitolumeError(
-            f"init: {recipe.init} is a {theirs}, the recipe's network a {own}: make them the same"
         )
 
 

@@ -19,10 +19,10 @@ from mitolume.models.bundle import CARD
 from mitolume.progress import say
 from mitolume.runs.audit import write_audit
 from mitolume.runs.begin import begin, resume
-from mitolume.runs.denoiser import denoiser_of_run, require_denoiser
+from mitolume.runs.denoiser import denoiser_of_run
 from mitolume.runs.folder import MODELS, Run
 from mitolume.runs.guard import choose_kept, cross_fit, needs_cross_fit
-from mitolume.runs.learn import ModelTrainer, prepared, require_first_weights
+from mitolume.runs.learn import ModelTrainer, prepared
 from mitolume.runs.recipe import Recipe
 from mitolume.runs.results import IMAGE_COLUMNS, summarise
 from mitolume.runs.score import score_model
@@ -63,8 +63,6 @@ def compute_run(
         if not run.is_begun:
             if recipe is None:
                 raise MitolumeError(f"{out} holds no run to resume; name a recipe or a preset")
-            require_denoiser(recipe.chain)
-            require_first_weights(recipe)
             run = begin(run.path, recipe, quiet=quiet)
         elif go_on:
             run = resume(run.path, recipe, quiet=quiet)
