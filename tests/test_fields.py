@@ -16,9 +16,16 @@ from PIL import Image
 
 from mitolume.errors import MitolumeError
 from mitolume.io.check import check_table, read_row
-from mitolume.io.fields import Field, TableError, leaks, read_table, write_table
+from mitolume.io.fields import (
+    Field,
+    TableError,
+    format_planes,
+    leaks,
+    parse_planes,
+    read_table,
+    write_table,
+)
 from mitolume.io.masks import decide_kind, to_mask
-from mitolume.io.planes import format_planes, parse_planes
 from mitolume.io.split import SplitSettings, assign_roles, choose_labelled
 from mitolume.runs.begin import begin
 from mitolume.runs.recipe import load_recipe

@@ -15,8 +15,7 @@ from typer.testing import CliRunner
 from mitolume.batch.focus import FocusOptions, fill_planes, measure_focus
 from mitolume.cli import app
 from mitolume.errors import MitolumeError
-from mitolume.io.fields import read_table
-from mitolume.io.planes import format_planes, parse_planes
+from mitolume.io.fields import format_planes, parse_planes, read_table
 from mitolume.io.read import read, read_plane
 from mitolume.io.write import write_image
 from mitolume.preprocess.focus import (

@@ -18,7 +18,7 @@ from skimage.measure import regionprops_table
 from mitolume.analysis.grey_values import column_names
 from mitolume.analysis.measure import margin_of, measure_objects, summarise_image
 from mitolume.errors import MitolumeError
-from mitolume.io.tables import write_table
+from mitolume.io.write import write_table
 
 EIGHT = np.ones((3, 3))
 

@@ -15,7 +15,8 @@ from PIL import Image
 
 from mitolume.errors import MitolumeError
 from mitolume.io.channels import select_channel
-from mitolume.io.pixel_size import stated_pixel_size
+from mitolume.io.formats import stated
+from mitolume.io.pixel_size import believed_pixel_size
 from mitolume.io.read import AXES, read, read_plane, scenes
 from mitolume.io.write import write_image, write_mask
 
@@ -96,7 +97,7 @@ def test_pixel_size_needs_a_unit_and_a_credible_value(
     tmp_path: Path, options: dict, expected: dict
 ) -> None:
     tifffile.imwrite(tmp_path / "a.tif", PLANE, **options)
-    assert stated_pixel_size(tmp_path / "a.tif")[0] == pytest.approx(expected)
+    assert believed_pixel_size(stated(tmp_path / "a.tif"))[0] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +115,7 @@ def test_a_wrong_unit_is_guessed_and_not_believed(
     metadata = {f"PhysicalSize{axis}": stated_um for axis in "XY"}
     metadata |= {f"PhysicalSize{axis}Unit": unit for axis in "XY"}
     tifffile.imwrite(tmp_path / "a.ome.tif", PLANE, ome=True, metadata=metadata)
-    size, doubt = stated_pixel_size(tmp_path / "a.ome.tif")
+    size, doubt = believed_pixel_size(stated(tmp_path / "a.ome.tif"))
     assert size == {}
     assert sentence in doubt
     assert "pixel_size_um" not in read(tmp_path / "a.ome.tif").attrs

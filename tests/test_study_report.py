@@ -26,7 +26,7 @@ from mitolume.errors import MitolumeError
 from mitolume.inference.predictor import Predictor
 from mitolume.inference.suspicion import UNLIKE
 from mitolume.io.check import check_table
-from mitolume.io.planes import parse_planes
+from mitolume.io.fields import parse_planes
 from mitolume.io.read import read, read_plane
 from mitolume.io.write import write_image
 from mitolume.models.bundle import Card

@@ -19,8 +19,8 @@ from PIL import Image
 from mitolume.batch.inspect import inspect
 from mitolume.errors import MitolumeError
 from mitolume.io.channels import select_channel
-from mitolume.io.check import check_table, sha256
-from mitolume.io.formats import READERS
+from mitolume.io.check import check_table
+from mitolume.io.formats import READERS, sha256
 from mitolume.io.read import AXES, read, read_plane, scenes
 
 # (T, C, Z, Y, X); each pixel says where it lies, so that no two planes are alike.

@@ -18,10 +18,9 @@ from matplotlib.ticker import MaxNLocator
 from mitolume.batch.runner import Job, Outcome, Report, open_jobs, run_jobs
 from mitolume.errors import MitolumeError
 from mitolume.io.channels import select_channel
-from mitolume.io.fields import read_table, with_planes, write_table
+from mitolume.io.fields import format_planes, read_table, with_planes, write_table
 from mitolume.io.formats import bare_name
 from mitolume.io.listing import RESULTS, image_files
-from mitolume.io.planes import format_planes
 from mitolume.io.read import read
 from mitolume.io.windows import Plane, open_plane
 from mitolume.io.write import atomic

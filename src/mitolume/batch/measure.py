@@ -28,11 +28,10 @@ from mitolume.batch.mask_kinds import Kind, MaskKinds, mask_kinds
 from mitolume.batch.object_files import FieldFiles, Wanted, finish_crops, write_superplots
 from mitolume.batch.sources import Source
 from mitolume.errors import MitolumeError
+from mitolume.io.fields import format_planes
 from mitolume.io.masks import MaskKind
 from mitolume.io.pixel_size import CREDIBLE_UM
-from mitolume.io.planes import format_planes
-from mitolume.io.tables import below_each_other, write_table
-from mitolume.io.write import write_text
+from mitolume.io.write import below_each_other, write_table, write_text
 from mitolume.progress import Advance
 
 _PART = "parts"

@@ -22,8 +22,7 @@ from mitolume.analysis.pictures import write_png
 from mitolume.analysis.superplot import superplot
 from mitolume.errors import MitolumeError
 from mitolume.io.rois import labels_to_rois, write_rois
-from mitolume.io.tables import below_each_other, write_table
-from mitolume.io.write import write_image, write_labels, write_text
+from mitolume.io.write import below_each_other, write_image, write_labels, write_table, write_text
 from mitolume.io.zarr_out import save_crops, write_crop_store
 
 _ON_A_SHEET = 240

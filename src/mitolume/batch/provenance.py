@@ -10,7 +10,7 @@ from typing import Any
 
 from mitolume import __version__
 from mitolume.errors import MitolumeError
-from mitolume.io.check import sha256
+from mitolume.io.formats import sha256
 
 Stamp = tuple[int, int]  # bytes, and when it was written last (ns)
 

@@ -22,8 +22,8 @@ from mitolume.analysis.pictures import fit, overlay, to_8bit, write_png
 from mitolume.batch.runner import Job, Report, run_jobs, side_by_side
 from mitolume.errors import MitolumeError
 from mitolume.io.fields import Field, write_table
-from mitolume.io.tables import write_table as write_rows
 from mitolume.io.write import remove_parts, write_image, write_labels, write_mask, write_text
+from mitolume.io.write import write_table as write_rows
 from mitolume.progress import Advance
 from mitolume.runs.recipe import explain, merge, parse_setting
 from mitolume.simulate.field import CHANNELS, SimulatedField, simulate_field

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,11 +12,11 @@ import numpy as np
 import xarray as xr
 
 from mitolume.errors import MitolumeError, some_names
-from mitolume.io.fields import Field, TableError, parse_table, with_planes
+from mitolume.io.fields import Field, TableError, format_planes, parse_table, with_planes
+from mitolume.io.formats import sha256
 from mitolume.io.mask_files import is_outlined, kind_of, open_mask
 from mitolume.io.masks import FOREGROUND, UNSURE, Mask, MaskKind, decide_kind, to_mask
 from mitolume.io.pixel_size import plane_pixel_size
-from mitolume.io.planes import format_planes
 from mitolume.io.read import Image2D, read, read_plane, select_channel
 from mitolume.io.suspicion import (
     MOST_PLANES,
@@ -300,14 +299,3 @@ def _pixel_size_faults(fields: Sequence[Field], sizes: dict[int, PixelSize]) -> 
 
 def _has_foreground(values: set[float], kind: MaskKind) -> bool:
     return FOREGROUND in values if kind == "unsure" else any(v > 0 for v in values)
-
-
-def sha256(path: Path) -> str:
-    """Hash a file, or the names and contents of a folder's files: an OME-Zarr is a folder."""
-    if path.is_dir():
-        digest = hashlib.sha256()
-        for inner in sorted(p for p in path.rglob("*") if p.is_file()):
-            digest.update(f"{inner.relative_to(path).as_posix()} {sha256(inner)}\n".encode())
-        return digest.hexdigest()
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -5,6 +5,7 @@ Reads no pixels.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import logging
 import re
@@ -189,3 +190,14 @@ def _unique(names: Sequence[str]) -> tuple[str, ...]:
         seen[name] = seen.get(name, 0) + 1
         unique.append(f"{name} ({seen[name]})" if list(names).count(name) > 1 else name)
     return tuple(unique)
+
+
+def sha256(path: Path) -> str:
+    """Hash a file, or the names and contents of a folder's files: an OME-Zarr is a folder."""
+    if path.is_dir():
+        digest = hashlib.sha256()
+        for inner in sorted(p for p in path.rglob("*") if p.is_file()):
+            digest.update(f"{inner.relative_to(path).as_posix()} {sha256(inner)}\n".encode())
+        return digest.hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

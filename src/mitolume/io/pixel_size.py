@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import xarray as xr
 
-from mitolume.io.formats import stated
 from mitolume.io.readers.common import Stated
 
 # A pixel size outside this range is a default of the writing program (72 dpi, 1 inch), not a fact.
@@ -22,24 +19,6 @@ def plane_pixel_size(image: xr.DataArray) -> tuple[float, float] | None:
     """Return the pixel size along Y and X in µm, or None where either is unknown."""
     size = image.attrs.get("pixel_size_um", {})
     return (size["Y"], size["X"]) if "Y" in size and "X" in size else None
-
-
-def stated_pixel_size(path: Path, scene: int = 0) -> tuple[dict[str, float], str]:
-    """Return the pixel size that a file states with a length unit, and why one was not believed.
-
-    Parameters
-    ----------
-    path
-        The file.
-    scene
-        Which scene, from 0.
-
-    Returns
-    -------
-    dict, str
-        ``Z Y X`` to micrometres, only for the axes that are believed; a reason, or "".
-    """
-    return believed_pixel_size(stated(path, scene))
 
 
 def believed_pixel_size(said: Stated) -> tuple[dict[str, float], str]:

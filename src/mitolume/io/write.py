@@ -1,4 +1,4 @@
-"""Arrays to files, whole or not at all. Knows no model."""
+"""Images, tables and texts to files, whole or not at all."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 
 from mitolume.errors import MitolumeError, shorten
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _PART = ".part-"  # how names of files begin that are still being written
 
@@ -69,7 +72,9 @@ def write_text(path: str | Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_image(path: str | Path, image: xr.DataArray) -> None:
+def write_image(
+    path: str | Path, image: xr.DataArray, *, names: list[str] | None = None, **options: Any
+) -> None:
     """Write an image as OME-TIFF, with axes, channel names and pixel size.
 
     Parameters
@@ -78,50 +83,11 @@ def write_image(path: str | Path, image: xr.DataArray) -> None:
         Must end in ``.ome.tif``.
     image
         Dims out of ``T C Z Y X``; ``attrs["pixel_size_um"]`` where known.
+    names
+        The channels' names; by default those of the coordinate ``C``.
+    options
+        Further arguments of `tifffile.imwrite`.
     """
-    _write_ome_tiff(path, image)
-
-
-def write_mask(path: str | Path, mask: xr.DataArray) -> None:
-    """Write a mask as OME-TIFF with values 0, 1 and 255.
-
-    A colour table shows mitochondria white and unsure pixels grey, so that the file is not black
-    in a viewer although its values are 0 and 1.
-
-    Parameters
-    ----------
-    path
-        Must end in ``.ome.tif``.
-    mask
-        uint8, dims out of ``T Z Y X``; ``attrs["pixel_size_um"]`` where known.
-    """
-    colours = np.zeros((3, 256), np.uint16)
-    colours[:, 1:] = 65_535
-    colours[:, 255] = 32_768
-    _write_ome_tiff(
-        path, mask.astype(np.uint8), photometric="palette", colormap=colours, names=["mask"]
-    )
-
-
-def write_labels(path: str | Path, labels: xr.DataArray) -> None:
-    """Write a label image as OME-TIFF: 0 is background, every object has its number.
-
-    Parameters
-    ----------
-    path
-        Must end in ``.ome.tif``.
-    labels
-        Whole numbers from 0, dims out of ``T Z Y X``; ``attrs["pixel_size_um"]`` where known.
-        Written as uint16, or as uint32 where a number is above 65,535.
-    """
-    most = int(labels.max()) if labels.size else 0
-    dtype = np.uint16 if most <= np.iinfo(np.uint16).max else np.uint32
-    _write_ome_tiff(path, labels.astype(dtype), names=["labels"])
-
-
-def _write_ome_tiff(
-    path: str | Path, image: xr.DataArray, *, names: list[str] | None = None, **options: Any
-) -> None:
     import tifffile
 
     metadata: dict[str, Any] = {"axes": "".join(str(dim) for dim in image.dims)}
@@ -148,3 +114,94 @@ def _write_ome_tiff(
             bigtiff=image.nbytes > 2**31,
             **options,
         )
+
+
+def write_mask(path: str | Path, mask: xr.DataArray) -> None:
+    """Write a mask as OME-TIFF with values 0, 1 and 255.
+
+    A colour table shows mitochondria white and unsure pixels grey, so that the file is not black
+    in a viewer although its values are 0 and 1.
+
+    Parameters
+    ----------
+    path
+        Must end in ``.ome.tif``.
+    mask
+        uint8, dims out of ``T Z Y X``; ``attrs["pixel_size_um"]`` where known.
+    """
+    colours = np.zeros((3, 256), np.uint16)
+    colours[:, 1:] = 65_535
+    colours[:, 255] = 32_768
+    write_image(
+        path, mask.astype(np.uint8), photometric="palette", colormap=colours, names=["mask"]
+    )
+
+
+def write_labels(path: str | Path, labels: xr.DataArray) -> None:
+    """Write a label image as OME-TIFF: 0 is background, every object has its number.
+
+    Parameters
+    ----------
+    path
+        Must end in ``.ome.tif``.
+    labels
+        Whole numbers from 0, dims out of ``T Z Y X``; ``attrs["pixel_size_um"]`` where known.
+        Written as uint16, or as uint32 where a number is above 65,535.
+    """
+    most = int(labels.max()) if labels.size else 0
+    dtype = np.uint16 if most <= np.iinfo(np.uint16).max else np.uint32
+    write_image(path, labels.astype(dtype), names=["labels"])
+
+
+def write_table(path: str | Path, table: pd.DataFrame) -> None:
+    """Write a table; the ending of the file says how.
+
+    Parameters
+    ----------
+    path
+        Ends in ``.csv`` or ``.parquet``. Parquet keeps the types of columns, also of an empty
+        table; CSV is UTF-8 with a header, NaN is an empty cell.
+    table
+        Its index is not written.
+
+    Raises
+    ------
+    MitolumeError
+        The ending is another, or the place can't be written to.
+    """
+    ending = Path(path).suffix.lower()
+    if ending not in (".csv", ".parquet"):
+        raise MitolumeError(
+            f"{path} ends in {ending or 'nothing'}, but a table is written as .csv or .parquet: "
+            "name the file so"
+        )
+    with atomic(path) as temporary:
+        if ending == ".csv":
+            table.to_csv(temporary, index=False, encoding="utf-8")
+        else:
+            table.to_parquet(temporary, index=False)
+
+
+def below_each_other(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Put tables with different columns below each other.
+
+    Parameters
+    ----------
+    tables
+        At least one. Of empty ones only the columns of the first count, and those only where all
+        are empty.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Whole numbers that some tables lack stay whole numbers (``Int64``), and are missing there.
+    """
+    import pandas as pd
+
+    filled = [table for table in tables if len(table)] or list(tables[:1])
+    joined = pd.concat(filled, ignore_index=True)
+    for name in joined:
+        own = [table[name].dtype.kind for table in filled if name in table]
+        if joined[name].dtype.kind == "f" and set(own) <= {"i", "u"}:
+            joined[name] = joined[name].astype("Int64")
+    return joined

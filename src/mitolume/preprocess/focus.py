@@ -16,7 +16,7 @@ import numpy as np
 from scipy import fft
 
 from mitolume.errors import MitolumeError
-from mitolume.io.planes import parse_planes
+from mitolume.io.fields import parse_planes
 from mitolume.io.windows import Plane
 
 Array = np.ndarray[Any, np.dtype[np.float64]]

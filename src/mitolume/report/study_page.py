@@ -14,8 +14,7 @@ import pandas as pd
 
 from mitolume.analysis import pictures
 from mitolume.analysis.object_pictures import write_figure
-from mitolume.io.tables import write_table
-from mitolume.io.write import write_text
+from mitolume.io.write import write_table, write_text
 from mitolume.report.charts import Chart
 from mitolume.report.panels import Panel, Shot
 from mitolume.report.run_page import template

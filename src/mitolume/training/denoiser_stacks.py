@@ -14,9 +14,9 @@ from mitolume.errors import MitolumeError
 from mitolume.inference.filtered import NormalisedPlane
 from mitolume.inference.tiles import whole
 from mitolume.io.channels import select_channel
-from mitolume.io.check import sha256
+from mitolume.io.fields import format_planes, parse_planes
+from mitolume.io.formats import sha256
 from mitolume.io.listing import image_files, named_scenes
-from mitolume.io.planes import format_planes, parse_planes
 from mitolume.io.read import read, read_plane
 from mitolume.io.windows import FilePlane
 from mitolume.preprocess.focus import focus_scores, planes_in_focus

@@ -27,8 +27,10 @@ _TOGETHER = [
     (re.compile(pattern, re.IGNORECASE), whole)
     for pattern, whole in (
         (r"label[\s_.-]*free", "labelfree"),
-        (r"bright[\s_.-]+field", "brightfield"),
-        (r"phase[\s_.-]+contrast", "phasecontrast"),
+        (r"bright[\s_.-]*field", "brightfield"),
+        (r"phase[\s_.-]*contrast", "phasecontrast"),
+        (r"(?<![^\W\d_])(mito|lyso)[\s_.-]*tracker", r"\1tracker"),
+        (r"(?-i:CellMask)", "cellmask"),  # a dye
         (r"ground[\s_.-]+truth", "groundtruth"),
         (r"(?<![^\W\d_])(?:no|non|without)[\s_-]*(?:labels?|masks?)(?![^\W\d_])", "unlabelled"),
         (r"(?<!\d)(20\d\d)[-_.](\d\d)[-_.](\d\d)(?!\d)", r"\1\2\3"),  # a date
@@ -41,8 +43,6 @@ _WORD = re.compile(
     r"|(?P<text>[^\W\d_]+)(?P<number>\d+)?|(?P<bare>\d+)"
 )
 _CAMEL = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[^A-Z]+|[A-Z]+")
-# Words with a capital in the middle that are one word all the same.
-_WHOLE = ("mitotracker", "cellmask", "lysotracker", "phasecontrast", "brightfield")
 
 
 @dataclass(frozen=True)
@@ -129,18 +129,11 @@ def split_words(name: str) -> tuple[Word, ...]:
         if found["well"]:
             words.append(Word(f"well {found['well'].lower()}", "", found["well"]))
             continue
-        parts = [text] if text.lower() in _WHOLE else _whole_words(_CAMEL.findall(text))
+        parts = _CAMEL.findall(text)
         words += [Word(part.lower(), "", part) for part in parts[:-1]]
         last = parts[-1] if parts else ""
         words.append(Word(last.lower(), number, last + number))
     return tuple(words)
-
-
-def _whole_words(parts: list[str]) -> list[str]:
-    """Join the first two parts again where they are one word: CellMaskRed is CellMask and Red."""
-    if "".join(parts[:2]).lower() in _WHOLE:
-        return ["".join(parts[:2]), *parts[2:]]
-    return parts
 
 
 def list_files(folder: Path, notes: Notes) -> list[Found]:
