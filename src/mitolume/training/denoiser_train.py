@@ -12,8 +12,7 @@ from typing import Any
 import pandas as pd
 
 from mitolume.errors import MitolumeError
-from mitolume.io.tables import write_table
-from mitolume.io.write import write_text
+from mitolume.io.write import write_table, write_text
 from mitolume.models.bundle import CARD, save_bundle
 from mitolume.models.denoiser import DenoiserCard
 from mitolume.progress import progress_bar, say
