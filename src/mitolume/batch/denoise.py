@@ -15,7 +15,7 @@ from mitolume.batch.runner import Job, Outcome, Report, open_jobs, run_jobs
 from mitolume.inference.denoise import DenoisedPlane, Denoiser, planes_around
 from mitolume.inference.filtered import NormalisedPlane
 from mitolume.inference.steps import SharpenedPlane, StripelessPlane
-from mitolume.io.check import sha256
+from mitolume.io.formats import sha256
 from mitolume.io.listing import image_files, named_scenes, result_ending
 from mitolume.io.read import read, select_channel
 from mitolume.io.windows import FilePlane, Plane, open_plane
