@@ -191,28 +191,25 @@ def study_status(folder: Annotated[Path, typer.Argument(help="A study's folder."
 @app.command()
 def predict(
     model: Annotated[Path, typer.Argument(help="A model folder, or a run folder.")],
-    files: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
+    files: Images,
     out: Out = Path("masks"),
-    channel: Annotated[
-        str | None, typer.Option(help="Name or number (from 0) of the channel to segment.")
-    ] = None,
-    scene: Annotated[str | None, typer.Option(help="Name or number of the scene, or all.")] = None,
-    pixel_size: Annotated[
-        float | None, typer.Option(help="Pixel size in µm, over what the files state.")
-    ] = None,
+    channel: Channel = None,
+    scene: Scenes = None,
+    pixel_size: PixelSize = None,
     threshold: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Instead of the model's own.")
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Probability of foreground, in place of the model's own threshold."
+        ),
     ] = None,
-    probability: Annotated[bool, typer.Option("--probability", help="Write these too.")] = False,
+    probability: Annotated[
+        bool, typer.Option("--probability", help="Write probabilities too.")
+    ] = False,
     overlay: Annotated[
         bool, typer.Option("--overlay", help="Write PNG pictures with outlines too.")
     ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace results that are there already.")
-    ] = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Leave out images that are finished.")
-    ] = False,
+    overwrite: Overwrite = False,
+    resume: Resume = False,
     views: Annotated[
         int | None,
         typer.Option(
@@ -223,12 +220,7 @@ def predict(
     tile_size: Annotated[
         int, typer.Option(help="Pixels a side computed at once: less memory, the same masks.")
     ] = 768,
-    scheduler: Annotated[
-        str | None,
-        typer.Option(
-            metavar="tcp://HOST:PORT", help="Compute on the workers of this dask cluster."
-        ),
-    ] = None,
+    scheduler: Scheduler = None,
     quiet: Quiet = False,
 ) -> None:
     """Write masks (NAME_mask.ome.tif or .ome.zarr) of images of any size."""
@@ -435,11 +427,9 @@ def focus(
     out: Annotated[
         Path, typer.Option("--out", help="Folder for the curves; with --fields the new table.")
     ] = Path("focus"),
-    channel: Annotated[
-        str | None, typer.Option(help="Name or number (from 0) of the channel to look at.")
-    ] = None,
-    scene: Annotated[str | None, typer.Option(help="Name or number of the scene.")] = None,
-    time: Annotated[int, typer.Option(min=0, help="Which time point, from 0.")] = 0,
+    channel: Channel = None,
+    scene: Scene = None,
+    time: Annotated[int, typer.Option(min=0, help="Number (from 0) of the time point.")] = 0,
     planes: Annotated[
         str, typer.Option(help="auto, all, how many (3), how wide (4um), or a list (2,5-7).")
     ] = "auto",
@@ -479,20 +469,18 @@ app.add_typer(denoise, name="denoise")
 
 @denoise.command("check")
 def denoise_check(
-    stacks: Annotated[list[Path], typer.Argument(help="Z-stacks, or folders of them.")],
+    stacks: Stacks,
     out: Annotated[Path, typer.Option("--out", help="Folder for NAME_check.png and .json.")] = Path(
         "."
     ),
-    channel: Annotated[
-        str | None, typer.Option(help="Name or number (from 0) of the channel.")
+    channel: Channel = None,
+    scene: Scene = None,
+    z_step: ZStep = None,
+    na: Annotated[
+        float | None, typer.Option(min=0.01, help="Numerical aperture of the objective.")
     ] = None,
-    scene: Annotated[str | None, typer.Option(help="Name or number of the scene.")] = None,
-    z_step: Annotated[
-        float | None, typer.Option(min=0, help="Between planes in µm, over what the file states.")
-    ] = None,
-    na: Annotated[float | None, typer.Option(min=0.01, help="Of the objective.")] = None,
     wavelength: Annotated[
-        float | None, typer.Option(min=0.1, max=5, help="Of the light in µm.")
+        float | None, typer.Option(min=0.1, max=5, help="Wavelength of the light in µm.")
     ] = None,
     quiet: Quiet = False,
 ) -> None:
@@ -508,7 +496,7 @@ def denoise_check(
 
 @denoise.command("train")
 def denoise_train(
-    stacks: Annotated[list[Path], typer.Argument(help="Z-stacks, or folders of them.")],
+    stacks: Stacks,
     out: Annotated[Path, typer.Option("--out", help="Folder for the denoiser.")] = Path("denoiser"),
     method: Annotated[
         str,
@@ -517,21 +505,16 @@ def denoise_train(
     preset: Annotated[
         str, typer.Option(help="Settings to start from: default, or paper (500 epochs).")
     ] = "default",
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; may be repeated."),
-    ] = None,
+    set_: Set = None,
     planes: Annotated[
         str | None, typer.Option(help="Planes from 0, such as 3-20; all, or focus.")
     ] = None,
     stripes: Annotated[
         str, typer.Option(help="Scan lines: auto removes them first where there are any; or none.")
     ] = "auto",
-    channel: Annotated[
-        str | None, typer.Option(help="Name or number (from 0) of the channel.")
-    ] = None,
-    scene: Annotated[str | None, typer.Option(help="Name or number of the scene, or all.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of weights and patches.")] = 0,
+    channel: Channel = None,
+    scene: Scenes = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of weights and patches.")] = 0,
     resume: Resume = False,
     quiet: Quiet = False,
 ) -> None:
@@ -551,24 +534,18 @@ def denoise_train(
 @denoise.command("apply")
 def denoise_apply(
     model: Annotated[Path, typer.Argument(help="Folder of a denoiser, or of a model with one.")],
-    files: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
+    files: Images,
     out: Annotated[Path, typer.Option("--out", help="Folder for the results.")] = Path("denoised"),
-    channel: Annotated[
-        str | None, typer.Option(help="Name or number (from 0) of the channel to denoise.")
-    ] = None,
-    scene: Annotated[str | None, typer.Option(help="Name or number of the scene, or all.")] = None,
+    channel: Channel = None,
+    scene: Scenes = None,
     sharpen: Annotated[
         bool, typer.Option("--sharpen", help="Unsharp mask (0.5 px, 0.7) afterwards, as published.")
     ] = False,
     as_float: Annotated[
         bool, typer.Option("--float", help="Write float32, not the type of the file.")
     ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace results that are there already.")
-    ] = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Leave out images that are finished.")
-    ] = False,
+    overwrite: Overwrite = False,
+    resume: Resume = False,
     quiet: Quiet = False,
 ) -> None:
     """Write images without noise (NAME_denoised.ome.tif or .ome.zarr)."""
