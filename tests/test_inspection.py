@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -104,3 +105,21 @@ def test_a_bad_file_does_not_hide_the_others(tmp_path: Path) -> None:
     assert "good.ome.zarr" in result.stdout
     assert "3 files found, 2 read; the others failed:" in str(result.exception)
     assert "bad.nd2 can't be read" in str(result.exception)
+
+
+def test_what_is_no_image_is_named_and_the_others_shown(tmp_path: Path) -> None:
+    """A TIFF that was just opened by its writer, a pipe, and links that go round in a circle."""
+    tifffile.imwrite(tmp_path / "good.tif", NOISE)
+    (tmp_path / "header.tif").write_bytes(b"II*\0\0\0\0\0")
+    os.mkfifo(tmp_path / "pipe.tif")
+    (tmp_path / "one.tif").symlink_to("two.tif")
+    (tmp_path / "two.tif").symlink_to("one.tif")
+    result = CliRunner().invoke(app, ["inspect", str(tmp_path)])
+    assert "good.tif" in result.stdout
+    lines = str(result.exception).splitlines()
+    assert lines[0] == "5 files found, 1 read; the others failed:"
+    for line, said in zip(
+        lines[1:], ("it holds no image", "no such file", "not a regular file", "no such file"),
+        strict=True,
+    ):  # fmt: skip
+        assert said in line

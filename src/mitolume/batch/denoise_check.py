@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -68,12 +68,12 @@ class CheckOptions:
 
 
 class FilePlanes(Sequence[Plane]):
-    """The planes of an image (dims ``T C Z Y X``), read when they are asked for.
+    """The planes of an image (dims ``T C Z Y X``), read when needed; of a movie, the first ones.
 
     Parameters
     ----------
     image
-        Of a movie, the first time point is taken.
+        Dims ``T C Z Y X``, C of length 1.
     advance
         Called with the number of planes read so far.
     """
@@ -82,7 +82,7 @@ class FilePlanes(Sequence[Plane]):
         self, image: xr.DataArray, advance: Callable[[int], None] = lambda done: None
     ) -> None:
         self._image, self._advance, self._seen = image, advance, set[int]()
-        self._last: tuple[int, Plane] | None = None
+        self._open = lru_cache(maxsize=1)(partial(open_plane, image))
 
     def __len__(self) -> int:
         """Return how many planes there are."""
@@ -92,11 +92,9 @@ class FilePlanes(Sequence[Plane]):
         """Open a plane."""
         if not 0 <= z < len(self):
             raise IndexError(z)
-        if self._last is None or self._last[0] != z:
-            self._last = (z, open_plane(self._image, z=z))
-            self._seen.add(z)
-            self._advance(len(self._seen))
-        return self._last[1]
+        self._seen.add(z)
+        self._advance(len(self._seen))
+        return self._open(z=z)
 
 
 def check_files(
