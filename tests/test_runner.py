@@ -150,6 +150,21 @@ def test_results_that_would_lose_a_file_are_refused(folder: Path) -> None:
     assert (folder / "a.txt").read_text() == "one"
 
 
+def test_jobs_without_inputs_are_made_of_their_settings(tmp_path: Path) -> None:
+    def write(target: Path, advance: Callable[[int], None]) -> Report:
+        write_text(target, "made")
+        return Report()
+
+    target = tmp_path / "a.txt"
+    jobs = [Job("a", (), (target,), partial(write, target), {"seed": 1})]
+    target.write_text("by hand")
+    assert len(run_jobs(jobs, tmp_path / RECORD, resume=True).faults) == 1
+    run_jobs(jobs, tmp_path / RECORD, overwrite=True)
+    assert len(run_jobs(jobs, tmp_path / RECORD, resume=True).before) == 1
+    with pytest.raises(MitolumeError, match="a and a would both become"):
+        run_jobs([jobs[0], Job("a", (), (target,), jobs[0].compute)])
+
+
 def test_inputs_that_cannot_be_opened_are_named_and_the_others_done(folder: Path) -> None:
     def make(file: Path) -> list[Job]:
         if file.stem == "b":

@@ -60,8 +60,10 @@ class Provenance:
 
         A file of the same size and time is taken for the same; others are compared by hash.
         """
-        made_of = self._entry(results[-1]).get("inputs", ())
-        return len(made_of) == len(inputs) and all(
+        made_of = self._entry(results[-1]).get("inputs")
+        if made_of is None or len(made_of) != len(inputs):
+            return False
+        return all(
             (one["size"], one["mtime_ns"]) == stamp(path) or one["sha256"] == sha256(path)
             for one, path in zip(made_of, inputs, strict=True)
         )

@@ -312,7 +312,7 @@ def _refuse_lost_files(jobs: Sequence[Job]) -> None:
         for path in job.results:
             other = owners.setdefault(_same_name(os.path.abspath(path)), job)
             if other is not job:
-                both = " and ".join(str(one.inputs[0]) for one in (other, job))
+                both = " and ".join(str((*one.inputs, one.name)[0]) for one in (other, job))
                 raise MitolumeError(
                     f"{both} would both become {path}; give each a folder of its own with --out"
                 )
