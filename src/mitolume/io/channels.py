@@ -101,19 +101,19 @@ def select_channel(image: xr.DataArray, channel: str | int | None) -> xr.DataArr
         raise MitolumeError(
             f"{where} has {len(names)} channels; name one of them ({listing}){also}"
         )
-    wanted = str(channel)
+    text = str(channel)
     for same in (str.lower, _squeezed):
-        matches = [i for i, name in enumerate(names) if same(name) == same(wanted)]
+        matches = [i for i, name in enumerate(names) if same(name) == same(text)]
         if matches:
             break
-    if not matches and wanted.isdecimal() and wanted.isascii() and int(wanted) < len(names):
-        matches = [int(wanted)]
+    if not matches and text.isdecimal() and text.isascii() and int(text) < len(names):
+        matches = [int(text)]
     if len(matches) > 1:
         raise MitolumeError(
-            f"{where} has {len(matches)} channels {wanted!r}; give the number of one ({listing})"
+            f"{where} has {len(matches)} channels {text!r}; give the number of one ({listing})"
         )
     if not matches:
-        raise MitolumeError(f"{where} has no single channel {wanted!r}; it has {listing}")
+        raise MitolumeError(f"{where} has no single channel {text!r}; it has {listing}")
     return _keep(image, matches[0])
 
 

@@ -210,7 +210,7 @@ def _check_row(
     assert row.planes is not None
     if row.planes[-1] >= depth:
         raise MitolumeError(
-            f"{row.image} has planes 0 to {depth - 1}, but plane {row.planes[-1]} is asked for"
+            f"{row.image} has planes 0 to {depth - 1}, but column `planes` names {row.planes[-1]}"
         )
     mask = open_mask(row.mask, image) if row.is_labelled and row.mask else None
     if mask is not None:

@@ -19,7 +19,7 @@ from typing import Any
 
 from mitolume.errors import MitolumeError, shorten
 from mitolume.io.formats import bare_name
-from mitolume.io.pixel_size import CREDIBLE_UM
+from mitolume.io.pixel_size import CREDIBLE_UM, guess_unit
 from mitolume.io.write import write_text
 
 ROLES = ("train", "validation", "test", "unlabelled")
@@ -248,9 +248,10 @@ def _parse_row(cells: dict[str, str], base: Path, line: int) -> tuple[Field, lis
         except ValueError:
             value = float("nan")
         if not low <= value <= high:
+            meant = guess_unit(value, low, high)
             faults.append(
                 f"{column} is {cells[column]!r}; it must be {low:g} to {high:g} µm"
-                + _other_unit(value, low, high)
+                + (f": where these are {meant[0]}, write {meant[1]:g}" if meant else "")
             )
             return None
         return value
@@ -284,14 +285,6 @@ def _parse_row(cells: dict[str, str], base: Path, line: int) -> tuple[Field, lis
         extra={name: value for name, value in cells.items() if name and name not in COLUMNS},
     )
     return row, faults
-
-
-def _other_unit(length: float, low: float, high: float) -> str:
-    """Guess what a length outside its range was written in."""
-    for factor, unit in ((1e-3, "nanometres"), (1e3, "millimetres"), (1e6, "metres")):
-        if low <= length * factor <= high:
-            return f": where these are {unit}, write {length * factor:g}"
-    return ""
 
 
 _TEXT_COLUMNS = ("condition", "batch", "channel", "scene", "fluorescence")
@@ -340,9 +333,6 @@ def row_names(rows: Sequence[Field]) -> list[str]:
     return names
 
 
-_MOST_PLANES = 100_000
-
-
 def parse_planes(text: str) -> tuple[int, ...] | None:
     """Read a choice of planes.
 
@@ -371,7 +361,7 @@ def parse_planes(text: str) -> tuple[int, ...] | None:
             raise ValueError(f"planes {text!r} can't be read at {part!r}; write 3 or 0-9 or 0-9:2")
         first = int(match[1])
         last = int(match[2]) if match[2] else first
-        if last > _MOST_PLANES:
+        if last > 100_000:
             raise ValueError(f"planes {part!r} go beyond any stack")
         if last < first:
             raise ValueError(f"planes {part!r} run backwards")

@@ -12,7 +12,6 @@ CREDIBLE_UM = (0.001, 5.0)
 _LARGEST_Z_STEP_UM = 1000.0
 # What light microscopes have: a wrong unit is guessed only where the right one lands here.
 _LIKELY_UM = (0.02, 2.0)
-_WRONG_UNITS = {"nanometres": 1e-3, "metres": 1e6, "millimetres": 1e3}
 
 
 def plane_pixel_size(image: xr.DataArray) -> tuple[float, float] | None:
@@ -41,7 +40,9 @@ def believed_pixel_size(said: Stated) -> tuple[dict[str, float], str]:
     if doubtful:
         sizes = ", ".join(f"{axis} {size:g} µm" for axis, size in doubtful.items())
         reason = f"states {sizes}, which is not believed ({low} to {high:g} µm are)"
-        return believed, reason + _guess(next(iter(doubtful.values())))
+        if meant := guess_unit(next(iter(doubtful.values())), *_LIKELY_UM):
+            reason += f"; probably {meant[0]}, so {meant[1]:.3g} µm: --pixel-size {meant[1]:.3g}"
+        return believed, reason
     known = [axis for axis in "YX" if axis in believed]
     if len(known) == 1:
         return believed, f"states a pixel size along {known[0]} only"
@@ -52,11 +53,22 @@ def believed_pixel_size(said: Stated) -> tuple[dict[str, float], str]:
     return believed, ""
 
 
-def _guess(size_um: float) -> str:
-    """Guess the unit that was meant where a microscope's pixel comes out."""
-    low, high = _LIKELY_UM
-    for unit, factor in _WRONG_UNITS.items():
-        meant = size_um * factor
-        if low <= meant <= high:
-            return f"; probably {unit}, so {meant:.3g} µm: --pixel-size {meant:.3g}"
-    return ""
+def guess_unit(size: float, low: float, high: float) -> tuple[str, float] | None:
+    """Guess the unit that a length was written in instead of µm.
+
+    Parameters
+    ----------
+    size
+        The length as it was written.
+    low, high
+        The range in µm that the length must lie in.
+
+    Returns
+    -------
+    tuple of str and float, or None
+        The unit and the length in µm; None where no unit brings it into the range.
+    """
+    for unit, factor in (("nanometres", 1e-3), ("millimetres", 1e3), ("metres", 1e6)):
+        if low <= size * factor <= high:
+            return unit, size * factor
+    return None

@@ -161,12 +161,12 @@ def _scene_number(names: Sequence[str], scene: str | int | None, path: Path) -> 
                 f"{path} has {len(names)} scenes; name one of them ({_listed(names)})"
             )
         return 0
-    wanted = str(scene)
-    if wanted in names:
-        return names.index(wanted)
-    if wanted.isdecimal() and wanted.isascii() and int(wanted) < len(names):
-        return int(wanted)
-    raise MitolumeError(f"{path} has no scene {wanted!r}; it has {_listed(names)}")
+    text = str(scene)
+    if text in names:
+        return names.index(text)
+    if text.isdecimal() and text.isascii() and int(text) < len(names):
+        return int(text)
+    raise MitolumeError(f"{path} has no scene {text!r}; it has {_listed(names)}")
 
 
 def _listed(names: Sequence[str], most: int = 12) -> str:

@@ -114,8 +114,8 @@ def choose_labelled(fields: Sequence[Field], labels: int | None, seed: int) -> l
         if row.role != "train":
             chosen.append(row)
             continue
-        for role, wanted in (("train", True), ("unlabelled", False)):
-            planes = [z for z in row.planes or () if ((index, z) in kept) == wanted]
+        for role, is_kept in (("train", True), ("unlabelled", False)):
+            planes = [z for z in row.planes or () if ((index, z) in kept) == is_kept]
             if planes:
                 chosen.append(replace(with_planes(row, planes), role=role))
     return chosen
