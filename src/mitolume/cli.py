@@ -28,13 +28,14 @@ app = typer.Typer(
 # Options of several commands.
 Out = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
 Resume = Annotated[
-    bool, typer.Option("--resume", help="Continue what was stopped; finished results are kept.")
+    bool,
+    typer.Option("--resume", help="Continue an interrupted command; finished results are kept."),
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that exist already.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing results.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; may be repeated."),
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; can be repeated."),
 ]
 Fields = Annotated[Path | None, typer.Option(help="Table of fields (CSV).")]
 Preset = Annotated[
@@ -45,17 +46,15 @@ Scheduler = Annotated[
     str | None,
     typer.Option(metavar="tcp://HOST:PORT", help="Compute on the workers of this dask scheduler."),
 ]
-Channel = Annotated[str | None, typer.Option(help="Name or number (from 0) of the channel to use.")]
-Scene = Annotated[str | None, typer.Option(help="Name or number (from 0) of the scene.")]
-Scenes = Annotated[
-    str | None, typer.Option(help="Name or number (from 0) of the scene, or all for every scene.")
-]
+Channel = Annotated[str | None, typer.Option(help="Channel to use: name, or number from 0.")]
+Scene = Annotated[str | None, typer.Option(help="Scene: name, or number from 0.")]
+Scenes = Annotated[str | None, typer.Option(help="Scene: name, or number from 0; or all.")]
 PixelSize = Annotated[
     float | None, typer.Option(help="Pixel size in µm, in place of what the files state.")
 ]
 ZStep = Annotated[
     float | None,
-    typer.Option(min=0, help="Distance of planes in µm, in place of what the files state."),
+    typer.Option(min=0, help="Distance between planes in µm, in place of what the files state."),
 ]
 MaskKind = Annotated[
     str,
@@ -63,7 +62,7 @@ MaskKind = Annotated[
 ]
 Like = Annotated[
     Path | None,
-    typer.Option(metavar="IMAGES", help="Image, or folder of images, that outlines belong to."),
+    typer.Option(metavar="IMAGES", help="Image or folder of images on which outlines were drawn."),
 ]
 Images = Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")]
 Stacks = Annotated[list[Path], typer.Argument(help="Z-stacks, or folders of them.")]
@@ -71,7 +70,7 @@ Stacks = Annotated[list[Path], typer.Argument(help="Z-stacks, or folders of them
 
 @app.command()
 def demo(out: Out = Path("demo"), resume: Resume = False, quiet: Quiet = False) -> None:
-    """Simulate a small data set and go the whole way, down to a report."""
+    """Simulate a small data set, train on it and write a report."""
     from mitolume.workflow import demo as run_demo
 
     print(f"report: {run_demo(out, resume=resume, quiet=quiet)}")
@@ -81,7 +80,7 @@ def demo(out: Out = Path("demo"), resume: Resume = False, quiet: Quiet = False) 
 def inspect(
     files: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
 ) -> None:
-    """Show dims, channels, pixel size, type and range of image files, and what may go wrong."""
+    """Show the properties of image files, and warn of problems."""
     from mitolume.batch.inspect import inspect_files
 
     outcome = inspect_files(files, lambda report: print(f"{report.text}\n"))
@@ -90,13 +89,16 @@ def inspect(
 
 @app.command()
 def fields(
-    folder: Annotated[Path, typer.Argument(help="Holds images and masks, in folders or not.")],
+    folder: Annotated[
+        Path, typer.Argument(help="Folder with images and masks, or with folders of them.")
+    ],
     out: Annotated[
-        Path | None, typer.Option("--out", help="Write the table here (CSV), with notes beside it.")
+        Path | None,
+        typer.Option("--out", help="Write the table to this CSV file, with notes beside it."),
     ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Draft the table of fields of a folder, and say what was guessed."""
+    """Draft a table of fields from the images in a folder."""
     from mitolume.io.draft import draft_table, write_draft
     from mitolume.progress import progress_bar, say
 
@@ -113,7 +115,7 @@ def fields(
 
 @app.command()
 def run(
-    recipe: Annotated[Path | None, typer.Argument(help="A YAML recipe.")] = None,
+    recipe: Annotated[Path | None, typer.Argument(help="Recipe (YAML).")] = None,
     out: Out = Path("run"),
     preset: Preset = None,
     fields: Fields = None,
@@ -121,7 +123,7 @@ def run(
     resume: Resume = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train model 1, label the unlabelled images with it, train model 2, score both."""
+    """Train models on a table of fields and score them."""
     from mitolume.report.terminal import results_text
     from mitolume.runs.recipe import load_recipe
     from mitolume.workflow import run as run_recipe
@@ -147,14 +149,14 @@ class _RunByDefault(TyperGroup):
 
 
 study = typer.Typer(
-    cls=_RunByDefault, no_args_is_help=True, help="Compare ways of doing it: arms, seeds, budgets."
+    cls=_RunByDefault, no_args_is_help=True, help="Compare ways of training over several seeds."
 )
 app.add_typer(study, name="study")
 
 
 @study.command("run")
 def study_run(
-    recipe: Annotated[Path | None, typer.Argument(help="A YAML study.")] = None,
+    recipe: Annotated[Path | None, typer.Argument(help="Study file (YAML).")] = None,
     out: Out = Path("study"),
     preset: Preset = None,
     fields: Fields = None,
@@ -163,7 +165,7 @@ def study_run(
     scheduler: Scheduler = None,
     quiet: Quiet = False,
 ) -> None:
-    """Run what is missing of a study; also `mitolume study RECIPE`."""
+    """Do all unfinished runs of a study; same as `mitolume study RECIPE`."""
     from mitolume.report.study_content import study_text
     from mitolume.study.arms import load_study
     from mitolume.study.study import FailedRunsError
@@ -203,27 +205,28 @@ def predict(
         ),
     ] = None,
     probability: Annotated[
-        bool, typer.Option("--probability", help="Write probabilities too.")
+        bool, typer.Option("--probability", help="Also write probabilities.")
     ] = False,
     overlay: Annotated[
-        bool, typer.Option("--overlay", help="Write PNG pictures with outlines too.")
+        bool, typer.Option("--overlay", help="Also write PNG pictures with outlines.")
     ] = False,
     overwrite: Overwrite = False,
     resume: Resume = False,
     views: Annotated[
         int | None,
         typer.Option(
-            help="Views of an image to average: 1 (as it is), 4 (its quarter turns) or 8 (flipped "
-            "too). By default what the model's card says."
+            help="Number of views to average: 1 (the image alone), 4 (quarter turns) or 8 (with "
+            "flips); by default that of the model."
         ),
     ] = None,
     tile_size: Annotated[
-        int, typer.Option(help="Pixels a side computed at once: less memory, the same masks.")
+        int,
+        typer.Option(help="Side in pixels of the parts computed at once; less needs less memory."),
     ] = 768,
     scheduler: Scheduler = None,
     quiet: Quiet = False,
 ) -> None:
-    """Write masks (NAME_mask.ome.tif or .ome.zarr) of images of any size."""
+    """Predict masks of images of any size."""
     from mitolume.batch.predict import predict_files
     from mitolume.batch.predict_image import PredictionOptions
     from mitolume.progress import progress_bar
@@ -245,7 +248,7 @@ def predict(
 
 
 def _show(outcome: Any, what: str, done: str, *, quiet: bool) -> None:
-    """Print what became of a batch; faults end in a sentence that counts and names them."""
+    """Print the results of a batch; faults end in a sentence that counts and names them."""
     from mitolume.progress import say
 
     for one in outcome.finished:
@@ -425,13 +428,13 @@ def focus(
         list[Path] | None, typer.Argument(help="Z-stacks, or folders of them.")
     ] = None,
     out: Annotated[
-        Path, typer.Option("--out", help="Folder for the curves; with --fields the new table.")
+        Path, typer.Option("--out", help="Folder for the curves; with --fields, the new table.")
     ] = Path("focus"),
     channel: Channel = None,
     scene: Scene = None,
-    time: Annotated[int, typer.Option(min=0, help="Number (from 0) of the time point.")] = 0,
+    time: Annotated[int, typer.Option(min=0, help="Time point, numbered from 0.")] = 0,
     planes: Annotated[
-        str, typer.Option(help="auto, all, how many (3), how wide (4um), or a list (2,5-7).")
+        str, typer.Option(help="auto, all, a number (3), a thickness (4um), or a list (2,5-7).")
     ] = "auto",
     method: Annotated[str, typer.Option(help="band_power or brenner.")] = "band_power",
     fields: Annotated[
@@ -439,12 +442,12 @@ def focus(
     ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Measure how sharp each plane of a stack is, and choose those in focus."""
+    """Find the planes of a z-stack that are in focus."""
     from mitolume.batch.focus import FocusOptions, fill_planes, focus_files
     from mitolume.progress import progress_bar, say
 
     if bool(stacks) == (fields is not None):
-        raise typer.BadParameter("name z-stacks, or a table with --fields, one of the two")
+        raise typer.BadParameter("name either z-stacks or a table with --fields")
     if fields is not None and (channel, scene, time) != (None, None, 0):
         raise typer.BadParameter("the table of --fields says which channel and scene")
     options = FocusOptions(channel, scene, time, planes, method)
@@ -461,9 +464,7 @@ def focus(
     print(f"table: {out} ({len(filled)} rows were given planes)")
 
 
-denoise = typer.Typer(
-    help="Remove noise that neighbouring planes don't share.", no_args_is_help=True
-)
+denoise = typer.Typer(help="Remove noise from z-stacks without clean images.", no_args_is_help=True)
 app.add_typer(denoise, name="denoise")
 
 
@@ -484,7 +485,7 @@ def denoise_check(
     ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Find out whether neighbouring planes can teach what is noise (Noise2Noise)."""
+    """Check whether a stack is suitable for Noise2Noise."""
     from mitolume.batch.denoise_check import CheckOptions, check_files
     from mitolume.progress import progress_bar
 
@@ -507,10 +508,10 @@ def denoise_train(
     ] = "default",
     set_: Set = None,
     planes: Annotated[
-        str | None, typer.Option(help="Planes from 0, such as 3-20; all, or focus.")
+        str | None, typer.Option(help="Planes to use, from 0, such as 3-20; or all, or focus.")
     ] = None,
     stripes: Annotated[
-        str, typer.Option(help="Scan lines: auto removes them first where there are any; or none.")
+        str, typer.Option(help="auto: first remove scan lines if there are any; or none.")
     ] = "auto",
     channel: Channel = None,
     scene: Scenes = None,
@@ -518,7 +519,7 @@ def denoise_train(
     resume: Resume = False,
     quiet: Quiet = False,
 ) -> None:
-    """Learn to remove noise from noisy z-stacks alone."""
+    """Train a denoiser on noisy z-stacks."""
     from mitolume.runs.denoiser import denoising_settings
     from mitolume.training.denoiser_stacks import open_stacks
     from mitolume.training.denoiser_train import train_denoiser
@@ -533,22 +534,27 @@ def denoise_train(
 
 @denoise.command("apply")
 def denoise_apply(
-    model: Annotated[Path, typer.Argument(help="Folder of a denoiser, or of a model with one.")],
+    model: Annotated[
+        Path, typer.Argument(help="Folder of a denoiser, or of a model that contains one.")
+    ],
     files: Images,
     out: Annotated[Path, typer.Option("--out", help="Folder for the results.")] = Path("denoised"),
     channel: Channel = None,
     scene: Scenes = None,
     sharpen: Annotated[
-        bool, typer.Option("--sharpen", help="Unsharp mask (0.5 px, 0.7) afterwards, as published.")
+        bool,
+        typer.Option(
+            "--sharpen", help="Apply an unsharp mask (0.5 px, 0.7) afterwards, as published."
+        ),
     ] = False,
     as_float: Annotated[
-        bool, typer.Option("--float", help="Write float32, not the type of the file.")
+        bool, typer.Option("--float", help="Write float32 instead of the type of the file.")
     ] = False,
     overwrite: Overwrite = False,
     resume: Resume = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write images without noise (NAME_denoised.ome.tif or .ome.zarr)."""
+    """Remove noise from images with a trained denoiser."""
     from mitolume.batch.denoise import DenoisingOptions, denoise_files
     from mitolume.inference.denoise import Denoiser
     from mitolume.progress import progress_bar
@@ -566,7 +572,7 @@ def denoise_apply(
 def suggest(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     n: Annotated[
-        int | None, typer.Option("--n", min=1, help="How many images to choose; 10 by default.")
+        int | None, typer.Option("--n", min=1, help="Number of images to choose; 10 by default.")
     ] = None,
     out: Annotated[
         Path | None,
@@ -574,7 +580,7 @@ def suggest(
     ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Choose the unlabelled images of a run that are worth labelling next."""
+    """Choose the unlabelled images to label next."""
     from mitolume.report.suggest_page import PAGE, TABLE
     from mitolume.report.suggest_page import suggest as choose
 
@@ -588,21 +594,24 @@ def suggest(
 def simulate(
     out: Out = Path("simulated"),
     fields: Annotated[
-        int | None, typer.Option(min=1, help="How many fields of each condition; 4 by default.")
+        int | None, typer.Option(min=1, help="Number of fields per condition; 4 by default.")
     ] = None,
     condition: Annotated[
         list[str] | None,
-        typer.Option(help="control, fccp, oligomycin, antimycin_a, rotenone; may be repeated."),
+        typer.Option(help="control, fccp, oligomycin, antimycin_a or rotenone; can be repeated."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed gives other cells.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed; another one gives other cells.")] = 0,
     preset: Annotated[
-        str | None, typer.Option(help="A whole data set: study, fine, demo, brightfield.")
+        str | None, typer.Option(help="Whole data set: study, fine, demo or brightfield.")
     ] = None,
     set_: Set = None,
     jobs: Jobs = 1,
     quiet: Quiet = False,
 ) -> None:
-    """Simulate z-stacks of living cells with exact masks; called again, it continues."""
+    """Simulate z-stacks of living cells with exact masks.
+
+    Repeat the command to continue after an interruption.
+    """
     from mitolume.batch.simulate import plan, write_data_set
     from mitolume.progress import progress_bar
 
@@ -617,17 +626,19 @@ def simulate(
 
 @app.command()
 def report(
-    folder: Annotated[Path, typer.Argument(help="The folder of a run or a study.")],
+    folder: Annotated[Path, typer.Argument(help="Folder of a run or a study.")],
     ceiling: Annotated[
         Path | None,
-        typer.Option(help="Table of `evaluate --agreement --out`: how far two people agree."),
+        typer.Option(
+            help="Table of `evaluate --agreement --out`; shows how far two annotators agree."
+        ),
     ] = None,
     export: Annotated[
         Path | None,
-        typer.Option(help="Of a study: folder for its tables (CSV, Markdown) and figures."),
+        typer.Option(help="For a study: folder for its tables (CSV, Markdown) and figures."),
     ] = None,
 ) -> None:
-    """Write report.html of a run or a study anew."""
+    """Rewrite report.html of a run or a study."""
     from mitolume.workflow import report as write
 
     print(f"report: {write(folder, ceiling=ceiling, export=export)}")
