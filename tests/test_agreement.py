@@ -326,7 +326,7 @@ def test_consensus_goes_through_files_and_is_never_written_over(
         file.unlink()
     before = {file: file.read_bytes() for file in out.iterdir()}
     assert call(monkeypatch, *arguments) == 1
-    assert "holds a consensus already (f3_mask.ome.tif)" in capsys.readouterr().err
+    assert "f3_mask.ome.tif exists already; choose another" in capsys.readouterr().err
     assert {file: file.read_bytes() for file in out.iterdir()} == before
     assert call(monkeypatch, *arguments[:-1], hands[1]) == 1
     assert "is a folder of masks that are compared" in capsys.readouterr().err

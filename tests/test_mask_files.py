@@ -276,6 +276,10 @@ def test_evaluate_takes_outlines_on_either_side(tmp_path: Path) -> None:
     both = roi_set(tmp_path / "b.zip", rois)
     scores = evaluate(tmp_path / "truth" / "a_mask.ome.tif", both, "labels")
     assert scores["n_unsure"].tolist() == [4]
+    counted = evaluate(both, tmp_path / "truth" / "a_mask.ome.tif", objects=True)
+    assert counted[["objects_true", "objects_predicted", "object_tp_50"]].values.tolist() == [
+        [1] * 3
+    ]
     with pytest.raises(MitolumeError, match="both hold outlines"):
         evaluate(drawn, both)
 
@@ -295,7 +299,7 @@ def test_two_sets_of_outlines_are_compared_on_their_images(tmp_path: Path) -> No
         assert [notice.split(":")[0] for notice in found.notices] == ["a.zip"]
     scores = evaluate(tmp_path / "anna", tmp_path / "ben", like=like.parent)
     assert scores.attrs["notices"] == list(found.notices)
-    with pytest.raises(MitolumeError, match="holds no image of the name a"):
+    with pytest.raises(MitolumeError, match="anna holds no image"):
         evaluate(tmp_path / "anna", tmp_path / "ben", like=tmp_path / "anna")
 
 
@@ -372,17 +376,47 @@ def test_outlines_drawn_later_lie_on_top_and_have_their_own_number(tmp_path: Pat
 def test_convert_refuses(tmp_path: Path) -> None:
     image(tmp_path / "i.ome.tif", value=np.ones((1, 20, 20), np.uint8))
     source = tmp_path / "i.ome.tif"
+    (tmp_path / "d.zip").touch()
     for out, more, wanted in [
+        ("d.zip", (), "d.zip exists already"),
+        (".", ("--to", "png"), "--to png: masks are written as .zip"),
         ("a.png", (), r"a.png: masks are written as .zip (an ImageJ ROI set), .geojson"),
         ("a.zip", ("--labels",), "must end in .ome.tif"),
-        ("i.ome.tif", (), "is there already"),
+        ("i.ome.tif", (), "i.ome.tif is one of the inputs"),
         ("b.zip", ("--mask-kind", "x"), "no mask kind 'x'"),
         ("c.zip", ("--like", roi_set(tmp_path / "r.zip")), "r.zip"),
     ]:
         code, said = run(source, "--out", tmp_path / out, *more)
         assert code == 1
         assert wanted in said
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["i.ome.tif", "r.zip"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["d.zip", "i.ome.tif", "r.zip"]
+
+
+def test_convert_takes_folders(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        labels = xr.DataArray(np.eye(12, dtype=np.uint8) * 7, dims=("Y", "X"))
+        write_labels(tmp_path / "m" / f"{name}_cp_masks.ome.tif", labels)
+    (tmp_path / "m" / "c_cp_masks.ome.tif").write_bytes(b"II*")
+    options = ("--to", "zip", "--mask-kind", "labels", "--out", tmp_path / "r")
+    code, said = run(tmp_path / "m", *options)
+    assert code == 1
+    assert "3 masks found, 2 converted; the others failed:" in said
+    assert sorted(p.name for p in (tmp_path / "r").iterdir()) == ["a_rois.zip", "b_rois.zip"]
+    back = run(tmp_path / "r", "--to", "ome.tif", "--out", tmp_path / "b", "--like", tmp_path / "m",
+               "--labels")  # fmt: skip
+    assert back[0] == 0
+    np.testing.assert_array_equal(
+        read(tmp_path / "b" / "a_labels.ome.tif").values.squeeze(), np.eye(12) * 7
+    )
+
+
+def test_outlines_that_others_cover_are_pointed_out(tmp_path: Path) -> None:
+    image(tmp_path / "i.ome.tif")
+    boxes = [(6, 6, 9, 9), (4, 4, 12, 12), (14, 14, 18, 18)]
+    rois = {f"{n}.roi": roi_file(RECT, box) for n, box in enumerate(boxes)}
+    path = roi_set(tmp_path / "a.zip", rois)
+    *_, notice = convert(path, tmp_path / "o.ome.tif", like=tmp_path / "i.ome.tif", labels=True)
+    assert "a.zip: 1 of 3 objects are lost" in notice
 
 
 def test_real_masks_to_roi_sets_and_back(real_data: Path, tmp_path: Path) -> None:

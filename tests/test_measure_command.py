@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,9 @@ from roifile import ImagejRoi, roiread, roiwrite
 from test_cli import call
 
 from mitolume.batch.convert import read_objects
-from mitolume.batch.mask_kinds import mask_kinds
-from mitolume.batch.sources import Source, find_sources
+from mitolume.batch.sources import find_sources
 from mitolume.errors import MitolumeError
+from mitolume.io.check import check_table
 from mitolume.io.read import read
 from mitolume.io.write import write_image, write_mask
 
@@ -64,7 +65,7 @@ def test_known_objects(
     out = tmp_path / "out" / "objects.csv"
     assert call(
         monkeypatch, "measure", tmp_path / "masks", "--intensity", tmp_path / "images",
-        "--out", out, "--crops", tmp_path / "crops", "--margin", 0.2, "--rois", tmp_path / "a.zip",
+        "--out", out, "--crops", tmp_path / "crops", "--margin", 0.2, "--rois", tmp_path / "rois",
         "--labels", tmp_path / "labels", "--pictures", tmp_path / "pictures",
     ) == 0  # fmt: skip
     assert "3 objects in 1 image" in capsys.readouterr().out
@@ -92,7 +93,7 @@ def test_known_objects(
 
     labels = read(tmp_path / "labels" / "a_labels.ome.tif").values.squeeze()
     assert np.array_equal(labels > 0, mask == 1)
-    drawn = read_objects(tmp_path / "a.zip", tmp_path / "images" / "a.ome.tif").labels
+    drawn = read_objects(tmp_path / "rois" / "a_rois.zip", tmp_path / "images" / "a.ome.tif").labels
     np.testing.assert_array_equal(drawn, labels)
     assert (tmp_path / "pictures" / "a_objects.png").stat().st_size > 2000
     assert not list(tmp_path.rglob("*.parts"))
@@ -128,16 +129,16 @@ def test_a_bad_mask_does_not_stop_the_others_and_can_follow_later(
     bad.write_bytes(good[:300])
     command = ["measure", fields / "masks", "--out", fields / "objects.csv"]
     assert call(monkeypatch, *command) == 1
-    assert "1 of 4 masks could not be measured" in capsys.readouterr().err
+    assert "4 masks found, 3 measured; the others failed" in capsys.readouterr().err
     table = pd.read_csv(fields / "objects.csv")
     assert table["image"].unique().tolist() == ["f0", "f2", "f3"]
     bad.write_bytes(good)
     assert call(monkeypatch, *command) == 1
     assert "--overwrite" in capsys.readouterr().err
-    kept = fields / "objects.csv.parts" / "00000-unsure" / "objects.parquet"
+    kept = fields / "objects.csv.parts" / "f0-unsure" / "objects.parquet"
     before = kept.stat().st_mtime_ns
     assert call(monkeypatch, *command, "--split", "distance", "--resume") == 1
-    assert "other settings" in capsys.readouterr().err
+    assert "f0-unsure was made with objects {" in capsys.readouterr().err
     assert kept.stat().st_mtime_ns == before
     assert call(monkeypatch, *command, "--resume") == 0
     resumed = pd.read_csv(fields / "objects.csv")
@@ -187,21 +188,26 @@ def test_a_stack_is_labelled_through_z_or_plane_by_plane(
     assert crop.sizes["Z"] == 4
     np.testing.assert_array_equal(crop.values[0, 0, :, 0, 0], grey[:, 0, 0])
     out = tmp_path / "p.csv"
-    command += ["--per-plane", "--rois", tmp_path / "r.zip"]
+    command += ["--per-plane", "--rois", tmp_path]
     assert call(monkeypatch, *command, "--out", out) == 0
     planes = pd.read_csv(out)
     assert planes["plane"].tolist() == [0, 1, 2, 2, 3]
     assert planes["label"].tolist() == [1, 2, 3, 4, 5]
     assert planes["intensity_mean_0"].tolist() == [0, 100, 200, 200, 44]  # 300 wraps in 8 bit
-    drawn = read_objects(tmp_path / "r.zip", tmp_path / "s.ome.tif").labels
+    drawn = read_objects(tmp_path / "s_rois.zip", tmp_path / "s.ome.tif").labels
     assert np.array_equal(drawn > 0, mask == 1)
 
 
-def test_numbers_of_a_label_image_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_numbers_of_a_label_image_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     labels = np.zeros((30, 30), np.uint16)
     labels[5:10, 5:10], labels[5:10, 10:15], labels[20:25, 3:20] = 7, 300, 12
     tifffile.imwrite(tmp_path / "cells.tif", labels)
-    assert call(monkeypatch, "measure", tmp_path / "cells.tif", "--out", tmp_path / "o.csv") == 0
+    command = ["measure", tmp_path / "cells.tif", "--out", tmp_path / "o.csv"]
+    assert call(monkeypatch, *command) == 1
+    assert "--mask-kind labels) where every value above 0" in capsys.readouterr().err
+    assert call(monkeypatch, *command, "--mask-kind", "labels") == 0
     table = pd.read_csv(tmp_path / "o.csv")
     assert table["label"].tolist() == [7, 12, 300]
     assert table["area_px"].tolist() == [25, 85, 25]
@@ -239,7 +245,7 @@ def test_the_masks_of_a_run_are_measured_in_their_images(
         (["--threshold", "0"], "--threshold 0.0: input should be greater than 0"),
         (["--intensity", "nowhere"], "nowhere"),
         (["--out", "objects.xlsx"], "must end in .csv or .parquet"),
-        (["--intensity", "images/a.ome.tif", "--pictures", "p", "--colour-by", "joy"], "area_um2"),
+        (["--labels", "masks", "--out", "masks/a_mask.csv", "--mask-kind", "joy"], "no mask kind"),
         (["--fields", "fields.csv"], "no row whose image or mask has the name"),
     ],
 )
@@ -300,8 +306,8 @@ def test_images_are_found_by_name(
     masks: list[str], images: list[str], matched: list[str], tmp_path: Path
 ) -> None:
     names = sorted(touch(tmp_path / "masks", *masks).iterdir(), key=lambda p: masks.index(p.name))
-    found = find_sources(names, [touch(tmp_path / "images", *images)])
-    assert [source.pictures[0].file.stem for source in found] == matched
+    found, _ = find_sources(names, [touch(tmp_path / "images", *images)])
+    assert [source.images[0].file.stem for source in found] == matched
 
 
 @pytest.mark.parametrize(("mask", "image"), [("f10_mask.tif", "f1.tif"), ("f1.tif", "f10.tif")])
@@ -318,8 +324,8 @@ def test_a_mask_is_no_image_of_another(tmp_path: Path) -> None:
 
 def test_channels_are_named_by_whole_words(tmp_path: Path) -> None:
     folders = [touch(tmp_path / c, f"f1_{c}.tif", f"f2_{c}.tif") for c in ("tmrm", "tom20")]
-    found = find_sources([touch(tmp_path / "masks", "f1.tif", "f2.tif")], folders)
-    names = [[picture.name for picture in source.pictures] for source in found]
+    found, _ = find_sources([touch(tmp_path / "masks", "f1.tif", "f2.tif")], folders)
+    names = [[image.name for image in source.images] for source in found]
     assert names == [["tmrm", "tom20"]] * 2
 
 
@@ -330,39 +336,97 @@ SLOPE = np.broadcast_to(np.arange(20, dtype=np.uint8) * 12, (8, 20))
 
 
 @pytest.mark.parametrize(
-    ("arrays", "wanted", "kinds"),
+    ("arrays", "kind", "n_objects"),
     [
-        ([BAR, BAR * 0.7], "auto", ["unsure", "probability"]),
-        ([BAR * 255.0], "auto", ["labels"]),
-        ([BAR * 200, BAR * 255], "auto", ["labels", "labels"]),
-        ([PAIR, BAR, BAR * 7], "auto", ["numbers", "labels", "numbers"]),
-        ([BAR, BAR * 255], "labels", ["labels", "labels"]),
+        ([BAR, BAR * 0.7], "auto", [1, 1]),  # the second is a probability
+        ([BAR * 255.0], "auto", [1]),
+        ([PAIR, BAR, BAR * 7], "labels", [2, 1, 1]),
+        ([BAR, BAR * 255], "labels", [1, 1]),
     ],
 )
 def test_what_values_mean(
-    arrays: list[np.ndarray], wanted: str, kinds: list[str], tmp_path: Path
+    arrays: list[np.ndarray],
+    kind: str,
+    n_objects: list[int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    found = mask_kinds(write_masks(tmp_path, arrays), wanted)
-    assert not found.faults
-    assert [found.kinds[str(tmp_path / f"{n}.tif")] for n in range(len(arrays))] == kinds
+    masks = write_masks(tmp_path / "m", arrays)
+    out = tmp_path / "o.csv"
+    assert call(monkeypatch, "measure", masks, "--mask-kind", kind, "--out", out) == 0
+    assert pd.read_csv(tmp_path / "o_images.csv")["n_objects"].tolist() == n_objects
 
 
-def write_masks(folder: Path, arrays: list[np.ndarray]) -> list[Source]:
+def write_masks(folder: Path, arrays: list[np.ndarray]) -> Path:
+    folder.mkdir()
     for number, array in enumerate(arrays):
         kept = array.astype(np.float32 if array.dtype.kind == "f" else np.uint16)
         tifffile.imwrite(folder / f"{number}.tif", kept)
-    return [Source(folder / f"{number}.tif", str(number)) for number in range(len(arrays))]
+    return folder
 
 
-def test_grey_values_are_no_label_image(tmp_path: Path) -> None:
-    faults = mask_kinds(write_masks(tmp_path, [BAR, SLOPE]), "auto").faults
-    assert ["looks like an image or a probability" in fault for fault in faults.values()] == [True]
-    assert mask_kinds(write_masks(tmp_path, [SLOPE]), "labels").faults == {}
+@pytest.mark.parametrize(
+    ("arrays", "says"),
+    [
+        ([BAR, SLOPE], "1.tif holds the values 0, 12, 24"),
+        ([BAR * 255, PAIR * 3], "1.tif holds the values 0, 3, 6"),
+        ([BAR, BAR * 255], "255 could mean mitochondria or unsure"),
+        ([BAR + 1], "as ilastik numbers its classes: subtract 1"),
+    ],
+)
+def test_what_cannot_be_known_is_refused_by_every_command(
+    arrays: list[np.ndarray],
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    masks = write_masks(tmp_path / "m", arrays)
+    for command in (
+        ["measure", masks, "--out", tmp_path / "o.csv"],
+        ["evaluate", masks, masks],
+        ["convert", masks, "--out", tmp_path, "--to", "zip"],
+    ):
+        assert call(monkeypatch, *command) == 1
+        assert says in capsys.readouterr().err
+    for n in range(len(arrays)):
+        image = np.random.default_rng(n).integers(0, 255, BAR.shape).astype(np.uint8)
+        tifffile.imwrite(tmp_path / f"{n}.tif", image)
+    rows = "".join(f"{n}.tif,m/{n}.tif\n" for n in range(len(arrays)))
+    (tmp_path / "t.csv").write_text("image,mask\n" + rows)
+    with pytest.raises(MitolumeError, match=re.escape(says)):
+        check_table(tmp_path / "t.csv")
 
 
-def test_label_images_beside_masks_with_255_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(MitolumeError, match="measure them apart"):
-        mask_kinds(write_masks(tmp_path, [BAR * 255, PAIR]), "auto")
+@pytest.mark.parametrize(
+    ("names", "used"),
+    [
+        (["a.tif", "b.tif", "c_mask.tif"], ["a", "b", "c"]),
+        (["a.tif", "a_mask.tif", "b.tif", "b_bf_labels.tif"], ["a", "b_bf"]),
+        (["a.tif", "a_cp_masks.png", "a_overlay.png", "a_probability.tif"], ["a"]),
+    ],
+)
+def test_the_masks_of_a_folder(names: list[str], used: list[str], tmp_path: Path) -> None:
+    found, notices = find_sources([touch(tmp_path / "m", *names)], [])
+    assert [source.name for source in found] == used
+    listed = [name for name in names if "overlay" not in name]
+    left_out = len(listed) > len(used)
+    assert [f"{len(listed)} files found, {len(used)} used" in n for n in notices] == [True] * (
+        left_out
+    )
+
+
+def test_inputs_are_never_written_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    mask, _ = write_pair(tmp_path, "a")
+    path = tmp_path / "a_labels.ome.tif"
+    write_mask(path, xr.DataArray(mask, dims=("Y", "X")))
+    before = path.read_bytes()
+    command = ["measure", path, "--labels", tmp_path, "--overwrite", "--out", tmp_path / "o.csv"]
+    assert call(monkeypatch, *command) == 1
+    assert "a_labels.ome.tif is one of the inputs" in capsys.readouterr().err
+    assert path.read_bytes() == before
 
 
 def test_unsure_pixels_are_no_field_and_no_ring(
@@ -390,23 +454,15 @@ def test_unsure_pixels_are_no_field_and_no_ring(
     pd.testing.assert_frame_equal(*tables)
 
 
-def test_one_roi_set_is_not_written_twice(
-    fields: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    options = ["--rois", fields / "all.zip", "--out", fields / "o.csv"]
-    assert call(monkeypatch, "measure", fields / "masks", *options) == 1
-    assert "there are 4 masks" in capsys.readouterr().err
-
-
 def test_rois_of_a_time_series_know_their_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     movie = np.zeros((3, 2, 30, 30), np.uint8)
     movie[:, :, 5:10, 5:15] = 1
     write_mask(tmp_path / "m.ome.tif", xr.DataArray(movie, dims=tuple("TZYX")))
-    assert call(monkeypatch, "measure", tmp_path / "m.ome.tif", "--rois", tmp_path / "r.zip",
+    assert call(monkeypatch, "measure", tmp_path / "m.ome.tif", "--rois", tmp_path / "r",
                 "--out", tmp_path / "o.csv") == 0  # fmt: skip
-    places = [(roi.t_position, roi.z_position) for roi in roiread(tmp_path / "r.zip")]
+    places = [(roi.t_position, roi.z_position) for roi in roiread(tmp_path / "r" / "m_rois.zip")]
     assert places == [(1, 1), (1, 2), (2, 1), (2, 2), (3, 1), (3, 2)]
 
 
@@ -434,7 +490,7 @@ def test_pixels_that_cannot_be_decoded_are_named(
     assert call(monkeypatch, "measure", fields / "masks", "--intensity", fields / "images",
                 "--out", fields / "o.csv") == 1  # fmt: skip
     error = capsys.readouterr().err
-    assert "2 of 4 masks" in error
+    assert "4 masks found, 2 measured" in error
     assert "f1_mask.ome.tif can't be read" in error
     assert "f2.ome.tif can't be read" in error
     assert pd.read_csv(fields / "o.csv")["image"].unique().tolist() == ["f0", "f3"]
@@ -450,7 +506,7 @@ def test_a_table_that_was_changed_is_not_mixed_with_what_was_measured(
     table = fields / "fields.csv"
     table.write_text(table.read_text().replace("dish 0", "dish 9"))
     assert call(monkeypatch, *command, "--resume") == 1
-    assert "other settings, masks or facts" in capsys.readouterr().err
+    assert "was made with specimen dish 0, not dish 9" in capsys.readouterr().err
 
 
 def test_crops_of_an_earlier_measurement_are_replaced(
@@ -484,7 +540,8 @@ def test_high_numbers_need_no_more_memory(tmp_path: Path, monkeypatch: pytest.Mo
     labels = np.zeros((9, 30), np.uint32)
     labels[2:5, 2:9], labels[2:5, 12:20] = 2_000_000_000, 5
     tifffile.imwrite(tmp_path / "l.tif", labels)
-    assert call(monkeypatch, "measure", tmp_path / "l.tif", "--out", tmp_path / "o.csv") == 0
+    assert call(monkeypatch, "measure", tmp_path / "l.tif", "--out", tmp_path / "o.csv",
+                "--mask-kind", "labels") == 0  # fmt: skip
     assert pd.read_csv(tmp_path / "o.csv")["label"].tolist() == [5, 2_000_000_000]
 
 

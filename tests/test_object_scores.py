@@ -23,8 +23,7 @@ from mitolume.analysis.object_scores import (
     ObjectCounts,
     count_objects,
 )
-from mitolume.batch.evaluate import evaluate
-from mitolume.batch.object_results import pooled_objects
+from mitolume.batch.evaluate import evaluate, pooled_objects
 
 
 @st.composite

@@ -107,6 +107,13 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
         roi_set(tmp_path / "b.zip", {"cell 3.roi": data})
         with pytest.raises(MitolumeError, match=r"b\.zip: ROI cell 3 can't be read"):
             read_rois(tmp_path / "b.zip")
+    with zipfile.ZipFile(tmp_path / "d.zip", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("a.roi", ELSEWHERE["oval.roi"] * 9)
+    damaged = bytearray((tmp_path / "d.zip").read_bytes())
+    damaged[36:46] = b"\xff" * 10  # in the packed ROI
+    (tmp_path / "d.zip").write_bytes(damaged)
+    with pytest.raises(MitolumeError, match=r"d\.zip can't be read"):
+        read_rois(tmp_path / "d.zip")
     roi_set(tmp_path / "c.zip", {"results.csv": b"1"})
     with pytest.raises(MitolumeError, match="holds no ImageJ ROI"):
         read_rois(tmp_path / "c.zip")

@@ -267,30 +267,25 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option("--out", help="Also write the scores of each image (CSV).")
     ] = None,
-    mask_kind: Annotated[
-        str, typer.Option(help="What values mean: auto, unsure (255) or labels (all above 0).")
-    ] = "auto",
+    mask_kind: MaskKind = "auto",
     objects: Annotated[
         bool, typer.Option("--objects", help="Match single objects too, those of a z-stack in 3D.")
     ] = False,
     agreement: Annotated[
         bool, typer.Option("--agreement", help="Compare two people's masks; neither is the truth.")
     ] = False,
-    like: Annotated[
-        Path | None,
-        typer.Option(metavar="IMAGES", help="Image, or folder of them: what outlines lie on."),
-    ] = None,
+    like: Like = None,
     consensus: Annotated[
         Path | None,
         typer.Option(
             metavar="DIR", help="With --agreement: write masks with 255 where the two disagree."
         ),
     ] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Score masks, made by whatever means, against true ones, or two people's with --agreement."""
-    from mitolume.batch.evaluate import evaluate as score
-    from mitolume.batch.evaluate import objects_text, scores_text
-    from mitolume.runs.results import summarise, write_csv
+    from mitolume.batch.evaluate import evaluate_files, objects_text, scores_text
+    from mitolume.runs.results import summarise
 
     if out is not None and out.suffix.lower() != ".csv":
         raise MitolumeError(f"--out {out} must end in .csv: it is a table of scores")
@@ -301,13 +296,14 @@ def evaluate(
     if agreement:
         from mitolume.batch.agreement import compare
 
-        print(compare(masks, truth, mask_kind, like=like, out=out, consensus_folder=consensus))
+        print(compare(masks, truth, mask_kind, like=like, out=out, consensus_folder=consensus,
+                      overwrite=overwrite))  # fmt: skip
         return
-    images = score(masks, truth, mask_kind, like=like, objects=objects)
+    images = evaluate_files(
+        masks, truth, mask_kind, like=like, objects=objects, out=out, overwrite=overwrite
+    )
     for notice in images.attrs["notices"]:
         print(f"note: {notice}", file=sys.stderr)
-    if out is not None:
-        write_csv(out, images.drop(columns=["arm", "method", "network", "k", "seed"]))
     print(scores_text(summarise(images)))
     if objects:
         print(f"\n{objects_text(images)}")
@@ -315,27 +311,40 @@ def evaluate(
 
 @app.command()
 def convert(
-    mask: Annotated[
-        Path,
-        typer.Argument(help="A mask or label image, a ROI set (.zip), GeoJSON, TIFF with overlay."),
+    masks: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Masks or label images, ROI sets (.zip), GeoJSON, TIFF with overlay; folders."
+        ),
     ],
-    out: Annotated[Path, typer.Option("--out", help="Must end in .zip, .geojson or .ome.tif.")],
-    like: Annotated[
-        Path | None, typer.Option(metavar="IMAGE", help="The image: outlines need its size.")
+    out: Annotated[
+        Path, typer.Option("--out", help="Ends in .zip, .geojson or .ome.tif; a folder with --to.")
+    ],
+    to: Annotated[
+        str | None, typer.Option(help="What files in a folder become: zip, geojson or ome.tif.")
     ] = None,
+    like: Like = None,
     labels: Annotated[
-        bool, typer.Option("--labels", help="Write a label image: each object its number.")
+        bool, typer.Option("--labels", help="Write label images: each object its number.")
     ] = False,
-    mask_kind: Annotated[
-        str, typer.Option(help="What values mean: auto, unsure (255) or labels (all above 0).")
-    ] = "auto",
+    mask_kind: MaskKind = "auto",
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Write a mask as ImageJ ROIs, GeoJSON or pixels, whatever it is now."""
-    from mitolume.batch.convert import convert as write
+    """Write masks as ImageJ ROIs, GeoJSON or pixels, whatever they are now."""
+    from mitolume.batch.convert import convert_files
+    from mitolume.progress import progress_bar, say
 
-    for notice in write(mask, out, like=like, labels=labels, mask_kind=mask_kind):
-        print(f"note: {notice}", file=sys.stderr)
-    print(out)
+    with progress_bar("converting", quiet=quiet) as advance:
+        outcome = convert_files(
+            masks, out, to=to, like=like, labels=labels, mask_kind=mask_kind,
+            overwrite=overwrite, progress=advance,
+        )  # fmt: skip
+    for notice in outcome.notices:
+        say(f"note: {notice}", quiet=quiet)
+    for path in outcome.written:
+        print(path)
+    outcome.raise_faults("masks", "converted")
 
 
 @app.command()
@@ -357,27 +366,16 @@ def measure(
         Path | None, typer.Option(help="Cut out every object: a folder, or one NAME.ome.zarr.")
     ] = None,
     margin: Annotated[float, typer.Option(min=0, help="Around each crop, µm.")] = 0.5,
-    masked: Annotated[
-        bool, typer.Option("--masked", help="Crops are 0 outside the object.")
-    ] = False,
-    rois: Annotated[
-        Path | None, typer.Option(help="Outlines for ImageJ: a folder, or .zip for one mask.")
-    ] = None,
+    rois: Annotated[Path | None, typer.Option(help="Folder for outlines for ImageJ.")] = None,
     labels: Annotated[Path | None, typer.Option(help="Folder for label images.")] = None,
     pictures: Annotated[
-        Path | None, typer.Option(help="Folder for outlines in colour, and superplots.")
+        Path | None, typer.Option(help="Folder for outlines coloured by length, and superplots.")
     ] = None,
-    colour_by: Annotated[
-        str, typer.Option(help="Measurement that colours the outlines.")
-    ] = "length",
     split: Annotated[
         str, typer.Option(help="Cut touching objects: none, distance, probability or branches.")
     ] = "none",
     min_size: Annotated[
         float | None, typer.Option(min=0, help="Leave out what is smaller than this across, µm.")
-    ] = None,
-    max_hole: Annotated[
-        float | None, typer.Option(min=0, help="Fill holes up to this across, µm.")
     ] = None,
     threshold: Annotated[
         float, typer.Option(min=0, max=1, help="Of masks that are probabilities.")
@@ -385,41 +383,33 @@ def measure(
     per_plane: Annotated[
         bool, typer.Option("--per-plane", help="Objects of a stack end with their plane.")
     ] = False,
-    mask_kind: Annotated[
-        str, typer.Option(help="What values mean: auto, unsure (255) or labels.")
-    ] = "auto",
-    pixel_size: Annotated[
-        float | None, typer.Option(help="Pixel size in µm, over what the files state.")
-    ] = None,
-    z_step: Annotated[float | None, typer.Option(min=0, help="Between planes, µm.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where it was stopped.")] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace results that are there already.")
-    ] = False,
+    mask_kind: MaskKind = "auto",
+    pixel_size: PixelSize = None,
+    z_step: ZStep = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
     """Measure single mitochondria in masks, and cut them out of any channel."""
-    from mitolume.batch.measure import Measuring, measure_masks, object_settings
-    from mitolume.batch.object_files import Wanted
+    from mitolume.batch.measure import MeasureSettings, measure_masks, object_settings
+    from mitolume.batch.object_files import Outputs
     from mitolume.batch.sources import find_sources
     from mitolume.progress import progress_bar, say
 
-    how = Measuring(
-        object_settings(split, min_size, max_hole, threshold), mask_kind, pixel_size, z_step,
-        per_plane, Wanted(crops, margin, masked, rois, labels, pictures, colour_by),
+    settings = MeasureSettings(
+        object_settings(split, min_size, threshold), mask_kind, pixel_size, z_step, per_plane,
+        Outputs(crops, margin, rois, labels, pictures),
     )  # fmt: skip
-    sources = find_sources(masks, intensity or [], fields)
+    sources, notices = find_sources(masks, intensity or [], fields)
     with progress_bar("measuring", quiet=quiet) as advance:
         measured = measure_masks(
-            sources, out, how, resume=resume, overwrite=overwrite, progress=advance
+            sources, out, settings, resume=resume, overwrite=overwrite, progress=advance
         )
-    for notice in measured.notices:
+    for notice in [*notices, *measured.notices]:
         say(f"note: {notice}", quiet=quiet)
     print(measured.text())
     print(f"table: {out}")
-    if measured.faults:
-        failed = f"{len(measured.faults)} of {len(sources)} masks could not be measured"
-        raise MitolumeError("\n  ".join([f"{failed}:", *measured.faults]))
+    measured.outcome.raise_faults("masks", "measured")
 
 
 @app.command()

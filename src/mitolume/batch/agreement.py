@@ -1,8 +1,9 @@
-"""Mask files of two annotators: how far they agree, and their consensus. Knows no model."""
+"""Mask files of two annotators: how far they agree, and their consensus."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,14 +23,16 @@ from mitolume.analysis.agreement import (
     shared_objects,
 )
 from mitolume.analysis.metrics import Counts, count, dice, iou, mean_defined
-from mitolume.batch.mask_pairs import (
+from mitolume.batch.evaluate import (
     MaskPair,
-    mask_name,
     match_files,
+    notices_of,
     open_pairs,
-    outline_notices,
+    write_once,
 )
+from mitolume.batch.runner import Report
 from mitolume.errors import MitolumeError, some_names
+from mitolume.io.mask_files import image_name
 from mitolume.io.masks import Mask
 from mitolume.io.pixel_size import plane_pixel_size
 from mitolume.io.write import write_mask
@@ -82,19 +85,20 @@ def agree(a: Path, b: Path, mask_kind: str = "auto", like: Path | None = None) -
         A file is missing or unreadable, no names match, sizes differ, or values mean nothing.
     """
     files = match_files(a, b)
-    notices = [
+    notices = [*files.notices]
+    notices += [
         f"{len(alone)} of {len(alone) + len(files.both)} masks in {folder} have no partner and are "
         f"left out ({some_names(alone)})"
         for folder, alone in ((a, files.only_first), (b, files.only_second))
         if alone
     ]
     pairs = tuple(open_pairs(files.both, mask_kind, like))
-    notices += outline_notices(pairs)
+    notices += notices_of(pairs)
     rows = []
     for pair in pairs:
         size, notice = _pixel_size(pair)
         notices += [notice] if notice else []
-        head = {"image": mask_name(pair.paths[0])}
+        head = {"image": image_name(pair.paths[0])}
         head |= {"file_a": str(pair.paths[0]), "file_b": str(pair.paths[1])}
         for plane, mask_a, mask_b in pair.planes():
             rows.append(head | {"plane": plane} | _plane(mask_a, mask_b, size))
@@ -132,50 +136,16 @@ def summarise_images(planes: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def require_free(folder: Path, a: Path, b: Path) -> None:
-    """Refuse a folder for the consensus that a mask would be overwritten or mistaken in.
-
-    Raises
-    ------
-    MitolumeError
-        It is one of the annotators' own folders, or holds a mask of a name to be written.
-    """
-    if folder.resolve() in (a.resolve(), b.resolve()):
-        raise MitolumeError(
-            f"--consensus {folder} is a folder of masks that are compared; choose a new one"
-        )
-    targets = [_consensus_path(folder, pair[0]) for pair in match_files(a, b).both]
-    if there := [path for path in targets if path.exists()]:
-        raise MitolumeError(
-            f"{folder} holds a consensus already ({some_names(there)}); choose another --consensus"
-        )
-
-
-def write_consensus(folder: Path, found: Agreement) -> list[Path]:
-    """Write the consensus of every image: 0 and 1 where both agree, else 255.
-
-    Parameters
-    ----------
-    folder
-        Where ``NAME_mask.ome.tif`` is written; `require_free` has found it good.
-    found
-        What `agree` returned.
-
-    Returns
-    -------
-    list of pathlib.Path
-        The files.
-    """
-    paths = []
+def write_consensus(folder: Path, found: Agreement) -> None:
+    """Write the consensus of every image as ``NAME_mask.ome.tif``: where both agree, else 255."""
     for pair in found.pairs:
         stack = np.stack([consensus(a, b) for _, a, b in pair.planes()])
         mask = xr.DataArray(stack, dims=("Z", "Y", "X"))
         if _pixel_size(pair)[0]:
             first, second = (image.attrs.get("pixel_size_um", {}) for image in pair.images)
             mask.attrs["pixel_size_um"] = second | first
-        paths.append(_consensus_path(folder, pair.paths[0]))
-        write_mask(paths[-1], mask if len(stack) > 1 else mask.isel(Z=0))
-    return paths
+        path = _consensus_path(folder, pair.paths[0])
+        write_mask(path, mask if len(stack) > 1 else mask.isel(Z=0))
 
 
 def _plane(a: Mask, b: Mask, size: tuple[float, float] | None) -> dict[str, Any]:
@@ -208,7 +178,7 @@ def _pixel_size(pair: MaskPair) -> tuple[tuple[float, float] | None, str]:
 
 
 def _consensus_path(folder: Path, first: Path) -> Path:
-    return folder / f"{mask_name(first)}_mask.ome.tif"
+    return folder / f"{image_name(first)}_mask.ome.tif"
 
 
 _TITLES = (
@@ -224,6 +194,7 @@ def compare(
     like: Path | None = None,
     out: Path | None = None,
     consensus_folder: Path | None = None,
+    overwrite: bool = False,
 ) -> str:
     """Compare two annotators, write what is asked for, and say what was found.
 
@@ -234,7 +205,9 @@ def compare(
     out
         Where to write the table of planes (CSV).
     consensus_folder
-        Where to write ``NAME_mask.ome.tif`` of every image; nothing is overwritten there.
+        Where to write ``NAME_mask.ome.tif`` of every image, see `consensus`.
+    overwrite
+        Replace these files if they exist.
 
     Returns
     -------
@@ -244,22 +217,36 @@ def compare(
     Raises
     ------
     MitolumeError
-        As from `agree` and `require_free`.
+        As from `agree`; a file exists already, or the folder is one of the two annotators'.
     """
+    results = [] if out is None else [out]
     if consensus_folder is not None:
-        require_free(consensus_folder, a, b)
-    found = agree(a, b, mask_kind, like)
-    text = f"A: {a}\nB: {b}\n\n{agreement_text(found)}"
-    if out is not None:
-        write_csv(out, found.planes)
-    if consensus_folder is None:
-        return text
-    paths = write_consensus(consensus_folder, found)
-    # Where nobody agrees on any mitochondria a mask holds 0 and 255 only, which reads as labels.
-    return (
-        f"{text}\nconsensus in {consensus_folder}, masks: {len(paths)}; 255 is where the two "
-        "disagree (in recipes: mask_kind: unsure)"
-    )
+        if consensus_folder.resolve() in (a.resolve(), b.resolve()):
+            raise MitolumeError(
+                f"--consensus {consensus_folder} is a folder of masks that are compared; choose a "
+                "new one"
+            )
+        pairs = match_files(a, b).both
+        results += [_consensus_path(consensus_folder, first) for first, _ in pairs]
+    texts: list[str] = []
+
+    def compute(advance: Callable[[int], None]) -> Report:
+        found = agree(a, b, mask_kind, like)
+        texts.append(f"A: {a}\nB: {b}\n\n{agreement_text(found)}")
+        if out is not None:
+            write_csv(out, found.planes)
+        if consensus_folder is not None:
+            write_consensus(consensus_folder, found)
+            # Where nobody agrees on any mitochondria a mask holds 0 and 255 only, which reads as
+            # labels.
+            texts.append(
+                f"consensus in {consensus_folder}, masks: {len(found.pairs)}; 255 is where the two "
+                "disagree (in recipes: mask_kind: unsure)"
+            )
+        return Report()
+
+    write_once(a, b, results, compute, overwrite=overwrite)
+    return "\n".join(texts)
 
 
 def agreement_text(found: Agreement) -> str:

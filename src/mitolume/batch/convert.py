@@ -1,29 +1,42 @@
-"""Mask files of one kind to another: pixels, ImageJ ROIs, GeoJSON. Knows no model."""
+"""Mask files of one kind to another: pixels, ImageJ ROIs, GeoJSON."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any
 
 import numpy as np
 import xarray as xr
-from scipy import ndimage
 
+from mitolume.batch.runner import Job, Outcome, Report, run_jobs
+from mitolume.batch.sources import find_image
 from mitolume.errors import MitolumeError
 from mitolume.io.geojson import labels_to_geojson
-from mitolume.io.mask_files import PlacedOutlines, open_mask, open_outlines
-from mitolume.io.masks import FOREGROUND, UNSURE, MaskKind, decide_kind, to_mask
-from mitolume.io.outlines import Inside, Labels, draw
+from mitolume.io.mask_files import (
+    distinct_values,
+    hidden_outlines,
+    image_name,
+    is_outlined,
+    kind_of,
+    list_masks,
+    open_mask,
+)
+from mitolume.io.masks import FOREGROUND, UNSURE, Meaning, meaning_of, require_kind, to_objects
+from mitolume.io.outlines import Inside, Labels
 from mitolume.io.read import read, read_plane
 from mitolume.io.rois import labels_to_rois, write_rois
 from mitolume.io.write import write_labels, write_mask, write_text
+from mitolume.progress import Advance
 
 OUT_ENDINGS = {
-    ".zip": "an ImageJ ROI set",
-    ".geojson": "GeoJSON for QuPath",
-    ".ome.tif": "a mask of 0, 1 and 255, or a label image with --labels",
+    # what a file name may end in -> what it is, and how files of a folder are named
+    ".zip": ("an ImageJ ROI set", "_rois.zip"),
+    ".geojson": ("GeoJSON for QuPath", ".geojson"),
+    ".ome.tif": ("a mask of 0, 1 and 255, or a label image with --labels", "_mask.ome.tif"),
 }
 
 
@@ -49,20 +62,16 @@ def convert(
     labels: bool = False,
     mask_kind: str = "auto",
 ) -> tuple[str, ...]:
-    """Write a mask file as another kind of mask file.
+    """Write one mask file as another kind of mask file, see `convert_files`.
 
     Parameters
     ----------
     mask
         A mask or label image, an ImageJ ROI set or TIFF with an overlay, or GeoJSON.
     out
-        The new file; its ending says the kind (`OUT_ENDINGS`). What is there is not replaced.
-    like
-        The image, whose size outlines need.
-    labels
-        Write a label image.
-    mask_kind
-        What pixel values mean: ``auto``, ``unsure`` or ``labels``.
+        The new file; its ending says the kind (`OUT_ENDINGS`). A file that exists is not replaced.
+    like, labels, mask_kind
+        As for `convert_files`.
 
     Returns
     -------
@@ -72,33 +81,93 @@ def convert(
     Raises
     ------
     MitolumeError
-        A file can't be read or written, or is there already.
+        A file can't be read or written, or exists already.
     """
-    mask, out = Path(mask), Path(out)
-    ending = next((e for e in OUT_ENDINGS if out.name.lower().endswith(e)), None)
-    if ending is None:
-        kinds = ", ".join(f"{e} ({what})" for e, what in OUT_ENDINGS.items())
-        raise MitolumeError(f"{out}: masks are written as {kinds}; give --out one of these endings")
+    outcome = convert_files(
+        [Path(mask)], Path(out), like=None if like is None else Path(like), labels=labels,
+        mask_kind=mask_kind,
+    )  # fmt: skip
+    outcome.raise_faults("masks", "converted")
+    return tuple(outcome.notices)
+
+
+def convert_files(
+    masks: Sequence[Path],
+    out: Path,
+    *,
+    to: str | None = None,
+    like: Path | None = None,
+    labels: bool = False,
+    mask_kind: str = "auto",
+    overwrite: bool = False,
+    progress: Advance = lambda done, total, note="": None,
+) -> Outcome:
+    """Write mask files as mask files of another kind.
+
+    Parameters
+    ----------
+    masks
+        Mask files of any kind, or folders of them. What pixel values mean is decided for all
+        together.
+    out
+        The new file, whose ending says the kind (`OUT_ENDINGS`); with `to` a folder.
+    to
+        Without its dot, the ending of the files in the folder `out`.
+    like
+        The image, or folder of images, whose size outlines need.
+    labels
+        Write label images.
+    mask_kind
+        What pixel values mean: ``auto``, ``unsure`` or ``labels``.
+    overwrite
+        Replace files that exist.
+    progress
+        Called with the files done, the files there are, and a name.
+
+    Raises
+    ------
+    MitolumeError
+        A file can't be written, exists already, or values mean nothing.
+    """
+    require_kind(mask_kind)
+    ending = _ending(out, to)
     if labels and ending != ".ome.tif":
         raise MitolumeError(f"{out}: a label image (--labels) must end in .ome.tif")
-    if out.exists():
-        raise MitolumeError(f"{out} is there already; name another file, or remove it")
-    objects = read_objects(mask, like, mask_kind=mask_kind)
-    notices = objects.notices
-    if ending == ".zip":
-        write_rois(out, labels_to_rois(objects.labels, objects.unsure))
-    elif ending == ".geojson":
-        content = labels_to_geojson(objects.labels, objects.unsure)
-        write_text(out, json.dumps(content, indent=None) + "\n")
-    elif labels:
-        write_labels(out, _as_image(objects.labels, objects))
-        if objects.unsure.any():
-            notices += ("what is unsure (255) is background: a label image can't say it",)
-    else:
-        values = np.where(objects.labels > 0, FOREGROUND, 0)
-        values[objects.unsure] = UNSURE
-        write_mask(out, _as_image(values, objects))
-    return notices
+    notices: list[str] = []
+    files: list[Path] = []
+    for path in masks:
+        listed, said = list_masks(path) if to and path.is_dir() else ([path], [])
+        files += listed
+        notices += said
+    if to is None and len(files) > 1:
+        raise MitolumeError(
+            f"--out {out} is one file for {len(files)} masks; name a folder, and say what they "
+            f"become with --to ({', '.join(e.lstrip('.') for e in OUT_ENDINGS)})"
+        )
+    suffix = "_labels.ome.tif" if labels else OUT_ENDINGS[ending][1]
+    values: dict[str, set[float]] = {}
+    faults: list[str] = []
+    opened: list[tuple[Path, Path | None]] = []
+    for number, path in enumerate(files):
+        progress(number, len(files), f"opening {path.name}")
+        try:
+            image = None if like is None else find_image(path, like)
+            mask = _open(path, image)
+            if not is_outlined(mask):
+                values[str(path)] = distinct_values(mask)
+            opened.append((path, image))
+        except MitolumeError as error:
+            faults.append(str(error))
+    meaning = meaning_of(values, mask_kind)
+    jobs = []
+    for path, image in opened:
+        target = out if to is None else out / f"{image_name(path)}{suffix}"
+        inputs = tuple(dict.fromkeys(filter(None, (path, image))))
+        write = partial(_convert, path, image, meaning, target, labels)
+        jobs.append(Job(path.name, inputs, (target,), write))
+    outcome = run_jobs(jobs, overwrite=overwrite, faults=faults, progress=progress)
+    outcome.notices = list(dict.fromkeys([*notices, *meaning.notices, *outcome.notices]))
+    return outcome
 
 
 def read_objects(
@@ -123,60 +192,75 @@ def read_objects(
     MitolumeError
         A file can't be read, sizes differ, or values mean nothing.
     """
-    mask = Path(mask)
-    if mask_kind not in get_args(MaskKind):
-        raise MitolumeError(
-            f"no mask kind {mask_kind!r}; there are {', '.join(get_args(MaskKind))}"
-        )
-    image = None if like is None else read(Path(like))
-    size = {} if image is None else dict(image.attrs.get("pixel_size_um", {}))
-    placed = open_outlines(mask, image)
-    if placed is not None:
-        return Objects(*_drawn_objects(placed), size, placed.notices)
-    opened = open_mask(mask)
-    if image is not None and any(opened.sizes[a] != image.sizes[a] for a in "YX"):
+    opened = _open(Path(mask), None if like is None else Path(like))
+    values = {} if is_outlined(opened) else {str(mask): distinct_values(opened)}
+    meaning = meaning_of(values, mask_kind)
+    found = _objects(opened, meaning)
+    return replace(found, notices=(*meaning.notices, *found.notices))
+
+
+def _ending(out: Path, to: str | None) -> str:
+    """Return the ending of the new files, or refuse."""
+    wanted = out.name.lower() if to is None else f".{to.lower().lstrip('.')}"
+    for ending in OUT_ENDINGS:
+        if wanted.endswith(ending) if to is None else wanted == ending:
+            return ending
+    kinds = ", ".join(f"{e} ({what})" for e, (what, _) in OUT_ENDINGS.items())
+    asked = f"{out}: masks are written as {kinds}; give --out one of these endings"
+    raise MitolumeError(asked if to is None else f"--to {to}: masks are written as {kinds}")
+
+
+def _open(mask: Path, like: Path | None) -> xr.DataArray:
+    """Open a mask; it has the pixel size of its image, where that is given."""
+    image = None if like is None else read(like)
+    opened = open_mask(mask, image, numbered=True)
+    if image is None:
+        return opened
+    if any(opened.sizes[axis] != image.sizes[axis] for axis in "YX"):
         raise MitolumeError(
             f"mask {mask} is {opened.sizes['Y']} x {opened.sizes['X']} pixels (Y x X), but "
             f"{like} is {image.sizes['Y']} x {image.sizes['X']}"
         )
-    values = np.stack([read_plane(opened, z=z) for z in range(opened.sizes["Z"])])
+    size = image.attrs.get("pixel_size_um")
+    return opened.assign_attrs(pixel_size_um=size) if size else opened
+
+
+def _objects(mask: xr.DataArray, meaning: Meaning) -> Objects:
+    values = np.stack([read_plane(mask, z=z) for z in range(mask.sizes["Z"])])
     values = values[0] if len(values) == 1 else values
-    found = {float(value) for value in np.unique(values)}
-    kind, notices, faults = decide_kind({str(mask): found}, cast(MaskKind, mask_kind))
-    if faults:
-        raise MitolumeError("; ".join(faults).replace("mask_kind: ", "--mask-kind "))
-    unsure = np.zeros(values.shape, bool)
-    if kind == "labels" and (len(found - {0.0}) > 1 or found - {0.0, 1.0, 255.0}):
-        labels = values.astype(np.int64)
+    labels, unsure = to_objects(values, kind_of(mask, meaning.kind), numbered=meaning.numbered)
+    notices = (*mask.attrs.get("notices", ()), *hidden_outlines(mask, np.unique(labels)))
+    return Objects(labels, unsure, mask.attrs.get("pixel_size_um", {}), notices)
+
+
+def _convert(
+    mask: Path,
+    like: Path | None,
+    meaning: Meaning,
+    out: Path,
+    as_labels: bool,
+    advance: Callable[[int], None],
+) -> Report:
+    """Write one mask file; the ending of its new name says what it becomes."""
+    objects = _objects(_open(mask, like), meaning)
+    notices = objects.notices
+    ending = _ending(out, None)
+    if ending == ".zip":
+        write_rois(out, labels_to_rois(objects.labels, objects.unsure))
+    elif ending == ".geojson":
+        content = labels_to_geojson(objects.labels, objects.unsure)
+        write_text(out, json.dumps(content, indent=None) + "\n")
+    elif as_labels:
+        write_labels(out, _as_image(objects.labels, objects))
+        if objects.unsure.any():
+            notices += (
+                f"{mask.name}: what is unsure (255) is background: a label image can't say it",
+            )
     else:
-        known = to_mask(values, kind)
-        unsure = known == UNSURE
-        labels, _ = ndimage.label(known == FOREGROUND, np.ones((3,) * known.ndim))
-    return Objects(labels, unsure, size or opened.attrs.get("pixel_size_um", {}), tuple(notices))
-
-
-def _drawn_objects(placed: PlacedOutlines) -> tuple[Labels, Inside]:
-    """Return labels and what is unsure, (Y, X) or (Z, Y, X)."""
-    sure = [outline for outline in placed.outlines if not outline.unsure]
-    own = [(outline.z, outline.number) for outline in sure]
-    # Numbers written by this program join an object's planes; copied outlines repeat them.
-    numbered = all(number for _, number in own) and len(set(own)) == len(own)
-    numbers = {
-        id(outline): outline.number if numbered and outline.number else order
-        for order, outline in enumerate(sure, start=1)
-    }
-    depth, height, width = placed.shape
-    labels, unsure = [], []
-    for z in range(depth):
-        here = placed.on_plane(z)
-        drawn = [outline for outline in here if not outline.unsure]
-        labels.append(draw(drawn, [numbers[id(outline)] for outline in drawn], (height, width)))
-        doubtful = [outline for outline in here if outline.unsure]
-        unsure.append(draw(doubtful, [1] * len(doubtful), (height, width)) > 0)
-        labels[-1][unsure[-1]] = 0
-    if depth == 1:
-        return labels[0], unsure[0]
-    return np.stack(labels), np.stack(unsure)
+        values = np.where(objects.labels > 0, FOREGROUND, 0)
+        values[objects.unsure] = UNSURE
+        write_mask(out, _as_image(values, objects))
+    return Report(notices=notices)
 
 
 def _as_image(values: np.ndarray[Any, Any], objects: Objects) -> xr.DataArray:

@@ -33,44 +33,36 @@ _PLOTTED = ("area", "volume", "length", "width", "aspect_ratio", "form_factor", 
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Outputs:
     """What to write beside the tables; None writes none.
 
-    ``crops`` is a folder, or a name in ``.ome.zarr`` for one store instead of thousands of files;
-    ``margin_um`` lies around each crop, ``masked`` puts 0 outside the object. ``rois``,
-    ``labels`` and ``pictures`` are folders; ``rois`` may be a ``.zip`` where there is one mask.
-    ``colour_by`` is the measurement that colours the outlines.
+    Attributes
+    ----------
+    crops
+        A folder, or a name in ``.ome.zarr`` for one store instead of thousands of files.
+    margin_um
+        Around each crop, in µm; in pixels where the pixel size is unknown.
+    rois, labels, pictures
+        Folders for ROI sets, label images, and outlines in colour with superplots.
     """
 
     crops: Path | None = None
     margin_um: float = 0.5
-    masked: bool = False
     rois: Path | None = None
     labels: Path | None = None
     pictures: Path | None = None
-    colour_by: str = "length"
 
-    def files(self, names: Sequence[str]) -> list[Path]:
-        """Return the files by which results of fields of these names are known to be there."""
-        found = []
-        if self.crops is not None:
-            found += [sheet_folder(self.crops) / "crops.csv"]
-            found += [self.crops] if is_store(self.crops) else []
-        if self.rois is not None:
-            found += [self.rois_of(name) for name in names]
-        if self.labels is not None:
-            found += [self.labels / f"{name}_labels.ome.tif" for name in names]
-        return found
+    def files_of(self, name: str) -> list[Path]:
+        """Return the files that a field of this name has to itself, but for crops and pictures."""
+        rois = [] if self.rois is None else [self.rois / f"{name}_rois.zip"]
+        return rois + ([] if self.labels is None else [self.labels / f"{name}_labels.ome.tif"])
 
-    def rois_of(self, name: str) -> Path:
-        """Return the ROI set of a field."""
-        assert self.rois is not None
-        return self.rois if self.rois_in_one_file else self.rois / f"{name}_rois.zip"
-
-    @property
-    def rois_in_one_file(self) -> bool:
-        """Whether ``rois`` names a file, which holds those of one mask."""
-        return self.rois is not None and self.rois.suffix.lower() == ".zip"
+    def shared_files(self) -> list[Path]:
+        """Return the files that all fields share."""
+        if self.crops is None:
+            return []
+        store = [self.crops] if is_store(self.crops) else []
+        return [sheet_folder(self.crops) / "crops.csv", *store]
 
 
 @dataclass
@@ -81,14 +73,14 @@ class FieldFiles:
     ----------
     name
         The field's, the beginning of all its files' names.
-    wanted
+    outputs
         What to write.
     size
         Pixel size in µm, where known.
     """
 
     name: str
-    wanted: Wanted
+    outputs: Outputs
     size: dict[str, float]
     frames: list[Frame] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -111,15 +103,15 @@ class FieldFiles:
         facts
             Where it comes from; ``t`` and ``plane`` where the field has several.
         """
-        if self.wanted.rois is not None or self.wanted.labels is not None:
+        if self.outputs.rois is not None or self.outputs.labels is not None:
             self.frames.append(frame)
         place = "".join(f"_{axis[0]}{facts[axis]:03}" for axis in ("t", "plane") if axis in facts)
-        if self.wanted.crops is not None:
+        if self.outputs.crops is not None:
             self._write_crops(frame, grey, place, facts)
-        if self.wanted.pictures is not None:
+        if self.outputs.pictures is not None:
             _write_picture(
-                self.wanted.pictures / f"{self.name}{place}_objects.png",
-                frame, grey, table, self.wanted.colour_by,
+                self.outputs.pictures / f"{self.name}{place}_objects.png",
+                frame, grey, table,
             )  # fmt: skip
 
     def close(self, folder: Path) -> None:
@@ -130,9 +122,9 @@ class FieldFiles:
         folder
             For ``crops.parquet``, and ``crops.npz`` where crops are to be in one store.
         """
-        if self.wanted.rois is not None:
-            write_rois(self.wanted.rois_of(self.name), self._rois())
-        if self.wanted.labels is not None:
+        if self.outputs.rois is not None:
+            write_rois(self.outputs.rois / f"{self.name}_rois.zip", self._rois())
+        if self.outputs.labels is not None:
             stack = np.stack([np.asarray(f.labels[:]) for f in self.frames])
             times = len({frame.t for frame in self.frames})
             stack = stack.reshape(times, -1, *stack.shape[-2:])
@@ -140,13 +132,13 @@ class FieldFiles:
             dims = tuple(d for axis, d in enumerate("TZYX") if axis not in keep)
             sizes = {axis: um for axis, um in self.size.items() if axis in dims}
             image = xr.DataArray(stack.squeeze(tuple(keep)), dims=dims)
-            path = self.wanted.labels / f"{self.name}_labels.ome.tif"
+            path = self.outputs.labels / f"{self.name}_labels.ome.tif"
             write_labels(path, image.assign_attrs(pixel_size_um=sizes) if sizes else image)
-        if self.shown and self.wanted.crops is not None:
+        if self.shown and self.outputs.crops is not None:
             for channel, name in enumerate(self.shown[0].pixels["C"].values):
                 sheet, _ = contact_sheet(self.shown, channel)
                 safe = re.sub(r"[^\w.-]+", "_", str(name))
-                place = sheet_folder(self.wanted.crops)
+                place = sheet_folder(self.outputs.crops)
                 write_png(place / f"{self.name}_sheet_{safe}.png", sheet)
         table = pd.DataFrame(self.rows)
         known = [name for name in _LINKS if name in table or name not in ("t", "plane")]
@@ -171,12 +163,10 @@ class FieldFiles:
     def _write_crops(
         self, frame: Frame, grey: xr.DataArray | None, place: str, facts: dict[str, Any]
     ) -> None:
-        where = self.wanted.crops
+        where = self.outputs.crops
         assert where is not None
         assert grey is not None
-        for crop in crops_of_frame(
-            frame, grey, self.size, self.wanted.margin_um, masked=self.wanted.masked
-        ):
+        for crop in crops_of_frame(frame, grey, self.size, self.outputs.margin_um, masked=False):
             name = f"{self.name}{place}_{crop.label:05}"
             pixels = crop.pixels.assign_attrs(pixel_size_um=self.size)
             if is_store(where):
@@ -226,8 +216,10 @@ def finish_crops(crops: Path, folders: Sequence[Path]) -> None:
     tables = [pd.read_parquet(folder / "crops.parquet") for folder in folders]
     table = below_each_other(tables)
     table = table[[name for name in _LINKS if name in table]]
-    parts = [folder for folder in folders if (folder / "crops.npz").exists()]
+    parts = [folder for folder, own in zip(folders, tables, strict=True) if len(own)]
     if is_store(crops):
+        if lost := [part for part in parts if not (part / "crops.npz").exists()]:
+            raise MitolumeError(f"{lost[0]} lacks its crops; measure again with --overwrite")
         table.insert(0, "t_in_store", np.arange(len(table)))
         if not parts:
             shutil.rmtree(crops, ignore_errors=True)
@@ -236,7 +228,7 @@ def finish_crops(crops: Path, folders: Sequence[Path]) -> None:
         for name in set(pd.read_csv(listing)["crop"].astype(str)) - set(table["crop"]):
             (crops / Path(name).name).unlink(missing_ok=True)
     write_table(listing, table)
-    if parts:
+    if parts and is_store(crops):
         said = {part: (part / "channels.json").read_text(encoding="utf-8") for part in parts}
         differing = [part for part in parts if said[part] != said[parts[0]]]
         if differing:
@@ -261,17 +253,14 @@ def write_superplots(folder: Path, objects: pd.DataFrame) -> None:
 
 
 def _write_picture(
-    path: Path, frame: Frame, grey: xr.DataArray | None, table: pd.DataFrame, colour_by: str
+    path: Path, frame: Frame, grey: xr.DataArray | None, table: pd.DataFrame
 ) -> None:
-    """Draw a frame's outlines; of a volume, the plane with most foreground."""
-    columns = [n for n in map(str, table) if colour_by in (n, n.rpartition("_")[0])]
-    if not columns:
-        known = ", ".join(n for n in map(str, table) if table[n].dtype.kind == "f")
-        raise MitolumeError(f"--colour-by {colour_by}: no such measurement; there are {known}")
+    """Draw a frame's outlines coloured by length; of a volume, the plane with most foreground."""
     step = max(1, max(frame.labels.shape[1:]) // 4096)
     labels = np.asarray(frame.labels[:, ::step, ::step])
     z = int((labels > 0).sum(axis=(1, 2)).argmax())
     image = np.zeros(labels.shape[1:], np.uint8)
     if grey is not None:
         image = np.asarray(grey[0, z if len(labels) > 1 else grey.sizes["Z"] // 2, ::step, ::step])
-    write_figure(path, outlines_by_value(image, labels[z], table, columns[0]))
+    length = next(name for name in map(str, table) if name.startswith("length_"))
+    write_figure(path, outlines_by_value(image, labels[z], table, length))

@@ -1,27 +1,33 @@
-"""Which masks to measure, and the images and facts that belong to each. Reads no pixels."""
+"""Which masks to measure, and the images and facts that belong to each; opens the images."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from itertools import takewhile
 from pathlib import Path
 
+import numpy as np
+import xarray as xr
+
 from mitolume.errors import MitolumeError, some_names
 from mitolume.io.fields import Field, read_table, row_names
-from mitolume.io.formats import READERS, bare_name
+from mitolume.io.formats import READERS, bare_name, natural_key
+from mitolume.io.mask_files import goes_on, image_name, list_masks
+from mitolume.io.read import read, select_channel
 from mitolume.runs.folder import Run, open_run
 
-_MASKS = (*READERS, ".zip", ".roi", ".geojson")  # what a mask can be
-_SAYS_MASK = re.compile(
-    r"[ _.-]+(cp_masks|masks?|labels?|probability|rois?|roiset|segmentation)$", re.IGNORECASE
-)
+Size = dict[str, float]
+
+_SAME = 0.01  # pixel sizes that differ by less are rounded ones
 
 
 @dataclass(frozen=True)
-class Picture:
+class IntensityImage:
     """A file to measure grey values in; ``name`` is what a channel without a name is called."""
 
     file: Path
@@ -32,29 +38,29 @@ class Picture:
 
 @dataclass(frozen=True)
 class Source:
-    """A mask, the pictures of the same field, and what a table says of it.
+    """A mask, the images of the same field, and what a table says of it.
 
-    ``planes`` are the planes of the pictures that the mask's planes belong to; None: all.
+    ``planes`` are the planes of the images that the mask's planes belong to; None: all.
     """
 
     mask: Path
     name: str
-    pictures: tuple[Picture, ...] = ()
+    images: tuple[IntensityImage, ...] = ()
     planes: tuple[int, ...] | None = None
     facts: dict[str, str] = field(default_factory=dict)
-    pixel_size_um: dict[str, float] = field(default_factory=dict)
+    pixel_size_um: Size = field(default_factory=dict)
 
 
 def find_sources(
-    masks: Sequence[Path], pictures: Sequence[Path], table: Path | None = None
-) -> list[Source]:
+    masks: Sequence[Path], images: Sequence[Path], table: Path | None = None
+) -> tuple[list[Source], list[str]]:
     """Find out what is to be measured.
 
     Parameters
     ----------
     masks
         Mask files, folders of them, or run folders (the masks of the kept model).
-    pictures
+    images
         Image files, or folders whose files have the masks' names. Several files or folders are
         several channels of the same fields.
     table
@@ -62,16 +68,17 @@ def find_sources(
 
     Returns
     -------
-    list of Source
-        At least one.
+    sources, notices
+        At least one; what was left out of folders.
 
     Raises
     ------
     MitolumeError
         Something is missing, or files don't match.
     """
+    notices: list[str] = []
     runs = [path for path in masks if Run(path).is_begun]
-    if runs and (len(runs) < len(masks) or pictures or table):
+    if runs and (len(runs) < len(masks) or images or table):
         raise MitolumeError(
             f"{runs[0]} is a run folder, which knows its images and its table; measure it alone, "
             "without --intensity and --fields"
@@ -79,14 +86,172 @@ def find_sources(
     if runs:
         found = [source for run in runs for source in _of_run(run)]
     else:
-        found = _of_files(masks, pictures)
+        found = _of_files([file for path in masks for file in _masks(path, notices)], images)
         if table is not None:
             found = _with_facts(found, table)
     twice = [name for name, n in Counter(s.name.casefold() for s in found).items() if n > 1]
     if twice:
         first, second = [s.mask for s in found if s.name.casefold() == twice[0]][:2]
         raise MitolumeError(f"{first} and {second} have the same name; measure them one by one")
-    return found
+    return found, notices
+
+
+def find_image(mask: Path, images: Path, masks: Collection[Path] = ()) -> Path:
+    """Find the image that a mask belongs to.
+
+    Parameters
+    ----------
+    mask
+        A mask file.
+    images
+        The image itself, or a folder. In a folder the image has the name of the mask without
+        ``_mask``; otherwise one of the two names goes on behind the other, after a mark that is no
+        letter or digit: ``f1_bf`` belongs to ``f1``, and ``f10`` does not.
+    masks
+        What can't be the image, since it is the mask of another.
+
+    Raises
+    ------
+    MitolumeError
+        There is none, or more than one could be meant.
+    """
+    if not images.exists():
+        raise MitolumeError(f"{images}: no such file or folder")
+    if not _is_folder(images):
+        return images
+    own = image_name(mask)
+    files = _images(images, images.stat().st_mtime_ns)
+    if own in files:
+        return files[own]
+    own = own.casefold()
+    keys = sorted(((key.casefold(), path) for key, path in files.items()), key=lambda k: len(k[0]))
+    same, longer, shorter = (
+        [path for path in paths if path.resolve() not in masks]
+        for paths in (
+            [path for key, path in keys if key == own],
+            [path for key, path in keys if goes_on(key, own)],
+            [path for key, path in keys if goes_on(own, key)],
+        )
+    )
+    near = same or longer or shorter[-1:]
+    if len(near) > 1:
+        listing = some_names(near)
+        raise MitolumeError(f"{mask} could belong to {listing} in {images}; rename one of them")
+    if not near:
+        raise MitolumeError(f"{images} has no image of the name of {mask}")
+    return near[0]
+
+
+def open_images(source: Source) -> list[xr.DataArray]:
+    """Open the images of a field: dims ``T C Z Y X`` each.
+
+    Raises
+    ------
+    MitolumeError
+        One can't be read.
+    """
+    opened = []
+    for one in source.images:
+        image = read(one.file, scene=one.scene or None)
+        if one.channel:
+            image = select_channel(image, one.channel)
+        if image.sizes["C"] == 1 and one.name:
+            image = image.assign_coords(C=np.array([one.name], dtype=object))
+        opened.append(image)
+    return opened
+
+
+def fit_to_mask(
+    images: Sequence[xr.DataArray], mask: xr.DataArray, planes: Sequence[int] | None
+) -> xr.DataArray | None:
+    """Put the channels of all images of a mask into one image.
+
+    Parameters
+    ----------
+    images
+        As `open_images` opened them.
+    mask
+        Dims ``T Z Y X``.
+    planes
+        The planes of the images that those of the mask belong to; None: all.
+
+    Returns
+    -------
+    xarray.DataArray or None
+        Dims ``T C Z Y X``, T, Y and X as those of the mask, Z too unless the mask has one plane;
+        None where there is no image.
+
+    Raises
+    ------
+    MitolumeError
+        An image does not fit the mask, or another image.
+    """
+    if not images:
+        return None
+    fitting = [_fit(image, mask, planes) for image in images]
+    depths = {image.sizes["Z"]: image.attrs["source"] for image in fitting}
+    if len(depths) > 1:
+        (one, first), (other, second) = list(depths.items())[:2]
+        raise MitolumeError(
+            f"{first} and {second} are of one field, but have {one} and {other} planes (Z); give "
+            "them the same planes, or measure them one by one"
+        )
+    image = fitting[0]
+    if len(fitting) > 1:
+        sources = " or ".join(one.attrs["source"] for one in fitting)
+        image = xr.concat(fitting, "C", combine_attrs="override").assign_attrs(source=sources)
+    names = [str(name) for name in image["C"].values]
+    if len(set(names)) < len(names):
+        names = [f"{name} {i}" for i, name in enumerate(names)]
+        image = image.assign_coords(C=np.array(names, dtype=object))
+    return image
+
+
+def pixel_size(opened: Sequence[xr.DataArray], said: Size) -> Size:
+    """Return what is known of a field's pixel size, ``Z Y X`` to µm.
+
+    Parameters
+    ----------
+    opened
+        Its mask and images.
+    said
+        What the user says, which goes first.
+
+    Raises
+    ------
+    MitolumeError
+        Two files state different sizes.
+    """
+    size: Size = {}
+    where: dict[str, str] = {}
+    for image in opened:
+        for axis, um in image.attrs.get("pixel_size_um", {}).items():
+            known = said.get(axis, size.setdefault(axis, um))
+            source = where.setdefault(axis, image.attrs["source"])
+            if axis not in said and not math.isclose(known, um, rel_tol=_SAME):
+                option = "--z-step" if axis == "Z" else "--pixel-size"
+                raise MitolumeError(
+                    f"{source} states {known:g} µm along {axis}, but {image.attrs['source']} "
+                    f"{um:g} µm; say which holds with {option}"
+                )
+    return size | said
+
+
+def _fit(image: xr.DataArray, mask: xr.DataArray, planes: Sequence[int] | None) -> xr.DataArray:
+    if planes is not None and image.sizes["Z"] > 1:
+        image = image.isel(Z=list(planes))
+    for axis in "TYX":
+        if image.sizes[axis] != mask.sizes[axis]:
+            raise MitolumeError(
+                f"{image.attrs['source']} has {image.sizes[axis]} along {axis}, but its mask "
+                f"{mask.attrs['source']} has {mask.sizes[axis]}"
+            )
+    if mask.sizes["Z"] not in (1, image.sizes["Z"]):
+        raise MitolumeError(
+            f"{image.attrs['source']} has {image.sizes['Z']} planes, but its mask "
+            f"{mask.attrs['source']} has {mask.sizes['Z']}"
+        )
+    return image
 
 
 def _of_run(run: Path) -> list[Source]:
@@ -94,79 +259,47 @@ def _of_run(run: Path) -> list[Source]:
     rows = opened.rows
     return [
         Source(
-            opened.mask_file(opened.kept, name), name, _pictures(row), row.planes,
+            opened.mask_file(opened.kept, name), name, _images_of(row), row.planes,
             _facts(row), _sizes(row),
         )
         for row, name in zip(rows, row_names(rows), strict=True)
     ]  # fmt: skip
 
 
-def _pictures(row: Field) -> tuple[Picture, ...]:
+def _images_of(row: Field) -> tuple[IntensityImage, ...]:
     """Return the image of a row and its paired fluorescence, a file or a channel of the image."""
-    image = Picture(row.image, "image", row.channel, row.scene)
+    image = IntensityImage(row.image, "image", row.channel, row.scene)
     if not row.fluorescence:
         return (image,)
     file = row.image.parent / row.fluorescence
     if file.exists():
-        return image, Picture(file, "fluorescence")
-    return image, Picture(row.image, "fluorescence", row.fluorescence, row.scene)
+        return image, IntensityImage(file, "fluorescence")
+    return image, IntensityImage(row.image, "fluorescence", row.fluorescence, row.scene)
 
 
 def _facts(row: Field) -> dict[str, str]:
     return {"specimen": row.specimen, "condition": row.condition, "batch": row.batch}
 
 
-def _sizes(row: Field) -> dict[str, float]:
+def _sizes(row: Field) -> Size:
     sizes = {"Z": row.z_step_um, "Y": row.pixel_size_um, "X": row.pixel_size_um}
     return {axis: size for axis, size in sizes.items() if size}
 
 
-def _of_files(masks: Sequence[Path], pictures: Sequence[Path]) -> list[Source]:
-    files = [file for path in masks for file in _masks(path)]
-    lookups = [_by_name(path) if _is_folder(path) else path for path in pictures]
-    lone = [path for path in lookups if isinstance(path, Path)]
+def _of_files(files: Sequence[Path], images: Sequence[Path]) -> list[Source]:
+    lone = [path for path in images if not _is_folder(path)]
     if lone and len(files) > 1:
         raise MitolumeError(
             f"{lone[0]} is one image for {len(files)} masks; name the folder of the images"
         )
-    own = {file.resolve() for file in files}
+    masks = {file.resolve() for file in files}
     sources = []
     for file in files:
-        name = _key(file)
-        found = [
-            path if isinstance(path, Path) else _lookup(path, name, file, folder, own)
-            for path, folder in zip(lookups, pictures, strict=True)
-        ]
-        named = zip(found, _short_names(found, lone=len(files) == 1), strict=True)
-        sources.append(Source(file, name, tuple(Picture(p, short) for p, short in named)))
+        found = [find_image(file, path, masks) for path in images]
+        short = _short_names(found, lone=len(files) == 1)
+        own = tuple(IntensityImage(p, name) for p, name in zip(found, short, strict=True))
+        sources.append(Source(file, image_name(file), own))
     return sources
-
-
-def _lookup(
-    files: dict[str, Path], name: str, mask: Path, folder: Path, masks: Collection[Path]
-) -> Path:
-    """Find the image of a mask: the same name, else one that goes on from it, or it from that.
-
-    A name goes on behind a mark that is no letter or digit: ``f1_bf`` belongs to ``f1``, and
-    ``f10`` does not. A mask is no image of another.
-    """
-    if name in files:
-        return files[name]
-    images = {key.casefold(): p for key, p in files.items() if p.resolve() not in masks}
-    own = name.casefold()
-    near = [images[own]] if own in images else [p for k, p in images.items() if _goes_on(k, own)]
-    if not near:
-        near = [images[k] for k in sorted(images, key=len) if _goes_on(own, k)][-1:]
-    if len(near) == 1:
-        return near[0]
-    if near:
-        listing = some_names(near)
-        raise MitolumeError(f"{mask} could belong to {listing} in {folder}; rename one of them")
-    raise MitolumeError(f"{folder} has no image of the name of {mask}")
-
-
-def _goes_on(long: str, short: str) -> bool:
-    return long.startswith(short) and not long[len(short) : len(short) + 1].isalnum()
 
 
 def _short_names(files: Sequence[Path], *, lone: bool) -> list[str]:
@@ -187,82 +320,70 @@ def _short_names(files: Sequence[Path], *, lone: bool) -> list[str]:
     return [str(number) for number in range(len(files))]
 
 
-def _key(file: Path) -> str:
-    return _SAYS_MASK.sub("", bare_name(file))
-
-
 def _is_folder(path: Path) -> bool:
     """Tell a folder of files from one that is a file to us, as OME-Zarr is."""
     return path.is_dir() and not path.name.lower().endswith(".zarr")
 
 
-def _files(path: Path, endings: Sequence[str], what: str) -> list[Path]:
+def _masks(path: Path, notices: list[str]) -> list[Path]:
+    """Return a mask, or those of a folder."""
     if not path.exists():
         raise MitolumeError(f"{path}: no such file or folder")
     if not _is_folder(path):
         return [path]
-    found = [
-        file
-        for file in sorted(path.iterdir())
-        if not file.name.startswith(".")
-        and file.name.lower().endswith(tuple(endings))
-        and not file.name.lower().endswith("_overlay.png")
-    ]
-    if not found:
-        raise MitolumeError(f"{path} holds no {what} ({', '.join(endings)})")
-    return found
+    files, said = list_masks(path)
+    notices += said
+    return files
 
 
-def _masks(path: Path) -> list[Path]:
-    """Return the masks of a folder: where some files are named so, those only."""
-    files = _files(path, _MASKS, "mask")
-    named = [file for file in files if _key(file) != bare_name(file)]
-    return named or files
-
-
-def _by_name(folder: Path) -> dict[str, Path]:
+@lru_cache(maxsize=8)
+def _images(folder: Path, modified_ns: int) -> dict[str, Path]:
+    """List the images of a folder by name; thousands of masks ask for the same folder."""
     found: dict[str, Path] = {}
-    for file in _files(folder, tuple(READERS), "image"):
-        if bare_name(file) in found:
-            raise MitolumeError(f"{found[bare_name(file)]} and {file} have the same name")
-        found[bare_name(file)] = file
+    for file in sorted(folder.iterdir(), key=lambda path: natural_key(path.name)):
+        if file.name.startswith(".") or not file.name.lower().endswith(tuple(READERS)):
+            continue
+        name = bare_name(file)
+        if name in found:
+            raise MitolumeError(f"{found[name]} and {file} have the same name")
+        found[name] = file
+    if not found:
+        raise MitolumeError(f"{folder} holds no image ({', '.join(READERS)})")
     return found
 
 
 def _with_facts(sources: Sequence[Source], table: Path) -> list[Source]:
-    """Add what a table says of each image, and its pictures where none were named."""
+    """Add what a table says of each image, and its images where none were named."""
     listed = read_table(table)
-    named = dict(zip(row_names(listed), listed, strict=True))
+    names = dict(zip(row_names(listed), listed, strict=True))
     rows: dict[str | Path, list[Field]] = {}
     for row in listed:
         if row.mask:
             rows.setdefault(row.mask.resolve(), []).append(row)
-        for name in {bare_name(row.image), _key(row.mask) if row.mask else ""} - {""}:
+        for name in {bare_name(row.image), image_name(row.mask) if row.mask else ""} - {""}:
             rows.setdefault(name, []).append(row)
     found = []
     for source in sources:
         name = source.name
         own = rows.get(source.mask.resolve()) or rows.get(name) or []
-        if not own and name in named:
-            own = [named[name]]
+        if not own and name in names:
+            own = [names[name]]
         if not own:
             raise MitolumeError(
                 f"{table} has no row whose image or mask has the name of {source.mask}"
             )
         if len({(row.image, row.scene, *_facts(row).values()) for row in own}) > 1:
+            single = [f"{name}_mask" for name, row in names.items() if row in own]
             raise MitolumeError(
                 f"{table} has {len(own)} rows of {name} that differ in image, specimen, condition "
-                f"or batch; measure masks of single rows ({', '.join(_of(named, own)[:2])}, ...)"
+                f"or batch; measure masks of single rows ({', '.join(single[:2])}, ...)"
             )
         row = own[0]
         found.append(
-            Source(
-                source.mask, name, source.pictures or _pictures(row),
-                row.planes if len(own) == 1 else None, _facts(row), _sizes(row),
+            replace(
+                source, images=source.images or _images_of(row),
+                planes=row.planes if len(own) == 1 else None, facts=_facts(row),
+                pixel_size_um=_sizes(row),
             )
         )  # fmt: skip
     return found
-
-
-def _of(named: dict[str, Field], rows: Sequence[Field]) -> list[str]:
-    return [f"{name}_mask" for name, row in named.items() if row in rows]

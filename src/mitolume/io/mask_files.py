@@ -1,51 +1,115 @@
-"""Opens mask files, drawn as pixels or as outlines. Doesn't know what pixel values mean.
+"""Opens mask files of any kind: pixels, label images, probabilities, outlines.
 
 Outlines do not say how large their image is: whoever opens them brings the image along. What they
-mean is known, so their mask says ``mask_kind`` among its attributes: 0, 1 and 255 (unsure).
+mean is known, so their mask says ``mask_kind`` among its attributes. What the values of other masks
+mean is decided for all masks of a set together (`mitolume.io.masks.meaning_of`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from mitolume.errors import MitolumeError
+from mitolume.errors import MitolumeError, some_names
+from mitolume.io.formats import READERS, bare_name, natural_key
 from mitolume.io.geojson import read_geojson
-from mitolume.io.masks import FOREGROUND, UNSURE, Mask, MaskKind
-from mitolume.io.outlines import Outline, draw
-from mitolume.io.read import AXES, Image2D, read, read_plane
+from mitolume.io.masks import FOREGROUND, UNSURE, MaskKind, ValuesKind
+from mitolume.io.outlines import Outline, PlacedOutlines, draw, place
+from mitolume.io.read import AXES, Image2D, load, read, read_plane
 from mitolume.io.rois import has_overlay, outlines_of_rois, read_rois
 
-OUTLINE_ENDINGS = (".zip", ".roi", ".geojson", ".json")
+_JSON = (".geojson", ".json")
+_OUTLINES = (".zip", ".roi", *_JSON)
+_IN_FOLDERS = (*READERS, ".zip", ".roi", ".geojson")  # other programs write .json, too
+# How names of masks end: ours, and those of Cellpose, Fiji and others.
+_SAYS_MASK = re.compile(
+    r"[ _.-]+(cp_masks|masks?|labels?|seg|segmentation|rois?|roiset)$", re.IGNORECASE
+)
+_OTHER_RESULTS = ("_probability", "_overlay")
+# Of neighbouring pixels in objects, the share that is equal in masks and label images; in images
+# of 8 bit it is below 0.3.
+_FLAT = 0.7
+_IN_MEMORY = 2**26  # pixels of a plane; a larger one is looked at in parts
+_PART = 2048  # side of these parts, px
 
-_FLAT = 0.7  # of neighbouring pixels in objects, the share that is equal in a label image
+
+def image_name(mask: Path) -> str:
+    """Return the name of a mask's image: that of the file without ending and without ``_mask``."""
+    name = bare_name(mask)
+    for other in _OTHER_RESULTS:
+        name = name.removesuffix(other)
+    return _SAYS_MASK.sub("", name)
 
 
-@dataclass(frozen=True, eq=False)
-class PlacedOutlines:
-    """Outlines on the planes of an image: ``shape`` is Z, Y and X of their mask."""
+def says_mask(path: Path) -> bool:
+    """Tell whether a file's name says that it is a mask: it ends in ``_mask``, ``_labels``, ..."""
+    return _SAYS_MASK.search(bare_name(path)) is not None
 
-    outlines: tuple[Outline, ...]
-    shape: tuple[int, int, int]
-    notices: tuple[str, ...]
 
-    def on_plane(self, z: int) -> list[Outline]:
-        """Return those on a plane, in the order they were drawn."""
-        return [outline for outline in self.outlines if outline.z in (None, z)]
+def list_masks(folder: Path) -> tuple[list[Path], list[str]]:
+    """List the masks of a folder.
+
+    Parameters
+    ----------
+    folder
+        Holds masks, and perhaps their images too: if the name of any other file begins with the
+        name of a mask's image, only files that are named as masks are taken.
+
+    Returns
+    -------
+    files, notices
+        In natural order; a sentence that says how many were left out.
+
+    Raises
+    ------
+    MitolumeError
+        It holds no mask.
+    """
+    files = [
+        path
+        for path in sorted(folder.iterdir(), key=lambda path: natural_key(path.name))
+        if not path.name.startswith(".")
+        and path.name.lower().endswith(_IN_FOLDERS)
+        and not bare_name(path).endswith("_overlay")
+    ]
+    masks = [path for path in files if says_mask(path)]
+    stems = [image_name(path).casefold() for path in masks]
+    others = [path for path in files if not says_mask(path)]
+    if any(goes_on(bare_name(path).casefold(), stem) for path in others for stem in stems):
+        taken = masks
+    else:
+        taken = files
+    if not taken:
+        raise MitolumeError(f"{folder} holds no mask file ({', '.join(_IN_FOLDERS)})")
+    left_out = [path for path in files if path not in taken]
+    notice = (
+        f"{folder}: {len(files)} files found, {len(taken)} used, whose names say that they are "
+        f"masks (NAME_mask, NAME_labels, ...); left out: {some_names(left_out)}"
+    )
+    return taken, [notice] if left_out else []
+
+
+def goes_on(long: str, short: str) -> bool:
+    """Tell whether a name is another one, or goes on behind it: ``f1_bf`` is of ``f1``, not f10."""
+    return long.startswith(short) and not long[len(short) : len(short) + 1].isalnum()
 
 
 def is_outline_file(path: Path) -> bool:
     """Tell whether a file's name says that it holds outlines and no pixels."""
-    return path.name.lower().endswith(OUTLINE_ENDINGS)
+    return path.name.lower().endswith(_OUTLINES)
 
 
-def open_mask(path: Path, like: xr.DataArray | None = None) -> xr.DataArray:
-    """Open a mask file: one channel, no time.
+def open_mask(
+    path: Path, like: xr.DataArray | None = None, *, numbered: bool = False, movie: bool = False
+) -> xr.DataArray:
+    """Open a mask file without reading its pixels.
 
     Parameters
     ----------
@@ -56,12 +120,18 @@ def open_mask(path: Path, like: xr.DataArray | None = None) -> xr.DataArray:
     like
         The image, dims ``T C Z Y X``: outlines need its size. A stack's outlines that name no
         plane make a mask of one plane.
+    numbered
+        Draw each outline with its number, and what is unsure as -1.
+    movie
+        Keep time points. Otherwise those of a file without planes are its planes, and more are
+        refused.
 
     Returns
     -------
     xarray.DataArray
-        Dims ``T C Z Y X``, T and C of length 1. Of outlines: uint8 of 0, 1 and 255,
-        ``attrs["mask_kind"]`` is ``unsure``, and ``attrs["notices"]`` says what was left out.
+        Dims ``T C Z Y X``, C of length 1, T too unless it is a movie. Of outlines: uint8 of 0, 1
+        and 255, ``attrs["mask_kind"]`` is ``unsure``; numbered: int32, and it is ``outlines``.
+        ``attrs["notices"]`` says what was left out; the pixel size is that of the image.
 
     Raises
     ------
@@ -69,22 +139,17 @@ def open_mask(path: Path, like: xr.DataArray | None = None) -> xr.DataArray:
         The file can't be read or is no mask; outlines without an image, outside of it, or on
         planes that it hasn't.
     """
-    placed = open_outlines(path, like)
-    if placed is not None:
-        return _drawn(path, placed)
-    return _read_once(path, path.stat().st_mtime_ns)
-
-
-def open_outlines(path: Path, like: xr.DataArray | None = None) -> PlacedOutlines | None:
-    """Return the outlines that are a file's mask, None where its pixels are.
-
-    Parameters
-    ----------
-    path, like
-        As for `open_mask`.
-    """
     if not path.exists():
         raise MitolumeError(f"{path}: no such file")
+    placed = _outlines(path, like)
+    if placed is not None:
+        size = {} if like is None else like.attrs.get("pixel_size_um", {})
+        return _drawn(path, placed, size, numbered=numbered)
+    return _read_once(path, path.stat().st_mtime_ns, movie)
+
+
+def _outlines(path: Path, like: xr.DataArray | None) -> PlacedOutlines | None:
+    """Return the outlines that are a file's mask, None where its pixels are."""
     modified = path.stat().st_mtime_ns
     if is_outline_file(path):
         if like is None:
@@ -109,14 +174,81 @@ def is_outlined(mask: xr.DataArray) -> bool:
     return "mask_kind" in mask.attrs
 
 
-def kind_of(mask: xr.DataArray, kind: MaskKind) -> MaskKind:
+def kind_of(mask: xr.DataArray, kind: MaskKind) -> MaskKind | ValuesKind:
     """Return what the values of an open mask mean: `kind`, unless it came of outlines."""
-    known: MaskKind = mask.attrs.get("mask_kind", kind)
+    known: MaskKind | ValuesKind = mask.attrs.get("mask_kind", kind)
     return known
 
 
+def hidden_outlines(mask: xr.DataArray, shown: Iterable[int]) -> list[str]:
+    """Say how many outlines of a numbered mask show nowhere, for later ones lie on top of them.
+
+    Parameters
+    ----------
+    mask
+        As `open_mask` opened it.
+    shown
+        The numbers that its pixels hold.
+    """
+    lost = set(mask.attrs.get("numbers", ())) - {int(number) for number in shown}
+    if not lost:
+        return []
+    return [
+        f"{Path(mask.attrs['source']).name}: {len(lost)} of {len(mask.attrs['numbers'])} objects "
+        "are lost, for outlines drawn later cover them: in a mask a pixel belongs to one object "
+        f"(numbers {some_names(sorted(lost))})"
+    ]
+
+
+def distinct_values(mask: xr.DataArray) -> set[float]:
+    """Return the distinct values of a mask; of fractions a few, the least and the largest.
+
+    Parameters
+    ----------
+    mask
+        As `open_mask` opened it; it is read part by part.
+
+    Raises
+    ------
+    MitolumeError
+        Pixels can't be decoded, or are no finite numbers.
+    """
+    found: set[float] = set()
+    for part in _parts(mask):
+        values = np.unique(part)
+        if values.dtype.kind not in "buif":
+            raise MitolumeError(
+                f"mask {mask.attrs['source']} has pixels of type {part.dtype}; save it in 8 bit"
+            )
+        if not np.isfinite(values).all():
+            raise MitolumeError(
+                f"mask {mask.attrs['source']} holds NaN or infinity, which mean nothing in a mask"
+            )
+        fraction = values != np.round(values)
+        some = values[fraction][[*range(min(6, fraction.sum())), -1]] if fraction.any() else []
+        found |= {float(value) for value in (*values[~fraction], *some)}
+    return found
+
+
+def is_probability(values: set[float]) -> bool:
+    """Tell whether the values of a mask are probabilities: fractions from 0 to 1."""
+    return any(v != int(v) for v in values) and 0 <= min(values) <= max(values) <= 1
+
+
+def _parts(mask: xr.DataArray) -> Iterator[np.ndarray[Any, Any]]:
+    """Yield all pixels: planes, or parts of large ones."""
+    height, width = mask.sizes["Y"], mask.sizes["X"]
+    side = max(height, width) if height * width <= _IN_MEMORY else _PART
+    for plane in (
+        mask.isel(T=t, Z=z) for t in range(mask.sizes["T"]) for z in range(mask.sizes["Z"])
+    ):
+        for y in range(0, height, side):
+            for x in range(0, width, side):
+                yield load(plane.isel(Y=slice(y, y + side), X=slice(x, x + side))).values
+
+
 @lru_cache(maxsize=16)
-def _read_once(path: Path, modified_ns: int) -> xr.DataArray:
+def _read_once(path: Path, modified_ns: int, movie: bool) -> xr.DataArray:
     """Keep the last files open: the rows of one stack follow each other."""
     mask = read(path)
     if mask.sizes["C"] > 1:
@@ -124,6 +256,8 @@ def _read_once(path: Path, modified_ns: int) -> xr.DataArray:
             f"mask {path} has {mask.sizes['C']} channels or colours; save it in grey "
             "(Fiji: Image > Type > 8-bit)"
         )
+    if movie:
+        return mask
     mask = _time_as_planes(mask)
     if mask.sizes["T"] > 1:
         raise MitolumeError(f"mask {path} has {mask.sizes['T']} time points; save one of them")
@@ -168,108 +302,51 @@ def _is_mask_plane(plane: Image2D) -> bool:
 @lru_cache(maxsize=16)
 def _placed_once(path: Path, modified_ns: int, size: tuple[int, int, int, int]) -> PlacedOutlines:
     """Read outlines and put them on the planes of an image of this size (T, Z, Y, X)."""
-    frames, depth, height, width = size
-    if path.name.lower().endswith((".geojson", ".json")):
+    if path.name.lower().endswith(_JSON):
         outlines, notices = read_geojson(path)
     else:
-        outlines, notices = outlines_of_rois(read_rois(path), depth=depth)
-    if not outlines:
-        raise MitolumeError(
-            f"{path} outlines no object" + "".join(f" ({notice})" for notice in notices)
-        )
-    if frames > 1:
-        raise MitolumeError(
-            f"the image of {path} has {frames} time points; save the one that was outlined"
-        )
-    outlines = _on_planes(outlines, depth, path)
-    _require_inside(outlines, (height, width), path)
-    planes = depth if any(outline.z is not None for outline in outlines) else 1
-    notices += _frames(outlines, (height, width))
-    named = tuple(f"{path.name}: {notice}" for notice in notices)
-    return PlacedOutlines(tuple(outlines), (planes, height, width), named)
+        outlines, notices = outlines_of_rois(read_rois(path), depth=size[1])
+    return place(outlines, notices, size, path)
 
 
-def _on_planes(outlines: Sequence[Outline], depth: int, path: Path) -> list[Outline]:
-    planes = {outline.z for outline in outlines} - {None}
-    times = {outline.t for outline in outlines} - {None}
-    if depth > 1 and len(times) > 1 and planes <= {0}:
-        # A stack saved without axis names: Fiji took its planes for time points.
-        outlines, planes, times = [replace(o, z=o.t) for o in outlines], times, set()
-    for found, most, what in ((times, 1, "time point"), (planes, depth, "z-plane")):
-        numbers = sorted(number + 1 for number in found if number is not None)
-        if (most == 1 and len(found) > 1) or (most > 1 and numbers and numbers[-1] > most):
-            shown = ", ".join(map(str, numbers[:5])) + (" and more" if len(numbers) > 5 else "")
-            raise MitolumeError(
-                f"outlines in {path} lie on {what}s {shown} (from 1), but the image has {most}; "
-                "name the image they were drawn on, or take their positions away (Fiji, ROI "
-                "Manager: More >> Remove Positions)"
-            )
-    return [replace(o, z=o.z if depth > 1 else None, t=None) for o in outlines]
-
-
-def _require_inside(outlines: Sequence[Outline], shape: tuple[int, int], path: Path) -> None:
-    outside = []
-    for outline in outlines:
-        left, top, right, bottom = outline.box()
-        if right <= 0 or bottom <= 0 or left >= shape[1] or top >= shape[0]:
-            outside.append(f"{outline.name!r} (x {left:g} to {right:g}, y {top:g} to {bottom:g})")
-    if outside:
-        more = f" and {len(outside) - 1} more lie" if len(outside) > 1 else " lies"
-        raise MitolumeError(
-            f"{path}: outline {outside[0]}{more} outside the image, which is {shape[0]} x "
-            f"{shape[1]} pixels (Y x X); it was drawn on another image, or on one of another size"
-        )
-
-
-def _frames(outlines: Sequence[Outline], shape: tuple[int, int]) -> list[str]:
-    """Point to large rectangles round other outlines, or round the image: they are no objects."""
-    notices = []
-    for frame in outlines:
-        left, top, right, bottom = frame.box()
-        large = 20 * (right - left) * (bottom - top) >= shape[0] * shape[1]
-        if frame.unsure or not large or not _is_rectangle(frame):
-            continue
-        held = 0
-        for x0, y0, x1, y1 in (o.box() for o in outlines if o.z == frame.z and o is not frame):
-            held += left <= x0 and top <= y0 and x1 <= right and y1 <= bottom
-        whole = left <= 0 and top <= 0 and right >= shape[1] and bottom >= shape[0]
-        if held or whole:
-            what = "the whole image" if whole else f"other outlines ({held})"
-            notices.append(
-                f"{frame.name!r} is a rectangle round {what}, and all in it is taken as "
-                "mitochondria; where it is a frame, delete it (in QuPath, or give it class Region*)"
-            )
-    return notices
-
-
-def _is_rectangle(outline: Outline) -> bool:
-    left, top, right, bottom = outline.box()
-    corners = {(x, y) for ring in outline.rings for x, y in ring.tolist()}
-    return corners == {(left, top), (right, top), (right, bottom), (left, bottom)}
-
-
-def _drawn(path: Path, placed: PlacedOutlines) -> xr.DataArray:
+def _drawn(
+    path: Path, placed: PlacedOutlines, size: dict[str, float], *, numbered: bool
+) -> xr.DataArray:
     import dask
     import dask.array as da
 
+    attrs: dict[str, Any] = {"source": str(path), "notices": placed.notices}
+    if size:
+        attrs["pixel_size_um"] = size
+    dtype: np.dtype[Any] = np.dtype(np.int32 if numbered else np.uint8)
+    if numbered:
+        numbers = placed.numbers()
+        values = [-1 if o.unsure else n for o, n in zip(placed.outlines, numbers, strict=True)]
+        attrs |= {"mask_kind": "outlines", "numbers": tuple(sorted({n for n in numbers if n}))}
+    else:
+        values = [UNSURE if outline.unsure else FOREGROUND for outline in placed.outlines]
+        attrs |= {"mask_kind": "unsure"}
+    # What is unsure comes last, so that it is so on top of mitochondria, too.
+    both = sorted(zip(placed.outlines, values, strict=True), key=lambda pair: pair[0].unsure)
     depth, height, width = placed.shape
-    shape = height, width
-    # Hidden in a function, or dask would look into thousands of outlines.
-    planes = [partial(_plane_mask, placed.on_plane(z), shape) for z in range(depth)]
-    values = da.stack([da.from_delayed(dask.delayed(p)(), shape, np.uint8) for p in planes])
+    # Hidden in functions, or dask would look into thousands of outlines.
+    planes = [
+        partial(_plane, [pair for pair in both if pair[0].z in (None, z)], (height, width), dtype)
+        for z in range(depth)
+    ]
+    drawn = da.stack([da.from_delayed(dask.delayed(p)(), (height, width), dtype) for p in planes])
     return xr.DataArray(
-        values[np.newaxis, np.newaxis],
+        drawn[np.newaxis, np.newaxis],
         dims=AXES,
         coords={"C": np.array(["0"], dtype=object)},
-        attrs={"source": str(path), "mask_kind": "unsure", "notices": placed.notices},
+        attrs=attrs,
     )
 
 
-def _plane_mask(outlines: Sequence[Outline], shape: tuple[int, int]) -> Mask:
-    """Fill the outlines of a plane; what is unsure is so on top of mitochondria, too."""
-    in_order = sorted(outlines, key=lambda outline: outline.unsure)
-    values = [UNSURE if outline.unsure else FOREGROUND for outline in in_order]
-    return draw(in_order, values, shape).astype(np.uint8)
+def _plane(
+    pairs: Sequence[tuple[Outline, int]], shape: tuple[int, int], dtype: np.dtype[Any]
+) -> np.ndarray[Any, Any]:
+    return draw([pair[0] for pair in pairs], [pair[1] for pair in pairs], shape).astype(dtype)
 
 
 def _size(image: xr.DataArray) -> tuple[int, int, int, int]:

@@ -1,4 +1,4 @@
-"""What the values in mask files mean. Knows no image and no model.
+"""What the values in mask files mean, decided once for all masks of a set. Opens no file.
 
 In memory a mask is uint8: 0 background, 1 mitochondria, 255 unsure (in no loss and no score).
 """
@@ -6,27 +6,74 @@ In memory a mask is uint8: 0 background, 1 mitochondria, 255 unsure (in no loss 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
+from scipy import ndimage
 
 from mitolume.errors import MitolumeError
 
 BACKGROUND, FOREGROUND, UNSURE = 0, 1, 255
 
 MaskKind = Literal["auto", "unsure", "labels"]
+ValuesKind = Literal["unsure", "labels", "outlines"]  # outlines: numbers, and -1 for unsure
 Mask = np.ndarray[Any, np.dtype[np.uint8]]
+Array = np.ndarray[Any, Any]
 
 _HINT = (
-    "say mask_kind: labels where every value above 0 is mitochondria, "
-    "or mask_kind: unsure where 1 is mitochondria and 255 is unsure"
+    "say mask_kind: labels (on the command line --mask-kind labels) where every value above 0 is "
+    "mitochondria, or unsure where 1 is mitochondria and 255 is unsure"
 )
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What the values of a set of masks mean.
+
+    ``numbered`` says that the masks are label images, in which each number is an object; in other
+    masks objects are connected pixels.
+    """
+
+    kind: MaskKind
+    numbered: bool
+    notices: tuple[str, ...] = ()
+
+
+def meaning_of(values: Mapping[str, Iterable[float]], kind: str = "auto") -> Meaning:
+    """Decide what the values of a set of masks mean, or refuse.
+
+    Parameters
+    ----------
+    values
+        File name to the distinct values of that mask.
+    kind
+        As the user gave it: ``auto``, ``unsure`` or ``labels``, see `decide_kind`.
+
+    Raises
+    ------
+    MitolumeError
+        There is no such kind, or the values of a mask don't fit.
+    """
+    require_kind(kind)
+    found = {name: set(vs) for name, vs in values.items()}
+    decided, notices, faults = decide_kind(found, cast(MaskKind, kind))
+    if faults:
+        raise MitolumeError("; ".join(faults))
+    others = set().union(*found.values()) - {BACKGROUND, FOREGROUND, UNSURE}
+    return Meaning(decided, decided == "labels" and bool(others), tuple(notices))
+
+
+def require_kind(kind: str) -> None:
+    """Refuse a kind of mask that does not exist."""
+    if kind not in get_args(MaskKind):
+        raise MitolumeError(f"no mask kind {kind!r}; there are {', '.join(get_args(MaskKind))}")
 
 
 def decide_kind(
     values: Mapping[str, Iterable[float]], kind: MaskKind = "auto"
 ) -> tuple[MaskKind, list[str], list[str]]:
-    """Decide once, for all masks of a table, what their values mean.
+    """Decide once, for all masks of a set, what their values mean.
 
     Parameters
     ----------
@@ -51,32 +98,26 @@ def decide_kind(
     """
     found = {name: {float(v) for v in vs} for name, vs in values.items()}
     notices: list[str] = []
+    allowed = {0.0, 1.0, 255.0}
     if kind == "auto":
-        if any({1, 255} <= vs for vs in found.values()):
-            kind = "unsure"
-        elif any(255 in vs for vs in found.values()):
-            mixed = [name for name, vs in found.items() if 1 in vs]
-            if mixed:
+        kind = "unsure"
+        with_255 = [vs for vs in found.values() if 255 in vs]
+        if with_255 and not any(1 in vs for vs in with_255):
+            if mixed := [name for name, vs in found.items() if 1 in vs]:
                 fault = (
                     f"{mixed[0]} holds 0 and 1 while other masks hold 0 and 255, so 255 could "
                     f"mean mitochondria or unsure: {_HINT}"
                 )
                 return "unsure", [], [fault]
+            kind, allowed = "labels", {0.0, 255.0}
             notices.append("masks hold only 0 and 255: 255 is read as mitochondria")
-            return "labels", notices, _misfits(found, {0.0, 255.0})
-        else:
-            kind = "unsure"
-    if kind == "unsure":
-        return kind, notices, _misfits(found, {0.0, 1.0, 255.0})
-    faults = [
-        f"{name} is no label image: it holds {_listing(vs)}{_remedy(vs)}"
-        for name, vs in found.items()
-        if any(v < 0 or v != int(v) for v in vs)
-    ]
-    return kind, notices, faults
+    elif kind == "labels":
+        allowed = set()
+    faults = (_fault(name, vs, allowed) for name, vs in found.items())
+    return kind, notices, [fault for fault in faults if fault]
 
 
-def to_mask(values: np.ndarray[Any, Any], kind: MaskKind) -> Mask:
+def to_mask(values: Array, kind: MaskKind | ValuesKind) -> Mask:
     """Turn the values of a file into a mask.
 
     Parameters
@@ -84,7 +125,8 @@ def to_mask(values: np.ndarray[Any, Any], kind: MaskKind) -> Mask:
     values
         Any shape, as read from the file.
     kind
-        ``unsure`` or ``labels``, as `decide_kind` found.
+        ``unsure`` or ``labels``, as `decide_kind` found; ``outlines``: numbers, and -1 where
+        they say unsure.
 
     Returns
     -------
@@ -97,8 +139,10 @@ def to_mask(values: np.ndarray[Any, Any], kind: MaskKind) -> Mask:
         A value doesn't fit the kind.
     """
     values = np.asarray(values)
-    if kind == "labels":
-        return (values > 0).astype(np.uint8)
+    if kind in ("labels", "outlines"):
+        mask = (values > 0).astype(np.uint8)
+        mask[values < 0] = UNSURE
+        return mask
     mask = values.astype(np.uint8)
     fits = (mask == values) & ((mask <= FOREGROUND) | (mask == UNSURE))
     if not fits.all():
@@ -107,13 +151,52 @@ def to_mask(values: np.ndarray[Any, Any], kind: MaskKind) -> Mask:
     return mask
 
 
-def _misfits(found: Mapping[str, set[float]], allowed: set[float]) -> list[str]:
+def to_objects(values: Array, kind: MaskKind | ValuesKind, *, numbered: bool) -> tuple[Array, Any]:
+    """Turn the values of a file into numbered objects.
+
+    Parameters
+    ----------
+    values
+        (Y, X) or (Z, Y, X), as read from the file.
+    kind
+        As for `to_mask`.
+    numbered
+        Whether each number is an object; otherwise connected pixels are (8 neighbours, in a stack
+        26). Those of outlines always are.
+
+    Returns
+    -------
+    labels, unsure
+        The same shape: int64, 0 is background; bool.
+    """
+    if kind == "outlines" or (numbered and kind == "labels"):
+        return np.maximum(values, 0).astype(np.int64), values < 0
+    mask = to_mask(values, kind)
+    labels, _ = ndimage.label(mask == FOREGROUND, np.ones((3,) * mask.ndim))
+    return labels.astype(np.int64), mask == UNSURE
+
+
+def _fault(name: str, values: set[float], allowed: set[float]) -> str:
+    """Say why the values of a mask don't fit; ``allowed`` is empty for label images."""
+    if values == {1.0, 2.0}:
+        return (
+            f"{name} holds 1 and 2 and no 0, as ilastik numbers its classes: subtract 1 where 1 is "
+            "the background, so that mitochondria are 1 (Fiji: Process > Math > Subtract)"
+        )
+    if name.lower().endswith((".jpg", ".jpeg")) and values - {0.0, 1.0, 255.0}:
+        return f"{name} is a JPEG, which changes the values of masks; save it as PNG or TIFF"
+    if not allowed:
+        whole = all(v >= 0 and v == int(v) for v in values)
+        return (
+            ""
+            if whole
+            else f"{name} is no label image: it holds {_listing(values)}" + (_remedy(values))
+        )
+    if not values - allowed:
+        return ""
     names = ", ".join(f"{v:g}" for v in sorted(allowed))
-    return [
-        f"{name} holds {_listing(vs)}, but masks hold {names}{_remedy(vs) or ': ' + _HINT}"
-        for name, vs in found.items()
-        if vs - allowed
-    ]
+    fix = _remedy(values) or ": " + _HINT
+    return f"{name} holds {_listing(values)}, but masks hold {names}{fix}"
 
 
 def _remedy(values: set[float]) -> str:

@@ -1,4 +1,4 @@
-"""Outlines of objects to pixels and back. Knows no file.
+"""Outlines of objects to pixels and back.
 
 An outline is made of rings of corners (x, y) in pixels. Pixel (0, 0) spans 0 to 1 on both axes, as
 in ImageJ and QuPath. What lies within an odd number of rings is inside: a ring in a ring is a hole.
@@ -7,7 +7,8 @@ in ImageJ and QuPath. What lies within an odd number of rings is inside: a ring 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -112,6 +113,126 @@ def draw(outlines: Iterable[Outline], numbers: Iterable[int], shape: tuple[int, 
         window, inside = fill(outline.rings, shape)
         labels[window][inside] = number
     return labels
+
+
+@dataclass(frozen=True, eq=False)
+class PlacedOutlines:
+    """Outlines on the planes of an image: ``shape`` is Z, Y and X of their mask."""
+
+    outlines: tuple[Outline, ...]
+    shape: tuple[int, int, int]
+    notices: tuple[str, ...]
+
+    def numbers(self) -> list[int]:
+        """Return a number for each outline: from 1 on, or those that this program wrote.
+
+        Its numbers join the planes of an object. Copied outlines repeat them on a plane: then they
+        mean nothing. What is unsure has the number 0.
+        """
+        sure = [outline for outline in self.outlines if not outline.unsure]
+        own = [(outline.z, outline.number) for outline in sure]
+        if all(number for _, number in own) and len(set(own)) == len(own):
+            return [0 if outline.unsure else outline.number or 0 for outline in self.outlines]
+        order = iter(range(1, len(sure) + 1))
+        return [0 if outline.unsure else next(order) for outline in self.outlines]
+
+
+def place(
+    outlines: Sequence[Outline],
+    notices: Sequence[str],
+    size: tuple[int, int, int, int],
+    path: Path,
+) -> PlacedOutlines:
+    """Put outlines on the planes of an image.
+
+    Parameters
+    ----------
+    outlines, notices
+        As they were read, and what there is to say of that.
+    size
+        T, Z, Y and X of the image.
+    path
+        Their file, for messages.
+
+    Raises
+    ------
+    MitolumeError
+        There is none, or one lies outside the image, be it on a plane that the image hasn't.
+    """
+    frames, depth, height, width = size
+    if not outlines:
+        raise MitolumeError(
+            f"{path} outlines no object" + "".join(f" ({notice})" for notice in notices)
+        )
+    if frames > 1:
+        raise MitolumeError(
+            f"the image of {path} has {frames} time points; save the one that was outlined"
+        )
+    outlines = _on_planes(outlines, depth, path)
+    _require_inside(outlines, (height, width), path)
+    planes = depth if any(outline.z is not None for outline in outlines) else 1
+    said = [*notices, *_frames(outlines, (height, width))]
+    notices = tuple(f"{path.name}: {notice}" for notice in said)
+    return PlacedOutlines(tuple(outlines), (planes, height, width), notices)
+
+
+def _on_planes(outlines: Sequence[Outline], depth: int, path: Path) -> list[Outline]:
+    planes = {outline.z for outline in outlines} - {None}
+    times = {outline.t for outline in outlines} - {None}
+    if depth > 1 and len(times) > 1 and planes <= {0}:
+        # A stack saved without axis names: Fiji took its planes for time points.
+        outlines, planes, times = [replace(o, z=o.t) for o in outlines], times, set()
+    for found, most, what in ((times, 1, "time point"), (planes, depth, "z-plane")):
+        numbers = sorted(number + 1 for number in found if number is not None)
+        if (most == 1 and len(found) > 1) or (most > 1 and numbers and numbers[-1] > most):
+            shown = ", ".join(map(str, numbers[:5])) + (" and more" if len(numbers) > 5 else "")
+            raise MitolumeError(
+                f"outlines in {path} lie on {what}s {shown} (from 1), but the image has {most}; "
+                "name the image they were drawn on, or take their positions away (Fiji, ROI "
+                "Manager: More >> Remove Positions)"
+            )
+    return [replace(o, z=o.z if depth > 1 else None, t=None) for o in outlines]
+
+
+def _require_inside(outlines: Sequence[Outline], shape: tuple[int, int], path: Path) -> None:
+    outside = []
+    for outline in outlines:
+        left, top, right, bottom = outline.box()
+        if right <= 0 or bottom <= 0 or left >= shape[1] or top >= shape[0]:
+            outside.append(f"{outline.name!r} (x {left:g} to {right:g}, y {top:g} to {bottom:g})")
+    if outside:
+        more = f" and {len(outside) - 1} more lie" if len(outside) > 1 else " lies"
+        raise MitolumeError(
+            f"{path}: outline {outside[0]}{more} outside the image, which is {shape[0]} x "
+            f"{shape[1]} pixels (Y x X); it was drawn on another image, or on one of another size"
+        )
+
+
+def _frames(outlines: Sequence[Outline], shape: tuple[int, int]) -> list[str]:
+    """Point to large rectangles round other outlines, or round the image: they are no objects."""
+    notices = []
+    for frame in outlines:
+        left, top, right, bottom = frame.box()
+        large = 20 * (right - left) * (bottom - top) >= shape[0] * shape[1]
+        if frame.unsure or not large or not _is_rectangle(frame):
+            continue
+        held = 0
+        for x0, y0, x1, y1 in (o.box() for o in outlines if o.z == frame.z and o is not frame):
+            held += left <= x0 and top <= y0 and x1 <= right and y1 <= bottom
+        whole = left <= 0 and top <= 0 and right >= shape[1] and bottom >= shape[0]
+        if held or whole:
+            what = "the whole image" if whole else f"other outlines ({held})"
+            notices.append(
+                f"{frame.name!r} is a rectangle round {what}, and all in it is taken as "
+                "mitochondria; where it is a frame, delete it (in QuPath, or give it class Region*)"
+            )
+    return notices
+
+
+def _is_rectangle(outline: Outline) -> bool:
+    left, top, right, bottom = outline.box()
+    corners = {(x, y) for ring in outline.rings for x, y in ring.tolist()}
+    return corners == {(left, top), (right, top), (right, bottom), (left, bottom)}
 
 
 def trace_labels(labels: Labels) -> Iterator[tuple[int, int, list[Polygon]]]:

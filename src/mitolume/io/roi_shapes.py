@@ -62,7 +62,7 @@ def _box(roi: ImagejRoi) -> tuple[int, int, int, int]:
     if roi.subpixelrect:
         left, top, width, height = roi.xd, roi.yd, roi.widthd, roi.heightd
         if not all(map(math.isfinite, (left, top, width, height))):
-            raise MitolumeError(f"ROI {roi.name!r} has a box that is no numbers; draw it again")
+            raise MitolumeError(f"ROI {roi.name!r} has a box that is not finite; draw it again")
         return int(left), int(top), max(math.ceil(width), 1), max(math.ceil(height), 1)
     return roi.left, roi.top, max(roi.right - roi.left, 1), max(roi.bottom - roi.top, 1)
 

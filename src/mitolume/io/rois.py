@@ -9,6 +9,7 @@ import logging
 import re
 import struct
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,9 @@ _MOST_CORNERS, _MOST_COORDINATE = 65_535, 60_000  # of an integer polygon in a .
 # With a number behind, as Fiji makes names unique; "2550" and "0255" are numbers of objects.
 _UNSURE = re.compile(r"(unsure|ignore\*?)[-_ ]?\d*|255([-_ ]\d+)?", re.IGNORECASE)
 _PLANE_IN_NAME = re.compile(r"(\d{4})-\d{4}-\d{4}|(\d{5})-\d{5}-\d{5}|(\d{6})-\d{6}-\d{6}")
+_DAMAGED = (
+    OSError, RuntimeError, ValueError, struct.error, zipfile.BadZipFile, zlib.error
+)  # fmt: skip
 _NUMBER = "object"  # the property that holds an object's number
 
 
@@ -67,7 +71,7 @@ def read_rois(path: str | Path) -> list[ImagejRoi]:
         raise MitolumeError(f"{path}: no such file")
     try:
         stored = _stored(path)
-    except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError) as error:
+    except _DAMAGED as error:
         raise MitolumeError(
             f"{path} can't be read ({shorten(error)}); save the ROI set again in Fiji "
             "(ROI Manager: More >> Save)"
@@ -87,7 +91,7 @@ def has_overlay(path: Path) -> bool:
     with quiet():
         try:
             return bool(_stored(path))
-        except (OSError, ValueError, RuntimeError):
+        except _DAMAGED:
             return False
 
 
@@ -144,7 +148,9 @@ def outlines_of_rois(
             left_out[_kind(roi)] += 1
             continue
         if not all(np.isfinite(ring).all() for ring in rings):
-            raise MitolumeError(f"ROI {name!r} has corners that are no numbers; draw it again")
+            raise MitolumeError(
+                f"ROI {name!r} has corners that are not finite numbers; draw it again"
+            )
         z, t = (_plane_in(name, depth), None) if by_name else _position(roi)
         number = roi.properties.get(_NUMBER)
         outlines.append(
