@@ -220,8 +220,10 @@ def test_the_masks_of_a_run_are_measured_in_their_images(
     (run / "masks" / "model_1").mkdir(parents=True)
     write_pair(tmp_path, "f0")
     (tmp_path / "masks" / "f0_mask.ome.tif").rename(run / "masks" / "model_1" / "f0_mask.ome.tif")
-    (run / "run.json").write_text("{}")
-    (run / "kept.json").write_text('{"kept": "model_1"}')
+    (run / "run.json").write_text('{"status": "finished"}')
+    (run / "kept.json").write_text('{"kept": "model_1", "reason": "alone"}')
+    for name in ("images.csv", "results.csv"):
+        (run / name).touch()
     (run / "fields.csv").write_text(
         "image,specimen,condition,channel,fluorescence\n"
         "../images/f0.ome.tif,dish 1,FCCP,T PMT,TMRM\n"
