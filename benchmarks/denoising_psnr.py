@@ -30,8 +30,8 @@ from mitolume.preprocess.stripes import remove_stripes
 from mitolume.runs.denoiser import denoising_settings
 from mitolume.simulate.field import simulate_field
 from mitolume.simulate.presets import PRESETS
-from mitolume.training.denoiser_stacks import open_stacks
-from mitolume.training.denoiser_train import train_denoiser
+from mitolume.training.denoise_stacks import open_stacks
+from mitolume.training.denoise_training import train_denoiser
 
 Stack = np.ndarray[Any, np.dtype[np.float32]]
 SIDE, DEPTH = 256, 13

@@ -81,7 +81,7 @@ def test_train_then_apply(
     assert call(monkeypatch, *again, "--overwrite", "--float", "--sharpen") == 0
     assert read(out / "a_denoised.ome.tif").dtype == np.float32
     assert train(monkeypatch, file, "--out", model) == 1
-    assert "no empty folder" in capsys.readouterr().err
+    assert "is not empty" in capsys.readouterr().err
     resumed = ["--out", model, "--method", "noise2stack", "--resume"]
     assert train(monkeypatch, file, *resumed) == 0
     assert call(monkeypatch, "predict", model, file, "--out", out) == 1

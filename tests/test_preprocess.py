@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
 from mitolume.errors import MitolumeError
-from mitolume.inference.chain import prepare_planes
+from mitolume.inference.chain import PreparedPlane
 from mitolume.preprocess.normalise import measure_range, normalise
 from mitolume.preprocess.rescale import rescale, rescale_mask, scale_factors
 from mitolume.preprocess.settings import ChainSettings
@@ -110,11 +110,11 @@ def test_rescaling_there_and_back_keeps_smooth_images() -> None:
 
 def test_only_the_images_meant_are_sharpened() -> None:
     plane = np.random.default_rng(0).integers(0, 200, (32, 32)).astype(np.uint8)
-    plain = prepare_planes(plane, ChainSettings())
+    plain = np.asarray(PreparedPlane(plane, ChainSettings()))
     for setting, labelled, unlabelled in (
         ("none", False, False), ("unlabelled", False, True), ("all", True, True),
     ):  # fmt: skip
         chain = ChainSettings(sharpen=setting)
-        assert (not np.array_equal(prepare_planes(plane, chain), plain)) == labelled
-        sharpened = prepare_planes(plane, chain, unlabelled=True)
+        assert (not np.array_equal(PreparedPlane(plane, chain), plain)) == labelled
+        sharpened = PreparedPlane(plane, chain, unlabelled=True)
         assert (not np.array_equal(sharpened, plain)) == unlabelled

@@ -491,7 +491,7 @@ def denoise_train(
     out: Annotated[Path, typer.Option("--out", help="Folder for the denoiser.")] = Path("denoiser"),
     method: Annotated[
         str,
-        typer.Option(help="auto, noise2stack, neighbours, wiener, noise2noise or blind_spot."),
+        typer.Option(help="auto, noise2stack, wiener or noise2noise."),
     ] = "auto",
     preset: Annotated[
         str, typer.Option(help="Settings to start from: default, or paper (500 epochs).")
@@ -511,8 +511,8 @@ def denoise_train(
 ) -> None:
     """Train a denoiser on noisy z-stacks."""
     from mitolume.runs.denoiser import denoising_settings
-    from mitolume.training.denoiser_stacks import open_stacks
-    from mitolume.training.denoiser_train import train_denoiser
+    from mitolume.training.denoise_stacks import open_stacks
+    from mitolume.training.denoise_training import train_denoiser
 
     settings = denoising_settings(preset, set_ or [])
     opened = open_stacks(stacks, planes or settings.planes, channel=channel, scene=scene)

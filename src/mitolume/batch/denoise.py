@@ -12,15 +12,15 @@ import numpy as np
 import xarray as xr
 
 from mitolume.batch.runner import Job, Outcome, Report, open_jobs, run_jobs
-from mitolume.inference.denoise import DenoisedPlane, Denoiser, planes_around
-from mitolume.inference.filtered import NormalisedPlane
-from mitolume.inference.steps import SharpenedPlane, StripelessPlane
+from mitolume.inference.chain import SharpenedPlane
+from mitolume.inference.denoise import DenoisedPlane, Denoiser, NormalisedPlane, planes_around
 from mitolume.io.formats import sha256
 from mitolume.io.listing import image_files, named_scenes, result_ending
 from mitolume.io.read import read, select_channel
 from mitolume.io.windows import FilePlane, Plane, open_plane
 from mitolume.io.write import write_image
 from mitolume.io.zarr_out import build_pyramid, full_size, new_ome_zarr
+from mitolume.preprocess.stripes import StripelessPlane
 from mitolume.progress import Advance
 
 RECORD = "denoise.jsonl"  # keeps what results were made of

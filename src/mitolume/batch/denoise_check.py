@@ -24,7 +24,7 @@ from mitolume.io.read import read
 from mitolume.io.windows import Plane, open_plane
 from mitolume.io.write import atomic, write_text
 from mitolume.preprocess.noise_check import NoiseCheck, axial_resolution, check_stack
-from mitolume.preprocess.pairs import measure_shift, quarters, register
+from mitolume.preprocess.plane_shift import measure_shift, overlap, quarters
 from mitolume.progress import Advance
 
 _SHOWN = 192  # pixels a side of the example, at full size: noise is fine
@@ -251,9 +251,9 @@ def _draw_example(axes: list[Axes], planes: FilePlanes) -> None:
     # The liveliest quarter: the middle of a field may be empty.
     box = max(parts, key=lambda part: float(np.std(planes[z][part])))
     first, second = (np.asarray(planes[i][box], np.float64) for i in (z, z + 1))
-    one, other = (
-        p[:_SHOWN, :_SHOWN] for p in register(first, second, measure_shift(first, second))
-    )
+    dy, dx = measure_shift(first, second)
+    mine, theirs = overlap(first.shape, (round(dy), round(dx)))
+    one, other = first[mine][:_SHOWN, :_SHOWN], second[theirs][:_SHOWN, :_SHOWN]
     low, high = np.percentile(one, [0.5, 99.5])
     high = max(float(high), float(low) + 1e-6)
     middle, half = float(np.median(other - one)), (high - low) / 2

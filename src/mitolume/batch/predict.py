@@ -18,12 +18,11 @@ from mitolume.batch.predict_image import (
     threshold_of,
 )
 from mitolume.batch.runner import Job, Outcome, Report, Scheduler, open_jobs, run_jobs
-from mitolume.inference.chain import scaled_shape
 from mitolume.inference.predictor import Predictor
 from mitolume.io.formats import sha256
 from mitolume.io.listing import image_files, named_scenes, result_ending
 from mitolume.io.pixel_size import plane_pixel_size
-from mitolume.preprocess.rescale import scale_factors
+from mitolume.preprocess.rescale import scale_factors, scaled_shape
 from mitolume.progress import Advance
 
 DEFAULT = PredictionOptions()

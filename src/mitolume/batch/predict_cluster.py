@@ -23,10 +23,8 @@ from mitolume.batch.runner import Finished, Job, Report, Scheduler, finish, stam
 from mitolume.errors import MitolumeError
 from mitolume.inference.chain import PreparedPlane
 from mitolume.inference.predictor import Predictor, load
-from mitolume.inference.steps import middle
 from mitolume.inference.suspicion import unlike_training
 from mitolume.inference.tiles import Box
-from mitolume.io.windows import Plane
 from mitolume.io.zarr_out import full_size
 from mitolume.models.settings import Views
 from mitolume.parallel import LostError, check_workers, connected, results
@@ -201,15 +199,12 @@ def predict_image(model: Model, image: ImagePrediction) -> Report:
 
 
 @on_worker
-def measure_plane(
-    model: Model, image: ImagePrediction, place: Place
-) -> tuple[GreyRange | None, str]:
+def measure_plane(model: Model, image: ImagePrediction, place: Place) -> tuple[GreyRange, str]:
     """Measure the grey values of a large plane as a whole; return a notice, too."""
     predictor = _predictor(model)
-    plane = middle(here.prepare_plane(predictor, image, image.open(), place))
-    grey = plane.grey if isinstance(plane, PreparedPlane) else None
+    plane = here.prepare_plane(predictor, image, image.open(), place).middle
     typical = place == image.typical_plane
-    return grey, unlike_training(predictor.card, plane, str(image.file)) if typical else ""
+    return plane.grey, unlike_training(predictor.card, plane, str(image.file)) if typical else ""
 
 
 @on_worker
@@ -239,6 +234,8 @@ def _predictor(model: Model) -> Predictor:
 
 
 @lru_cache(maxsize=1)
-def _prepared(model: Model, image: ImagePrediction, place: Place, grey: GreyRange | None) -> Plane:
+def _prepared(
+    model: Model, image: ImagePrediction, place: Place, grey: GreyRange | None
+) -> PreparedPlane:
     """Keep the plane that the next box is likely to be of."""
     return here.prepare_plane(_predictor(model), image, image.open(), place, grey)

@@ -15,15 +15,15 @@ import xarray as xr
 from mitolume.analysis.pictures import overlay, write_png
 from mitolume.batch.runner import Report
 from mitolume.errors import MitolumeError
+from mitolume.inference.chain import PreparedPlane
 from mitolume.inference.denoise import open_neighbours
 from mitolume.inference.predictor import Predictor
-from mitolume.inference.steps import middle
 from mitolume.inference.suspicion import unlike_training
 from mitolume.inference.tiles import Box, block_side, blocks
 from mitolume.io.channels import select_channel
 from mitolume.io.pixel_size import CREDIBLE_UM, plane_pixel_size
 from mitolume.io.read import read
-from mitolume.io.windows import IN_MEMORY, FilePlane, Plane, open_plane
+from mitolume.io.windows import IN_MEMORY, FilePlane, open_plane
 from mitolume.io.write import write_image, write_mask
 from mitolume.io.zarr_out import CHUNK, build_pyramid, full_size, new_ome_zarr
 from mitolume.preprocess.normalise import GreyRange
@@ -175,7 +175,7 @@ def _fill(
     for place in image.planes:
         prepared = prepare_plane(predictor, image, opened, place)
         if place == image.typical_plane:
-            notice = unlike_training(predictor.card, middle(prepared), str(image.file))
+            notice = unlike_training(predictor.card, prepared.middle, str(image.file))
         for box in boxes:
             predict_into(predictor, image, prepared, arrays, place, box)
             done += 1
@@ -189,7 +189,7 @@ def prepare_plane(
     opened: xr.DataArray,
     place: Place,
     grey: GreyRange | None = None,
-) -> Plane:
+) -> PreparedPlane:
     """Send a plane through the chain: at once where it is small, else box by box."""
     t, z = place
     return predictor.prepare(
@@ -204,7 +204,7 @@ def prepare_plane(
 def predict_into(
     predictor: Predictor,
     image: ImagePrediction,
-    prepared: Plane,
+    prepared: PreparedPlane,
     arrays: Arrays,
     place: Place,
     box: Box,

@@ -1,35 +1,46 @@
-"""The chain of steps between a file's plane and the network. Knows no network of segmentation."""
+"""The steps between a file's plane and the network: stripes, denoise, sharpen, rescale, normalise.
+
+Each step is measured once on the whole plane and computed for the window that is asked for, so
+that planes larger than memory may stay in their file.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
 
 from mitolume.inference.denoise import DenoisedPlane, Denoiser
-from mitolume.inference.steps import Channels, SharpenedPlane, StripelessPlane, grey_range
-from mitolume.inference.tiles import Box, whole
+from mitolume.inference.tiles import Box, Shape, grown, inside, whole
 from mitolume.io.windows import Plane
-from mitolume.preprocess.normalise import GreyRange, normalise
-from mitolume.preprocess.rescale import rescale_window, scale_factors
+from mitolume.preprocess.normalise import GreyRange, measure_range, normalise
+from mitolume.preprocess.rescale import rescale_window, scale_factors, scaled_shape
 from mitolume.preprocess.settings import ChainSettings
+from mitolume.preprocess.sharpen import REACH, unsharp_mask
+from mitolume.preprocess.stripes import StripelessPlane
+
+Image = np.ndarray[Any, np.dtype[np.float32]]
 
 
 class PreparedPlane:
-    """A plane as the network reads it, computed box by box; slices like an array.
+    """A plane as the network reads it, with the planes beside it where the network sees them.
 
     Parameters
     ----------
     plane
-        (Y, X), the file's dtype and grid.
+        (Y, X), the file's dtype and grid: an array, or what slices like one.
     chain
         Which steps.
+    planes_in
+        1, or 3 for the plane before, the plane and the one behind. All have the grey range of the
+        plane.
     denoiser
         Needed where the chain has one.
     neighbours
-        The planes around it in its stack, see `open_neighbours`, for denoisers that look at them.
+        The planes around it in its stack, see `open_neighbours`; without them, the plane is its
+        own neighbour.
     pixel_size_um
         The plane's, along Y and X.
     model_um
@@ -40,6 +51,11 @@ class PreparedPlane:
         How messages name the image.
     grey
         The range of the whole plane on the model's grid; measured when it is first needed.
+
+    Attributes
+    ----------
+    shape
+        (Y, X) on the model's grid.
 
     Raises
     ------
@@ -52,6 +68,7 @@ class PreparedPlane:
         plane: Plane,
         chain: ChainSettings,
         *,
+        planes_in: int = 1,
         denoiser: Denoiser | None = None,
         neighbours: Sequence[Plane] = (),
         pixel_size_um: tuple[float, float] | None = None,
@@ -60,103 +77,97 @@ class PreparedPlane:
         source: str = "the image",
         grey: GreyRange | None = None,
     ) -> None:
-        factors = scale_factors(pixel_size_um, model_um, source)
+        self.shape = scaled_shape(plane.shape, scale_factors(pixel_size_um, model_um, source))
         self._grey = grey
-        self.file_shape = (plane.shape[0], plane.shape[1])
-        self.shape = scaled_shape(plane.shape, factors)
-        sharpen = chain.sharpen == "all" or (chain.sharpen == "unlabelled" and unlabelled)
-        self._plane = _with_steps(plane, chain, denoiser, neighbours, sharpen)
+        sharpens = chain.sharpen == "all" or (chain.sharpen == "unlabelled" and unlabelled)
+        in_memory = isinstance(plane, np.ndarray)
+
+        def before_normalising(one: Plane, near: Sequence[Plane] = ()) -> Plane:
+            denoised = _without_noise(one, chain, denoiser, near)
+            scaled = ScaledPlane(SharpenedPlane(denoised) if sharpens else denoised, self.shape)
+            return scaled[whole(self.shape)] if in_memory else scaled
+
+        self._centre = before_normalising(plane, neighbours)
+        self._planes = [self._centre]
+        if planes_in > 1:
+            # Of the two on each side the nearer ones.
+            before, behind = neighbours[1:3] if neighbours else (plane, plane)
+            self._planes = [before_normalising(before), self._centre, before_normalising(behind)]
 
     @property
     def grey(self) -> GreyRange:
         """The range of the whole plane on the model's grid, from pixels on a regular grid."""
         if self._grey is None:
-            self._grey = grey_range(self.scaled, self.shape)
+            self._grey = measure_range(self._centre)
         return self._grey
 
-    def __getitem__(self, box: Box, /) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """Compute a box: (Y, X) float32 on the model's grid."""
-        y, x = (slice(*part.indices(size)) for part, size in zip(box, self.shape, strict=True))
-        return normalise(self.scaled((y, x)), self.grey)
+    @property
+    def middle(self) -> PreparedPlane:
+        """The plane itself, without those beside it."""
+        _ = self.grey  # measured once for both
+        alone = copy(self)
+        alone._planes = [self._centre]
+        return alone
 
-    def loaded(self) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """Compute the whole plane: every box of it is a part of this, to the last bit."""
-        return normalise(self.scaled(whole(self.shape)), self._grey)
+    def __getitem__(self, box: Box, /) -> Image:
+        """Compute a box on the model's grid, float32: (Y, X), or (3, Y, X) with three planes."""
+        found = [normalise(plane[box], self.grey) for plane in self._planes]
+        return found[0] if len(found) == 1 else np.stack(found)
 
-    def scaled(self, box: Box) -> np.ndarray[Any, Any]:
-        """Compute a box before it is normalised; its slices may have steps."""
-        if self.shape == self.file_shape:
-            return self._plane[box]
-        return rescale_window(self._plane.__getitem__, self.file_shape, self.shape, box)
-
-
-def _with_steps(
-    plane: Plane,
-    chain: ChainSettings,
-    denoiser: Denoiser | None,
-    neighbours: Sequence[Plane],
-    sharpen: bool,
-) -> Plane:
-    """Wrap a plane into the steps on its own grid; an array goes through each as a whole."""
-    at_once = isinstance(plane, np.ndarray)
-
-    def after(step: Callable[[Plane], Plane], before: Plane) -> Plane:
-        made = step(before)
-        return made[whole((made.shape[0], made.shape[1]))] if at_once else made
-
-    if chain.stripes == "auto":
-        plane = after(StripelessPlane, plane)
-    if chain.denoises:
-        assert denoiser is not None, "a chain that denoises comes with its denoiser"
-        near = neighbours if denoiser.network.channels > 1 else ()
-        if at_once:
-            near = [other[whole((other.shape[0], other.shape[1]))] for other in near]
-        if chain.stripes == "auto":
-            near = [after(StripelessPlane, other) for other in near]
-        plane = after(partial(DenoisedPlane, denoiser=denoiser, neighbours=near), plane)
-    return after(SharpenedPlane, plane) if sharpen else plane
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Image:
+        """Compute the whole plane."""
+        return self[whole(self.shape)]
 
 
-def prepare_planes(
-    plane: Plane,
-    chain: ChainSettings,
-    *,
-    planes_in: int = 1,
-    neighbours: Sequence[Plane] = (),
-    grey: GreyRange | None = None,
-    **options: Any,
-) -> Plane:
-    """Send a plane through the chain, with the planes next to it where the network sees them.
+class SharpenedPlane:
+    """A plane after ImageJ's unsharp mask (0.5 px, 0.7); slices like an array.
 
     Parameters
     ----------
     plane
-        (Y, X), the file's dtype and grid: an array, which is computed at once, or what slices like
-        one, which is computed box by box; the pixels are the same either way.
-    chain, neighbours, grey, **options
-        As for `PreparedPlane`.
-    planes_in
-        1, or 3 for the plane before, the plane and the one behind.
-
-    Returns
-    -------
-    Plane
-        (Y, X) on the model's grid; boxes of it are float32 (Y, X), or (3, Y, X). All three have the
-        grey range of the plane in the middle.
+        (Y, X), any dtype.
     """
-    at_once = isinstance(plane, np.ndarray)
-    centre = PreparedPlane(plane, chain, neighbours=neighbours, grey=grey, **options)
-    if planes_in == 1:
-        return centre.loaded() if at_once else centre
-    # Of the two on each side the nearer ones.
-    beside = neighbours[1:3] if neighbours else (plane, plane)
-    if at_once:
-        beside = [other[whole((other.shape[0], other.shape[1]))] for other in beside]
-    before, behind = (PreparedPlane(other, chain, grey=centre.grey, **options) for other in beside)
-    three = before, centre, behind
-    return Channels([prepared.loaded() for prepared in three] if at_once else three)
+
+    def __init__(self, plane: Plane) -> None:
+        self._plane = plane
+        self.shape = (plane.shape[0], plane.shape[1])
+
+    def __getitem__(self, box: Box, /) -> Image:
+        """Compute a box."""
+        outer = grown(box, REACH, self.shape)
+        return unsharp_mask(self._plane[outer])[inside(box, outer)]
 
 
-def scaled_shape(shape: tuple[int, ...], factors: tuple[float, float]) -> tuple[int, int]:
-    """Return the (Y, X) of a plane after rescaling, at least one pixel along each axis."""
-    return max(1, round(shape[0] * factors[0])), max(1, round(shape[1] * factors[1]))
+class ScaledPlane:
+    """A plane resampled to another shape; slices like an array.
+
+    Parameters
+    ----------
+    plane
+        (Y, X), any dtype.
+    shape
+        The new (Y, X).
+    """
+
+    def __init__(self, plane: Plane, shape: Shape) -> None:
+        self._plane, self.shape = plane, shape
+
+    def __getitem__(self, box: Box, /) -> np.ndarray[Any, Any]:
+        """Compute a box; as the plane holds it where the shape is its own."""
+        old = (self._plane.shape[0], self._plane.shape[1])
+        if old == self.shape:
+            return self._plane[box]
+        y, x = (slice(*part.indices(n)[:2]) for part, n in zip(box, self.shape, strict=True))
+        return rescale_window(self._plane.__getitem__, old, self.shape, (y, x))
+
+
+def _without_noise(
+    plane: Plane, chain: ChainSettings, denoiser: Denoiser | None, neighbours: Sequence[Plane]
+) -> Plane:
+    """Remove scan lines and noise, as far as the chain asks for it."""
+    if not chain.denoises:
+        return StripelessPlane(plane) if chain.stripes == "auto" else plane
+    assert denoiser is not None, "a chain that denoises comes with its denoiser"
+    if chain.stripes == "auto":
+        plane, *neighbours = (StripelessPlane(one) for one in (plane, *neighbours))
+    return DenoisedPlane(plane, denoiser, neighbours)

@@ -1,8 +1,8 @@
-"""A trained denoiser applied to planes of any size. Knows no training and no file of images."""
+"""A trained denoiser applied to planes of any size."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
+from torch import nn
 
-from mitolume.inference.filtered import NormalisedPlane
-from mitolume.inference.steps import Channels, StripelessPlane
 from mitolume.inference.tiled import (
     CORE,
     default_device,
@@ -20,15 +19,19 @@ from mitolume.inference.tiled import (
     predict_turned,
     release_buffers,
 )
-from mitolume.inference.tiles import Box, block_side, blocks, grown, inside, whole
+from mitolume.inference.tiles import Box, around, block_side, blocks, grown, inside, shifted, whole
 from mitolume.io.windows import FilePlane, Plane
 from mitolume.io.zarr_out import CHUNK
-from mitolume.models.denoiser import DenoiserCard, load_denoiser
-from mitolume.models.networks import DenoisingNetwork
-from mitolume.preprocess.normalise import is_flat
-from mitolume.preprocess.wiener import REACH, Detail, WienerBank
+from mitolume.models.bundle import DenoiserCard, load_denoiser
+from mitolume.models.networks import HALO, MULTIPLE, DenoisingNetwork
+from mitolume.preprocess.normalise import GreyRange, is_flat, measure_range, normalise
+from mitolume.preprocess.stripes import StripelessPlane
+from mitolume.preprocess.wiener import REACH, Detail, SignalNoise, WienerBank, signal_and_noise
 
 FLIPS = (0, 2, 4, 6)  # along Y, X, both: noise of a scan line stays along the rows
+_WEAKEST = 0.015  # noise (standard deviation), of a plane's spread, that is worth removing
+_SQUARE = 1024  # pixels a side that are filtered at once
+_KEPT = 2**24  # pixels of a plane up to which it is kept filtered: its neighbours look at it, too
 Image = np.ndarray[Any, np.dtype[np.float32]]
 
 
@@ -101,15 +104,83 @@ class Denoiser:
         """
         if self.card.stripes == "auto":
             plane, *neighbours = (StripelessPlane(p) for p in (plane, *neighbours))
-        denoised = DenoisedPlane(plane, self, neighbours)
-        result = np.empty(denoised.shape, np.float32)
-        for box in self.blocks(denoised.shape):
-            result[box] = denoised[box]
-        return result
+        return DenoisedPlane(plane, self, neighbours)[whole((plane.shape[0], plane.shape[1]))]
 
     def blocks(self, shape: tuple[int, int]) -> list[Box]:
         """Cut a plane of a (Y, X) shape into the boxes to denoise one after the other."""
         return blocks(shape, block_side(shape, shape, self.core, CHUNK))
+
+
+class NormalisedPlane:
+    """A plane of mean 0 and spread 1; slices like an array.
+
+    What is measured on the whole plane is measured once, when it is first needed.
+
+    Parameters
+    ----------
+    plane
+        (Y, X), any numeric dtype.
+    """
+
+    def __init__(self, plane: Plane) -> None:
+        self.plane = plane
+        self.shape = (plane.shape[0], plane.shape[1])
+
+    @classmethod
+    def of(cls, plane: Plane) -> NormalisedPlane:
+        """Return a plane that is normalised already, or wrap one that isn't."""
+        return plane if isinstance(plane, cls) else cls(plane)
+
+    @cached_property
+    def grey(self) -> GreyRange:
+        """The range of the whole plane."""
+        return measure_range(self.plane)
+
+    @cached_property
+    def found(self) -> SignalNoise:
+        """Signal and noise of the whole plane."""
+        return signal_and_noise([self])
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether its noise is so weak that it can't be told from fine detail."""
+        return float(self.found.noise.mean()) < _WEAKEST**2
+
+    def __getitem__(self, box: Box, /) -> Image:
+        """Compute a box, (Y, X) float32."""
+        return normalise(self.plane[box], self.grey)
+
+    def filtered(self, box: Box) -> Image:
+        """Compute a box of the plane filtered by its own spectrum, (Y, X) float32."""
+        if self.shape[0] * self.shape[1] > _KEPT:
+            return self._filter(box)
+        return self._filtered[box]
+
+    @cached_property
+    def _filtered(self) -> Image:
+        return self._filter(whole(self.shape))
+
+    @cached_property
+    def _bank(self) -> WienerBank:
+        return WienerBank(self.found)
+
+    def _filter(self, box: Box) -> Image:
+        def filter_square(square: Box) -> Image:
+            outer = grown(square, REACH, self.shape)
+            return self._bank.filter(self[outer])[inside(square, outer)]
+
+        return in_squares(filter_square, box)
+
+
+class FilteredPlane:
+    """A normalised plane after the filters of its own spectrum; slices like an array."""
+
+    def __init__(self, plane: NormalisedPlane) -> None:
+        self._plane, self.shape = plane, plane.shape
+
+    def __getitem__(self, box: Box, /) -> Image:
+        """Compute a box, (Y, X) float32."""
+        return self._plane.filtered(box)
 
 
 class DenoisedPlane:
@@ -134,50 +205,56 @@ class DenoisedPlane:
     def __init__(self, plane: Plane, denoiser: Denoiser, neighbours: Sequence[Plane] = ()) -> None:
         self._denoiser = denoiser
         self._plane = NormalisedPlane.of(plane)
-        self._given: list[Plane] = []
+        self._given: Sequence[Plane] = []
         if denoiser.network.channels == 1:
             self._given = [self._plane]
         elif neighbours:
             skipped = (len(neighbours) - denoiser.network.channels) // 2
             near = neighbours[skipped : len(neighbours) - skipped]
-            self._given = [NormalisedPlane.of(other).filtered for other in near]
+            self._given = [FilteredPlane(NormalisedPlane.of(other)) for other in near]
         self.shape = (plane.shape[0], plane.shape[1])
 
     def __getitem__(self, box: Box, /) -> Image:
-        """Compute a box, (Y, X) float32; its slices may have steps."""
-        y, x = (slice(part.start, part.stop) for part in box)
-        result = self._plane.plane[y, x].astype(np.float32)
-        if not self._stays:
-            result += np.float32(self._plane.grey.spread) * self._change((y, x))
-            release_buffers()
-        return result[:: box[0].step, :: box[1].step]
-
-    @property
-    def _stays(self) -> bool:
-        """Whether the plane is to stay as it is; a network that sees it decides for itself."""
+        """Compute a box, (Y, X) float32."""
         plane, network = self._plane, self._denoiser.network
-        return is_flat(plane.grey) or (network.channels != 1 and plane.is_clean)
+        # A network that sees the plane decides for itself what is noise.
+        if is_flat(plane.grey) or (network.channels != 1 and plane.is_clean):
+            return plane.plane[box].astype(np.float32)
+
+        def denoise_square(square: Box) -> Image:
+            change = self._change(square)
+            return plane.plane[square].astype(np.float32) + np.float32(plane.grey.spread) * change
+
+        result = in_squares(denoise_square, box)
+        release_buffers()
+        return result
 
     def _change(self, box: Box) -> Image:
         """Return what is added to the normalised plane."""
         if not self._given:
-            return np.asarray(self._plane.filtered[box] - self._plane[box], np.float32)
+            return self._plane.filtered(box) - self._plane[box]
+        denoiser = self._denoiser
         outer = grown(box, REACH, self.shape)
-        plane, answer = self._plane[outer], self._answer(outer)
-        detail, found = self._denoiser.detail, self._plane.found
-        sd = detail.noise_sd(answer, found.floor)
+        plane = self._plane[outer]
+        answer = run_network(denoiser.network, self._given, FLIPS, box=outer, core=denoiser.core)
+        sd = denoiser.detail.noise_sd(answer, self._plane.found.floor)
         answer += sd * self._bank.filter((plane - answer) / sd)
-        share = self._denoiser.network.share.item()
+        share = np.float32(denoiser.network.share.item())
         return np.asarray(share * (answer - plane)[inside(box, outer)], np.float32)
 
     @cached_property
     def _bank(self) -> WienerBank:
         return self._denoiser.detail.bank(self._plane.found)
 
-    def _answer(self, box: Box) -> Image:
-        return run_network(
-            self._denoiser.network, self._given, FLIPS, core=self._denoiser.core, box=box
-        )
+
+def in_squares(compute: Callable[[Box], Image], box: Box) -> Image:
+    """Compute a box of a plane in squares of at most 1,536 px a side, so that memory stays flat."""
+    y, x = box
+    height, width = y.stop - y.start, x.stop - x.start
+    result = np.empty((height, width), np.float32)
+    for rows, columns in blocks((height, width), _SQUARE):
+        result[rows, columns] = compute((shifted(rows, y.start), shifted(columns, x.start)))
+    return result
 
 
 def planes_around(z: int, depth: int) -> list[int]:
@@ -224,11 +301,16 @@ def run_network(
         The channels.
     turns
         Averaged over these flips, see `turned_box`.
-    box, core
-        As for `predict_turned`.
+    box
+        The part to compute; the whole plane by default.
+    core
+        Side of the tiles' cores, a multiple of 16.
     """
+    shape = (given[0].shape[0], given[0].shape[1])
+    box = box or whole(shape)
     if network.channels == 2:
-        box = box or whole((given[0].shape[0], given[0].shape[1]))
         return np.asarray((given[0][box] + given[1][box]) / 2, np.float32)
-    channels = Channels(given)
-    return predict_turned(network, channels, turns, activation=np.asarray, box=box, core=core)
+    window = around(box, shape, HALO, MULTIPLE)
+    pixels = np.stack([plane[window] for plane in given])
+    here = inside(box, window)
+    return predict_turned(network, pixels, turns, activation=nn.Identity(), core=core, box=here)

@@ -1,4 +1,4 @@
-"""What a segmentation network sees in an image, as one vector. Knows no other image."""
+"""What a segmentation network sees in an image, as one vector."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mitolume.inference.tiled import CORE, LEAST, padded_size, read_padded, run_window
+from mitolume.inference.tiled import CORE, padded_shape, read_padded, run_window
 from mitolume.inference.tiles import tiles
-from mitolume.io.windows import Plane
 from mitolume.models.networks import HALO, MULTIPLE
 
 Features = np.ndarray[Any, np.dtype[np.float32]]
@@ -54,7 +53,7 @@ class Encoder(nn.Module):
 
 
 @torch.inference_mode()
-def features(network: nn.Module, image: Plane, *, core: int = CORE) -> Features:
+def features(network: nn.Module, image: Any, *, core: int = CORE) -> Features:
     """Average the activations of a network's lowest level over an image, tile by tile.
 
     The mean over the pixels is the usual summary of a layer for telling how unlike an image is
@@ -66,7 +65,7 @@ def features(network: nn.Module, image: Plane, *, core: int = CORE) -> Features:
     network
         A `SegmentationNetwork` in evaluation mode.
     image
-        (Y, X) float32, prepared; or boxes of it have channels, (C, Y, X).
+        (Y, X) or (C, Y, X), float32, prepared.
     core
         Side of the tiles' cores, a multiple of 16; it changes memory, not results.
 
@@ -75,15 +74,15 @@ def features(network: nn.Module, image: Plane, *, core: int = CORE) -> Features:
     numpy.ndarray
         (16 x width,) float32.
     """
+    image = np.asarray(image)
     device = next(network.parameters()).device
     encoder = Encoder(network)
-    padded = (padded_size(image.shape[0]), padded_size(image.shape[1]))
+    padded = padded_shape(image)
     total: Any = 0.0
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        for tile in tiles(padded, core, HALO, MULTIPLE, least=LEAST):
-            part = torch.from_numpy(read_padded(image, tile.read))
+        for tile in tiles(padded, core, HALO, MULTIPLE):
             y, x = (slice(s.start // MULTIPLE, s.stop // MULTIPLE) for s in tile.crop)
-            found = run_window(encoder, part.to(device))[:, y, x]
+            found = run_window(encoder, read_padded(image, tile.read).to(device))[:, y, x]
             total = total + found.double().sum(dim=(1, 2)).cpu().numpy()
     mean = total / (padded[0] // MULTIPLE * padded[1] // MULTIPLE)
     return np.asarray(mean, np.float32)

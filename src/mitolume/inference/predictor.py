@@ -1,4 +1,4 @@
-"""A trained network applied to planes and images of any size. Knows no training."""
+"""A trained network applied to planes and images of any size."""
 
 from __future__ import annotations
 
@@ -13,32 +13,25 @@ import xarray as xr
 from torch import nn
 
 from mitolume.errors import MitolumeError
-from mitolume.inference.chain import prepare_planes
+from mitolume.inference.chain import PreparedPlane
 from mitolume.inference.denoise import Denoiser, open_neighbours
-from mitolume.inference.steps import side_by_side
 from mitolume.inference.tiled import (
     CORE,
-    LEAST,
     Probability,
     keep_buffers,
     predict_turned,
+    predict_window,
     release_buffers,
 )
 from mitolume.inference.tiled import default_device as default_device
 from mitolume.inference.tiled import predict_tiled as predict_tiled
-from mitolume.inference.tiles import (
-    Box,
-    Shape,
-    block_side,
-    blocks,
-    whole,
-)
+from mitolume.inference.tiles import Box, Shape, block_side, blocks
 from mitolume.io.pixel_size import plane_pixel_size
 from mitolume.io.read import select_channel
 from mitolume.io.windows import Plane, open_plane
 from mitolume.io.zarr_out import CHUNK
 from mitolume.models.bundle import DENOISER, Card, load_bundle
-from mitolume.models.networks import HALO, MULTIPLE
+from mitolume.models.networks import MULTIPLE
 from mitolume.models.settings import VIEWS, Views
 from mitolume.preprocess.normalise import GreyRange
 from mitolume.preprocess.rescale import rescale_window
@@ -61,8 +54,7 @@ class Predictor:
         Average over the image as it is (1), its four quarter turns (4), or turns and flips (8):
         so many times the work, steadier probabilities. By default what the card says.
     core
-        Side of the tiles' cores in pixels, a multiple of 16. It changes memory, not results;
-        below 512 it counts as 512.
+        Side of the tiles' cores in pixels, a multiple of 16. It changes memory, not results.
 
     Raises
     ------
@@ -92,7 +84,7 @@ class Predictor:
         if self.device.type == "cpu":
             keep_buffers()
         self.views = card.views if views is None else views
-        self.core = max(core, LEAST - 2 * HALO)
+        self.core = core
 
     def predict_plane(
         self,
@@ -138,8 +130,8 @@ class Predictor:
         unlabelled: bool = False,
         source: str = "the image",
         grey: GreyRange | None = None,
-    ) -> Plane:
-        """Send a plane through the chain: at once where it is an array, else box by box.
+    ) -> PreparedPlane:
+        """Send a plane through the chain: at once where it is an array, else window by window.
 
         Parameters
         ----------
@@ -147,14 +139,8 @@ class Predictor:
             As for `predict_plane`.
         grey
             The range of the whole plane, where it was measured before.
-
-        Returns
-        -------
-        Plane
-            (Y, X) on the model's grid; boxes are float32 (Y, X), or (C, Y, X) where the network
-            sees several planes.
         """
-        return prepare_planes(
+        return PreparedPlane(
             plane,
             self.card.chain,
             planes_in=self.card.network.planes_in,
@@ -167,41 +153,41 @@ class Predictor:
             grey=grey,
         )
 
-    def blocks(self, prepared: Plane, shape: Shape) -> list[Box]:
+    def blocks(self, prepared: PreparedPlane, shape: Shape) -> list[Box]:
         """Cut a plane of a (Y, X) shape into the boxes to predict one after the other."""
-        model_shape = (prepared.shape[0], prepared.shape[1])
-        return blocks(shape, block_side(shape, model_shape, self.core, CHUNK))
+        return blocks(shape, block_side(shape, prepared.shape, self.core, CHUNK))
 
-    def predict_boxes(self, prepared: Plane, shape: Shape) -> Probability:
+    def predict_boxes(self, prepared: PreparedPlane, shape: Shape) -> Probability:
         """Predict all boxes of a plane of a (Y, X) shape, see `predict_box`."""
         result = np.empty(shape, np.float32)
         for box in self.blocks(prepared, shape):
             result[box] = self.predict_box(prepared, shape, box)
         return result
 
-    def predict_box(self, prepared: Plane, shape: Shape, box: Box) -> Probability:
+    def predict_box(self, prepared: PreparedPlane, shape: Shape, box: Box) -> Probability:
         """Predict a box of a plane; boxes of any size fit together to the whole plane's answer.
 
         Parameters
         ----------
         prepared
-            (Y, X) on the model's grid, as `prepare` returns it.
+            As `prepare` returns it.
         shape
             (Y, X) of the plane on its own grid.
         box
-            What is wanted, on the plane's own grid.
+            The part to predict, on the plane's own grid.
 
         Returns
         -------
         numpy.ndarray
             (Y, X) float32, as large as the box.
         """
-        model_shape = (prepared.shape[0], prepared.shape[1])
-        read = partial(self._predict_model_box, prepared)
-        if model_shape == shape:
+        read = partial(
+            predict_window, self.network, prepared, turns=range(self.views), core=self.core
+        )
+        if prepared.shape == shape:
             probability = read(box)
         else:
-            probability = np.clip(rescale_window(read, model_shape, shape, box), 0, 1)
+            probability = np.clip(rescale_window(read, prepared.shape, shape, box), 0, 1)
         release_buffers()
         return probability
 
@@ -220,13 +206,8 @@ class Predictor:
         numpy.ndarray
             (Y, X), float32.
         """
-        plane = side_by_side(image)
-        return self._predict_model_box(plane, whole((plane.shape[0], plane.shape[1])), views)
-
-    def _predict_model_box(self, image: Plane, box: Box, views: int = 1) -> Probability:
-        """Predict a box of the model's grid, averaged over turns where that is wanted."""
         turns = range(max(self.views, views))
-        return predict_turned(self.network, image, turns, core=self.core, box=box)
+        return predict_turned(self.network, image, turns, core=self.core)
 
     def predict(
         self,

@@ -1,4 +1,4 @@
-"""A network over a plane of any size, tile by tile. Knows no chain and no file."""
+"""A network over a plane of any size, tile by tile."""
 
 from __future__ import annotations
 
@@ -9,22 +9,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.special import expit
-from torch import nn
+from torch import Tensor, nn
 
 from mitolume.errors import MitolumeError
-from mitolume.inference.tiles import Box, shifted, tiles, turned_back_box, turned_box, whole
+from mitolume.inference.tiles import Box, around, inside, shifted, tiles, turned_box, whole
 from mitolume.io.windows import Plane
 from mitolume.models.networks import HALO, MULTIPLE
 
-Probability = np.ndarray[Any, np.dtype[np.float32]]
+Image = np.ndarray[Any, np.dtype[np.float32]]
+Probability = Image
 
-# Side of a tile's core: with the halo, 992 px at once. 1,024 would compute a sixth fewer pixels
-# twice, but a large image then took 3 GB with a network of width 16.
-CORE = 768
-# Side of the smallest window that the network is given of a larger plane: for few pixels at its
-# lowest level, oneDNN sums channels in another order, and the last bit would depend on the tiles.
-LEAST = 736
+CORE = 768  # side of a tile's core: with the halo, 992 px at once; larger ones take more memory
 _GLIBC = platform.libc_ver()[0] == "glibc"
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of <malloc.h>
 
@@ -32,27 +27,24 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of <malloc.h>
 @torch.inference_mode()
 def predict_tiled(
     network: nn.Module,
-    image: Plane,
+    image: Any,
     *,
     core: int = CORE,
     box: Box | None = None,
-    least: int = LEAST,
-    activation: Callable[[Any], Any] = expit,
-) -> Probability:
+    activation: Callable[[Tensor], Tensor] = torch.sigmoid,
+) -> Image:
     """Run a network over a prepared plane in tiles; equal to one pass over the whole plane.
 
     Parameters
     ----------
     network
-        Takes and gives (B, 1, Y, X); in evaluation mode.
+        Takes and gives (B, C, Y, X), and gives one channel; in evaluation mode.
     image
-        (Y, X) float32, prepared; or boxes of it have channels, (C, Y, X).
+        (Y, X) or (C, Y, X), float32, prepared.
     core
         Side of the tiles' cores, a multiple of 16.
     box
-        The part that is wanted; the whole plane by default.
-    least
-        Side of the smallest window to compute, a multiple of 16.
+        The part to compute; the whole plane by default.
     activation
         What becomes of the network's answer, pixel by pixel.
 
@@ -61,31 +53,29 @@ def predict_tiled(
     numpy.ndarray
         (Y, X) float32, as large as the box; the probability, where the network gives logits.
     """
+    image = np.asarray(image)
     device = next(network.parameters()).device
-    shape = (image.shape[0], image.shape[1])
-    y, x = box or whole(shape)
-    padded_shape = (padded_size(shape[0]), padded_size(shape[1]))
+    y, x = box or whole(image.shape[-2:])
     result = np.empty((y.stop - y.start, x.stop - x.start), np.float32)
-    # Without this a GPU would round to TF32, and the answer would depend on the tiles.
+    # Without this a GPU would round to TF32.
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        for tile in tiles(padded_shape, core, HALO, MULTIPLE, (y, x), least):
-            part = torch.from_numpy(read_padded(image, tile.read))
-            answer = run_window(network, part.to(device))[0][tile.crop].float().cpu().numpy()
+        for tile in tiles(padded_shape(image), core, HALO, MULTIPLE, (y, x)):
+            part = read_padded(image, tile.read).to(device)
+            answer = activation(run_window(network, part)[0][tile.crop].float())
             here = shifted(tile.write[0], -y.start), shifted(tile.write[1], -x.start)
-            # Not torch's sigmoid, whose last bit depends on where in memory a pixel lies.
-            result[here] = activation(answer)
+            result[here] = answer.cpu().numpy()
     return result
 
 
 def predict_turned(
     network: nn.Module,
-    image: Plane,
+    image: Any,
     turns: Sequence[int],
     *,
     core: int = CORE,
     box: Box | None = None,
-    activation: Callable[[Any], Any] = expit,
-) -> Probability:
+    activation: Callable[[Tensor], Tensor] = torch.sigmoid,
+) -> Image:
     """Do as `predict_tiled` does, averaged over some of the 8 flips and quarter turns.
 
     Parameters
@@ -95,17 +85,36 @@ def predict_turned(
     turns
         Which, see `turned_box`; (0,) is the image as it is.
     """
-    shape = (image.shape[0], image.shape[1])
+    image = np.asarray(image)
+    shape = image.shape[-2:]
     box = box or whole(shape)
-    if tuple(turns) == (0,):
-        return predict_tiled(network, image, core=core, box=box, activation=activation)
     total = np.zeros([part.stop - part.start for part in box], np.float32)
     for turn in turns:
+        flipped = image[..., ::-1] if turn >= 4 else image
+        turned = np.rot90(flipped, turn % 4, (-2, -1))
         there = turned_box(box, shape, turn)
-        turned = _Turned(image, turn)
         part = predict_tiled(network, turned, core=core, box=there, activation=activation)
-        total += _turned_back(part, turn)
+        back = np.rot90(part, -(turn % 4))
+        total += back[:, ::-1] if turn >= 4 else back
     return np.divide(total, len(turns), out=total)
+
+
+def predict_window(
+    network: nn.Module, plane: Plane, box: Box, *, turns: Sequence[int], core: int = CORE
+) -> Probability:
+    """Do as `predict_turned` does for a box of a plane, of which only what it needs is read.
+
+    Parameters
+    ----------
+    network, turns, core
+        As for `predict_turned`.
+    plane
+        (Y, X), prepared: an array, or what slices like one; boxes of it may be (C, Y, X).
+    box
+        The part to compute.
+    """
+    window = around(box, (plane.shape[0], plane.shape[1]), HALO, MULTIPLE)
+    return predict_turned(network, plane[window], turns, core=core, box=inside(box, window))
 
 
 def default_device() -> str:
@@ -132,11 +141,11 @@ def release_buffers() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def run_window(network: nn.Module, part: torch.Tensor) -> torch.Tensor:
+def run_window(network: nn.Module, part: Tensor) -> Tensor:
     """Run a network on one window, (Y, X) or (C, Y, X), to its channels (C, Y, X)."""
     height, width = part.shape[-2:]
     try:
-        result: torch.Tensor = network(part.reshape(1, -1, height, width))[0]
+        result: Tensor = network(part.reshape(1, -1, height, width))[0]
     except torch.OutOfMemoryError:
         raise MitolumeError(
             f"the graphics card has too little memory for {height} x {width} pixels "
@@ -145,41 +154,19 @@ def run_window(network: nn.Module, part: torch.Tensor) -> torch.Tensor:
     return result
 
 
-def padded_size(size: int) -> int:
-    """Return the next multiple of 16."""
-    return int(-(-size // MULTIPLE) * MULTIPLE)
+def padded_shape(image: Image) -> tuple[int, int]:
+    """Return the (Y, X) of an image, enlarged to multiples of 16."""
+    height, width = (int(-(-size // MULTIPLE) * MULTIPLE) for size in image.shape[-2:])
+    return height, width
 
 
-def read_padded(image: Plane, box: Box) -> Probability:
-    """Read a box that may reach past the plane's far edges, where it is mirrored."""
-    inside = tuple(slice(p.start, min(p.stop, n)) for p, n in zip(box, image.shape, strict=True))
-    margin = [(0, part.stop - cut.stop) for part, cut in zip(box, inside, strict=True)]
-    pixels = image[inside[0], inside[1]]
+def read_padded(image: Image, box: Box) -> Tensor:
+    """Cut a box that may reach past the image's far edges, where it is mirrored."""
+    pixels = image[(..., *box)]
+    sizes = [part.stop - part.start for part in box]
+    margin = [(0, want - have) for want, have in zip(sizes, pixels.shape[-2:], strict=True)]
     # Symmetric works for sides shorter than the margin, down to one pixel.
     if np.any(margin):
         pixels = np.pad(pixels, [(0, 0)] * (pixels.ndim - 2) + margin, mode="symmetric")
     # torch warns of what it may not write to, such as a memory map.
-    return np.require(pixels, np.float32, ["C", "W"])
-
-
-class _Turned:
-    """A plane after one of the 8 flips and quarter turns, read box by box."""
-
-    def __init__(self, plane: Plane, turn: int) -> None:
-        self._plane, self._turn = plane, turn
-        height, width = plane.shape
-        self.shape: tuple[int, ...] = (height, width) if turn % 2 == 0 else (width, height)
-
-    def __getitem__(self, box: Box, /) -> Probability:
-        shape = (self._plane.shape[0], self._plane.shape[1])
-        return _turned(self._plane[turned_back_box(box, shape, self._turn)], self._turn)
-
-
-def _turned(image: Probability, turn: int) -> Probability:
-    flipped = image[..., ::-1] if turn >= 4 else image
-    return np.ascontiguousarray(np.rot90(flipped, turn % 4, (-2, -1)))
-
-
-def _turned_back(image: Probability, turn: int) -> Probability:
-    back = np.rot90(image, -(turn % 4))
-    return back[:, ::-1] if turn >= 4 else back
+    return torch.from_numpy(np.require(pixels, np.float32, ["C", "W"]))

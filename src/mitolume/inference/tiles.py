@@ -1,9 +1,8 @@
-"""The geometry of tiles, as pure functions. Knows no pixel values and no network."""
+"""The geometry of tiles, as pure functions."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -24,14 +23,7 @@ class Tile:
     write: Box
 
 
-def tiles(
-    shape: Shape,
-    core: int,
-    halo: int,
-    multiple: int,
-    box: Box | None = None,
-    least: int = 0,
-) -> Iterator[Tile]:
+def tiles(shape: Shape, core: int, halo: int, multiple: int, box: Box | None = None) -> list[Tile]:
     """Cut an image, or a box of it, into overlapping tiles.
 
     Tiles overlap by the halo; as it covers the network's receptive field, the part that is kept
@@ -43,54 +35,73 @@ def tiles(
         (Y, X) of the image, multiples of ``multiple``.
     core
         Side of the part that a tile contributes, a multiple of ``multiple``; tiles are at most
-        an eighth larger, where this saves a tile.
+        an eighth larger where this saves a tile.
     halo
         Margin read around it, a multiple of ``multiple``; cut at the image's edges.
     multiple
         The network's pooling grid. Origins lie on it, so that every pixel is pooled with the
         same neighbours as in the whole image.
     box
-        What is asked for, on or off the grid; the whole image by default.
-    least
-        Side of the smallest part that is read, a multiple of ``multiple``; less only of an image
-        that is smaller itself.
+        The part to cover, on or off the grid; the whole image by default.
 
-    Yields
-    ------
-    Tile
+    Returns
+    -------
+    list of Tile
         Row by row.
     """
-    named = {"core": core, "halo": halo, "height": shape[0], "width": shape[1], "least": least}
-    for name, value in named.items():
+    for name, value in {"core": core, "halo": halo, "height": shape[0], "width": shape[1]}.items():
         if value % multiple:
-            raise ValueError(f"{name} is {value}, no multiple of {multiple}")
+            raise ValueError(f"{name} is {value}, which is not a multiple of {multiple}")
     if core <= 0:
         raise ValueError(f"core is {core}, but must be positive")
     rows, columns = (
-        list(_spans(part, core, halo, multiple, size, least))
+        _spans(part, core, halo, multiple, size)
         for part, size in zip(box or whole(shape), shape, strict=True)
     )
-    for y in rows:
-        for x in columns:
-            yield Tile(*zip(y, x, strict=True))
+    return [Tile(*zip(y, x, strict=True)) for y in rows for x in columns]
 
 
 def _spans(
-    part: slice, core: int, halo: int, multiple: int, size: int, least: int
-) -> Iterator[tuple[slice, slice, slice]]:
+    part: slice, core: int, halo: int, multiple: int, size: int
+) -> list[tuple[slice, slice, slice]]:
     """Cut one axis into spans of nearly one length: what to read, to keep of it, to write."""
     first = part.start // multiple
     length = math.ceil(part.stop / multiple) - first
     count = max(1, math.ceil(length * multiple / core - 1 / 8))
-    for number in range(count):
-        start = (first + number * length // count) * multiple
-        stop = (first + (number + 1) * length // count) * multiple
-        last = min(stop + halo, size)
-        begin = max(min(start - halo, last - least), 0)
-        read = slice(begin, max(last, min(begin + least, size)))
+    if size <= core + 2 * halo:  # no more than any tile reads
+        count = 1
+    ends = [(first + number * length // count) * multiple for number in range(count + 1)]
+    spans = []
+    for start, stop in pairwise(ends):
+        read = slice(max(start - halo, 0), min(stop + halo, size))
         write = slice(max(start, part.start), min(stop, part.stop))
-        if write.start < write.stop:
-            yield read, shifted(write, -read.start), write
+        spans.append((read, shifted(write, -read.start), write))
+    return spans
+
+
+def around(box: Box, shape: Shape, halo: int, multiple: int) -> Box:
+    """Return the window to read so that a box is computed as in the whole image.
+
+    It lies on the pooling grid of the image and of the turned image, so what is computed from the
+    window alone, turned or not, is what the whole image gives.
+
+    Parameters
+    ----------
+    box
+        The part to compute.
+    shape
+        (Y, X) of the image.
+    halo, multiple
+        As for `tiles`.
+    """
+    y, x = (
+        slice(
+            max(part.start - halo, 0) // multiple * multiple,
+            size - max(size - part.stop - halo, 0) // multiple * multiple,
+        )
+        for part, size in zip(box, shape, strict=True)
+    )
+    return y, x
 
 
 def blocks(shape: Shape, side: int) -> list[Box]:
@@ -180,13 +191,6 @@ def turned_box(box: Box, shape: Shape, turn: int) -> Box:
     for _ in range(turn % 4):
         y, x, height, width = _mirrored(x, width), y, width, height
     return y, x
-
-
-def turned_back_box(box: Box, shape: Shape, turn: int) -> Box:
-    """Undo `turned_box`; ``shape`` is (Y, X) of the image before turning."""
-    turned_shape = (shape[0], shape[1]) if turn % 2 == 0 else (shape[1], shape[0])
-    y, x = turned_box(box, turned_shape, -turn % 4)
-    return (y, _mirrored(x, shape[1])) if turn >= 4 else (y, x)
 
 
 def _mirrored(part: slice, size: int) -> slice:

@@ -1,4 +1,4 @@
-"""A trained model as one folder: weights and card. Runs no code from it. Knows no image."""
+"""A trained model or denoiser as one folder: weights and card. Loading it runs no code."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import platform
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import safetensors.torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from mitolume.errors import MitolumeError, shorten
 from mitolume.io.write import atomic, write_text
-from mitolume.models.networks import SegmentationNetwork
-from mitolume.models.settings import NetworkSettings, Views
+from mitolume.models.networks import DenoisingNetwork, SegmentationNetwork
+from mitolume.models.settings import DenoiserNetworkSettings, NetworkSettings, Views
 from mitolume.preprocess.fingerprint import Fingerprint
 from mitolume.preprocess.settings import ChainSettings
 
@@ -57,6 +57,38 @@ class Card(BaseModel):
     fields: list[dict[str, Any]] = []
     scores: dict[str, dict[str, float | int | None]] = {}
     fingerprint: Fingerprint | None = None
+    seed: int = 0
+    date: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    versions: dict[str, str] = Field(default_factory=versions)
+
+
+class DenoiserCard(BaseModel):
+    """What a denoiser is and where it comes from, beside its weights.
+
+    ``channels`` is 1, 4 where the network gets the planes around the plane instead, 2 where there
+    is no network but the mean of the two next to it, or 0 where planes are filtered alone.
+    ``kept`` is how much of what the network took away is given back, the mean over all
+    frequencies (0: nothing, 1: planes stay as they are). ``stripes`` is what was done to planes
+    before, ``check`` what is known of the noise of the training stacks; ``stacks`` lists them with
+    the SHA-256 of their files, and ``history`` has a record for each epoch.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: Literal["denoiser"] = "denoiser"
+    schema_version: int = SCHEMA_VERSION
+    method: str
+    network: DenoiserNetworkSettings
+    stripes: Literal["none", "auto"] = "none"
+    channels: Literal[0, 1, 2, 4] = 1
+    kept: float | None = None
+    pixel_size_um: float | None = Field(None, gt=0)
+    settings: dict[str, Any] = {}
+    stacks: list[dict[str, Any]] = []
+    check: dict[str, Any] = {}
+    chosen: str = ""
+    scores: dict[str, float | int | None] = {}
+    history: list[dict[str, float | None]] = []
     seed: int = 0
     date: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     versions: dict[str, str] = Field(default_factory=versions)
@@ -106,6 +138,35 @@ def load_bundle(folder: str | Path) -> tuple[SegmentationNetwork, Card]:
     return network, card
 
 
+def load_denoiser(folder: str | Path) -> tuple[DenoisingNetwork, DenoiserCard]:
+    """Read the bundle of a denoiser, as `save_bundle` wrote it.
+
+    Parameters
+    ----------
+    folder
+        With ``card.json`` and ``weights.safetensors``.
+
+    Returns
+    -------
+    DenoisingNetwork, DenoiserCard
+        The network in evaluation mode, on the processor.
+
+    Raises
+    ------
+    MitolumeError
+        The folder is missing, no denoiser, from a newer version, or its weights don't fit.
+    """
+    content = read_content(folder)
+    if content.get("kind") != "denoiser":
+        raise MitolumeError(
+            f"{folder} is a model that segments, not a denoiser; `mitolume denoise train` makes one"
+        )
+    card = checked_card(folder, content, DenoiserCard)
+    network = DenoisingNetwork(card.network, card.channels)
+    load_weights(folder, network)
+    return network, card
+
+
 def read_card(folder: str | Path) -> Card:
     """Read the card of a segmentation model without its weights."""
     content = read_content(folder)
@@ -129,12 +190,12 @@ def read_content(folder: str | Path) -> dict[str, Any]:
     if not folder.exists():
         raise MitolumeError(f"{folder}: no such model")
     if not (folder / CARD).exists() or not (folder / WEIGHTS).exists():
-        raise MitolumeError(f"{folder} is no model: it lacks {CARD} or {WEIGHTS}")
+        raise MitolumeError(f"{folder} is not a model: it lacks {CARD} or {WEIGHTS}")
     try:
         content: dict[str, Any] = json.loads((folder / CARD).read_text(encoding="utf-8"))
         version = content.get("schema_version", 0)
     except (OSError, ValueError, AttributeError) as error:
-        raise MitolumeError(f"{folder / CARD} is no model card: {shorten(error)}") from error
+        raise MitolumeError(f"{folder / CARD} is not a model card: {shorten(error)}") from error
     if isinstance(version, int) and version > SCHEMA_VERSION:
         raise MitolumeError(
             f"{folder} was written by a newer mitolume (card version {version}, this one "
@@ -148,7 +209,9 @@ def checked_card(folder: str | Path, content: dict[str, Any], kind: type[C]) -> 
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        raise MitolumeError(f"{Path(folder) / CARD} is no model card: {shorten(error)}") from error
+        raise MitolumeError(
+            f"{Path(folder) / CARD} is not a model card: {shorten(error)}"
+        ) from error
 
 
 def load_weights(folder: str | Path, network: nn.Module) -> None:

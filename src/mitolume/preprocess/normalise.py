@@ -1,4 +1,4 @@
-"""Grey values to numbers around 0 with a spread of 1. Knows no file."""
+"""Grey values to numbers around 0 with a spread of 1."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from mitolume.io.windows import Plane
 
 # Statistics of a plane come from a regular grid of at most this many pixels: enough for a
 # percentile, and memory stays flat on images that fill a slide.
@@ -23,42 +25,38 @@ class GreyRange:
     spread: float
 
 
-def measure_range(image: np.ndarray[Any, Any]) -> GreyRange:
+def measure_range(plane: Plane) -> GreyRange:
     """Measure mean and spread of a plane, leaving out the darkest and brightest 0.5 %.
 
     Dust, hot pixels and droplets would otherwise set the scale for everything else.
 
     Parameters
     ----------
-    image
-        (Y, X), any numeric dtype.
+    plane
+        (Y, X), any numeric dtype: an array, or what slices like one, which is read in parts.
 
     Returns
     -------
     GreyRange
         The 0.5 and 99.5 percentiles, and mean and standard deviation between them.
     """
-    step = sample_step((image.shape[0], image.shape[1]))
-    return range_of_sample(image[::step, ::step])
+    height, width = plane.shape
+    step = max(1, math.ceil(math.sqrt(height * width / _MOST_PIXELS)))
+    side = max(height, width) if isinstance(plane, np.ndarray) else 2048 // step * step
+    rows, columns = (
+        [slice(start, min(start + side, size)) for start in range(0, size, side)]
+        for size in (height, width)
+    )
+    parts = [[plane[y, x][::step, ::step] for x in columns] for y in rows]
+    sample = np.block(parts).astype(np.float64)
+    low, high = np.percentile(sample, [0.5, 99.5])
+    inner = np.clip(sample, low, high)
+    return GreyRange(float(low), float(high), float(inner.mean()), float(inner.std()))
 
 
 def is_flat(grey: GreyRange) -> bool:
     """Tell whether the spread of a plane is rounding, not contrast."""
     return grey.spread <= 1e-6 * max(abs(grey.mean), 1e-6)
-
-
-def sample_step(shape: tuple[int, int]) -> int:
-    """Return the step of the regular grid on which a plane of a (Y, X) shape is measured."""
-    return max(1, math.ceil(math.sqrt(shape[0] * shape[1] / _MOST_PIXELS)))
-
-
-def range_of_sample(sample: np.ndarray[Any, Any]) -> GreyRange:
-    """Measure a plane by the pixels of its grid, see `sample_step` and `measure_range`."""
-    # In one order, so that a plane read in parts sums to the same last digit.
-    sample = np.ascontiguousarray(sample, np.float64)
-    low, high = np.percentile(sample, [0.5, 99.5])
-    inner = np.clip(sample, low, high)
-    return GreyRange(float(low), float(high), float(inner.mean()), float(inner.std()))
 
 
 def normalise(

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import fft
 
 from mitolume.io.windows import Plane
-from mitolume.preprocess.pairs import (
+from mitolume.preprocess.plane_shift import (
     STILL,
     Image,
     Shift,

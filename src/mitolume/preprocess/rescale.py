@@ -1,18 +1,18 @@
-"""Between an image's pixel size and the model's. Knows no file."""
+"""Between an image's pixel size and the model's."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from scipy import sparse
+from scipy import ndimage
 
 from mitolume.errors import MitolumeError
+from mitolume.io.windows import Box
 
-Box = tuple[slice, slice]
+Image = np.ndarray[Any, np.dtype[np.float32]]
 
 # Closer than this, resampling would blur more than the difference in size matters; further
 # apart than MOST, the image shows other things than the model knows.
@@ -61,9 +61,12 @@ def scale_factors(
     return (1.0, 1.0) if worst <= NEAR else factors
 
 
-def rescale(
-    image: np.ndarray[Any, Any], shape: tuple[int, int]
-) -> np.ndarray[Any, np.dtype[np.float32]]:
+def scaled_shape(shape: tuple[int, ...], factors: tuple[float, float]) -> tuple[int, int]:
+    """Return the (Y, X) of a plane after rescaling, at least one pixel along each axis."""
+    return max(1, round(shape[0] * factors[0])), max(1, round(shape[1] * factors[1]))
+
+
+def rescale(image: np.ndarray[Any, Any], shape: tuple[int, int]) -> Image:
     """Resample grey values or probabilities to a shape, linearly, smoothed before shrinking.
 
     The same as scikit-image's ``resize(image, shape, order=1, anti_aliasing=True)``.
@@ -80,11 +83,8 @@ def rescale(
     numpy.ndarray
         ``shape``, float32, within the range of the input but for rounding.
     """
-    image = image.astype(np.float32, copy=False)
-    if image.shape == shape:
-        return image
-    whole = slice(0, shape[0]), slice(0, shape[1])
-    return rescale_window(image.__getitem__, (image.shape[0], image.shape[1]), shape, whole)
+    old = (image.shape[0], image.shape[1])
+    return rescale_window(image.__getitem__, old, shape, (slice(0, shape[0]), slice(0, shape[1])))
 
 
 def rescale_window(
@@ -92,8 +92,8 @@ def rescale_window(
     shape: tuple[int, int],
     new_shape: tuple[int, int],
     box: Box,
-) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Compute a window of what `rescale` would make of a whole plane, to the last bit.
+) -> Image:
+    """Compute a window of what `rescale` makes of a whole plane, to float rounding.
 
     Parameters
     ----------
@@ -104,57 +104,37 @@ def rescale_window(
     new_shape
         (Y, X) that the whole plane would be resampled to.
     box
-        The window of the resampled plane; its slices may have steps.
+        The window of the resampled plane.
 
     Returns
     -------
     numpy.ndarray
         (Y, X) float32, as large as ``box``.
     """
-    weights = [_weights(*sizes)[part] for *sizes, part in zip(shape, new_shape, box, strict=True)]
-    spans = [slice(int(w.indices.min()), int(w.indices.max()) + 1) for w in weights]
-    rows, columns = (w[:, span] for w, span in zip(weights, spans, strict=True))
+    if shape == new_shape:
+        return read(box).astype(np.float32, copy=False)
+    steps = [old / new for old, new in zip(shape, new_shape, strict=True)]
+    sigmas = [max(0.0, (step - 1) / 2) for step in steps]  # as scikit-image smooths
+    # Where the window's first and last pixel lie in the old plane, with what they are made of.
+    spans, firsts = [], []
+    for part, size, step, sigma in zip(box, shape, steps, sigmas, strict=True):
+        first, last = ((at + 0.5) * step - 0.5 for at in (part.start, part.stop - 1))
+        reach = math.ceil(4 * sigma) + 1
+        start = min(max(math.floor(first) - reach, 0), size - 1)
+        spans.append(slice(start, max(min(math.ceil(last) + reach + 1, size), start + 1)))
+        firsts.append(first - start)
     pixels = read((spans[0], spans[1])).astype(np.float32, copy=False)
-    return np.ascontiguousarray((columns @ (rows @ pixels).T).T)
-
-
-@lru_cache(maxsize=8)
-def _weights(size: int, new_size: int) -> sparse.csr_array:
-    """Return what each old pixel along an axis adds to each new one, (new, old) float32.
-
-    Each row is summed in the order of its columns, wherever a window begins: that is what makes
-    windows equal to the whole.
-    """
-    smooth = _gaussian(size, max(0.0, (size / new_size - 1) / 2))
-    place = (np.arange(new_size) + 0.5) * size / new_size - 0.5
-    left = np.floor(place).astype(int)
-    values = np.stack([left + 1 - place, place - left], axis=1)
-    weights = _matrix(np.stack([left, left + 1], axis=1), values, size) @ smooth
-    weights.sort_indices()
-    return weights.astype(np.float32)
-
-
-def _gaussian(size: int, sigma: float) -> sparse.csr_array:
-    """Return scipy's Gaussian filter of an axis, cut at 4 sigma, as a matrix (size, size)."""
-    if sigma == 0:
-        return sparse.eye_array(size, format="csr")
-    radius = math.floor(4 * sigma + 0.5)
-    steps = np.arange(-radius, radius + 1)
-    kernel = np.exp(-0.5 * (steps / sigma) ** 2)
-    places = np.arange(size)[:, None] + steps
-    return _matrix(places, np.broadcast_to(kernel / kernel.sum(), places.shape), size)
-
-
-def _matrix(
-    places: np.ndarray[Any, Any], values: np.ndarray[Any, Any], size: int
-) -> sparse.csr_array:
-    """Add ``values`` into a (rows, size) matrix; places beyond an edge are mirrored back in."""
-    period = max(2 * (size - 1), 1)
-    places = places % period
-    places = np.minimum(places, period - places) if size > 1 else np.zeros_like(places)
-    rows = np.repeat(np.arange(len(places)), places.shape[1])
-    entries = values.ravel(), (rows, places.ravel())
-    return sparse.coo_array(entries, shape=(len(places), size)).tocsr()
+    if any(sigmas):
+        pixels = ndimage.gaussian_filter(pixels, sigmas, mode="mirror")
+    result: Image = ndimage.affine_transform(
+        pixels,
+        steps,
+        offset=firsts,
+        output_shape=tuple(part.stop - part.start for part in box),
+        order=1,
+        mode="mirror",
+    )
+    return result
 
 
 def rescale_mask(

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 # The ways of learning to denoise that a recipe can name; anything else is a folder.
-DENOISING = ("auto", "noise2stack", "neighbours", "wiener", "noise2noise", "blind_spot")
+DENOISING = ("auto", "noise2stack", "wiener", "noise2noise")
 
 
 class ChainSettings(BaseModel):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -70,14 +71,12 @@ class Stripes:
     ) -> np.ndarray[Any, np.dtype[np.float32]]:
         """Subtract the lines from a part of the plane.
 
-        Every pixel depends on itself only, so that any tiling gives the same to the last bit.
-
         Parameters
         ----------
         window
             (Y, X), any numeric dtype: the pixels of the box.
         box
-            Where in the plane; its slices may have steps.
+            Where in the plane.
 
         Returns
         -------
@@ -87,8 +86,7 @@ class Stripes:
         pixels: np.ndarray[Any, np.dtype[np.float32]] = window.astype(np.float32)
         if not self.found:
             return pixels
-        first, _, step = box[1].indices(np.iinfo(np.int64).max)
-        x = first + step * np.arange(window.shape[1])
+        x = (box[1].start or 0) + np.arange(window.shape[1])
         return pixels - _along_x(self.offsets[box[0]], self.knots, x)
 
 
@@ -150,6 +148,29 @@ def measure_stripes(plane: Plane) -> Stripes:
 def remove_stripes(plane: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.float32]]:
     """Remove the scan-line noise of a plane: (Y, X) of any numeric dtype to (Y, X) float32."""
     return measure_stripes(plane).remove(plane, (slice(0, None), slice(0, None)))
+
+
+class StripelessPlane:
+    """A plane without its scan-line noise, which is measured when it is first needed.
+
+    Parameters
+    ----------
+    plane
+        (Y, X), any numeric dtype: an array, or what slices like one.
+    """
+
+    def __init__(self, plane: Plane) -> None:
+        self._plane = plane
+        self.shape = plane.shape
+
+    @cached_property
+    def stripes(self) -> Stripes:
+        """The stripes of the whole plane."""
+        return measure_stripes(self._plane)
+
+    def __getitem__(self, box: Box, /) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """Compute a box."""
+        return self.stripes.remove(self._plane[box], box)
 
 
 def _window_starts(n_cells: int) -> np.ndarray[Any, np.dtype[np.int64]]:

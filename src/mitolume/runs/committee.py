@@ -10,9 +10,8 @@ from mitolume.analysis.agreement import disagreement, disagreement_map
 from mitolume.inference.features import features
 from mitolume.inference.predictor import Predictor
 from mitolume.inference.tiled import predict_turned
-from mitolume.inference.tiles import whole
 from mitolume.io.masks import FOREGROUND
-from mitolume.preprocess.rescale import rescale_window
+from mitolume.preprocess.rescale import rescale
 from mitolume.progress import Advance
 from mitolume.runs.folder import Run
 from mitolume.runs.images import RowImage
@@ -67,7 +66,7 @@ class Committee:
             marked = marked + (probability >= predictor.card.threshold)
         share = np.asarray(marked / len(_TURNS), np.float32)
         if share.shape != plane.shape:
-            share = rescale_window(share.__getitem__, share.shape, plane.shape, whole(plane.shape))
+            share = rescale(share, plane.shape)
         return np.clip(share, 0, 1), len(_TURNS)
 
 

@@ -12,16 +12,15 @@ from mitolume.inference.denoise import Denoiser
 from mitolume.io.check import open_image
 from mitolume.io.fields import Field
 from mitolume.io.write import atomic
-from mitolume.models.bundle import CARD
-from mitolume.models.denoiser import load_denoiser
+from mitolume.models.bundle import CARD, load_denoiser
 from mitolume.preprocess.settings import DENOISING, ChainSettings
 from mitolume.runs.folder import Run
 from mitolume.runs.recipe import load_recipe
-from mitolume.training.denoiser_stacks import (
+from mitolume.training.denoise_stacks import (
     Stack,
     chosen_planes,
 )
-from mitolume.training.denoiser_train import train_denoiser
+from mitolume.training.denoise_training import train_denoiser
 from mitolume.training.settings import DenoisingSettings
 
 _LEARNT = ("train", "unlabelled")

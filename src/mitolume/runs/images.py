@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from mitolume.inference.chain import prepare_planes
+from mitolume.inference.chain import PreparedPlane
 from mitolume.inference.denoise import Denoiser, open_neighbours
 from mitolume.inference.predictor import Predictor
-from mitolume.inference.tiles import whole
 from mitolume.io.check import open_image, read_row
 from mitolume.io.fields import Field
 from mitolume.io.masks import Mask, MaskKind
@@ -68,7 +67,7 @@ class RowImage:
         plane, mask = read_row(self.row, self.z, self.mask_kind)
         return plane, mask, plane_pixel_size(open_image(self.row))
 
-    def prepared(self, predictor: Predictor) -> tuple[Image2D, Mask | None, Plane]:
+    def prepared(self, predictor: Predictor) -> tuple[Image2D, Mask | None, PreparedPlane]:
         """Return the plane, its mask, and the plane as a model's network reads it, all (Y, X)."""
         plane, mask, size = self.read()
         ready = predictor.prepare(
@@ -126,7 +125,7 @@ def prepare(
     for number, image in enumerate(images):
         progress(number, len(images))
         plane, mask, size = image.read()
-        ready = prepare_planes(
+        ready = PreparedPlane(
             plane,
             chain,
             planes_in=planes_in,
@@ -137,10 +136,9 @@ def prepare(
             unlabelled=image.row.role == "unlabelled",
             source=str(image.row.image),
         )
-        shape = ready.shape[0], ready.shape[1]
-        planes.append(ready[whole(shape)])
+        planes.append(np.asarray(ready))
         if mask is not None:
-            masks.append(rescale_mask(mask, shape))
+            masks.append(rescale_mask(mask, ready.shape))
     progress(len(images), len(images))
     labelled = iter(masks.read_all())
     return [

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from mitolume.errors import some_names
-from mitolume.inference.chain import prepare_planes
+from mitolume.inference.chain import PreparedPlane
 from mitolume.inference.suspicion import unlikeness
-from mitolume.inference.tiles import whole
 from mitolume.io.check import CheckedTable, open_image
 from mitolume.io.fields import Field
 from mitolume.io.read import read_plane
@@ -55,7 +54,7 @@ def unlike_rows(rows: Sequence[Field], table: CheckedTable, model_um: float | No
     seen: list[tuple[Field, Features]] = []
     for i in _spread(len(planes)):
         row, z = planes[i]
-        prepared = prepare_planes(
+        prepared = PreparedPlane(
             read_plane(open_image(row), z=z),
             ChainSettings(),
             pixel_size_um=table.pixel_sizes[row.line],
@@ -63,8 +62,7 @@ def unlike_rows(rows: Sequence[Field], table: CheckedTable, model_um: float | No
             source=str(row.image),
         )
         windows = measure_windows(prepared)
-        pixels = prepared[whole((prepared.shape[0], prepared.shape[1]))]
-        if len(windows) and pixels.any():  # flat planes are named already
+        if len(windows) and np.asarray(prepared).any():  # flat planes are named already
             seen.append((row, windows))
     if len(seen) < _LEAST_PLANES:
         return []

@@ -13,7 +13,6 @@ import xarray as xr
 
 from mitolume.analysis.metrics import best_threshold, probability_histogram, reliability
 from mitolume.inference.predictor import Predictor
-from mitolume.inference.steps import middle
 from mitolume.inference.suspicion import distance
 from mitolume.inference.tiled import Probability
 from mitolume.io.check import open_image
@@ -104,7 +103,7 @@ def score_model(predictor: Predictor, run: Run, model: str, progress: Advance) -
                 | {
                     "foreground_share": float(mask.mean()),
                     **_confidence(probability, mask),
-                    "distance": distance(predictor.card, middle(prepared)),
+                    "distance": distance(predictor.card, prepared.middle),
                 }
             )
         _write_row_mask(run.mask_file(model, image.row_name), row, predicted)

@@ -1,38 +1,37 @@
-"""The ways of learning to denoise without clean images. Knows no file and no loop.
+"""The ways of learning to denoise without clean images.
 
-A method says what is predicted from what, how a step makes its loss, and how much of what the
-network took away is given back.
+A method says what is predicted from what, and how much of what the network took away is given
+back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from torch import Generator, Tensor, nn
-from torch.nn import functional
 
 from mitolume.inference.denoise import planes_around
-from mitolume.preprocess.pairs import register
 from mitolume.preprocess.wiener import NOTHING, Detail, measure_detail
 from mitolume.training.patches import Image
 
+_EVERY = 12  # planes of a stack of which one is held out
+_FEWEST = 9  # planes of a stack from which one can be spared
+_BAND = 4  # of fewer planes, one in so many rows is held out
 
-class LearntPlane(NamedTuple):
+
+class TrainingPlane(NamedTuple):
     """A plane of mean 0 and spread 1, (Y, X), and the same filtered by its own spectrum."""
 
     noisy: Image
     filtered: Image
 
 
-Run = Sequence[LearntPlane]  # planes of one stack, neighbours in z
+PlaneRun = Sequence[TrainingPlane]  # planes of one stack, neighbours in z
 # What the network gets, (C, Y, X) as a list of planes; what that is compared with; and the plane.
 Sample = tuple[list[Image], Image, Image]
-Denoise = Callable[[list[Image]], Image]
 
 
 @dataclass(frozen=True)
@@ -50,37 +49,28 @@ class GivenBack:
         return 1 - self.share * (1 - own)
 
 
-def aligned(sample: Sample) -> Sample:
-    """Lay what is wanted over the one plane that is given; both are cut to what they share."""
-    given, wanted = register(sample[0][0], sample[1])
-    return [given], wanted, given
-
-
 class DenoisingMethod:
     """What all methods share.
 
     Attributes
     ----------
+    name
+        As users and cards name it.
     channels
-        Planes that the network gets.
+        How many planes the network gets.
     learns
-        Whether there is a network at all.
-    in_pairs
-        Whether a plane is compared with another that the network didn't get.
+        Whether there is a network to train.
     fewest_planes
         Planes that a stack must have.
-    residual
-        Whether the network may give what is to be added to what it gets.
     """
 
+    name = ""
     channels = 1
     learns = True
-    in_pairs = False
     fewest_planes = 1
-    residual = True
 
     def samples(
-        self, run: Run, spare: Collection[int] = (), directions: str = "both"
+        self, run: PlaneRun, spare: Collection[int] = (), directions: str = "both"
     ) -> list[Sample]:
         """Return what is learnt from.
 
@@ -95,13 +85,9 @@ class DenoisingMethod:
         """
         raise NotImplementedError
 
-    def judged(self, run: Run, z: int) -> Sample:
+    def judged(self, run: PlaneRun, z: int) -> Sample:
         """Return by what a held-out plane is judged."""
         raise NotImplementedError
-
-    def loss(self, network: nn.Module, given: Tensor, wanted: Tensor, random: Generator) -> Tensor:
-        """Return the loss of one step: (B, C, Y, X) and (B, 1, Y, X)."""
-        return functional.mse_loss(network(given).float(), wanted)
 
     def given_back(self, samples: Sequence[Sample], answers: list[Image]) -> GivenBack:
         """Measure what is to be given back.
@@ -119,11 +105,11 @@ class Noise2Noise(DenoisingMethod):
     could be is the plane without noise, as far as neighbours show the same.
     """
 
-    in_pairs = True
+    name = "noise2noise"
     fewest_planes = 2
 
     def samples(
-        self, run: Run, spare: Collection[int] = (), directions: str = "both"
+        self, run: PlaneRun, spare: Collection[int] = (), directions: str = "both"
     ) -> list[Sample]:
         """Return neighbours: each with the next and back, or 1st to 2nd, 3rd to 4th, ... only."""
         used = [not {i - 1, i, i + 1} & set(spare) for i in range(len(run))]
@@ -134,7 +120,7 @@ class Noise2Noise(DenoisingMethod):
             pairs = [turn for a, b in pairs for turn in ((a, b), (b, a))]
         return [([run[a].noisy], run[b].noisy, run[a].noisy) for a, b in pairs]
 
-    def judged(self, run: Run, z: int) -> Sample:
+    def judged(self, run: PlaneRun, z: int) -> Sample:
         """Return a plane with the mean of its neighbours, whose noise is independent of its own."""
         near = [run[i].noisy for i in (z - 1, z + 1) if 0 <= i < len(run)]
         return [run[z].noisy], np.mean(near, axis=0, dtype=np.float32), run[z].noisy
@@ -162,16 +148,17 @@ class Noise2Stack(DenoisingMethod):
     are filtered first, one by one, so that their noise stays independent of the plane's.
     """
 
+    name = "noise2stack"
     channels = 4
     fewest_planes = 2
 
     def samples(
-        self, run: Run, spare: Collection[int] = (), directions: str = "both"
+        self, run: PlaneRun, spare: Collection[int] = (), directions: str = "both"
     ) -> list[Sample]:
         """Return every plane with those around it."""
         return [self.judged(run, z) for z in range(len(run)) if z not in spare]
 
-    def judged(self, run: Run, z: int) -> Sample:
+    def judged(self, run: PlaneRun, z: int) -> Sample:
         """Return a plane with those around it."""
         around = planes_around(z, len(run))
         skipped = (len(around) - self.channels) // 2
@@ -179,9 +166,13 @@ class Noise2Stack(DenoisingMethod):
         return [run[i].filtered for i in near], run[z].noisy, run[z].noisy
 
 
-class Neighbours(Noise2Stack):
-    """Predict a plane by the mean of the one before and the one behind it, without a network."""
+class NeighbourMean(Noise2Stack):
+    """Predict a plane by the mean of the one before and the one behind it, without a network.
 
+    Only `auto` uses it: where no network is better.
+    """
+
+    name = "neighbours"
     channels = 2
     learns = False
 
@@ -189,16 +180,17 @@ class Neighbours(Noise2Stack):
 class Wiener(DenoisingMethod):
     """Filter a plane by its own spectrum; there is no network and nothing to train."""
 
+    name = "wiener"
     channels = 0
     learns = False
 
     def samples(
-        self, run: Run, spare: Collection[int] = (), directions: str = "both"
+        self, run: PlaneRun, spare: Collection[int] = (), directions: str = "both"
     ) -> list[Sample]:
         """Return every plane."""
         return [self.judged(run, z) for z in range(len(run))]
 
-    def judged(self, run: Run, z: int) -> Sample:
+    def judged(self, run: PlaneRun, z: int) -> Sample:
         """Return a plane."""
         return [], run[z].noisy, run[z].noisy
 
@@ -207,60 +199,45 @@ class Wiener(DenoisingMethod):
         return GivenBack(NOTHING)
 
 
-class BlindSpot(DenoisingMethod):
-    """Predict hidden pixels of a plane from those around them (Noise2Void, Krull et al. 2019).
-
-    Pixels to the left and right can be hidden too, so that noise along a scan line is not guessed
-    from its neighbours (structured Noise2Void, Broaddus et al. 2020).
-    """
-
-    share = 0.01  # of the pixels that are predicted
-    window = 2  # pixels around from which a value is put in the place of a hidden one
-    reach = 4  # pixels to the left and right that are hidden with it
-    residual = False  # the plane would show through
-
-    def samples(
-        self, run: Run, spare: Collection[int] = (), directions: str = "both"
-    ) -> list[Sample]:
-        """Return every plane with itself."""
-        return [self.judged(run, z) for z in range(len(run)) if z not in spare]
-
-    def judged(self, run: Run, z: int) -> Sample:
-        """Return a plane with itself."""
-        return [run[z].noisy], run[z].noisy, run[z].noisy
-
-    def loss(self, network: nn.Module, given: Tensor, wanted: Tensor, random: Generator) -> Tensor:
-        """Return the mean squared error of the hidden pixels."""
-        hidden, chosen = self.hide(given, random)
-        error = functional.mse_loss(network(hidden).float(), wanted, reduction="none")
-        return (error * chosen).sum() / chosen.sum().clamp(min=1)
-
-    def hide(self, planes: Tensor, random: Generator) -> tuple[Tensor, Tensor]:
-        """Put other values of the neighbourhood in the place of some pixels.
-
-        Returns
-        -------
-        hidden, chosen
-            (B, 1, Y, X): the planes, and 1 where a pixel is to be predicted.
-        """
-        chosen = (torch.rand(planes.shape, generator=random) < self.share).float()
-        around = (1, 2 * self.reach + 1), 1, (0, self.reach)
-        covered = functional.max_pool2d(chosen, *around).bool()
-        shift = torch.randint(-self.window, self.window + 1, (2, *planes.shape), generator=random)
-        # A pixel never stands in for itself.
-        shift[0][(shift == 0).all(0)] = self.window
-        height, width = planes.shape[2:]
-        y = (torch.arange(height)[:, None] + shift[0]).clamp(0, height - 1)
-        x = (torch.arange(width) + shift[1]).clamp(0, width - 1)
-        places = (y * width + x).flatten(2).to(planes.device)
-        other = planes.flatten(2).gather(2, places).view_as(planes)
-        return torch.where(covered.to(planes.device), other, planes), chosen.to(planes.device)
-
-
 DENOISING_METHODS: dict[str, DenoisingMethod] = {
-    "noise2stack": Noise2Stack(),
-    "neighbours": Neighbours(),
-    "wiener": Wiener(),
-    "noise2noise": Noise2Noise(),
-    "blind_spot": BlindSpot(),
+    method.name: method for method in (Noise2Stack(), Wiener(), Noise2Noise())
 }
+
+
+def hold_out(
+    runs: Sequence[PlaneRun], method: DenoisingMethod, directions: str
+) -> tuple[list[Sample], list[Sample]]:
+    """Keep some planes aside: one of every twelve, or rows where there are few planes.
+
+    Parameters
+    ----------
+    runs
+        All planes.
+    method
+        What is predicted from what.
+    directions
+        As for `DenoisingMethod.samples`.
+
+    Returns
+    -------
+    samples, held_out
+        What is learnt from, and what is not; no noise of the latter is in the former.
+    """
+    samples: list[Sample] = []
+    held_out: list[Sample] = []
+    for run in runs:
+        if len(run) >= _FEWEST:
+            count = len(run) // _EVERY or 1
+            spare = [round((i + 0.5) * len(run) / count) for i in range(count)]
+            samples += method.samples(run, spare, directions)
+            held_out += [method.judged(run, z) for z in spare]
+        else:
+            height = run[0].noisy.shape[0]
+            cut = height - height // _BAND
+            above, below = (
+                [TrainingPlane(plane.noisy[rows], plane.filtered[rows]) for plane in run]
+                for rows in (slice(cut), slice(cut, height))
+            )
+            samples += method.samples(above, (), directions)
+            held_out += [method.judged(below, z) for z in range(len(run))]
+    return samples, held_out

@@ -18,8 +18,7 @@ from mitolume.analysis.metrics import (
     probability_histogram,
 )
 from mitolume.errors import CollapsedError
-from mitolume.inference.predictor import predict_tiled
-from mitolume.inference.steps import side_by_side
+from mitolume.inference.tiled import predict_tiled
 from mitolume.io.masks import FOREGROUND
 from mitolume.models.losses import LOSSES
 from mitolume.models.networks import SegmentationNetwork
@@ -55,7 +54,7 @@ class Validation:
         for image in self.images:
             assert image.mask is not None
             mask = image.mask.astype(np.uint8, copy=False)
-            probability = predict_tiled(network, side_by_side(image.image))
+            probability = predict_tiled(network, image.image)
             if self.threshold is None:
                 histograms += probability_histogram(probability, mask)
             else:
@@ -108,7 +107,7 @@ def foreground_share(
     """Return the share of pixels, over all images, whose probability reaches the threshold."""
     was_training = network.training
     network.eval()
-    found = [predict_tiled(network, side_by_side(i.image)) >= threshold for i in images]
+    found = [predict_tiled(network, i.image) >= threshold for i in images]
     network.train(was_training)
     return sum(int(f.sum()) for f in found) / sum(f.size for f in found)
 

@@ -107,8 +107,7 @@ class DenoisingSettings(LoopSettings):
 
     ``planes``: ``all`` of a stack, those in ``focus``, or numbers such as ``3-20``.
     ``directions``, for pairs of planes: each from the next and the other way round (``both``), or
-    only the 2nd from the 1st, the 4th from the 3rd, ... (``forward``, as published); ``align`` lays
-    the planes of a pair over each other first (`mitolume.preprocess.pairs.register`). ``protect``
+    only the 2nd from the 1st, the 4th from the 3rd, ... (``forward``, as published). ``protect``
     keeps some planes aside, which choose the epoch and how much of a plane is changed at all.
     """
 
@@ -118,6 +117,5 @@ class DenoisingSettings(LoopSettings):
     checks: int = Field(12, ge=1)
     planes: str = "all"
     directions: Literal["both", "forward"] = "both"
-    align: bool = False
     protect: bool = True
     network: DenoiserNetworkSettings = DenoiserNetworkSettings()

@@ -1,4 +1,4 @@
-"""Learning to denoise, as a task for the one loop. Knows no file and no stack's metadata."""
+"""Learning to denoise, as a task for the training loop."""
 
 from __future__ import annotations
 
@@ -6,18 +6,15 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils.data import Dataset
 
 from mitolume.inference.denoise import run_network
 from mitolume.models.networks import DenoisingNetwork
-from mitolume.training.denoise_methods import DenoisingMethod, LearntPlane, Run, Sample
+from mitolume.training.denoise_methods import Sample
 from mitolume.training.patches import Image
 from mitolume.training.settings import DenoisingSettings
-
-_EVERY = 12  # planes of a stack of which one is held out
-_FEWEST = 9  # planes of a stack from which one can be spared
-_BAND = 4  # of fewer planes, one in so many rows is held out
 
 
 class SamplePatches(Dataset[tuple[int, Tensor, Tensor]]):
@@ -72,8 +69,6 @@ class Denoising:
         What to learn from.
     held_out
         What chooses the epoch; may be empty.
-    method
-        How noise is told from signal.
     settings
         Patches and batches.
     seed
@@ -89,14 +84,11 @@ class Denoising:
         self,
         samples: Sequence[Sample],
         held_out: Sequence[Sample],
-        method: DenoisingMethod,
         settings: DenoisingSettings,
         seed: int,
     ) -> None:
         self.patches = SamplePatches(samples, patch=settings.patch, batch=settings.batch, seed=seed)
         self.held_out = held_out
-        self.method = method
-        self.seed = seed
 
     @property
     def batches(self) -> SamplePatches:
@@ -111,12 +103,9 @@ class Denoising:
     def loss(
         self, network: nn.Module, average: nn.Module | None, batch: tuple[int, Tensor, Tensor]
     ) -> Tensor:
-        """Return the loss of one step."""
-        step, given, wanted = batch
-        # Offset from the seeds of the patches, which are drawn from (seed, step) too.
-        draw = np.random.default_rng([self.seed, int(step), 1])
-        random = Generator().manual_seed(int(draw.integers(2**63)))
-        return self.method.loss(network, given, wanted, random)
+        """Return the mean squared error of one step."""
+        _, given, wanted = batch
+        return functional.mse_loss(network(given).float(), wanted)
 
     def check(self, network: nn.Module, step: int) -> None:
         """Do nothing: a denoiser's share of the change shows when it has learnt nothing."""
@@ -133,42 +122,3 @@ class Denoising:
             for given, wanted, _ in self.held_out
         ]
         return float(-10 * np.log10(max(sum(errors) / len(errors), 1e-12)))
-
-
-def hold_out(
-    runs: Sequence[Run], method: DenoisingMethod, directions: str
-) -> tuple[list[Sample], list[Sample]]:
-    """Keep some planes aside: one of every twelve, or rows where there are few planes.
-
-    Parameters
-    ----------
-    runs
-        All planes.
-    method
-        What is predicted from what.
-    directions
-        As for `DenoisingMethod.samples`.
-
-    Returns
-    -------
-    samples, held_out
-        What is learnt from, and what is not; no noise of the latter is in the former.
-    """
-    samples: list[Sample] = []
-    held_out: list[Sample] = []
-    for run in runs:
-        if len(run) >= _FEWEST:
-            count = len(run) // _EVERY or 1
-            spare = [round((i + 0.5) * len(run) / count) for i in range(count)]
-            samples += method.samples(run, spare, directions)
-            held_out += [method.judged(run, z) for z in spare]
-        else:
-            height = run[0].noisy.shape[0]
-            cut = height - height // _BAND
-            above, below = (
-                [LearntPlane(plane.noisy[rows], plane.filtered[rows]) for plane in run]
-                for rows in (slice(cut), slice(cut, height))
-            )
-            samples += method.samples(above, (), directions)
-            held_out += [method.judged(below, z) for z in range(len(run))]
-    return samples, held_out

@@ -1,4 +1,4 @@
-"""The stacks that a denoiser learns from: planes chosen, checked and prepared. Knows no network."""
+"""The stacks that a denoiser learns from: planes chosen, checked and prepared."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from mitolume.errors import MitolumeError
-from mitolume.inference.filtered import NormalisedPlane
+from mitolume.inference.denoise import NormalisedPlane
 from mitolume.inference.tiles import whole
 from mitolume.io.channels import select_channel
 from mitolume.io.fields import format_planes, parse_planes
@@ -24,7 +24,7 @@ from mitolume.preprocess.noise_check import NoiseCheck, check_stack
 from mitolume.preprocess.normalise import is_flat
 from mitolume.preprocess.stripes import remove_stripes
 from mitolume.progress import Advance
-from mitolume.training.denoise_methods import LearntPlane, Run
+from mitolume.training.denoise_methods import PlaneRun, TrainingPlane
 from mitolume.training.patches import ArrayFile
 
 _LEAST = 32  # pixels a side of planes that can be learnt from
@@ -118,7 +118,7 @@ def check_stacks(stacks: Sequence[Stack]) -> NoiseCheck:
 
 def prepared_runs(
     stacks: Sequence[Stack], scratch: Path, advance: Advance, *, stripes: bool, filtered: bool
-) -> list[Run]:
+) -> list[PlaneRun]:
     """Read and normalise all planes, kept on disk so that memory stays flat.
 
     Parameters
@@ -136,7 +136,7 @@ def prepared_runs(
 
     Returns
     -------
-    list of Run
+    list of PlaneRun
         Neighbouring planes; constant ones are left out.
 
     Raises
@@ -164,12 +164,12 @@ def prepared_runs(
                 box = whole((raw.shape[0], raw.shape[1]))
                 file.append(plane[box])
                 if filtered:
-                    file.append(plane.filtered[box])
+                    file.append(plane.filtered(box))
                 lengths[-1] += 1
     advance(total, total)
     images = file.read_all()
     each = 2 if filtered else 1
-    planes = [LearntPlane(images[i], images[i + each - 1]) for i in range(0, len(images), each)]
+    planes = [TrainingPlane(images[i], images[i + each - 1]) for i in range(0, len(images), each)]
     ends = np.cumsum(lengths)
     return [planes[end - n : end] for n, end in zip(lengths, ends, strict=True) if n]
 

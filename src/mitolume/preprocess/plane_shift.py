@@ -1,4 +1,4 @@
-"""Pairs of neighbouring planes, laid over each other. Knows no file and no network."""
+"""How far a plane of a stack has moved against the one before."""
 
 from __future__ import annotations
 
@@ -17,50 +17,6 @@ _SURE = 4.0  # standard errors, below which a shift can't be told from noise
 _FURTHEST = 0.25  # of a quarter's side
 _SMALLEST = 32  # pixels a side of a quarter whose shift can be told
 _FINE, _COARSE = 1.5, 12.0  # pixels: finer is noise, coarser is shading, which moves with nothing
-_MARGIN = 16  # pixels mirrored around a plane before it is moved by part of a pixel
-
-
-def neighbour_pairs(planes: Sequence[int]) -> list[tuple[int, int]]:
-    """Pair the 1st plane with the 2nd, the 3rd with the 4th, and so on, as published.
-
-    Parameters
-    ----------
-    planes
-        Numbers along Z, from 0, in rising order: all, those in focus, or a list.
-
-    Returns
-    -------
-    list of tuple
-        Numbers along Z. Planes with a missing one between them are no neighbours: counting begins
-        anew after each gap, and a plane left over has no partner.
-
-    Examples
-    --------
-    >>> neighbour_pairs([0, 1, 2, 3, 4])
-    [(0, 1), (2, 3)]
-    >>> neighbour_pairs([3, 4, 7, 8, 9])
-    [(3, 4), (7, 8)]
-    """
-    pairs: list[tuple[int, int]] = []
-    waiting: int | None = None
-    for plane in planes:
-        if waiting is not None and plane == waiting + 1:
-            pairs.append((waiting, plane))
-            waiting = None
-        else:
-            waiting = plane
-    return pairs
-
-
-def both_directions(pairs: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Return each pair followed by its reverse, so that each plane is input once and target once.
-
-    Examples
-    --------
-    >>> both_directions([(0, 1)])
-    [(0, 1), (1, 0)]
-    """
-    return [turn for a, b in pairs for turn in ((a, b), (b, a))]
 
 
 def measure_shift(first: Image, second: Image) -> Shift:
@@ -156,36 +112,6 @@ def overlap(shape: Sequence[int], shift: tuple[int, int]) -> tuple[tuple[slice, 
     return (one[0], one[1]), (other[0], other[1])
 
 
-def register(first: Image, second: Image, shift: Shift | None = None) -> tuple[Image, Image]:
-    """Lay the second plane over the first.
-
-    The first stays as it was recorded: it is what the network gets, and noise that was smoothed by
-    resampling would be another noise than that of the planes to be denoised. The second, the
-    target, moves by whole pixels through cropping, and by the rest through its spectrum: each
-    frequency keeps its power, where interpolation would blur the details to be learnt.
-
-    Parameters
-    ----------
-    first, second
-        (Y, X), any numeric dtype, the same shape.
-    shift
-        As `measure_shift` returns it; measured where not given.
-
-    Returns
-    -------
-    first, second
-        (Y, X) of what both show: the first in its own dtype, the second in float32 where it moved
-        by part of a pixel. Both as they were where nothing moved.
-    """
-    shift = measure_shift(first, second) if shift is None else shift
-    whole = (round(shift[0]), round(shift[1]))
-    one, other = overlap(first.shape, whole)
-    rest = shift[0] - whole[0], shift[1] - whole[1]
-    if rest == STILL:
-        return first[one], second[other]
-    return first[one], _moved(second, rest)[other]
-
-
 def _spectrum(part: Image, window: Image) -> Image:
     pixels = part.astype(np.float32)
     fine = ndimage.gaussian_filter(pixels, _FINE)
@@ -202,12 +128,3 @@ def _peak(cross: Image) -> Image:
         cross, flat, upsample_factor=20, space="fourier", normalization=None
     )
     return np.asarray(moved)
-
-
-def _moved(plane: Image, shift: Shift) -> Image:
-    """Return the plane as seen ``shift`` further on, less than a pixel: (Y, X) float32."""
-    padded = np.pad(plane.astype(np.float32), _MARGIN, mode="symmetric")
-    ky, kx = fft.fftfreq(padded.shape[0]), fft.rfftfreq(padded.shape[1])
-    turn = np.exp(2j * np.pi * (shift[0] * ky[:, None] + shift[1] * kx))
-    moved = fft.irfft2(fft.rfft2(padded) * turn.astype(np.complex64), padded.shape)
-    return np.asarray(moved[_MARGIN:-_MARGIN, _MARGIN:-_MARGIN], np.float32)

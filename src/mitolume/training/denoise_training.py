@@ -1,40 +1,169 @@
-"""Learning to denoise by one method, or by the one that leaves the least error. Knows no file."""
+"""From stacks to a trained denoiser: method, training, bundle."""
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import pandas as pd
 import torch
 
 from mitolume.errors import MitolumeError
 from mitolume.inference.denoise import FLIPS, run_network
+from mitolume.io.write import write_table, write_text
+from mitolume.models.bundle import CARD, DenoiserCard, save_bundle
 from mitolume.models.networks import DenoisingNetwork
-from mitolume.models.settings import DenoiserNetworkSettings
 from mitolume.preprocess.noise_check import NoiseCheck
 from mitolume.preprocess.wiener import NOTHING, SignalNoise, signal_and_noise
-from mitolume.progress import Advance, progress_bar
+from mitolume.progress import Advance, progress_bar, say
 from mitolume.training.denoise_methods import (
     DENOISING_METHODS,
     DenoisingMethod,
     GivenBack,
-    Run,
+    NeighbourMean,
+    Noise2Stack,
+    PlaneRun,
     Sample,
-    aligned,
+    Wiener,
+    hold_out,
 )
-from mitolume.training.denoising import Denoising, hold_out
-from mitolume.training.loop import fit
+from mitolume.training.denoise_stacks import (
+    Stack,
+    check_stacks,
+    prepared_runs,
+    stack_entry,
+    typical_pixel_size,
+)
+from mitolume.training.denoise_task import Denoising
+from mitolume.training.loop import CHECKPOINT, fit, resolve_precision
 from mitolume.training.patches import Image
 from mitolume.training.record import Callbacks, TrainingProgress, TrainingResult
 from mitolume.training.settings import DenoisingSettings
 
+STARTED = "denoising.json"  # what a training was started with
+LOG = "log.csv"  # the history of the card, for a table program
+_SCRATCH = "scratch"
 _MEASURED = 12  # planes by which answers are measured
 _MEASURED_SIDE = 512  # pixels a side, of larger ones
 _SHARED = 0.72  # of the noise of planes: where answers leave less of it, they predict noise
 T = TypeVar("T")
+
+
+def train_denoiser(
+    stacks: Sequence[Stack],
+    out: Path,
+    settings: DenoisingSettings,
+    *,
+    method: str = "auto",
+    stripes: str = "auto",
+    seed: int = 0,
+    resume: bool = False,
+    quiet: bool = False,
+) -> DenoiserCard:
+    """Train a denoiser on noisy stacks, and write its bundle.
+
+    Parameters
+    ----------
+    stacks
+        The stacks to learn from.
+    out
+        Folder of the bundle; new or empty, unless ``resume``.
+    settings
+        How to train.
+    method
+        One of `DENOISING_METHODS`, or ``auto``: see `DenoiserTraining.learn_best`.
+    stripes
+        ``auto`` removes scan-line noise first, ``none`` doesn't.
+    seed
+        Of weights and patches.
+    resume
+        Go on with a training that was stopped; what is finished is kept.
+    quiet
+        Show no progress.
+
+    Returns
+    -------
+    DenoiserCard
+
+    Raises
+    ------
+    MitolumeError
+        The planes can't be learnt from, or the folder holds something else.
+    """
+    settings = settings.model_copy(update={"precision": resolve_precision(settings.precision)})
+    started_with = {
+        "method": method,
+        "stripes": stripes,
+        "seed": seed,
+        "settings": settings.model_dump(mode="json"),
+        "stacks": [stack_entry(stack) for stack in stacks],
+    }
+    if _is_done(out, started_with, resume):
+        return DenoiserCard.model_validate_json((out / CARD).read_text(encoding="utf-8"))
+    if method != "auto" and method not in DENOISING_METHODS:
+        names = ", ".join(["auto", *DENOISING_METHODS])
+        raise MitolumeError(f"there is no method {method!r}; there are {names}")
+    if stripes not in ("auto", "none"):
+        raise MitolumeError(f"stripes can be auto or none, not {stripes!r}")
+    check = check_stacks(stacks) if method == "auto" else None
+    neighbours = check.is_suitable if check else DENOISING_METHODS[method].channels > 1
+    scratch = out / _SCRATCH
+    try:
+        with progress_bar("preparing planes", quiet=quiet) as advance:
+            runs = prepared_runs(
+                stacks, scratch, advance, stripes=stripes == "auto", filtered=neighbours
+            )
+        training = DenoiserTraining(runs, out, settings, seed, quiet)
+        if check:
+            learnt, reason = training.learn_best(check)
+        else:
+            learnt, reason = training.learn(DENOISING_METHODS[method]), ""
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    if reason:
+        say(f"note: {reason}, so the method is {learnt.method.name}", quiet=quiet)
+    card = DenoiserCard(
+        method=learnt.method.name,
+        network=settings.network,
+        channels=learnt.method.channels,
+        stripes=stripes,
+        kept=learnt.kept,
+        pixel_size_um=typical_pixel_size(stacks),
+        settings=started_with["settings"],
+        stacks=started_with["stacks"],
+        check=(asdict(check) | {"chosen_because": reason}) if check else {},
+        chosen=learnt.trained.chosen,
+        scores=learnt.scores,
+        history=learnt.trained.history,
+        seed=seed,
+    )
+    if card.history:
+        write_table(out / LOG, pd.DataFrame(card.history))
+    save_bundle(out, learnt.network.state_dict(), card)
+    (out / CHECKPOINT).unlink(missing_ok=True)
+    (out / STARTED).unlink(missing_ok=True)
+    return card
+
+
+def _is_done(out: Path, started_with: dict[str, Any], resume: bool) -> bool:
+    """Tell whether the denoiser is finished; start its folder where it is not."""
+    started = out / STARTED
+    if out.exists() and not resume and any(out.iterdir()):
+        raise MitolumeError(f"{out} exists and is not empty; choose another --out, or --resume a "
+                            "training that was stopped")  # fmt: skip
+    if (out / CARD).exists():
+        return True
+    if started.exists() and json.loads(started.read_text(encoding="utf-8")) != started_with:
+        raise MitolumeError(
+            f"{out} was started with other stacks or settings; choose another --out"
+        )
+    write_text(started, json.dumps(started_with, indent=2) + "\n")
+    return False
 
 
 @dataclass(frozen=True)
@@ -45,7 +174,7 @@ class Learnt:
     what can be expected without knowing the truth.
     """
 
-    method: str
+    method: DenoisingMethod
     network: DenoisingNetwork
     trained: TrainingResult
     promised: SignalNoise
@@ -54,10 +183,10 @@ class Learnt:
 
 
 @dataclass(frozen=True)
-class Course:
-    """What all methods of one training share."""
+class DenoiserTraining:
+    """Trains by one method after the other, on the same planes."""
 
-    runs: list[Run]
+    runs: list[PlaneRun]
     out: Path
     settings: DenoisingSettings
     seed: int
@@ -69,32 +198,32 @@ class Course:
         The error follows from the spectrum of planes minus answers; no truth is needed. An answer
         that predicts noise is no candidate: noise that planes share would stay.
         """
-        alone = self.learn("wiener")
+        alone = self.learn(Wiener())
         if not check.is_suitable:
             return alone, check.reason
-        mean = self.learn("neighbours")
+        mean = self.learn(NeighbourMean())
         if mean.promised.floor < _SHARED * alone.promised.floor:
             return alone, "neighbouring planes share their noise"
-        candidates = [alone, mean, self.learn("noise2stack")]
+        candidates = [alone, mean, self.learn(Noise2Stack())]
         best = min(
             (c for c in candidates if c.promised.floor >= _SHARED * alone.promised.floor),
             key=lambda learnt: learnt.promised.error,
         )
         errors = {
-            f"error_{learnt.method}": round(float(np.sqrt(learnt.promised.error)), 4)
+            f"error_{learnt.method.name}": round(float(np.sqrt(learnt.promised.error)), 4)
             for learnt in candidates
         }
         best.scores.update(errors)
-        if best.method == "noise2stack":
+        if best.method.name == "noise2stack":
             return best, ""
-        whose = "neighbouring planes" if best.method == "wiener" else "the network"
+        whose = "neighbouring planes" if best.method.name == "wiener" else "the network"
         return best, f"{whose} would leave a larger error"
 
-    def learn(self, name: str) -> Learnt:
+    def learn(self, method: DenoisingMethod) -> Learnt:
         """Learn by one method, and measure what its answers lack."""
-        method, settings = DENOISING_METHODS[name], self.settings
-        runs = _usable(self.runs, name, method)
-        network = DenoisingNetwork(network_settings(settings, name), method.channels, self.seed)
+        settings = self.settings
+        runs = _usable(self.runs, method)
+        network = DenoisingNetwork(settings.network, method.channels, self.seed)
         every = [s for run in runs for s in method.samples(run, (), settings.directions)]
         trained, held_out = TrainingResult({}, "no network", []), list[Sample]()
         scores: dict[str, float | int | None] = {}
@@ -102,9 +231,7 @@ class Course:
             samples = every
             if settings.protect:
                 samples, held_out = hold_out(runs, method, settings.directions)
-            if settings.align and method.in_pairs:
-                samples, held_out = [[aligned(s) for s in some] for some in (samples, held_out)]
-            trained = self._fit(network, method, samples, held_out)
+            trained = self._fit(network, samples, held_out)
         if held_out:
             best = max(record["validation_db"] or -np.inf for record in trained.history)
             scores = {"validation_db": round(best, 3), "n_held_out": len(held_out)}
@@ -121,17 +248,16 @@ class Course:
         network.line.copy_(torch.tensor(detail.line))
         network.share.fill_(given_back.share)
         kept = round(given_back.kept, 4) if method.channels and settings.protect else None
-        return Learnt(name, network, trained, _promised(judged, answers), kept, scores)
+        return Learnt(method, network, trained, _promised(judged, answers), kept, scores)
 
     def _fit(
         self,
         network: DenoisingNetwork,
-        method: DenoisingMethod,
         samples: list[Sample],
         held_out: list[Sample],
     ) -> TrainingResult:
         settings = self.settings.for_images(len(samples))
-        task = Denoising(samples, held_out, method, settings, self.seed)
+        task = Denoising(samples, held_out, settings, self.seed)
         with progress_bar("training denoiser", quiet=self.quiet) as advance:
             callbacks = Callbacks(on_step=_reporting(advance))
             trained = fit(network, task, settings=settings, folder=self.out, callbacks=callbacks)
@@ -141,14 +267,14 @@ class Course:
         return replace(trained, chosen=chosen)
 
 
-def _usable(runs: list[Run], name: str, method: DenoisingMethod) -> list[Run]:
+def _usable(runs: list[PlaneRun], method: DenoisingMethod) -> list[PlaneRun]:
     if not runs:
         raise MitolumeError("all planes have one grey value only: there is nothing to learn from")
     usable = [run for run in runs if len(run) >= method.fewest_planes]
     if not usable:
         raise MitolumeError(
-            f"{name} needs neighbouring planes, and there are only single ones; give it z-stacks, "
-            "or choose --method wiener or blind_spot"
+            f"{method.name} needs neighbouring planes, and there are only single ones; give it "
+            "z-stacks, or choose --method wiener"
         )
     return usable
 
@@ -174,12 +300,6 @@ def _promised(samples: Sequence[Sample], answers: Sequence[Image]) -> SignalNois
         (plane - answer) / np.float32(np.sqrt(signal_and_noise([plane]).floor))
         for (*_, plane), answer in zip(samples, answers, strict=True)
     )
-
-
-def network_settings(settings: DenoisingSettings, method: str) -> DenoiserNetworkSettings:
-    """Return the network of some settings, as a method can use it."""
-    residual = settings.network.residual and DENOISING_METHODS[method].residual
-    return settings.network.model_copy(update={"residual": residual})
 
 
 def spread_over(items: Sequence[T], most: int) -> list[T]:
