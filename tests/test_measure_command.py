@@ -19,6 +19,7 @@ from mitolume.batch.convert import read_objects
 from mitolume.batch.sources import find_sources
 from mitolume.errors import MitolumeError
 from mitolume.io.check import check_table
+from mitolume.io.listing import image_files
 from mitolume.io.read import read
 from mitolume.io.write import write_image, write_mask
 
@@ -416,6 +417,12 @@ def test_the_masks_of_a_folder(names: list[str], used: list[str], tmp_path: Path
     assert [f"{len(listed)} files found, {len(used)} used" in n for n in notices] == [True] * (
         left_out
     )
+
+
+def test_masks_are_no_images_to_predict(tmp_path: Path) -> None:
+    names = ["a.tif", "a_cp_masks.png", "a_labels.tif", "a_mask.ome.tif", "masked.tif"]
+    listed = image_files([touch(tmp_path / "i", *names)], [])
+    assert [path.name for path in listed] == ["a.tif", "masked.tif"]
 
 
 def test_inputs_are_never_written_over(

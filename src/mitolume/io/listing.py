@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mitolume.errors import MitolumeError
 from mitolume.io.formats import bare_name, natural_key, reader_of
+from mitolume.io.mask_files import says_mask
 from mitolume.io.read import scenes
 
 RESULTS = ("_mask", "_probability", "_overlay")  # how names of results of `predict` end
@@ -27,7 +28,8 @@ def image_files(
     faults
         Gets a sentence for each folder without images.
     passed_over
-        How names (without their endings) of results end, which are not listed of a folder.
+        How names (without their endings) of results end, which are not listed of a folder; masks
+        (see `says_mask`) never are.
 
     Returns
     -------
@@ -48,7 +50,7 @@ def image_files(
 def _in_folder(folder: Path, passed_over: tuple[str, ...]) -> Iterator[Path]:
     for path in sorted(folder.iterdir(), key=lambda path: natural_key(path.name)):
         is_passed_over = path.name.startswith(".") or bare_name(path).endswith(passed_over)
-        if not is_passed_over and _is_image(path):
+        if not is_passed_over and not says_mask(path) and _is_image(path):
             yield path
 
 
