@@ -263,16 +263,20 @@ def _show(outcome: Any, what: str, done: str, *, quiet: bool) -> None:
 @app.command()
 def evaluate(
     masks: Annotated[Path, typer.Argument(help="Masks: a file or a folder.")],
-    truth: Annotated[Path, typer.Argument(help="True masks, or those of another person.")],
+    truth: Annotated[Path, typer.Argument(help="True masks, or those of another annotator.")],
     out: Annotated[
-        Path | None, typer.Option("--out", help="Also write the scores of each image (CSV).")
+        Path | None,
+        typer.Option("--out", help="Also write the scores of each image to this CSV file."),
     ] = None,
     mask_kind: MaskKind = "auto",
     objects: Annotated[
-        bool, typer.Option("--objects", help="Match single objects too, those of a z-stack in 3D.")
+        bool, typer.Option("--objects", help="Also match single objects, in z-stacks in 3D.")
     ] = False,
     agreement: Annotated[
-        bool, typer.Option("--agreement", help="Compare two people's masks; neither is the truth.")
+        bool,
+        typer.Option(
+            "--agreement", help="Compare the masks of two annotators; neither is the truth."
+        ),
     ] = False,
     like: Like = None,
     consensus: Annotated[
@@ -283,7 +287,7 @@ def evaluate(
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Score masks, made by whatever means, against true ones, or two people's with --agreement."""
+    """Score masks against true masks, or compare two annotators."""
     from mitolume.batch.evaluate import evaluate_files, objects_text, scores_text
     from mitolume.runs.results import summarise
 
@@ -292,7 +296,7 @@ def evaluate(
     if consensus is not None and not agreement:
         raise typer.BadParameter("--consensus needs --agreement: it is what two people agree on")
     if agreement and objects:
-        raise typer.BadParameter("--objects needs a truth; --agreement counts objects by itself")
+        raise typer.BadParameter("--objects needs true masks; --agreement counts objects anyway")
     if agreement:
         from mitolume.batch.agreement import compare
 
@@ -318,20 +322,27 @@ def convert(
         ),
     ],
     out: Annotated[
-        Path, typer.Option("--out", help="Ends in .zip, .geojson or .ome.tif; a folder with --to.")
+        Path,
+        typer.Option(
+            "--out", help="Result, ending in .zip, .geojson or .ome.tif; with --to, a folder."
+        ),
     ],
     to: Annotated[
-        str | None, typer.Option(help="What files in a folder become: zip, geojson or ome.tif.")
+        str | None,
+        typer.Option(help="Format to convert a whole folder to: zip, geojson or ome.tif."),
     ] = None,
     like: Like = None,
     labels: Annotated[
-        bool, typer.Option("--labels", help="Write label images: each object its number.")
+        bool,
+        typer.Option(
+            "--labels", help="Write label images, in which each object has its own number."
+        ),
     ] = False,
     mask_kind: MaskKind = "auto",
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write masks as ImageJ ROIs, GeoJSON or pixels, whatever they are now."""
+    """Convert masks between pixels, ImageJ ROIs and GeoJSON."""
     from mitolume.batch.convert import convert_files
     from mitolume.progress import progress_bar, say
 
@@ -357,31 +368,39 @@ def measure(
     ] = Path("objects.csv"),
     intensity: Annotated[
         list[Path] | None,
-        typer.Option(help="Image, or folder of images; repeated for channels in other files."),
+        typer.Option(help="Image or folder of images; repeat it for channels in separate files."),
     ] = None,
     fields: Annotated[
-        Path | None, typer.Option(help="Table of fields: specimen, condition, images.")
+        Path | None, typer.Option(help="Table of fields with specimens, conditions and images.")
     ] = None,
     crops: Annotated[
-        Path | None, typer.Option(help="Cut out every object: a folder, or one NAME.ome.zarr.")
+        Path | None,
+        typer.Option(help="Save a crop of every object in this folder, or in one NAME.ome.zarr."),
     ] = None,
-    margin: Annotated[float, typer.Option(min=0, help="Around each crop, µm.")] = 0.5,
-    rois: Annotated[Path | None, typer.Option(help="Folder for outlines for ImageJ.")] = None,
-    labels: Annotated[Path | None, typer.Option(help="Folder for label images.")] = None,
+    margin: Annotated[
+        float, typer.Option(min=0, help="Space around each object in its crop, in µm.")
+    ] = 0.5,
+    rois: Annotated[Path | None, typer.Option(help="Save ImageJ ROIs in this folder.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="Save label images in this folder.")] = None,
     pictures: Annotated[
-        Path | None, typer.Option(help="Folder for outlines coloured by length, and superplots.")
+        Path | None,
+        typer.Option(help="Save outlines coloured by length, and superplots, in this folder."),
     ] = None,
     split: Annotated[
-        str, typer.Option(help="Cut touching objects: none, distance, probability or branches.")
+        str,
+        typer.Option(
+            help="How to separate touching objects: none, distance, probability or branches."
+        ),
     ] = "none",
     min_size: Annotated[
-        float | None, typer.Option(min=0, help="Leave out what is smaller than this across, µm.")
+        float | None,
+        typer.Option(min=0, help="Drop objects smaller than a disc of this diameter, in µm."),
     ] = None,
     threshold: Annotated[
-        float, typer.Option(min=0, max=1, help="Of masks that are probabilities.")
+        float, typer.Option(min=0, max=1, help="Threshold for masks that are probabilities.")
     ] = 0.5,
     per_plane: Annotated[
-        bool, typer.Option("--per-plane", help="Objects of a stack end with their plane.")
+        bool, typer.Option("--per-plane", help="Label each plane of a stack on its own.")
     ] = False,
     mask_kind: MaskKind = "auto",
     pixel_size: PixelSize = None,
@@ -390,7 +409,7 @@ def measure(
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
-    """Measure single mitochondria in masks, and cut them out of any channel."""
+    """Measure single mitochondria and cut them out."""
     from mitolume.batch.measure import MeasureSettings, measure_masks, object_settings
     from mitolume.batch.object_files import Outputs
     from mitolume.batch.sources import find_sources
