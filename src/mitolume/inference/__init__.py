@@ -1,1 +1,1 @@
-"""From any image to the probability of mitochondria. Knows no training."""
+"""From any image to the probability of mitochondria."""

@@ -1,4 +1,4 @@
-"""Notices images that a model can't have learnt to read. Predicts nothing and loads no network."""
+"""Notices images unlike those that a model was trained on."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Arrays to arrays, with numpy only: sharpen, rescale, normalise. Knows no file and no model."""
+"""Arrays to arrays, with numpy only: sharpen, rescale, normalise."""

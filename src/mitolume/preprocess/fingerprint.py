@@ -1,4 +1,4 @@
-"""How images look, in eleven numbers, and whether another one looks alike. Knows no file.
+"""How images look, in eleven numbers, and whether another one looks alike.
 
 The numbers say how strong detail is on five scales, and whether bright or dark structures carry
 it. Inverting an image changes the sign of the latter and nothing else.

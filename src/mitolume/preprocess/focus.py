@@ -1,4 +1,4 @@
-"""How much fine detail each plane of a stack shows, and which planes are in focus. Knows no file.
+"""How much fine detail each plane of a stack shows, and which planes are in focus.
 
 In focus are the planes that show detail. In transmitted light a thin, clear structure is
 strongest a little above and below its focus and nearly vanishes in between, so that the curve of a

@@ -1,4 +1,4 @@
-"""Whether neighbouring planes can teach what is noise (Noise2Noise). Knows no file and no network.
+"""Whether neighbouring planes can teach what is noise (Noise2Noise).
 
 Noise2Noise (Lehtinen et al. 2018) needs pictures of the same with noise of their own. Planes of a
 stack are that as far as their signal changes little from one to the next, and their noise is new.

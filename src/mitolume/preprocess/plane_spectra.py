@@ -1,4 +1,4 @@
-"""What planes of a stack share, and what they don't, by fineness. Knows no verdict and no file."""
+"""What planes of a stack share, and what they don't, by fineness."""
 
 from __future__ import annotations
 

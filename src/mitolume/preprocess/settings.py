@@ -1,4 +1,4 @@
-"""The settings of the chain, the steps between a file and the network. Knows no table."""
+"""The settings of the chain, the steps between a file and the network."""
 
 from __future__ import annotations
 

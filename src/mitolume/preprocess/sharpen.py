@@ -1,4 +1,4 @@
-"""The unsharp mask, equal to ImageJ's. Knows no file."""
+"""The unsharp mask, equal to ImageJ's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Horizontal scan-line noise: found, measured, removed. Knows no file and no network.
+"""Horizontal scan-line noise: found, measured, removed.
 
 An offset that distant parts of a line share, and the next line does not, is scan-line noise:
 optics leave little detail that fine, and structure seldom runs that far along one line of pixels.

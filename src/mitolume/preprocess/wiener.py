@@ -1,4 +1,4 @@
-"""Signal and noise told apart by their spectrum, place by place. Knows no network and no file."""
+"""Signal and noise told apart by their spectrum, place by place."""
 
 from __future__ import annotations
 
