@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from mitolume.inference.chain import PreparedPlane
-from mitolume.inference.denoise import Denoiser, open_neighbours
+from mitolume.inference.denoise import open_neighbours
 from mitolume.inference.predictor import Predictor
 from mitolume.io.check import open_image, read_row
 from mitolume.io.fields import Field
@@ -18,9 +14,6 @@ from mitolume.io.masks import Mask, MaskKind
 from mitolume.io.pixel_size import plane_pixel_size
 from mitolume.io.read import Image2D
 from mitolume.io.windows import Plane
-from mitolume.preprocess.rescale import rescale_mask
-from mitolume.preprocess.settings import ChainSettings
-from mitolume.training.patches import ArrayFile, PreparedImage
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,92 +76,3 @@ class RowImage:
     def neighbours(self) -> list[Plane]:
         """The planes around it in its stack, still in their file."""
         return open_neighbours(open_image(self.row), self.z)
-
-
-def prepare(
-    images: Sequence[RowImage],
-    chain: ChainSettings,
-    model_um: float | None,
-    scratch: Path,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-    *,
-    denoiser: Denoiser | None = None,
-    planes_in: int = 1,
-) -> list[PreparedImage]:
-    """Bring images to the network's grid, kept on disk so that memory stays flat.
-
-    Parameters
-    ----------
-    images
-        Planes of one role.
-    chain
-        The steps.
-    model_um
-        The model's pixel size.
-    scratch
-        A folder of the run for arrays; the caller removes it.
-    progress
-        Called with the images done and the images there are.
-    denoiser
-        Needed where the chain has one.
-    planes_in
-        How many planes the network sees at once.
-
-    Returns
-    -------
-    list of PreparedImage
-        Their arrays are memory-mapped.
-    """
-    planes, masks = (
-        ArrayFile(scratch / n, t) for n, t in (("planes", np.float32), ("masks", np.uint8))
-    )
-    for number, image in enumerate(images):
-        progress(number, len(images))
-        plane, mask, size = image.read()
-        ready = PreparedPlane(
-            plane,
-            chain,
-            planes_in=planes_in,
-            denoiser=denoiser,
-            neighbours=image.neighbours,
-            pixel_size_um=size,
-            model_um=model_um,
-            unlabelled=image.row.role == "unlabelled",
-            source=str(image.row.image),
-        )
-        planes.append(np.asarray(ready))
-        if mask is not None:
-            masks.append(rescale_mask(mask, ready.shape))
-    progress(len(images), len(images))
-    labelled = iter(masks.read_all())
-    return [
-        PreparedImage(plane, next(labelled) if image.row.is_labelled else None)
-        for plane, image in zip(planes.read_all(), images, strict=True)
-    ]
-
-
-def with_masks_on_disk(images: Iterable[PreparedImage], scratch: Path) -> list[PreparedImage]:
-    """Move masks that are made one after the other to disk, so that memory stays flat.
-
-    Parameters
-    ----------
-    images
-        All with masks or all without.
-    scratch
-        A folder of the run for arrays; the caller removes it.
-
-    Returns
-    -------
-    list of PreparedImage
-        The same, their masks memory-mapped.
-    """
-    file: ArrayFile | None = None
-    bare: list[PreparedImage] = []
-    for image in images:
-        if image.mask is not None:
-            file = file or ArrayFile(scratch / "masks", image.mask.dtype.type)
-            file.append(image.mask)
-        bare.append(PreparedImage(image.image))
-    if file is None:
-        return bare
-    return [replace(i, mask=m) for i, m in zip(bare, file.read_all(), strict=True)]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
+from mitolume.inference.chain import PreparedPlane
 from mitolume.inference.denoise import Denoiser
 from mitolume.inference.predictor import Predictor
 from mitolume.inference.predictor import load as load_model
@@ -17,15 +18,15 @@ from mitolume.io.fields import Field
 from mitolume.models.bundle import CARD, DENOISER, Card, load_bundle, save_bundle
 from mitolume.models.networks import SegmentationNetwork
 from mitolume.preprocess.fingerprint import Fingerprint
+from mitolume.preprocess.rescale import rescale_mask
 from mitolume.progress import Advance
 from mitolume.runs.denoiser import copy_denoiser
 from mitolume.runs.folder import MODELS, Run, find_bundle
-from mitolume.runs.images import prepare, with_masks_on_disk
 from mitolume.runs.likeness import fingerprint_of
 from mitolume.runs.score import choose_threshold
 from mitolume.training.loop import CHECKPOINT
 from mitolume.training.methods import METHODS, Supervised, Teacher, average_with_teacher
-from mitolume.training.patches import Image, PreparedImage
+from mitolume.training.patches import ArrayFile, Image, PreparedImage
 from mitolume.training.pretext import learn_to_restore
 from mitolume.training.record import Callbacks, History, TrainingProgress, TrainingResult
 from mitolume.training.segmentation import CollapseCheck, Validation, train
@@ -140,7 +141,7 @@ class ModelTrainer:
         with self.run.bar("pseudo-labels") as advance:
             label = _counting(Predictor(network, card), method.views, len(images), advance)
             scratch = self.run.scratch / self.part / f"taught_{turn.number}"
-            taught = with_masks_on_disk(method.label(images, label), scratch)
+            taught = _on_disk(method.label(images, label), scratch)
         student = self._new_network("model_2")
         starts_as_teacher = method.settings.start == "teacher"
         if starts_as_teacher:
@@ -264,21 +265,66 @@ class ModelTrainer:
         self.run.note(**{name: facts})
 
 
-def prepared(run: Run, role: str, denoiser: Denoiser | None) -> list[PreparedImage]:
-    """Return the images of a role after the chain."""
+def prepare_images(run: Run, role: str, denoiser: Denoiser | None) -> list[PreparedImage]:
+    """Bring the images of a role to the network's grid, on disk so that memory stays flat.
+
+    Parameters
+    ----------
+    run
+        Its scratch folder gets the arrays, and its chain says how images are prepared.
+    role
+        ``train``, ``validation`` or ``unlabelled``.
+    denoiser
+        The denoiser of the chain, where it has one.
+
+    Returns
+    -------
+    list of PreparedImage
+        Their arrays are memory-mapped; empty where no image has the role.
+    """
     images = run.images(role)
     if not images:
         return []
+    planes = ArrayFile(run.scratch / role / "planes", np.float32)
+    masks = ArrayFile(run.scratch / role / "masks", np.uint8)
     with run.bar(f"preparing {role}") as advance:
-        return prepare(
-            images,
-            run.recipe.chain,
-            run.record["pixel_size_um"],
-            run.scratch / role,
-            advance,
-            denoiser=denoiser,
-            planes_in=run.recipe.network.planes_in,
-        )
+        for number, image in enumerate(images):
+            advance(number, len(images))
+            plane, mask, size = image.read()
+            ready = PreparedPlane(
+                plane,
+                run.recipe.chain,
+                planes_in=run.recipe.network.planes_in,
+                denoiser=denoiser,
+                neighbours=image.neighbours,
+                pixel_size_um=size,
+                model_um=run.record["pixel_size_um"],
+                unlabelled=role == "unlabelled",
+                source=str(image.row.image),
+            )
+            planes.append(np.asarray(ready))
+            if mask is not None:
+                masks.append(rescale_mask(mask, ready.shape))
+        advance(len(images), len(images))
+    on_disk = iter(masks.read_all())
+    return [
+        PreparedImage(plane, next(on_disk) if image.row.is_labelled else None)
+        for plane, image in zip(planes.read_all(), images, strict=True)
+    ]
+
+
+def _on_disk(images: Iterable[PreparedImage], scratch: Path) -> list[PreparedImage]:
+    """Move masks that are made one after the other to disk; all images have one, or none has."""
+    bare: list[PreparedImage] = []
+    masks: ArrayFile | None = None
+    for image in images:
+        if image.mask is not None:
+            masks = masks or ArrayFile(scratch / "masks", image.mask.dtype.type)
+            masks.append(image.mask)
+        bare.append(PreparedImage(image.image))
+    if masks is None:
+        return bare
+    return [replace(i, mask=mask) for i, mask in zip(bare, masks.read_all(), strict=True)]
 
 
 def _counting(predictor: Predictor, views: int, total: int, advance: Advance) -> Teacher:

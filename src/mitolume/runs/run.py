@@ -22,7 +22,7 @@ from mitolume.runs.begin import begin, resume
 from mitolume.runs.denoiser import denoiser_of_run
 from mitolume.runs.folder import MODELS, Run
 from mitolume.runs.guard import choose_kept, cross_fit, needs_cross_fit
-from mitolume.runs.learn import ModelTrainer, prepared
+from mitolume.runs.learn import ModelTrainer, prepare_images
 from mitolume.runs.recipe import Recipe
 from mitolume.runs.results import IMAGE_COLUMNS, summarise
 from mitolume.runs.score import score_model
@@ -104,7 +104,7 @@ def _train_models(run: Run) -> None:
         return
     denoiser = denoiser_of_run(run)
     labelled, validation, others = (
-        prepared(run, role, denoiser) if needed else []
+        prepare_images(run, role, denoiser) if needed else []
         for role, needed in (
             ("train", True),
             ("validation", True),
