@@ -18,7 +18,7 @@ from mitolume.io.write import write_image, write_mask
 from mitolume.preprocess.settings import ChainSettings
 from mitolume.runs.denoiser import denoising_settings, require_denoiser, training_stacks
 from mitolume.runs.recipe import load_recipe
-from mitolume.runs.run import run
+from mitolume.workflow import run
 
 SHORT = [f"denoising.{key}" for key in ("steps=4", "checks=2", "patch=32", "network.width=4")]
 

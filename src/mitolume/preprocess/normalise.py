@@ -47,7 +47,8 @@ def measure_range(plane: Plane) -> GreyRange:
         [slice(start, min(start + side, size)) for start in range(0, size, side)]
         for size in (height, width)
     )
-    parts = [[plane[y, x][::step, ::step] for x in columns] for y in rows]
+    # Copies: a view would keep the whole part in memory.
+    parts = [[plane[y, x][::step, ::step].copy() for x in columns] for y in rows]
     sample = np.block(parts).astype(np.float64)
     low, high = np.percentile(sample, [0.5, 99.5])
     inner = np.clip(sample, low, high)
