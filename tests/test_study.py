@@ -200,7 +200,7 @@ def test_the_report_keeps_how_far_two_annotators_agree(
 
 
 def test_a_used_folder_is_not_written_over(finished: Path, table: Path, tmp_path: Path) -> None:
-    with pytest.raises(MitolumeError, match="already holds a run; go on with --resume"):
+    with pytest.raises(MitolumeError, match="already holds a run; continue it with --resume"):
         mitolume.run(tiny(table), finished)
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "thesis.txt").write_text("")
@@ -487,12 +487,12 @@ def test_a_student_that_finds_nothing_more_is_stopped_and_model_1_kept(
     table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The teacher is trained too little to agree with anybody: any student is far from it."""
-    monkeypatch.setattr("mitolume.training.segmentation._SETTLED", 1)
-    monkeypatch.setattr("mitolume.training.segmentation._DRIFT", 1.0)
+    monkeypatch.setattr("mitolume.training.segmentation.FIRST_CHECK", 1)
+    monkeypatch.setattr("mitolume.training.segmentation.MOST_CHANGE", 1.0)
     out = mitolume.run(tiny(table), tmp_path / "run", quiet=True)
     kept = json.loads((out / "kept.json").read_text())
     assert kept["kept"] == "model_1"
-    assert "learning from unlabelled images was stopped: model 2 came to find" in kept["reason"]
+    assert "learning from unlabelled images was stopped: model 2 finds" in kept["reason"]
     assert "was stopped" in (out / "report.html").read_text()
     assert not (out / "model_2" / "card.json").exists()
 

@@ -29,6 +29,7 @@ from mitolume.training.patches import Patches, PreparedImage
 from mitolume.training.record import Callbacks, TrainingResult
 from mitolume.training.settings import TrainingSettings
 
+FIRST_CHECK = 100  # step; before it a student that starts anew has not found its foreground yet
 MOST_CHANGE = 6.0  # of the odds of foreground, from model 1 to a student; beyond, it has collapsed
 
 
@@ -182,8 +183,8 @@ class Segmentation:
         return self.validation.iou(network)
 
     def check(self, network: nn.Module, step: int) -> None:
-        """Check for collapse in the second half of the steps, and not before step 100."""
-        if self.collapse_check and step >= max(100, (self.settings.steps or 0) / 2):
+        """Check for collapse in the second half of the steps, and not before `FIRST_CHECK`."""
+        if self.collapse_check and step >= max(FIRST_CHECK, (self.settings.steps or 0) / 2):
             self.collapse_check.check(network)
 
 
