@@ -204,7 +204,7 @@ def test_a_used_folder_is_not_written_over(finished: Path, table: Path, tmp_path
         mitolume.run(tiny(table), finished)
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "thesis.txt").write_text("")
-    with pytest.raises(MitolumeError, match="is no empty folder"):
+    with pytest.raises(MitolumeError, match="exists and is not empty"):
         mitolume.run(tiny(table), tmp_path / "used")
     with pytest.raises(MitolumeError, match=r"other settings \(seed was 0 and is 3\)"):
         mitolume.run(tiny(table, "seed=3"), finished, resume=True)
