@@ -18,7 +18,7 @@ import mitolume
 from mitolume.analysis.metrics import calibration_error, pooled, reliability
 from mitolume.inference.predictor import load
 from mitolume.io.read import read, read_plane
-from mitolume.report.run_content import report_run
+from mitolume.report.run_page import report_run
 from mitolume.runs.audit import MEASURES, by_condition, calibration, doubt, write_audit
 from mitolume.runs.folder import Run
 from mitolume.runs.results import read_csv
@@ -145,7 +145,7 @@ def test_conditions_are_summed_up_with_the_labelled_images_beside(run: Path) -> 
 def test_the_report_shows_which_masks_to_trust(run: Path) -> None:
     html = (run / "report.html").read_text()
     assert "Pseudo-labels: which to trust" in html
-    assert "Are its probabilities right?" in html
+    assert "Are the probabilities right?" in html
     assert html.count('alt="Mask of model 1 on f') == 2
     assert "Counted over the validation and test images" in html
     assert "least trustworthy first" in html
@@ -170,7 +170,7 @@ def test_reports_are_written_of_runs_without_an_audit(run: Path, tmp_path: Path)
     for name in FILES:
         (old / name).unlink()
     report_run(old)
-    assert "Are its probabilities right?" not in (old / "report.html").read_text()
+    assert "Are the probabilities right?" not in (old / "report.html").read_text()
 
 
 def test_without_unlabelled_images_nothing_is_written(run: Path, tmp_path: Path) -> None:

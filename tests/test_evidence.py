@@ -16,7 +16,7 @@ from score_tables import DESIGNS, LUCK, UNLIKE, Truth, as_images, differences, r
 
 from mitolume.analysis.metrics import COUNT_SCORES, Counts
 from mitolume.errors import MitolumeError
-from mitolume.report.study_tables import comparison_rows
+from mitolume.report.study_tables import comparison_table
 from mitolume.report.study_words import head_of
 from mitolume.study.cells import METRICS, cell_scores, paired
 from mitolume.study.crossed import (
@@ -26,8 +26,15 @@ from mitolume.study.crossed import (
     mean_squares,
     p_value,
 )
-from mitolume.study.evidence import compare, label_curve
-from mitolume.study.verdicts import HELPED, HINT, HURT, NO_DIFFERENCE, UNTOLD
+from mitolume.study.evidence import (
+    HELPED,
+    HINT,
+    HURT,
+    NO_DIFFERENCE,
+    UNDETERMINED,
+    compare,
+    label_curve,
+)
 
 FINITE = st.floats(-1, 1, width=32)
 TABLES = hnp.arrays(float, st.tuples(st.integers(2, 6), st.integers(2, 5)), elements=FINITE).filter(
@@ -314,9 +321,10 @@ def test_one_seed_gives_hints_and_no_verdicts() -> None:
     )
     assert "helped" not in head.text
     assert "hurt" not in head.text
-    rows = comparison_rows(found, curve.points, "reference")
-    assert rows[1].interval.startswith("+")
-    assert rows[1].detectable == rows[0].detectable == "\N{EN DASH}"
+    table = comparison_table(found, curve.points, "reference", "test images")
+    interval, seen = table.columns.index("Interval"), table.columns.index("Could have seen")
+    assert table.rows[1][interval].startswith("+")
+    assert table.rows[1][seen] == table.rows[0][seen] == "\N{EN DASH}"
     thrice = study(11, arms=3, specimens=8, seeds=3, gains=[0, 2.0, -2.0])
     sure = head_of(compare(thrice, "reference"), label_curve(thrice), "reference", "test images")
     assert sure.lead.startswith("Compared")
@@ -324,19 +332,19 @@ def test_one_seed_gives_hints_and_no_verdicts() -> None:
 
 def test_one_specimen_and_one_seed_tell_nothing() -> None:
     (one,) = compare(study(14, specimens=1, seeds=1), "reference")
-    assert one.verdict == UNTOLD
+    assert one.verdict == UNDETERMINED
     assert math.isfinite(one.difference)
     assert math.isnan(one.low)
     assert math.isnan(one.p)
-    assert "One specimen and one seed don't show" in one.sentence
+    assert "one specimen and one seed do not show" in one.sentence
 
 
 def test_copies_of_one_run_are_no_seeds() -> None:
     once = study(15, specimens=1, seeds=1)
     copies = pd.concat([once.assign(seed=seed) for seed in range(3)])
     (one,) = compare(copies, "reference")
-    assert one.verdict == UNTOLD
-    assert "All repeats gave the same" in one.sentence
+    assert one.verdict == UNDETERMINED
+    assert "all repeats gave the same" in one.sentence
     same = copies[copies["arm"] == "reference"]
     (equal,) = compare(pd.concat([same, same.assign(arm="twin")]), "reference")
     assert equal.verdict == NO_DIFFERENCE
@@ -345,15 +353,15 @@ def test_copies_of_one_run_are_no_seeds() -> None:
     assert equal.detectable == 0
 
 
-def test_a_budget_that_the_reference_lacks_can_not_be_told() -> None:
+def test_a_budget_that_the_reference_lacks_is_undetermined() -> None:
     images = study(16)
     more = images[images["arm"] == "arm 1"].assign(k=16)
     both = compare(pd.concat([images, more]), "reference")
     assert [one.k for one in both] == [8, 16]
-    assert both[1].verdict == UNTOLD
+    assert both[1].verdict == UNDETERMINED
     assert "scored on both sides" in both[1].sentence
     (alone,) = compare(images, "reference")
-    assert both[0].low == alone.low  # what can't be told widens nothing
+    assert both[0].low == alone.low  # an undetermined comparison widens nothing
 
 
 def test_label_curve_and_its_steps() -> None:

@@ -31,7 +31,7 @@ from mitolume.io.fields import Field, row_names
 from mitolume.io.lock import only_one
 from mitolume.io.read import read, read_plane
 from mitolume.io.write import write_image, write_mask
-from mitolume.report.run_content import report_run
+from mitolume.report.run_page import report_run
 from mitolume.runs.begin import begin, resume
 from mitolume.runs.folder import Run
 from mitolume.runs.guard import choose_kept, two_halves

@@ -33,15 +33,15 @@ from mitolume.models.bundle import Card
 from mitolume.models.networks import SegmentationNetwork
 from mitolume.models.settings import NetworkSettings
 from mitolume.preprocess.normalise import normalise
-from mitolume.report.study_content import report_study, study_content, study_text
-from mitolume.report.study_tables import shift_table, sizes
+from mitolume.report.study_page import StudyContent, report_study, study_text
+from mitolume.report.study_tables import by_group, group_table, sizes
+from mitolume.report.study_words import shift_sentences
 from mitolume.runs.folder import Run
 from mitolume.runs.likeness import fingerprint_of
 from mitolume.runs.results import summarise
 from mitolume.runs.score import score_model
 from mitolume.study.arms import load_study
 from mitolume.study.folder import open_study
-from mitolume.study.shift import by_group, shift_sentences
 from mitolume.workflow import study
 
 EVIL = "<script>alert('x')</script>"
@@ -194,7 +194,7 @@ def test_the_slider_goes_from_image_to_errors(page: Page) -> None:
 
 def test_errors_have_the_colours_of_the_key(page: Page, made: Path) -> None:
     """The canvas against the masks on disk, pixel by pixel."""
-    content = study_content(open_study(made))
+    content = StudyContent(open_study(made))
     entry = content.browsed[2]
     name = entry["name"].removesuffix(".ome.tif")
     run = made / "runs" / "supervised_kall_s0" / "masks" / "model_1"
@@ -264,11 +264,10 @@ def test_nothing_is_cut_off_on_a_phone(page: Page) -> None:
 
 def test_exports_hold_the_numbers(made: Path) -> None:
     folder = made.parent / "exported"
-    content = study_content(open_study(made), pictures=False)
+    content = StudyContent(open_study(made))
     table = pd.read_csv(folder / "comparisons.csv")
     assert set(table["arm"]) == {"pseudo"}
-    assert list(table["verdict"]) == [row.verdict for row in content.comparisons
-                                      if row.verdict != "reference"]  # fmt: skip
+    assert list(table["verdict"]) == [one.verdict for one in content.comparisons]
     assert "| pseudo |" in (folder / "comparisons.md").read_text()
     for name in ("comparisons", "labels", "panels"):
         with Image.open(folder / f"{name}.png") as picture:
@@ -285,10 +284,10 @@ def test_pictures_shrink_to_what_there_is_room_for(
         uris = [uri for e in entries for uri in (e["image"], e["truth"], *e["masks"].values())]
         return sum(len(base64.b64decode(uri.partition(",")[2])) for uri in uris)
 
-    large = study_content(open_study(made)).browsed
+    large = StudyContent(open_study(made)).browsed
     room = size(large) // 2
-    monkeypatch.setattr("mitolume.report.browser.MOST_BYTES", room)
-    small = study_content(open_study(made)).browsed
+    monkeypatch.setattr("mitolume.report.panels.MOST_BYTES", room)
+    small = StudyContent(open_study(made)).browsed
     assert room / 4 < size(small) <= room
     assert [entry["name"] for entry in small] == [entry["name"] for entry in large]
     assert all(128 <= entry["width"] < 512 for entry in small)
@@ -313,14 +312,14 @@ def test_the_published_study_ends_in_its_tables_and_panels(tmp_path: Path) -> No
     )  # fmt: skip
     out = study(asked, tmp_path / "out", quiet=True)
     assert set(open_study(out).status()["state"]) == {"finished"}
-    content = study_content(open_study(out))
+    content = StudyContent(open_study(out))
     first = content.score_tables[0]
     assert first.title == "Mean IoU"
     assert first.columns == ["Arm", "Labels", "Train", "Test", "Seeds"]
     assert [row[0] for row in first.rows] == list(asked.arms)
     assert all(0 < float(score) < 1 for row in first.rows for score in row[2:4])
-    shots = [shot.title for shot in content.panels[0].shots]
-    assert shots == ["input", "truth", *asked.arms]
+    titles = [picture.title for picture in content.panels[0].pictures]
+    assert titles == ["image", "truth", *asked.arms]
     assert content.open_scores
     planes = {
         arm: json.loads((out / "runs" / f"{arm}_kall_s0" / "denoiser" / "card.json").read_text())
@@ -337,7 +336,7 @@ def test_what_is_missing_is_said(made: Path, tmp_path: Path) -> None:
     text = kept.read_text()
     kept.unlink()
     try:
-        notices = study_content(open_study(made), pictures=False).notices
+        notices = StudyContent(open_study(made)).notices
         assert any("1 of 8 runs are not finished (pseudo_k2_s1)" in line for line in notices)
     finally:
         kept.write_text(text)
@@ -348,7 +347,7 @@ def test_a_student_that_was_stopped_is_named(made: Path) -> None:
     text = record.read_text()
     record.write_text(json.dumps(json.loads(text) | {"stopped": "it found nothing"}))
     try:
-        notices = study_content(open_study(made), pictures=False).notices
+        notices = StudyContent(open_study(made)).notices
         assert any("In 1 of 8 runs (pseudo_k2_s1) learning from unlabelled" in n for n in notices)
     finally:
         record.write_text(text)
@@ -404,8 +403,8 @@ def test_unlike_images_are_far_from_the_training_images(tmp_path: Path) -> None:
     assert np.isnan(far.iou)
     assert np.isfinite(known.iou)
     (sentence,) = shift_sentences([known, far], "a", {})
-    assert f"Images of FCCP ({far.distance:.1f}) don't look like those that a was" in sentence
-    assert shift_table("condition", [known, far]).rows[1][-4:-1] == ["\N{EN DASH}"] * 3
+    assert f"Images of FCCP ({far.distance:.1f}) do not look like those that a was" in sentence
+    assert group_table("condition", [known, far]).rows[1][-4:-1] == ["\N{EN DASH}"] * 3
 
 
 def test_a_shift_between_conditions_is_warned_of() -> None:

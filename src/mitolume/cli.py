@@ -124,7 +124,7 @@ def run(
     quiet: Quiet = False,
 ) -> None:
     """Train models on a table of fields and score them."""
-    from mitolume.report.terminal import results_text
+    from mitolume.report.run_tables import results_text
     from mitolume.runs.recipe import load_recipe
     from mitolume.workflow import run as run_recipe
 
@@ -166,9 +166,9 @@ def study_run(
     quiet: Quiet = False,
 ) -> None:
     """Do all unfinished runs of a study; same as `mitolume study RECIPE`."""
-    from mitolume.report.study_content import study_text
+    from mitolume.report.study_page import study_text
     from mitolume.study.arms import load_study
-    from mitolume.study.study import FailedRunsError
+    from mitolume.study.compute import FailedRunsError
     from mitolume.workflow import study as run_study
 
     loaded = load_study(recipe, preset=preset, fields=fields, settings=set_ or [])

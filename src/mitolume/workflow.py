@@ -8,13 +8,13 @@ from pathlib import Path
 from mitolume.batch.simulate import plan, write_data_set
 from mitolume.errors import MitolumeError
 from mitolume.progress import progress_bar, say
-from mitolume.report.run_content import report_run
-from mitolume.report.study_content import report_study
+from mitolume.report.run_page import report_run
+from mitolume.report.study_page import report_study
 from mitolume.runs.recipe import Recipe, load_recipe
 from mitolume.runs.run import compute_run
 from mitolume.study.arms import StudyRecipe, load_study
+from mitolume.study.compute import FailedRunsError, compute_study
 from mitolume.study.folder import Study
-from mitolume.study.study import FailedRunsError, compute_study
 
 
 def run(

@@ -1,7 +1,4 @@
-"""The charts of the report page: inline SVG drawn by matplotlib, in the colours of the page.
-
-Knows no file, no template and no picture: tables in, charts out.
-"""
+"""The charts of the pages: inline SVG drawn by matplotlib, in the colours of the page."""
 
 from __future__ import annotations
 
@@ -22,15 +19,15 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from mitolume.analysis.metrics import calibration_error
-from mitolume.report.run_tables import MODELS
 from mitolume.runs.ceiling import Ceiling
+from mitolume.study.evidence import HELPED, HINT, HURT, Comparison
 from mitolume.text import count, number, percent
 
 # Colours that matplotlib writes and the page replaces, so that charts follow light and dark.
-INK, QUIET, _ONE, _TWO = "#010203", "#010204", "#010205", "#010206"
+_INK, _QUIET, _ONE, _TWO = "#010203", "#010204", "#010205", "#010206"
 _PAGE_COLOUR = {
-    INK: "currentColor",
-    QUIET: "var(--quiet)",
+    _INK: "currentColor",
+    _QUIET: "var(--quiet)",
     _ONE: "var(--model-1)",
     _TWO: "var(--model-2)",
 }
@@ -38,20 +35,20 @@ _LINE: dict[str, dict[str, Any]] = {
     "model 1": {"color": _ONE, "linestyle": "-", "marker": "o"},
     "model 2": {"color": _TWO, "linestyle": (0, (5, 2)), "marker": "s"},
 }
-DASHED: dict[str, Any] = {"color": QUIET, "linestyle": (0, (4, 3)), "linewidth": 1.1}
-_DOTTED: dict[str, Any] = {"color": INK, "linestyle": (0, (1, 2)), "linewidth": 1.4}
-STYLE: dict[Any, Any] = {
+_DASHED: dict[str, Any] = {"color": _QUIET, "linestyle": (0, (4, 3)), "linewidth": 1.1}
+_DOTTED: dict[str, Any] = {"color": _INK, "linestyle": (0, (1, 2)), "linewidth": 1.4}
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "mitolume",
     "font.size": 10,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": QUIET,
+    "text.color": _INK,
+    "axes.labelcolor": _INK,
+    "axes.edgecolor": _QUIET,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "xtick.color": QUIET,
-    "ytick.color": QUIET,
-    "grid.color": QUIET,
+    "xtick.color": _QUIET,
+    "ytick.color": _QUIET,
+    "grid.color": _QUIET,
     "grid.alpha": 0.25,
 }
 
@@ -65,7 +62,7 @@ class Chart:
     caption: str
 
 
-@rc_context(STYLE)
+@rc_context(_STYLE)
 def curves(log: pd.DataFrame, ceiling: Ceiling | None = None) -> list[Chart]:
     """Draw the loss and the validation IoU against the step, where there is any.
 
@@ -82,34 +79,34 @@ def curves(log: pd.DataFrame, ceiling: Ceiling | None = None) -> list[Chart]:
         ("validation_iou", "Validation IoU", "IoU"),
     ):
         values = log[np.isfinite(log[column].astype(float))].sort_values("step")
-        figure, axes = new_axes("step", y_label)
-        said = []
+        figure, axes = _new_axes("step", y_label)
+        caption = []
         for model, rows in values.groupby("model"):
             points = rows[["step", column]].to_numpy(float)
             bins = np.array_split(points, min(250, len(points)))
             line = np.array([part.mean(axis=0) for part in bins])
             size = 3.5 if len(line) <= 40 else 0
             axes.plot(*line.T, **_LINE[str(model)], markersize=size, linewidth=1.6)
-            said.append(f"{str(model).capitalize()} ends at {number(points[-1, 1])}")
+            caption.append(f"{str(model).capitalize()} ends at {number(points[-1, 1])}")
             if column == "validation_iou":
                 step, best = points[points[:, 1].argmax()]
-                said[-1] += f", best {number(best)} at step {step:.0f}"
+                caption[-1] += f", best {number(best)} at step {step:.0f}"
         axes.grid(axis="y")
-        if said and ceiling and column == "validation_iou":
+        if caption and ceiling and column == "validation_iou":
             axes.axhline(ceiling.iou, **_DOTTED)
             axes.annotate(
                 _ceiling_label(ceiling.iou, ceiling), (0, ceiling.iou),
                 xycoords=axes.get_yaxis_transform(), xytext=(3, 3), textcoords="offset points",
             )  # fmt: skip
-            said.append("Dotted: the IoU of two annotators with each other")
-        if said:
+            caption.append("Dotted: the IoU of two annotators with each other")
+        if caption:
             charts.append(
-                finished(figure, f"curve-{y_label.lower()}", heading, ". ".join(said) + ".")
+                to_chart(figure, f"curve-{y_label.lower()}", heading, ". ".join(caption) + ".")
             )
     return charts
 
 
-@rc_context(STYLE)
+@rc_context(_STYLE)
 def image_scores(images: pd.DataFrame, ceiling: Ceiling | None = None) -> list[Chart]:
     """Draw the IoU of each image: a strip per model, and model 2 against model 1.
 
@@ -120,12 +117,12 @@ def image_scores(images: pd.DataFrame, ceiling: Ceiling | None = None) -> list[C
     ceiling
         How far two annotators agree: a line across the strips.
     """
-    models = [model for model in MODELS if model in images and images[model].notna().any()]
+    models = [model for model in _LINE if model in images and images[model].notna().any()]
     if not models:
         return []
     groups = {model.capitalize(): images[model].dropna().to_numpy(float) for model in models}
     figure = _strip(groups, "foreground IoU of the image", [_LINE[m]["color"] for m in models])
-    said = "One dot is one image; the bar marks the mean."
+    caption = "One dot is one image; the bar marks the mean."
     if ceiling:
         axes, mean = figure.axes[0], ceiling.iou_image
         axes.axvline(mean, **_DOTTED)
@@ -135,14 +132,14 @@ def image_scores(images: pd.DataFrame, ceiling: Ceiling | None = None) -> list[C
             xytext=(0, 3), textcoords="offset points",
             ha="right" if mean > (low + high) / 2 else "left",
         )  # fmt: skip
-        said += " Dotted: the mean IoU of two annotators with each other."
-    charts = [finished(figure, "strip-iou", "Spread over images", said)]
+        caption += " Dotted: the mean IoU of two annotators with each other."
+    charts = [to_chart(figure, "strip-iou", "Spread over images", caption)]
     if len(models) < 2 or (pairs := images.dropna(subset=models)).empty:
         return charts
     return [*charts, _paired(pairs[models].to_numpy(float))]
 
 
-@rc_context(STYLE)
+@rc_context(_STYLE)
 def pseudo_label_shares(shares: Mapping[str, NDArray[np.float64]], labelled: float) -> list[Chart]:
     """Draw the foreground share of each pseudo-labelled image, a strip per condition.
 
@@ -157,14 +154,14 @@ def pseudo_label_shares(shares: Mapping[str, NDArray[np.float64]], labelled: flo
         return []
     percents = {condition: 100 * values for condition, values in shares.items()}
     figure = _strip(percents, "foreground, % of the image", [_ONE] * len(shares))
-    said = "One dot is one image; the bar marks the mean."
+    caption = "One dot is one image; the bar marks the mean."
     if math.isfinite(labelled):
-        figure.axes[0].axvline(100 * labelled, **DASHED)
-        said += " Dashed: the share in the labelled training images."
-    return [finished(figure, "strip-share", "Foreground share of pseudo-labels", said)]
+        figure.axes[0].axvline(100 * labelled, **_DASHED)
+        caption += " Dashed: the share in the labelled training images."
+    return [to_chart(figure, "strip-share", "Foreground share of pseudo-labels", caption)]
 
 
-@rc_context(STYLE)
+@rc_context(_STYLE)
 def reliability(counted: NDArray[np.float64], images: str) -> list[Chart]:
     """Draw the share of mitochondria against the probability that pixels got.
 
@@ -179,23 +176,99 @@ def reliability(counted: NDArray[np.float64], images: str) -> list[Chart]:
     there = pixels > 0
     if not there.any():
         return []
-    figure, axes = new_axes("probability given", "share that is mitochondria", height=3.3)
-    axes.plot([0, 1], [0, 1], **DASHED)
+    figure, axes = _new_axes("predicted probability", "share that is mitochondria", height=3.3)
+    axes.plot([0, 1], [0, 1], **_DASHED)
     given, found = probability[there] / pixels[there], foreground[there] / pixels[there]
     axes.plot(given, found, "-o", color=_ONE, markersize=4.5, linewidth=1.6)
     axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
     axes.grid()
     half = len(pixels) // 2
     marked = pixels[half:].sum()
-    said = f"Counted over the {images} images, pixel by pixel; dashed: as it should be. "
+    caption = f"Counted over the pixels of the {images} images; dashed: perfect calibration. "
     if marked:
-        wanted, true = (values[half:].sum() / marked for values in (probability, foreground))
-        said += (
-            f"Pixels with a probability of 50 % or more, {percent(wanted, 0)} on average, are "
-            f"mitochondria in {percent(true, 0)} of all cases. "
+        given, true = (values[half:].sum() / marked for values in (probability, foreground))
+        caption += (
+            f"Pixels with a probability of 50 % or more ({percent(given, 0)} on average) are "
+            f"mitochondria in {percent(true, 0)} of cases. "
         )
-    said += f"The expected calibration error is {number(calibration_error(counted))}."
-    return [finished(figure, "reliability", "Are its probabilities right?", said)]
+    caption += f"The expected calibration error is {number(calibration_error(counted))}."
+    return [to_chart(figure, "reliability", "Are the probabilities right?", caption)]
+
+
+# Charts of a study, as figures that can be saved as well --------------------------------------
+
+# Okabe and Ito (2008); marks differ as well, for readers in grey.
+_ARM_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+_ARM_MARKS = "osD^vPX*"
+
+
+@rc_context(_STYLE)
+def comparison_figure(comparisons: Sequence[Comparison], labels: Sequence[str]) -> Figure:
+    """Draw each difference to the reference with its interval and the detectable difference.
+
+    Parameters
+    ----------
+    comparisons
+        At least one comparison with the reference.
+    labels
+        The name of each on the axis.
+    """
+    figure, axes = _new_axes(
+        f"difference in foreground IoU from {comparisons[0].reference}",
+        "",
+        height=1.1 + 0.42 * len(comparisons),
+    )
+    axes.axvline(0, **_DASHED)
+    for y, one in enumerate(comparisons):
+        if not np.isfinite(one.difference):
+            continue
+        decided = one.verdict in (HELPED, HURT)
+        if np.isfinite(one.detectable) and one.detectable < 1 and one.verdict != HINT:
+            axes.plot([-one.detectable, one.detectable], [y, y], color=_QUIET, alpha=0.25,
+                      linewidth=9, solid_capstyle="butt")  # fmt: skip
+        if np.isfinite(one.low):
+            axes.plot([one.low, one.high], [y, y], color=_INK, linewidth=2 if decided else 1.1)
+        axes.plot(
+            one.difference, y, "o", color=_INK, markersize=6, mfc=_INK if decided else "white"
+        )
+    axes.set_yticks(range(len(labels)), labels, color=_INK, parse_math=False)
+    axes.tick_params(axis="y", length=0)
+    axes.set_ylim(len(labels) - 0.4, -0.6)
+    axes.spines["left"].set_visible(False)
+    low, high = axes.get_xlim()
+    axes.set_xlim(max(low, -1), min(high, 1))  # an IoU can't differ by more
+    axes.grid(axis="x")
+    return figure
+
+
+@rc_context(_STYLE)
+def curve_figure(points: pd.DataFrame) -> Figure:
+    """Draw the score of each arm against the number of labelled images, with intervals.
+
+    Parameters
+    ----------
+    points
+        The points of a `mitolume.study.evidence.LabelCurve`.
+    """
+    figure, axes = _new_axes("labelled images", "foreground IoU", height=3.4)
+    arms = list(dict.fromkeys(points["arm"]))
+    for i, arm in enumerate(arms):
+        own = points[points["arm"] == arm].sort_values("k")
+        colour, mark = (
+            _ARM_COLOURS[i % len(_ARM_COLOURS)],
+            _ARM_MARKS[i % len(_ARM_MARKS)],
+        )
+        shifted = own["k"] * 1.03 ** (i - (len(arms) - 1) / 2)  # so that bars do not overlap
+        axes.plot(shifted, own["score"], marker=mark, color=colour, linewidth=1.6, label=arm)
+        bars = own["high"].notna().to_numpy()
+        axes.vlines(shifted[bars], own["low"][bars], own["high"][bars], color=colour, alpha=0.6)
+    ticks = sorted(set(points["k"]))
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(ticks, [str(k) for k in ticks])
+    axes.minorticks_off()
+    axes.grid(axis="y")
+    axes.legend(frameon=False, fontsize=9)
+    return figure
 
 
 # Kinds of charts; call inside the style ------------------------------------------------------
@@ -203,15 +276,15 @@ def reliability(counted: NDArray[np.float64], images: str) -> list[Chart]:
 
 def _strip(groups: Mapping[str, NDArray[Any]], x_label: str, colours: Sequence[str]) -> Figure:
     """Row of dots for each group, with a bar at the mean."""
-    figure, axes = new_axes(x_label, "", height=0.9 + 0.45 * len(groups))
+    figure, axes = _new_axes(x_label, "", height=0.9 + 0.45 * len(groups))
     random = np.random.default_rng(0)
     for row, (values, colour) in enumerate(zip(groups.values(), colours, strict=True)):
         dots = _thinned(np.sort(values))
         y = row + random.uniform(-0.2, 0.2, dots.size)
         axes.plot(dots, y, "o", color=colour, markersize=4, alpha=0.55, markeredgewidth=0)
-        axes.plot([values.mean()] * 2, [row - 0.36, row + 0.36], color=INK, linewidth=1.8)
+        axes.plot([values.mean()] * 2, [row - 0.36, row + 0.36], color=_INK, linewidth=1.8)
     labels = [name if len(name) <= 22 else f"{name[:21]}…" for name in groups]
-    axes.set_yticks(range(len(groups)), labels, color=INK, parse_math=False)
+    axes.set_yticks(range(len(groups)), labels, color=_INK, parse_math=False)
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(len(groups) - 0.4, -0.6)
     axes.spines["left"].set_visible(False)
@@ -225,27 +298,27 @@ def _ceiling_label(value: float, ceiling: Ceiling) -> str:
 
 def _paired(points: NDArray[np.float64]) -> Chart:
     """Dot for each image, shape (N, 2): IoU of model 2 over IoU of model 1."""
-    figure, axes = new_axes("IoU with model 1", "IoU with model 2", height=3.3)
+    figure, axes = _new_axes("IoU with model 1", "IoU with model 2", height=3.3)
     low, high = max(0.0, points.min() - 0.04), min(1.0, points.max() + 0.04)
-    axes.plot([low, high], [low, high], **DASHED)
+    axes.plot([low, high], [low, high], **_DASHED)
     dots = _thinned(points)
     axes.plot(*dots.T, "o", color=_TWO, markersize=4.5, alpha=0.6, markeredgewidth=0)
-    axes.text(0.03, 0.96, "better with model 2", transform=axes.transAxes, va="top", color=QUIET)
-    axes.text(0.97, 0.04, "worse with model 2", transform=axes.transAxes, ha="right", color=QUIET)
+    axes.text(0.03, 0.96, "better with model 2", transform=axes.transAxes, va="top", color=_QUIET)
+    axes.text(0.97, 0.04, "worse with model 2", transform=axes.transAxes, ha="right", color=_QUIET)
     axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
     axes.grid()
     change = points[:, 1] - points[:, 0]
-    said = (
+    caption = (
         f"Model 2 scores higher than model 1 on {(change > 0).sum()} of "
         f"{count(len(points), 'image')} and lower on {(change < 0).sum()}."
     )
-    return finished(figure, "paired-iou", "Image by image", said)
+    return to_chart(figure, "paired-iou", "Image by image", caption)
 
 
 # From a figure to the page -------------------------------------------------------------------
 
 
-def new_axes(x_label: str, y_label: str, height: float = 3.0) -> tuple[Figure, Axes]:
+def _new_axes(x_label: str, y_label: str, height: float = 3.0) -> tuple[Figure, Axes]:
     """Make a figure as wide as a column of the page, without a ground of its own."""
     figure = Figure(figsize=(4.8, height), layout="constrained")
     axes = figure.add_subplot(xlabel=x_label, ylabel=y_label)
@@ -261,7 +334,7 @@ def _thinned(values: NDArray[Any], most: int = 2000) -> NDArray[Any]:
     return np.take(values, kept, axis=0)
 
 
-def finished(figure: Figure, key: str, heading: str, caption: str) -> Chart:
+def to_chart(figure: Figure, key: str, heading: str, caption: str) -> Chart:
     """Make a chart whose ids and styles do not reach beyond it; matplotlib has escaped its text."""
     buffer = StringIO()
     with warnings.catch_warnings():  # the reader's fonts draw what matplotlib's own lacks
@@ -271,8 +344,8 @@ def finished(figure: Figure, key: str, heading: str, caption: str) -> Chart:
     root, body = svg[svg.index("<svg") :].split(">", 1)
     body = re.sub(r"<(metadata|style)\b.*?</\1>", "", body, count=2, flags=re.DOTALL)
     body = re.sub(r'(\sid="|href="#|url\(#)', rf"\g<1>{key}-", body)
-    for written, wanted in _PAGE_COLOUR.items():
-        body = body.replace(written, wanted)
+    for written, shown in _PAGE_COLOUR.items():
+        body = body.replace(written, shown)
     box = root.split('viewBox="', 1)[1].split('"', 1)[0]
     label = f"{heading}. {caption}"
     opening = Markup('<svg viewBox="{}" role="img" aria-label="{}">').format(box, label)

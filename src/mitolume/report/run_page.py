@@ -1,183 +1,157 @@
-"""The HTML report of a run: one self-contained page from tables, arrays and sentences.
-
-Knows no network, no training and no run folder: what it shows is handed to it. The words are in
-templates/report.html.j2.
-"""
+"""The page of a run: what its folder holds, in words, tables, charts and pictures."""
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
-from numpy.typing import NDArray
 
-from mitolume import text
 from mitolume.analysis import pictures
-from mitolume.io.masks import FOREGROUND, UNSURE, Mask
+from mitolume.analysis.metrics import pooled
+from mitolume.errors import MitolumeError, shorten
 from mitolume.io.write import write_text
+from mitolume.progress import time_left
 from mitolume.report import charts, run_tables
-from mitolume.runs.ceiling import Ceiling
-from mitolume.runs.results import labelled_share
+from mitolume.report.panels import (
+    MOST_PSEUDO_LABELS,
+    PagePicture,
+    Panel,
+    extremes,
+    model_panel,
+    outlined,
+)
+from mitolume.runs.ceiling import Ceiling, ceiling_of, load_ceiling, save_ceiling
+from mitolume.runs.folder import Run, open_run
+from mitolume.runs.results import labelled_share, value_of
+from mitolume.text import count, number, percent
 
-ROWS_SHOWN = 200
-PICTURE_SIDE = 640
-
-
-@dataclass(frozen=True, eq=False)
-class Panel:
-    """One image with its labels, and what the models made of it."""
-
-    title: str
-    """Why it is shown: worst, median or best."""
-    image_name: str
-    image: NDArray[Any]
-    """Shape (Y, X), raw values."""
-    truth: Mask
-    """Shape (Y, X): 0 background, 1 mitochondria, 255 unsure."""
-    predictions: Mapping[str, Mask]
-    """For "model 1" and, where there is one, "model 2": shape (Y, X), 0 or 1."""
-    scores: Mapping[str, float]
-    """Foreground IoU of this image by model; NaN is undefined."""
-    caption: str = ""
+ROWS_SHOWN = 200  # of a table of images
+_NETWORKS = {"unet": "U-Net", "unetplusplus": "U-Net++"}
+_METHODS = {
+    "supervised": "supervised only",
+    "pseudo_label": "pseudo-labels, as published",
+    "noisy_student": "noisy student",
+    "mean_teacher": "mean teacher",
+}
 
 
 @dataclass(frozen=True, eq=False)
-class Doubtful:
-    """An unlabelled image whose mask is little to be trusted."""
-
-    name: str
-    note: str
-    """What speaks against it."""
-    image: NDArray[Any]
-    """Shape (Y, X), raw values."""
-    mask: Mask
-    """Shape (Y, X), of model 1."""
-
-
-@dataclass(frozen=True, eq=False)
-class Audit:
-    """What `mitolume.runs.audit` found of the unlabelled images."""
-
-    conditions: pd.DataFrame
-    """audit_conditions.csv."""
-    reliability: NDArray[np.float64]
-    """Shape (3, 10), of the kept model, see `mitolume.analysis.metrics`."""
-    measured_on: str
-    """Which labelled images, such as "validation and test"."""
-    doubtful: Sequence[Doubtful]
-    """The least trustworthy first."""
-
-
-@dataclass(frozen=True, eq=False)
-class ReportContent:
-    """All that the report of one run shows; a table without rows may lack columns."""
+class RunContent:
+    """All that the page of one run shows; names and sentences may hold any characters."""
 
     title: str
     verdict: Sequence[str]
     """Sentences for a biologist, the first thing on the page."""
     notices: Sequence[str]
-    """Warnings, shown prominently."""
     facts: Mapping[str, str]
-    """What was run: data set, images per role, network, method, seed, steps, device, ..."""
     results: pd.DataFrame
-    """results.csv, long: model, subset, metric, value, n_images, n_specimens."""
+    """results.csv."""
     images: pd.DataFrame
-    """images.csv, row per image and model: names, model, subset, tp, fp, fn, tn, iou."""
+    """images.csv, rows of labelled images."""
     log: pd.DataFrame
-    """log.csv: model, step, loss, validation_iou (NaN where not validated)."""
+    """log.csv."""
     panels: Sequence[Panel]
     unlabelled: pd.DataFrame
-    """Pseudo-labelled images: names, foreground_share, mean_confidence."""
+    """audit.csv; without rows where there is no unlabelled image."""
     recipe_yaml: str
     command: str
     """The command that repeats this run."""
     versions: Mapping[str, str]
     ceiling: Ceiling | None = None
-    """How far two annotators agree with each other, where that was measured."""
-    audit: Audit | None = None
-    """Of runs with unlabelled images; then `unlabelled` is audit.csv."""
+    """How far two annotators agree, where that was measured."""
+    conditions: pd.DataFrame | None = None
+    """audit_conditions.csv."""
+    reliability: Sequence[charts.Chart] = ()
+    doubtful: Sequence[PagePicture] = ()
+    """The masks of unlabelled images that are least to be trusted."""
 
 
-def render(content: ReportContent) -> str:
-    """Write the report as one HTML page that needs no other file and no network.
+def report_run(folder: str | Path, agreement: str | Path | None = None) -> Path:
+    """Write the page of a finished run.
 
     Parameters
     ----------
-    content
-        Names and sentences may hold any characters.
+    folder
+        The run folder.
+    agreement
+        The table that ``mitolume evaluate A B --agreement --out`` wrote. Its summary is kept in the
+        run folder, for this and later reports.
 
     Returns
     -------
-    str
-        HTML.
+    pathlib.Path
+        The page.
 
     Raises
     ------
-    ValueError
-        If a table lacks a column, names an unknown model, or results hold more than one run.
+    MitolumeError
+        The folder holds no finished run, or the file is not a table of agreement.
     """
-    results = run_tables.checked(content.results, "results", ["subset", "metric", "value", "model"])
-    log = run_tables.checked(content.log, "log", ["model", "step", "loss", "validation_iou"])
-    images = run_tables.labelled_images(content.images)
+    run = open_run(folder)
+    try:
+        content = _content(run)
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        raise MitolumeError(
+            f"{folder} holds a damaged run ({type(error).__name__}: {shorten(error)}): one of its "
+            "tables or JSON files has been changed"
+        ) from error
+    given = ceiling_of(Path(agreement)) if agreement is not None else None
+    page = render(replace(content, ceiling=given or load_ceiling(run.ceiling_file)))
+    if given:
+        save_ceiling(run.ceiling_file, given)
+    write_text(run.report_file, page)
+    return run.report_file
+
+
+def render(content: RunContent) -> str:
+    """Write the page as HTML that needs no other file and no network."""
+    results, log, images, unlabelled = (
+        run_tables.with_spaces(content.results),
+        run_tables.with_spaces(content.log),
+        run_tables.with_spaces(content.images),
+        content.unlabelled,
+    )
     of_subset = {
         s: rows for s in reversed(run_tables.SUBSETS) if len(rows := images[images["subset"] == s])
     }
     image_tables = {s: run_tables.worst_first(rows) for s, rows in of_subset.items()}
     shown = next(iter(of_subset), "")
-    unlabelled = run_tables.unlabelled_images(content.unlabelled)
     share = labelled_share(images)
-    audit = content.audit
-    return template("report.html.j2").render(
+    groups = content.conditions
+    return template("run.html.j2").render(
         content=content,
         limit=ROWS_SHOWN,
-        models=[model for model in run_tables.MODELS if (results["model"] == model).any()],
-        sizes=run_tables.sizes(content.results),
+        colours=pictures,
+        models=sorted(results["model"].unique()),
+        sizes=run_tables.sizes(results),
         scores=run_tables.scores(results),
         curves=charts.curves(log, content.ceiling),
-        panels=_panels(content.panels),
-        colours=pictures,
-        unsure=any((panel.truth == UNSURE).any() for panel in content.panels),
         shown=shown,
         image_charts=charts.image_scores(image_tables[shown], content.ceiling) if shown else [],
         image_tables=image_tables,
         conditions=run_tables.condition_scores(of_subset[shown]) if shown else [],
-        unlabelled=run_tables.most_conspicuous_first(unlabelled, share),
-        signs=run_tables.known_signs(unlabelled),
-        unlabelled_order=run_tables.order_of(unlabelled, share),
-        group_signs=run_tables.group_signs(audit.conditions) if audit else {},
-        groups=run_tables.named_groups(audit.conditions) if audit else [],
-        reliability=charts.reliability(audit.reliability, audit.measured_on) if audit else [],
-        doubtful=_doubtful(audit.doubtful) if audit else [],
-        unlabelled_means=run_tables.condition_means(unlabelled).to_dict("records"),
-        unlabelled_charts=charts.pseudo_label_shares(
-            run_tables.condition_shares(unlabelled), share
-        ),
+        unlabelled=unlabelled,
         labelled_share=share,
+        signs=run_tables.known_columns(unlabelled, run_tables.SIGNS) if len(unlabelled) else {},
+        groups=[] if groups is None else run_tables.named_groups(groups),
+        group_signs={}
+        if groups is None
+        else run_tables.known_columns(groups, run_tables.GROUP_SIGNS),
+        share_charts=charts.pseudo_label_shares(run_tables.condition_shares(unlabelled), share)
+        if len(unlabelled)
+        else [],
     )
-
-
-def write_report(content: ReportContent, path: Path) -> None:
-    """Write the report (see `render`); a reader sees the whole file or none.
-
-    Raises
-    ------
-    MitolumeError
-        The place can't be written to.
-    """
-    write_text(path, render(content))
 
 
 @cache
 def template(name: str) -> Template:
-    """Load a template of a page, with the filters that all pages use."""
+    """Load the template of a page, with the filters that all pages use."""
     environment = Environment(
         loader=PackageLoader("mitolume.report"),
         autoescape=True,
@@ -186,59 +160,146 @@ def template(name: str) -> Template:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        number=text.number,
-        percent=text.percent,
-        count=text.count,
-        filled=run_tables.filled,
+        number=number, percent=percent, count=count, named_columns=run_tables.named_columns
     )
     return environment.get_template(name)
 
 
-# Pictures ------------------------------------------------------------------------------------
+# From the folder to the content ------------------------------------------------------------------
 
 
-def _panels(panels: Sequence[Panel]) -> list[tuple[Panel, list[dict[str, str]]]]:
-    side = int(PICTURE_SIDE * min(1.0, math.sqrt(4 / max(1, len(panels)))))
-    return [(panel, _shots(panel, side)) for panel in panels]
+def _content(run: Run) -> RunContent:
+    record, first = run.record, run.results.iloc[0]
+    content = RunContent(
+        title=f"{Path(record['fields']).parent.resolve().name or 'mitolume'} — {first['arm']}",
+        verdict=_verdict(run),
+        notices=record["notices"],
+        facts=_facts(record, first),
+        results=run.results,
+        images=run.scores[run.scores["subset"] != "unlabelled"],
+        log=run.log,
+        panels=_panels(run),
+        unlabelled=run.audit if run.has_audit else run.scores.iloc[:0],
+        recipe_yaml=run.recipe_file.read_text(encoding="utf-8"),
+        command=f"mitolume run {run.recipe_file} --out again",
+        versions=record["versions"],
+    )
+    if not run.has_audit:
+        return content
+    known = run.calibration
+    held_out = known[(known["model"] == run.kept) & known["subset"].isin(["validation", "test"])]
+    doubtful = content.unlabelled.head(MOST_PSEUDO_LABELS).to_dict("records")
+    return replace(
+        content,
+        conditions=run.audit_conditions,
+        reliability=charts.reliability(
+            pooled(held_out), " and ".join(dict.fromkeys(held_out["subset"]))
+        ),
+        doubtful=outlined(run, ((row, _why_doubtful(row)) for row in doubtful)),
+    )
 
 
-def _shots(panel: Panel, side: int) -> list[dict[str, str]]:
-    """Pictures of a panel in pairs: image and truth, then outline and errors of each model."""
-    grey = pictures.fit(pictures.to_8bit(panel.image), side, smooth=True)
-    truth = pictures.overlay(panel.image, panel.truth, longer=side)
-    shots = [("Image", "", grey), ("Truth", "the mask given", truth)]
-    run_tables.check_known("panel: model", panel.predictions, run_tables.MODELS)
-    for model in sorted(panel.predictions):
-        name, mask = model.capitalize(), panel.predictions[model]
-        outline = pictures.overlay(panel.image, mask, longer=side)
-        errors = pictures.error_map(panel.image, panel.truth, mask, longer=side)
-        iou = text.number(panel.scores.get(model, math.nan))
-        shots.append((name, f"IoU {iou}", outline))
-        shots.append((f"{name}, errors", _error_shares(panel.truth, mask), errors))
-    return [_shot(name, note, array) for name, note, array in shots]
+def _verdict(run: Run) -> list[str]:
+    results, kept = run.results, run.kept
+    subset = next(s for s in ("test", "validation", "train") if s in set(results["subset"]))
+    name = kept.replace("_", " ").capitalize()
+    score = value_of(results, kept, subset, "iou")
+    images, specimens = run_tables.sizes(results[results["metric"] == "iou"])[subset]
+    on = f"{count(images, f'{subset} image')} of {count(specimens, 'specimen')}"
+    if math.isnan(score):
+        sentences = [f"There is no foreground to score in the {on}."]
+    else:
+        sentences = [
+            f"{name} finds mitochondria with a foreground IoU of {score:.3f} on {on}; "
+            "marking every pixel as mitochondria would score "
+            f"{value_of(results, kept, subset, 'chance_iou'):.3f}."
+        ]
+    if "model_2" in run.record:
+        one, two = (value_of(results, m, subset, "iou") for m in ("model_1", "model_2"))
+        if not math.isnan(two - one):
+            sentences.append(
+                "Learning from unlabelled images changed this IoU by "
+                f"{number(two - one, signed=True)} ({one:.3f} to {two:.3f}), in this single run "
+                "with one seed."
+            )
+        sentences.append(f"{name} was kept: {run.kept_reason}.")
+    return sentences
 
 
-def _doubtful(images: Sequence[Doubtful]) -> list[dict[str, str]]:
-    side = PICTURE_SIDE // 2
-    return [
-        _shot(one.name, one.note, pictures.overlay(one.image, one.mask, longer=side))
-        for one in images
-    ]
-
-
-def _shot(name: str, note: str, array: NDArray[np.uint8]) -> dict[str, str]:
-    return {
-        "name": name,
-        "note": note,
-        "width": str(array.shape[1]),
-        "height": str(array.shape[0]),
-        "data": base64.b64encode(pictures.png_bytes(array)).decode("ascii"),
+def _facts(record: dict[str, Any], first: Any) -> dict[str, str]:
+    specimens, size = record["n_specimens"], record["pixel_size_um"]
+    images = (
+        f"{n} {role} (specimens: {specimens[role]})" for role, n in record["n_images"].items() if n
+    )
+    facts = {
+        "Table of fields": str(record["fields"]),
+        "Images": ", ".join(images),
+        "Pixel size": f"{size:g} µm" if size else "not given in the files",
+        "Preset": record["preset"],
+        "Network": _NETWORKS[first["network"]],
+        "Method": _METHODS[first["method"]],
+        "Denoiser": _denoiser(record.get("denoiser")),
+        "Seed": str(record["seed"]),
+        "Device": record["device"],
+        "Started": record["started"],
+        "Duration": time_left(record.get("seconds", 0)),
     }
+    for name in ("model_1", "model_2"):
+        if model := record.get(name):
+            facts[name.replace("_", " ").capitalize()] = (
+                f"{model['parameters']:,} parameters, {model['steps']} steps in "
+                f"{time_left(model['seconds'])}, {model['chosen']}, threshold "
+                f"{model['threshold']:g}"
+            )
+    return facts
 
 
-def _error_shares(truth: Mask, mask: Mask) -> str:
-    """Say how much was missed of the truth, and how much of what was marked is false."""
-    wanted, found = truth == FOREGROUND, (mask == FOREGROUND) & (truth != UNSURE)
-    missed = run_tables.ratio(float((wanted & ~found).sum()), float(wanted.sum()))
-    false = run_tables.ratio(float((found & ~wanted).sum()), float(found.sum()))
-    return f"missed {text.percent(missed, 0)}, false {text.percent(false, 0)}"
+def _denoiser(record: dict[str, Any] | None) -> str:
+    """Describe the denoiser of a run."""
+    if record is None:
+        return "none"
+    words, check = f"{record['method']}, from {count(record['n_stacks'], 'stack')}", record["check"]
+    if not check:
+        return words
+    why = f" ({check['reason']})" if check["verdict"] != "suitable" else ""
+    return f"{words}; neighbouring planes are {check['verdict']} for learning{why}"
+
+
+def _panels(run: Run) -> list[Panel]:
+    """Show the worst, median and best image of the kept model, on test images where possible."""
+    scores = run.scores
+    scored = scores[(scores["model"] == run.kept) & scores["iou"].notna()]
+    subset = next((s for s in reversed(run_tables.SUBSETS) if (scored["subset"] == s).any()), "")
+    order = scored[scored["subset"] == subset].sort_values("iou", kind="stable")
+    panels = []
+    for title, row in extremes(order).items():
+        image = run.image(int(row["line"]), int(row["plane"]))
+        plane, truth, _ = image.read()
+        assert truth is not None
+        same = scores[(scores["line"] == image.line) & (scores["plane"] == image.z)]
+        iou = same.set_index("model")["iou"]
+        names = {model: model.replace("_", " ") for model in run.models}
+        panels.append(
+            model_panel(
+                title,
+                image.name,
+                plane,
+                truth,
+                {name: run.mask(model, image) for model, name in names.items()},
+                {name: float(iou[model]) for model, name in names.items()},
+                f"{subset} image, specimen {row['specimen']}",
+            )
+        )
+    return panels
+
+
+def _why_doubtful(row: Mapping[Any, Any]) -> str:
+    """Say in a few words how an unlabelled image differs from the labelled ones."""
+    marked = f"{percent(row['foreground_share'])} marked"
+    if math.isfinite(row["share_ratio"]):
+        marked += f" ({row['share_ratio']:.1f} times the labelled images' share)"
+    words = [row["condition"], marked, f"confidence {number(row['mean_confidence'], 2)}"]
+    for name in ("disagreement", "feature_distance"):
+        if math.isfinite(row[name]):
+            words.append(f"{name.removeprefix('feature_')} {number(row[name], 2)}")
+    return ", ".join(filter(None, words))

@@ -1,175 +1,149 @@
-"""The tables of the report page: checked, completed and put in order, and numbers as words.
-
-Knows no chart, no picture and no HTML: data frames in, data frames and plain numbers out.
-"""
+"""The tables of a run's page and of the terminal, in order and with shares and differences."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-MODELS = ("model 1", "model 2")
+from mitolume.analysis.metrics import Counts, iou
+from mitolume.runs.folder import open_run
+from mitolume.runs.results import value_of
+
 SUBSETS = ("train", "validation", "test")
 NAMES = ["image", "plane", "specimen", "condition", "batch"]
-COUNTS = ["tp", "fp", "fn", "tn"]
+SIGNS = {
+    "accepted_foreground": "Sure foreground",
+    "disagreement": "Disagreement",
+    "feature_distance": "Distance",
+}
+GROUP_SIGNS = {
+    "foreground_share": "Foreground share",
+    "mean_confidence": "Mean confidence",
+    **SIGNS,
+    "calibration_error": "Calibration error",
+}
+_COUNTS = ["tp", "fp", "fn", "tn"]
 
 
-def ratio(part: float, whole: float) -> float:
-    """Divide; NaN where the whole is nothing."""
-    return part / whole if whole else math.nan
+def with_spaces(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table with its models named as on a page: "model 1"."""
+    return table.assign(model=table["model"].str.replace("_", " "))
 
 
-# Any table -----------------------------------------------------------------------------------
+def named_columns(table: pd.DataFrame) -> list[str]:
+    """Return the columns of names, except the image, that are not empty."""
+    return [name for name in NAMES[1:] if (table[name] != "").any()]
 
 
-def checked(table: pd.DataFrame, title: str, columns: Sequence[str]) -> pd.DataFrame:
-    """Copy these columns of a table, models named as in `MODELS`, names as text.
-
-    Parameters
-    ----------
-    table
-        As handed to the report; may lack columns where it has no rows.
-    title
-        What errors call the table.
-    columns
-        Those that must be there.
-
-    Returns
-    -------
-    pandas.DataFrame
-        The columns, and all of `NAMES`: empty text where there was none.
-
-    Raises
-    ------
-    ValueError
-        If a column is missing, or a model or subset is unknown.
-    """
-    missing = [column for column in columns if column not in table]
-    if missing and len(table):
-        raise ValueError(f"{title}: columns missing: {', '.join(missing)}")
-    frame = table.reindex(columns=[*columns, *(n for n in NAMES if n not in columns)])
-    frame = frame.reset_index(drop=True)
-    for column in NAMES:
-        frame[column] = [_name(value) for value in frame[column]]
-    if "model" in columns:
-        frame["model"] = [str(model).replace("_", " ") for model in frame["model"]]
-        check_known(f"{title}: model", frame["model"], MODELS)
-    if "subset" in columns:
-        check_known(f"{title}: subset", frame["subset"], SUBSETS)
-    return frame
-
-
-def check_known(what: str, values: Iterable[str], known: Sequence[str]) -> None:
-    """Raise a ValueError that lists the known names if a value is none of them."""
-    for strange in sorted(set(values) - set(known), key=str):
-        raise ValueError(f"{what} {strange!r} is none of: {', '.join(known)}")
-
-
-def filled(frame: pd.DataFrame) -> list[str]:
-    """Columns of names, but for the image, that say anything."""
-    return [name for name in NAMES[1:] if any(frame[name])]
-
-
-def _name(value: object) -> str:
-    """Text of a name column: missing is empty, 3.0 is 3."""
-    if not isinstance(value, str) and pd.isna(value):  # type: ignore[call-overload]
-        return ""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+def known_columns(table: pd.DataFrame, titles: Mapping[str, str]) -> dict[str, str]:
+    """Return the columns with their titles, except those without any number."""
+    return {name: title for name, title in titles.items() if table[name].notna().any()}
 
 
 # Results -------------------------------------------------------------------------------------
 
 
 def sizes(results: pd.DataFrame) -> dict[str, tuple[float, float]]:
-    """Count images and specimens of each subset that has scores; results as handed in."""
-    frame = checked(results, "results", ["subset", "n_images", "n_specimens"])
-    largest = frame.groupby("subset")[["n_images", "n_specimens"]].max().astype(float)
+    """Return the number of images and of specimens of each subset that has scores."""
+    largest = results.groupby("subset")[["n_images", "n_specimens"]].max().astype(float)
     return {s: tuple(largest.loc[s]) for s in SUBSETS if s in largest.index}
 
 
 def scores(results: pd.DataFrame) -> dict[tuple[str, str, str], float]:
-    """Value by subset, metric and model, from checked results of one run."""
-    keys = ["subset", "metric", "model"]
-    for _, row in results[results.duplicated(keys)].iterrows():
-        raise ValueError(f"results: several rows for {' '.join(row[keys])}; expected one run")
-    return {tuple(row[:3]): float(row[3]) for row in results[[*keys, "value"]].to_numpy()}
+    """Return each value by subset, metric and model."""
+    rows = results[["subset", "metric", "model", "value"]].to_numpy()
+    return {tuple(row[:3]): float(row[3]) for row in rows}
+
+
+def results_text(folder: str | Path) -> str:
+    """Return the scores of a finished run as a table for the terminal.
+
+    Parameters
+    ----------
+    folder
+        The run folder.
+
+    Returns
+    -------
+    str
+        Mean IoU and IoU of each model and by chance, the sizes of the subsets, and which model was
+        kept.
+    """
+    run = open_run(folder)
+    results, models = run.results, list(dict.fromkeys(run.results["model"]))
+    subsets = sizes(results)
+
+    def line(title: str, model: str, *metrics: str) -> str:
+        cells = ""
+        for subset in subsets:
+            for metric, width in zip(metrics, (16, 8), strict=True):
+                value = value_of(results, model, subset, metric)
+                cells += f"{'—' if pd.isna(value) else f'{value:.3f}':>{width}}"
+        return f"{title:<10}{cells}"
+
+    counted = "".join(f"{f'{n:.0f} of {of:.0f}':>24}" for n, of in subsets.values())
+    return "\n".join(
+        [
+            " " * 10 + "".join(f"{subset:>24}" for subset in subsets),
+            " " * 10 + f"{'mean IoU':>16}{'IoU':>8}" * len(subsets),
+            *(line(model.replace("_", " "), model, "miou", "iou") for model in models),
+            line("chance", models[0], "chance_miou", "chance_iou"),
+            f"images of {counted}\nspecimens",
+            f"kept: {run.kept.replace('_', ' ')} ({run.kept_reason})",
+        ]
+    )
 
 
 # Labelled images -----------------------------------------------------------------------------
 
 
-def labelled_images(table: pd.DataFrame) -> pd.DataFrame:
-    """images.csv, checked: counts as numbers, with the foreground share of the truth."""
-    columns = [*NAMES[:-1], "model", "subset", *COUNTS, "iou"]
-    frame = checked(table, "images", columns).astype(dict.fromkeys([*COUNTS, "iou"], float))
-    # Fields of one file may share all names; numbering them keeps each, in order, for both models.
-    frame["copy"] = frame.groupby([*NAMES, "model", "subset"]).cumcount()
-    frame["share"] = (frame["tp"] + frame["fn"]) / frame[COUNTS].sum(axis=1)
-    return frame
-
-
 def worst_first(images: pd.DataFrame) -> pd.DataFrame:
-    """Row per labelled image, a column of IoU per model, by the lower of the two."""
-    keys = [*NAMES, "copy"]
-    wide = images.groupby(keys, sort=False)[["share"]].first()
-    models = [model for model in MODELS if (images["model"] == model).any()]
+    """Return a row for each labelled image, worst first.
+
+    Parameters
+    ----------
+    images
+        Rows of images.csv of one subset.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Its names, ``share`` (of true foreground) and a column of IoU for each model, ordered by the
+        lower IoU; undefined ones last.
+    """
+    true = (images["tp"] + images["fn"]) / images[_COUNTS].sum(axis=1)
+    keys = ["line", *NAMES]
+    wide = images.assign(share=true).groupby(keys, sort=False)[["share"]].first()
+    models = sorted(images["model"].unique())
     for model in models:
-        of_model = images[images["model"] == model]
-        wide[model] = of_model.set_index(keys)["iou"]
-    wide["lowest"] = wide[models].min(axis=1)
-    return wide.sort_values("lowest", kind="stable", na_position="last").reset_index()
+        wide[model] = images[images["model"] == model].set_index(keys)["iou"]
+    order = wide[models].min(axis=1).sort_values(kind="stable", na_position="last").index
+    return wide.loc[order].reset_index()
 
 
 def condition_scores(images: pd.DataFrame) -> list[dict[str, Any]]:
-    """Pooled foreground IoU by condition and model; empty where no condition is given."""
+    """Return the pooled foreground IoU by condition and model; nothing without any condition."""
     if not images["condition"].any():
         return []
     rows = []
     for condition, group in images.groupby("condition", sort=False):
-        counts = group.groupby("model")[["tp", "fp", "fn"]].sum()
-        iou = {model: ratio(row["tp"], row.sum()) for model, row in counts.iterrows()}
-        rows.append({"name": condition, "images": len(worst_first(group)), "iou": iou})
+        pooled = group.groupby("model")[_COUNTS].sum().astype(int)
+        of_model = {model: iou(Counts(*row)) for model, row in pooled.iterrows()}
+        n = len(group[["line", "plane"]].drop_duplicates())
+        rows.append({"name": condition, "images": n, "iou": of_model})
     return rows
 
 
 # Pseudo-labelled images ----------------------------------------------------------------------
 
-_AUDITED = ["foreground_share", "mean_confidence"]
-SIGNS = {
-    "accepted_foreground": "Sure foreground",
-    "disagreement": "Disagreement",
-    "feature_distance": "Distance",
-}
-
-
-def unlabelled_images(table: pd.DataFrame) -> pd.DataFrame:
-    """Pseudo-labelled images, checked: shares, confidence and signs as numbers."""
-    frame = checked(table, "unlabelled", [*NAMES[:-1], *_AUDITED])
-    frame[_AUDITED] = frame[_AUDITED].astype(float)
-    for name in (*SIGNS, "doubt"):
-        frame[name] = table[name].to_numpy(float) if name in table else math.nan
-    return frame
-
-
-def known_signs(table: pd.DataFrame) -> dict[str, str]:
-    """Columns of the audit that hold any number, and their headings."""
-    return {name: title for name, title in SIGNS.items() if table[name].notna().any()}
-
-
-def group_signs(conditions: pd.DataFrame) -> dict[str, str]:
-    """Columns of audit_conditions.csv that hold any number, and their headings."""
-    titles = {"foreground_share": "Foreground share", "mean_confidence": "Mean confidence"}
-    titles |= SIGNS | {"calibration_error": "Calibration error"}
-    return {name: title for name, title in titles.items() if conditions[name].notna().any()}
-
 
 def named_groups(conditions: pd.DataFrame) -> list[dict[Any, Any]]:
-    """Rows of audit_conditions.csv with a name for each."""
+    """Return the rows of audit_conditions.csv with a ``name`` for each."""
     names = [
         ", ".join(filter(None, pair)) or "all"
         for pair in zip(conditions["condition"], conditions["batch"], strict=True)
@@ -177,39 +151,9 @@ def named_groups(conditions: pd.DataFrame) -> list[dict[Any, Any]]:
     return conditions.assign(name=names).to_dict("records")
 
 
-def order_of(unlabelled: pd.DataFrame, labelled: float) -> str:
-    """Say what `most_conspicuous_first` puts first."""
-    if unlabelled["doubt"].notna().any():
-        return "least trustworthy"
-    return "farthest from the labelled share" if math.isfinite(labelled) else "least confident"
-
-
-def most_conspicuous_first(unlabelled: pd.DataFrame, labelled: float) -> pd.DataFrame:
-    """Order by doubt; else by the distance from the labelled share, or by confidence."""
-    if unlabelled["doubt"].notna().any():
-        return unlabelled.sort_values("doubt", ascending=False, kind="stable")
-    far = -(unlabelled["foreground_share"] - labelled).abs()
-    order = far if math.isfinite(labelled) else unlabelled["mean_confidence"]
-    return unlabelled.loc[order.sort_values(kind="stable", na_position="first").index]
-
-
-def condition_means(unlabelled: pd.DataFrame) -> pd.DataFrame:
-    """Mean foreground share and confidence by condition, and how many images it has."""
-    named = _conditions(unlabelled)
-    means = unlabelled[_AUDITED].groupby(named, sort=False).mean()
-    return means.assign(images=named.value_counts()).reset_index()
-
-
 def condition_shares(unlabelled: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
-    """Foreground shares by condition, leaving out what is undefined."""
-    groups = unlabelled["foreground_share"].groupby(_conditions(unlabelled), sort=False)
-    return {
-        str(condition): group.dropna().to_numpy(float)
-        for condition, group in groups
-        if group.notna().any()
-    }
-
-
-def _conditions(unlabelled: pd.DataFrame) -> pd.Series[str]:
-    named = unlabelled["condition"]
-    return named.replace("", "not given" if named.any() else "all")
+    """Return the defined foreground shares of the unlabelled images by condition."""
+    conditions = unlabelled["condition"]
+    names = conditions.replace("", "not given" if conditions.any() else "all")
+    shares = unlabelled["foreground_share"].dropna().groupby(names, sort=False)
+    return {str(condition): group.to_numpy(float) for condition, group in shares}

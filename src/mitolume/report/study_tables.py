@@ -1,4 +1,4 @@
-"""The tables of a study's report, as people read them. Knows no page and no picture."""
+"""The tables of a study's page: everything in them is text."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ import pandas as pd
 
 from mitolume.inference.suspicion import UNLIKE
 from mitolume.study.cells import image_count
-from mitolume.study.evidence import Comparison
-from mitolume.study.shift import Group
-from mitolume.study.verdicts import HINT
+from mitolume.study.evidence import HINT, Comparison
 from mitolume.text import count, number, percent
 
 _DASH = "\N{EN DASH}"
@@ -20,7 +18,7 @@ _DASH = "\N{EN DASH}"
 
 @dataclass(frozen=True)
 class Table:
-    """A table as people read it: everything is text."""
+    """A table as people read it."""
 
     title: str
     caption: str
@@ -34,61 +32,46 @@ class Table:
         return f"{self.caption}\n\n" + "\n".join(f"| {line} |" for line in cells) + "\n"
 
 
-@dataclass(frozen=True)
-class ComparisonRow:
-    """An arm against the reference, everything as text."""
-
-    arm: str
-    labels: str
-    iou: str
-    difference: str
-    interval: str
-    detectable: str
-    verdict: str
-
-
-def comparison_rows(
-    comparisons: Sequence[Comparison], points: pd.DataFrame, reference: str
-) -> list[ComparisonRow]:
-    """Lay out the table of comparisons, the reference first at each budget.
+def comparison_table(
+    comparisons: Sequence[Comparison], points: pd.DataFrame, reference: str, scored_on: str
+) -> Table:
+    """Make the table of comparisons, the reference first at each number of labelled images.
 
     Parameters
     ----------
     comparisons
-        Against the reference.
+        The comparisons with the reference.
     points
-        Of `LabelCurve`: the score of each arm and budget.
+        The score of each arm at each number of labelled images, from a `LabelCurve`.
     reference
-        The arm that the others are compared with.
+        Name of the arm that the others are compared with.
+    scored_on
+        Which images were scored, in words.
     """
-    scores = {(row["arm"], row["k"]): row["score"] for row in points.to_dict("records")}
+    scores = {(row["arm"], row["k"]): number(row["score"]) for row in points.to_dict("records")}
     rows = []
     for k in sorted({one.k for one in comparisons}):
-        rows.append(ComparisonRow(reference, str(k), number(scores.get((reference, k), math.nan)),
-                                  _DASH, _DASH, _DASH, "reference"))  # fmt: skip
+        score = scores.get((reference, k), "undefined")
+        rows.append([reference, str(k), score, _DASH, _DASH, _DASH, "reference"])
         for one in comparisons:
-            if one.k == k:
-                told = math.isfinite(one.low)
-                rows.append(
-                    ComparisonRow(
-                        one.arm,
-                        str(k),
-                        number(scores.get((one.arm, k), math.nan)),
-                        number(one.difference, signed=True),
-                        f"{number(one.low, signed=True)} to {number(one.high, signed=True)}"
-                        if told
-                        else _DASH,
-                        _could_have_seen(one),
-                        one.verdict,
-                    )
-                )
-    return rows
-
-
-def _could_have_seen(one: Comparison) -> str:
-    if not math.isfinite(one.low) or one.verdict == HINT:  # who knows what the next seed shows
-        return _DASH
-    return number(one.detectable) if one.detectable < 1 else "nothing"
+            if one.k != k:
+                continue
+            interval = detectable = _DASH
+            if math.isfinite(one.low):
+                interval = f"{number(one.low, signed=True)} to {number(one.high, signed=True)}"
+                if one.verdict != HINT:  # with one seed nobody knows what the next one shows
+                    detectable = number(one.detectable) if one.detectable < 1 else "nothing"
+            difference = number(one.difference, signed=True)
+            rows.append(
+                [one.arm, str(k), scores[one.arm, k], difference, interval, detectable, one.verdict]
+            )
+    return Table(
+        "Comparisons",
+        f"Foreground IoU, mean over specimens and seeds, on {scored_on}; each arm against "
+        f"{reference}",
+        ["Arm", "Labels", "IoU", "Difference", "Interval", "Could have seen", "Verdict"],
+        rows,
+    )
 
 
 def score_tables(results: pd.DataFrame, images: pd.DataFrame) -> list[Table]:
@@ -97,7 +80,7 @@ def score_tables(results: pd.DataFrame, images: pd.DataFrame) -> list[Table]:
     Parameters
     ----------
     results, images
-        The content of study.csv and of study_images.csv.
+        The tables study.csv and study_images.csv.
     """
     standing = results[results["stands"]]
     subsets = [s for s in ("train", "validation", "test") if (standing["subset"] == s).any()]
@@ -133,74 +116,111 @@ def _mean_and_spread(values: pd.Series[float]) -> str:
     return mean if values.count() < 2 else f"{mean} ± {number(float(values.std()))}"
 
 
-def shift_table(column: str, groups: list[Group]) -> Table:
-    """Lay out scores and area errors by condition or batch (`column`)."""
-    far = any(math.isfinite(g.distance) for g in groups)
+@dataclass(frozen=True)
+class GroupScores:
+    """The scores of one arm on the images of one condition or batch.
+
+    ``iou`` and ``area_bias`` are NaN where no image of the group is labelled.
+    """
+
+    name: str
+    arm: str
+    n_images: int
+    n_specimens: int
+    iou: float
+    area_bias: float
+    """Marked area divided by true area, minus 1, pooled over images and seeds."""
+    low: float
+    high: float
+    """The smallest and the largest area bias of a specimen."""
+    distance: float
+    """Median distance of the images from the training images, in their standard deviations."""
+
+
+def by_group(images: pd.DataFrame, column: str) -> list[GroupScores]:
+    """Summarise images by condition or batch.
+
+    Parameters
+    ----------
+    images
+        Rows of study_images.csv of the models that stand for their arms: the scored images of one
+        subset, and unlabelled images. Unlabelled images count only in groups without scored
+        images, where they still tell the distance from the training images.
+    column
+        ``condition`` or ``batch``.
+
+    Returns
+    -------
+    list of GroupScores
+        One for each name and arm, in the order of the table; empty if there is only one name.
+    """
+    if images[column].nunique() < 2:
+        return []
+    groups = []
+    for (name, arm), of_both in images.groupby([column, "arm"], sort=False):
+        scored = of_both[of_both["tp"].notna()]
+        rows = scored if len(scored) else of_both
+        tp, fp, fn = (rows[c].sum() for c in ("tp", "fp", "fn"))
+        biases = [_area_bias(own) for _, own in rows.groupby("specimen")]
+        known = [bias for bias in biases if math.isfinite(bias)] or [math.nan]
+        groups.append(
+            GroupScores(
+                name=str(name),
+                arm=str(arm),
+                n_images=image_count(rows),
+                n_specimens=rows["specimen"].nunique(),
+                iou=tp / (tp + fp + fn) if tp + fp + fn else math.nan,
+                area_bias=_area_bias(rows),
+                low=min(known),
+                high=max(known),
+                distance=float(rows["distance"].median()) if "distance" in rows else math.nan,
+            )
+        )
+    return groups
+
+
+def _area_bias(rows: pd.DataFrame) -> float:
+    true = rows["tp"].sum() + rows["fn"].sum()
+    return float((rows["tp"].sum() + rows["fp"].sum()) / true - 1) if true else math.nan
+
+
+def group_table(column: str, groups: Sequence[GroupScores]) -> Table:
+    """Make the table of scores and area errors by condition or batch (``column``)."""
+    with_distance = any(math.isfinite(group.distance) for group in groups)
     rows = []
-    for g in groups:
-        scored = math.isfinite(g.area_bias)
-        several = scored and g.n_specimens > 1
-        low, high = (percent(bias, 0, signed=True) for bias in (g.low, g.high))
-        spread = f"{low} to {high}" if several else _DASH
-        rows.append(
-            [g.name or "(none)", g.arm, str(g.n_images), str(g.n_specimens),
-             number(g.iou) if scored else _DASH,
-             percent(g.area_bias, 0, signed=True) if scored else _DASH, spread,
-             *([number(g.distance, 2)] if far else [])]
-        )  # fmt: skip
-    columns = [
-        column.capitalize(),
-        "Arm",
-        "Images",
-        "Specimens",
-        "IoU",
-        "Area off by",
-        "by specimen",
-    ]
-    return Table(
-        f"Scores by {column}",
-        f"Foreground IoU by {column}, all seeds together, with the most labelled images; how much "
-        "more area is marked than there is"
-        + (
+    for group in groups:
+        iou = bias = spread = _DASH
+        if math.isfinite(group.area_bias):
+            iou, bias = number(group.iou), percent(group.area_bias, 0, signed=True)
+            if group.n_specimens > 1:
+                spread = " to ".join(percent(b, 0, signed=True) for b in (group.low, group.high))
+        distance = [number(group.distance, 2)] if with_distance else []
+        counts = str(group.n_images), str(group.n_specimens)
+        rows.append([group.name or "(none)", group.arm, *counts, iou, bias, spread, *distance])
+    caption = (
+        f"Foreground IoU by {column}, all seeds together, with the most labelled images; by how "
+        "much the marked area exceeds the true area"
+    )
+    if with_distance:
+        caption += (
             "; distance from the training images, in their standard deviations (below "
             f"{UNLIKE:g}: of the same kind)"
-            if far
-            else ""
-        ),
-        columns + (["Distance"] if far else []),
-        rows,
-    )
+        )
+    columns = [column.capitalize(), "Arm", "Images", "Specimens", "IoU", "Area off by"]
+    columns += ["by specimen", *(["Distance"] if with_distance else [])]
+    return Table(f"Scores by {column}", caption, columns, rows)
 
 
-def audited(images: pd.DataFrame) -> pd.DataFrame:
+def pseudo_labelled(images: pd.DataFrame) -> pd.DataFrame:
     """Return model 1's rows of the unlabelled images in runs that have a model 2."""
     taught = set(images[images["model"] == "model_2"]["run"])
     own = images["run"].isin(taught) & (images["model"] == "model_1")
     return images[own & (images["subset"] == "unlabelled")]
 
 
-def labelled_share(images: pd.DataFrame) -> float:
-    """Share of mitochondria in the labelled training images; NaN where none is scored."""
-    labelled = images[(images["subset"] == "train") & images["tp"].notna()]
-    pixels = labelled[["tp", "fp", "fn", "tn"]].sum()
-    return float((pixels["tp"] + pixels["fn"]) / pixels.sum()) if pixels.sum() else math.nan
-
-
-def audit_sentences(images: pd.DataFrame) -> list[str]:
-    """Say what model 2 learned from, of the rows of study_images.csv."""
-    taught = audited(images)
-    if taught.empty:
-        return ["No arm learned from unlabelled images."]
-    return [
-        "These are the masks that model 1 gave the unlabelled images, and that model 2 learned "
-        f"from. In the labelled training images {percent(labelled_share(images))} of the area is "
-        "mitochondria; a share far from that means that the cells differ, or that model 1 fails."
-    ]
-
-
-def audit_tables(images: pd.DataFrame) -> list[Table]:
-    """Lay out the pseudo-labels by arm and condition."""
-    taught = audited(images)
+def pseudo_label_tables(images: pd.DataFrame) -> list[Table]:
+    """Make the table of pseudo-labels by arm and condition; none where no arm learned from any."""
+    taught = pseudo_labelled(images)
     if taught.empty:
         return []
     rows = []

@@ -1,55 +1,62 @@
-"""The head of a study's report: each verdict in a line. Knows no table, no picture and no page."""
+"""The sentences of a study's page: verdicts, shifts between conditions, pseudo-labels."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import pandas as pd
 
-from mitolume.study.evidence import Comparison, LabelCurve
-from mitolume.study.verdicts import HELPED, HINT, HURT, NO_DIFFERENCE, UNTOLD
-from mitolume.text import count, number
+from mitolume.inference.suspicion import UNLIKE
+from mitolume.report.study_tables import GroupScores, pseudo_labelled
+from mitolume.runs.results import labelled_share
+from mitolume.study.evidence import (
+    HELPED,
+    HINT,
+    HURT,
+    NO_DIFFERENCE,
+    UNDETERMINED,
+    Comparison,
+    LabelCurve,
+    why_undetermined,
+)
+from mitolume.text import count, number, percent
 
-_ORDER = (HELPED, HURT, NO_DIFFERENCE, HINT, UNTOLD)
+_ORDER = (HELPED, HURT, NO_DIFFERENCE, HINT, UNDETERMINED)
+# Two conditions are warned about if areas in them are distorted more differently than this.
+_APART = 0.1
 _ONE_SEED = "One seed: a hint, not evidence; run 3 or more seeds. "
 
 
 @dataclass(frozen=True)
-class Line:
-    """What is said of one arm at the head of the page."""
-
-    verdict: str
-    arm: str
-    words: str
-
-
-@dataclass(frozen=True)
 class Head:
-    """Verdicts at the largest budget, in words; what smaller budgets and more labels gave."""
+    """The verdicts at the head of the page."""
 
     lead: str
-    lines: Sequence[Line] = ()
+    lines: Sequence[tuple[str, str, str]] = ()
+    """Verdict, arm and explanation, at the largest number of labelled images."""
     also: Sequence[str] = ()
+    """What fewer labelled images and more labelled images gave."""
 
     @property
     def text(self) -> str:
-        """The head as lines for a terminal."""
-        width = max((len(line.verdict) for line in self.lines), default=0)
-        told = [f"  {one.verdict:<{width}}  {one.arm}: {one.words}" for one in self.lines]
-        return "\n".join([self.lead, *told, *self.also])
+        """The head as lines for the terminal."""
+        width = max((len(verdict) for verdict, _, _ in self.lines), default=0)
+        lines = [f"  {verdict:<{width}}  {arm}: {words}" for verdict, arm, words in self.lines]
+        return "\n".join([self.lead, *lines, *self.also])
 
 
 def head_of(comparisons: Sequence[Comparison], curve: LabelCurve, reference: str, on: str) -> Head:
-    """Put a study into words, the most labelled images first.
+    """Put the verdicts of a study into words.
 
     Parameters
     ----------
     comparisons, curve
-        The evidence.
+        The comparisons with the reference, and the scores of all arms.
     reference
-        The arm that the others are compared with.
+        Name of the arm that the others are compared with.
     on
         Which images were scored, in words.
 
@@ -70,7 +77,7 @@ def head_of(comparisons: Sequence[Comparison], curve: LabelCurve, reference: str
     return Head(
         f"{_ONE_SEED if n_seeds == 1 else ''}Compared with {reference}{score}, {at}, on {on}, "
         f"{count(n_seeds, 'seed')}:",
-        [Line(one.verdict, one.arm, _words(one)) for one in largest],
+        [(one.verdict, one.arm, _words(one)) for one in largest],
         also,
     )
 
@@ -87,16 +94,9 @@ def _score(points: pd.DataFrame, arm: str, k: int) -> str:
 
 
 def _words(one: Comparison) -> str:
-    """Say one verdict in a line; the whole sentence is that of the comparison."""
-    if one.verdict == UNTOLD:
-        if not one.n_specimens or not one.n_seeds:
-            return "nothing was scored on both sides"
-        if one.n_specimens * one.n_seeds == 1:
-            return (
-                f"IoU {number(one.difference, signed=True)}, but one specimen and one seed don't "
-                "show what chance does"
-            )
-        return "all repeats gave the same difference, so they don't show what chance does"
+    """Explain one verdict in a line."""
+    if one.verdict == UNDETERMINED:
+        return why_undetermined(one)
     span = f"{number(one.low, signed=True)} to {number(one.high, signed=True)}"
     if one.verdict == HINT:
         return f"IoU {number(one.difference, signed=True)} ({span}), trained once"
@@ -104,7 +104,7 @@ def _words(one: Comparison) -> str:
         if one.detectable == 0:
             return "all scores are equal"
         seen = (
-            f"one of {number(one.detectable)} would be seen in four of five such studies"
+            f"a difference of {number(one.detectable)} would be seen in four of five such studies"
             if one.detectable < 1
             else "there are too few specimens or seeds to see any difference"
         )
@@ -115,7 +115,7 @@ def _words(one: Comparison) -> str:
 
 
 def _smaller(k: int, comparisons: Sequence[Comparison]) -> str:
-    """Say in one sentence what was found at a smaller budget."""
+    """Summarise a smaller number of labelled images in one sentence."""
     parts = []
     for verdict in _ORDER:
         own = [one for one in comparisons if one.verdict == verdict]
@@ -131,3 +131,101 @@ def _smaller(k: int, comparisons: Sequence[Comparison]) -> str:
             parts.append(f"{verdict} for {names}" if verdict == NO_DIFFERENCE
                          else f"{names} {verdict}")  # fmt: skip
     return f"With {count(k, 'labelled image')}: {'; '.join(parts)}."
+
+
+# Conditions ----------------------------------------------------------------------------------
+
+
+def shift_sentences(
+    groups: Sequence[GroupScores], arm: str, unscored: Mapping[str, int]
+) -> list[str]:
+    """Say where a model is worse, and how that affects a comparison of conditions.
+
+    Parameters
+    ----------
+    groups
+        Scores by condition.
+    arm
+        Name of the arm that the sentences are about.
+    unscored
+        Conditions without any labelled image to score on, with their numbers of images.
+
+    Returns
+    -------
+    list of str
+        A warning about the two conditions whose areas are distorted most differently, or that there
+        are none; images unlike the training images; conditions without scores.
+    """
+    own = [g for g in groups if g.arm == arm and math.isfinite(g.area_bias)]
+    blind = [g for g in own if g.area_bias == -1]
+    sentences = [
+        f"{arm} marks nothing in {_named(g)}, although there are mitochondria." for g in blind
+    ]
+    # What a true ratio of 1 between two conditions would be measured as.
+    pairs = [
+        (one, other, (1 + other.area_bias) / (1 + one.area_bias))
+        for one, other in combinations([g for g in own if g not in blind], 2)
+    ]
+    apart = [pair for pair in pairs if abs(pair[2] - 1) > _APART]
+    apart.sort(key=lambda pair: -abs(math.log(pair[2])))
+    if apart:
+        sentences.append(_warning(*apart[0], arm))
+        if len(apart) > 1:
+            sentences.append(
+                f"{count(len(apart), 'pair')} of conditions differ by more than "
+                f"{percent(_APART, 0)} in this way; the table lists all conditions."
+            )
+    elif len(own) > 1 and not blind:
+        worst = max(own, key=lambda g: abs(g.area_bias))
+        sentences.append(
+            f"The areas that {arm} measures have similar errors in all scored conditions; the "
+            f"largest is {percent(worst.area_bias, 0)}, in {_named(worst)}."
+        )
+    far = [g for g in groups if g.arm == arm and g.distance >= UNLIKE]
+    if far:
+        names = ", ".join(f"{_named(g)} ({number(g.distance, 1)})" for g in far)
+        sentences.append(
+            f"Images of {names} do not look like those that {arm} was trained on: they are more "
+            f"than {UNLIKE:g} standard deviations away, which is rare for images of the same kind. "
+            "Check their masks before you trust them."
+        )
+    if unscored:
+        names = ", ".join(f"{name or 'no condition'} ({n})" for name, n in unscored.items())
+        sentences.append(
+            f"No labelled image was scored in these conditions: {names}. The quality of the masks "
+            "and the error of measured areas are unknown there; label a few images."
+        )
+    return sentences
+
+
+def _warning(one: GroupScores, other: GroupScores, ratio: float, arm: str) -> str:
+    """Warn of a comparison; ``ratio`` is what equal areas would be measured as."""
+    few = [_named(g) for g in (one, other) if g.n_specimens == 1]
+    return (
+        f"Before you compare {_named(one)} with {_named(other)}: {arm} marks "
+        f"{_more(one.area_bias)} mitochondrial area than there is in {_named(one)} and "
+        f"{_more(other.area_bias)} in {_named(other)}. Equal areas would be measured "
+        f"{number(ratio, 2)} times as large in {_named(other)} "
+        f"({count(one.n_images, 'image')} and {count(other.n_images, 'image')}"
+        + (f"; {' and '.join(few)} from one specimen only" if few else "")
+        + ")."
+    )
+
+
+def _named(group: GroupScores) -> str:
+    return group.name or "images without a condition"
+
+
+def _more(bias: float) -> str:
+    return f"{percent(abs(bias), 0)} {'more' if bias >= 0 else 'less'}"
+
+
+def pseudo_label_sentence(images: pd.DataFrame) -> str:
+    """Say what model 2 learned from, given the rows of study_images.csv."""
+    if pseudo_labelled(images).empty:
+        return "No arm learned from unlabelled images."
+    return (
+        "These are the masks that model 1 made of the unlabelled images, and that model 2 learned "
+        f"from. In the labelled training images {percent(labelled_share(images))} of the area is "
+        "mitochondria; if a share is far from that, the cells differ or model 1 fails."
+    )

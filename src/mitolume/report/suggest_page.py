@@ -1,16 +1,14 @@
-"""The page of what to label next: one self-contained HTML file. Ranks nothing."""
+"""The page of what to label next: one self-contained HTML file."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from mitolume.analysis import pictures
 from mitolume.io.write import write_text
-from mitolume.report.panels import Shot
+from mitolume.report.panels import SMALL, PagePicture, Panel
 from mitolume.report.run_page import template
 from mitolume.runs.committee import Committee
 from mitolume.runs.folder import Run, open_run
@@ -19,15 +17,6 @@ from mitolume.runs.results import write_csv
 from mitolume.runs.suggest import Suggestions, rank_unlabelled
 
 TABLE, PAGE = "suggest.csv", "suggest.html"
-_SIDE = 320  # pixels of a picture
-
-
-@dataclass(frozen=True)
-class ImagePictures:
-    """An image in pictures: as it is, with the outlines of the mask, and where votes differ."""
-
-    name: str
-    shots: Sequence[Shot]
 
 
 def suggest(
@@ -40,28 +29,28 @@ def suggest(
     folder
         The folder of a finished run.
     n
-        How many images to choose; 10, or all where there are fewer, by default.
+        Number of images to choose; by default 10, or all where there are fewer.
     out
-        Folder for ``suggest.csv`` and ``suggest.html``; ``suggest`` in the run folder by default.
+        Folder for ``suggest.csv`` and ``suggest.html``; by default ``suggest`` in the run folder.
     quiet
-        Show no progress.
+        Whether to show no progress.
 
     Returns
     -------
     Suggestions, pathlib.Path
-        What was found, and the folder it was written to.
+        The ranked images, and the folder with the table and the page.
 
     Raises
     ------
     MitolumeError
-        The run is unfinished, has no unlabelled image, or fewer than were asked for.
+        The run has not finished, or has fewer unlabelled images than ``n``.
     """
     run = open_run(folder)
     run.quiet = quiet
     found = rank_unlabelled(run, n)
     place = Path(out) if out is not None else run.suggestions_folder
     write_csv(place / TABLE, found.table)
-    shown: dict[RowImage, ImagePictures] = {}
+    shown: dict[RowImage, Panel] = {}
     images = dict.fromkeys([*found.chosen, *found.drawn])
     with run.bar("drawing") as advance:
         for image in images:
@@ -71,21 +60,21 @@ def suggest(
     return found, place
 
 
-def _draw(run: Run, image: RowImage, committee: Committee) -> ImagePictures:
+def _draw(run: Run, image: RowImage, committee: Committee) -> Panel:
     """Draw an image: what the kept model outlines, and where the votes differ."""
     plane, _, _ = image.read()
-    grey = pictures.fit(pictures.to_8bit(plane), _SIDE, smooth=True)
-    outlined = pictures.overlay(plane, run.mask(run.kept, image), longer=_SIDE)
-    apart = pictures.heat(plane, committee.map(image), longer=_SIDE)
-    shots = [
-        Shot("image", "", grey[..., None].repeat(3, axis=2)),
-        Shot(f"outlines of {run.kept.replace('_', ' ')}", "", outlined),
-        Shot("disagreement", "", apart),
+    grey = pictures.fit(pictures.to_8bit(plane), SMALL, smooth=True)
+    outlined = pictures.overlay(plane, run.mask(run.kept, image), longer=SMALL)
+    apart = pictures.heat(plane, committee.map(image), longer=SMALL)
+    shown = [
+        PagePicture("image", "", grey),
+        PagePicture(f"outlines of {run.kept.replace('_', ' ')}", "", outlined),
+        PagePicture("disagreement", "", apart),
     ]
-    return ImagePictures(image.name, shots)
+    return Panel("", image.name, shown)
 
 
-def _render(run: Run, found: Suggestions, shown: dict[RowImage, ImagePictures]) -> str:
+def _render(run: Run, found: Suggestions, shown: dict[RowImage, Panel]) -> str:
     """Write the page as HTML."""
     table = found.table
     chosen, drawn = (

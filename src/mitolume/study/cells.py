@@ -1,4 +1,4 @@
-"""From counts of images to scores by specimen and seed, paired between runs. Judges nothing."""
+"""From counts of images to scores by specimen and seed, paired between arms."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ _IMAGE = ["image", "plane", "specimen", "line"]
 
 @dataclass(frozen=True)
 class Paired:
-    """Differences of two kinds of runs, or scores of one kind, in a complete table."""
+    """A complete table of scores of one arm, or of differences between two."""
 
-    values: Floats  # (specimens, seeds)
+    values: Floats
+    """(specimens, seeds) float, none missing."""
     n_images: int
     notice: str
 
@@ -112,7 +113,7 @@ def paired(first: pd.DataFrame, second: pd.DataFrame | None = None) -> Paired:
 
 
 def _complete(values: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """Leave out rows and columns until nothing is missing, keeping as much as is easily kept."""
+    """Leave out the row or column with the largest share of gaps until nothing is missing."""
     dropped: dict[str, list[str]] = {"seed": [], "specimen": []}
     while values.isna().to_numpy().any():
         by_seed, by_specimen = values.isna().mean(axis=0), values.isna().mean(axis=1)
@@ -139,7 +140,9 @@ def _checked(images: pd.DataFrame, column: str | None) -> pd.DataFrame:
         raise MitolumeError(f"the table of image scores lacks the columns {', '.join(missing)}")
     rows = images[images["tp"].notna()]
     if rows.empty:
-        raise MitolumeError("no image of the table has a truth, so that nothing can be compared")
+        raise MitolumeError(
+            "no image of the table has a truth, so nothing can be compared"
+        )
     text: Any = {"specimen": str, "arm": str, "subset": str}
     rows = rows.fillna({"specimen": ""}).astype(text)
     if len(subsets := rows["subset"].unique()) > 1:
@@ -174,8 +177,8 @@ def _named(run: Any) -> str:
 def image_count(images: pd.DataFrame) -> int:
     """Count the images of the run that has most of them.
 
-    The line of an image in fields.csv is not the same in all runs: where a stack is labelled in
-    part, each draw cuts its rows otherwise.
+    The line of an image in fields.csv differs between runs: where a stack is labelled in part,
+    each draw divides its rows in another way.
     """
     once = images[["run", "line", "plane"]].drop_duplicates()
     return int(once.groupby("run").size().max()) if len(once) else 0

@@ -1,6 +1,6 @@
-"""The mean of a table of specimens x seeds and how sure it is. Knows neither arms nor images.
+"""The mean of a table of specimens x seeds and its confidence interval, both being random.
 
-Both are random: another laboratory has other specimens, another day other seeds. The model is
+Another laboratory has other specimens, another day other seeds. The model is
 ``D[i, j] = mean + specimen i + seed j + rest``.
 """
 

@@ -1,0 +1,192 @@
+"""A study computed: its runs one after the other, side by side, or on a dask cluster."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from functools import partial
+from itertools import count
+from pathlib import Path
+
+from mitolume.errors import DamagedError, MitolumeError, shorten
+from mitolume.io.check import check_table
+from mitolume.io.lock import only_one
+from mitolume.models.bundle import versions
+from mitolume.progress import progress_bar, say
+from mitolume.runs.begin import command
+from mitolume.runs.folder import Run
+from mitolume.runs.recipe import Recipe
+from mitolume.study.arms import StudyRecipe
+from mitolume.study.folder import Study
+
+
+class FailedRunsError(MitolumeError):
+    """Some runs of a study failed; all others are finished."""
+
+
+def compute_study(
+    recipe: StudyRecipe,
+    out: str | Path,
+    *,
+    jobs: int = 1,
+    scheduler: str | None = None,
+    quiet: bool = False,
+) -> Study:
+    """Compute all runs of a study that are missing, and collect their tables.
+
+    Called again, it continues: finished runs are skipped, interrupted ones continue from their
+    last epoch, damaged ones are repeated. Seeds, budgets and arms may be added later.
+
+    Parameters
+    ----------
+    recipe
+        The arms, seeds and budgets of the study.
+    out
+        The study's folder, which is created where it is missing.
+    jobs
+        Number of runs at a time on this machine, 1 or more.
+    scheduler
+        ``tcp://HOST:PORT`` of a dask scheduler whose workers compute the runs instead.
+    quiet
+        Whether to show no progress.
+
+    Returns
+    -------
+    Study
+        The study's folder, with its tables.
+
+    Raises
+    ------
+    MitolumeError
+        The study, the table or a file is faulty; the folder holds another study.
+    FailedRunsError
+        A run failed; the others were finished first.
+    """
+    with only_one(Path(out)):
+        study = _begin(recipe, Path(out), quiet)
+        finished = {one.name for one in study.finished}
+        missing = {
+            study.run(one).path: one.recipe for one in study.planned if one.name not in finished
+        }
+        if finished:
+            say(f"{len(finished)} of {len(study.planned)} runs are already finished", quiet=quiet)
+        failed = {}
+        for place, fault in _compute_runs(missing, jobs, scheduler, quiet):
+            if fault:
+                failed[place.name] = fault
+                say(f"{place.name} failed: {fault}", quiet=quiet)
+        study.note(failed=failed)
+        if study.finished:
+            study.collect()
+    if failed:
+        listing = "\n".join(f"  {name}: {fault}" for name, fault in failed.items())
+        raise FailedRunsError(
+            f"{len(failed)} of {len(study.planned)} runs failed; run the study again to repeat "
+            f"them:\n{listing}"
+        )
+    return study
+
+
+def _begin(recipe: StudyRecipe, out: Path, quiet: bool) -> Study:
+    """Write down a new study, or make sure that the folder holds the same one or a part of it."""
+    study, table = Study(out, recipe), Path(recipe.base["fields"])
+    if study.is_begun:
+        study.require_same_images(table, _hashes(study.fields_file, study, quiet))
+    else:
+        study.require_free()
+        study.begin(
+            table,
+            _hashes(table, study, quiet),
+            command=command(),
+            started=datetime.now(UTC).isoformat(timespec="seconds"),
+            versions=versions(),
+        )
+    study.require_same_settings()
+    study.write_recipe()
+    return study
+
+
+def _hashes(table: Path, study: Study, quiet: bool) -> dict[str, str]:
+    """Check all files of a table; return a hash of each, by its path relative to the study."""
+    with progress_bar("checking files", quiet=quiet) as advance:
+        checked = check_table(table, progress=advance)
+    return {study.seen_from_here(file): digest for file, digest in checked.sha256.items()}
+
+
+def _compute_runs(
+    runs: Mapping[Path, Recipe], jobs: int, scheduler: str | None, quiet: bool
+) -> Iterator[tuple[Path, str]]:
+    """Compute runs; yield each folder when its run has ended, with the reason if it failed."""
+    if not runs:
+        return
+    if scheduler is None and jobs <= 1:
+        for number, (place, recipe) in enumerate(runs.items(), 1):
+            say(f"run {number} of {len(runs)}: {place.name}", quiet=quiet)
+            yield place, try_run(recipe, place, quiet=quiet)
+        return
+    from mitolume.parallel import run_side_by_side
+
+    threads = None if scheduler else max(1, (os.cpu_count() or 1) // jobs)
+    task = partial(try_run, threads=threads)
+    computed = run_side_by_side(
+        {place: (task, recipe, place.absolute()) for place, recipe in runs.items()},
+        processes=jobs,
+        scheduler=scheduler,
+        inputs=sorted({recipe.fields.absolute() for recipe in runs.values()}),
+        out=next(iter(runs)).parents[1].absolute(),
+    )
+    with progress_bar("runs", quiet=quiet) as advance:
+        advance(0, len(runs))
+        for done, (place, result) in enumerate(computed, 1):
+            advance(done, len(runs), place.name)
+            if isinstance(result, BaseException):
+                result = f"its worker failed ({type(result).__name__}: {shorten(result)})"
+            yield place, result
+
+
+def try_run(recipe: Recipe, place: Path, *, threads: int | None = None, quiet: bool = True) -> str:
+    """Begin or continue a run in this process, whatever may go wrong in it.
+
+    Parameters
+    ----------
+    recipe
+        The settings of the run.
+    place
+        Its folder. A damaged run in it is renamed, and the run repeated.
+    threads
+        Number of threads that the network may use; as many as there are processors by default.
+    quiet
+        Whether to show no progress.
+
+    Returns
+    -------
+    str
+        The sentence in which the run failed; empty if it did not.
+    """
+    import torch
+
+    from mitolume.runs.run import compute_run
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    began_before = Run(place).is_begun
+    try:
+        try:
+            compute_run(recipe, place, go_on=True, quiet=quiet)
+        except DamagedError:
+            if not began_before:
+                raise
+            _put_aside(place)
+            compute_run(recipe, place, quiet=quiet)
+    except MitolumeError as error:
+        return str(error)
+    except Exception as error:  # one run must not end a study of days
+        return f"unexpected {type(error).__name__}: {shorten(error)}"
+    return ""
+
+
+def _put_aside(place: Path) -> None:
+    """Rename the folder of a damaged run, so that it can be repeated."""
+    names = (place.with_name(f"{place.name}.broken-{number}") for number in count(1))
+    place.rename(next(name for name in names if not name.exists()))
