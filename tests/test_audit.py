@@ -147,7 +147,7 @@ def test_the_report_shows_which_masks_to_trust(run: Path) -> None:
     assert "Pseudo-labels: which to trust" in html
     assert "Are the probabilities right?" in html
     assert html.count('alt="Mask of model 1 on f') == 2
-    assert "Counted over the validation and test images" in html
+    assert "Counted over the pixels of the validation and test images" in html
     assert "least trustworthy first" in html
     assert EVIL not in html
 

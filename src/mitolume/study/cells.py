@@ -140,9 +140,7 @@ def _checked(images: pd.DataFrame, column: str | None) -> pd.DataFrame:
         raise MitolumeError(f"the table of image scores lacks the columns {', '.join(missing)}")
     rows = images[images["tp"].notna()]
     if rows.empty:
-        raise MitolumeError(
-            "no image of the table has a truth, so nothing can be compared"
-        )
+        raise MitolumeError("no image of the table has a truth, so nothing can be compared")
     text: Any = {"specimen": str, "arm": str, "subset": str}
     rows = rows.fillna({"specimen": ""}).astype(text)
     if len(subsets := rows["subset"].unique()) > 1:
