@@ -69,9 +69,9 @@ def curves(log: pd.DataFrame, ceiling: Ceiling | None = None) -> list[Chart]:
     Parameters
     ----------
     log
-        Columns model, step, loss, validation_iou; what is not finite is left out.
+        Columns model, step, loss, validation_iou; values that are not finite are left out.
     ceiling
-        How far two annotators agree: a line across the validation IoU, which is pooled as well.
+        How far two annotators agree: a line across the validation IoU, both pooled over pixels.
     """
     charts = []
     for column, heading, y_label in (
@@ -113,7 +113,7 @@ def image_scores(images: pd.DataFrame, ceiling: Ceiling | None = None) -> list[C
     Parameters
     ----------
     images
-        A row per image, a column of IoU for each model there is; NaN is left out.
+        A row for each image, with a column of IoU for each model; NaN is left out.
     ceiling
         How far two annotators agree: a line across the strips.
     """
@@ -146,9 +146,9 @@ def pseudo_label_shares(shares: Mapping[str, NDArray[np.float64]], labelled: flo
     Parameters
     ----------
     shares
-        Condition to shares of one, shape (N,), finite and not empty.
+        The foreground shares of each condition, 0 to 1, shape (N,), finite and not empty.
     labelled
-        The share in the labelled training images; NaN where there is none.
+        The share in the labelled training images, 0 to 1; NaN where there is none.
     """
     if not shares:
         return []
@@ -163,14 +163,14 @@ def pseudo_label_shares(shares: Mapping[str, NDArray[np.float64]], labelled: flo
 
 @rc_context(_STYLE)
 def reliability(counted: NDArray[np.float64], images: str) -> list[Chart]:
-    """Draw the share of mitochondria against the probability that pixels got.
+    """Draw the share of mitochondria against the predicted probability of pixels.
 
     Parameters
     ----------
     counted
         Shape (3, 10), see `mitolume.analysis.metrics.reliability`.
     images
-        On which it was counted, for the caption.
+        Which images were counted, for the caption, such as "validation and test".
     """
     pixels, foreground, probability = counted
     there = pixels > 0
@@ -275,7 +275,7 @@ def curve_figure(points: pd.DataFrame) -> Figure:
 
 
 def _strip(groups: Mapping[str, NDArray[Any]], x_label: str, colours: Sequence[str]) -> Figure:
-    """Row of dots for each group, with a bar at the mean."""
+    """Draw a row of dots for each group, with a bar at the mean."""
     figure, axes = _new_axes(x_label, "", height=0.9 + 0.45 * len(groups))
     random = np.random.default_rng(0)
     for row, (values, colour) in enumerate(zip(groups.values(), colours, strict=True)):
@@ -297,7 +297,7 @@ def _ceiling_label(value: float, ceiling: Ceiling) -> str:
 
 
 def _paired(points: NDArray[np.float64]) -> Chart:
-    """Dot for each image, shape (N, 2): IoU of model 2 over IoU of model 1."""
+    """Draw a dot for each image, shape (N, 2): IoU of model 2 against IoU of model 1."""
     figure, axes = _new_axes("IoU with model 1", "IoU with model 2", height=3.3)
     low, high = max(0.0, points.min() - 0.04), min(1.0, points.max() + 0.04)
     axes.plot([low, high], [low, high], **_DASHED)
@@ -319,7 +319,7 @@ def _paired(points: NDArray[np.float64]) -> Chart:
 
 
 def _new_axes(x_label: str, y_label: str, height: float = 3.0) -> tuple[Figure, Axes]:
-    """Make a figure as wide as a column of the page, without a ground of its own."""
+    """Make a figure as wide as a column of the page, with a transparent background."""
     figure = Figure(figsize=(4.8, height), layout="constrained")
     axes = figure.add_subplot(xlabel=x_label, ylabel=y_label)
     axes.locator_params(nbins=6)
@@ -335,7 +335,7 @@ def _thinned(values: NDArray[Any], most: int = 2000) -> NDArray[Any]:
 
 
 def to_chart(figure: Figure, key: str, heading: str, caption: str) -> Chart:
-    """Make a chart whose ids and styles do not reach beyond it; matplotlib has escaped its text."""
+    """Make a chart whose ids and styles affect nothing else; matplotlib has escaped its text."""
     buffer = StringIO()
     with warnings.catch_warnings():  # the reader's fonts draw what matplotlib's own lacks
         warnings.filterwarnings("ignore", message="Glyph .* missing")

@@ -180,7 +180,7 @@ def _content(run: Run) -> RunContent:
         log=run.log,
         panels=_panels(run),
         unlabelled=run.audit if run.has_audit else run.scores.iloc[:0],
-        recipe_yaml=run.recipe_file.read_text(encoding="utf-8"),
+        recipe_yaml=run.recipe_file.read_text(encoding="utf-8"),  # of any version
         command=f"mitolume run {run.recipe_file} --out again",
         versions=record["versions"],
     )

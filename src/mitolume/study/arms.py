@@ -1,4 +1,4 @@
-"""The recipe of a study: which arms, seeds and label budgets. Runs nothing and opens no image."""
+"""The recipe of a study: its arms, seeds and label budgets, and the runs that follow from them."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ Budget = Literal["all"] | int
 
 
 class StudyRecipe(BaseModel):
-    """Everything that decides a study, beside the images.
+    """All settings of a study; together with the images they determine it.
 
-    ``base`` are the settings that all arms share, in the words of a recipe; ``arms`` gives each
-    arm's own on top; ``reference`` is the arm that others are compared with. Every arm is trained
-    with each of the ``seeds`` (the labelled subset and the weights are drawn anew) at each of the
-    ``labels`` (budgets of labelled images). ``compare`` says which model stands for an arm: the
-    one a user is given (``kept``: chosen on validation images), or the ``last`` one trained, as
-    the published study did.
+    ``base`` are the settings that all arms share, with the keys of a recipe; ``arms`` are the
+    settings of each arm that differ; ``reference`` is the arm that others are compared with. Every
+    arm is trained with each of the ``seeds`` (which draw the labelled subset and the weights) at
+    each of the ``labels`` (budgets of labelled images). ``compare`` says which model stands for an
+    arm: the one that the run kept (``kept``: chosen on validation images), or the ``last`` one
+    trained, as in the published study.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -53,7 +53,7 @@ class StudyRecipe(BaseModel):
     @field_validator("arms", mode="before")
     @classmethod
     def _named_arms(cls, arms: Any) -> Any:
-        """Accept an arm without settings of its own, and refuse names that make no folder."""
+        """Accept an arm without settings of its own; refuse names that cannot name a folder."""
         if not isinstance(arms, dict):
             return arms
         for name in arms:
@@ -106,28 +106,30 @@ def load_study(
     fields: str | Path | None = None,
     settings: Sequence[str] = (),
 ) -> StudyRecipe:
-    """Put a study together: its preset, then a file, then ``settings``, the later over the earlier.
+    """Combine preset, file and ``settings`` into a study; later ones override earlier ones.
 
     Parameters
     ----------
     path
-        A YAML study: the keys of a recipe, shared by all arms, and `arms`, `reference`, `seeds`,
-        `labels`, `compare`. Paths in it are relative to it.
+        A YAML file with the keys of a recipe, shared by all arms, and `arms`, `reference`, `seeds`,
+        `labels`, `compare`. Paths in it are relative to its folder.
     preset
-        A study that comes with the program, for a table of one's own.
+        Name of a study that comes with the program, one of `STUDY_PRESETS`.
     fields
-        The table of fields.
+        The table of fields, which replaces that of the file.
     settings
-        ``key=value`` with dots, such as ``seeds=[0,1]`` or ``training.steps=500``.
+        Single settings as ``key=value`` with dots, such as ``seeds=[0,1]`` or
+        ``training.steps=500``.
 
     Returns
     -------
     StudyRecipe
+        The checked settings.
 
     Raises
     ------
     MitolumeError
-        A file is missing, a key is unknown, or an arm's settings are off.
+        A file is missing, a key is unknown, or a setting of an arm is invalid.
     """
     source = str(path) if path else f"study preset {preset or 'default'}"
     if path is None:
@@ -157,26 +159,26 @@ def load_study(
 
 
 def planned_runs(study: StudyRecipe, source: str = "the study") -> list[Planned]:
-    """Return all runs of a study, the reference first, seed after seed.
+    """Return all runs of a study, seed by seed, the reference first.
 
-    In this order the first seed of everything is finished first, so that a study that is looked
-    at half-way shows all arms.
+    In this order, the report of a study that is half finished already shows all arms.
 
     Parameters
     ----------
     study
-        What to expand.
+        The settings of the study.
     source
-        How messages name it.
+        Where they come from, for messages.
 
     Returns
     -------
     list of Planned
+        One run for each seed, budget and arm.
 
     Raises
     ------
     MitolumeError
-        The settings of an arm are off.
+        A setting of an arm is invalid.
     """
     names = [study.reference, *(name for name in study.arms if name != study.reference)]
     runs = []
@@ -190,7 +192,7 @@ def planned_runs(study: StudyRecipe, source: str = "the study") -> list[Planned]
 
 
 def _with_folders(given: dict[str, Any], base: Path) -> dict[str, Any]:
-    """Make the folders of models absolute, those of all arms and each arm's own."""
+    """Make the folders of models absolute, in the shared settings and in those of each arm."""
     given = with_folders(given, base)
     arms = given.get("arms")
     if isinstance(arms, dict):

@@ -45,11 +45,12 @@ def cell_scores(images: pd.DataFrame, metric: str = "iou") -> pd.DataFrame:
     Parameters
     ----------
     images
-        Rows of images.csv of any number of runs: of one subset, and one model of each run.
+        Rows of images.csv of any number of runs, of one subset and of one model of each run.
         Images without a truth are left out.
     metric
-        One of `METRICS`. Scores of counts are pooled over the pixels of a specimen, so that a
-        large image counts more than a small one; the others are means over its images.
+        Name of the score, one of `METRICS`. Scores of counts are pooled over the pixels of a
+        specimen, so that a large image counts more than a small one; the others are means over
+        its images.
 
     Returns
     -------
@@ -85,19 +86,19 @@ def cell_scores(images: pd.DataFrame, metric: str = "iou") -> pd.DataFrame:
 
 
 def paired(first: pd.DataFrame, second: pd.DataFrame | None = None) -> Paired:
-    """Arrange cells by specimen and seed: scores, or with a second side first less second.
+    """Arrange cells by specimen and seed: scores, or differences (first minus second).
 
     Parameters
     ----------
     first, second
-        Cells of one arm at one k, from `cell_scores`. A cell counts where both sides have it, on
-        the same images.
+        Cells of one arm at one k, from `cell_scores`. Only cells that both sides have, scored on
+        the same images, count.
 
     Returns
     -------
     Paired
-        A complete table: seeds and specimens with gaps are left out, those with the largest share
-        of gaps first, and the notice says which. It may be empty.
+        A complete table, possibly empty: seeds and specimens with gaps are left out, those with the
+        largest share of gaps first. The notice names them.
     """
     cells = first.set_index(["specimen", "seed"])
     scores = cells["score"]

@@ -76,22 +76,22 @@ def mean_squares(values: ArrayLike) -> MeanSquares:
 
 
 def half_width(found: MeanSquares, alpha: ArrayLike) -> Floats:
-    """Give half the width of the interval of the mean that misses it at a rate of ``alpha``.
+    """Compute half the width of the confidence interval of the mean at the level 1 - ``alpha``.
 
     The variance of the mean is estimated by ``MS_specimens + MS_seeds - MS_rest``, over the number
     of cells. Here each mean square is first multiplied by the square of its own t quantile (Howe,
     JASA 69:789, 1974, for a sum; Graybill and Wang, JASA 75:869, 1980, and Burdick and Graybill,
-    Confidence Intervals on Variance Components, 1992, for such sums in general). It is never
-    less than what any of the three alone gives; for specimens and seeds that is the t interval
-    over their means.
-    With one seed (or one specimen) it is the t interval over the specimens (the seeds).
+    Confidence Intervals on Variance Components, 1992, for such sums in general). The
+    result is never less than what any of the three gives alone; for specimens and seeds that is
+    the t interval over their means. With one seed (or one specimen) it is the t interval over the
+    specimens (the seeds).
 
     Parameters
     ----------
     found
-        Mean squares, (...).
+        Mean squares of one table or many, (...).
     alpha
-        (...) or a number, two-sided.
+        Two-sided error rate between 0 and 1; a number or (...).
 
     Returns
     -------
@@ -106,10 +106,11 @@ def half_width(found: MeanSquares, alpha: ArrayLike) -> Floats:
 
 
 def degrees_of_freedom(found: MeanSquares, alpha: ArrayLike) -> Floats:
-    """Say how well the half-width is known, by Satterthwaite's formula for its square.
+    """Compute the degrees of freedom of the squared half-width (Satterthwaite).
 
-    Satterthwaite, Biometrics Bulletin 2:110, 1946. Never less than the smaller of both factors
-    has alone, nor than the rest has where it decides. With one seed it is that of the specimens.
+    Satterthwaite, Biometrics Bulletin 2:110, 1946. They are never fewer than the smaller number of
+    the two factors, nor than those of the rest where it is the largest term. With one seed they
+    are those of the specimens.
     """
     terms = _scaled(found, alpha)
     whole = half_width(found, alpha) ** 2 * found.n_cells
@@ -117,15 +118,15 @@ def degrees_of_freedom(found: MeanSquares, alpha: ArrayLike) -> Floats:
     fewest = min((f for f in found.dfs[:2] if f), default=np.nan)
     with np.errstate(invalid="ignore", divide="ignore"):
         freedom = np.where(parts > 0, whole**2 / parts, fewest)
-    # The rest decides alone where it is the largest: the width is then known as well as it is.
+    # Where the rest is the largest term, the width has its degrees of freedom.
     least = np.where(terms[2] >= whole * (1 - 1e-12), max(found.dfs), fewest)
     return np.maximum(freedom, least)
 
 
 def p_value(found: MeanSquares) -> Floats:
-    """Find the rate at which the interval would just reach 0, (...); 1 where the mean is 0.
+    """Find the error rate at which the interval just reaches 0, (...); 1 where the mean is 0.
 
-    No p below 1e-12 is told apart.
+    The smallest value returned is 1e-12.
     """
     size = np.abs(found.mean)
     low, high = np.full(np.shape(size), -12.0), np.zeros(np.shape(size))
@@ -140,19 +141,19 @@ def p_value(found: MeanSquares) -> Floats:
 def detectable(found: MeanSquares, alpha: ArrayLike, power: float = 0.8) -> Floats:
     """Find the true difference that a study of this size would show with a given power.
 
-    What is known of the noise comes from this one table, so the power is averaged over what
-    the noise may be, and over the interval that the repeated study would draw (expected power:
-    Julious and Owen, Pharmaceutical Statistics 5:29, 2006; here both studies are of one size). The
-    plug-in by the noncentral t forgets the first, and promised 80 % where 57 to 72 % came true.
+    The noise is estimated from this table only, so the power is averaged over its uncertainty and
+    over the interval of the repeated study (expected power: Julious and Owen, Pharmaceutical
+    Statistics 5:29, 2006; here both studies have the same size). The usual plug-in estimate with
+    the noncentral t ignores the first, and promised 80 % where the true power was 57 to 72 %.
 
     Parameters
     ----------
     found
         Mean squares, (...).
     alpha
-        As for the interval.
+        Two-sided error rate of the interval, as for `half_width`.
     power
-        Between 0 and 1.
+        Probability of showing the difference, between 0 and 1.
 
     Returns
     -------
@@ -179,7 +180,7 @@ def detectable(found: MeanSquares, alpha: ArrayLike, power: float = 0.8) -> Floa
 
 
 def _combined(specimens: Floats, seeds: Floats, rest: Floats) -> Floats:
-    """Add up two parts that both hold the rest, guarded: by chance it may exceed either."""
+    """Add both factors, which each contain the rest once; by chance the rest may exceed either."""
     largest = np.maximum(np.maximum(specimens, seeds), rest)
     return np.maximum(specimens + seeds - rest, largest)
 

@@ -1,4 +1,4 @@
-"""One study on disk: its recipe, its runs, its tables. Computes nothing."""
+"""One study on disk: its recipe, its runs and its tables."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Study:
     Parameters
     ----------
     path
-        The folder; nothing needs to be there yet.
+        The study's folder; it need not exist yet.
     recipe
-        The settings of a study that is about to begin; by default those in the folder.
+        The settings of a study that begins or is extended; by default those in the folder.
     """
 
     def __init__(self, path: str | Path, recipe: StudyRecipe | None = None) -> None:
@@ -90,12 +90,12 @@ class Study:
 
     @cached_property
     def planned(self) -> list[Planned]:
-        """All runs there are to be, on the study's own copy of the table."""
+        """All runs of the study, finished or not, on the study's own copy of the table."""
         base = self.recipe.base | {"fields": str(self.fields_file.absolute())}
         return planned_runs(self.recipe.model_copy(update={"base": base}))
 
     def run(self, planned: Planned | str) -> Run:
-        """Return a run of the study, begun or not, by its plan or its name."""
+        """Return a run of the study by its plan or its name; it need not have begun."""
         name = planned if isinstance(planned, str) else planned.name
         return Run(self.path / _RUNS / name)
 
@@ -104,7 +104,7 @@ class Study:
         """The runs for which nothing is left to compute."""
         return [one for one in self.planned if self.run(one).is_finished]
 
-    # What it may begin or go on with ---------------------------------------------------------
+    # Beginning and continuing ----------------------------------------------------------------
 
     def begin(self, table: Path, hashes: dict[str, str], **facts: Any) -> None:
         """Write a new study's table and facts.
@@ -112,11 +112,11 @@ class Study:
         Parameters
         ----------
         table
-            The user's table of fields.
+            The table of fields that the user named.
         hashes
-            SHA-256 of each file of the table, by its path as seen from the study.
+            SHA-256 of each file of the table, by its path relative to the study.
         **facts
-            When and how it was begun.
+            When and how the study began.
         """
         write_table(self.fields_file, read_table(table))
         self.note(fields=str(table.absolute()), sha256=hashes, **facts)
@@ -130,7 +130,7 @@ class Study:
             )
 
     def require_same_images(self, table: Path, hashes: dict[str, str]) -> None:
-        """Refuse to go on with another table, or with files that have changed since."""
+        """Refuse to continue with another table, or with files that have changed since."""
         if _rows(table) != _rows(self.fields_file):
             raise MitolumeError(
                 f"{self.path} was begun with another table of fields than {table}; "
@@ -143,7 +143,7 @@ class Study:
                                     "choose another --out")  # fmt: skip
 
     def require_same_settings(self) -> None:
-        """Refuse a study in whose folder a run of the same name was begun with other settings."""
+        """Refuse to continue if a run of the same name was begun with other settings."""
         for planned in self.planned:
             run = self.run(planned)
             if run.recipe_file.exists() and (changed := differences(run.recipe, planned.recipe)):
@@ -155,14 +155,14 @@ class Study:
     # The tables ------------------------------------------------------------------------------
 
     def collect(self) -> pd.DataFrame:
-        """Put the tables of all finished runs together: study.csv and study_images.csv.
+        """Join the tables of all finished runs into study.csv and study_images.csv.
 
         Returns
         -------
         pandas.DataFrame
             study_images.csv: the rows of all images.csv, with the columns ``run``, ``budget``
-            (what the recipe says under `labels`) and ``stands`` (whether the model of the row is
-            the one that stands for its arm).
+            (as given under `labels` in the recipe) and ``stands`` (whether the model of the row
+            stands for its arm).
 
         Raises
         ------
@@ -190,16 +190,16 @@ class Study:
         """study.csv: the rows of all results.csv, see `collect`."""
         return read_csv(self.path / _RESULTS)
 
-    # How far it is ---------------------------------------------------------------------------
+    # Progress --------------------------------------------------------------------------------
 
     def status(self) -> pd.DataFrame:
-        """Say how far each run is, also while the study is being computed.
+        """Return the progress of each run, also while the study is being computed.
 
         Returns
         -------
         pandas.DataFrame
             A row for each run: ``arm, k, seed, state`` (``finished``, ``running``, ``stopped``,
-            ``failed`` or ``waiting``), ``step, why`` (it failed).
+            ``failed`` or ``waiting``), ``step`` (the last one), ``why`` (it failed).
         """
         failed = self.record.get("failed", {})
         rows = []
@@ -219,7 +219,7 @@ class Study:
         return pd.DataFrame(rows, columns=["arm", "k", "seed", "state", "step", "why"])
 
     def status_text(self) -> str:
-        """Return `status` as lines of text, the finished runs counted."""
+        """Return `status` as lines of text; finished runs are only counted."""
         runs = self.status()
         counts = runs["state"].value_counts()
         lines = [f"{len(runs)} runs: " + ", ".join(f"{n} {state}" for state, n in counts.items())]
@@ -230,7 +230,7 @@ class Study:
         return "\n".join(lines)
 
     def seen_from_here(self, file: Path) -> str:
-        """Name a file as seen from the study's folder, so that both can be moved together."""
+        """Return a path relative to the study's folder, so that both can be moved together."""
         return seen_from(file, self.path)
 
 
@@ -240,7 +240,7 @@ def open_study(path: str | Path) -> Study:
     Raises
     ------
     MitolumeError
-        There is none.
+        The folder holds no study.
     """
     study = Study(path)
     if not study.is_begun:
