@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import shutil
 from pathlib import Path
 
@@ -20,8 +19,7 @@ from test_cli import call
 from mitolume.errors import MitolumeError
 from mitolume.io.check import check_table
 from mitolume.io.draft import MOST_PAIRS, Draft, draft_table
-from mitolume.io.drafting.listing import split_words
-from mitolume.io.drafting.pairs import folder_kind
+from mitolume.io.draft_pairs import folder_kind, split_words
 from mitolume.io.fields import COLUMNS, Field, leaks, read_table
 from mitolume.io.formats import natural_key
 from mitolume.io.split import SplitSettings, assign_roles
@@ -136,7 +134,7 @@ def test_fluorescence_of_mitochondria_is_paired_and_other_channels_are_left_out(
         ("2_DIC.tif", "", ""),
         ("3_phase.tif", "", "3_GFP.tif"),
     ]
-    assert "other channels or structures, left out: 1 (2_CellMaskRed.tif)" in said(tmp_path)
+    assert "images and masks of other structures, left out: 1 (2_CellMaskRed.tif)" in said(tmp_path)
     assert "fluorescence without its transmitted light, left out: 1 (9_GFP.tif)" in said(tmp_path)
 
 
@@ -190,10 +188,10 @@ def test_doubts_are_said(tmp_path: Path) -> None:
     text = said(tmp_path)
     assert masks_of(rows)["b.tif"] == "b_mito_mask.tif"
     assert "--agreement): 1 (a_label.tif)" in text
-    assert "masks of other structures, left out: 1 (b_nuclei_mask.tif)" in text
+    assert "images and masks of other structures, left out: 1 (b_nuclei_mask.tif)" in text
     assert "masks without an image of that name, left out: 1 (lost_mask.tif)" in text
-    assert "files named like an image in another format, left out" in text
-    assert "images/d.tif = raw/d.tif" in text
+    assert "files named like an image in another format or folder, left out" in text
+    assert "column mask): 2 (c.png, raw/d.tif)" in text
     assert "files of kinds that can't be read (save them as OME-TIFF): 1 (e.bmp)" in text
 
 
@@ -215,12 +213,10 @@ def test_what_is_no_image_is_left_out(tmp_path: Path) -> None:
                  "run/masks/a_mask.tif")  # fmt: skip
     assert masks_of(rows) == {"a.tif": ""}
     assert "folders with results of mitolume, left out: 1 (run)" in said(tmp_path)
-    assert "no image has a mask, so there is nothing to train on" in said(tmp_path)
-
-
-def test_masks_beside_the_folder_are_pointed_to(tmp_path: Path) -> None:
-    lay_out(tmp_path, "images/a.tif", "masks/a.tif")
-    assert f"folder masks lies beside this one: draft from {tmp_path}" in said(tmp_path / "images")
+    assert (
+        f"nothing to train on; if a folder beside this one holds the masks, draft from {tmp_path.parent}"
+        in said(tmp_path)
+    )
 
 
 @pytest.mark.parametrize(
@@ -244,17 +240,6 @@ def test_a_missing_folder_and_a_file_are_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "a.tif").touch()
     with pytest.raises(MitolumeError, match="is a file; name the folder"):
         draft_table(tmp_path / "a.tif")
-
-
-def test_links_in_circles_end_and_broken_ones_are_said(tmp_path: Path) -> None:
-    lay_out(tmp_path, "a/b.tif")
-    try:
-        os.symlink(tmp_path, tmp_path / "a" / "again")
-        os.symlink(tmp_path / "gone.tif", tmp_path / "broken.tif")
-    except OSError:
-        pytest.skip("this system allows no links")
-    assert masks_of(draft(tmp_path)) == {"a/b.tif": ""}
-    assert "links that lead nowhere, left out: 1 (broken.tif)" in said(tmp_path)
 
 
 # --- roles, conditions, specimens ---------------------------------------------------------------
@@ -302,13 +287,6 @@ def test_conditions_are_whole_known_words(tmp_path: Path) -> None:
     }  # fmt: skip
     rows = draft(tmp_path, *files)
     assert {row["image"]: row["condition"] for row in rows} == files
-
-
-def test_folders_beside_one_that_is_called_after_a_treatment_are_treatments(tmp_path: Path) -> None:
-    rows = draft(tmp_path, "control/1.tif", "compound 7/2.tif", "control/masks/1.tif")
-    assert {row["image"]: row["condition"] for row in rows} == {
-        "compound 7/2.tif": "compound 7", "control/1.tif": "control"
-    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -402,7 +380,7 @@ def test_of_many_files_few_are_opened(tmp_path: Path) -> None:
         for name in (f"dish{n % 50}_{n}.tif", f"dish{n % 50}_{n}_mask.tif"):
             (tmp_path / name).touch()
     drafted = draft_table(tmp_path, tmp_path)
-    (opened,) = [line for line in drafted.look if line.startswith("images that can't")]
+    (opened,) = [line for line in drafted.look if line.startswith("images and masks that can't")]
     assert int(opened.split(": ")[1].split(" ")[0]) <= MOST_PAIRS
     assert len(rows_of(drafted)) == 1000
     assert len({row["specimen"] for row in rows_of(drafted)}) == 50
@@ -525,13 +503,27 @@ def specimens_of(rows: list[dict[str, str]]) -> dict[str, str]:
     return {row["image"]: row.get("specimen") or row["image"] for row in rows}
 
 
-@pytest.mark.parametrize("version", ["denoised/f{}", "MAX_f{}", "f{} - copy"])
+@pytest.mark.parametrize(
+    "version", ["denoised/f{}", "8bit/f{}", "MAX_f{}", "f{} - copy", "f{}_8bit", "8bit/f{}_small"]
+)
 def test_versions_of_a_picture_are_of_its_specimen(tmp_path: Path, version: str) -> None:
     names = [f"{name.format(n)}.tif" for n in NUMBERS for name in ("f{}", "f{}_mask", version)]
     found = specimens_of(draft(tmp_path, *names))
     for n in NUMBERS:
         assert found[f"f{n}.tif"] == found[f"{version.format(n)}.tif"]
     assert len(set(found.values())) == 3
+
+
+def test_folders_of_movies_stay_specimens_where_some_frames_have_no_mask(tmp_path: Path) -> None:
+    names = [f"{c}/t{n}.tif" for c in "abc" for n in NUMBERS] + [f"{c}/t1_mask.tif" for c in "abc"]
+    found = specimens_of(draft(tmp_path, *names))
+    assert set(found.values()) == {"a", "b", "c"}
+
+
+def test_of_simulated_data_the_images_are_taken(tmp_path: Path) -> None:
+    names = [f"{kind}/f{n}.tif" for kind in ("images", "masks", "clean") for n in NUMBERS]
+    rows = draft(tmp_path, *names, "sheet.png", "simulation.json")
+    assert masks_of(rows) == {f"images/f{n}.tif": f"masks/f{n}.tif" for n in NUMBERS}
 
 
 def test_before_and_after_are_one_specimen(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +13,13 @@ from pathlib import Path
 import xarray as xr
 
 from mitolume.errors import MitolumeError, some_names
-from mitolume.io.drafting.guesses import (
+from mitolume.io.draft_guesses import (
     guess_batches,
     guess_conditions,
     guess_roles,
     guess_specimens,
 )
-from mitolume.io.drafting.listing import Notes, list_files
-from mitolume.io.drafting.pairs import Pair, folder_kind, pair_files, plain_words
+from mitolume.io.draft_pairs import OUTLINE_ENDINGS, Notes, Pair, list_files, pair_files
 from mitolume.io.fields import COLUMNS, Field, leaks
 from mitolume.io.read import read, scenes
 from mitolume.io.write import write_text
@@ -29,13 +29,6 @@ MOST_SCENE_FILES = 50  # microscopes' own files that are opened to list their sc
 _MANY_SCENES = (".nd2", ".lif", ".czi", ".ome.zarr", ".zarr")
 Progress = Callable[[int, int], None]
 Row = dict[str, str]
-
-_HOW = {
-    "same name": "of their image's name",
-    "beginning": "whose names begin as their image's",
-    "only": "the only one where their image is the only one",
-    "elsewhere": "of their image's name in another folder",
-}
 
 
 @dataclass(frozen=True)
@@ -134,47 +127,37 @@ def write_draft(draft: Draft, out: Path) -> None:
 
 def _compare_headers(folder: Path, rows: Sequence[Row], notes: Notes, progress: Progress) -> None:
     """Compare the sizes of images and masks; choose a plane for masks of one plane."""
-    for number, row in enumerate(rows):
+    for number, row in enumerate(rows, 1):
         progress(number, len(rows))
-        image = _open(folder / row["image"])
-        if image is None:
-            notes.add("images that can't be opened", row["image"])
+        image = _open(folder, row["image"], notes)
+        outlined = row["mask"].lower().endswith(OUTLINE_ENDINGS)
+        mask = None if image is None or outlined else _open(folder, row["mask"], notes)
+        if image is not None and image.sizes["T"] > 1:
+            what = "images with several time points (save the one that was labelled)"
+            notes.add(what, row["image"])
+        if image is None or mask is None:
             continue
-        sizes = image.sizes
-        if sizes["T"] > 1:
-            notes.add(
-                "images with several time points (save the one that was labelled)", row["image"]
-            )
-        if row["mask"].lower().endswith((".zip", ".roi", ".geojson")):
-            continue
-        mask = _open(folder / row["mask"])
-        if mask is None:
-            notes.add("masks that can't be opened", row["mask"])
-            continue
-        planes = max(mask.sizes["Z"], mask.sizes["T"])  # a stack without axis names may be either
+        sizes, of_mask = image.sizes, mask.sizes
+        planes = max(of_mask["Z"], of_mask["T"])  # a stack without axis names may be either
         both = f"{row['image']} has {{}}, its mask {{}}".format
-        if (mask.sizes["Y"], mask.sizes["X"]) != (sizes["Y"], sizes["X"]):
-            shapes = [f"{one['Y']} x {one['X']}" for one in (sizes, mask.sizes)]
+        if (of_mask["Y"], of_mask["X"]) != (sizes["Y"], sizes["X"]):
+            shapes = [f"{one['Y']} x {one['X']}" for one in (sizes, of_mask)]
             notes.add("masks not as large as their image (Y x X)", both(*shapes))
         elif sizes["Z"] > 1 and planes == 1:
             row["planes"] = str(sizes["Z"] // 2)
-            notes.add(
-                "masks of one plane for a z-stack, given to the middle one (say in column planes "
-                "which it is)", row["mask"],
-            )  # fmt: skip
+            what = "masks of one plane for a z-stack, given to the middle one (say in column "
+            notes.add(f"{what}planes which it is)", row["mask"])
         elif sizes["Z"] != planes:
-            notes.add(
-                "masks with another number of planes than their image", both(sizes["Z"], planes)
-            )
-    if rows:
-        progress(len(rows), len(rows))
+            what = "masks with another number of planes than their image"
+            notes.add(what, both(sizes["Z"], planes))
 
 
-def _open(path: Path) -> xr.DataArray | None:
+def _open(folder: Path, name: str, notes: Notes) -> xr.DataArray | None:
     """Open a file without its pixels; `check_table` will say what is wrong where that fails."""
     try:
-        return read(path, scene=0)
+        return read(folder / name, scene=0)
     except MitolumeError:
+        notes.add("images and masks that can't be opened", name)
         return None
 
 
@@ -192,7 +175,7 @@ def _with_scenes(folder: Path, rows: Sequence[Row], notes: Notes) -> Iterator[Ro
         try:
             names = scenes(folder / row["image"])
         except MitolumeError as error:
-            notes.add("images that can't be opened", f"{row['image']}: {error}")
+            notes.add("images and masks that can't be opened", f"{row['image']}: {error}")
             names = []
         if any(name != name.strip() or not name for name in names):
             names = [str(number) for number in range(len(names))]
@@ -216,10 +199,10 @@ def _counts(files: int, pairs: Sequence[Pair]) -> Iterator[str]:
 
 def _say_masks(pairs: Sequence[Pair]) -> Iterator[str]:
     """Say how masks and paired fluorescence were found, with an example of each way."""
-    for how, words in _HOW.items():
-        found = [(p.image.path, p.mask.path) for p in pairs if p.mask and p.how == how]
-        if found:
-            yield f"mask: {len(found)} {words} ({found[0][0]} and {found[0][1]})"
+    found = [(pair.how, pair.image.path, pair.mask.path) for pair in pairs if pair.mask]
+    for how, count in Counter(how for how, _, _ in found).items():
+        image, mask = next((image, mask) for other, image, mask in found if other == how)
+        yield f"mask: {count} {how} ({image} and {mask})"
     if paired := [pair.fluorescence.path for pair in pairs if pair.fluorescence]:
         yield f"fluorescence: {len(paired)} files by words in their names ({some_names(paired)})"
 
@@ -253,19 +236,14 @@ def _splits(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _beside(folder: Path, rows: Sequence[Row]) -> Iterator[str]:
-    """Point to a table that exists, and to masks beside the folder where none is in it."""
+    """Point to a table that exists, and to where masks may be if none was found."""
     if (folder / "fields.csv").exists():
         yield f"{folder / 'fields.csv'} exists already; it may be the table that you need"
-    if any(row["mask"] for row in rows):
-        return
-    parent = folder.resolve().parent
-    try:
-        names = sorted(path.name for path in parent.iterdir() if path.is_dir())
-    except OSError:
-        names = []
-    masks = [name for name in names if folder_kind([name]) == "mask" and not plain_words(name)]
-    where = f"; folder {masks[0]} lies beside this one: draft from {parent}" if masks else ""
-    yield f"no image has a mask, so there is nothing to train on{where}"
+    if not any(row["mask"] for row in rows):
+        yield (
+            "no image has a mask, so there is nothing to train on; if a folder beside this one "
+            f"holds the masks, draft from {folder.resolve().parent}"
+        )
 
 
 def _without_leaks(rows: Sequence[Row], notes: Notes) -> Iterator[Row]:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from mitolume.errors import MitolumeError
 from mitolume.io.readers.common import MICROMETRES, Opened, Stated, chunked, light
 
 _LARGE = 2**26  # pixels of a plane, above which it is read in parts
@@ -23,6 +24,13 @@ def open_file(path: Path) -> Opened:
     """List the series of a TIFF; reads no pixels."""
     import tifffile
 
+    with path.open("rb") as file:
+        start = file.read(24)
+    if start[:2] not in (b"II", b"MM"):
+        text = "".join(filter(str.isprintable, start.decode("ascii", "ignore"))) or start.hex(" ")
+        raise MitolumeError(
+            f"{path} is not a TIFF: it begins with {text!r}; download or export it again"
+        )
     with tifffile.TiffFile(path, is_mmstack=False) as tif:
         # Walks the page chain, so that a cut file complains here, not never.
         series = list(tif.series)

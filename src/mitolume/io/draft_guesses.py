@@ -6,10 +6,10 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from mitolume.errors import some_names
-from mitolume.io.drafting.listing import Found, Word, split_words
-from mitolume.io.drafting.pairs import Pair, folder_kind, plain_words
+from mitolume.io.draft_pairs import Found, Pair, Word, plain_words, split_words
 from mitolume.io.fields import ROLES
 
 ROLE_WORDS = {
@@ -111,37 +111,16 @@ def _role(parts: Iterable[str]) -> str:
 
 
 def guess_conditions(pairs: Sequence[Pair]) -> Guess:
-    """Guess treatments and genotypes from known words; the innermost name that has one counts.
-
-    Where folders are called after a treatment, folders beside them are treatments too.
-    """
-    named = {
-        pair.image.folders[:depth]
-        for pair in pairs
-        for depth in range(len(pair.image.folders))
-        if _is_condition(pair.image.folders[depth])
-    }
-    values = [_condition(pair.image, named) for pair in pairs]
+    """Guess treatments and genotypes from known words; the innermost name that has one counts."""
+    values = []
+    for image in (pair.image for pair in pairs):
+        known = [
+            [CONDITIONS[word.text] for word in split_words(part) if word.text in CONDITIONS]
+            for part in (image.stem, *reversed(image.folders))
+        ]
+        values.append(" + ".join(dict.fromkeys(next(filter(None, known), []))))
     counts = [f"{value or 'not told'} {number}" for value, number in Counter(values).items()]
     return Guess(values, f"from names: {', '.join(counts)}" if any(values) else "")
-
-
-def _is_condition(folder: str) -> bool:
-    """Tell whether a folder's name is a treatment and nothing else."""
-    words = split_words(folder)
-    return len(words) == 1 and words[0].text in CONDITIONS
-
-
-def _condition(image: Found, named: set[tuple[str, ...]]) -> str:
-    for depth in range(len(image.folders), -1, -1):
-        part = image.stem if depth == len(image.folders) else image.folders[depth]
-        known = [CONDITIONS[word.text] for word in split_words(part) if word.text in CONDITIONS]
-        if known:
-            return " + ".join(dict.fromkeys(known))
-        beside = depth < len(image.folders) and image.folders[:depth] in named
-        if beside and not folder_kind([part]) and not _role([part]):
-            return part
-    return ""
 
 
 def guess_batches(pairs: Sequence[Pair]) -> Guess:
@@ -176,12 +155,8 @@ def guess_specimens(pairs: Sequence[Pair], conditions: Sequence[str]) -> Guess:
         ``""`` for all where each file is a specimen of its own.
     """
     rows = [_parts(pair.image) for pair in pairs]
-    tags = [
-        tuple(
-            filter(None, (_role((*pair.image.folders[::-1], _first_word(pair.image))), condition))
-        )
-        for pair, condition in zip(pairs, conditions, strict=True)
-    ]
+    roles = [_role((*pair.image.folders[::-1], _first_word(pair.image))) for pair in pairs]
+    tags = [tuple(filter(None, both)) for both in zip(roles, conditions, strict=True)]
     again = defaultdict(set)
     for row, tag in zip(rows, tags, strict=True):
         again[tuple(row)].add(tag)
@@ -190,27 +165,57 @@ def guess_specimens(pairs: Sequence[Pair], conditions: Sequence[str]) -> Guess:
         tags = [()] * len(pairs)
     labelled = [n for n, pair in enumerate(pairs) if pair.mask] or range(len(pairs))
     labels = _level(rows, [(rows[n], tags[n]) for n in labelled])
-    parts = [_chosen(row, labels) or _chosen(row, None) for row in rows]
-    keys = [(tag, *own) for tag, own in zip(tags, parts, strict=True)]
+    keys = [
+        (tag, *(_chosen(row, labels) or _chosen(row, None)))
+        for tag, row in zip(tags, rows, strict=True)
+    ]
+    _join_versions(keys, pairs, rows, tags)
     number = len(set(keys))
     if len(pairs) == 1:
         return Guess([""], "")
-    how = (
-        f"by {' and '.join(labels)} in the names"
-        if labels
-        else "by the names without planes, frames and crops"
-    )
+    how = "by the names without planes, frames and crops"
+    if labels:
+        how = f"by {' and '.join(labels)} in the names"
     if restart:
         how += " (names that come again under another role or condition are other specimens)"
+    if any(label.startswith("folder") for label in labels):
+        how += " (give versions of one picture in several folders the same specimen)"
     if number == len(pairs):
         return Guess([""] * number, f"{how}: each file is its own" if labels else _OWN)
     names: dict[object, str] = {}
-    for key, tag, own in zip(keys, tags, parts, strict=True):
-        name = "_".join([*tag, *(part.shown for part in own)]) or "all"
+    for key in keys:
+        tag, *parts = key
+        name = "_".join([*tag, *(part.shown for part in parts)]) or "all"
         if key not in names:
             names[key] = name if name not in names.values() else f"{name} #{len(names) + 1}"
     count = "one specimen" if number == 1 else f"{number} specimens"
     return Guess([names[key] for key in keys], f"{how}: {count} ({some_names(names.values())})")
+
+
+def _join_versions(
+    keys: list[tuple[Any, ...]],
+    pairs: Sequence[Pair],
+    rows: Sequence[Sequence[_Part]],
+    tags: Sequence[tuple[str, ...]],
+) -> None:
+    """Give images that may be versions of one with a mask that one's key: else they would leak.
+
+    Such is ``8bit/f1`` or ``f1_8bit`` beside ``f1``: without a mask of its own, the same name or
+    one that goes on, and, where it is the same, in a folder without masks.
+    """
+    names = [tuple(part for part in row if not part.label.startswith("folder")) for row in rows]
+    masked: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+    for key, pair, name, tag in zip(keys, pairs, names, tags, strict=True):
+        if pair.mask:
+            masked.setdefault((tag, pair.image.folders, name), key)
+            masked.setdefault((tag, None, name), key)
+    folders = {pair.image.folders for pair in pairs if pair.mask}
+    for number, pair in enumerate(pairs):
+        own = pair.image.folders in folders
+        place = pair.image.folders if own else None
+        ends = () if pair.mask else range(len(names[number]) - own, 0, -1)
+        found = [masked.get((tags[number], place, names[number][:end])) for end in ends]
+        keys[number] = next(filter(None, found), keys[number])
 
 
 def _chosen(row: Sequence[_Part], labels: Sequence[str] | None) -> list[_Part]:

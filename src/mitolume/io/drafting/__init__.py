@@ -1,1 +1,0 @@
-"""The parts of `mitolume.io.draft`: from file names to rows. Reads no pixels."""
