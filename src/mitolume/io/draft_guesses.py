@@ -55,6 +55,9 @@ class _Part:
     shown: str = field(compare=False)
 
 
+_Key = tuple[tuple[str, ...], tuple[_Part, ...]]  # role and condition, and what is numbered
+
+
 @dataclass(frozen=True)
 class Guess:
     """A column's values, one for each image, and a sentence on where they are from."""
@@ -165,8 +168,8 @@ def guess_specimens(pairs: Sequence[Pair], conditions: Sequence[str]) -> Guess:
         tags = [()] * len(pairs)
     labelled = [n for n, pair in enumerate(pairs) if pair.mask] or range(len(pairs))
     labels = _level(rows, [(rows[n], tags[n]) for n in labelled])
-    keys = [
-        (tag, *(_chosen(row, labels) or _chosen(row, None)))
+    keys: list[_Key] = [
+        (tag, tuple(_chosen(row, labels) or _chosen(row, None)))
         for tag, row in zip(tags, rows, strict=True)
     ]
     _join_versions(keys, pairs, rows, tags)
@@ -184,8 +187,7 @@ def guess_specimens(pairs: Sequence[Pair], conditions: Sequence[str]) -> Guess:
         return Guess([""] * number, f"{how}: each file is its own" if labels else _OWN)
     names: dict[object, str] = {}
     for key in keys:
-        tag, *parts = key
-        name = "_".join([*tag, *(part.shown for part in parts)]) or "all"
+        name = "_".join([*key[0], *(part.shown for part in key[1])]) or "all"
         if key not in names:
             names[key] = name if name not in names.values() else f"{name} #{len(names) + 1}"
     count = "one specimen" if number == 1 else f"{number} specimens"
@@ -193,7 +195,7 @@ def guess_specimens(pairs: Sequence[Pair], conditions: Sequence[str]) -> Guess:
 
 
 def _join_versions(
-    keys: list[tuple[Any, ...]],
+    keys: list[_Key],
     pairs: Sequence[Pair],
     rows: Sequence[Sequence[_Part]],
     tags: Sequence[tuple[str, ...]],
@@ -204,7 +206,7 @@ def _join_versions(
     one that goes on, and, where it is the same, in a folder without masks.
     """
     names = [tuple(part for part in row if not part.label.startswith("folder")) for row in rows]
-    masked: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+    masked: dict[tuple[Any, ...], _Key] = {}
     for key, pair, name, tag in zip(keys, pairs, names, tags, strict=True):
         if pair.mask:
             masked.setdefault((tag, pair.image.folders, name), key)

@@ -380,8 +380,8 @@ def pair_files(files: Sequence[Found], notes: Notes) -> list[Pair]:
             ))  # fmt: skip
             for mask in masks[1:]:
                 notes.add(_OTHER_MASK, mask.file.path)
-            mask = masks[0].file if masks else None
-            pairs[image] = Pair(image.file, mask, dye, "of their image's name")
+            own = masks[0].file if masks else None
+            pairs[image] = Pair(image.file, own, dye, "of their image's name")
     _match_rest(pairs, lonely, notes)
     if any(image.kind == "transmitted" for image in pairs):
         for image, pair in list(pairs.items()):
