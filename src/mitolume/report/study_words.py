@@ -121,15 +121,12 @@ def _smaller(k: int, comparisons: Sequence[Comparison]) -> str:
         own = [one for one in comparisons if one.verdict == verdict]
         if not own:
             continue
-        arms = ", ".join(f"{o.arm} ({number(o.difference, signed=True)})" for o in own)
-        if verdict in (HELPED, HURT):
-            parts.append(f"{arms} {verdict}")
-        elif verdict == HINT:
-            parts.append(f"{verdict} for {arms}")
-        else:
-            names = ", ".join(one.arm for one in own) if len(own) < 4 else count(len(own), "arm")
-            parts.append(f"{verdict} for {names}" if verdict == NO_DIFFERENCE
-                         else f"{names} {verdict}")  # fmt: skip
+        names = ", ".join(one.arm for one in own) if len(own) < 4 else count(len(own), "arm")
+        if verdict in (HELPED, HURT, HINT):
+            names = ", ".join(f"{one.arm} ({number(one.difference, signed=True)})" for one in own)
+        parts.append(
+            f"{names} {verdict}" if verdict in (HELPED, HURT) else f"{verdict} for {names}"
+        )
     return f"With {count(k, 'labelled image')}: {'; '.join(parts)}."
 
 
