@@ -249,7 +249,7 @@ def test_planes_of_qupath(tmp_path: Path) -> None:
 )
 def test_what_is_no_geojson_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.geojson").write_text(text)
-    with pytest.raises(MitolumeError, match=r"a\.geojson is no GeoJSON"):
+    with pytest.raises(MitolumeError, match=r"a\.geojson is not readable GeoJSON"):
         read_geojson(tmp_path / "a.geojson")
 
 
@@ -311,8 +311,8 @@ def test_frames_round_outlines_are_pointed_out(tmp_path: Path) -> None:
         return tuple(open_mask(path, like).attrs["notices"])
 
     assert not notices((2, 2, 9, 9), (9, 9, 30, 20))
-    assert "round the whole image" in notices((0, 0, 30, 20))[0]
-    assert "round other outlines (2)" in notices((2, 2, 18, 18), (3, 3, 6, 6), (8, 8, 12, 12))[0]
+    assert "around the whole image" in notices((0, 0, 30, 20))[0]
+    assert "around other outlines (2)" in notices((2, 2, 18, 18), (3, 3, 6, 6), (8, 8, 12, 12))[0]
 
 
 def run(*words: object) -> tuple[int, str]:

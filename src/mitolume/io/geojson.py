@@ -1,4 +1,4 @@
-"""GeoJSON of QuPath to outlines, and label images to GeoJSON. Knows no image."""
+"""QuPath's GeoJSON to outlines, and label images to GeoJSON."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +22,6 @@ _UNCLASSIFIED = "without a class"
 _NUMBER = re.compile(r"0*[1-9][0-9]{0,8}")  # an object's number, as a name
 
 
-@dataclass(frozen=True, eq=False)
-class _Drawn:
-    """A drawn feature: its rings, plane (None where the file names none), name and class."""
-
-    rings: tuple[Ring, ...]
-    plane: dict[str, Any] | None
-    name: str
-    class_name: str
-
-    @property
-    def unsure(self) -> bool:
-        return is_unsure(self.class_name) or is_unsure(self.name)
-
-
 def read_geojson(path: str | Path) -> tuple[list[Outline], list[str]]:
     """Read outlines that QuPath exported (File > Export objects as GeoJSON).
 
@@ -48,15 +34,15 @@ def read_geojson(path: str | Path) -> tuple[list[Outline], list[str]]:
     Returns
     -------
     outlines, notices
-        Polygons with their holes. Objects of class or name ``Ignore*``, ``ignore``, ``unsure`` or
-        ``255`` are unsure. Other classes that end in ``*`` (QuPath's ``Region*``) mark no objects
-        and are left out. Of several classes, those that begin with ``mito`` are taken where there
-        is one, otherwise all. What was left out is said in the notices.
+        Polygons with their holes. Objects whose class or name is ``Ignore*``, ``ignore``,
+        ``unsure`` or ``255`` are unsure. Other classes that end in ``*`` (QuPath's ``Region*``)
+        are left out. If any class begins with ``mito``, only such classes are used. The notices
+        say what was left out.
 
     Raises
     ------
     MitolumeError
-        The file is no GeoJSON.
+        The file is not GeoJSON.
     """
     path = Path(path)
     if not path.is_file():
@@ -67,14 +53,15 @@ def read_geojson(path: str | Path) -> tuple[list[Outline], list[str]]:
         drawn = list(_drawn(content, skipped))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise MitolumeError(
-            f"{path} is no GeoJSON that can be read ({shorten(error)}); export it again from "
+            f"{path} is not readable GeoJSON ({shorten(error)}); export it again from "
             "QuPath (File > Export objects as GeoJSON, FeatureCollection)"
         ) from error
     notices = [f"{', '.join(_counted(skipped))} without an area left out"] if skipped else []
-    drawn = _of_class(drawn, notices)
+    outlines = _of_class(drawn, notices)
     # QuPath writes no plane for the first one; a file without any may be of a single plane.
-    planes = any(feature.plane is not None for feature in drawn)
-    return [_outline(feature, planes) for feature in drawn], notices
+    if any(outline.z is not None for outline in outlines):
+        outlines = [replace(o, z=o.z or 0, t=o.t or 0) for o in outlines]
+    return outlines, notices
 
 
 def labels_to_geojson(labels: Labels, unsure: Inside | None = None) -> dict[str, Any]:
@@ -124,8 +111,8 @@ def _feature(
     return {"type": "Feature", "geometry": geometry, "properties": properties}
 
 
-def _drawn(content: Any, skipped: Counter[str]) -> Iterator[_Drawn]:
-    """Walk through features and those nested in them."""
+def _drawn(content: Any, skipped: Counter[str]) -> Iterator[tuple[str, Outline]]:
+    """Walk through features and those nested in them; yield the class and outline of each."""
     if isinstance(content, list):
         for part in content:
             yield from _drawn(part, skipped)
@@ -136,12 +123,20 @@ def _drawn(content: Any, skipped: Counter[str]) -> Iterator[_Drawn]:
         return
     feature = content if kind == "Feature" else {"geometry": content}
     geometry, properties = feature.get("geometry"), feature.get("properties") or {}
-    if geometry:
-        rings = _rings(geometry, skipped)
+    if geometry and (rings := _rings(geometry, skipped)):
         name, class_name = str(properties.get("name") or ""), _class_name(properties)
         plane = geometry.get("plane") or properties.get("plane")
-        if rings:
-            yield _Drawn(tuple(rings), plane, name, class_name)
+        yield (
+            class_name or _UNCLASSIFIED,
+            Outline(
+                name or class_name or "object",
+                tuple(rings),
+                int(plane.get("z", 0)) if plane else None,
+                int(plane.get("t", 0)) if plane else None,
+                is_unsure(class_name) or is_unsure(name),
+                int(name) if _NUMBER.fullmatch(name) else None,
+            ),
+        )
     yield from _drawn(properties.get("childObjects") or [], skipped)
 
 
@@ -157,7 +152,7 @@ def _rings(geometry: dict[str, Any], skipped: Counter[str]) -> list[Ring]:
         skipped[kind] += 1
         return []
     else:
-        raise ValueError(f"{kind!r} is no kind of geometry")
+        raise ValueError(f"unknown geometry {kind!r}")
     rings = [
         np.array([corner[:2] for corner in ring], np.float64)
         for polygon in polygons
@@ -175,9 +170,9 @@ def _class_name(properties: dict[str, Any]) -> str:
     return str(found.get("name") or ": ".join(found.get("names") or ()))
 
 
-def _of_class(drawn: list[_Drawn], notices: list[str]) -> list[_Drawn]:
+def _of_class(drawn: list[tuple[str, Outline]], notices: list[str]) -> list[Outline]:
     """Keep what marks mitochondria or is unsure, and say what that is."""
-    classes = Counter(f.class_name or _UNCLASSIFIED for f in drawn if not f.unsure)
+    classes = Counter(class_name for class_name, outline in drawn if not outline.unsure)
     taken = {name for name in classes if not name.endswith("*")}
     mitochondria = {name for name in taken if name.lower().startswith("mito")}
     if mitochondria:
@@ -190,20 +185,7 @@ def _of_class(drawn: list[_Drawn], notices: list[str]) -> list[_Drawn]:
             f"taken as mitochondria: {', '.join(sorted(taken)) or 'nothing'}; left out: "
             + ", ".join(_counted(left_out))
         )
-    return [f for f in drawn if f.unsure or (f.class_name or _UNCLASSIFIED) in taken]
-
-
-def _outline(feature: _Drawn, planes: bool) -> Outline:
-    plane = feature.plane or {}
-    name = feature.name or feature.class_name or "object"
-    return Outline(
-        name,
-        feature.rings,
-        int(plane.get("z", 0)) if planes else None,
-        int(plane.get("t", 0)) if planes else None,
-        feature.unsure,
-        int(feature.name) if _NUMBER.fullmatch(feature.name) else None,
-    )
+    return [outline for class_name, outline in drawn if outline.unsure or class_name in taken]
 
 
 def _counted(names: Counter[str]) -> list[str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,12 @@ import xarray as xr
 from mitolume.errors import MitolumeError, some_names
 from mitolume.io.formats import READERS, bare_name, natural_key
 from mitolume.io.geojson import read_geojson
-from mitolume.io.masks import FOREGROUND, UNSURE, MaskKind, ValuesKind
-from mitolume.io.outlines import Outline, PlacedOutlines, draw, place
+from mitolume.io.masks import MaskKind, ValuesKind, to_mask
+from mitolume.io.outlines import Labels, Outline, PlacedOutlines, draw, place
 from mitolume.io.read import AXES, Image2D, load, read, read_plane
 from mitolume.io.rois import has_overlay, outlines_of_rois, read_rois
+
+Size = tuple[int, int, int, int]  # T, Z, Y and X of an image
 
 _JSON = (".geojson", ".json")
 _OUTLINES = (".zip", ".roi", *_JSON)
@@ -79,21 +80,18 @@ def list_masks(folder: Path) -> tuple[list[Path], list[str]]:
         and path.name.lower().endswith(_IN_FOLDERS)
         and not bare_name(path).endswith("_overlay")
     ]
-    masks = [path for path in files if says_mask(path)]
-    stems = [image_name(path).casefold() for path in masks]
-    others = [path for path in files if not says_mask(path)]
-    if any(goes_on(bare_name(path).casefold(), stem) for path in others for stem in stems):
-        taken = masks
-    else:
-        taken = files
-    if not taken:
+    if not files:
         raise MitolumeError(f"{folder} holds no mask file ({', '.join(_IN_FOLDERS)})")
-    left_out = [path for path in files if path not in taken]
+    masks = [path for path in files if says_mask(path)]
+    others = [path for path in files if not says_mask(path)]
+    stems = [image_name(path).casefold() for path in masks]
+    if not any(goes_on(bare_name(path).casefold(), stem) for path in others for stem in stems):
+        return files, []
     notice = (
-        f"{folder}: {len(files)} files found, {len(taken)} used, whose names say that they are "
-        f"masks (NAME_mask, NAME_labels, ...); left out: {some_names(left_out)}"
+        f"{folder}: {len(files)} files found, {len(masks)} used, whose names say that they are "
+        f"masks (NAME_mask, NAME_labels, ...); left out: {some_names(others)}"
     )
-    return taken, [notice] if left_out else []
+    return masks, [notice]
 
 
 def goes_on(long: str, short: str) -> bool:
@@ -114,17 +112,16 @@ def open_mask(
     Parameters
     ----------
     path
-        An image file, an ImageJ ROI set (``.zip``) or ROI (``.roi``), or GeoJSON. Of a TIFF with
-        an overlay the pixels are the mask, but the overlay where the file is the image itself or
-        its pixels can be no mask.
+        An image file, an ImageJ ROI set (``.zip``) or ROI (``.roi``), or GeoJSON. The overlay of
+        a TIFF is the mask if the file is the image itself, or if its pixels can't be a mask.
     like
         The image, dims ``T C Z Y X``: outlines need its size. A stack's outlines that name no
         plane make a mask of one plane.
     numbered
-        Draw each outline with its number, and what is unsure as -1.
+        Draw each outline with its number, and unsure ones as -1.
     movie
-        Keep time points. Otherwise those of a file without planes are its planes, and more are
-        refused.
+        Keep time points. Otherwise, those of a file without planes are taken as planes, and other
+        time series are refused.
 
     Returns
     -------
@@ -136,37 +133,24 @@ def open_mask(
     Raises
     ------
     MitolumeError
-        The file can't be read or is no mask; outlines without an image, outside of it, or on
-        planes that it hasn't.
+        The file can't be read or is no mask; outlines have no image, or don't fit on it.
     """
     if not path.exists():
         raise MitolumeError(f"{path}: no such file")
-    placed = _outlines(path, like)
-    if placed is not None:
-        size = {} if like is None else like.attrs.get("pixel_size_um", {})
-        return _drawn(path, placed, size, numbered=numbered)
-    return _read_once(path, path.stat().st_mtime_ns, movie)
-
-
-def _outlines(path: Path, like: xr.DataArray | None) -> PlacedOutlines | None:
-    """Return the outlines that are a file's mask, None where its pixels are."""
     modified = path.stat().st_mtime_ns
-    if is_outline_file(path):
-        if like is None:
-            raise MitolumeError(
-                f"{path} holds outlines, which do not say how large their image is: name the "
-                "image, or make a mask of them (mitolume convert OUTLINES --like IMAGE --out "
-                "NAME_mask.ome.tif)"
-            )
-        return _placed_once(path, modified, _size(like))
-    if like is not None and _is_source_of(path, like):
-        if not has_overlay(path):
-            raise MitolumeError(
-                f"mask {path} is the image itself, and it holds no overlay; outline the "
-                "mitochondria in Fiji (Image > Overlay > Add Selection) and save it as TIFF"
-            )
-        return _placed_once(path, modified, _size(like))
-    return _overlay_once(path, modified)
+    size = None if like is None else _size(like)
+    is_image = like is not None and _is_source_of(path, like)
+    placed = _outlines_once(path, modified, size, is_image)
+    if placed is None:
+        return _pixels_once(path, modified, movie)
+    mask = _drawn(placed).assign_attrs(source=str(path), notices=placed.notices)
+    if like is not None and (pixel_size := like.attrs.get("pixel_size_um")):
+        mask.attrs["pixel_size_um"] = pixel_size
+    if numbered:
+        numbers = sorted({n for n in placed.numbers() if n})
+        return mask.assign_attrs(mask_kind="outlines", numbers=tuple(numbers))
+    plain = mask.data.map_blocks(partial(to_mask, kind="outlines"), dtype=np.uint8)
+    return mask.copy(data=plain).assign_attrs(mask_kind="unsure")
 
 
 def is_outlined(mask: xr.DataArray) -> bool:
@@ -201,7 +185,7 @@ def hidden_outlines(mask: xr.DataArray, shown: Iterable[int]) -> list[str]:
 
 
 def distinct_values(mask: xr.DataArray) -> set[float]:
-    """Return the distinct values of a mask; of fractions a few, the least and the largest.
+    """Return the distinct values of a mask, of fractions a few; none of outlines.
 
     Parameters
     ----------
@@ -211,10 +195,10 @@ def distinct_values(mask: xr.DataArray) -> set[float]:
     Raises
     ------
     MitolumeError
-        Pixels can't be decoded, or are no finite numbers.
+        Pixels can't be decoded, or are not finite numbers.
     """
     found: set[float] = set()
-    for part in _parts(mask):
+    for part in () if is_outlined(mask) else _parts(mask):
         values = np.unique(part)
         if values.dtype.kind not in "buif":
             raise MitolumeError(
@@ -248,8 +232,8 @@ def _parts(mask: xr.DataArray) -> Iterator[np.ndarray[Any, Any]]:
 
 
 @lru_cache(maxsize=16)
-def _read_once(path: Path, modified_ns: int, movie: bool) -> xr.DataArray:
-    """Keep the last files open: the rows of one stack follow each other."""
+def _pixels_once(path: Path, modified_ns: int, movie: bool) -> xr.DataArray:
+    """Open a mask of pixels; the last files stay open, as rows of one stack follow each other."""
     mask = read(path)
     if mask.sizes["C"] > 1:
         raise MitolumeError(
@@ -264,24 +248,45 @@ def _read_once(path: Path, modified_ns: int, movie: bool) -> xr.DataArray:
     return mask
 
 
+@lru_cache(maxsize=16)
+def _outlines_once(
+    path: Path, modified_ns: int, size: Size | None, is_image: bool
+) -> PlacedOutlines | None:
+    """Read the outlines that are a file's mask; None if its pixels are the mask."""
+    notices = []
+    if is_outline_file(path):
+        if size is None:
+            raise MitolumeError(
+                f"{path} holds outlines, which do not say how large their image is: name the "
+                "image, or make a mask of them (mitolume convert OUTLINES --like IMAGE --out "
+                "NAME_mask.ome.tif)"
+            )
+    elif not has_overlay(path):
+        if not is_image:
+            return None
+        raise MitolumeError(
+            f"mask {path} is the image itself, and it holds no overlay; outline the mitochondria "
+            "in Fiji (Image > Overlay > Add Selection) and save it as TIFF"
+        )
+    elif not is_image:
+        image = _time_as_planes(read(path))
+        if _can_be_mask(image):
+            return None
+        size = _size(image)
+        notices = ["its pixels are an image, so its overlay is taken as the mask"]
+    assert size is not None
+    if path.name.lower().endswith(_JSON):
+        outlines, said = read_geojson(path)
+    else:
+        outlines, said = outlines_of_rois(read_rois(path), depth=size[1])
+    return place(outlines, [*notices, *said], size, path)
+
+
 def _time_as_planes(mask: xr.DataArray) -> xr.DataArray:
-    """Undo what a stack saved without axis names may do: a mask has planes, and no time."""
+    """Take time as Z where there are no planes: a stack saved without names of axes."""
     if mask.sizes["T"] == 1 or mask.sizes["Z"] > 1:
         return mask
     return mask.rename(T="Z", Z="T").transpose(*mask.dims)
-
-
-@lru_cache(maxsize=16)
-def _overlay_once(path: Path, modified_ns: int) -> PlacedOutlines | None:
-    """Return the overlay of a TIFF whose pixels can be no mask."""
-    if not has_overlay(path):
-        return None
-    image = _time_as_planes(read(path))
-    if _can_be_mask(image):
-        return None
-    placed = _placed_once(path, modified_ns, _size(image))
-    notice = f"{path.name}: its pixels are an image, so its overlay is taken as the mask"
-    return replace(placed, notices=(notice, *placed.notices))
 
 
 def _can_be_mask(image: xr.DataArray) -> bool:
@@ -299,57 +304,31 @@ def _is_mask_plane(plane: Image2D) -> bool:
     return bool((left == right)[both].mean() > _FLAT) if both.any() else False
 
 
-@lru_cache(maxsize=16)
-def _placed_once(path: Path, modified_ns: int, size: tuple[int, int, int, int]) -> PlacedOutlines:
-    """Read outlines and put them on the planes of an image of this size (T, Z, Y, X)."""
-    if path.name.lower().endswith(_JSON):
-        outlines, notices = read_geojson(path)
-    else:
-        outlines, notices = outlines_of_rois(read_rois(path), depth=size[1])
-    return place(outlines, notices, size, path)
-
-
-def _drawn(
-    path: Path, placed: PlacedOutlines, size: dict[str, float], *, numbered: bool
-) -> xr.DataArray:
+def _drawn(placed: PlacedOutlines) -> xr.DataArray:
+    """Draw each outline with its number, unsure ones as -1 and on top, once a plane is read."""
     import dask
     import dask.array as da
 
-    attrs: dict[str, Any] = {"source": str(path), "notices": placed.notices}
-    if size:
-        attrs["pixel_size_um"] = size
-    dtype: np.dtype[Any] = np.dtype(np.int32 if numbered else np.uint8)
-    if numbered:
-        numbers = placed.numbers()
-        values = [-1 if o.unsure else n for o, n in zip(placed.outlines, numbers, strict=True)]
-        attrs |= {"mask_kind": "outlines", "numbers": tuple(sorted({n for n in numbers if n}))}
-    else:
-        values = [UNSURE if outline.unsure else FOREGROUND for outline in placed.outlines]
-        attrs |= {"mask_kind": "unsure"}
-    # What is unsure comes last, so that it is so on top of mitochondria, too.
-    both = sorted(zip(placed.outlines, values, strict=True), key=lambda pair: pair[0].unsure)
+    pairs = zip(placed.outlines, placed.numbers(), strict=True)
+    ordered = sorted(pairs, key=lambda pair: pair[0].unsure)
     depth, height, width = placed.shape
     # Hidden in functions, or dask would look into thousands of outlines.
     planes = [
-        partial(_plane, [pair for pair in both if pair[0].z in (None, z)], (height, width), dtype)
+        partial(_plane, [pair for pair in ordered if pair[0].z in (None, z)], (height, width))
         for z in range(depth)
     ]
-    drawn = da.stack([da.from_delayed(dask.delayed(p)(), (height, width), dtype) for p in planes])
-    return xr.DataArray(
-        drawn[np.newaxis, np.newaxis],
-        dims=AXES,
-        coords={"C": np.array(["0"], dtype=object)},
-        attrs=attrs,
+    drawn = da.stack(
+        [da.from_delayed(dask.delayed(p)(), (height, width), np.int32) for p in planes]
     )
+    channel = {"C": np.array(["0"], dtype=object)}
+    return xr.DataArray(drawn[np.newaxis, np.newaxis], dims=AXES, coords=channel)
 
 
-def _plane(
-    pairs: Sequence[tuple[Outline, int]], shape: tuple[int, int], dtype: np.dtype[Any]
-) -> np.ndarray[Any, Any]:
-    return draw([pair[0] for pair in pairs], [pair[1] for pair in pairs], shape).astype(dtype)
+def _plane(pairs: Sequence[tuple[Outline, int]], shape: tuple[int, int]) -> Labels:
+    return draw([outline for outline, _ in pairs], [n or -1 for _, n in pairs], shape)
 
 
-def _size(image: xr.DataArray) -> tuple[int, int, int, int]:
+def _size(image: xr.DataArray) -> Size:
     t, z, y, x = (image.sizes[axis] for axis in "TZYX")
     return t, z, y, x
 

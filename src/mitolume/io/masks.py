@@ -1,4 +1,4 @@
-"""What the values in mask files mean, decided once for all masks of a set. Opens no file.
+"""What the values in mask files mean, decided once for all masks of a set.
 
 In memory a mask is uint8: 0 background, 1 mitochondria, 255 unsure (in no loss and no score).
 """
@@ -12,7 +12,7 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 from scipy import ndimage
 
-from mitolume.errors import MitolumeError
+from mitolume.errors import MitolumeError, some_names
 
 BACKGROUND, FOREGROUND, UNSURE = 0, 1, 255
 
@@ -41,14 +41,7 @@ class Meaning:
 
 
 def meaning_of(values: Mapping[str, Iterable[float]], kind: str = "auto") -> Meaning:
-    """Decide what the values of a set of masks mean, or refuse.
-
-    Parameters
-    ----------
-    values
-        File name to the distinct values of that mask.
-    kind
-        As the user gave it: ``auto``, ``unsure`` or ``labels``, see `decide_kind`.
+    """Decide what the values of a set of masks mean, as `decide_kind` does, or refuse.
 
     Raises
     ------
@@ -56,11 +49,10 @@ def meaning_of(values: Mapping[str, Iterable[float]], kind: str = "auto") -> Mea
         There is no such kind, or the values of a mask don't fit.
     """
     require_kind(kind)
-    found = {name: set(vs) for name, vs in values.items()}
-    decided, notices, faults = decide_kind(found, cast(MaskKind, kind))
+    decided, notices, faults = decide_kind(values, cast(MaskKind, kind))
     if faults:
         raise MitolumeError("; ".join(faults))
-    others = set().union(*found.values()) - {BACKGROUND, FOREGROUND, UNSURE}
+    others = set().union(*values.values()) - {BACKGROUND, FOREGROUND, UNSURE}
     return Meaning(decided, decided == "labels" and bool(others), tuple(notices))
 
 
@@ -185,37 +177,31 @@ def _fault(name: str, values: set[float], allowed: set[float]) -> str:
         )
     if name.lower().endswith((".jpg", ".jpeg")) and values - {0.0, 1.0, 255.0}:
         return f"{name} is a JPEG, which changes the values of masks; save it as PNG or TIFF"
+    remedy = _remedy(values)
     if not allowed:
-        whole = all(v >= 0 and v == int(v) for v in values)
-        return (
-            ""
-            if whole
-            else f"{name} is no label image: it holds {_listing(values)}" + (_remedy(values))
-        )
+        return f"{name} is not a label image: it holds {_listing(values)}{remedy}" if remedy else ""
     if not values - allowed:
         return ""
     names = ", ".join(f"{v:g}" for v in sorted(allowed))
-    fix = _remedy(values) or ": " + _HINT
-    return f"{name} holds {_listing(values)}, but masks hold {names}{fix}"
+    return f"{name} holds {_listing(values)}, but masks hold {names}{remedy or ': ' + _HINT}"
 
 
 def _remedy(values: set[float]) -> str:
-    """Return the fix where values can be told to be no classes at all."""
+    """Return the fix for values that are neither classes nor numbers of objects."""
     if any(v < 0 for v in values):
         return (
             "; -1 and other negative numbers mean nothing here: make background 0, mitochondria 1 "
             "and unsure 255 (Fiji: Process > Math)"
         )
-    if all(v <= 1 for v in values) and any(v != int(v) for v in values):
+    if all(v == int(v) for v in values):
+        return ""
+    if all(v <= 1 for v in values):
         return "; these look like probabilities: threshold them first (Fiji: Image > Adjust)"
-    if any(v != int(v) for v in values):
-        return (
-            "; a mask has whole numbers: it was resized or saved with smoothing, so make it "
-            "again without interpolation"
-        )
-    return ""
+    return (
+        "; a mask has whole numbers: it was resized or saved with smoothing, so make it again "
+        "without interpolation"
+    )
 
 
 def _listing(values: set[float]) -> str:
-    shown = ", ".join(f"{v:g}" for v in sorted(values)[:8])
-    return f"the values {shown}" + (f" and {len(values) - 8} more" if len(values) > 8 else "")
+    return f"the values {some_names([f'{v:g}' for v in sorted(values)], most=8)}"

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from scipy import ndimage
+from skimage.segmentation import relabel_sequential
 
 from mitolume.errors import MitolumeError
 
@@ -92,22 +93,7 @@ def fill(rings: Sequence[Ring], shape: tuple[int, int]) -> tuple[tuple[slice, sl
 
 
 def draw(outlines: Iterable[Outline], numbers: Iterable[int], shape: tuple[int, int]) -> Labels:
-    """Paint outlines one after the other: where two overlap, the later one shows.
-
-    Parameters
-    ----------
-    outlines
-        What to paint.
-    numbers
-        The value of each.
-    shape
-        Y and X of the image.
-
-    Returns
-    -------
-    numpy.ndarray
-        (Y, X) int32, 0 where nothing was painted.
-    """
+    """Paint outlines with their numbers, (Y, X) int32: where two overlap, the later one shows."""
     labels = np.zeros(shape, np.int32)
     for outline, number in zip(outlines, numbers, strict=True):
         window, inside = fill(outline.rings, shape)
@@ -124,17 +110,15 @@ class PlacedOutlines:
     notices: tuple[str, ...]
 
     def numbers(self) -> list[int]:
-        """Return a number for each outline: from 1 on, or those that this program wrote.
+        """Return a number for each outline, 0 if unsure.
 
-        Its numbers join the planes of an object. Copied outlines repeat them on a plane: then they
-        mean nothing. What is unsure has the number 0.
+        The numbers that `mitolume` wrote into a file join the planes of an object. Others count
+        from 1; so do those of a file in which outlines were copied, and their numbers repeat.
         """
-        sure = [outline for outline in self.outlines if not outline.unsure]
-        own = [(outline.z, outline.number) for outline in sure]
-        if all(number for _, number in own) and len(set(own)) == len(own):
-            return [0 if outline.unsure else outline.number or 0 for outline in self.outlines]
-        order = iter(range(1, len(sure) + 1))
-        return [0 if outline.unsure else next(order) for outline in self.outlines]
+        own = [(outline.z, outline.number) for outline in self.outlines if not outline.unsure]
+        is_ours = all(number for _, number in own) and len(set(own)) == len(own)
+        numbers = iter([number or 0 for _, number in own] if is_ours else range(1, len(own) + 1))
+        return [0 if outline.unsure else next(numbers) for outline in self.outlines]
 
 
 def place(
@@ -143,21 +127,12 @@ def place(
     size: tuple[int, int, int, int],
     path: Path,
 ) -> PlacedOutlines:
-    """Put outlines on the planes of an image.
-
-    Parameters
-    ----------
-    outlines, notices
-        As they were read, and what there is to say of that.
-    size
-        T, Z, Y and X of the image.
-    path
-        Their file, for messages.
+    """Put the outlines of a file on the planes of an image of size T, Z, Y, X.
 
     Raises
     ------
     MitolumeError
-        There is none, or one lies outside the image, be it on a plane that the image hasn't.
+        There are none, or one lies outside the image or on a plane that the image hasn't.
     """
     frames, depth, height, width = size
     if not outlines:
@@ -209,22 +184,23 @@ def _require_inside(outlines: Sequence[Outline], shape: tuple[int, int], path: P
 
 
 def _frames(outlines: Sequence[Outline], shape: tuple[int, int]) -> list[str]:
-    """Point to large rectangles round other outlines, or round the image: they are no objects."""
+    """Point out large rectangles around other outlines or around the image: seldom objects."""
     notices = []
     for frame in outlines:
         left, top, right, bottom = frame.box()
         large = 20 * (right - left) * (bottom - top) >= shape[0] * shape[1]
         if frame.unsure or not large or not _is_rectangle(frame):
             continue
-        held = 0
-        for x0, y0, x1, y1 in (o.box() for o in outlines if o.z == frame.z and o is not frame):
-            held += left <= x0 and top <= y0 and x1 <= right and y1 <= bottom
+        others = [o.box() for o in outlines if o.z == frame.z and o is not frame]
+        n_inside = sum(
+            left <= x0 and top <= y0 and x1 <= right and y1 <= bottom for x0, y0, x1, y1 in others
+        )
         whole = left <= 0 and top <= 0 and right >= shape[1] and bottom >= shape[0]
-        if held or whole:
-            what = "the whole image" if whole else f"other outlines ({held})"
+        if n_inside or whole:
+            what = "the whole image" if whole else f"other outlines ({n_inside})"
             notices.append(
-                f"{frame.name!r} is a rectangle round {what}, and all in it is taken as "
-                "mitochondria; where it is a frame, delete it (in QuPath, or give it class Region*)"
+                f"{frame.name!r} is a rectangle around {what}, and all in it is taken as "
+                "mitochondria; if it is a frame, delete it (in QuPath, or give it class Region*)"
             )
     return notices
 
@@ -261,18 +237,18 @@ def trace_labels(labels: Labels) -> Iterator[tuple[int, int, list[Polygon]]]:
         )
     planes = labels if labels.ndim == 3 else labels[np.newaxis]
     for z, plane in enumerate(planes if labels.size else ()):
-        numbers: Labels | None = None
-        if plane.max(initial=0) > plane.size:  # find_objects makes a list as long as this
-            numbers, plane = np.unique(np.append(plane, 0), return_inverse=True)
-            plane = plane[:-1].reshape(labels.shape[-2:])
-        plane = plane.astype(np.int32)
-        for value, box in enumerate(ndimage.find_objects(plane), start=1):
+        numbers: Any = range(plane.size + 1)
+        if plane.max() > plane.size:  # find_objects makes a list as long as the largest number
+            plane, _, numbers = relabel_sequential(plane)
+        for index, box in enumerate(ndimage.find_objects(plane.astype(np.int32)), start=1):
             if box is not None:
                 corner = np.array([box[1].start, box[0].start])
-                polygons = [
-                    [ring + corner for ring in rings] for rings in trace(plane[box] == value)
-                ]
-                yield z, int(value if numbers is None else numbers[value]), polygons
+                pieces = trace(plane[box] == index)
+                yield (
+                    z,
+                    int(numbers[index]),
+                    [[ring + corner for ring in rings] for rings in pieces],
+                )
 
 
 def trace(mask: Inside) -> list[Polygon]:
