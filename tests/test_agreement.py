@@ -32,14 +32,22 @@ from mitolume.analysis.agreement import (
     shared_objects,
 )
 from mitolume.analysis.metrics import Counts, count, dice, iou, object_recall
-from mitolume.batch.agreement import COLUMNS, agree, agreement_text, compare
+from mitolume.batch.agreement import (
+    COLUMNS,
+    Ceiling,
+    agree,
+    agreement_text,
+    ceiling_of,
+    compare,
+    load_ceiling,
+    save_ceiling,
+)
 from mitolume.batch.evaluate import evaluate
 from mitolume.errors import MitolumeError
 from mitolume.io.masks import decide_kind, to_mask
 from mitolume.io.read import read, read_plane
 from mitolume.io.write import write_mask
 from mitolume.report.run_page import render
-from mitolume.runs.ceiling import Ceiling, ceiling_of, load_ceiling, save_ceiling
 
 PAIR = hnp.arrays(np.uint8, (2, 9, 12), elements=st.sampled_from([0, 0, 0, 1, 1, 255]))
 
@@ -339,7 +347,7 @@ def test_consensus_needs_agreement(
     assert "--consensus needs --agreement" in capsys.readouterr().err
     assert not (hands[0].parent / "both").exists()
     assert call(monkeypatch, "evaluate", *hands, "--agreement", "--objects") == 2
-    assert "--objects needs a truth" in capsys.readouterr().err
+    assert "--objects needs true masks" in capsys.readouterr().err
 
 
 def test_a_faulty_mask_leaves_nothing_behind(hands: tuple[Path, Path], tmp_path: Path) -> None:
@@ -418,9 +426,9 @@ def test_ceiling_of_a_table_and_back_from_a_folder(hands: tuple[Path, Path]) -> 
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("", "no table of agreement"),
-        ("image,iou\na,0.7\n", "no table of agreement"),
-        ("image,{}\na,1,2,x,4,5\n", "no table of agreement"),
+        ("", "not a table of agreement"),
+        ("image,iou\na,0.7\n", "not a table of agreement"),
+        ("image,{}\na,1,2,x,4,5\n", "not a table of agreement"),
         ("image,{}\na,1,2,-3,4,5\n", "negative"),
         ("image,{}\na,0,0,0,4,5\n", "neither annotator marked anything"),
         ("image,{}\n", "neither annotator marked anything"),

@@ -288,7 +288,8 @@ def evaluate(
     overwrite: Overwrite = False,
 ) -> None:
     """Score masks against true masks, or compare two annotators."""
-    from mitolume.batch.evaluate import evaluate_files, objects_text, scores_text
+    from mitolume.batch.evaluate import evaluate as score_masks
+    from mitolume.batch.evaluate import objects_text, scores_text
     from mitolume.runs.results import summarise
 
     if out is not None and out.suffix.lower() != ".csv":
@@ -303,7 +304,7 @@ def evaluate(
         print(compare(masks, truth, mask_kind, like=like, out=out, consensus_folder=consensus,
                       overwrite=overwrite))  # fmt: skip
         return
-    images = evaluate_files(
+    images = score_masks(
         masks, truth, mask_kind, like=like, objects=objects, out=out, overwrite=overwrite
     )
     for notice in images.attrs["notices"]:
@@ -424,7 +425,7 @@ def measure(
         measured = measure_masks(
             sources, out, settings, resume=resume, overwrite=overwrite, progress=advance
         )
-    for notice in [*notices, *measured.notices]:
+    for notice in [*notices, *measured.outcome.notices]:
         say(f"note: {notice}", quiet=quiet)
     print(measured.text())
     print(f"table: {out}")

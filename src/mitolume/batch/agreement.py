@@ -1,4 +1,4 @@
-"""Mask files of two annotators: how far they agree, and their consensus."""
+"""Mask files of two annotators: how far they agree, their consensus, the ceiling of scores."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
+from pydantic import BaseModel, ConfigDict, Field
 
 from mitolume.analysis.agreement import (
     PIXELS,
@@ -23,20 +24,15 @@ from mitolume.analysis.agreement import (
     shared_objects,
 )
 from mitolume.analysis.metrics import Counts, count, dice, iou, mean_defined
-from mitolume.batch.evaluate import (
-    MaskPair,
-    match_files,
-    notices_of,
-    open_pairs,
-    write_once,
-)
+from mitolume.batch.evaluate import MaskPair, match_files, open_pairs, write_once
 from mitolume.batch.runner import Report
-from mitolume.errors import MitolumeError, some_names
+from mitolume.errors import MitolumeError, shorten, some_names
 from mitolume.io.mask_files import image_name
 from mitolume.io.masks import Mask
 from mitolume.io.pixel_size import plane_pixel_size
-from mitolume.io.write import write_mask
+from mitolume.io.write import write_mask, write_text
 from mitolume.runs.results import write_csv
+from mitolume.text import number
 
 SCORES = {
     "iou": iou,
@@ -52,6 +48,10 @@ OBJECTS = (
 DISTANCES = (
     "outline_mean_um", "outline_95_percent_um", "outline_mean_px", "outline_95_percent_px",
 )  # fmt: skip
+_TITLES = (
+    "IoU", "Dice", "kappa", "agree", "A/B area", "apart", "95 % apart", "objects A", "objects B",
+)  # fmt: skip
+_MOST_OF_A_NAME = 40  # characters
 COLUMNS = ("image", "plane", "file_a", "file_b", *PIXELS, *SCORES, *OBJECTS, *DISTANCES)
 
 
@@ -85,15 +85,13 @@ def agree(a: Path, b: Path, mask_kind: str = "auto", like: Path | None = None) -
         A file is missing or unreadable, no names match, sizes differ, or values mean nothing.
     """
     files = match_files(a, b)
-    notices = [*files.notices]
+    pairs, notices = open_pairs(files, mask_kind, like)
     notices += [
         f"{len(alone)} of {len(alone) + len(files.both)} masks in {folder} have no partner and are "
         f"left out ({some_names(alone)})"
         for folder, alone in ((a, files.only_first), (b, files.only_second))
         if alone
     ]
-    pairs = tuple(open_pairs(files.both, mask_kind, like))
-    notices += notices_of(pairs)
     rows = []
     for pair in pairs:
         size, notice = _pixel_size(pair)
@@ -105,47 +103,25 @@ def agree(a: Path, b: Path, mask_kind: str = "auto", like: Path | None = None) -
     planes = pd.DataFrame(rows, columns=list(COLUMNS))
     if (planes["iou"].dropna() == 1).all() and planes["iou"].notna().any():
         notices.append("A and B are the same in every sure pixel; a copy is no second opinion")
-    return Agreement(planes, pairs, tuple(notices))
+    return Agreement(planes, tuple(pairs), tuple(notices))
 
 
-def summarise_planes(planes: pd.DataFrame) -> dict[str, Any]:
-    """Put planes together: pixels and objects are summed, distances averaged where defined.
-
-    Parameters
-    ----------
-    planes
-        Rows of agreement.csv, of one image or of many.
-
-    Returns
-    -------
-    dict
-        The columns `PIXELS`, `SCORES`, `OBJECTS` and `DISTANCES`.
-    """
+def _pooled(planes: pd.DataFrame) -> dict[str, Any]:
+    """Put planes together: pixels and objects are summed, distances averaged where defined."""
     sums = {name: int(planes[name].sum()) for name in (*PIXELS, *OBJECTS)}
     counts = Counts(*(sums[name] for name in PIXELS))
     scores = {name: score(counts) for name, score in SCORES.items()}
     return sums | scores | {name: mean_defined(planes[name]) for name in DISTANCES}
 
 
-def summarise_images(planes: pd.DataFrame) -> pd.DataFrame:
-    """Put the planes of each image together (see `summarise_planes`), a row for each image."""
-    rows = [
-        {"image": image} | summarise_planes(group)
-        for image, group in planes.groupby("image", sort=False)
-    ]
-    return pd.DataFrame(rows)
-
-
-def write_consensus(folder: Path, found: Agreement) -> None:
-    """Write the consensus of every image as ``NAME_mask.ome.tif``: where both agree, else 255."""
-    for pair in found.pairs:
-        stack = np.stack([consensus(a, b) for _, a, b in pair.planes()])
-        mask = xr.DataArray(stack, dims=("Z", "Y", "X"))
-        if _pixel_size(pair)[0]:
-            first, second = (image.attrs.get("pixel_size_um", {}) for image in pair.images)
-            mask.attrs["pixel_size_um"] = second | first
-        path = _consensus_path(folder, pair.paths[0])
-        write_mask(path, mask if len(stack) > 1 else mask.isel(Z=0))
+def _write_consensus(path: Path, pair: MaskPair) -> None:
+    """Write the consensus of an image: where both agree, else 255."""
+    stack = np.stack([consensus(a, b) for _, a, b in pair.planes()])
+    mask = xr.DataArray(stack, dims=("Z", "Y", "X"))
+    if _pixel_size(pair)[0]:
+        first, second = (image.attrs.get("pixel_size_um", {}) for image in pair.images)
+        mask.attrs["pixel_size_um"] = second | first
+    write_mask(path, mask if len(stack) > 1 else mask.isel(Z=0))
 
 
 def _plane(a: Mask, b: Mask, size: tuple[float, float] | None) -> dict[str, Any]:
@@ -177,15 +153,6 @@ def _pixel_size(pair: MaskPair) -> tuple[tuple[float, float] | None, str]:
     return stated[0], ""
 
 
-def _consensus_path(folder: Path, first: Path) -> Path:
-    return folder / f"{image_name(first)}_mask.ome.tif"
-
-
-_TITLES = (
-    "IoU", "Dice", "kappa", "agree", "A/B area", "apart", "95 % apart", "objects A", "objects B",
-)  # fmt: skip
-
-
 def compare(
     a: Path,
     b: Path,
@@ -196,7 +163,7 @@ def compare(
     consensus_folder: Path | None = None,
     overwrite: bool = False,
 ) -> str:
-    """Compare two annotators, write what is asked for, and say what was found.
+    """Compare two annotators, write the files that are named, and return what was found.
 
     Parameters
     ----------
@@ -219,15 +186,15 @@ def compare(
     MitolumeError
         As from `agree`; a file exists already, or the folder is one of the two annotators'.
     """
-    results = [] if out is None else [out]
+    files = match_files(a, b)
+    masks: list[Path] = []
     if consensus_folder is not None:
         if consensus_folder.resolve() in (a.resolve(), b.resolve()):
             raise MitolumeError(
                 f"--consensus {consensus_folder} is a folder of masks that are compared; choose a "
                 "new one"
             )
-        pairs = match_files(a, b).both
-        results += [_consensus_path(consensus_folder, first) for first, _ in pairs]
+        masks = [consensus_folder / f"{image_name(f)}_mask.ome.tif" for f, _ in files.both]
     texts: list[str] = []
 
     def compute(advance: Callable[[int], None]) -> Report:
@@ -236,53 +203,50 @@ def compare(
         if out is not None:
             write_csv(out, found.planes)
         if consensus_folder is not None:
-            write_consensus(consensus_folder, found)
+            for path, pair in zip(masks, found.pairs, strict=True):
+                _write_consensus(path, pair)
             # Where nobody agrees on any mitochondria a mask holds 0 and 255 only, which reads as
             # labels.
             texts.append(
-                f"consensus in {consensus_folder}, masks: {len(found.pairs)}; 255 is where the two "
+                f"consensus in {consensus_folder}, masks: {len(masks)}; 255 is where the two "
                 "disagree (in recipes: mask_kind: unsure)"
             )
         return Report()
 
-    write_once(a, b, results, compute, overwrite=overwrite)
+    write_once(files, [*masks, *([] if out is None else [out])], compute, overwrite=overwrite)
     return "\n".join(texts)
 
 
 def agreement_text(found: Agreement) -> str:
     """Return the table of a comparison for a terminal, and what it means in plain words."""
-    images, pooled = summarise_images(found.planes), summarise_planes(found.planes)
-    names = [*images["image"], "all together"]
-    width = min(40, max(len(name) for name in names))
-    lines = [" " * width + "".join(f"{title:>11}" for title in _TITLES)]
-    rows: list[Any] = [*images.to_dict("records"), pooled]
-    for name, row in zip(names, rows, strict=True):
-        shown = name if len(name) <= width else f"{name[: width - 1]}…"
-        lines.append(f"{shown:<{width}}" + "".join(f"{cell:>11}" for cell in _cells(row)))
-    lines += ["", *_objects_text(pooled), *_undefined_text(found.planes, images)]
+    groups = {str(image): planes for image, planes in found.planes.groupby("image", sort=False)}
+    images, pooled = [_pooled(planes) for planes in groups.values()], _pooled(found.planes)
+    names = [n if len(n) <= _MOST_OF_A_NAME else f"{n[:_MOST_OF_A_NAME]}…" for n in groups]
+    cells = [_cells(row) for row in [*images, pooled]]
+    lines = [pd.DataFrame(cells, [*names, "all together"], _TITLES).to_string(), ""]
+    lines += _objects_text(pooled)
+    ious = [row["iou"] for row in images]
+    if n := sum(map(math.isnan, ious)):
+        lines.append(f"images without a mark of either: {n}; undefined, left out of the mean")
+    either = found.planes["outline_mean_um"].fillna(found.planes["outline_mean_px"])
+    if n := int(either.isna().sum()):
+        lines.append(f"planes without an outline of one or both: {n}; no distance, not in its mean")
     lines += ["together: pixels and objects of each plane summed, distances averaged over planes"]
     lines += [f"note: {notice}" for notice in found.notices]
-    return "\n".join([*lines, "", ceiling_text(images["iou"].tolist())])
+    return "\n".join([*lines, "", _ceiling_text(ious)])
 
 
-def ceiling_text(ious: list[float]) -> str:
-    """Say what two people's agreement means for models.
-
-    Parameters
-    ----------
-    ious
-        Foreground IoU of each image; NaN where neither marked anything.
-    """
+def _ceiling_text(ious: list[float]) -> str:
+    """Say what two people's agreement means for models, from the IoU of each image."""
     defined = [value for value in ious if not math.isnan(value)]
     if not defined:
         return "Neither of the two marked anything, so there is nothing to agree on."
     n = len(defined)
-    these = f"these {n} images" if n > 1 else "this one image"
-    mean = f"{mean_defined(defined):.2f}"
+    these = f"these {n} images (mean over images)" if n > 1 else "this one image"
     text = (
-        f"Two people agree to IoU {mean} on {these}{' (mean over images)' if n > 1 else ''}: no "
-        "model can be shown to be better than that against either of them. A higher score shows "
-        "whose hand it learned from."
+        f"Two people agree to IoU {mean_defined(defined):.2f} on {these}: no model can be shown to "
+        "be better than that against either of them. A higher score shows whose hand it learned "
+        "from."
     )
     low, high = mean_interval(defined)
     if math.isnan(low):
@@ -294,7 +258,7 @@ def ceiling_text(ious: list[float]) -> str:
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
-    scores = ["undefined" if math.isnan(row[name]) else f"{row[name]:.3f}" for name in SCORES]
+    scores = [number(row[name]) for name in SCORES]
     return [*scores, *_distances(row), str(row["n_objects_a"]), str(row["n_objects_b"])]
 
 
@@ -323,11 +287,74 @@ def _objects_text(pooled: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _undefined_text(planes: pd.DataFrame, images: pd.DataFrame) -> list[str]:
-    lines = []
-    if n := int(images["iou"].isna().sum()):
-        lines.append(f"images without a mark of either: {n}; undefined, left out of the mean")
-    either = planes["outline_mean_um"].fillna(planes["outline_mean_px"])
-    if n := int(either.isna().sum()):
-        lines.append(f"planes without an outline of one or both: {n}; no distance, not in its mean")
-    return lines
+_Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Ceiling(BaseModel):
+    """Foreground IoU of two annotators with each other: what a model can be shown to reach."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    iou: _Share
+    """All pixels together."""
+    iou_image: _Share
+    """Mean over images."""
+    interval: tuple[_Share, _Share] | None
+    """95 % t interval of the mean over images; None for fewer than 3 images."""
+    n_images: Annotated[int, Field(ge=1)]
+    """Images that either annotator marked anything in."""
+
+
+def ceiling_of(path: Path) -> Ceiling:
+    """Read the table that ``mitolume evaluate A B --agreement --out`` wrote.
+
+    Raises
+    ------
+    MitolumeError
+        The file is missing, no such table, or its images hold no mark of either annotator.
+    """
+    try:
+        kinds: Any = {"image": str} | dict.fromkeys(PIXELS, "int64")
+        table = pd.read_csv(path, usecols=list(kinds), dtype=kinds)
+        if (table[list(PIXELS)] < 0).to_numpy().any():
+            raise ValueError("a number of pixels is negative")
+    except FileNotFoundError:
+        raise MitolumeError(f"{path}: no such file") from None
+    except (ValueError, OSError) as error:
+        raise MitolumeError(
+            f"{path} is not a table of agreement ({shorten(error)}); write one with mitolume "
+            "evaluate A B --agreement --out agreement.csv"
+        ) from error
+    images = table.groupby("image", sort=False, dropna=False)[list(PIXELS)].sum()
+    ious = [iou(Counts(*row)) for row in images.to_numpy().tolist()]
+    defined = [value for value in ious if not math.isnan(value)]
+    if not defined:
+        raise MitolumeError(f"{path}: neither annotator marked anything, so there is no agreement")
+    interval = mean_interval(defined)
+    return Ceiling(
+        iou=iou(Counts(*images.sum().tolist())),
+        iou_image=mean_defined(defined),
+        interval=None if math.isnan(interval[0]) else interval,
+        n_images=len(defined),
+    )
+
+
+def save_ceiling(path: Path, ceiling: Ceiling) -> None:
+    """Write how far two annotators agree, as JSON (see `Run.ceiling_file`)."""
+    write_text(path, ceiling.model_dump_json(indent=2) + "\n")
+
+
+def load_ceiling(path: Path) -> Ceiling | None:
+    """Read what `save_ceiling` wrote; None where there is none.
+
+    Raises
+    ------
+    MitolumeError
+        The file is damaged.
+    """
+    if not path.exists():
+        return None
+    try:
+        return Ceiling.model_validate_json(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise MitolumeError(f"{path} is damaged; delete it, or give --ceiling again") from error

@@ -13,21 +13,21 @@ import numpy as np
 import xarray as xr
 
 from mitolume.batch.runner import Job, Outcome, Report, run_jobs
-from mitolume.batch.sources import find_image
+from mitolume.batch.sources import find_image, open_masks
 from mitolume.errors import MitolumeError
 from mitolume.io.geojson import labels_to_geojson
 from mitolume.io.mask_files import (
     distinct_values,
     hidden_outlines,
     image_name,
-    is_outlined,
     kind_of,
     list_masks,
     open_mask,
+    stack_of,
 )
-from mitolume.io.masks import FOREGROUND, UNSURE, Meaning, meaning_of, require_kind, to_objects
+from mitolume.io.masks import FOREGROUND, UNSURE, ValuesKind, meaning_of, to_objects
 from mitolume.io.outlines import Inside, Labels
-from mitolume.io.read import read, read_plane
+from mitolume.io.read import read
 from mitolume.io.rois import labels_to_rois, write_rois
 from mitolume.io.write import write_labels, write_mask, write_text
 from mitolume.progress import Advance
@@ -62,7 +62,7 @@ def convert(
     labels: bool = False,
     mask_kind: str = "auto",
 ) -> tuple[str, ...]:
-    """Write one mask file as another kind of mask file, see `convert_files`.
+    """Write one mask file as another kind of mask file.
 
     Parameters
     ----------
@@ -129,7 +129,6 @@ def convert_files(
     MitolumeError
         A file can't be written, exists already, or values mean nothing.
     """
-    require_kind(mask_kind)
     ending = _ending(out, to)
     if labels and ending != ".ome.tif":
         raise MitolumeError(f"{out}: a label image (--labels) must end in .ome.tif")
@@ -145,28 +144,22 @@ def convert_files(
             f"become with --to ({', '.join(e.lstrip('.') for e in OUT_ENDINGS)})"
         )
     suffix = "_labels.ome.tif" if labels else OUT_ENDINGS[ending][1]
-    values: dict[str, set[float]] = {}
     faults: list[str] = []
-    opened: list[tuple[Path, Path | None]] = []
-    for number, path in enumerate(files):
-        progress(number, len(files), f"opening {path.name}")
-        try:
-            image = None if like is None else find_image(path, like)
-            mask = _open(path, image)
-            if not is_outlined(mask):
-                values[str(path)] = distinct_values(mask)
-            opened.append((path, image))
-        except MitolumeError as error:
-            faults.append(str(error))
-    meaning = meaning_of(values, mask_kind)
+
+    def open_one(path: Path) -> xr.DataArray:
+        return _open(path, None if like is None else find_image(path, like))
+
+    opened, said = open_masks(files, open_one, mask_kind, faults, progress)
+    notices += said
     jobs = []
-    for path, image in opened:
+    for path, kind, _ in opened:
         target = out if to is None else out / f"{image_name(path)}{suffix}"
-        inputs = tuple(dict.fromkeys(filter(None, (path, image))))
-        write = partial(_convert, path, image, meaning, target, labels)
+        image = None if like is None else find_image(path, like)
+        inputs = (path,) if image in (None, path) else (path, image)
+        write = partial(_convert, path, image, kind, target, labels)
         jobs.append(Job(path.name, inputs, (target,), write))
     outcome = run_jobs(jobs, overwrite=overwrite, faults=faults, progress=progress)
-    outcome.notices = list(dict.fromkeys([*notices, *meaning.notices, *outcome.notices]))
+    outcome.notices = list(dict.fromkeys([*notices, *outcome.notices]))
     return outcome
 
 
@@ -193,21 +186,20 @@ def read_objects(
         A file can't be read, sizes differ, or values mean nothing.
     """
     opened = _open(Path(mask), None if like is None else Path(like))
-    values = {} if is_outlined(opened) else {str(mask): distinct_values(opened)}
-    meaning = meaning_of(values, mask_kind)
-    found = _objects(opened, meaning)
-    return replace(found, notices=(*meaning.notices, *found.notices))
+    kind, notices = meaning_of({str(mask): distinct_values(opened)}, mask_kind)
+    found = _objects(opened, kind)
+    return replace(found, notices=(*notices, *found.notices))
 
 
 def _ending(out: Path, to: str | None) -> str:
     """Return the ending of the new files, or refuse."""
-    wanted = out.name.lower() if to is None else f".{to.lower().lstrip('.')}"
+    name = out.name.lower() if to is None else f".{to.lower().lstrip('.')}"
     for ending in OUT_ENDINGS:
-        if wanted.endswith(ending) if to is None else wanted == ending:
+        if name.endswith(ending) if to is None else name == ending:
             return ending
     kinds = ", ".join(f"{e} ({what})" for e, (what, _) in OUT_ENDINGS.items())
-    asked = f"{out}: masks are written as {kinds}; give --out one of these endings"
-    raise MitolumeError(asked if to is None else f"--to {to}: masks are written as {kinds}")
+    given, fix = (f"--to {to}", "") if to else (out, "; give --out one of these endings")
+    raise MitolumeError(f"{given}: masks are written as {kinds}{fix}")
 
 
 def _open(mask: Path, like: Path | None) -> xr.DataArray:
@@ -225,10 +217,10 @@ def _open(mask: Path, like: Path | None) -> xr.DataArray:
     return opened.assign_attrs(pixel_size_um=size) if size else opened
 
 
-def _objects(mask: xr.DataArray, meaning: Meaning) -> Objects:
-    values = np.stack([read_plane(mask, z=z) for z in range(mask.sizes["Z"])])
+def _objects(mask: xr.DataArray, kind: ValuesKind) -> Objects:
+    values = stack_of(mask)
     values = values[0] if len(values) == 1 else values
-    labels, unsure = to_objects(values, kind_of(mask, meaning.kind), numbered=meaning.numbered)
+    labels, unsure = to_objects(values, kind_of(mask, kind))
     notices = (*mask.attrs.get("notices", ()), *hidden_outlines(mask, np.unique(labels)))
     return Objects(labels, unsure, mask.attrs.get("pixel_size_um", {}), notices)
 
@@ -236,13 +228,13 @@ def _objects(mask: xr.DataArray, meaning: Meaning) -> Objects:
 def _convert(
     mask: Path,
     like: Path | None,
-    meaning: Meaning,
+    kind: ValuesKind,
     out: Path,
     as_labels: bool,
     advance: Callable[[int], None],
 ) -> Report:
     """Write one mask file; the ending of its new name says what it becomes."""
-    objects = _objects(_open(mask, like), meaning)
+    objects = _objects(_open(mask, like), kind)
     notices = objects.notices
     ending = _ending(out, None)
     if ending == ".zip":
@@ -253,9 +245,7 @@ def _convert(
     elif as_labels:
         write_labels(out, _as_image(objects.labels, objects))
         if objects.unsure.any():
-            notices += (
-                f"{mask.name}: what is unsure (255) is background: a label image can't say it",
-            )
+            notices += (f"{mask.name}: unsure pixels (255) became background in the label image",)
     else:
         values = np.where(objects.labels > 0, FOREGROUND, 0)
         values[objects.unsure] = UNSURE

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import xarray as xr
 
@@ -24,14 +23,15 @@ from mitolume.io.mask_files import (
     distinct_values,
     image_name,
     is_outline_file,
-    is_outlined,
     kind_of,
     list_masks,
     open_mask,
+    stack_of,
 )
-from mitolume.io.masks import Mask, Meaning, meaning_of, require_kind, to_mask, to_objects
+from mitolume.io.masks import Mask, ValuesKind, meaning_of, require_kind, to_mask, to_objects
 from mitolume.io.read import read, read_plane
 from mitolume.runs.results import image_scores, write_csv
+from mitolume.text import count, number
 
 _NUMBERS = [
     "objects_true", "objects_predicted", *(f"object_tp_{100 * t:.0f}" for t in THRESHOLDS)
@@ -50,26 +50,20 @@ class MatchedFiles:
 
 @dataclass(frozen=True, eq=False)
 class MaskPair:
-    """Two open masks of the same size, and what the values of each side mean."""
+    """Two open masks of the same size, and what the values of each mean."""
 
     paths: tuple[Path, Path]
     images: tuple[xr.DataArray, xr.DataArray]
-    meanings: tuple[Meaning, Meaning]
+    kinds: tuple[ValuesKind, ValuesKind]
 
     def planes(self) -> Iterator[tuple[int, Mask, Mask]]:
         """Yield the number of each plane and both masks of it, (Y, X)."""
         for z in range(self.images[0].sizes["Z"]):
             first, second = (
-                to_mask(read_plane(image, z=z), kind_of(image, meaning.kind))
-                for image, meaning in zip(self.images, self.meanings, strict=True)
+                to_mask(read_plane(image, z=z), kind)
+                for image, kind in zip(self.images, self.kinds, strict=True)
             )
             yield z, first, second
-
-    def objects(self, side: int) -> tuple[np.ndarray[Any, Any], Any]:
-        """Return the label image of one side, (Z, Y, X), and where it is unsure."""
-        image, meaning = self.images[side], self.meanings[side]
-        values = np.stack([read_plane(image, z=z) for z in range(image.sizes["Z"])])
-        return to_objects(values, kind_of(image, meaning.kind), numbered=meaning.numbered)
 
 
 def evaluate(
@@ -79,6 +73,8 @@ def evaluate(
     *,
     like: Path | None = None,
     objects: bool = False,
+    out: Path | None = None,
+    overwrite: bool = False,
 ) -> pd.DataFrame:
     """Score mask files against others.
 
@@ -92,7 +88,11 @@ def evaluate(
         The image, or folder of images, that outlines were drawn on.
     objects
         Also match objects, those of a z-stack in 3D. The numbers of label images are objects, and
-        so are outlines; in other masks pixels that touch are, be it by a corner.
+        so are outlines; in other masks, pixels that touch, even at a corner, are one object.
+    out
+        CSV file for the scores of each plane.
+    overwrite
+        Replace that file if it exists.
 
     Returns
     -------
@@ -103,7 +103,8 @@ def evaluate(
     Raises
     ------
     MitolumeError
-        A file is missing or unreadable, sizes differ, or values mean nothing.
+        A file is missing or unreadable, sizes differ, or values mean nothing; or the table exists
+        already or is one of the masks.
     """
     files = match_files(predicted, truth)
     if alone := files.only_second:
@@ -112,15 +113,40 @@ def evaluate(
             f"{truth} ({some_names(alone)})"
             + (f"; unmatched in it: {some_names(files.only_first)}" if files.only_first else "")
         )
-    pairs = open_pairs(files.both, mask_kind, like)
-    notices = [*files.notices, *notices_of(pairs)]
+    tables: list[pd.DataFrame] = []
+
+    def compute(advance: Callable[[int], None]) -> Report:
+        tables.append(_scores(files, mask_kind, like, objects))
+        if out is not None:
+            write_csv(out, tables[0].drop(columns=["arm", "method", "network", "k", "seed"]))
+        return Report()
+
+    write_once(files, [] if out is None else [out], compute, overwrite=overwrite)
+    return tables[0]
+
+
+def write_once(
+    files: MatchedFiles,
+    results: Sequence[Path],
+    compute: Callable[[Callable[[int], None]], Report],
+    *,
+    overwrite: bool,
+) -> None:
+    """Compare masks by a function, unless its results exist or are among the masks."""
+    inputs = tuple(path for pair in files.both for path in pair)
+    outcome = run_jobs([Job("masks", inputs, tuple(results), compute)], overwrite=overwrite)
+    outcome.raise_faults("comparisons", "made")
+
+
+def _scores(files: MatchedFiles, mask_kind: str, like: Path | None, objects: bool) -> pd.DataFrame:
+    pairs, notices = open_pairs(files, mask_kind, like)
     if alone := files.only_first:
         notices.append(f"masks without a truth, not scored: {len(alone)} ({some_names(alone)})")
     rows: list[dict[str, Any]] = []
     for pair in pairs:
         name = pair.paths[1].name
-        for number, mask, real in pair.planes():
-            head = {"image": name, "plane": number, "specimen": name}
+        for plane, mask, real in pair.planes():
+            head = {"image": name, "plane": plane, "specimen": name}
             rows.append(head | image_scores(mask, real))
     keys: dict[str, Any] = dict.fromkeys(("arm", "method", "network"), "")
     keys |= {"model": "masks", "subset": "given", "k": 0, "seed": 0}
@@ -131,60 +157,6 @@ def evaluate(
         table = table.astype(dict.fromkeys(_NUMBERS, "Int64"))
     table.attrs["notices"] = notices
     return table
-
-
-def evaluate_files(
-    predicted: Path,
-    truth: Path,
-    mask_kind: str = "auto",
-    *,
-    like: Path | None = None,
-    objects: bool = False,
-    out: Path | None = None,
-    overwrite: bool = False,
-) -> pd.DataFrame:
-    """Score mask files as `evaluate` does, and write the table.
-
-    Parameters
-    ----------
-    predicted, truth, mask_kind, like, objects
-        As for `evaluate`.
-    out
-        Where to write the scores of each plane (CSV).
-    overwrite
-        Replace that file if it exists.
-
-    Raises
-    ------
-    MitolumeError
-        As from `evaluate`; the file exists already, or is one of the masks.
-    """
-    tables: list[pd.DataFrame] = []
-
-    def compute(advance: Callable[[int], None]) -> Report:
-        tables.append(evaluate(predicted, truth, mask_kind, like=like, objects=objects))
-        if out is not None:
-            write_csv(out, tables[0].drop(columns=["arm", "method", "network", "k", "seed"]))
-        return Report()
-
-    write_once(predicted, truth, [] if out is None else [out], compute, overwrite=overwrite)
-    return tables[0]
-
-
-def write_once(
-    first: Path,
-    second: Path,
-    results: Sequence[Path],
-    compute: Callable[[Callable[[int], None]], Report],
-    *,
-    overwrite: bool,
-) -> None:
-    """Compare two sets of masks by a function, unless its results exist or are among the masks."""
-    inputs = [path for pair in match_files(first, second).both for path in pair]
-    outcome = run_jobs(
-        [Job(first.name, tuple(inputs), tuple(results), compute)], overwrite=overwrite
-    )
-    outcome.raise_faults("comparisons", "made")
 
 
 def pooled_objects(images: pd.DataFrame) -> ObjectCounts:
@@ -206,8 +178,8 @@ def scores_text(results: pd.DataFrame) -> str:
                     f"means: {row['value']:.0f}"
                 )
             continue
-        n = row["n_images"]
-        lines.append(f"{row['metric']:<14}{_value(row['value']):>10}   {n} image{'s' * (n != 1)}")
+        value, images = number(row["value"], 4), count(row["n_images"], "image")
+        lines.append(f"{row['metric']:<14}{value:>10}   {images}")
     return "\n".join(lines)
 
 
@@ -217,21 +189,17 @@ def objects_text(images: pd.DataFrame) -> str:
     per_file = (images["objects_true"] + images["objects_predicted"]).dropna()
     n, empty = len(per_file), int((per_file == 0).sum())
     lines = [
-        f"objects: {c.n_true} true, {c.n_predicted} predicted, in {n} file{'s' * (n != 1)}; "
+        f"objects: {c.n_true} true, {c.n_predicted} predicted, in {count(n, 'file')}; "
         f"undefined, with none in truth and masks: {empty}"
     ]
-    lines += [f"{name:<22}{_value(score(c)):>10}" for name, score in OBJECT_SCORES.items()]
+    lines += [f"{name:<22}{number(score(c), 4):>10}" for name, score in OBJECT_SCORES.items()]
     return "\n".join(lines)
 
 
 def match_files(first: Path, second: Path) -> MatchedFiles:
-    """Match two files, or the masks of two folders by the name of their image.
+    """Match two files, or the masks of two folders by the names of their images.
 
-    Parameters
-    ----------
-    first, second
-        Two files, or two folders; endings and ``_mask``, ``_labels`` and the like are ignored in
-        names.
+    Endings and ``_mask``, ``_labels`` and the like are ignored in names.
 
     Returns
     -------
@@ -268,8 +236,8 @@ def match_files(first: Path, second: Path) -> MatchedFiles:
 
 
 def open_pairs(
-    files: Sequence[tuple[Path, Path]], mask_kind: str = "auto", like: Path | None = None
-) -> list[MaskPair]:
+    files: MatchedFiles, mask_kind: str = "auto", like: Path | None = None
+) -> tuple[list[MaskPair], list[str]]:
     """Open pairs of mask files and decide what their values mean, once for each side.
 
     Parameters
@@ -281,62 +249,69 @@ def open_pairs(
     like
         The image, or the folder of images of the masks' names, that outlines were drawn on.
 
+    Returns
+    -------
+    pairs, notices
+        The notices say what was left out of folders and of outlines, each thing once.
+
     Raises
     ------
     MitolumeError
         A file can't be read, sizes differ, values mean nothing, or an image is missing.
     """
     require_kind(mask_kind)
-    opened = [_opened(paths, like) for paths in files]
-    for paths, images in zip(files, opened, strict=True):
-        _require_same_size(paths, images)
-    sides = []
-    for side in (0, 1):
-        values = {
-            str(paths[side]): distinct_values(images[side])
-            for paths, images in zip(files, opened, strict=True)
-            if not is_outlined(images[side])
-        }
-        sides.append(meaning_of(values, mask_kind))
-    return [
-        MaskPair(paths, images, (sides[0], sides[1]))
-        for paths, images in zip(files, opened, strict=True)
+    opened = [_opened(paths, like) for paths in files.both]
+    kinds = [
+        meaning_of({str(p[side]): distinct_values(i[side]) for p, i in opened}, mask_kind)[0]
+        for side in (0, 1)
     ]
-
-
-def notices_of(pairs: Sequence[MaskPair]) -> list[str]:
-    """Return what was left out or guessed in reading outlines, each said once."""
-    images = [image for pair in pairs for image in pair.images]
-    return list(dict.fromkeys(n for image in images for n in image.attrs.get("notices", ())))
+    pairs = [
+        MaskPair(paths, (a, b), (kind_of(a, kinds[0]), kind_of(b, kinds[1])))
+        for paths, (a, b) in opened
+    ]
+    said = [n for _, images in opened for i in images for n in i.attrs.get("notices", ())]
+    return pairs, list(dict.fromkeys([*files.notices, *said]))
 
 
 def _object_scores(pair: MaskPair) -> dict[str, Any]:
     """Count and score the objects of a file, a z-stack as one volume."""
-    (predicted, unsure), (truth, truth_unsure) = pair.objects(0), pair.objects(1)
+    (predicted, unsure), (truth, truth_unsure) = (
+        to_objects(stack_of(image), kind)
+        for image, kind in zip(pair.images, pair.kinds, strict=True)
+    )
     c = count_objects(predicted, truth, unsure, truth_unsure)
     numbers = dict(zip(_NUMBERS, (c.n_true, c.n_predicted, *c.tp), strict=True))
     scores = {name: score(c) for name, score in OBJECT_SCORES.items()}
     return numbers | {"object_iou_sum": c.iou_sum} | scores
 
 
-def _opened(paths: tuple[Path, Path], like: Path | None) -> tuple[xr.DataArray, xr.DataArray]:
+def _opened(
+    paths: tuple[Path, Path], like: Path | None
+) -> tuple[tuple[Path, Path], tuple[xr.DataArray, xr.DataArray]]:
     """Open two masks; outlines take their size from the image, or from the other one."""
-    first, second = paths
     drawn = [is_outline_file(path) for path in paths]
     image = None
     if like is not None:
-        image = read(find_image(first, like))
+        image = read(find_image(paths[0], like))
     elif all(drawn):
         raise MitolumeError(
-            f"{first} and {second} both hold outlines, and neither says how large the image is; "
-            "name the image, or the folder of images (--like IMAGES)"
+            f"{paths[0]} and {paths[1]} both hold outlines, and neither says how large the image "
+            "is; name the image, or the folder of images (--like IMAGES)"
         )
     elif any(drawn):
         image = open_mask(paths[drawn.index(False)])
-    return tuple(  # type: ignore[return-value]
+    first, second = (
         open_mask(path, image if like is not None or is_drawn else None, numbered=True)
         for path, is_drawn in zip(paths, drawn, strict=True)
     )
+    if first.shape != second.shape:
+        turned = first.transpose("T", "C", "Z", "X", "Y").shape == second.shape
+        hint = " (they look transposed)" if turned else ""
+        raise MitolumeError(
+            f"{paths[0]} is {_size(first)}, but {paths[1]} is {_size(second)}{hint}; two masks of "
+            "one image have the same size"
+        )
+    return paths, (first, second)
 
 
 def _by_name(folder: Path, notices: list[str]) -> dict[str, Path]:
@@ -351,23 +326,7 @@ def _by_name(folder: Path, notices: list[str]) -> dict[str, Path]:
     return found
 
 
-def _require_same_size(paths: tuple[Path, Path], images: tuple[xr.DataArray, xr.DataArray]) -> None:
-    first, second = images
-    if first.shape == second.shape:
-        return
-    turned = first.transpose("T", "C", "Z", "X", "Y").shape == second.shape
-    hint = " (they look transposed)" if turned else ""
-    raise MitolumeError(
-        f"{paths[0]} is {_size(first)}, but {paths[1]} is {_size(second)}{hint}; two masks of "
-        "one image have the same size"
-    )
-
-
 def _size(image: xr.DataArray) -> str:
     return " x ".join(
         f"{axis} {image.sizes[axis]}" for axis in "ZYX" if image.sizes[axis] > 1 or axis != "Z"
     )
-
-
-def _value(value: float) -> str:
-    return "undefined" if pd.isna(value) else f"{value:.4f}"

@@ -14,13 +14,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
 import xarray as xr
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
+from mitolume import __version__
 from mitolume.analysis.labelling import ObjectSettings
 from mitolume.analysis.measure import summarise_image
 from mitolume.analysis.object_pictures import title_of
@@ -32,25 +33,23 @@ from mitolume.batch.object_files import (
     write_superplots,
 )
 from mitolume.batch.runner import Job, Outcome, Report, run_jobs
-from mitolume.batch.sources import Source, fit_to_mask, open_images, pixel_size
-from mitolume.errors import MitolumeError
-from mitolume.io.fields import format_planes
-from mitolume.io.mask_files import (
-    distinct_values,
-    hidden_outlines,
-    is_outlined,
-    is_probability,
-    open_mask,
+from mitolume.batch.sources import (
+    Source,
+    fit_to_mask,
+    open_images,
+    open_masks,
+    pixel_size,
+    size_of,
 )
-from mitolume.io.masks import MaskKind, Meaning, meaning_of, require_kind
+from mitolume.errors import MitolumeError
+from mitolume.io.mask_files import hidden_outlines, open_mask
+from mitolume.io.masks import MaskKind, ValuesKind, require_kind
 from mitolume.io.pixel_size import CREDIBLE_UM
 from mitolume.io.write import below_each_other, write_table, write_text
 from mitolume.progress import Advance
+from mitolume.text import count
 
-# How a mask is read: numbers are those of label images and outlines, each an object.
-Reading = Literal["unsure", "labels", "probability", "numbers"]
-
-_MOST_UM = 1000  # beyond it a length has another unit than µm
+_MOST_UM = 1000  # a larger length must be in another unit than µm
 _FRONT = ("image", "t", "plane", "specimen", "condition", "batch")
 
 
@@ -91,26 +90,19 @@ class MeasureSettings:
         if not 0 <= self.outputs.margin_um <= _MOST_UM:
             raise MitolumeError(f"--margin {self.outputs.margin_um:g} is above {_MOST_UM} µm")
 
-    @property
-    def size_um(self) -> dict[str, float]:
-        """The pixel size that the user gave, ``Z Y X`` to µm."""
-        given = {"Z": self.z_step_um, "Y": self.pixel_size_um, "X": self.pixel_size_um}
-        return {axis: um for axis, um in given.items() if um is not None}
-
 
 @dataclass(frozen=True)
 class Measurements:
-    """The tables, what became of each mask, and what the user should know."""
+    """The tables, and what became of each mask."""
 
     objects: pd.DataFrame
     images: pd.DataFrame
     outcome: Outcome
-    notices: list[str]
 
     def text(self) -> str:
-        """Return what a person wants to see at once."""
-        n, m = len(self.objects), len(self.images)
-        lines = [f"{n} object{'s' * (n != 1)} in {m} image{'s' * (m != 1)}"]
+        """Return the number of objects and their sizes as lines of text."""
+        n = len(self.objects)
+        lines = [f"{count(n, 'object')} in {count(len(self.images), 'image')}"]
         for column in ("area_um2", "volume_um3", "area_px", "volume_px", "length_um", "length_px"):
             if column in self.objects and n:
                 low, middle, high = np.nanpercentile(self.objects[column], [25, 50, 75])
@@ -126,10 +118,10 @@ def object_settings(split: str, min_size: float | None, threshold: float) -> Obj
     split
         How touching objects are cut, see `ObjectSettings`.
     min_size
-        The least size across, in µm, or in pixels where the pixel size is unknown. Holes below it
-        are filled, too, but never larger ones than by default: rings keep theirs.
+        Diameter of the smallest objects that are kept, in µm, or in pixels where the pixel size
+        is unknown. Smaller holes are filled, too, but no larger ones than by default.
     threshold
-        Of masks that are probabilities.
+        Threshold of masks that are probabilities, from 0 to 1.
 
     Raises
     ------
@@ -172,20 +164,16 @@ def measure_masks(
     sources
         As `find_sources` finds them.
     out
-        The table of objects, ``.csv`` or ``.parquet``. Beside it ``NAME_images`` of the same kind
-        has a row for each image, and ``NAME_settings.json`` says how all was made.
+        The table of objects, ``.csv`` or ``.parquet``. Beside it, ``NAME_images`` of the same kind
+        has a row for each image, and ``NAME_settings.json`` has the settings.
     settings
         How to measure, and what else to write.
     resume
-        Keep what a measurement that was stopped has finished.
+        Keep what an interrupted measurement has finished.
     overwrite
-        Replace results that exist.
+        Replace existing results.
     progress
-        Called with the blocks of images done, the blocks there are, and a name.
-
-    Returns
-    -------
-    Measurements
+        Called with blocks of images done, blocks in total, and a name.
 
     Raises
     ------
@@ -194,12 +182,12 @@ def measure_masks(
     """
     if out.suffix.lower() not in (".csv", ".parquet"):
         raise MitolumeError(f"--out {out} must end in .csv or .parquet: it is a table")
-    parts = out.with_name(f"{out.name}.parts")
-    if settings.outputs.crops is not None and (blind := [s.mask for s in sources if not s.images]):
+    outputs, parts = settings.outputs, out.with_name(f"{out.name}.parts")
+    if outputs.crops is not None and (blind := [s.mask for s in sources if not s.images]):
         raise MitolumeError(
             f"crops are cut out of an image, and {blind[0]} has none: name it with --intensity"
         )
-    _refuse_losses(sources, out, settings.outputs, replace=overwrite or (resume and parts.exists()))
+    _refuse_losses(sources, out, outputs, replace=overwrite or (resume and parts.exists()))
     if overwrite and not resume:
         _remove(parts)
     jobs, faults, notices = _jobs(sources, settings, parts, progress)
@@ -207,30 +195,31 @@ def measure_masks(
         jobs, parts / "made_of.jsonl", resume=resume, overwrite=overwrite, faults=faults,
         progress=progress,
     )  # fmt: skip
-    done = {job.results[-1] for job in (*outcome.before, *(one.job for one in outcome.finished))}
+    outcome.notices = list(dict.fromkeys([*notices, *outcome.notices]))
+    done = {*outcome.written, *(job.results[-1] for job in outcome.before)}
     finished = [job.results[-1] for job in jobs if job.results[-1] in done]
     if not finished:
         _remove(parts)
         outcome.raise_faults("masks", "measured")
-    measured = Measurements(
-        _joined([pd.read_parquet(part / "objects.parquet") for part in finished]),
-        _joined([pd.read_parquet(part / "images.parquet") for part in finished]),
-        outcome,
-        list(dict.fromkeys([*notices, *outcome.notices])),
+    objects, images = (
+        _joined([pd.read_parquet(part / f"{name}.parquet") for part in finished])
+        for name in ("objects", "images")
     )
-    images, described = _beside(out)
-    write_table(out, measured.objects)
-    write_table(images, measured.images)
-    write_text(described, json.dumps(_record(sources, settings), indent=2) + "\n")
+    images_file, settings_file = _beside(out)
+    write_table(out, objects)
+    write_table(images_file, images)
+    masks = [_record(source) for source in sources]
+    record = {"mitolume": __version__} | _record(settings) | {"masks": masks}
+    write_text(settings_file, json.dumps(record, indent=2) + "\n")
     try:
-        if settings.outputs.crops is not None:
-            finish_crops(settings.outputs.crops, finished)
-        if settings.outputs.pictures is not None:
-            write_superplots(settings.outputs.pictures, measured.objects)
+        if outputs.crops is not None:
+            finish_crops(outputs.crops, finished)
+        if outputs.pictures is not None:
+            write_superplots(outputs.pictures, objects)
     finally:
         if not outcome.faults:
             _remove(parts)
-    return measured
+    return Measurements(objects, images, outcome)
 
 
 def _beside(out: Path) -> tuple[Path, Path]:
@@ -269,48 +258,32 @@ def _inputs(source: Source) -> tuple[Path, ...]:
 def _jobs(
     sources: Sequence[Source], settings: MeasureSettings, parts: Path, progress: Advance
 ) -> tuple[list[Job], list[str], list[str]]:
-    """Open all fields, and decide what the values of all masks together mean.
+    """Open all fields, and return their jobs, and faults and notices."""
 
-    Returns
-    -------
-    jobs, faults, notices
-    """
+    def open_one(source: Source) -> xr.DataArray:
+        mask, images = _open(source)
+        fit_to_mask(images, mask, source.planes)
+        _size(source, settings, mask, images)
+        return mask
+
     faults: list[str] = []
-    fields: list[tuple[Source, int]] = []
-    values: dict[str, set[float]] = {}
-    readings: dict[Path, Reading] = {}
-    for number, source in enumerate(sources):
-        progress(number, len(sources), f"opening {source.name}")
-        try:
-            mask, images = _open(source)
-            fit_to_mask(images, mask, source.planes)
-            pixel_size([mask, *images], source.pixel_size_um | settings.size_um)
-            if is_outlined(mask):
-                readings[source.mask] = "numbers"
-            elif is_probability(found := distinct_values(mask)):
-                readings[source.mask] = "probability"
-            else:
-                values[str(source.mask)] = found
-            fields.append((source, _n_blocks(mask)))
-        except MitolumeError as error:
-            faults.append(str(error))
-    meaning = meaning_of(values, settings.mask_kind)
+    opened, notices = open_masks(
+        sources, open_one, settings.mask_kind, faults, progress, probabilities=True
+    )
     jobs = []
-    for source, blocks in fields:
-        reading = readings.get(source.mask) or _reading(meaning)
-        place = parts / f"{source.name}-{reading}"
+    for source, kind, sizes in opened:
+        blocks = sizes["T"] * math.ceil(sizes["Y"] / BLOCK) * math.ceil(sizes["X"] / BLOCK)
+        place = parts / f"{source.name}-{kind}"
         jobs.append(
             Job(
                 source.name, _inputs(source),
                 (*settings.outputs.files_of(source.name), place),
-                partial(_measure_field, source, reading, settings, place, blocks),
-                _described(settings) | _described_source(source), 2 * blocks,
+                partial(_measure_field, source, kind, settings, place, blocks),
+                _record(settings) | _record(source), 2 * blocks,
             )
         )  # fmt: skip
-    notices = list(meaning.notices)
     defaults = ObjectSettings(threshold=settings.objects.threshold)
-    kept = meaning.numbered or "numbers" in readings.values()
-    if kept and settings.objects != defaults:
+    if any(kind == "numbers" for _, kind, _ in opened) and settings.objects != defaults:
         notices.append(
             "objects of label images and outlines are kept as they are: --split and --min-size "
             "are for masks"
@@ -328,20 +301,16 @@ def _open(source: Source) -> tuple[xr.DataArray, list[xr.DataArray]]:
     return mask, images
 
 
-def _reading(meaning: Meaning) -> Reading:
-    if meaning.numbered:
-        return "numbers"
-    return "labels" if meaning.kind == "labels" else "unsure"
-
-
-def _n_blocks(mask: xr.DataArray) -> int:
-    height, width = (math.ceil(mask.sizes[axis] / BLOCK) for axis in "YX")
-    return mask.sizes["T"] * height * width
+def _size(
+    source: Source, settings: MeasureSettings, mask: xr.DataArray, images: Sequence[xr.DataArray]
+) -> dict[str, float]:
+    given = size_of(settings.z_step_um, settings.pixel_size_um)
+    return pixel_size([mask, *images], source.table_size_um | given)
 
 
 def _measure_field(
     source: Source,
-    reading: Reading,
+    kind: ValuesKind,
     settings: MeasureSettings,
     place: Path,
     blocks: int,
@@ -349,10 +318,10 @@ def _measure_field(
 ) -> Report:
     """Measure one mask, and leave its tables in a folder of their own."""
     mask, images = _open(source)
-    size = pixel_size([mask, *images], source.pixel_size_um | settings.size_um)
+    size = _size(source, settings, mask, images)
     image = fit_to_mask(images, mask, source.planes)
     mask = mask.isel(C=0, drop=True).assign_attrs(pixel_size_um=size)
-    if reading != "probability" and mask.dtype.kind == "f":
+    if kind != "probability" and mask.dtype.kind == "f":
         mask = mask.astype(np.int64)
     notices = [*mask.attrs.get("notices", ())]
     if image is not None and mask.sizes["Z"] == 1 and image.sizes["Z"] > 1:
@@ -360,27 +329,31 @@ def _measure_field(
             f"{source.mask.name} has one plane and its image {image.sizes['Z']}: grey values are "
             "means over the planes"
         )
-    steps = {b - a for a, b in zip(source.planes or (), (source.planes or ())[1:], strict=False)}
-    in_3d = mask.sizes["Z"] > 1 and not settings.per_plane and steps <= {1}
-    kind: MaskKind | None = {"numbers": None, "labels": "labels"}.get(reading, "unsure")
-    tables, summaries = [], []
+    in_3d = mask.sizes["Z"] > 1 and not settings.per_plane and _is_consecutive(source.planes)
+    meaning: MaskKind | None = {"numbers": None, "labels": "labels"}.get(kind, "unsure")
+    tables: list[pd.DataFrame] = []
+    summaries: list[pd.DataFrame] = []
     files = FieldFiles(source.name, settings.outputs, size)
     place.parent.mkdir(parents=True, exist_ok=True)
+    frames = mask.sizes["T"] * (1 if in_3d else mask.sizes["Z"])
+
+    def progress(before: float, done: int, total: int) -> None:
+        """Show half of a frame's work as done before, labelling and measuring half each."""
+        advance(round(2 * blocks / frames * (len(tables) + before + done / max(total, 1) / 2)))
+
     with tempfile.TemporaryDirectory(dir=place.parent, prefix=".part-") as scratch:
-        frames = mask.sizes["T"] * (1 if in_3d else mask.sizes["Z"])
-        done = _Progress(advance, 2 * blocks / frames)
         for frame in label_field(
-            mask, kind, settings.objects, in_3d=in_3d, scratch=Path(scratch), progress=done.labelled
-        ):
+            mask, meaning, settings.objects, in_3d=in_3d, scratch=Path(scratch),
+            progress=partial(progress, 0),
+        ):  # fmt: skip
             grey = None if image is None else _grey(image, mask, frame)
             same_depth = None if grey is None else _same_depth(grey, frame)
-            table = measure_frame(frame, same_depth, size, done.measured)
+            table = measure_frame(frame, same_depth, size, partial(progress, 0.5))
             facts = _facts(source, mask, frame)
             summary = summarise_image(table, frame.labels.shape, size, frame.n_unsure())
-            tables.append(_in_front(table, facts))
-            summaries.append(pd.DataFrame([facts | summary]))
             files.add(frame, grey, table, facts)
-            done.frames += 1
+            tables.append(_with_facts(table, facts))
+            summaries.append(pd.DataFrame([facts | summary]))
         finished = Path(scratch) / "tables"
         finished.mkdir()
         _joined(tables).to_parquet(finished / "objects.parquet")
@@ -393,19 +366,8 @@ def _measure_field(
     return Report(notices=(*notices, *hidden_outlines(mask, labels)))
 
 
-@dataclass
-class _Progress:
-    """Turns blocks labelled and objects measured, frame by frame, into units of a job's work."""
-
-    advance: Callable[[int], None]
-    units: float
-    frames: int = 0
-
-    def labelled(self, done: int, total: int) -> None:
-        self.advance(round(self.units * (self.frames + 0.5 * done / max(total, 1))))
-
-    def measured(self, done: int, total: int) -> None:
-        self.advance(round(self.units * (self.frames + 0.5 + 0.5 * done / max(total, 1))))
+def _is_consecutive(planes: tuple[int, ...] | None) -> bool:
+    return planes is None or planes == tuple(range(planes[0], planes[0] + len(planes)))
 
 
 def _grey(image: xr.DataArray, mask: xr.DataArray, frame: Frame) -> xr.DataArray:
@@ -430,12 +392,9 @@ def _facts(source: Source, mask: xr.DataArray, frame: Frame) -> dict[str, Any]:
     return facts | {name: value for name, value in source.facts.items() if value}
 
 
-def _in_front(table: pd.DataFrame, facts: dict[str, Any]) -> pd.DataFrame:
-    table = table.copy()
-    for number, (name, value) in enumerate(facts.items()):
-        dtype = "int64" if isinstance(value, int) else "string"
-        table.insert(number, name, pd.Series([value] * len(table), dtype=dtype, index=table.index))
-    return table
+def _with_facts(table: pd.DataFrame, facts: dict[str, Any]) -> pd.DataFrame:
+    dtypes = {n: "int64" if isinstance(value, int) else "string" for n, value in facts.items()}
+    return table.assign(**facts).astype(dtypes)
 
 
 def _joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -445,40 +404,12 @@ def _joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return joined[front + [name for name in joined if name not in front]]
 
 
-def _record(sources: Sequence[Source], settings: MeasureSettings) -> dict[str, Any]:
-    """Return how all was made, for ``NAME_settings.json``."""
-    from mitolume import __version__
+def _record(what: MeasureSettings | Source) -> dict[str, Any]:
+    """Return settings, or where a mask and its facts come from, as JSON can hold them."""
 
-    masks = [
-        {"name": source.name, "mask": str(source.mask)} | _described_source(source)
-        for source in sources
-    ]
-    return {"mitolume": __version__} | _described(settings) | {"masks": masks}
+    def plain(value: Any) -> Any:
+        return value.model_dump() if isinstance(value, BaseModel) else str(value)
 
-
-def _described(settings: MeasureSettings) -> dict[str, Any]:
-    outputs = {
-        name: str(value) if isinstance(value, Path) else value
-        for name, value in asdict(settings.outputs).items()
-    }
-    return {
-        "objects": settings.objects.model_dump(),
-        "mask_kind": settings.mask_kind,
-        "pixel_size_um": settings.pixel_size_um,
-        "z_step_um": settings.z_step_um,
-        "per_plane": settings.per_plane,
-        "written": outputs,
-    }
-
-
-def _described_source(source: Source) -> dict[str, Any]:
-    images = [
-        {name: str(value) for name, value in asdict(image).items() if value}
-        for image in source.images
-    ]
-    facts = {name: value for name, value in source.facts.items() if value}
-    return {
-        "images": images,
-        "planes": format_planes(source.planes),
-        "size_in_table_um": source.pixel_size_um,
-    } | facts
+    record: dict[str, Any] = json.loads(json.dumps(asdict(what), default=plain))
+    facts: dict[str, str] = record.pop("facts", {})
+    return record | facts

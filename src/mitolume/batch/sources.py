@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import takewhile
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import xarray as xr
@@ -17,11 +18,21 @@ import xarray as xr
 from mitolume.errors import MitolumeError, some_names
 from mitolume.io.fields import Field, read_table, row_names
 from mitolume.io.formats import READERS, bare_name, natural_key
-from mitolume.io.mask_files import goes_on, image_name, list_masks
+from mitolume.io.mask_files import (
+    distinct_values,
+    goes_on,
+    image_name,
+    is_probability,
+    kind_of,
+    list_masks,
+)
+from mitolume.io.masks import ValuesKind, meaning_of, require_kind
 from mitolume.io.read import read, select_channel
+from mitolume.progress import Advance
 from mitolume.runs.folder import Run, open_run
 
 Size = dict[str, float]
+Input = TypeVar("Input")
 
 _SAME = 0.01  # pixel sizes that differ by less are rounded ones
 
@@ -41,6 +52,7 @@ class Source:
     """A mask, the images of the same field, and what a table says of it.
 
     ``planes`` are the planes of the images that the mask's planes belong to; None: all.
+    ``table_size_um`` is the pixel size that the table states, ``Z Y X`` to µm.
     """
 
     mask: Path
@@ -48,7 +60,7 @@ class Source:
     images: tuple[IntensityImage, ...] = ()
     planes: tuple[int, ...] | None = None
     facts: dict[str, str] = field(default_factory=dict)
-    pixel_size_um: Size = field(default_factory=dict)
+    table_size_um: Size = field(default_factory=dict)
 
 
 def find_sources(
@@ -105,10 +117,10 @@ def find_image(mask: Path, images: Path, masks: Collection[Path] = ()) -> Path:
         A mask file.
     images
         The image itself, or a folder. In a folder the image has the name of the mask without
-        ``_mask``; otherwise one of the two names goes on behind the other, after a mark that is no
-        letter or digit: ``f1_bf`` belongs to ``f1``, and ``f10`` does not.
+        ``_mask``; otherwise one of the two names continues the other after a mark that is no
+        letter or digit: ``f1_bf`` belongs to ``f1``, but ``f10`` does not.
     masks
-        What can't be the image, since it is the mask of another.
+        Files that can't be the image, since they are masks of others.
 
     Raises
     ------
@@ -124,32 +136,83 @@ def find_image(mask: Path, images: Path, masks: Collection[Path] = ()) -> Path:
     if own in files:
         return files[own]
     own = own.casefold()
-    keys = sorted(((key.casefold(), path) for key, path in files.items()), key=lambda k: len(k[0]))
-    same, longer, shorter = (
-        [path for path in paths if path.resolve() not in masks]
-        for paths in (
-            [path for key, path in keys if key == own],
-            [path for key, path in keys if goes_on(key, own)],
-            [path for key, path in keys if goes_on(own, key)],
-        )
-    )
-    near = same or longer or shorter[-1:]
+    others = [
+        (name.casefold(), path) for name, path in files.items() if path.resolve() not in masks
+    ]
+    same = [path for name, path in others if name == own]
+    longer = [path for name, path in others if goes_on(name, own)]
+    shorter = [found for found in others if goes_on(own, found[0])]
+    longest = [path for _, path in sorted(shorter, key=lambda found: len(found[0]))[-1:]]
+    near = same or longer or longest
     if len(near) > 1:
-        listing = some_names(near)
-        raise MitolumeError(f"{mask} could belong to {listing} in {images}; rename one of them")
+        raise MitolumeError(
+            f"{mask} could belong to {some_names(near)} in {images}; rename one of them"
+        )
     if not near:
         raise MitolumeError(f"{images} has no image of the name of {mask}")
     return near[0]
 
 
-def open_images(source: Source) -> list[xr.DataArray]:
-    """Open the images of a field: dims ``T C Z Y X`` each.
+def open_masks(
+    inputs: Sequence[Input],
+    open_one: Callable[[Input], xr.DataArray],
+    mask_kind: str,
+    faults: list[str],
+    progress: Advance,
+    *,
+    probabilities: bool = False,
+) -> tuple[list[tuple[Input, ValuesKind, Mapping[Any, int]]], list[str]]:
+    """Open masks of any kind, and decide what the values of all of them together mean.
+
+    Parameters
+    ----------
+    inputs
+        Files, or whatever `open_one` takes.
+    open_one
+        Opens a mask, see `mitolume.io.mask_files.open_mask`.
+    mask_kind
+        What the user says: ``auto``, ``unsure`` or ``labels``.
+    faults
+        Gets a sentence for each mask that can't be used; it does not stop the others.
+    progress
+        Called with masks opened, masks in total, and what is being done.
+    probabilities
+        Accept masks of fractions from 0 to 1.
+
+    Returns
+    -------
+    opened, notices
+        Each usable input, what its values mean (``unsure``, ``labels``, ``numbers``, or
+        ``probability``), and the lengths of its axes.
 
     Raises
     ------
     MitolumeError
-        One can't be read.
+        There is no such kind, or the values of a mask don't fit.
     """
+    require_kind(mask_kind)
+    opened: list[tuple[Input, ValuesKind, Mapping[Any, int]]] = []
+    values: dict[str, set[float]] = {}
+    for number, one in enumerate(inputs):
+        progress(number, len(inputs), f"opening {getattr(one, 'name', one)}")
+        try:
+            mask = open_one(one)
+            found = distinct_values(mask)
+        except MitolumeError as error:
+            faults.append(str(error))
+            continue
+        kind = kind_of(mask, "auto")
+        if probabilities and is_probability(found):
+            kind = "probability"
+        if kind == "auto":
+            values[mask.attrs["source"]] = found
+        opened.append((one, kind, mask.sizes))
+    decided, notices = meaning_of(values, mask_kind)
+    return [(one, decided if k == "auto" else k, sizes) for one, k, sizes in opened], notices
+
+
+def open_images(source: Source) -> list[xr.DataArray]:
+    """Open the images of a field: dims ``T C Z Y X`` each."""
     opened = []
     for one in source.images:
         image = read(one.file, scene=one.scene or None)
@@ -164,7 +227,7 @@ def open_images(source: Source) -> list[xr.DataArray]:
 def fit_to_mask(
     images: Sequence[xr.DataArray], mask: xr.DataArray, planes: Sequence[int] | None
 ) -> xr.DataArray | None:
-    """Put the channels of all images of a mask into one image.
+    """Put the channels of all images of a mask into one image, None where there is none.
 
     Parameters
     ----------
@@ -178,8 +241,7 @@ def fit_to_mask(
     Returns
     -------
     xarray.DataArray or None
-        Dims ``T C Z Y X``, T, Y and X as those of the mask, Z too unless the mask has one plane;
-        None where there is no image.
+        Dims ``T C Z Y X``, T, Y and X as those of the mask, Z too unless the mask has one plane.
 
     Raises
     ------
@@ -208,14 +270,7 @@ def fit_to_mask(
 
 
 def pixel_size(opened: Sequence[xr.DataArray], said: Size) -> Size:
-    """Return what is known of a field's pixel size, ``Z Y X`` to µm.
-
-    Parameters
-    ----------
-    opened
-        Its mask and images.
-    said
-        What the user says, which goes first.
+    """Return a field's pixel size, ``Z Y X`` to µm: what the user said, or its files state.
 
     Raises
     ------
@@ -260,7 +315,7 @@ def _of_run(run: Path) -> list[Source]:
     return [
         Source(
             opened.mask_file(opened.kept, name), name, _images_of(row), row.planes,
-            _facts(row), _sizes(row),
+            _facts(row), size_of(row.z_step_um, row.pixel_size_um),
         )
         for row, name in zip(rows, row_names(rows), strict=True)
     ]  # fmt: skip
@@ -281,9 +336,10 @@ def _facts(row: Field) -> dict[str, str]:
     return {"specimen": row.specimen, "condition": row.condition, "batch": row.batch}
 
 
-def _sizes(row: Field) -> Size:
-    sizes = {"Z": row.z_step_um, "Y": row.pixel_size_um, "X": row.pixel_size_um}
-    return {axis: size for axis, size in sizes.items() if size}
+def size_of(z_step_um: float | None, pixel_size_um: float | None) -> Size:
+    """Return what is known of a pixel size, ``Z Y X`` to µm."""
+    sizes = {"Z": z_step_um, "Y": pixel_size_um, "X": pixel_size_um}
+    return {axis: um for axis, um in sizes.items() if um is not None}
 
 
 def _of_files(files: Sequence[Path], images: Sequence[Path]) -> list[Source]:
@@ -383,7 +439,7 @@ def _with_facts(sources: Sequence[Source], table: Path) -> list[Source]:
             replace(
                 source, images=source.images or _images_of(row),
                 planes=row.planes if len(own) == 1 else None, facts=_facts(row),
-                pixel_size_um=_sizes(row),
+                table_size_um=size_of(row.z_step_um, row.pixel_size_um),
             )
         )  # fmt: skip
     return found

@@ -19,7 +19,7 @@ import xarray as xr
 from mitolume.errors import MitolumeError, some_names
 from mitolume.io.formats import READERS, bare_name, natural_key
 from mitolume.io.geojson import read_geojson
-from mitolume.io.masks import MaskKind, ValuesKind, to_mask
+from mitolume.io.masks import ValuesKind, to_mask
 from mitolume.io.outlines import Labels, Outline, PlacedOutlines, draw, place
 from mitolume.io.read import AXES, Image2D, load, read, read_plane
 from mitolume.io.rois import has_overlay, outlines_of_rois, read_rois
@@ -127,7 +127,7 @@ def open_mask(
     -------
     xarray.DataArray
         Dims ``T C Z Y X``, C of length 1, T too unless it is a movie. Of outlines: uint8 of 0, 1
-        and 255, ``attrs["mask_kind"]`` is ``unsure``; numbered: int32, and it is ``outlines``.
+        and 255, ``attrs["mask_kind"]`` is ``unsure``; numbered: int32, and it is ``numbers``.
         ``attrs["notices"]`` says what was left out; the pixel size is that of the image.
 
     Raises
@@ -148,8 +148,8 @@ def open_mask(
         mask.attrs["pixel_size_um"] = pixel_size
     if numbered:
         numbers = sorted({n for n in placed.numbers() if n})
-        return mask.assign_attrs(mask_kind="outlines", numbers=tuple(numbers))
-    plain = mask.data.map_blocks(partial(to_mask, kind="outlines"), dtype=np.uint8)
+        return mask.assign_attrs(mask_kind="numbers", numbers=tuple(numbers))
+    plain = mask.data.map_blocks(partial(to_mask, kind="numbers"), dtype=np.uint8)
     return mask.copy(data=plain).assign_attrs(mask_kind="unsure")
 
 
@@ -158,22 +158,19 @@ def is_outlined(mask: xr.DataArray) -> bool:
     return "mask_kind" in mask.attrs
 
 
-def kind_of(mask: xr.DataArray, kind: MaskKind) -> MaskKind | ValuesKind:
+def kind_of(mask: xr.DataArray, kind: ValuesKind) -> ValuesKind:
     """Return what the values of an open mask mean: `kind`, unless it came of outlines."""
-    known: MaskKind | ValuesKind = mask.attrs.get("mask_kind", kind)
+    known: ValuesKind = mask.attrs.get("mask_kind", kind)
     return known
 
 
-def hidden_outlines(mask: xr.DataArray, shown: Iterable[int]) -> list[str]:
-    """Say how many outlines of a numbered mask show nowhere, for later ones lie on top of them.
+def stack_of(mask: xr.DataArray) -> np.ndarray[Any, Any]:
+    """Read all planes of an open mask, (Z, Y, X)."""
+    return np.stack([read_plane(mask, z=z) for z in range(mask.sizes["Z"])])
 
-    Parameters
-    ----------
-    mask
-        As `open_mask` opened it.
-    shown
-        The numbers that its pixels hold.
-    """
+
+def hidden_outlines(mask: xr.DataArray, shown: Iterable[int]) -> list[str]:
+    """Say how many outlines of a numbered mask its pixels don't show, as later ones cover them."""
     lost = set(mask.attrs.get("numbers", ())) - {int(number) for number in shown}
     if not lost:
         return []

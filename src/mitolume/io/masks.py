@@ -6,7 +6,6 @@ In memory a mask is uint8: 0 background, 1 mitochondria, 255 unsure (in no loss 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
@@ -17,7 +16,8 @@ from mitolume.errors import MitolumeError, some_names
 BACKGROUND, FOREGROUND, UNSURE = 0, 1, 255
 
 MaskKind = Literal["auto", "unsure", "labels"]
-ValuesKind = Literal["unsure", "labels", "outlines"]  # outlines: numbers, and -1 for unsure
+# numbers: those of objects, and -1 for unsure
+ValuesKind = Literal[MaskKind, "numbers", "probability"]
 Mask = np.ndarray[Any, np.dtype[np.uint8]]
 Array = np.ndarray[Any, Any]
 
@@ -27,21 +27,16 @@ _HINT = (
 )
 
 
-@dataclass(frozen=True)
-class Meaning:
-    """What the values of a set of masks mean.
-
-    ``numbered`` says that the masks are label images, in which each number is an object; in other
-    masks objects are connected pixels.
-    """
-
-    kind: MaskKind
-    numbered: bool
-    notices: tuple[str, ...] = ()
-
-
-def meaning_of(values: Mapping[str, Iterable[float]], kind: str = "auto") -> Meaning:
+def meaning_of(
+    values: Mapping[str, set[float]], kind: str = "auto"
+) -> tuple[ValuesKind, list[str]]:
     """Decide what the values of a set of masks mean, as `decide_kind` does, or refuse.
+
+    Returns
+    -------
+    kind, notices
+        ``numbers`` if the masks are label images, whose numbers are objects; in masks of kind
+        ``labels`` or ``unsure`` objects are connected pixels.
 
     Raises
     ------
@@ -52,8 +47,9 @@ def meaning_of(values: Mapping[str, Iterable[float]], kind: str = "auto") -> Mea
     decided, notices, faults = decide_kind(values, cast(MaskKind, kind))
     if faults:
         raise MitolumeError("; ".join(faults))
-    others = set().union(*values.values()) - {BACKGROUND, FOREGROUND, UNSURE}
-    return Meaning(decided, decided == "labels" and bool(others), tuple(notices))
+    if decided == "labels" and set().union(*values.values()) - {BACKGROUND, FOREGROUND, UNSURE}:
+        return "numbers", notices
+    return decided, notices
 
 
 def require_kind(kind: str) -> None:
@@ -109,7 +105,7 @@ def decide_kind(
     return kind, notices, [fault for fault in faults if fault]
 
 
-def to_mask(values: Array, kind: MaskKind | ValuesKind) -> Mask:
+def to_mask(values: Array, kind: ValuesKind) -> Mask:
     """Turn the values of a file into a mask.
 
     Parameters
@@ -117,8 +113,7 @@ def to_mask(values: Array, kind: MaskKind | ValuesKind) -> Mask:
     values
         Any shape, as read from the file.
     kind
-        ``unsure`` or ``labels``, as `decide_kind` found; ``outlines``: numbers, and -1 where
-        they say unsure.
+        ``unsure`` or ``labels``, as `decide_kind` found; or ``numbers``, -1 being unsure.
 
     Returns
     -------
@@ -131,7 +126,7 @@ def to_mask(values: Array, kind: MaskKind | ValuesKind) -> Mask:
         A value doesn't fit the kind.
     """
     values = np.asarray(values)
-    if kind in ("labels", "outlines"):
+    if kind in ("labels", "numbers"):
         mask = (values > 0).astype(np.uint8)
         mask[values < 0] = UNSURE
         return mask
@@ -143,25 +138,16 @@ def to_mask(values: Array, kind: MaskKind | ValuesKind) -> Mask:
     return mask
 
 
-def to_objects(values: Array, kind: MaskKind | ValuesKind, *, numbered: bool) -> tuple[Array, Any]:
-    """Turn the values of a file into numbered objects.
-
-    Parameters
-    ----------
-    values
-        (Y, X) or (Z, Y, X), as read from the file.
-    kind
-        As for `to_mask`.
-    numbered
-        Whether each number is an object; otherwise connected pixels are (8 neighbours, in a stack
-        26). Those of outlines always are.
+def to_objects(values: Array, kind: ValuesKind) -> tuple[Array, Any]:
+    """Turn the values of a file, (Y, X) or (Z, Y, X), into numbered objects.
 
     Returns
     -------
     labels, unsure
-        The same shape: int64, 0 is background; bool.
+        The same shape: int64, 0 is background; bool. Unless the kind is ``numbers``, connected
+        pixels are objects (8 neighbours, in a stack 26).
     """
-    if kind == "outlines" or (numbered and kind == "labels"):
+    if kind == "numbers":
         return np.maximum(values, 0).astype(np.int64), values < 0
     mask = to_mask(values, kind)
     labels, _ = ndimage.label(mask == FOREGROUND, np.ones((3,) * mask.ndim))

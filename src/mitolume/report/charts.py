@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from mitolume.analysis.metrics import calibration_error
-from mitolume.runs.ceiling import Ceiling
+from mitolume.batch.agreement import Ceiling
 from mitolume.study.evidence import HELPED, HINT, HURT, Comparison
 from mitolume.text import count, number, percent
 

@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from mitolume.analysis import pictures
 from mitolume.analysis.metrics import pooled
+from mitolume.batch.agreement import Ceiling, ceiling_of, load_ceiling, save_ceiling
 from mitolume.errors import MitolumeError, shorten
 from mitolume.io.write import write_text
 from mitolume.progress import time_left
@@ -26,7 +27,6 @@ from mitolume.report.panels import (
     model_panel,
     outlined,
 )
-from mitolume.runs.ceiling import Ceiling, ceiling_of, load_ceiling, save_ceiling
 from mitolume.runs.folder import Run, open_run
 from mitolume.runs.results import labelled_share, value_of
 from mitolume.text import count, number, percent
