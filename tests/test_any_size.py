@@ -23,8 +23,7 @@ from PIL import Image
 from skimage.transform import resize
 
 import mitolume
-from mitolume.batch.predict import predict_files
-from mitolume.batch.predict_image import PredictionOptions
+from mitolume.batch.predict import PredictionOptions, predict_files
 from mitolume.errors import MitolumeError
 from mitolume.inference.chain import PreparedPlane
 from mitolume.inference.predictor import Predictor
@@ -447,7 +446,7 @@ def test_all_scenes_of_a_file_become_results_of_their_own(tmp_path: Path) -> Non
 def test_overlays_of_large_planes_are_thinned_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mitolume.batch import predict_image as files
+    from mitolume.batch import predict as files
 
     monkeypatch.setattr(files, "IN_MEMORY", 1)
     monkeypatch.setattr(files, "_PICTURE", 50)

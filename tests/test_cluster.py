@@ -18,9 +18,7 @@ from test_any_size import predictor, write
 
 import mitolume
 from mitolume import parallel as dask_client
-from mitolume.batch.predict import predict_files
-from mitolume.batch.predict_cluster import on_cluster
-from mitolume.batch.predict_image import PredictionOptions
+from mitolume.batch.predict import PredictionOptions, predict_files
 from mitolume.batch.runner import Outcome
 from mitolume.errors import MitolumeError
 from mitolume.inference.predictor import Predictor
@@ -86,8 +84,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def predict_there(
     address: str, ready: Predictor, files: list[Path], out: Path, **options: object
 ) -> Outcome:
-    scheduler = on_cluster(address, ready, out)
-    return predict_files(ready, files, out, scheduler=scheduler, **options)
+    return predict_files(ready, files, out, scheduler=address, **options)
 
 
 def test_a_cluster_that_is_not_there_is_named(

@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import mitolume
-from mitolume.batch.predict import predict_files
-from mitolume.batch.predict_image import PredictionOptions
+from mitolume.batch.predict import PredictionOptions, predict_files
 from mitolume.errors import MitolumeError
 from mitolume.inference.denoise import planes_around
 from mitolume.inference.predictor import Predictor

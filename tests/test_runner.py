@@ -12,6 +12,7 @@ import pytest
 from mitolume.batch.runner import Job, Outcome, Report, open_jobs, run_jobs, side_by_side
 from mitolume.errors import MitolumeError
 from mitolume.io.write import write_text
+from mitolume.parallel import run_side_by_side
 
 RECORD = "provenance.jsonl"
 
@@ -69,7 +70,10 @@ def test_resume_goes_by_content_and_not_by_name(folder: Path) -> None:
     (folder / "c.txt").write_text("four and more")
     outcome = run(folder, resume=True)
     assert [path.name for path in outcome.written] == ["b.up", "c.up"]
-    assert outcome.notices == ["1 are made anew, for their inputs have changed", "c.txt is long"]
+    assert outcome.notices == [
+        "1 computed again, because their inputs have changed",
+        "c.txt is long",
+    ]
     assert len(run(folder, resume=True).before) == 3
 
 
@@ -86,7 +90,7 @@ def test_what_a_person_made_or_edited_is_never_replaced_by_resume(folder: Path) 
     (folder / "out" / "b.up").write_text("by hand")
     outcome = run(folder, resume=True)
     assert len(outcome.written) == 2
-    assert "b.up would be made anew, but it was edited, or made by" in outcome.faults[0]
+    assert "b.up would be computed again, but it was edited, or made by" in outcome.faults[0]
     (folder / "a.txt").write_text("changed")
     (folder / "out" / "a.up").write_text("corrected by hand")
     assert len(run(folder, resume=True).faults) == 2
@@ -114,7 +118,8 @@ def test_a_moved_folder_can_be_resumed(folder: Path) -> None:
 def test_a_bad_file_does_not_stop_the_others(folder: Path, processes: int) -> None:
     (folder / "a.txt").write_text("bad")
     (folder / "b.txt").write_text("odd")
-    outcome = run(folder, scheduler=side_by_side(processes))
+    scheduler = side_by_side(partial(run_side_by_side, processes=2)) if processes > 1 else None
+    outcome = run(folder, scheduler=scheduler)
     assert [path.name for path in outcome.written] == ["c.up"]
     with pytest.raises(MitolumeError) as error:
         outcome.raise_faults("texts", "written")

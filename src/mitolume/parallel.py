@@ -1,6 +1,6 @@
 """Work side by side: in processes of this machine, or on a dask cluster.
 
-Knows no image and no model.
+Loads dask's scheduler only when it is needed.
 """
 
 from __future__ import annotations
@@ -11,16 +11,17 @@ import queue
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-from distributed import Client, Future, LocalCluster
+from typing import TYPE_CHECKING, Any
 
 from mitolume.errors import MitolumeError, shorten
 from mitolume.io.write import write_text
-from mitolume.models.bundle import versions
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 _PATIENCE = 10  # seconds in which a scheduler and a worker must answer
 _LONELY = 60  # seconds that a cluster may be without workers
+Tasks = Mapping[Any, tuple[Any, ...]]  # for each name a function of a module and its arguments
 
 
 class LostError(MitolumeError):
@@ -28,16 +29,14 @@ class LostError(MitolumeError):
 
 
 def run_side_by_side(
-    tasks: Mapping[Any, tuple[Any, ...]],
+    tasks: Tasks,
     *,
     processes: int = 1,
     scheduler: str | None = None,
     inputs: Sequence[Path] = (),
-    out: Path | None = None,
+    out: Path = Path("."),
 ) -> Iterator[tuple[Any, Any]]:
     """Run tasks in processes of this machine, or on the workers of a dask scheduler.
-
-    A task whose process dies is done by another; one that fails is tried twice more.
 
     Parameters
     ----------
@@ -45,16 +44,13 @@ def run_side_by_side(
         For each name a function of a module and its arguments; all are pickled.
     processes
         How many tasks at a time on this machine.
-    scheduler
-        ``tcp://HOST:PORT`` of a scheduler whose workers run the tasks instead.
-    inputs, out
-        Absolute paths of files and of the folder of results that all workers of the scheduler
-        must see.
+    scheduler, inputs, out
+        As for `connected`; its workers run the tasks instead.
 
     Yields
     ------
     tuple
-        A name with its task's result, or the error it ended in, as they come.
+        As `results` does.
 
     Raises
     ------
@@ -63,19 +59,14 @@ def run_side_by_side(
     """
     if not tasks:
         return
-    opened = (
-        _on_this_machine(min(processes, len(tasks))) if scheduler is None else connected(scheduler)
-    )
-    with opened as client:
-        if scheduler is not None and out is not None:
-            check_workers(client, inputs, out)
-        yield from results(client, tasks)
+    if scheduler is not None:
+        with connected(scheduler, inputs, out) as client:
+            yield from results(client, tasks)
+        return
+    from distributed import Client, LocalCluster
 
-
-@contextmanager
-def _on_this_machine(processes: int) -> Iterator[Client]:
     cluster = LocalCluster(
-        n_workers=processes,
+        n_workers=min(processes, len(tasks)),
         threads_per_worker=1,
         processes=True,
         memory_limit=None,
@@ -83,27 +74,27 @@ def _on_this_machine(processes: int) -> Iterator[Client]:
         silence_logs=logging.CRITICAL,
     )
     with cluster, Client(cluster, set_as_default=False) as client:
-        yield client
+        yield from results(client, tasks)
 
 
 @contextmanager
-def connected(address: str) -> Iterator[Client]:
-    """Connect to a scheduler that has workers.
+def connected(address: str, inputs: Sequence[Path], out: Path) -> Iterator[Client]:
+    """Connect to a scheduler whose workers compute the same as this machine, and see its files.
 
     Parameters
     ----------
     address
         ``tcp://HOST:PORT``.
-
-    Yields
-    ------
-    distributed.Client
+    inputs, out
+        Absolute paths of files, and of the folder of results, that every worker must see.
 
     Raises
     ------
     MitolumeError
-        Nobody answers, or there are no workers.
+        Nobody answers, there are no workers, or one has another version or lacks a file.
     """
+    from distributed import Client
+
     how = f"start `dask scheduler`, and `dask worker {address}` on each machine"
     try:
         client = Client(address, timeout=_PATIENCE, set_as_default=False)
@@ -116,26 +107,60 @@ def connected(address: str) -> Iterator[Client]:
             client.wait_for_workers(1, timeout=_PATIENCE)
         except TimeoutError:
             raise MitolumeError(f"the scheduler at {address} has no workers; {how}") from None
+        _check_versions(client)
+        _check_files(client, inputs, out)
         yield client
 
 
-def check_workers(client: Client, inputs: Sequence[Path], out: Path) -> None:
-    """Refuse workers that would compute something else, or that see other files.
+def results(client: Client, tasks: Tasks) -> Iterator[tuple[Any, Any]]:
+    """Run tasks on workers.
 
-    Parameters
-    ----------
-    client
-        Connected.
-    inputs
-        Files that every worker must see.
-    out
-        The folder, already made, that every worker must see.
+    A task whose worker dies is done by another; one that fails is tried twice more.
+
+    Yields
+    ------
+    tuple
+        A name with its task's result, or the error it ended in, as they come.
 
     Raises
     ------
-    MitolumeError
-        A worker has another version, or lacks a file.
+    LostError
+        The scheduler is gone, or has had no workers for a minute.
     """
+    finished: queue.Queue[Any] = queue.Queue()
+    options = {"pure": False, "retries": 2}
+    futures = {client.submit(*task, **options): name for name, task in tasks.items()}
+    try:
+        for future in futures:
+            future.add_done_callback(finished.put)
+        for _ in range(len(tasks)):
+            future = _next(client, finished)
+            if future.cancelled():
+                raise LostError("the scheduler was lost; start it, and continue with --resume")
+            error = future.exception()
+            yield futures[future], future.result() if error is None else error
+    finally:
+        client.cancel(list(futures))
+
+
+def _next(client: Client, finished: queue.Queue[Any]) -> Any:
+    """Wait for a task, as long as there is a worker that may finish it."""
+    waited = 0
+    while waited < _LONELY:
+        try:
+            return finished.get(timeout=_PATIENCE)
+        except queue.Empty:
+            waited = 0 if client.scheduler_info()["workers"] else waited + _PATIENCE
+    raise LostError(
+        f"the scheduler has been without workers for {_LONELY} s; start some, and continue with "
+        "--resume"
+    )
+
+
+def _check_versions(client: Client) -> None:
+    """Refuse workers that would compute something else."""
+    from mitolume.models.bundle import versions
+
     here = _release(versions())
     for where, theirs in _from_all(client, versions).items():
         for name, version in _release(theirs).items():
@@ -144,6 +169,10 @@ def check_workers(client: Client, inputs: Sequence[Path], out: Path) -> None:
                     f"the worker {where} has {name} {version}, but here it is {here[name]}; "
                     "install the same on all machines"
                 )
+
+
+def _check_files(client: Client, inputs: Sequence[Path], out: Path) -> None:
+    """Refuse workers that do not see the inputs, or a file that is written to the results."""
     probe = out / f".part-{os.getpid()}.probe"
     write_text(probe, "")
     try:
@@ -154,9 +183,8 @@ def check_workers(client: Client, inputs: Sequence[Path], out: Path) -> None:
         if paths:
             path = out if paths[0] == probe else paths[0]
             raise MitolumeError(
-                f"the worker {where} does not see {path}; "
-                "images, models and --out must lie on a disk that all machines share, under the "
-                "same path"
+                f"the worker {where} does not see {path}; images, models and --out must be on a "
+                "disk that all machines see under the same path"
             )
 
 
@@ -171,60 +199,6 @@ def _from_all(client: Client, function: Callable[..., Any], *arguments: Any) -> 
                 "version on all machines"
             ) from answer
     return {w: answer for w, answer in answers.items() if not isinstance(answer, OSError)}
-
-
-def results(client: Client, tasks: Mapping[Any, tuple[Any, ...]]) -> Iterator[tuple[Any, Any]]:
-    """Run tasks on the workers.
-
-    A task whose worker dies is done by another; one that fails is tried twice more.
-
-    Parameters
-    ----------
-    client
-        Connected.
-    tasks
-        For each name a function and its arguments.
-
-    Yields
-    ------
-    tuple
-        A name with its task's result, or the error it ended in, as they come.
-
-    Raises
-    ------
-    LostError
-        The scheduler is gone, or has had no workers for a minute.
-    """
-    finished: queue.Queue[Future] = queue.Queue()
-    options = {"pure": False, "retries": 2}
-    futures = {client.submit(*task, **options): name for name, task in tasks.items()}
-    try:
-        for future in futures:
-            future.add_done_callback(finished.put)
-        for _ in range(len(tasks)):
-            future = _next(client, finished)
-            if future.cancelled():
-                raise LostError("the scheduler was lost; start it, and go on with --resume")
-            error = future.exception()
-            yield futures[future], future.result() if error is None else error
-    finally:
-        client.cancel(list(futures))
-
-
-def _next(client: Client, finished: queue.Queue[Future]) -> Future:
-    """Wait for a task, as long as there is a worker that may finish it."""
-    waited = 0
-    while True:
-        try:
-            return finished.get(timeout=_PATIENCE)
-        except queue.Empty:
-            busy = client.scheduler_info()["workers"]
-            waited = 0 if busy else waited + _PATIENCE
-        if waited >= _LONELY:
-            raise LostError(
-                f"the scheduler has been without workers for {_LONELY} s; start some, and go "
-                "on with --resume"
-            )
 
 
 def _release(found: dict[str, str]) -> dict[str, str]:

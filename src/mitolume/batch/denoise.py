@@ -5,26 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from mitolume.batch.runner import Job, Outcome, Report, open_jobs, run_jobs
+from mitolume.batch.runner import Job, Outcome, Report, run_files
 from mitolume.inference.chain import SharpenedPlane
 from mitolume.inference.denoise import DenoisedPlane, Denoiser, NormalisedPlane, planes_around
+from mitolume.io.channels import select_channel
 from mitolume.io.formats import sha256
-from mitolume.io.listing import image_files, named_scenes, result_ending
-from mitolume.io.read import read, select_channel
+from mitolume.io.listing import RESULTS, named_scenes, result_ending
+from mitolume.io.read import read
 from mitolume.io.windows import FilePlane, Plane, open_plane
-from mitolume.io.write import write_image
-from mitolume.io.zarr_out import build_pyramid, full_size, new_ome_zarr
+from mitolume.io.zarr_out import new_image
 from mitolume.preprocess.stripes import StripelessPlane
 from mitolume.progress import Advance
-
-RECORD = "denoise.jsonl"  # keeps what results were made of
-_ENDING = "_denoised"
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ class DenoisingOptions:
     sharpen
         Apply the unsharp mask (0.5 px, 0.7) afterwards, as published.
     as_float
-        Write float32 and not the file's own type.
+        Write float32 instead of the file's own type.
     """
 
     channel: str | None = None
@@ -62,7 +60,7 @@ def denoise_files(
     Parameters
     ----------
     denoiser
-        What to do it with.
+        As `Denoiser.load` returns it.
     files
         Images, or folders of them; all are opened before the first is denoised.
     out
@@ -71,31 +69,22 @@ def denoise_files(
         and clipped to what it holds, or else float32; pixel size, z and t as they were.
     options
         Where to look, and what to write.
-    resume, overwrite
-        As for `mitolume.batch.runner.run_jobs`.
-    progress
-        Called with planes done, planes there are, and the file's name.
-
-    Returns
-    -------
-    Outcome
-        A file that can't be opened or read does not stop the others.
+    resume, overwrite, progress
+        As for `mitolume.batch.runner.run_jobs`; work is counted in planes.
 
     Raises
     ------
     MitolumeError
         A result would replace something.
     """
-    faults: list[str] = []
-    images = image_files(files, faults, (_ENDING,))
     model = None if denoiser.bundle is None else sha256(denoiser.bundle)
-    make = partial(_jobs_of, denoiser, model, out, options)
-    return run_jobs(
-        open_jobs(images, make, faults, progress),
-        out / RECORD,
+    return run_files(
+        files,
+        partial(_jobs_of, denoiser, model, out, options),
+        out / "denoise.jsonl",
+        passed_over=(*RESULTS, "_denoised"),
         resume=resume,
         overwrite=overwrite,
-        faults=faults,
         progress=progress,
     )
 
@@ -106,7 +95,7 @@ def _jobs_of(
     """Open a file, and decide what its scenes become."""
     for scene, name in named_scenes(file, options.scene):
         image = select_channel(read(file, scene=scene), options.channel)
-        path = out / f"{name}{_ENDING}{result_ending(file, image.size)}"
+        path = out / f"{name}_denoised{result_ending(file, image.size)}"
         settings = {
             "denoiser": model,  # a hash
             "channel": str(image["C"].values[0]),
@@ -126,51 +115,24 @@ def _denoise(
     options: DenoisingOptions,
     advance: Callable[[int], None],
 ) -> Report:
-    """Denoise one image and write it."""
+    """Denoise one image, plane by plane and box by box, and write it."""
     dtype = np.dtype(
         np.float32 if options.as_float or image.dtype.kind not in "ui" else image.dtype
     )
-    if path.suffix != ".zarr":
-        result = np.empty(image.shape, dtype)
-        _fill(denoiser, image, result, options, advance)
-        labelled = xr.DataArray(result, dims=image.dims, coords=image.coords, attrs=image.attrs)
-        single = {axis: 0 for axis in "TZ" if image.sizes[axis] == 1}
-        write_image(path, labelled.isel(single))
-        return Report(str(path))
     sample = FilePlane(image, z=image.sizes["Z"] // 2)[::16, ::16]
-    with new_ome_zarr(
-        path,
-        image.shape,
-        name=str(image["C"].values[0]),
-        dtype=str(dtype),
-        pixel_size_um=image.attrs.get("pixel_size_um", {}),
-        window=(float(sample.min()), float(max(sample.max(), sample.min() + 1))),
-    ) as folder:
-        _fill(denoiser, image, full_size(folder), options, advance)
-        build_pyramid(folder, mask=False)
-    return Report(str(path))
-
-
-def _fill(
-    denoiser: Denoiser,
-    image: xr.DataArray,
-    result: Any,
-    options: DenoisingOptions,
-    advance: Callable[[int], None],
-) -> None:
-    """Denoise every plane of an image, box by box."""
-    shape = (image.sizes["Y"], image.sizes["X"])
+    window = (float(sample.min()), float(max(sample.max(), sample.min() + 1)))
+    boxes = denoiser.blocks((image.sizes["Y"], image.sizes["X"]))
     stack = DenoisedStack(denoiser, image)
-    done = 0
-    for t in range(image.sizes["T"]):
-        for z in range(image.sizes["Z"]):
-            advance(done)
+    name = str(image["C"].values[0])
+    with new_image(path, image, name=name, dtype=str(dtype), window=window) as result:
+        places = product(range(image.sizes["T"]), range(image.sizes["Z"]))
+        for done, (t, z) in enumerate(places, 1):
             denoised = stack.plane(z, t)
             plane: Plane = SharpenedPlane(denoised) if options.sharpen else denoised
-            for box in denoiser.blocks(shape):
-                result[t, 0, z, *box] = to_dtype(plane[box], result.dtype)
-            done += 1
-    advance(done)
+            for box in boxes:
+                result[t, 0, z, *box] = _to_dtype(plane[box], dtype)
+            advance(done)
+    return Report(str(path))
 
 
 class DenoisedStack:
@@ -208,8 +170,8 @@ class DenoisedStack:
         return NormalisedPlane(plane)
 
 
-def to_dtype(image: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
-    """Bring grey values to a type: rounded and clipped where it is one of integers."""
+def _to_dtype(image: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    """Bring grey values to a type: rounded and clipped if it is one of integers."""
     if dtype.kind == "f":
         return image.astype(dtype)
     limits = np.iinfo(dtype)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +15,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mitolume.batch.runner import Job, Outcome, Report, open_jobs, run_jobs
+from mitolume.batch.runner import Job, Outcome, Report, run_files
 from mitolume.errors import MitolumeError
 from mitolume.io.channels import select_channel
 from mitolume.io.fields import format_planes, read_table, with_planes, write_table
 from mitolume.io.formats import bare_name
-from mitolume.io.listing import RESULTS, image_files
 from mitolume.io.read import read
 from mitolume.io.windows import Plane, open_plane
 from mitolume.io.write import atomic
 from mitolume.preprocess.focus import choose_planes, focus_scores
 from mitolume.progress import Advance
 
-_THUMBNAIL = 256  # pixels a side: a part at full size, as fine detail is what matters
+_THUMBNAIL = 256  # pixels a side
 _MOST_LINES = 60  # of a table on the screen
 
 
@@ -43,8 +42,6 @@ class FocusOptions:
         Time point, from 0.
     planes
         As `mitolume.preprocess.focus.choose_planes` reads it: auto, all, 3, 4um or 2,5-7.
-    method
-        A name in `mitolume.preprocess.focus.METHODS`.
     z_step_um
         Distance between planes in µm, over what the file states.
     """
@@ -53,7 +50,6 @@ class FocusOptions:
     scene: str | None = None
     time: int = 0
     planes: str = "auto"
-    method: str = "band_power"
     z_step_um: float | None = None
 
 
@@ -65,7 +61,6 @@ class StackFocus:
     scores: np.ndarray[Any, np.dtype[np.float64]]
     planes: tuple[int, ...]
     z_step_um: float | None
-    method: str
 
     @property
     def best(self) -> int:
@@ -74,19 +69,19 @@ class StackFocus:
 
     def text(self) -> str:
         """Return a small table, with the chosen planes as `fields.csv` reads them."""
-        most = self.scores.max() or 1.0
-        lines = [str(self.file), f"  {'plane':>5}  {self.method:>12}  of best"]
+        most = self.scores.max()
+        lines = [str(self.file), "  plane         score  of best"]
         for z, score in enumerate(self.scores):
             chosen = "  chosen" if z in self.planes else ""
-            lines.append(f"  {z:>5}  {score:>12.4g}  {score / most:>6.0%}{chosen}")
+            lines.append(f"  {z:>5}  {score:>12.4g}  {score / (most or 1):>6.0%}{chosen}")
         if len(lines) > _MOST_LINES:
             lines[_MOST_LINES:] = [f"  ... {len(lines) - _MOST_LINES} more planes"]
         lines.append(f"  planes: {format_planes(self.planes)} (best: {self.best})")
         if len(self.scores) == 1:
             lines.append("  one plane: nothing to choose from")
-        elif self.scores.max() == 0:
-            lines.append("  no plane shows any detail, so that none can be told from another")
-        elif self.scores.min() >= 0.5 * self.scores.max():
+        elif most == 0:
+            lines.append("  no plane shows any detail, so none can be told from another")
+        elif self.scores.min() >= 0.5 * most:
             lines.append("  all planes show much the same detail: none is clearly out of focus")
         return "\n".join(lines)
 
@@ -108,41 +103,26 @@ def focus_files(
     options
         Where to look, and how to choose.
     progress
-        Called with planes done, planes there are, and the file's name.
-
-    Raises
-    ------
-    MitolumeError
-        Two stacks have the same name.
+        Called with planes done, planes in total, and the file's name.
     """
-    faults: list[str] = []
     named = {"scene": options.scene, "channel": options.channel, "t": options.time}
     where = "".join(f"{what}{value}_" for what, value in named.items() if value)
     ending = re.sub(r"[^\w.-]+", "_", f"{where}focus.png")
 
     def make(file: Path) -> Iterator[Job]:
-        image = _open(file, options)
         picture = out / f"{bare_name(file)}_{ending}"
-        compute = partial(_focus, file, image, picture, options)
-        yield Job(file.name, (file,), (picture,), compute, work=image.sizes["Z"])
+        compute = partial(_focus, file, picture, options)
+        n_planes = _open(file, options).sizes["Z"]
+        yield Job(file.name, (file,), (picture,), compute, work=n_planes)
 
-    jobs = open_jobs(image_files(stacks, faults, (*RESULTS, "_focus")), make, faults, progress)
-    return run_jobs(jobs, overwrite=True, faults=faults, progress=progress)
-
-
-def _focus(
-    file: Path,
-    image: xr.DataArray,
-    picture: Path,
-    options: FocusOptions,
-    advance: Callable[[int], None],
-) -> Report:
-    found = _measure(file, image, options, advance)
-    _draw(picture, found, image, options.time)
-    return Report(f"{found.text()}\n  curve:  {picture}")
+    return run_files(stacks, make, overwrite=True, progress=progress)
 
 
-def measure_focus(path: str | Path, options: FocusOptions = FocusOptions()) -> StackFocus:
+def measure_focus(
+    path: Path,
+    options: FocusOptions = FocusOptions(),
+    advance: Callable[[int], None] = lambda done: None,
+) -> StackFocus:
     """Measure the planes of a stack, one after the other, and choose some.
 
     Parameters
@@ -151,21 +131,15 @@ def measure_focus(path: str | Path, options: FocusOptions = FocusOptions()) -> S
         An image file.
     options
         Where to look, and how to choose.
+    advance
+        Called with the planes done.
 
     Raises
     ------
     MitolumeError
         The file can't be read, or lacks the channel, scene, time point or planes.
     """
-    return _measure(Path(path), _open(path, options), options)
-
-
-def _measure(
-    path: Path,
-    image: xr.DataArray,
-    options: FocusOptions,
-    advance: Callable[[int], None] = lambda done: None,
-) -> StackFocus:
+    image = _open(path, options)
     size = image.attrs.get("pixel_size_um", {})
     step = options.z_step_um or size.get("Z")
 
@@ -174,17 +148,25 @@ def _measure(
             yield open_plane(image, z=z, t=options.time)
             advance(z + 1)
 
-    scores = focus_scores(planes(), options.method, size.get("Y"))
+    scores = focus_scores(planes(), size.get("Y"))
     try:
         chosen = choose_planes(options.planes, scores, step)
     except MitolumeError as error:
         raise MitolumeError(f"{path}: {error}") from None
-    return StackFocus(path, scores, tuple(chosen), step, options.method)
+    return StackFocus(path, scores, tuple(chosen), step)
+
+
+def _focus(
+    file: Path, picture: Path, options: FocusOptions, advance: Callable[[int], None]
+) -> Report:
+    found = measure_focus(file, options, advance)
+    _draw(picture, found, _open(file, options), options.time)
+    return Report(f"{found.text()}\n  curve:  {picture}")
 
 
 def fill_planes(
-    table: str | Path,
-    out: str | Path,
+    table: Path,
+    out: Path,
     options: FocusOptions = FocusOptions(),
     progress: Advance = lambda done, total, note="": None,
 ) -> list[str]:
@@ -195,9 +177,9 @@ def fill_planes(
     table, out
         CSV; rows that name planes, and images of one plane, stay as they are.
     options
-        How to choose; the rows say where to look.
+        How to choose planes; channel, scene and z step are those of the rows.
     progress
-        Called with rows done, rows there are, and the image's name.
+        Called with rows done, rows in total, and the image's name.
 
     Returns
     -------
@@ -209,12 +191,12 @@ def fill_planes(
     MitolumeError
         The table or an image can't be read; all are named, and nothing is written.
     """
-    if Path(out).suffix.lower() != ".csv":
+    if out.suffix.lower() != ".csv":
         raise MitolumeError(f"--out {out} must end in .csv: it is a table of fields")
     rows = read_table(table)
+    measure = lru_cache(measure_focus)  # several rows may be of one image
     filled: list[str] = []
     faults: list[str] = []
-    known: dict[tuple[Path, FocusOptions], StackFocus] = {}
     for number, row in enumerate(rows):
         progress(number, len(rows), row.image.name)
         own = replace(
@@ -226,12 +208,10 @@ def fill_planes(
         try:
             if row.planes is not None or _open(row.image, own).sizes["Z"] == 1:
                 continue
-            if (row.image, own) not in known:
-                known[row.image, own] = measure_focus(row.image, own)
+            found = measure(row.image, own)
         except MitolumeError as error:
             faults.append(f"{row.where}: {error}")
             continue
-        found = known[row.image, own]
         rows[number] = with_planes(row, found.planes)
         filled.append(f"{row.where}: planes {format_planes(found.planes)} of {len(found.scores)}")
     if faults:
@@ -240,7 +220,7 @@ def fill_planes(
     return filled
 
 
-def _open(path: str | Path, options: FocusOptions) -> xr.DataArray:
+def _open(path: Path, options: FocusOptions) -> xr.DataArray:
     image = select_channel(read(path, scene=options.scene), options.channel)
     if not 0 <= options.time < image.sizes["T"]:
         raise MitolumeError(
@@ -252,18 +232,18 @@ def _open(path: str | Path, options: FocusOptions) -> xr.DataArray:
 def _draw(path: Path, found: StackFocus, image: xr.DataArray, time: int) -> None:
     """Draw the score against the plane, with parts of the first, best and last plane."""
     count = len(found.scores)
-    shown = dict.fromkeys([0, found.best, count - 1])  # each once
     figure = Figure(figsize=(7.2, 5.2), layout="constrained")
     grid = figure.add_gridspec(2, 3, height_ratios=[1.2, 1])
     _draw_curve(figure.add_subplot(grid[0, :]), found)
-    parts = {z: _middle(open_plane(image, z=z, t=time)) for z in shown}
+    names: dict[int, list[str]] = {}
+    for name, z in (("first", 0), ("best", found.best), ("last", count - 1)):
+        names.setdefault(z, []).append(name)
+    parts = {z: _middle(open_plane(image, z=z, t=time)) for z in names}
     low, high = np.percentile(parts[found.best], [0.5, 99.5])
     for place, (z, part) in enumerate(parts.items()):
         axes = figure.add_subplot(grid[1, place])
         axes.imshow(part, cmap="gray", vmin=low, vmax=max(high, low + 1e-6))
-        names = [name for name, own in (("first", 0), ("best", found.best), ("last", count - 1))
-                 if own == z]  # fmt: skip
-        axes.set_title(f"plane {z} ({', '.join(names)})", fontsize=9)
+        axes.set_title(f"plane {z} ({', '.join(names[z])})", fontsize=9)
         axes.set(xticks=[], yticks=[])
     with atomic(path) as temporary:
         figure.savefig(temporary, dpi=120)
@@ -271,38 +251,26 @@ def _draw(path: Path, found: StackFocus, image: xr.DataArray, time: int) -> None
 
 def _draw_curve(axes: Axes, found: StackFocus) -> None:
     z = np.arange(len(found.scores))
-    for first, last in _runs(found.planes):
-        axes.axvspan(first - 0.5, last + 0.5, color="#1b7f79", alpha=0.15, linewidth=0)
+    for chosen in found.planes:
+        axes.axvspan(chosen - 0.5, chosen + 0.5, color="#1b7f79", alpha=0.15, linewidth=0)
     axes.plot(z, found.scores, "-o", color="#0b3c5d", markersize=3.5, linewidth=1.3)
     axes.plot(found.best, found.scores[found.best], "o", color="#c8553d", markersize=7)
-    axes.set(xlabel="plane", ylabel=found.method.replace("_", " "), xlim=(-0.6, len(z) - 0.4))
+    axes.set(xlabel="plane", ylabel="detail", xlim=(-0.6, len(z) - 0.4))
     axes.set_ylim(0, 1.08 * float(found.scores.max()) or 1.0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_title(
-        f"{found.file.name}: planes {format_planes(found.planes)} chosen (shaded)", fontsize=10,
-        parse_math=False,
-    )  # fmt: skip
-    axes.spines["right"].set_visible(False)
+    title = f"{found.file.name}: planes {format_planes(found.planes)} chosen (shaded)"
+    axes.set_title(title, fontsize=10, parse_math=False)
+    axes.spines[["right", "top"]].set_visible(False)
     if found.z_step_um:
         top = axes.twiny()
         top.set_xlim(*(z * found.z_step_um for z in axes.get_xlim()))
         top.set_xlabel("µm from the first plane", fontsize=8)
         top.tick_params(labelsize=8)
-    else:
-        axes.spines["top"].set_visible(False)
-
-
-def _runs(planes: tuple[int, ...]) -> list[tuple[int, int]]:
-    """Return first and last of each run of neighbouring planes."""
-    breaks = [i for i in range(1, len(planes)) if planes[i] != planes[i - 1] + 1]
-    starts = [0, *breaks]
-    return [
-        (planes[a], planes[b - 1])
-        for a, b in zip(starts, [*breaks, len(planes)], strict=True)
-    ]  # fmt: skip
+        top.spines["right"].set_visible(False)
 
 
 def _middle(plane: Plane) -> np.ndarray[Any, Any]:
+    """Return the middle of a plane at full size, as fine detail is what matters."""
     starts = [max(0, (size - _THUMBNAIL) // 2) for size in plane.shape]
     y, x = (slice(start, start + _THUMBNAIL) for start in starts)
     return np.asarray(plane[y, x], np.float64)

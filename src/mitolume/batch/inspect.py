@@ -5,17 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
-from mitolume.batch.runner import Job, Outcome, Report, run_jobs
+from mitolume.batch.runner import Job, Outcome, Report, run_files
 from mitolume.errors import some_names
 from mitolume.io.channels import transmitted_channel
 from mitolume.io.formats import stated
-from mitolume.io.listing import image_files
 from mitolume.io.pixel_size import believed_pixel_size
 from mitolume.io.read import Image2D, decode_plane, read, scenes
 
@@ -37,25 +35,12 @@ class _Scene:
 
 
 def inspect_files(files: Sequence[Path], show: Callable[[Report], None]) -> Outcome:
-    """Describe image files, and those in folders; one that can't be read does not stop the others.
+    """Describe image files, and those in folders, each shown as soon as it is described."""
 
-    Parameters
-    ----------
-    files
-        Image files, or folders of them.
-    show
-        Called with each description as soon as it is there.
-    """
-    faults: list[str] = []
-    jobs = [
-        Job(file.name, (file,), (), partial(_report, file))
-        for file in image_files(files, faults, passed_over=())
-    ]
-    return run_jobs(jobs, faults=faults, show=show)
+    def make(file: Path) -> list[Job]:
+        return [Job(file.name, (file,), (), lambda _: Report(inspect(file)))]
 
-
-def _report(file: Path, _: Callable[[int], None]) -> Report:
-    return Report(inspect(file))
+    return run_files(files, make, passed_over=(), show=show)
 
 
 def inspect(path: str | Path) -> str:
@@ -71,10 +56,6 @@ def inspect(path: str | Path) -> str:
     str
         Lines of text: dims, channels, pixel size, scenes, type, range, warnings.
 
-    Raises
-    ------
-    MitolumeError
-        The file can't be read.
     """
     path = Path(path)
     names = scenes(path)
@@ -106,17 +87,16 @@ def _look(path: Path, number: int) -> _Scene:
     lines += [_line("transmitted", transmitted)] if transmitted else []
     warnings = [*_axis_warnings(image, said.guessed), *_pixel_size_warnings(size, doubt), *unclear]
     planes = [
-        decode_plane(image, c=c, z=image.sizes["Z"] // 2, t=image.sizes["T"] // 2)
-        for c in range(len(names))
+        (name, decode_plane(image, c=c, z=image.sizes["Z"] // 2, t=image.sizes["T"] // 2))
+        for c, name in enumerate(names)
     ]
-    ranges = [_finite_range(plane) for plane in planes]
-    lines += _range_lines(names, ranges)
-    if note := depth_note(
-        image.dtype, max((high for _, high in filter(None, ranges)), default=0.0), said.bits
-    ):
+    ranges = [(name, *found) for name, plane in planes if (found := _finite_range(plane))]
+    lines += _range_lines(ranges, len(names))
+    top = max((high for _, _, high in ranges), default=0.0)
+    if note := depth_note(image.dtype, top, said.bits):
         lines.append(_line("note", note))
     faults: dict[str, list[str]] = {}
-    for name, plane in zip(names, planes, strict=True):
+    for name, plane in planes:
         for fault in plane_warnings(plane):
             faults.setdefault(fault, []).append(name)
     for fault, where in faults.items():
@@ -258,14 +238,13 @@ def _scene_lines(names: Sequence[str], dims: Sequence[str]) -> list[str]:
     return [_line("scenes", listed[0]), *(_line("", text) for text in listed[1:])]
 
 
-def _range_lines(names: Sequence[str], ranges: Sequence[tuple[float, float] | None]) -> list[str]:
-    known = [(name, *found) for name, found in zip(names, ranges, strict=True) if found]
-    if len(known) > _MOST_RANGES:
-        low, high = min(low for _, low, _ in known), max(high for _, _, high in known)
+def _range_lines(ranges: Sequence[tuple[str, float, float]], n_channels: int) -> list[str]:
+    if len(ranges) > _MOST_RANGES:
+        low, high = min(low for _, low, _ in ranges), max(high for _, _, high in ranges)
         return [_line("range", f"{low:g} to {high:g} (all channels, middle planes)")]
     return [
-        _line("range", f"{low:g} to {high:g} ({f'{name}, ' if len(names) > 1 else ''}middle plane)")
-        for name, low, high in known
+        _line("range", f"{low:g} to {high:g} ({f'{name}, ' if n_channels > 1 else ''}middle plane)")
+        for name, low, high in ranges
     ]
 
 

@@ -13,9 +13,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mitolume.batch.provenance import Provenance, Stamp, fingerprint, stamp
+from mitolume import __version__
 from mitolume.errors import MitolumeError, shorten
-from mitolume.parallel import LostError, run_side_by_side
+from mitolume.io.formats import sha256
+from mitolume.io.listing import RESULTS, image_files
+from mitolume.parallel import LostError
 from mitolume.progress import Advance
 
 Input = TypeVar("Input")
@@ -42,12 +44,12 @@ class Job:
     results
         Files or folders that are written, each under a temporary name first (`mitolume.io.write`),
         the last one last: with it the job is done. Empty where the answer is only shown.
-    settings
-        All that changes the results besides the inputs, as JSON can hold it.
     compute
         Does the work and writes the results. It is called with a function that it should call
         with the units of work done. Where jobs are computed in other processes it must be
-        picklable: a `functools.partial` of a function of a module, or a dataclass.
+        picklable, such as a `functools.partial` of a function of a module.
+    settings
+        All that changes the results besides the inputs, as JSON can hold it.
     work
         Number of units of work, such as planes or blocks.
     """
@@ -79,7 +81,7 @@ class Outcome:
     """What became of the jobs, and a sentence for each input that could not be used."""
 
     finished: list[Finished] = field(default_factory=list)
-    before: list[Job] = field(default_factory=list)  # results were there already
+    before: list[Job] = field(default_factory=list)  # results existed already
     faults: list[str] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
 
@@ -89,7 +91,7 @@ class Outcome:
         return [one.job.results[-1] for one in self.finished if one.job.results]
 
     def raise_faults(self, what: str, done: str) -> None:
-        """Raise one sentence that counts what was found and used, and says why not the rest.
+        """Raise one `MitolumeError` that counts what was found and used, and names all faults.
 
         Parameters
         ----------
@@ -97,11 +99,6 @@ class Outcome:
             The inputs in the plural, such as "images".
         done
             What happens to them, such as "predicted".
-
-        Raises
-        ------
-        MitolumeError
-            There are faults.
         """
         used = len(self.finished) + len(self.before)
         if self.faults and used + len(self.faults) == 1:
@@ -129,7 +126,7 @@ def open_jobs(
     faults
         Gets a sentence for each input that can't be used; it does not stop the others.
     progress
-        Called with inputs opened, inputs there are, and what is being done.
+        Called with inputs opened, inputs in total, and what is being done.
     """
     jobs: list[Job] = []
     for number, one in enumerate(inputs):
@@ -140,8 +137,33 @@ def open_jobs(
         except MitolumeError as error:
             faults.append(str(error))
         except Exception as error:  # a reader's fault must not cost the rest of a batch
-            faults.append(unexpected(str(one), error))
+            faults.append(_unexpected(str(one), error))
     return jobs
+
+
+def run_files(
+    paths: Sequence[Path],
+    make: Callable[[Path], Iterable[Job]],
+    record: Path | None = None,
+    *,
+    passed_over: tuple[str, ...] = RESULTS,
+    progress: Advance = lambda done, total, note="": None,
+    **options: Any,
+) -> Outcome:
+    """Open image files, and those in folders, and compute their jobs.
+
+    Parameters
+    ----------
+    paths, passed_over
+        As for `mitolume.io.listing.image_files`.
+    make
+        As for `open_jobs`.
+    record, progress, options
+        As for `run_jobs`.
+    """
+    faults: list[str] = []
+    jobs = open_jobs(image_files(paths, faults, passed_over), make, faults, progress)
+    return run_jobs(jobs, record, faults=faults, progress=progress, **options)
 
 
 def run_jobs(
@@ -162,55 +184,48 @@ def run_jobs(
     jobs
         As `open_jobs` made them.
     record
-        A file beside the results that keeps what each was made of, see `Provenance`. Without one,
-        jobs can't be resumed.
+        A file beside the results that keeps what each was made of, one line of JSON for each job.
+        Without one, jobs can't be resumed.
     resume
-        Leave out jobs whose results are there. Results of inputs whose content has changed are
-        made anew, unless someone has edited them since. Results of other settings are refused,
-        for they may have taken days.
+        Leave out jobs whose results exist. If the content of an input has changed, its results
+        are computed again, unless someone has edited them since. Results of other settings are
+        refused, because they may have taken days.
     overwrite
-        Replace results that are there already.
+        Replace existing results.
     scheduler
-        What computes the jobs: one after the other in this process by default, see also
-        `side_by_side`.
+        What computes the jobs: `one_after_the_other` by default, see also `side_by_side`.
     faults
         Sentences of inputs that could not be opened.
     progress
-        Called with units of work done, units there are, and the job's name.
+        Called with units of work done, units in total, and the job's name.
     show
-        Called with the report of each job as it is finished.
-
-    Returns
-    -------
-    Outcome
+        Called with the report of each job as soon as it is finished.
 
     Raises
     ------
     MitolumeError
-        A result would be lost: two jobs have the same, it is an input, or it is there already.
+        A result would be lost: two jobs have the same, it is an input, or it exists already.
         Nothing has been computed then. Or the scheduler was lost.
     """
     if resume and overwrite:
         raise MitolumeError("--resume keeps results and --overwrite replaces them; choose one")
     _refuse_lost_files(jobs)
-    known, outcome = Provenance(record), Outcome(faults=list(faults))
+    known, outcome = _Record(record), Outcome(faults=list(faults))
     if resume:
-        missing = _missing(jobs, known, outcome)
-    else:
-        missing = list(jobs)
-        if not overwrite:
-            _refuse_replacing(jobs, can_resume=record is not None)
-    if not missing:
+        jobs = _missing(jobs, known, outcome)
+    elif not overwrite:
+        _refuse_replacing(jobs, can_resume=record is not None)
+    if not jobs:
         return outcome
-    known.begin([path for job in missing for path in job.results])
+    known.begin(jobs)
     try:
-        for one in (scheduler or one_after_the_other)(missing, progress):
+        for one in (scheduler or one_after_the_other)(jobs, progress):
             if one.fault:
                 outcome.faults.append(one.fault)
             else:
                 outcome.finished.append(one)
                 outcome.notices += one.report.notices
-                known.add(one.job.results, one.inputs, one.job.settings)
+                known.add(one)
                 show(one.report)
     finally:
         known.remove_unused()
@@ -226,78 +241,58 @@ def one_after_the_other(jobs: Sequence[Job], progress: Advance) -> Iterator[Fini
             progress(before + done, total, name)
 
         advance(0)
-        yield compute(job, advance)
+        yield _compute(job, advance)
         before += job.work
     progress(total, total)
 
 
-def side_by_side(processes: int) -> Scheduler:
-    """Return a `Scheduler` that computes jobs in processes of this machine.
+def side_by_side(
+    run: Callable[[Mapping[Any, tuple[Any, ...]]], Iterator[tuple[Any, Any]]],
+) -> Scheduler:
+    """Return a `Scheduler` that computes jobs in other processes.
 
     Parameters
     ----------
-    processes
-        How many at a time; with 1 or fewer, jobs are computed in this process.
+    run
+        `mitolume.parallel.results` or `run_side_by_side`, with all arguments but the tasks.
     """
 
     def schedule(jobs: Sequence[Job], progress: Advance) -> Iterator[Finished]:
-        if processes <= 1 or len(jobs) <= 1:
-            yield from one_after_the_other(jobs, progress)
-            return
         total, done = sum(job.work for job in jobs), 0
         progress(0, total)
-        tasks = {number: (compute, job) for number, job in enumerate(jobs)}
-        for number, result in run_side_by_side(tasks, processes=processes):
+        for number, result in run({n: (_compute, job) for n, job in enumerate(jobs)}):
             job = jobs[number]
             done += job.work
             progress(done, total, job.name)
             if isinstance(result, BaseException):
-                yield Finished(job, fault=unexpected(job.name, result))
+                yield Finished(job, fault=_unexpected(job.name, result))
             else:
                 yield replace(result, job=job)
 
     return schedule
 
 
-def compute(job: Job, advance: Callable[[int], None] = lambda done: None) -> Finished:
-    """Compute one job; whatever goes wrong becomes a sentence, but for a lost cluster."""
+def _compute(job: Job, advance: Callable[[int], None] = lambda done: None) -> Finished:
+    """Compute one job; whatever goes wrong becomes a sentence, except for a lost cluster."""
     try:
-        seen = stamps(job)
-        return finish(job, job.compute(advance), seen)
+        # Before the work: an input that changes meanwhile is found to be another by --resume.
+        inputs = tuple(_fingerprint(path) for path in job.inputs if job.results)
+        return Finished(job, job.compute(advance), inputs)
     except LostError:
         raise
     except MitolumeError as error:
         return Finished(job, fault=str(error))
     except Exception as error:  # one file must not cost the rest of a batch
-        return Finished(job, fault=unexpected(job.name, error))
+        return Finished(job, fault=_unexpected(job.name, error))
 
 
-def stamps(job: Job) -> list[Stamp]:
-    """Return size and time of a job's inputs, from before they are used."""
-    return [stamp(path) for path in job.inputs if job.results]
-
-
-def finish(job: Job, report: Report, seen: Sequence[Stamp]) -> Finished:
-    """Return a finished job with what its inputs were, for a `Scheduler` of one's own.
-
-    Parameters
-    ----------
-    job, report
-        The job and what it reported.
-    seen
-        Its `stamps`, taken before.
-
-    Raises
-    ------
-    MitolumeError
-        An input has changed since.
-    """
-    pairs = zip(job.inputs, seen, strict=True) if job.results else ()
-    return Finished(job, report, tuple(fingerprint(path, before) for path, before in pairs))
-
-
-def unexpected(name: str, error: BaseException) -> str:
+def _unexpected(name: str, error: BaseException) -> str:
     """Return the sentence for a fault that nobody foresaw."""
+    if type(error).__name__ == "KilledWorker":
+        return (
+            f"{name}: every worker that tried it died, perhaps for lack of memory; give the "
+            "workers more, or choose smaller parts (--tile-size of `mitolume predict`)"
+        )
     return (
         f"{name}: unexpected {type(error).__name__}: {shorten(error)}. This is a fault of "
         "mitolume; please report it, with the file if you can"
@@ -336,39 +331,137 @@ def _refuse_replacing(jobs: Sequence[Job], *, can_resume: bool) -> None:
         )
 
 
-def _missing(jobs: Sequence[Job], known: Provenance, outcome: Outcome) -> list[Job]:
+def _missing(jobs: Sequence[Job], known: _Record, outcome: Outcome) -> list[Job]:
     """Return the jobs that are not done; put those that are done or can't be done aside."""
-    for job in jobs:
-        if job.results:
-            _require_same_settings(job, known)
     missing, changed = [], 0
     for job in jobs:
         there = [path for path in job.results if path.exists()]
-        edited = [path for path in there if not known.is_ours(path)]
-        same = bool(there) and known.is_made_of(job.results, job.inputs)
+        made = known.entry(job.results[-1]) if job.results else {}
+        if made and job.results[-1].exists():
+            _require_same_settings(job, made)
+        same = bool(there) and _is_made_of(made, job.inputs)
         if same and len(there) == len(job.results):
             outcome.before.append(job)
-        elif edited:
+        elif edited := next((path for path in there if not known.is_ours(path)), None):
             outcome.faults.append(
-                f"{edited[0]} would be made anew, but it was edited, or made by something else; "
+                f"{edited} would be computed again, but it was edited, or made by something else; "
                 "move it away first"
             )
         else:
             missing.append(job)
-            changed += bool(there) and known.settings(job.results) is not None and not same
+            changed += bool(there) and "settings" in made and not same
     if changed:
-        outcome.notices.append(f"{changed} are made anew, for their inputs have changed")
+        outcome.notices.append(f"{changed} computed again, because their inputs have changed")
     return missing
 
 
-def _require_same_settings(job: Job, known: Provenance) -> None:
-    made_with = known.settings(job.results)
-    if made_with is None or not job.results[-1].exists():
-        return
+def _require_same_settings(job: Job, made: Mapping[str, Any]) -> None:
     asked = json.loads(json.dumps(job.settings))
-    for name in asked | made_with:
-        if asked.get(name) != made_with.get(name):
+    before = made.get("settings", asked)
+    for name in asked | before:
+        if asked.get(name) != before.get(name):
             raise MitolumeError(
-                f"{job.results[-1]} was made with {name} {made_with.get(name)}, not "
+                f"{job.results[-1]} was made with {name} {before.get(name)}, not "
                 f"{asked.get(name)}; choose another --out, or replace results with --overwrite"
             )
+
+
+# --- what results were made of ------------------------------------------------------------------
+
+
+class _Record:
+    """A file beside results: one line of JSON a job, of which the last one counts.
+
+    Lines that can't be read, as a killed process leaves one, are passed over. Without a path
+    nothing is known and nothing is kept.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._entries: dict[str, dict[str, Any]] = {}
+        self._is_new = path is not None and not path.exists()
+        if path is None or self._is_new:
+            return
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                entry = json.loads(line)
+                self._entries |= dict.fromkeys(entry["results"], entry)
+            except (ValueError, KeyError, TypeError):
+                continue
+
+    def entry(self, result: Path) -> dict[str, Any]:
+        """Return what is known of a result, {} where nothing is."""
+        return self._entries.get(self._name(result), {})
+
+    def is_ours(self, result: Path) -> bool:
+        """Tell whether a result is as it was written: not made or changed by someone else."""
+        written = self.entry(result).get("results", {}).get(self._name(result), ())
+        return written is None or tuple(written) == _stamp(result)
+
+    def begin(self, jobs: Sequence[Job]) -> None:
+        """Keep that the results are going to be written: what a killed process leaves is ours."""
+        names = [self._name(path) for job in jobs for path in job.results]
+        self._append({"results": dict.fromkeys(names)})
+
+    def add(self, one: Finished) -> None:
+        """Keep what the results of a finished job were made of."""
+        self._append(
+            {
+                "results": {self._name(path): _stamp(path) for path in one.job.results},
+                "inputs": one.inputs,
+                "settings": dict(one.job.settings),
+                "mitolume": __version__,
+            }
+        )
+
+    def remove_unused(self) -> None:
+        """Remove the file, and its folder, where it was begun and there is no result."""
+        if self._path is None or not self._is_new or not self._path.exists():
+            return
+        folder = self._path.parent
+        if not any((folder / name).exists() for name in self._entries):
+            self._path.unlink()
+            if not any(folder.iterdir()):
+                folder.rmdir()
+
+    def _name(self, result: Path) -> str:
+        """Return the name of a result as seen from the file, so that the folder may be moved."""
+        return Path(os.path.relpath(result, (self._path or result).parent)).as_posix()
+
+    def _append(self, entry: dict[str, Any]) -> None:
+        if self._path is None:
+            return
+        self._entries |= dict.fromkeys(entry["results"], entry)
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+        except OSError as error:
+            raise MitolumeError(f"{self._path} can't be written: {error.strerror}") from error
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """Return size and time of a file, or of all files of an OME-Zarr folder together."""
+    files = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
+    found = [file.stat() for file in files]
+    return sum(one.st_size for one in found), max((one.st_mtime_ns for one in found), default=0)
+
+
+def _fingerprint(path: Path) -> dict[str, Any]:
+    """Return what tells an input from another: name, size, time and hash."""
+    size, time = _stamp(path)
+    return {"file": str(path), "size": size, "mtime_ns": time, "sha256": sha256(path)}
+
+
+def _is_made_of(made: Mapping[str, Any], inputs: Sequence[Path]) -> bool:
+    """Tell whether results were made of inputs of this content.
+
+    A file of the same size and time is taken for the same.
+    """
+    before = made.get("inputs")
+    if before is None or len(before) != len(inputs):
+        return False
+    return all(
+        (one["size"], one["mtime_ns"]) == _stamp(path) or one["sha256"] == sha256(path)
+        for one, path in zip(before, inputs, strict=True)
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,18 +13,26 @@ import numpy as np
 import pandas as pd
 import tifffile
 import xarray as xr
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
 from pydantic import ValidationError
 
 from mitolume import __version__
 from mitolume.analysis.measure import measure_objects
-from mitolume.analysis.pictures import fit, overlay, to_8bit, write_png
+from mitolume.analysis.pictures import overlay, to_8bit
 from mitolume.batch.runner import Job, Report, run_jobs, side_by_side
 from mitolume.errors import MitolumeError
 from mitolume.io.fields import Field, write_table
-from mitolume.io.write import remove_parts, write_image, write_labels, write_mask, write_text
+from mitolume.io.write import (
+    atomic,
+    remove_parts,
+    write_image,
+    write_labels,
+    write_mask,
+    write_text,
+)
 from mitolume.io.write import write_table as write_rows
+from mitolume.parallel import run_side_by_side
 from mitolume.progress import Advance
 from mitolume.runs.recipe import explain, merge, parse_setting
 from mitolume.simulate.field import CHANNELS, SimulatedField, simulate_field
@@ -31,7 +40,7 @@ from mitolume.simulate.presets import PRESETS, FieldPlan, Group, plan_fields
 from mitolume.simulate.settings import CONDITIONS, SimulationSettings
 
 TABLE, HAND_TABLE, RECORD, SHEET = "fields.csv", "fields_hand.csv", "simulation.json", "sheet.png"
-SIDE = 300  # largest side of a picture of the contact sheet in px
+_SIDE = 300  # px, largest side of a picture of the contact sheet, so that outlines stay whole
 
 
 def plan(
@@ -132,7 +141,7 @@ def write_data_set(
             Job(one.name, (), (_file(out, "facts", one),), partial(_write, out, one))
             for one in missing
         ],
-        scheduler=side_by_side(jobs),
+        scheduler=side_by_side(partial(run_side_by_side, processes=jobs)) if jobs > 1 else None,
         progress=lambda done, total, note="": progress(before + done, len(plans), note),
     )
     outcome.raise_faults("fields", "simulated")
@@ -144,18 +153,7 @@ def write_data_set(
 
 def _begin(plans: Sequence[FieldPlan], out: Path, command: str) -> None:
     """Record what will be simulated, or refuse a folder with other fields or files."""
-    fields = [
-        {
-            "name": one.name,
-            "condition": one.condition,
-            "seed": one.seed,
-            "role": one.role,
-            "specimen": one.specimen,
-            "batch": one.batch,
-            "settings": one.settings.model_dump(mode="json"),
-        }
-        for one in plans
-    ]
+    fields = [asdict(one) | {"settings": one.settings.model_dump(mode="json")} for one in plans]
     record = out / RECORD
     if record.exists():
         try:
@@ -225,16 +223,13 @@ def _objects(field: SimulatedField) -> pd.DataFrame:
     table = measure_objects(
         field.labels, pixel_size_um=dict(zip("ZYX", field.label_um, strict=True))
     )
-    lengths: dict[int, float] = {}
-    diameters: dict[int, float] = {}
-    for number, points in field.skeletons.groupby("object"):
-        paths = [path[["z", "y", "x"]].to_numpy() for _, path in points.groupby("branch")]
-        steps = [np.linalg.norm(np.diff(path, axis=0), axis=1).sum() for path in paths]
-        lengths[int(str(number))] = float(np.sum(steps))
-        diameters[int(str(number))] = 2 * float(points["radius"].mean())
+    points = field.skeletons
+    steps = points.groupby(["object", "branch"])[["z", "y", "x"]].diff()
+    length = np.sqrt((steps**2).sum(axis=1)).groupby(points["object"]).sum()
+    diameter = 2 * points.groupby("object")["radius"].mean()
     return table.assign(
-        true_length_um=table["label"].map(lengths).astype(float).round(4),
-        true_diameter_um=table["label"].map(diameters).astype(float).round(4),
+        true_length_um=table["label"].map(length).astype(float).round(4),
+        true_diameter_um=table["label"].map(diameter).astype(float).round(4),
     )
 
 
@@ -272,51 +267,37 @@ def _write_sheet(out: Path, plans: Sequence[FieldPlan]) -> None:
         conditions.setdefault(one.condition, []).append(one)
     each = max(1, 6 // len(conditions))
     shown = [one for group in conditions.values() for one in group[:each]]
-    images, masks, drawn = (
+    images, masks, by_hand = (
         [_middle_plane(_file(out, kind, one), one.settings.planes) for one in shown]
         for kind in ("images", "masks", "hand_masks")
     )
-    limits = [
-        np.percentile(np.concatenate([image[c].ravel() for image in images]), [0.5, 99.5])
-        for c in range(len(CHANNELS))
-    ]
-    rows = []
-    for one, image, mask, by_hand in zip(shown, images, masks, drawn, strict=True):
-        light, dye, membrane = (
-            fit(to_8bit(channel, (low, high)), SIDE, smooth=True)[..., None].repeat(3, axis=2)
-            for channel, (low, high) in zip(image, limits, strict=True)
-        )
-        low, high = limits[0]
-        outlined, imitated = (
-            overlay(image[0], one_mask[0], longer=SIDE, limits=(low, high))
-            for one_mask in (mask, by_hand)
-        )
+    light_limits, *dye_limits = (
+        (float(low), float(high))
+        for low, high in np.percentile(np.stack(images), [0.5, 99.5], axis=(0, 2, 3)).T
+    )
+    figure = Figure(figsize=(15, 3.2 * len(shown)), layout="constrained")
+    for row, one in enumerate(shown):
+        light, *dyes = images[row]
+        plane = f"{one.name}, plane {one.settings.planes // 2}"
         pictures = {
-            f"{one.name}, plane {one.settings.planes // 2}: transmitted light": light,
-            "its exact mask": outlined,
-            "mitochondria": dye,
-            "CellMask": membrane,
-            "imitated hand labels": imitated,
+            f"{plane}: transmitted light": to_8bit(light, light_limits),
+            "exact mask": overlay(light, masks[row][0], longer=_SIDE, limits=light_limits),
+            "imitated hand labels": overlay(
+                light, by_hand[row][0], longer=_SIDE, limits=light_limits
+            ),
         }
-        rows.append(_titled(pictures))
-    write_png(out / SHEET, np.concatenate(rows))
+        for name, dye, limits in zip(CHANNELS[1:], dyes, dye_limits, strict=True):
+            pictures[name] = to_8bit(dye, limits)
+        for column, (title, picture) in enumerate(pictures.items()):
+            axes = figure.add_subplot(len(shown), 5, 5 * row + column + 1)
+            axes.imshow(picture, cmap="gray", vmin=0, vmax=255)
+            axes.set_title(title, fontsize=9)
+            axes.set_axis_off()
+    with atomic(out / SHEET) as temporary:
+        figure.savefig(temporary, dpi=100)
 
 
 def _middle_plane(path: Path, planes: int) -> NDArray[Any]:
     """Read the plane in the middle of a stack, (C, Y, X)."""
     pixels = np.asarray(tifffile.imread(path))
     return pixels.reshape(-1, planes, *pixels.shape[-2:])[:, planes // 2]
-
-
-def _titled(pictures: dict[str, NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Lay RGB pictures of one size side by side, each below its title."""
-    gap, head = 4, 18  # px
-    height, width = next(iter(pictures.values())).shape[:2]
-    row = np.full((head + height + gap, len(pictures) * (width + gap), 3), 255, np.uint8)
-    canvas = Image.fromarray(row)
-    pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(11)
-    for number, (title, picture) in enumerate(pictures.items()):
-        left = number * (width + gap)
-        canvas.paste(Image.fromarray(picture), (left, head))
-        pen.text((left + 2, 2), title, fill=(0, 0, 0), font=font)
-    return np.asarray(canvas)

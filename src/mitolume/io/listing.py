@@ -12,7 +12,8 @@ from mitolume.io.formats import bare_name, natural_key, reader_of
 from mitolume.io.mask_files import says_mask
 from mitolume.io.read import scenes
 
-RESULTS = ("_mask", "_probability", "_overlay")  # how names of results of `predict` end
+# How names of results end, of `predict`, `denoise check` and `focus`.
+RESULTS = ("_mask", "_probability", "_overlay", "_check", "_focus")
 _MOST_IN_A_TIFF = 2**28  # pixels of a result, above which it is written piece by piece
 
 

@@ -1,4 +1,4 @@
-"""Images with a pyramid, and thousands of crops, as OME-Zarr: whole or not at all.
+"""Images written plane by plane, and thousands of crops, as OME-Zarr: whole or not at all.
 
 The format is OME-NGFF 0.5 (https://ngff.openmicroscopy.org/0.5): Zarr 3, five axes ``t c z y x``.
 """
@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xarray as xr
 
 from mitolume.errors import MitolumeError
 from mitolume.io.masks import FOREGROUND, UNSURE
-from mitolume.io.write import atomic
+from mitolume.io.write import atomic, write_image, write_mask
 
 CHUNK = 1024  # side of a chunk in pixels
 _SMALLEST = 512  # the pyramid ends with the first level whose sides are all shorter
@@ -68,6 +69,58 @@ def new_ome_zarr(
     with _replacing(path) as temporary:
         _make(temporary, shape, name, dtype, pixel_size_um, window)
         yield temporary
+
+
+@contextmanager
+def new_image(
+    path: Path,
+    like: xr.DataArray,
+    *,
+    name: str,
+    dtype: str,
+    mask: bool = False,
+    window: tuple[float, float] = (0, 1),
+) -> Iterator[Any]:
+    """Give an array to fill plane by plane or box by box; write it when all went well.
+
+    Parameters
+    ----------
+    path
+        Ends in ``.ome.tif``: the array is held in memory; or in ``.ome.zarr``: what is filled in
+        goes to disk at once, and a pyramid is made at the end.
+    like
+        An image of the same shape and pixel size, dims ``T C Z Y X``, C of length 1.
+    name, dtype, window
+        As for `new_ome_zarr`.
+    mask
+        Whether it is a mask of 0, 1 and 255.
+
+    Yields
+    ------
+    numpy.ndarray or zarr.Array
+        (T, C, Z, Y, X), zeros.
+
+    Raises
+    ------
+    MitolumeError
+        The place can't be written to.
+    """
+    size = like.attrs.get("pixel_size_um", {})
+    if path.suffix == ".zarr":
+        with new_ome_zarr(
+            path, like.shape, name=name, dtype=dtype, pixel_size_um=size, window=window
+        ) as folder:
+            yield full_size(folder)
+            build_pyramid(folder, mask=mask)
+        return
+    pixels = np.zeros(like.shape, dtype)
+    yield pixels
+    image = xr.DataArray(pixels, dims=like.dims, attrs=like.attrs)
+    image = image.isel({axis: 0 for axis in "TZ" if image.sizes[axis] == 1})
+    if mask:
+        write_mask(path, image.isel(C=0))
+    else:
+        write_image(path, image, names=[name])
 
 
 @contextmanager

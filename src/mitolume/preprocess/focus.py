@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -75,54 +75,13 @@ def band_power(plane: Plane, pixel_size_um: float | None = None) -> float:
     return float(np.sqrt(max(slopes.sum(), 0.0)))
 
 
-def brenner(plane: Plane, pixel_size_um: float | None = None) -> float:
-    """Measure a plane's sharpness by Brenner's gradient.
-
-    The mean square difference of pixels two columns apart (Brenner et al. 1976, J. Histochem.
-    Cytochem. 24:100; compared with 17 others by Sun, Duthaler & Nelson 2004, Microsc. Res. Tech.
-    65:139). Along lines, so that horizontal scan lines don't count; noise does.
-
-    Parameters
-    ----------
-    plane
-        (Y, X), any numeric dtype, finite: an array, or anything with a shape that gives arrays
-        when sliced.
-    pixel_size_um
-        Not needed.
-
-    Returns
-    -------
-    float
-        Grey values squared; 0 for planes of fewer than three columns.
-    """
-    if plane.shape[1] < 3:
-        return 0.0
-    rows = max(1, 2**22 // plane.shape[1])
-    total = 0.0
-    for top in range(0, plane.shape[0], rows):
-        band = np.asarray(plane[slice(top, top + rows), slice(0, plane.shape[1])], np.float64)
-        total += float(((band[:, 2:] - band[:, :-2]) ** 2).sum())
-    return total / (plane.shape[0] * (plane.shape[1] - 2))
-
-
-# How sharpness is measured, by name.
-METHODS: dict[str, Callable[[Plane, float | None], float]] = {
-    "band_power": band_power,
-    "brenner": brenner,
-}
-
-
-def focus_scores(
-    planes: Iterable[Plane], method: str = "band_power", pixel_size_um: float | None = None
-) -> Array:
-    """Measure how much detail each plane of a stack shows.
+def focus_scores(planes: Iterable[Plane], pixel_size_um: float | None = None) -> Array:
+    """Measure how much detail each plane of a stack shows, see `band_power`.
 
     Parameters
     ----------
     planes
         (Z, Y, X), or planes one at a time; any numeric dtype, finite.
-    method
-        A name in `METHODS`.
     pixel_size_um
         Of a square pixel, where it is known.
 
@@ -130,15 +89,8 @@ def focus_scores(
     -------
     numpy.ndarray
         (Z,) float64, larger for sharper planes; comparable within a stack only.
-
-    Raises
-    ------
-    MitolumeError
-        There is no such method.
     """
-    if method not in METHODS:
-        raise MitolumeError(f"there is no method {method!r}; there are {', '.join(METHODS)}")
-    return np.array([METHODS[method](plane, pixel_size_um) for plane in planes], np.float64)
+    return np.array([band_power(plane, pixel_size_um) for plane in planes], np.float64)
 
 
 def planes_in_focus(
