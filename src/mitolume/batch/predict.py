@@ -199,6 +199,7 @@ def _image_prediction(
     predictor: Predictor,
     path: Path,
 ) -> ImagePrediction:
+    """Say in which boxes an image is predicted, and what it becomes."""
     size, model_um = plane_pixel_size(opened), predictor.card.pixel_size_um
     sizes, ending = opened.sizes, result_ending(file, opened.size)
     shape = (sizes["Y"], sizes["X"])
@@ -249,8 +250,13 @@ class _Prediction:
     def __call__(self, advance: Callable[[int], None] = lambda done: None) -> Report:
         image = self.image
         opened = _open_channel(image.file, image.scene, image.options)
-        with ExitStack() as stack:
-            arrays = _new_results(image, opened, stack)
+        with ExitStack() as stack:  # left in reverse order: the mask is finished last
+            mask = new_image(image.mask, opened, name="mask", dtype="uint8", mask=True)
+            arrays = {"mask": stack.enter_context(mask)}
+            if image.probability:
+                arrays["probability"] = stack.enter_context(
+                    new_image(image.probability, opened, name="mitochondria", dtype="float32")
+                )
             notice = self._fill(opened, arrays, advance)
             _draw(image, opened, arrays["mask"])
         return Report(str(image.mask), (notice,) if notice else ())
@@ -270,18 +276,6 @@ class _Prediction:
 
     def _notice(self, prepared: PreparedPlane) -> str:
         return unlike_training(self.predictor.card, prepared.middle, str(self.image.file))
-
-
-def _new_results(image: ImagePrediction, opened: xr.DataArray, stack: ExitStack) -> Arrays:
-    """Begin mask and probability; they are finished in reverse order, the mask last."""
-    arrays = {"mask": stack.enter_context(
-        new_image(image.mask, opened, name="mask", dtype="uint8", mask=True)
-    )}  # fmt: skip
-    if image.probability:
-        arrays["probability"] = stack.enter_context(
-            new_image(image.probability, opened, name="mitochondria", dtype="float32")
-        )
-    return arrays
 
 
 def _prepare(predictor: Predictor, opened: xr.DataArray, place: Place) -> PreparedPlane:

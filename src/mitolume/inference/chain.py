@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -49,8 +50,6 @@ class PreparedPlane:
         Whether the image is one of the unlabelled training images, which a chain may treat apart.
     source
         How messages name the image.
-    grey
-        The range of the whole plane on the model's grid; measured when it is first needed.
 
     Attributes
     ----------
@@ -75,10 +74,8 @@ class PreparedPlane:
         model_um: float | None = None,
         unlabelled: bool = False,
         source: str = "the image",
-        grey: GreyRange | None = None,
     ) -> None:
         self.shape = scaled_shape(plane.shape, scale_factors(pixel_size_um, model_um, source))
-        self._grey = grey
         sharpens = chain.sharpen == "all" or (chain.sharpen == "unlabelled" and unlabelled)
         in_memory = isinstance(plane, np.ndarray)
 
@@ -94,12 +91,10 @@ class PreparedPlane:
             before, behind = neighbours[1:3] if neighbours else (plane, plane)
             self._planes = [before_normalising(before), self._centre, before_normalising(behind)]
 
-    @property
+    @cached_property
     def grey(self) -> GreyRange:
         """The range of the whole plane on the model's grid, from pixels on a regular grid."""
-        if self._grey is None:
-            self._grey = measure_range(self._centre)
-        return self._grey
+        return measure_range(self._centre)
 
     @property
     def middle(self) -> PreparedPlane:

@@ -33,7 +33,6 @@ from mitolume.io.zarr_out import CHUNK
 from mitolume.models.bundle import DENOISER, Card, load_bundle
 from mitolume.models.networks import MULTIPLE
 from mitolume.models.settings import VIEWS, Views
-from mitolume.preprocess.normalise import GreyRange
 from mitolume.preprocess.rescale import rescale_window
 
 
@@ -129,16 +128,10 @@ class Predictor:
         neighbours: Sequence[Plane] = (),
         unlabelled: bool = False,
         source: str = "the image",
-        grey: GreyRange | None = None,
     ) -> PreparedPlane:
         """Send a plane through the chain: at once where it is an array, else window by window.
 
-        Parameters
-        ----------
-        plane, pixel_size_um, neighbours, unlabelled, source
-            As for `predict_plane`.
-        grey
-            The range of the whole plane, where it was measured before.
+        Parameters are those of `predict_plane`.
         """
         return PreparedPlane(
             plane,
@@ -150,7 +143,6 @@ class Predictor:
             model_um=self.card.pixel_size_um,
             unlabelled=unlabelled,
             source=source,
-            grey=grey,
         )
 
     def blocks(self, prepared: PreparedPlane, shape: Shape) -> list[Box]:

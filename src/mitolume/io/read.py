@@ -127,9 +127,17 @@ def decode_plane(image: xr.DataArray, *, z: int = 0, t: int = 0, c: int = 0) -> 
     """
     with quiet():
         try:
-            return np.asarray(image.isel(T=t, C=c, Z=z).values)
+            return np.asarray(_computed(image.isel(T=t, C=c, Z=z)).values)
         except Exception as error:  # a decoder may raise anything on a damaged file
             raise damaged(image.attrs.get("source", "the image"), error) from error
+
+
+def _computed(image: xr.DataArray) -> xr.DataArray:
+    """Compute in this process; to look for another scheduler, dask loads `distributed` (0.8 s)."""
+    import dask
+    from dask.threaded import get
+
+    return image.compute(scheduler=dask.config.get("scheduler", get))
 
 
 def load(image: xr.DataArray) -> xr.DataArray:
@@ -142,7 +150,7 @@ def load(image: xr.DataArray) -> xr.DataArray:
     """
     with quiet():
         try:
-            return image.compute()
+            return _computed(image)
         except MemoryError:
             raise
         except Exception as error:  # a decoder may raise anything on a damaged file

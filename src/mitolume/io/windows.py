@@ -53,7 +53,7 @@ class FilePlane:
         """
         part = self._image.isel(Y=box[0], X=box[1])
         # One chunk after the other: memory stays flat, and a dask worker asks no other worker.
-        with dask.config.set(scheduler="synchronous"):
+        with dask.config.set(scheduler=dask.get):
             return read_plane(part, z=self._z, t=self._t)
 
 
