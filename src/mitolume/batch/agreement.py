@@ -57,13 +57,11 @@ COLUMNS = ("image", "plane", "file_a", "file_b", *PIXELS, *SCORES, *OBJECTS, *DI
 
 @dataclass(frozen=True, eq=False)
 class Agreement:
-    """Two annotators' masks of the same images, compared."""
+    """Two annotators' masks of the same images, compared: a row of `COLUMNS` for each plane."""
 
     planes: pd.DataFrame
-    """A row for each plane, with the columns `COLUMNS`."""
     pairs: tuple[MaskPair, ...]
     notices: tuple[str, ...]
-    """What the reader should know: images of one annotator only, odd pixel sizes."""
 
 
 def agree(a: Path, b: Path, mask_kind: str = "auto", like: Path | None = None) -> Agreement:
@@ -163,23 +161,18 @@ def compare(
     consensus_folder: Path | None = None,
     overwrite: bool = False,
 ) -> str:
-    """Compare two annotators, write the files that are named, and return what was found.
+    """Compare two annotators as `agree` does, write files, and return a text for a terminal.
 
     Parameters
     ----------
     a, b, mask_kind, like
         As for `agree`.
     out
-        Where to write the table of planes (CSV).
+        CSV file for the table of planes.
     consensus_folder
-        Where to write ``NAME_mask.ome.tif`` of every image, see `consensus`.
+        Folder for ``NAME_mask.ome.tif`` of every image: 255 where the two disagree.
     overwrite
         Replace these files if they exist.
-
-    Returns
-    -------
-    str
-        Text for a terminal.
 
     Raises
     ------
@@ -259,19 +252,16 @@ def _ceiling_text(ious: list[float]) -> str:
 
 def _cells(row: dict[str, Any]) -> list[str]:
     scores = [number(row[name]) for name in SCORES]
-    return [*scores, *_distances(row), str(row["n_objects_a"]), str(row["n_objects_b"])]
+    distances = [_distance(row, name) for name in ("outline_mean", "outline_95_percent")]
+    return [*scores, *distances, str(row["n_objects_a"]), str(row["n_objects_b"])]
 
 
-def _distances(row: dict[str, Any]) -> list[str]:
-    cells = []
-    for name in ("outline_mean", "outline_95_percent"):
-        defined = [
-            f"{value:.2f} {unit}"
-            for end, unit in (("um", "µm"), ("px", "px"))
-            if not math.isnan(value := row[f"{name}_{end}"])
-        ]
-        cells.append(defined[0] if len(defined) == 1 else "both units" if defined else "undefined")
-    return cells
+def _distance(row: dict[str, Any], name: str) -> str:
+    um, px = row[f"{name}_um"], row[f"{name}_px"]
+    if not math.isnan(um + px):
+        return "both units"
+    shown = um if math.isnan(px) else px
+    return number(shown, 2) + ("" if math.isnan(shown) else " px" if math.isnan(um) else " µm")
 
 
 def _objects_text(pooled: dict[str, Any]) -> list[str]:

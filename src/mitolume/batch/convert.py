@@ -135,7 +135,7 @@ def convert_files(
     notices: list[str] = []
     files: list[Path] = []
     for path in masks:
-        listed, said = list_masks(path) if to and path.is_dir() else ([path], [])
+        listed, said = list_masks(path)
         files += listed
         notices += said
     if to is None and len(files) > 1:

@@ -22,6 +22,7 @@ from mitolume.errors import MitolumeError, some_names
 from mitolume.io.mask_files import (
     distinct_values,
     image_name,
+    is_folder,
     is_outline_file,
     kind_of,
     list_masks,
@@ -159,7 +160,7 @@ def _scores(files: MatchedFiles, mask_kind: str, like: Path | None, objects: boo
     return table
 
 
-def pooled_objects(images: pd.DataFrame) -> ObjectCounts:
+def _pooled_objects(images: pd.DataFrame) -> ObjectCounts:
     """Sum the counts of objects of all files that `evaluate` scored."""
     numbers = [int(images[name].sum()) for name in _NUMBERS]
     return ObjectCounts(
@@ -185,7 +186,7 @@ def scores_text(results: pd.DataFrame) -> str:
 
 def objects_text(images: pd.DataFrame) -> str:
     """Return the object scores of masks, pooled over files, as lines of text."""
-    c = pooled_objects(images)
+    c = _pooled_objects(images)
     per_file = (images["objects_true"] + images["objects_predicted"]).dropna()
     n, empty = len(per_file), int((per_file == 0).sum())
     lines = [
@@ -214,9 +215,9 @@ def match_files(first: Path, second: Path) -> MatchedFiles:
     for path in (first, second):
         if not path.exists():
             raise MitolumeError(f"{path}: no such file or folder")
-    if first.is_dir() != second.is_dir():
+    if is_folder(first) != is_folder(second):
         raise MitolumeError(f"{first} and {second} must both be files or both be folders")
-    if not first.is_dir():
+    if not is_folder(first):
         return MatchedFiles(((first, second),))
     notices: list[str] = []
     ours, theirs = (_by_name(folder, notices) for folder in (first, second))
@@ -238,16 +239,14 @@ def match_files(first: Path, second: Path) -> MatchedFiles:
 def open_pairs(
     files: MatchedFiles, mask_kind: str = "auto", like: Path | None = None
 ) -> tuple[list[MaskPair], list[str]]:
-    """Open pairs of mask files and decide what their values mean, once for each side.
+    """Open matched mask files and decide what their values mean, once for each side.
 
     Parameters
     ----------
     files
         As `match_files` pairs them.
-    mask_kind
-        ``auto``, ``unsure`` or ``labels``.
-    like
-        The image, or the folder of images of the masks' names, that outlines were drawn on.
+    mask_kind, like
+        As for `evaluate`.
 
     Returns
     -------

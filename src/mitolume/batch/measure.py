@@ -55,7 +55,7 @@ _FRONT = ("image", "t", "plane", "specimen", "condition", "batch")
 
 @dataclass(frozen=True)
 class MeasureSettings:
-    """How masks are measured: everything that changes the tables, and what is written beside.
+    """How masks are measured, and what is written beside the tables.
 
     Attributes
     ----------
@@ -64,11 +64,9 @@ class MeasureSettings:
     mask_kind
         What values of masks mean: ``auto``, ``unsure`` or ``labels``.
     pixel_size_um, z_step_um
-        Over what files and tables state, in µm.
+        In µm, in place of what files and tables state.
     per_plane
         Label each plane of a stack on its own.
-    outputs
-        What to write beside the tables.
     """
 
     objects: ObjectSettings = field(default_factory=ObjectSettings)
@@ -111,32 +109,19 @@ class Measurements:
 
 
 def object_settings(split: str, min_size: float | None, threshold: float) -> ObjectSettings:
-    """Return the settings of objects for what the command line was given.
+    """Return the settings of objects for the options of the command line, or refuse.
 
-    Parameters
-    ----------
-    split
-        How touching objects are cut, see `ObjectSettings`.
-    min_size
-        Diameter of the smallest objects that are kept, in µm, or in pixels where the pixel size
-        is unknown. Smaller holes are filled, too, but no larger ones than by default.
-    threshold
-        Threshold of masks that are probabilities, from 0 to 1.
-
-    Raises
-    ------
-    MitolumeError
-        There is no such way of cutting objects, or a number is out of bounds.
+    ``min_size`` is in µm, or in pixels where the pixel size is unknown. Smaller holes are filled,
+    too, but no larger ones than by default.
     """
     ways = get_args(ObjectSettings.model_fields["split"].annotation)
     if split not in ways:
         raise MitolumeError(f"--split {split}: there are {', '.join(ways)}")
     given: dict[str, Any] = {"split": split, "threshold": threshold}
-    if min_size is not None:
-        default = ObjectSettings()
-        given |= {"min_size_um": min_size, "min_size_px": min_size}
-        given |= {"max_hole_um": min(min_size, default.max_hole_um)}
-        given |= {"max_hole_px": min(min_size, default.max_hole_px)}
+    default = ObjectSettings()
+    for unit in ("um", "px") if min_size is not None else ():
+        hole = min(min_size, getattr(default, f"max_hole_{unit}"))
+        given |= {f"min_size_{unit}": min_size, f"max_hole_{unit}": hole}
     try:
         return ObjectSettings.model_validate(given)
     except ValidationError as error:
@@ -187,7 +172,10 @@ def measure_masks(
         raise MitolumeError(
             f"crops are cut out of an image, and {blind[0]} has none: name it with --intensity"
         )
-    _refuse_losses(sources, out, outputs, replace=overwrite or (resume and parts.exists()))
+    images_file = out.with_name(f"{out.stem}_images{out.suffix}")
+    settings_file = out.with_name(f"{out.stem}_settings.json")
+    shared = [out, images_file, settings_file, *outputs.shared_files()]
+    _refuse_losses(sources, shared, replace=overwrite or (resume and parts.exists()))
     if overwrite and not resume:
         _remove(parts)
     jobs, faults, notices = _jobs(sources, settings, parts, progress)
@@ -205,7 +193,6 @@ def measure_masks(
         _joined([pd.read_parquet(part / f"{name}.parquet") for part in finished])
         for name in ("objects", "images")
     )
-    images_file, settings_file = _beside(out)
     write_table(out, objects)
     write_table(images_file, images)
     masks = [_record(source) for source in sources]
@@ -222,19 +209,10 @@ def measure_masks(
     return Measurements(objects, images, outcome)
 
 
-def _beside(out: Path) -> tuple[Path, Path]:
-    """Return the files of the table of images and of the settings."""
-    return out.with_name(f"{out.stem}_images{out.suffix}"), out.with_name(
-        f"{out.stem}_settings.json"
-    )
-
-
-def _refuse_losses(
-    sources: Sequence[Source], out: Path, outputs: Outputs, *, replace: bool
-) -> None:
+def _refuse_losses(sources: Sequence[Source], results: Sequence[Path], *, replace: bool) -> None:
     """Refuse to write over an input, or over results unless they are to be replaced."""
     inputs = {path.resolve() for source in sources for path in _inputs(source)}
-    for path in [out, *_beside(out), *outputs.shared_files()]:
+    for path in results:
         if path.resolve() in inputs:
             raise MitolumeError(f"{path} is one of the inputs; name another file")
         if path.exists() and not replace:
@@ -347,8 +325,10 @@ def _measure_field(
             progress=partial(progress, 0),
         ):  # fmt: skip
             grey = None if image is None else _grey(image, mask, frame)
-            same_depth = None if grey is None else _same_depth(grey, frame)
-            table = measure_frame(frame, same_depth, size, partial(progress, 0.5))
+            projected = grey
+            if grey is not None and grey.sizes["Z"] != frame.labels.shape[0]:
+                projected = grey.mean("Z", keepdims=True, dtype=np.float64)
+            table = measure_frame(frame, projected, size, partial(progress, 0.5))
             facts = _facts(source, mask, frame)
             summary = summarise_image(table, frame.labels.shape, size, frame.n_unsure())
             files.add(frame, grey, table, facts)
@@ -374,12 +354,6 @@ def _grey(image: xr.DataArray, mask: xr.DataArray, frame: Frame) -> xr.DataArray
     """Return the planes of a frame, C Z Y X; all of them where the mask has one plane."""
     planes = frame.planes if mask.sizes["Z"] > 1 else slice(None)
     return load_if_small(image.isel(T=frame.t, Z=planes))
-
-
-def _same_depth(grey: xr.DataArray, frame: Frame) -> xr.DataArray:
-    if grey.sizes["Z"] == frame.labels.shape[0]:
-        return grey
-    return grey.mean("Z", keepdims=True, dtype=np.float64)
 
 
 def _facts(source: Source, mask: xr.DataArray, frame: Frame) -> dict[str, Any]:

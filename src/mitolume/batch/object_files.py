@@ -67,17 +67,7 @@ class Outputs:
 
 @dataclass
 class FieldFiles:
-    """Writes the files of one field, frame by frame.
-
-    Parameters
-    ----------
-    name
-        The field's, the beginning of all its files' names.
-    outputs
-        What to write.
-    size
-        Pixel size in µm, where known.
-    """
+    """Writes the files of one field, frame by frame; their names begin with the field's."""
 
     name: str
     outputs: Outputs
@@ -90,19 +80,7 @@ class FieldFiles:
     def add(
         self, frame: Frame, grey: xr.DataArray | None, table: pd.DataFrame, facts: dict[str, Any]
     ) -> None:
-        """Write what belongs to one frame.
-
-        Parameters
-        ----------
-        frame
-            Its labels.
-        grey
-            Dims ``C Z Y X``.
-        table
-            Its objects, measured.
-        facts
-            Where it comes from; ``t`` and ``plane`` where the field has several.
-        """
+        """Write what belongs to one frame, whose image has dims ``C Z Y X``."""
         if self.outputs.rois is not None or self.outputs.labels is not None:
             self.frames.append(frame)
         place = "".join(f"_{axis[0]}{facts[axis]:03}" for axis in ("t", "plane") if axis in facts)
@@ -115,25 +93,18 @@ class FieldFiles:
             )  # fmt: skip
 
     def close(self, folder: Path) -> None:
-        """Write what needs all frames; leave the list of crops in a folder.
-
-        Parameters
-        ----------
-        folder
-            For ``crops.parquet``, and ``crops.npz`` where crops are to be in one store.
-        """
+        """Write what needs all frames, and leave the list of crops in a folder."""
         if self.outputs.rois is not None:
             write_rois(self.outputs.rois / f"{self.name}_rois.zip", self._rois())
         if self.outputs.labels is not None:
-            stack = np.stack([np.asarray(f.labels[:]) for f in self.frames])
+            stack = np.stack([np.asarray(frame.labels[:]) for frame in self.frames])
             times = len({frame.t for frame in self.frames})
             stack = stack.reshape(times, -1, *stack.shape[-2:])
-            keep = [axis for axis, n in enumerate(stack.shape[:2]) if n == 1]
-            dims = tuple(d for axis, d in enumerate("TZYX") if axis not in keep)
-            sizes = {axis: um for axis, um in self.size.items() if axis in dims}
-            image = xr.DataArray(stack.squeeze(tuple(keep)), dims=dims)
-            path = self.outputs.labels / f"{self.name}_labels.ome.tif"
-            write_labels(path, image.assign_attrs(pixel_size_um=sizes) if sizes else image)
+            image = xr.DataArray(stack, dims=("T", "Z", "Y", "X"))
+            image = image.squeeze([axis for axis in "TZ" if image.sizes[axis] == 1])
+            if sizes := {axis: um for axis, um in self.size.items() if axis in image.dims}:
+                image.attrs["pixel_size_um"] = sizes
+            write_labels(self.outputs.labels / f"{self.name}_labels.ome.tif", image)
         if self.shown and self.outputs.crops is not None:
             for channel, name in enumerate(self.shown[0].pixels["C"].values):
                 sheet, _ = contact_sheet(self.shown, channel)
@@ -170,7 +141,12 @@ class FieldFiles:
             name = f"{self.name}{place}_{crop.label:05}"
             pixels = crop.pixels.assign_attrs(pixel_size_um=self.size)
             if is_store(where):
-                self._store(crop, name)
+                if (side := max(crop.pixels.shape[-2:])) > _MOST_STORED:
+                    raise MitolumeError(
+                        f"crop {name} is {side} px long, too large for one store; cut networks "
+                        "with --split branches, or name a folder with --crops"
+                    )
+                self.stored.append(crop.pixels.values)
             else:
                 name += ".ome.tif"
                 write_image(where / name, pixels)
@@ -182,15 +158,6 @@ class FieldFiles:
             )
             if len(self.shown) < _ON_A_SHEET:
                 self.shown.append(crop)
-
-    def _store(self, crop: Crop, name: str) -> None:
-        side = max(crop.pixels.shape[-2:])
-        if side > _MOST_STORED:
-            raise MitolumeError(
-                f"crop {name} is {side} px long, too large for one store; cut networks with "
-                "--split branches, or name a folder with --crops"
-            )
-        self.stored.append(crop.pixels.values)
 
 
 def is_store(crops: Path) -> bool:
@@ -206,12 +173,7 @@ def sheet_folder(crops: Path) -> Path:
 def finish_crops(crops: Path, folders: Sequence[Path]) -> None:
     """Write ``crops.csv``, which links crops, objects, images and boxes, and the store.
 
-    Parameters
-    ----------
-    crops
-        Where crops were wanted.
-    folders
-        What `FieldFiles.close` left for each field.
+    The folders are those that `FieldFiles.close` wrote to, one for each field.
     """
     tables = [pd.read_parquet(folder / "crops.parquet") for folder in folders]
     table = below_each_other(tables)

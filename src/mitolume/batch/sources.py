@@ -22,6 +22,7 @@ from mitolume.io.mask_files import (
     distinct_values,
     goes_on,
     image_name,
+    is_folder,
     is_probability,
     kind_of,
     list_masks,
@@ -98,7 +99,12 @@ def find_sources(
     if runs:
         found = [source for run in runs for source in _of_run(run)]
     else:
-        found = _of_files([file for path in masks for file in _masks(path, notices)], images)
+        files: list[Path] = []
+        for path in masks:
+            listed, said = list_masks(path)
+            files += listed
+            notices += said
+        found = _of_files(files, images)
         if table is not None:
             found = _with_facts(found, table)
     twice = [name for name, n in Counter(s.name.casefold() for s in found).items() if n > 1]
@@ -129,7 +135,7 @@ def find_image(mask: Path, images: Path, masks: Collection[Path] = ()) -> Path:
     """
     if not images.exists():
         raise MitolumeError(f"{images}: no such file or folder")
-    if not _is_folder(images):
+    if not is_folder(images):
         return images
     own = image_name(mask)
     files = _images(images, images.stat().st_mtime_ns)
@@ -166,10 +172,8 @@ def open_masks(
 
     Parameters
     ----------
-    inputs
-        Files, or whatever `open_one` takes.
-    open_one
-        Opens a mask, see `mitolume.io.mask_files.open_mask`.
+    inputs, open_one
+        Files, or whatever `open_one` takes to open a mask (`mitolume.io.mask_files.open_mask`).
     mask_kind
         What the user says: ``auto``, ``unsure`` or ``labels``.
     faults
@@ -182,8 +186,7 @@ def open_masks(
     Returns
     -------
     opened, notices
-        Each usable input, what its values mean (``unsure``, ``labels``, ``numbers``, or
-        ``probability``), and the lengths of its axes.
+        Each usable input, what its values mean, and the lengths of its axes.
 
     Raises
     ------
@@ -228,15 +231,6 @@ def fit_to_mask(
     images: Sequence[xr.DataArray], mask: xr.DataArray, planes: Sequence[int] | None
 ) -> xr.DataArray | None:
     """Put the channels of all images of a mask into one image, None where there is none.
-
-    Parameters
-    ----------
-    images
-        As `open_images` opened them.
-    mask
-        Dims ``T Z Y X``.
-    planes
-        The planes of the images that those of the mask belong to; None: all.
 
     Returns
     -------
@@ -343,7 +337,7 @@ def size_of(z_step_um: float | None, pixel_size_um: float | None) -> Size:
 
 
 def _of_files(files: Sequence[Path], images: Sequence[Path]) -> list[Source]:
-    lone = [path for path in images if not _is_folder(path)]
+    lone = [path for path in images if not is_folder(path)]
     if lone and len(files) > 1:
         raise MitolumeError(
             f"{lone[0]} is one image for {len(files)} masks; name the folder of the images"
@@ -374,22 +368,6 @@ def _short_names(files: Sequence[Path], *, lone: bool) -> list[str]:
         if names and all(names) and len(set(names)) == len(names):
             return names
     return [str(number) for number in range(len(files))]
-
-
-def _is_folder(path: Path) -> bool:
-    """Tell a folder of files from one that is a file to us, as OME-Zarr is."""
-    return path.is_dir() and not path.name.lower().endswith(".zarr")
-
-
-def _masks(path: Path, notices: list[str]) -> list[Path]:
-    """Return a mask, or those of a folder."""
-    if not path.exists():
-        raise MitolumeError(f"{path}: no such file or folder")
-    if not _is_folder(path):
-        return [path]
-    files, said = list_masks(path)
-    notices += said
-    return files
 
 
 @lru_cache(maxsize=8)

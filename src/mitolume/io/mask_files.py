@@ -54,14 +54,19 @@ def says_mask(path: Path) -> bool:
     return _SAYS_MASK.search(bare_name(path)) is not None
 
 
-def list_masks(folder: Path) -> tuple[list[Path], list[str]]:
-    """List the masks of a folder.
+def is_folder(path: Path) -> bool:
+    """Tell a folder of files from an OME-Zarr, which is a folder to the file system only."""
+    return path.is_dir() and not path.name.lower().endswith(".zarr")
+
+
+def list_masks(path: Path) -> tuple[list[Path], list[str]]:
+    """List the masks of a folder; a file is its own list.
 
     Parameters
     ----------
-    folder
-        Holds masks, and perhaps their images too: if the name of any other file begins with the
-        name of a mask's image, only files that are named as masks are taken.
+    path
+        A mask file, or a folder of masks and perhaps their images: if the name of any other file
+        begins with the name of a mask's image, only files that are named as masks are taken.
 
     Returns
     -------
@@ -71,24 +76,28 @@ def list_masks(folder: Path) -> tuple[list[Path], list[str]]:
     Raises
     ------
     MitolumeError
-        It holds no mask.
+        It does not exist or holds no mask.
     """
+    if not path.exists():
+        raise MitolumeError(f"{path}: no such file or folder")
+    if not is_folder(path):
+        return [path], []
     files = [
         path
-        for path in sorted(folder.iterdir(), key=lambda path: natural_key(path.name))
+        for path in sorted(path.iterdir(), key=lambda path: natural_key(path.name))
         if not path.name.startswith(".")
         and path.name.lower().endswith(_IN_FOLDERS)
         and not bare_name(path).endswith("_overlay")
     ]
     if not files:
-        raise MitolumeError(f"{folder} holds no mask file ({', '.join(_IN_FOLDERS)})")
+        raise MitolumeError(f"{path} holds no mask file ({', '.join(_IN_FOLDERS)})")
     masks = [path for path in files if says_mask(path)]
     others = [path for path in files if not says_mask(path)]
     stems = [image_name(path).casefold() for path in masks]
     if not any(goes_on(bare_name(path).casefold(), stem) for path in others for stem in stems):
         return files, []
     notice = (
-        f"{folder}: {len(files)} files found, {len(masks)} used, whose names say that they are "
+        f"{path}: {len(files)} files found, {len(masks)} used, whose names say that they are "
         f"masks (NAME_mask, NAME_labels, ...); left out: {some_names(others)}"
     )
     return masks, [notice]

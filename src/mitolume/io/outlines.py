@@ -212,12 +212,7 @@ def _is_rectangle(outline: Outline) -> bool:
 
 
 def trace_labels(labels: Labels) -> Iterator[tuple[int, int, list[Polygon]]]:
-    """Outline every object of a label image along the edges of its pixels.
-
-    Parameters
-    ----------
-    labels
-        (Y, X) or (Z, Y, X), integers, 0 is background.
+    """Outline every object of a label image, (Y, X) or (Z, Y, X), along the edges of its pixels.
 
     Yields
     ------
@@ -227,7 +222,7 @@ def trace_labels(labels: Labels) -> Iterator[tuple[int, int, list[Polygon]]]:
     Raises
     ------
     MitolumeError
-        The labels are no integers from 0.
+        The labels are not whole numbers from 0.
     """
     labels = np.asarray(labels)
     if labels.dtype.kind not in "bui" or labels.ndim not in (2, 3) or labels.min(initial=0) < 0:
@@ -252,12 +247,7 @@ def trace_labels(labels: Labels) -> Iterator[tuple[int, int, list[Polygon]]]:
 
 
 def trace(mask: Inside) -> list[Polygon]:
-    """Outline a mask along the edges of its pixels.
-
-    Parameters
-    ----------
-    mask
-        (Y, X) bool.
+    """Outline a mask, (Y, X) bool, along the edges of its pixels.
 
     Returns
     -------
