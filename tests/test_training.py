@@ -17,13 +17,14 @@ from mitolume.models.losses import bce
 from mitolume.models.networks import SegmentationNetwork
 from mitolume.models.settings import NetworkSettings
 from mitolume.preprocess.normalise import normalise
+from mitolume.training import loop
 from mitolume.training.augment import AUGMENTATIONS, Augmentation, cut_mix, flips, intensity, strong
 from mitolume.training.loop import CHECKPOINT, cosine, resolve_precision
 from mitolume.training.methods import METHODS, Step, average_with_teacher, most_confident
 from mitolume.training.patches import Patches, PreparedImage, StepSampler
 from mitolume.training.pretext import learn_to_restore, spoil
 from mitolume.training.record import Callbacks, TrainingResult
-from mitolume.training.segmentation import CollapseCheck, Validation, train
+from mitolume.training.segmentation import CollapseCheck, Segmentation, Validation
 from mitolume.training.settings import TrainingSettings, UnlabelledSettings
 
 
@@ -34,6 +35,20 @@ def prepared(n: int, shape: tuple[int, int] = (64, 80)) -> list[PreparedImage]:
 def short(**over: object) -> TrainingSettings:
     values = {"steps": 12, "batch": 2, "patch": 32, "checks": 4, "precision": "float32"}
     return TrainingSettings(**values | over)
+
+
+def train(
+    network: SegmentationNetwork,
+    images: list[PreparedImage],
+    validation: Validation,
+    *,
+    folder: Path,
+    settings: TrainingSettings,
+    callbacks: Callbacks = Callbacks(),  # noqa: B008
+    **options: object,
+) -> TrainingResult:
+    task = Segmentation(images, validation=validation, settings=settings, **options)
+    return loop.fit(network, task, settings=settings, folder=folder, callbacks=callbacks)
 
 
 def fit(folder: Path, *, validation: int = 1, **options: object) -> TrainingResult:

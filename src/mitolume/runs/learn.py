@@ -24,12 +24,12 @@ from mitolume.runs.denoiser import copy_denoiser
 from mitolume.runs.folder import MODELS, Run, find_bundle
 from mitolume.runs.likeness import fingerprint_of
 from mitolume.runs.score import choose_threshold
-from mitolume.training.loop import CHECKPOINT
+from mitolume.training.loop import CHECKPOINT, fit
 from mitolume.training.methods import METHODS, Supervised, Teacher, average_with_teacher
 from mitolume.training.patches import ArrayFile, Image, PreparedImage
 from mitolume.training.pretext import learn_to_restore
 from mitolume.training.record import Callbacks, History, TrainingProgress, TrainingResult
-from mitolume.training.segmentation import CollapseCheck, Validation, train
+from mitolume.training.segmentation import CollapseCheck, Segmentation, Validation
 from mitolume.training.settings import TrainingSettings
 
 _LEARNT_FROM = {"model_1": ("train",), "model_2": ("train", "unlabelled")}
@@ -171,16 +171,20 @@ class ModelTrainer:
         settings, steps_before = self._settings(method, turn)
         title = name.replace("_", " ") + turn.suffix
         threshold = None if recipe.threshold == "auto" else recipe.threshold
+        task = Segmentation(
+            self.labelled,
+            taught,
+            Validation(self.validation, threshold),
+            collapse_check,
+            method=method,
+            settings=settings,
+            seed=self._seed(name) + turn.number - 1,
+        )
         with run.bar(f"training {title}{' (guard)' * bool(self.part)}") as advance:
-            trained = train(
+            trained = fit(
                 network,
-                self.labelled,
-                Validation(self.validation, threshold),
-                unlabelled=taught,
-                collapse_check=collapse_check,
-                method=method,
+                task,
                 settings=settings,
-                seed=self._seed(name) + turn.number - 1,
                 folder=place,
                 callbacks=Callbacks(
                     _reporting(advance),

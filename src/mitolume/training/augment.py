@@ -57,19 +57,7 @@ def intensity(images: Tensor, random: Generator) -> Tensor:
     """Change what differs between days and microscopes: contrast, offset and noise.
 
     Turns by any angle, scaling, blurring and shading were tried too, and cost accuracy in
-    trainings as short as the default (docs/architecture.md).
-
-    Parameters
-    ----------
-    images
-        (B, C, Y, X) float32 with mean 0 and spread 1.
-    random
-        Generator on the CPU.
-
-    Returns
-    -------
-    torch.Tensor
-        The same shape.
+    trainings as short as the default (docs/architecture.md). Images have mean 0 and spread 1.
     """
     gain, offset, spread = (
         _draw(images, limits, random) for limits in ((-0.3, 0.3), (-0.3, 0.3), (0, 0.15))
@@ -95,17 +83,8 @@ def cut_mix(images: Tensor, targets: Tensor, random: Generator) -> tuple[Tensor,
     """Replace a rectangle of each patch, and of its target, by that of the next (CutMix).
 
     After Yun et al. 2019, for segmentation French et al. 2020: the rectangle has half the area of
-    the patch and any aspect ratio from 1/2 to 2.
-
-    Parameters
-    ----------
-    images, targets, random
-        As for `flips`. A single patch stays as it is.
-
-    Returns
-    -------
-    images, targets
-        The same shapes.
+    the patch and any aspect ratio from 1/2 to 2. Arguments and result as for `flips`; a single
+    patch stays as it is.
     """
     n, side = len(images), images.shape[-1]
     aspect = torch.exp((torch.rand(n, generator=random) * 2 - 1) * math.log(2) / 2)

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from mitolume.inference.denoise import run_network
 from mitolume.models.networks import DenoisingNetwork
 from mitolume.training.denoise_methods import Sample
+from mitolume.training.loop import Task
 from mitolume.training.patches import Image
 from mitolume.training.settings import DenoisingSettings
 
@@ -60,7 +61,7 @@ class SamplePatches(Dataset[tuple[int, Tensor, Tensor]]):
         return one, other
 
 
-class Denoising:
+class Denoising(Task):
     """Planes without noise, from noisy ones.
 
     Parameters
@@ -76,9 +77,7 @@ class Denoising:
     """
 
     section = "denoising"
-    rate_key = "denoising.learning_rate"
     score_name = "validation_db"
-    decay = None
 
     def __init__(
         self,
@@ -87,13 +86,8 @@ class Denoising:
         settings: DenoisingSettings,
         seed: int,
     ) -> None:
-        self.patches = SamplePatches(samples, patch=settings.patch, batch=settings.batch, seed=seed)
+        self.batches = SamplePatches(samples, patch=settings.patch, batch=settings.batch, seed=seed)
         self.held_out = held_out
-
-    @property
-    def batches(self) -> SamplePatches:
-        """The patches, batch by batch."""
-        return self.patches
 
     @property
     def is_validated(self) -> bool:
@@ -106,9 +100,6 @@ class Denoising:
         """Return the mean squared error of one step."""
         _, given, wanted = batch
         return functional.mse_loss(network(given).float(), wanted)
-
-    def check(self, network: nn.Module, step: int) -> None:
-        """Do nothing: a denoiser's share of the change shows when it has learnt nothing."""
 
     def score(self, network: nn.Module) -> float:
         """Return how close the answers come to what they are judged by, in dB.

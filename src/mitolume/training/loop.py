@@ -7,7 +7,7 @@ import math
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import lightning
 import torch
@@ -23,8 +23,10 @@ from mitolume.training.settings import LoopSettings
 CHECKPOINT = "last.ckpt"
 
 
-class Task(Protocol):
+class Task:
     """What a network learns: the batches, the loss of a step, and the score of an epoch.
+
+    The defaults are those of a task of segmentation that scores nothing.
 
     Attributes
     ----------
@@ -32,42 +34,39 @@ class Task(Protocol):
         Section of the recipe that holds the task's settings.
     score_name
         Key of the validation score in the history.
+    batches
+        Item ``step`` is what `loss` takes, the same whatever came before.
     """
 
-    section: str
-    score_name: str
+    section: str = "training"
+    score_name: str = "validation_iou"
+    batches: Dataset[Any]
 
     @property
     def rate_key(self) -> str:
         """The setting that the learning rate comes from."""
-        ...
+        return f"{self.section}.learning_rate"
 
     @property
     def decay(self) -> float | None:
         """Decay per step of the moving average of the weights; None for no average."""
-        ...
-
-    @property
-    def batches(self) -> Dataset[Any]:
-        """Item ``step`` is what `loss` takes, the same whatever came before."""
-        ...
+        return None
 
     @property
     def is_validated(self) -> bool:
         """Whether there is something to score."""
-        ...
+        return False
 
     def loss(self, network: nn.Module, average: nn.Module | None, batch: Any) -> Tensor:
         """Return the loss of one step, a scalar; ``average`` is in evaluation mode."""
-        ...
+        raise NotImplementedError
 
     def score(self, network: nn.Module) -> float:
         """Return the validation score of a network in evaluation mode; higher is better."""
-        ...
+        raise NotImplementedError
 
     def check(self, network: nn.Module, step: int) -> None:
         """Raise where training has gone wrong: called after each epoch, with the steps made."""
-        ...
 
 
 def fit(
@@ -80,8 +79,8 @@ def fit(
 ) -> TrainingResult:
     """Train a network, continuing from the checkpoint in its folder if there is one.
 
-    Batches depend on their step only, and a checkpoint is written after every epoch, so that a
-    run that was killed and resumed gives the weights of an uninterrupted one.
+    Batches depend on their step only, and a checkpoint is written after every epoch: a training
+    that was stopped and resumed gives the weights of an uninterrupted one.
 
     Parameters
     ----------
@@ -89,7 +88,7 @@ def fit(
         The network with its initial weights; changed in place.
     task
         What it learns. Where nothing can be scored, the weights of the last quarter of the
-        epochs are averaged. Where it asks for a moving average of the weights, that is the model.
+        epochs are averaged. Where the task has a ``decay``, the model is the moving average.
     settings
         Length in steps (see `LoopSettings.for_images`), learning rate and precision.
     folder

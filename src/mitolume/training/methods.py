@@ -71,34 +71,14 @@ class Supervised:
         self.threshold = threshold
 
     def label(self, images: Iterable[PreparedImage], teacher: Teacher) -> Iterator[PreparedImage]:
-        """Yield unlabelled images with their targets.
+        """Yield unlabelled images with masks, unless the method makes targets during training.
 
-        Parameters
-        ----------
-        images
-            Prepared images without masks.
-        teacher
-            Model 1, or the student of the previous round.
-
-        Yields
-        ------
-        PreparedImage
-            The image with a mask, unless the method makes targets during training.
+        The teacher is model 1, or the student of the previous round.
         """
         yield from images
 
     def loss(self, network: nn.Module, average: nn.Module | None, step: Step) -> Tensor:
-        """Return the loss of one step.
-
-        Parameters
-        ----------
-        network
-            The network in training.
-        average
-            The moving average of its weights, where the method ``keeps_teacher``.
-        step
-            The batch and how it is augmented.
-        """
+        """Return the loss of one step; ``average`` is None unless the method keeps a teacher."""
         images, targets = _augmented(step)
         return step.loss(network(images).float(), targets)
 
@@ -183,21 +163,12 @@ class MeanTeacher(NoisyStudent):
 def average_with_teacher(
     teacher: dict[str, Tensor], student: dict[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Average the weights of a student and of the teacher it was initialised with.
+    """Average the state dicts of a student and of the teacher that it was initialised with.
 
     After Wortsman et al. 2022 (Robust fine-tuning of zero-shot models): weights on the way from the
     one to the other are about as good as the better of both, on images unlike the training images
-    too, where a student may have gone too far.
-
-    Parameters
-    ----------
-    teacher, student
-        State dicts of the same network.
-
-    Returns
-    -------
-    dict
-        The mean, statistics of normalisation included; integers (counters) are the student's.
+    too, where a student may have gone too far. Statistics of normalisation are averaged too;
+    integers (counters) are the student's.
     """
     return {
         name: (teacher[name].to(own) + own) / 2 if own.is_floating_point() else own
@@ -206,21 +177,9 @@ def average_with_teacher(
 
 
 def most_confident(probability: Tensor, threshold: float, share: float) -> Tensor:
-    """Keep the most confident share of each class as hard labels.
+    """Keep the most confident share (0 to 1) of each class as labels 1 and 0; the rest is NaN.
 
-    Parameters
-    ----------
-    probability
-        Probability of foreground, of any shape.
-    threshold
-        Probability from which a pixel is foreground.
-    share
-        Share of the pixels of each class that is kept, 0 to 1.
-
-    Returns
-    -------
-    torch.Tensor
-        1 for foreground, 0 for background, NaN for pixels that are not kept.
+    Pixels whose probability reaches the threshold are foreground.
     """
     labels = torch.full_like(probability, float("nan"))
     foreground = probability >= threshold

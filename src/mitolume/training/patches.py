@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.utils.data import Dataset, Sampler
 
 from mitolume.io.masks import UNSURE, Mask
@@ -122,19 +122,17 @@ def _target(
     return target
 
 
+def step_generator(seed: int, step: int) -> Generator:
+    """Return the generator of a step's augmentation: another one than that of its patches."""
+    draw = np.random.default_rng([seed, int(step), 1])
+    return Generator().manual_seed(int(draw.integers(2**63)))
+
+
 class StepSampler(Sampler[int]):
     """The steps of one epoch after the other, counted through the whole training.
 
-    It has no length, as the last epoch may be shorter than the others.
-
-    Parameters
-    ----------
-    steps
-        Number of steps of the training.
-    steps_per_epoch
-        Number of steps of an epoch.
-    steps_done
-        Returns the number of steps done so far, also after a checkpoint was loaded.
+    It has no length, as the last epoch may be shorter than the others. ``steps_done`` returns the
+    number of steps done so far, also after a checkpoint was loaded.
     """
 
     def __init__(self, steps: int, steps_per_epoch: int, steps_done: Callable[[], int]) -> None:
@@ -148,16 +146,10 @@ class StepSampler(Sampler[int]):
 
 
 class ArrayFile:
-    """Arrays one after the other in one file, read back as views of one memory map.
+    """Arrays of one type, one after the other in a scratch file that the caller removes.
 
-    Memory stays flat, and one file is open however many arrays there are.
-
-    Parameters
-    ----------
-    path
-        Scratch file; the caller removes it.
-    dtype
-        Type of all arrays.
+    They are read back as views of one memory map: memory stays flat, and one file is open however
+    many arrays there are.
     """
 
     def __init__(self, path: Path, dtype: type[np.generic]) -> None:

@@ -60,28 +60,12 @@ class TrainingResult:
 class Recorder(Callback):
     """Keep history and chosen weights, inside the checkpoint so that both are of one moment.
 
-    Parameters
-    ----------
-    checkpoint
-        The checkpoint file, replaced after every epoch.
-    epochs
-        Number of epochs of the whole training.
-    score_name
-        Key of the validation score in the history; a higher score is better.
-    validated
-        Whether epochs have a validation score. Without one, the weights of the last epochs are
-        averaged (`AVERAGED`).
-    callbacks
-        Called after every step and every epoch.
+    The checkpoint is replaced after every epoch. Where epochs are not ``validated``, the weights of
+    the last ones are averaged (`AVERAGED`).
     """
 
     def __init__(
-        self,
-        checkpoint: Path,
-        epochs: int,
-        score_name: str,
-        validated: bool,
-        callbacks: Callbacks,
+        self, checkpoint: Path, epochs: int, score_name: str, validated: bool, callbacks: Callbacks
     ) -> None:
         self.checkpoint = checkpoint
         self.first_averaged = epochs - max(1, round(AVERAGED * epochs))

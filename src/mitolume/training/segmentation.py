@@ -1,13 +1,11 @@
-"""Learning to segment, as a task for the one loop."""
+"""Learning to segment, as a task for the training loop."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from mitolume.analysis.metrics import (
@@ -21,12 +19,10 @@ from mitolume.errors import CollapsedError
 from mitolume.inference.tiled import predict_tiled
 from mitolume.io.masks import FOREGROUND
 from mitolume.models.losses import LOSSES
-from mitolume.models.networks import SegmentationNetwork
 from mitolume.training.augment import AUGMENTATIONS
-from mitolume.training.loop import fit
+from mitolume.training.loop import Task
 from mitolume.training.methods import Step, Supervised
-from mitolume.training.patches import Patches, PreparedImage
-from mitolume.training.record import Callbacks, TrainingResult
+from mitolume.training.patches import Patches, PreparedImage, step_generator
 from mitolume.training.settings import TrainingSettings
 
 FIRST_CHECK = 100  # step; before it a student that starts anew has not found its foreground yet
@@ -113,24 +109,37 @@ def foreground_share(
     return sum(int(f.sum()) for f in found) / sum(f.size for f in found)
 
 
-class Segmentation:
+class Segmentation(Task):
     """Task for `fit`: masks of mitochondria, from patches of images.
 
     Parameters
     ----------
-    images, unlabelled, validation, collapse_check, method, settings, seed
-        As for `train`.
+    images
+        Labelled images: all have masks.
+    unlabelled
+        Unlabelled images with the targets that the method gave them.
+    validation
+        Images that choose the epoch; without foreground in any, the weights of the last quarter of
+        the epochs are averaged.
+    collapse_check
+        Stops a training that goes astray on the unlabelled images.
+    method
+        How a step makes its loss.
+    settings
+        Length in steps (see `LoopSettings.for_images`), batch, patch, loss and augmentation.
+    seed
+        Seed of patches and augmentation.
     """
 
-    section = "training"
-    score_name = "validation_iou"
+    batches: Patches
 
     def __init__(
         self,
         images: Sequence[PreparedImage],
-        unlabelled: Sequence[PreparedImage],
-        validation: Validation,
-        collapse_check: CollapseCheck | None,
+        unlabelled: Sequence[PreparedImage] = (),
+        validation: Validation = Validation(),
+        collapse_check: CollapseCheck | None = None,
+        *,
         method: Supervised,
         settings: TrainingSettings,
         seed: int,
@@ -166,15 +175,13 @@ class Segmentation:
     ) -> Tensor:
         """Return the loss of one step: its number, (B, C, Y, X) images, and targets."""
         number, images, targets = batch
-        # A third number, so that it is not the generator of the patches, seeded by (seed, step).
-        draw = np.random.default_rng([self.seed, int(number), 1])
         step = Step(
             images,
             targets,
             self.batches.n_labelled,
             AUGMENTATIONS[self.settings.augment],
             LOSSES[self.settings.loss],
-            torch.Generator().manual_seed(int(draw.integers(2**63))),
+            step_generator(self.seed, number),
         )
         return self.method.loss(network, average, step)
 
@@ -186,57 +193,3 @@ class Segmentation:
         """Check for collapse in the second half of the steps, and not before `FIRST_CHECK`."""
         if self.collapse_check and step >= max(FIRST_CHECK, (self.settings.steps or 0) / 2):
             self.collapse_check.check(network)
-
-
-def train(
-    network: SegmentationNetwork,
-    images: Sequence[PreparedImage],
-    validation: Validation,
-    *,
-    unlabelled: Sequence[PreparedImage] = (),
-    collapse_check: CollapseCheck | None = None,
-    method: Supervised,
-    settings: TrainingSettings,
-    seed: int,
-    folder: Path,
-    callbacks: Callbacks = Callbacks(),  # noqa: B008
-) -> TrainingResult:
-    """Train a segmentation network, continuing from its checkpoint if there is one (see `fit`).
-
-    Parameters
-    ----------
-    network
-        The network with its initial weights; changed in place.
-    images
-        Labelled images: all have masks.
-    validation
-        Images that choose the epoch; without any, the weights of the last quarter of the epochs
-        are averaged.
-    unlabelled
-        Unlabelled images with the targets that the method gave them.
-    collapse_check
-        Stops a training that goes astray on the unlabelled images.
-    method
-        How a step makes its loss.
-    settings
-        Length in steps (see `LoopSettings.for_images`), batch, patch, loss and augmentation.
-    seed
-        Seed of patches and augmentation.
-    folder
-        Folder of the checkpoint.
-    callbacks
-        Called after every step and every epoch.
-
-    Returns
-    -------
-    TrainingResult
-
-    Raises
-    ------
-    MitolumeError
-        The loss is no longer a number, or the checkpoint is damaged.
-    CollapsedError
-        See `CollapseCheck`.
-    """
-    task = Segmentation(images, unlabelled, validation, collapse_check, method, settings, seed)
-    return fit(network, task, settings=settings, folder=folder, callbacks=callbacks)
