@@ -29,9 +29,8 @@ from mitolume.analysis.agreement import (
     consensus,
     mean_interval,
     outline_distance,
-    shared_objects,
 )
-from mitolume.analysis.metrics import Counts, count, dice, iou, object_recall
+from mitolume.analysis.metrics import Counts, count, dice, iou, object_recall, shared_objects
 from mitolume.batch.agreement import (
     COLUMNS,
     Ceiling,

@@ -11,8 +11,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from mitolume.analysis.object_pictures import outlines_by_value, title_of, write_figure
-from mitolume.analysis.superplot import superplot
+from mitolume.analysis.object_pictures import outlines_by_value, superplot, title_of, write_figure
 from mitolume.errors import MitolumeError
 
 GREY = (170, 170, 170)

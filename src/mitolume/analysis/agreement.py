@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy import ndimage, stats
 
 from mitolume.analysis.metrics import Counts, outlines
-from mitolume.io.masks import FOREGROUND, UNSURE, Mask
+from mitolume.io.masks import UNSURE, Mask
 
 Map = NDArray[np.floating[Any]]
 
@@ -72,9 +72,9 @@ def outline_distance(a: Mask, b: Mask, pixel_size: tuple[float, float] = (1, 1))
     Parameters
     ----------
     a, b
-        (Y, X) uint8 of 0, 1, 255.
+        (Y, X) uint8 of 0, 1, 255 (unsure).
     pixel_size
-        Along Y and X; distances have its unit.
+        Pixel size along Y and X; distances have its unit.
 
     Returns
     -------
@@ -98,38 +98,6 @@ def outline_distance(a: Mask, b: Mask, pixel_size: tuple[float, float] = (1, 1))
     return OutlineDistance(
         float(np.concatenate([a_to_b, b_to_a]).mean()),
         float(max(np.percentile(a_to_b, 95), np.percentile(b_to_a, 95))),
-    )
-
-
-@dataclass(frozen=True)
-class SharedObjects:
-    """Objects of one person: how many, how many the other touched, and marked by half or more."""
-
-    n: int
-    n_touched: int
-    n_half: int
-
-
-def shared_objects(of: Mask, other: Mask) -> SharedObjects:
-    """Count one person's objects, and those of them that the other has too.
-
-    Objects are connected components (8 neighbours). One that the other mostly calls unsure is not
-    counted; of the rest, unsure pixels are left out.
-
-    Parameters
-    ----------
-    of, other
-        (Y, X) uint8 of 0, 1, 255.
-    """
-    labels, n = ndimage.label(of == FOREGROUND, structure=np.ones((3, 3)))
-    size, unsure, shared = (
-        np.bincount(labels[where], minlength=n + 1)[1:]
-        for where in (labels > 0, other == UNSURE, other == FOREGROUND)
-    )
-    counted = 2 * unsure <= size
-    half = 2 * shared >= size - unsure
-    return SharedObjects(
-        int(counted.sum()), int((counted & (shared > 0)).sum()), int((counted & half).sum())
     )
 
 

@@ -20,7 +20,7 @@ Box = tuple[slice, slice, slice]
 
 _CELL = 96  # side of a picture on the contact sheet, px
 _COLUMNS = 12
-_MOST = 240  # pictures on a contact sheet
+MOST = 240  # pictures on a contact sheet
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,6 @@ def cut(
     label: int,
     box: Box,
     origin: Sequence[int] = (0, 0, 0),
-    *,
-    masked: bool = False,
 ) -> Crop:
     """Cut one object out of an image.
 
@@ -90,8 +88,6 @@ def cut(
         What to cut, in the whole image's pixels.
     origin
         Where the window begins in the whole image (Z, Y, X).
-    masked
-        Put 0 outside the object.
 
     Returns
     -------
@@ -109,29 +105,25 @@ def cut(
         # A mask of one plane on a z-stack: every plane of the stack is kept.
         part = image[:, :, y, x]
         inside = np.broadcast_to(inside, part.shape[1:])
-    if masked:
-        part = part.where(inside[None], 0).astype(image.dtype)
     return Crop(label, box, part.copy(), inside)
 
 
-def contact_sheet(
-    crops: Sequence[Crop], channel: int = 0
-) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], int]:
+def contact_sheet(crops: Sequence[Crop], channel: int = 0) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """Draw crops side by side, all at one scale, with their outlines and numbers.
 
     Parameters
     ----------
     crops
-        At least one. Of more than 240, that many are shown, evenly chosen.
+        At least one; the first `MOST` are shown.
     channel
         Which channel to show. Of a stack, the plane in which the object is largest.
 
     Returns
     -------
-    numpy.ndarray, int
-        (Y, X, 3) uint8, and how many crops are on it.
+    numpy.ndarray
+        (Y, X, 3) uint8.
     """
-    chosen = [crops[i] for i in np.linspace(0, len(crops) - 1, min(len(crops), _MOST)).astype(int)]
+    chosen = crops[:MOST]
     planes = [int(c.inside.sum(axis=(1, 2)).argmax()) for c in chosen]
     flat = [
         np.asarray(c.pixels[channel, z], np.float64) for c, z in zip(chosen, planes, strict=True)
@@ -149,7 +141,7 @@ def contact_sheet(
         grey = np.clip((values - low) / max(high - low, 1e-9), 0, 1) * 255
         sheet.paste(_tile(grey.astype(np.uint8), crop.inside[z], scale), (left, top))
         draw.text((left + 2, top + _CELL - 1), str(crop.label), fill=(200, 200, 200))
-    return np.asarray(sheet), len(chosen)
+    return np.asarray(sheet)
 
 
 def _tile(

@@ -33,17 +33,13 @@ class LabelledSet:
     spread: Vectors
     usual: float
 
-    def nearest(self, vectors: Vectors) -> NDArray[np.float64]:
-        """Ways from vectors (M, C) to the nearest labelled image, (M,), in units of the spread."""
-        return np.asarray(self.apart(vectors, self.vectors).min(axis=1))
-
     def distances(self, vectors: Vectors) -> NDArray[np.float64]:
-        """Do as `nearest` does, so that 1 is as far as labelled images are from each other."""
-        return self.nearest(vectors) / self.usual
+        """Distances of vectors (M, C) from the nearest labelled image, (M,).
 
-    def apart(self, one: Vectors, other: Vectors) -> NDArray[np.float64]:
-        """Ways between vectors (M, C) and (K, C): (M, K), in units of the spread."""
-        return np.asarray(cdist(one / self.spread, other / self.spread))
+        1 is as far as labelled images are from each other.
+        """
+        apart = cdist(vectors / self.spread, self.vectors / self.spread)
+        return np.asarray(apart.min(axis=1)) / self.usual
 
 
 def labelled_set(vectors: Vectors, specimens: Sequence[str]) -> LabelledSet:
@@ -52,7 +48,7 @@ def labelled_set(vectors: Vectors, specimens: Sequence[str]) -> LabelledSet:
     The distance is that to the nearest neighbour (Sun et al., ICML 2022), which supposes no
     distribution, after each feature was divided by its spread. Of few images the spread is known
     badly: its square is drawn towards the mean over all features, the more the fewer the images
-    (`shrunk_variance`). Correlations are left out for the same reason.
+    (`_shrunk_variance`). Correlations are left out for the same reason.
 
     Parameters
     ----------
@@ -67,38 +63,21 @@ def labelled_set(vectors: Vectors, specimens: Sequence[str]) -> LabelledSet:
     LabelledSet
     """
     groups = list(specimens) if len(set(specimens)) > 1 else [str(i) for i in range(len(vectors))]
-    spread = np.sqrt(shrunk_variance(vectors, groups))
-    known = LabelledSet(vectors, spread, np.nan)
+    spread = np.sqrt(_shrunk_variance(vectors, groups))
     own = np.asarray(groups)
-    same = own[:, None] == own
-    apart = np.where(same, np.inf, known.apart(vectors, vectors)).min(axis=1)
-    usual = float(np.median(apart))
+    apart = np.asarray(cdist(vectors / spread, vectors / spread))
+    apart[own[:, None] == own] = np.inf
+    usual = float(np.median(apart.min(axis=1)))
     return LabelledSet(vectors, spread, usual if 0 < usual < np.inf else np.nan)
 
 
-def shrunk_variance(vectors: Vectors, groups: Sequence[str]) -> NDArray[np.float64]:
-    """Estimate the variance of features from few vectors.
+def _shrunk_variance(vectors: Vectors, groups: Sequence[str]) -> NDArray[np.float64]:
+    """Estimate the variance of features from few vectors; those of a group are one observation.
 
     Each variance is drawn towards their mean, as Ledoit and Wolf (J. Multivar. Anal. 88:365,
     2004) draw a covariance, as far as the scatter of the variances themselves says (Opgen-Rhein
-    and Strimmer, Stat. Appl. Genet. Mol. Biol. 6:9, 2007).
-
-    Parameters
-    ----------
-    vectors
-        (N, C).
-    groups
-        (N,) names; vectors of one group count as one observation.
-
-    Returns
-    -------
-    numpy.ndarray
-        (C,) float64, above 0: all the same for 2 groups or fewer, 1 where nothing differs.
-
-    Examples
-    --------
-    >>> shrunk_variance(np.array([[0.0, 0.0], [2.0, 0.0]]), ["a", "b"]).tolist()
-    [1.0, 1.0]
+    and Strimmer, Stat. Appl. Genet. Mol. Biol. 6:9, 2007). The result is (C,), above 0: all the
+    same for 2 groups or fewer, 1 where nothing differs.
     """
     deviations = np.square(vectors - vectors.mean(axis=0), dtype=np.float64)
     names = np.asarray(groups)

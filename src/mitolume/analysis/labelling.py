@@ -1,4 +1,4 @@
-"""Masks to label images, one number for each mitochondrion, of any size. Knows no file.
+"""Masks to label images, one number for each mitochondrion, of any size.
 
 Each block is labelled, then what touches across the faces of blocks gets one number.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import count, product
 from typing import Any, Literal
 
@@ -59,18 +58,6 @@ class ObjectSettings(BaseModel):
     min_size_px: float = Field(3.0, ge=0)
     max_hole_px: float = Field(3.0, ge=0)
     split_distance_px: float = Field(6.0, ge=0)
-
-
-@dataclass(frozen=True)
-class _Rules:
-    """The settings in pixels of one image.
-
-    ``min_px`` is the size of the smallest object kept, ``hole_px`` that of the largest hole filled.
-    """
-
-    min_px: int
-    hole_px: int
-    cut: Cut
 
 
 def label_objects(
@@ -163,13 +150,13 @@ def label_blocks(
         As for `label_objects`.
     """
     settings = settings or ObjectSettings()
-    rules = _rules_of(settings, mask.shape, pixel_size_um)
+    min_px, hole_px, cut = _rules_of(settings, mask.shape, pixel_size_um)
     probability = _probability_for(settings, mask, probability)
     if tuple(out.shape) != tuple(mask.shape) or out.dtype != np.int32:
         raise ValueError(f"out is {out.shape} {out.dtype}, but must be {mask.shape} int32")
     boxes = blocks_of(mask.shape, block)
     split = settings.split != "none"
-    step = _steps(progress, len(boxes) * (2 + (rules.hole_px > 0) + split))
+    step = _steps(progress, len(boxes) * (2 + (hole_px > 0) + split))
 
     def foreground(box: Box) -> Array:
         return _foreground_of(np.asarray(mask[box]), settings.threshold)
@@ -178,19 +165,19 @@ def label_blocks(
         return np.asarray(foreground(box) | filled[np.asarray(out[box])])
 
     read = foreground
-    if rules.hole_px:
+    if hole_px:
         # Pieces of background go into `out` first; each block of objects then replaces its own.
         group, table = _label(lambda box: ~foreground(box), out, boxes, 1, step)
-        holes = table.loc[is_hole(table, mask.shape, rules.hole_px), "label"]
+        holes = table.loc[is_hole(table, mask.shape, hole_px), "label"]
         filled = np.isin(group, holes)
         read = without_holes
     group, table = _label(read, out, boxes, mask.ndim, step)
-    table = table[table["size_px"] >= rules.min_px]
+    table = table[table["size_px"] >= min_px]
     order = raster_order(table, int(group.max()))
     _renumber(out, boxes, order[group], step)
     if split:
         table = table.assign(label=order[table["label"]])
-        table = _split(out, table, rules.cut, probability)
+        table = _split(out, table, cut, probability)
         _renumber(
             out, boxes, raster_order(table, int(table["label"].to_numpy().max(initial=0))), step
         )
@@ -200,8 +187,11 @@ def label_blocks(
 
 def _rules_of(
     settings: ObjectSettings, shape: Sequence[int], pixel_size_um: Mapping[str, float] | None
-) -> _Rules:
-    """Turn the settings into pixels, those in µm where all pixel sizes are known."""
+) -> tuple[int, int, Cut]:
+    """Return the least size of objects, the largest of holes to fill, both in pixels, and the cut.
+
+    Settings in µm hold where all pixel sizes are known.
+    """
     if len(shape) not in (2, 3):
         raise MitolumeError(
             f"objects are labelled in arrays of Y X or Z Y X, but this one has {len(shape)} axes"
@@ -218,10 +208,10 @@ def _rules_of(
         return float(math.pi * (d**3 / 6 if solid else d**2 / 4) / pixel)
 
     # A hair of slack: sizes that are equal but for rounding are equal.
-    return _Rules(
-        min_px=math.ceil(pixels("min_size") * (1 - 1e-9)),
-        hole_px=math.floor(pixels("max_hole") * (1 + 1e-9)),
-        cut=Cut(settings.split, spacing, getattr(settings, f"split_distance_{unit}")),
+    return (
+        math.ceil(pixels("min_size") * (1 - 1e-9)),
+        math.floor(pixels("max_hole") * (1 + 1e-9)),
+        Cut(settings.split, spacing, getattr(settings, f"split_distance_{unit}")),
     )
 
 

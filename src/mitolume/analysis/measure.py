@@ -24,11 +24,8 @@ Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Units:
-    """How lengths are counted: pixel sizes along the axes, and the unit in the column names.
-
-    ``size``, ``boundary`` are the names of the columns for area or volume and for what bounds it.
-    """
+class _Units:
+    """Pixel sizes along the axes, and their unit in the names of columns."""
 
     axes: str
     spacing: tuple[float, ...]
@@ -48,36 +45,22 @@ class Units:
         return f"perimeter_{self.unit}" if flat else f"surface_area_{self.unit}{square}"
 
 
-def units_of(shape: Sequence[int], pixel_size_um: Mapping[str, float] | None) -> Units:
-    """Say how lengths in an image are counted.
-
-    Parameters
-    ----------
-    shape
-        (Y, X) or (Z, Y, X). A stack of one plane is a plane.
-    pixel_size_um
-        ``Z``, ``Y``, ``X`` to µm. Where one that is needed is missing, all lengths are in pixels,
-        and pixels count as cubes.
-
-    Raises
-    ------
-    ValueError
-        The image is neither a plane nor a stack.
-    """
+def _units_of(shape: Sequence[int], pixel_size_um: Mapping[str, float] | None) -> _Units:
+    """Units of an image: µm where all pixel sizes are known, else pixels, which count as cubes."""
     if len(shape) not in (2, 3):
         raise ValueError(f"objects have axes (Y, X) or (Z, Y, X), but the shape is {tuple(shape)}")
     axes = "ZYX" if len(shape) == 3 and shape[0] > 1 else "YX"
     known = pixel_size_um or {}
     if all(axis in known for axis in axes):
-        return Units(axes, tuple(float(known[axis]) for axis in axes), "um")
-    return Units(axes, (1.0,) * len(axes), "px")
+        return _Units(axes, tuple(float(known[axis]) for axis in axes), "um")
+    return _Units(axes, (1.0,) * len(axes), "px")
 
 
 def margin_of(
     shape: Sequence[int], pixel_size_um: Mapping[str, float] | None = None
 ) -> tuple[int, ...]:
     """How far around an object's box a window must reach for `measure_objects`, px per axis."""
-    margin = ring_margin(units_of(shape, pixel_size_um).spacing)
+    margin = ring_margin(_units_of(shape, pixel_size_um).spacing)
     return (0,) * (len(shape) - len(margin)) + margin
 
 
@@ -131,7 +114,7 @@ def measure_objects(
     [[0.9, 3.0, 1.0, 9.0]]
     """
     whole = tuple(image_shape or labels.shape)
-    units = units_of(whole, pixel_size_um)
+    units = _units_of(whole, pixel_size_um)
     ndim = len(units.axes)
     images = {"the unsure pixels": unsure} if unsure is not None else {}
     for name, image in {**images, **(intensity or {})}.items():
@@ -205,7 +188,7 @@ def _check_window(
         raise ValueError(f"object {objects.ids[k]} is less than {margin} px from the window's end")
 
 
-def _position(objects: _Objects, units: Units, start: Ints, whole: Sequence[int]) -> Columns:
+def _position(objects: _Objects, units: _Units, start: Ints, whole: Sequence[int]) -> Columns:
     low, high, centroid = objects.low + start, objects.high + start, objects.centroid + start
     names = units.axes.lower()
     columns: Columns = {"label": objects.ids}
@@ -220,7 +203,7 @@ def _position(objects: _Objects, units: Units, start: Ints, whole: Sequence[int]
     return columns
 
 
-def _shape(objects: _Objects, units: Units) -> Columns:
+def _shape(objects: _Objects, units: _Units) -> Columns:
     unit, spacing, ndim = units.unit, units.spacing, len(units.axes)
     size = objects.size_px * math.prod(spacing)
     boundary = boundary_sizes(objects.numbers, len(objects.ids), spacing)
@@ -291,7 +274,7 @@ def summarise_image(
     >>> found["n_objects"], found["footprint_share"], found["fragmentation_index_per_px"]
     (2, 0.1, 0.01)
     """
-    units = units_of(shape, pixel_size_um)
+    units = _units_of(shape, pixel_size_um)
     size, unit = units.size, units.unit
     power = size.rsplit("_", 1)[1]
     total = float(objects[size].sum())

@@ -124,7 +124,8 @@ def cldice(prediction: Mask, truth: Mask) -> float:
     float
         0 to 1; NaN where both are empty.
     """
-    p, t = _sure_pair(prediction, truth)
+    sure = truth != UNSURE
+    p, t = (prediction == FOREGROUND) & sure, (truth == FOREGROUND) & sure
     if not p.any() and not t.any():
         return math.nan
     if not p.any() or not t.any():
@@ -134,8 +135,8 @@ def cldice(prediction: Mask, truth: Mask) -> float:
                      _ratio(int((t_line & p).sum()), int(t_line.sum())))  # fmt: skip
 
 
-def boundary_f1(prediction: Mask, truth: Mask, tolerance: float = BOUNDARY_PX) -> float:
-    """F1 of boundary pixels that lie within a tolerance of the other boundary.
+def boundary_f1(prediction: Mask, truth: Mask) -> float:
+    """F1 of boundary pixels that lie within `BOUNDARY_PX` of the other boundary.
 
     Csurka et al., BMVC 2013.
 
@@ -143,8 +144,6 @@ def boundary_f1(prediction: Mask, truth: Mask, tolerance: float = BOUNDARY_PX) -
     ----------
     prediction, truth
         (Y, X) uint8; unsure pixels of the truth are left out.
-    tolerance
-        In pixels.
 
     Returns
     -------
@@ -156,9 +155,8 @@ def boundary_f1(prediction: Mask, truth: Mask, tolerance: float = BOUNDARY_PX) -
         return math.nan
     if not p.any() or not t.any():
         return 0.0
-    to_t = ndimage.distance_transform_edt(~t)
-    to_p = ndimage.distance_transform_edt(~p)
-    return _harmonic(float((to_t[p] <= tolerance).mean()), float((to_p[t] <= tolerance).mean()))
+    near_t, near_p = (ndimage.distance_transform_edt(~line) <= BOUNDARY_PX for line in (t, p))
+    return _harmonic(float(near_t[p].mean()), float(near_p[t].mean()))
 
 
 def outlines(a: Mask, b: Mask, sure: NDArray[np.bool_]) -> tuple[Any, Any]:
@@ -179,29 +177,42 @@ def outlines(a: Mask, b: Mask, sure: NDArray[np.bool_]) -> tuple[Any, Any]:
     return one, other
 
 
-def object_recall(prediction: Mask, truth: Mask) -> float:
-    """Share of the true objects of which at least half the pixels are predicted.
+@dataclass(frozen=True)
+class SharedObjects:
+    """Objects in one mask: how many, how many the other touches, and marks by half or more."""
 
-    Objects are connected components (8 neighbours); one mostly covered by an unsure prediction
-    is not counted.
+    n: int
+    n_touched: int
+    n_half: int
+
+
+def shared_objects(of: Mask, other: Mask) -> SharedObjects:
+    """Count the objects in one mask, and those of them that another mask has too.
+
+    Objects are connected components (8 neighbours). One that is mostly unsure in the other mask is
+    not counted; of the rest, unsure pixels are left out.
 
     Parameters
     ----------
-    prediction, truth
-        (Y, X) uint8.
-
-    Returns
-    -------
-    float
-        0 to 1; NaN where the truth has no object.
+    of, other
+        (Y, X) uint8 of 0, 1, 255 (unsure).
     """
-    labels, n = ndimage.label(truth == FOREGROUND, structure=np.ones((3, 3)))
-    if n == 0:
-        return math.nan
-    index = np.arange(1, n + 1)
-    unsure = ndimage.mean(prediction == UNSURE, labels, index) > 0.5
-    found = ndimage.mean(prediction == FOREGROUND, labels, index) >= 0.5
-    return _ratio(int((found & ~unsure).sum()), int((~unsure).sum()))
+    labels, n = ndimage.label(of == FOREGROUND, structure=np.ones((3, 3)))
+    size, unsure, shared = (
+        np.bincount(labels[where], minlength=n + 1)[1:]
+        for where in (labels > 0, other == UNSURE, other == FOREGROUND)
+    )
+    counted = 2 * unsure <= size
+    half = 2 * shared >= size - unsure
+    return SharedObjects(
+        int(counted.sum()), int((counted & (shared > 0)).sum()), int((counted & half).sum())
+    )
+
+
+def object_recall(prediction: Mask, truth: Mask) -> float:
+    """Share of the true objects (see `shared_objects`) of which half or more is predicted."""
+    found = shared_objects(truth, prediction)
+    return _ratio(found.n_half, found.n)
 
 
 THIN_SCORES = {"cldice": cldice, "boundary_f1": boundary_f1, "object_recall": object_recall}
@@ -273,17 +284,8 @@ def calibration_error(counted: Reliability) -> float:
     """Return the expected calibration error (Naeini et al., AAAI 2015; Guo et al., ICML 2017).
 
     The difference between the probability that pixels got and the share of them that are
-    mitochondria, averaged over the bins, each with its number of pixels.
-
-    Parameters
-    ----------
-    counted
-        (3, 10), see `reliability`.
-
-    Returns
-    -------
-    float
-        0 to 1; NaN where there are no pixels.
+    mitochondria, averaged over the bins of `reliability`, each with its number of pixels: 0 to 1,
+    NaN where there are no pixels.
 
     Examples
     --------
@@ -296,18 +298,10 @@ def calibration_error(counted: Reliability) -> float:
 
 
 def pooled(table: pd.DataFrame) -> Reliability:
-    """Add up rows of a reliability table.
+    """Add up rows of a table of reliability, as `reliability` counts: (3, 10).
 
-    Parameters
-    ----------
-    table
-        Columns ``low`` (where the bin begins), ``n_pixels``, ``probability`` (their mean) and
-        ``foreground`` (the share of them that is mitochondria); NaN where there is no pixel.
-
-    Returns
-    -------
-    numpy.ndarray
-        (3, 10), see `reliability`.
+    Columns are ``low`` (where the bin begins), ``n_pixels``, ``probability`` (their mean) and
+    ``foreground`` (the share of them that is mitochondria); NaN where there is no pixel.
     """
     n = table["n_pixels"]
     sums = pd.DataFrame(
@@ -324,8 +318,3 @@ def _ratio(part: float, whole: float) -> float:
 
 def _harmonic(a: float, b: float) -> float:
     return 2 * a * b / (a + b) if a + b else 0.0
-
-
-def _sure_pair(prediction: Mask, truth: Mask) -> tuple[Any, Any]:
-    sure = truth != UNSURE
-    return (prediction == FOREGROUND) & sure, (truth == FOREGROUND) & sure

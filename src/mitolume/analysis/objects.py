@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,22 +31,17 @@ class LazyArray:
     """A labelled array of which each part is read, and converted, when it is asked for."""
 
     source: xr.DataArray
-    convert: Callable[[Array], Array] = field(default=lambda values: values)
+    convert: Callable[[Array], Array]
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """As of the source."""
+        """Shape of the source."""
         return self.source.shape
 
     @property
-    def ndim(self) -> int:
-        """As of the source."""
-        return self.source.ndim
-
-    @property
     def dtype(self) -> np.dtype[Any]:
-        """Of what comes out."""
-        return np.asarray(self.convert(np.zeros(1, self.source.dtype))).dtype
+        """Type of the source: floating point is a probability."""
+        return self.source.dtype
 
     def __getitem__(self, part: Any) -> Array:
         return self.convert(np.asarray(load(self.source[part]).values))
@@ -78,7 +72,7 @@ class Frame:
             return 0
         return sum(
             int((self.doubt[box] & (np.asarray(self.labels[box]) == 0)).sum())
-            for box in boxes_of(self.labels.shape)
+            for box in _boxes_of(self.labels.shape)
         )
 
 
@@ -112,6 +106,14 @@ def label_field(
     ------
     Frame
     """
+
+    def marked(values: Array) -> Array:
+        # Probabilities stay as they are: `label_blocks` cuts them at the settings' threshold.
+        return values if kind is None or values.dtype.kind == "f" else to_mask(values, kind)
+
+    def unsure(values: Array) -> Array:
+        return values < 0 if kind is None else np.asarray(to_mask(values, kind) == UNSURE)
+
     size = mask.attrs.get("pixel_size_um", {})
     depth = mask.sizes["Z"]
     spans = [slice(0, depth)] if in_3d else [slice(z, z + 1) for z in range(depth)]
@@ -120,19 +122,17 @@ def label_field(
         for number, span in enumerate(spans):
             frame = load_if_small(mask.isel(T=t, Z=span))
             labels = _store(frame.shape, scratch / f"labels_{t}_{number}.zarr")
-            doubt = None
             if kind is None:
                 index = _copy_labels(frame, labels)
-                doubt = LazyArray(frame, lambda v: v < 0) if frame.dtype.kind == "i" else None
             else:
-                values = LazyArray(frame, _reading(kind, frame.dtype))
+                values = LazyArray(frame, marked)
                 block = (frame.shape[0], BLOCK, BLOCK)
                 index = label_blocks(values, labels, block, settings, size, progress=progress)
                 _shift(labels, before)
                 index = index.assign(label=index["label"] + before)
                 before += len(index)
-                if frame.dtype.kind != "f":
-                    doubt = LazyArray(frame, partial(_is_unsure, kind))
+            sure = frame.dtype.kind == "f" or (kind is None and frame.dtype.kind != "i")
+            doubt = None if sure else LazyArray(frame, unsure)
             yield Frame(t, span, labels, index, doubt)
 
 
@@ -184,7 +184,7 @@ def measure_frame(
 
 
 def crops_of_frame(
-    frame: Frame, image: xr.DataArray, size: PixelSize, margin_um: float, *, masked: bool
+    frame: Frame, image: xr.DataArray, size: PixelSize, margin_um: float
 ) -> Iterator[Crop]:
     """Cut every object of a frame out of an image.
 
@@ -197,9 +197,7 @@ def crops_of_frame(
     size
         Pixel size in µm, where known.
     margin_um
-        Around each object; in pixels where the pixel size is unknown.
-    masked
-        Put 0 outside the object.
+        Around each object, in µm; in pixels where the pixel size is unknown.
 
     Yields
     ------
@@ -216,21 +214,12 @@ def crops_of_frame(
         origin = [span.start for span in window]
         for row in group.to_dict("records"):
             box = crop_box([row[edge] for edge in BOX], margin_um, size, shape)
-            yield cut(part, labels, row["label"], box, origin, masked=masked)
+            yield cut(part, labels, row["label"], box, origin)
 
 
-def boxes_of(shape: Sequence[int]) -> list[Window]:
+def _boxes_of(shape: Sequence[int]) -> list[Window]:
     """Cut (Z, Y, X) into blocks of whole depth."""
     return blocks_of(shape, (shape[0], BLOCK, BLOCK))
-
-
-def _reading(kind: MaskKind, dtype: np.dtype[Any]) -> Callable[[Array], Array]:
-    """Probabilities stay as they are: `label_blocks` cuts them at the settings' threshold."""
-    return (lambda values: values) if dtype.kind == "f" else (lambda values: to_mask(values, kind))
-
-
-def _is_unsure(kind: MaskKind, values: Array) -> Array:
-    return np.asarray(to_mask(values, kind) == UNSURE)
 
 
 def _store(shape: tuple[int, ...], place: Path) -> Any:
@@ -245,7 +234,7 @@ def _store(shape: tuple[int, ...], place: Path) -> Any:
 def _shift(labels: Any, by: int) -> None:
     if not by:
         return
-    for box in boxes_of(labels.shape):
+    for box in _boxes_of(labels.shape):
         values = np.asarray(labels[box])
         labels[box] = np.where(values, values + by, 0).astype(np.int32)
 
@@ -253,7 +242,7 @@ def _shift(labels: Any, by: int) -> None:
 def _copy_labels(frame: xr.DataArray, labels: Any) -> pd.DataFrame:
     """Take a label image as it is, and list its objects."""
     tables = []
-    for box in boxes_of(frame.shape):
+    for box in _boxes_of(frame.shape):
         values = np.maximum(load(frame[box]).values, 0)
         if values.max(initial=0) > np.iinfo(np.int32).max:
             raise MitolumeError(

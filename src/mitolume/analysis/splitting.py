@@ -46,24 +46,10 @@ def split_objects(
 ) -> pd.DataFrame:
     """Cut objects into parts, each in its own box, so that nothing else has a say.
 
-    Parameters
-    ----------
-    labels
-        (Y, X) or (Z, Y, X): a window that holds the objects whole. Parts of cut objects are
-        written into it, under numbers above all others in it.
-    table
-        The objects to cut, as `mitolume.analysis.object_index.describe` lists them.
-    cut, probability
-        See `split_object`.
-    origin, shape
-        Where the window begins in the image, and the shape of that.
-    above
-        New numbers lie above this, too.
-
-    Returns
-    -------
-    pandas.DataFrame
-        The objects that stayed whole, and the parts of the others.
+    ``labels`` (Y, X) or (Z, Y, X) is a window of an image of ``shape``, beginning at ``origin``,
+    that holds the objects of ``table`` (see `mitolume.analysis.object_index.describe`) whole. Parts
+    of cut objects are written into it under numbers ``above`` all others. Returned is the table of
+    the objects that stayed whole and of the parts of the others.
     """
     highest = max(above, int(labels.max(initial=0)))
     tables, whole = [], np.ones(len(table), bool)

@@ -21,9 +21,8 @@ from mitolume.analysis.agreement import (
     consensus,
     mean_interval,
     outline_distance,
-    shared_objects,
 )
-from mitolume.analysis.metrics import Counts, count, dice, iou, mean_defined
+from mitolume.analysis.metrics import Counts, count, dice, iou, mean_defined, shared_objects
 from mitolume.batch.evaluate import MaskPair, match_files, open_pairs, write_once
 from mitolume.batch.runner import Report
 from mitolume.errors import MitolumeError, shorten, some_names

@@ -15,17 +15,15 @@ import pandas as pd
 import xarray as xr
 from roifile import ImagejRoi
 
-from mitolume.analysis.crops import Crop, contact_sheet
-from mitolume.analysis.object_pictures import outlines_by_value, write_figure
+from mitolume.analysis.crops import MOST, Crop, contact_sheet
+from mitolume.analysis.object_pictures import outlines_by_value, superplot, write_figure
 from mitolume.analysis.objects import Frame, crops_of_frame
 from mitolume.analysis.pictures import write_png
-from mitolume.analysis.superplot import superplot
 from mitolume.errors import MitolumeError
 from mitolume.io.rois import labels_to_rois, write_rois
 from mitolume.io.write import below_each_other, write_image, write_labels, write_table, write_text
 from mitolume.io.zarr_out import save_crops, write_crop_store
 
-_ON_A_SHEET = 240
 _MOST_STORED = 2048  # px; in a store every crop takes the room of the largest
 _EDGES = [f"{axis}{end}_px" for axis in "zyx" for end in (0, 1)]
 _LINKS = ["crop", "image", "t", "plane", "label", *_EDGES]
@@ -107,7 +105,7 @@ class FieldFiles:
             write_labels(self.outputs.labels / f"{self.name}_labels.ome.tif", image)
         if self.shown and self.outputs.crops is not None:
             for channel, name in enumerate(self.shown[0].pixels["C"].values):
-                sheet, _ = contact_sheet(self.shown, channel)
+                sheet = contact_sheet(self.shown, channel)
                 safe = re.sub(r"[^\w.-]+", "_", str(name))
                 place = sheet_folder(self.outputs.crops)
                 write_png(place / f"{self.name}_sheet_{safe}.png", sheet)
@@ -137,7 +135,7 @@ class FieldFiles:
         where = self.outputs.crops
         assert where is not None
         assert grey is not None
-        for crop in crops_of_frame(frame, grey, self.size, self.outputs.margin_um, masked=False):
+        for crop in crops_of_frame(frame, grey, self.size, self.outputs.margin_um):
             name = f"{self.name}{place}_{crop.label:05}"
             pixels = crop.pixels.assign_attrs(pixel_size_um=self.size)
             if is_store(where):
@@ -156,7 +154,7 @@ class FieldFiles:
                 | {axis: facts[axis] for axis in ("t", "plane") if axis in facts}
                 | dict(zip(_EDGES, ends, strict=True))
             )
-            if len(self.shown) < _ON_A_SHEET:
+            if len(self.shown) < MOST:
                 self.shown.append(crop)
 
 
