@@ -18,7 +18,7 @@ NEIGHBOURS, ENDS = 0.3, 0.95
 
 
 def clean_counts(intensity: Floats, settings: CameraSettings, *, photons: float) -> Floats:
-    """Return the counts without any noise, neither rounded nor cut off at saturation.
+    """Return the counts (P, Y, X) without any noise, neither rounded nor cut off at saturation.
 
     Parameters
     ----------
@@ -28,11 +28,6 @@ def clean_counts(intensity: Floats, settings: CameraSettings, *, photons: float)
         The camera; its shading, gain and offset are used.
     photons
         Photoelectrons that a pixel in the middle of the field collects at the intensity 1.
-
-    Returns
-    -------
-    numpy.ndarray
-        (P, Y, X) float32.
     """
     electrons = _electrons(intensity, settings, photons)
     return np.asarray(settings.offset + settings.gain * electrons, np.float32)
@@ -48,21 +43,8 @@ def expose(
 ) -> NDArray[np.uint16]:
     """Take the picture: :func:`clean_counts` with noise, rounded, and cut off at saturation.
 
-    Scan lines multiply the light, before its Poisson noise; the read noise is normal.
-
-    Parameters
-    ----------
-    intensity, settings, photons
-        As for :func:`clean_counts`.
-    rng
-        Generator of lines and noise.
-    scan_lines
-        Whether the laser's flicker shows: in transmitted light, not in fluorescence.
-
-    Returns
-    -------
-    numpy.ndarray
-        (P, Y, X) uint16, 0 to 2 ** bits - 1.
+    Scan lines multiply the light, before its Poisson noise; the read noise is normal. The laser's
+    flicker shows in transmitted light, not in fluorescence. The result is (P, Y, X) uint16.
     """
     expected = _electrons(intensity, settings, photons)
     if scan_lines:
@@ -86,19 +68,9 @@ def drift_path(
 def drifted(stack: NDArray[Any], path: NDArray[np.float64]) -> NDArray[Any]:
     """Move each plane of a stack along a path of :func:`drift_path`.
 
-    Parameters
-    ----------
-    stack
-        (P, Y, X): light is interpolated (cubic splines), whole numbers (masks, labels) are taken
-        from the nearest pixel. What leaves at one edge comes in at the other, as in the optics:
-        give a margin and cut it off.
-    path
-        (P, 2), shift of each plane (Y, X) in pixels.
-
-    Returns
-    -------
-    numpy.ndarray
-        (P, Y, X) of the same type.
+    Light is interpolated (cubic splines), whole numbers (masks, labels) are taken from the nearest
+    pixel. What leaves at one edge comes in at the other, as in the optics: give a margin and cut it
+    off.
     """
     if not path.any():
         return stack

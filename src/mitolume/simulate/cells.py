@@ -74,15 +74,7 @@ class CellMaps:
 
 
 def lay_out_cells(extent_um: tuple[float, float], rng: Rng) -> CellMaps:
-    """Lay out spread cells, one of which holds or lies near the middle of the field.
-
-    Parameters
-    ----------
-    extent_um
-        Size (Y, X) of the field in um.
-    rng
-        Generator of random numbers.
-    """
+    """Lay out spread cells, one of which holds or lies near the middle of the field of Y, X um."""
     shape = [int(np.ceil((side + 2 * MARGIN_UM) / MAP_UM)) + 1 for side in extent_um]
     y, x = np.indices(shape) * MAP_UM - MARGIN_UM
     centres, angles = _places(rng, np.array(extent_um))
@@ -225,19 +217,8 @@ class Inclusions:
 def place_inclusions(cells: CellMaps, rng: Rng, crowding: float = 1.0) -> dict[str, Inclusions]:
     """Scatter balls in the field and its surroundings, denser around the nuclei.
 
-    Parameters
-    ----------
-    cells
-        The cells.
-    rng
-        Generator of random numbers.
-    crowding
-        Number of organelles relative to `KINDS`.
-
-    Returns
-    -------
-    dict
-        ``nucleoli`` inside nuclei, ``debris`` outside of cells, ``organelles`` in the cytoplasm.
+    ``nucleoli`` lie inside nuclei, ``debris`` outside of cells, ``organelles`` in the cytoplasm: as
+    many as `KINDS` says, times ``crowding``.
     """
     centres, radii, indices, dyed = [], [], [], []
     clumps = 1.2 * _smooth_noise(rng, cells.edge.shape, 3.0)  # they lie in groups

@@ -94,25 +94,8 @@ def grow_network(
     """Grow tubes until they fill their share of the cytoplasm, or no room is found.
 
     Tubes turn smoothly about the direction of the cell's filaments, keep clear of the cell's
-    surface, the nuclei, the obstacles and one another, and start more often near the nucleus.
-
-    Parameters
-    ----------
-    cells
-        The cells.
-    extent_um
-        Size (Y, X) of the field in um.
-    condition
-        Shape and place of the mitochondria.
-    obstacles
-        Organelles in the cytoplasm.
-    rng
-        Generator of random numbers.
-
-    Returns
-    -------
-    Network
-        Mitochondria of the field and its surroundings.
+    surface, the nuclei, the obstacles and one another, and start more often near the nucleus. They
+    are grown in the field of Y, X um and its surroundings.
     """
     widest = _widest(condition)
     weight, aim = _weights(cells, extent_um, condition)

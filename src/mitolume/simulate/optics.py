@@ -55,17 +55,7 @@ class Aperture:
            e^{2 \pi i d (\eta(q) - \eta(0))} J_0(2 \pi q \rho) \, q \, dq, \quad
            \eta(q) = \sqrt{n^2 / \lambda^2 - q^2}
 
-        Parameters
-        ----------
-        distance_um
-            (N,), distance from the axis in um.
-        defocus_um
-            (D,), defocus of either sign in um.
-
-        Returns
-        -------
-        numpy.ndarray
-            (D, N).
+        It is (D, N) for (D,) defocus of either sign and (N,) distances from the axis, in um.
         """
         wave = self.medium_index / self.wavelength_um
         far = np.abs(defocus_um).max(initial=0.0)
@@ -145,23 +135,15 @@ def contrast_transfer(
 
     with condenser S and objective P (Streibl 1985, J. Opt. Soc. Am. A 2:121; slice by slice as in
     Chen, Tian and Waller 2016, Biomed. Opt. Express 7:3940). As a correlation of two round
-    functions it is, in space, the product of their two point spreads, each a Hankel transform.
-
-    Parameters
-    ----------
-    defocus_um
-        (D,), height of the slice minus height of the focus, in um.
-    pixel_um
-        Size of a pixel (Y, X) in um: no frequency beyond the image's is computed.
-    optics
-        The microscope. A condenser that is wider open than the objective counts as equally wide:
-        its further light does not reach the image of a weak object.
+    functions it is, in space, the product of their two point spreads, each a Hankel transform. A
+    condenser that is wider open than the objective counts as equally wide: its further light does
+    not reach the image of a weak object.
 
     Returns
     -------
     tuple of numpy.ndarray
-        Radial frequencies (R,) in 1/um, evenly spaced from 0, and A (D, R) complex64; beyond the
-        last radius it is 0 or outside the image's band.
+        Radial frequencies (R,) in 1/um, evenly spaced from 0 to the end of the band or of the
+        image's, and A (D, R) complex64 for each defocus: height of the slice minus that of focus.
     """
     light = (optics.transmitted_um, optics.immersion_index)
     condenser = Aperture(min(optics.condenser_na, optics.objective_na), *light)
@@ -227,18 +209,8 @@ def emission_transfer(
     every plane, since no light is lost. h is the scalar Debye integral with the amplitude
     :math:`\sqrt{\cos\theta}` of an aplanatic lens (Richards and Wolf 1959, Proc. R. Soc. A
     253:358). Further out of focus than ``NEAR_UM``, where only low frequencies are left and the
-    confocal microscope sees next to nothing, the haze follows from rays alone.
-
-    Parameters
-    ----------
-    defocus_um
-        (D,), defocus of either sign in um.
-    pixel_um
-        Size of a pixel (Y, X) in um: no frequency beyond the image's is computed.
-    objective
-        Its ``power`` is -0.5: the factor :math:`\sqrt{\cos\theta}` on a sphere, in the plane.
-    haze
-        Share of the out-of-focus light that comes through: 0 ideal confocal, 1 widefield.
+    confocal microscope sees next to nothing, the haze follows from rays alone. The objective's
+    ``power`` is -0.5: the factor :math:`\sqrt{\cos\theta}` on a sphere, in the plane.
 
     Returns
     -------
@@ -266,25 +238,11 @@ def emission_transfer(
 def filter_slices(
     slices: Floats, pixel_um: tuple[float, float], radii: Array, transfer: Floats
 ) -> Floats:
-    """Filter every slice for every image plane, and add the slices up.
+    """Filter every slice (Z, Y, X) for every image plane, and add the slices up: (P, Y, X).
 
-    Opposite edges of the field are neighbours.
-
-    Parameters
-    ----------
-    slices
-        (Z, Y, X) float32.
-    pixel_um
-        Size of a pixel (Y, X) in um.
-    radii
-        (R,), evenly spaced radial frequencies in 1/um, from 0.
-    transfer
-        (P, Z, R), transfer of a slice to an image plane; beyond the last radius it is 0.
-
-    Returns
-    -------
-    numpy.ndarray
-        (P, Y, X) float32.
+    ``transfer`` (P, Z, R) is that of a slice to an image plane at the radial frequencies ``radii``
+    (R,) in 1/um, evenly spaced from 0; beyond the last it is 0. Opposite edges of the field are
+    neighbours.
     """
     height, width = slices.shape[1:]
     frequency = np.hypot(

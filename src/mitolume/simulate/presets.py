@@ -128,7 +128,7 @@ def plan_fields(
     """List the fields of a data set in the order of its groups.
 
     Every field has cells of its own. Dishes are spread over days, each with its own brightness
-    of the lamp, dyes and condenser: see `vary_day`.
+    of the lamp, dyes and condenser: see `_vary_day`.
 
     Parameters
     ----------
@@ -142,7 +142,7 @@ def plan_fields(
         Number of days and their differences; each day is a batch of the table of fields.
     """
     dishes = [group for group in groups for _ in range(group.dishes)]
-    varied = [vary_day(settings, seed, day, days) for day in range(days.count)]
+    varied = [_vary_day(settings, seed, day, days) for day in range(days.count)]
     digits = len(str(sum(group.fields_per_dish for group in dishes)))
     used: dict[str, int] = {}
     plans: list[FieldPlan] = []
@@ -164,20 +164,10 @@ def plan_fields(
     return plans
 
 
-def vary_day(
+def _vary_day(
     settings: SimulationSettings, seed: int, day: int, days: Days = Days()
 ) -> SimulationSettings:
-    """Multiply photons, fluorescence photons and condenser by log-normal factors of a day.
-
-    Parameters
-    ----------
-    settings
-        Settings of the data set.
-    seed, day
-        Seed of the data set, and number of the day from 0.
-    days
-        How different days are.
-    """
+    """Multiply photons, fluorescence photons and condenser by log-normal factors of a day."""
     rng = np.random.default_rng([seed, day, 0xDA7])
     light, dye, condenser = np.exp(rng.normal(0.0, [days.lamp, days.dyes, days.condenser])).tolist()
     camera, optics = settings.camera, settings.optics

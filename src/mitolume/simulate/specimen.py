@@ -74,19 +74,10 @@ class Specimen:
     network: Network
 
     def skeletons(self, shape: tuple[int, int], corner: tuple[int, int] = (0, 0)) -> pd.DataFrame:
-        """Return the points of the centrelines in a part of the field.
+        """Return the centrelines in a part of the field, whose first pixel is ``corner``.
 
-        Parameters
-        ----------
-        shape
-            Rows and columns of the part.
-        corner
-            Its first pixel (Y, X), whose centre becomes the origin.
-
-        Returns
-        -------
-        pandas.DataFrame
-            ``object`` (the number in the labels), ``branch``, ``z``, ``y``, ``x``, ``radius``, um.
+        Columns are ``object`` (the number in the labels), ``branch``, and ``z``, ``y``, ``x``,
+        ``radius`` in um; the centre of the first pixel is the origin.
         """
         px, network = self.pixel_um, self.network
         z, y, x = network.points.T
@@ -98,13 +89,7 @@ class Specimen:
         return pd.DataFrame(table[inside].reset_index(drop=True))
 
     def volume(self, dz_um: float = 0.2) -> Volume:
-        """Render from the coverslip to above the highest thing in the field.
-
-        Parameters
-        ----------
-        dz_um
-            Height of a voxel in um; its other sides are those of a pixel.
-        """
+        """Render from the coverslip to above the highest thing, in voxels ``dz_um`` high."""
         cells = self.cells
         height, edge = (
             cells.on_grid(field, self.shape, self.pixel_um) for field in (cells.height, cells.edge)
@@ -141,20 +126,9 @@ def grow_specimen(
 ) -> Specimen:
     """Grow cells and their mitochondria; the same arguments give the same specimen.
 
-    The same seed under another condition gives the same cells with other mitochondria.
-
-    Parameters
-    ----------
-    shape
-        Rows and columns (Y, X) of the field.
-    pixel_um
-        Side of a pixel in um.
-    condition
-        Shape, place and refractive index of the mitochondria.
-    seed
-        Seed of all random numbers; not negative.
-    crowding
-        Number of droplets, lysosomes, vesicles and granules relative to ``cells.KINDS``.
+    The same seed under another condition gives the same cells with other mitochondria. ``shape`` is
+    (Y, X) in pixels; ``crowding`` is the number of droplets, lysosomes, vesicles and granules
+    relative to ``cells.KINDS``.
     """
     extent = (shape[0] * pixel_um, shape[1] * pixel_um)
     cells = lay_out_cells(extent, np.random.default_rng([seed, CELLS]))
