@@ -251,16 +251,6 @@ def test_windows_give_the_rows_of_the_whole_image(
     pd.testing.assert_frame_equal(found, rows, rtol=1e-12)
 
 
-def test_a_window_that_cuts_a_ring_is_refused() -> None:
-    labels = np.zeros((30, 30), int)
-    labels[10:15, 10:15] = 7
-    window = dict(only=[7], origin=(8, 8), image_shape=(30, 30))
-    with pytest.raises(ValueError, match="object 7"):
-        measure_objects(labels[8:], **window)
-    with pytest.raises(ValueError, match="label 3"):
-        measure_objects(labels, only=[3, 7])
-
-
 def test_touching_objects_are_measured_apart() -> None:
     apart, joint = np.zeros((40, 60), int), np.zeros((40, 60), int)
     apart[10:14, 5:50], apart[24:28, 5:50] = 1, 2

@@ -94,7 +94,7 @@ def test_thin_scores_see_what_iou_does_not() -> None:
     thinned[[5, 8, 20, 23]] = 0  # half the width: IoU falls to a half, the centreline stays
     assert iou(count(thinned, truth)) == 0.5
     assert cldice(thinned, truth) > 0.9
-    assert boundary_f1(thinned, truth, tolerance=1) == 1
+    assert boundary_f1(thinned, truth) == 1
     lost = truth.copy()
     lost[20:24] = 0
     assert object_recall(lost, truth) == 0.5

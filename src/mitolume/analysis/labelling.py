@@ -18,11 +18,11 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from mitolume.analysis.object_index import (
-    BOX,
     INDEX_COLUMNS,
     blocks_of,
     describe,
     is_hole,
+    join_parts,
     raster_order,
     windows_of,
 )
@@ -272,7 +272,8 @@ def _label(
     graph = coo_array((np.ones(len(first), bool), (first, second)), shape=(n, n))
     _, object_of = connected_components(graph, directed=False)
     group = np.concatenate([[0], object_of + 1])
-    return group, _joined(pd.concat(tables, ignore_index=True), group)
+    table = pd.concat(tables, ignore_index=True)
+    return group, join_parts(table.assign(label=group[table["label"]]))
 
 
 def _touching(out: Any, box: Box, axis: int, connectivity: int) -> Array:
@@ -294,14 +295,6 @@ def _touching(out: Any, box: Box, axis: int, connectivity: int) -> Array:
         codes.append(np.unique((before << 32 | moved)[(before > 0) & (moved > 0)]))
     code = np.unique(np.concatenate(codes))
     return np.stack([code >> 32, code & 0xFFFFFFFF], axis=1)
-
-
-def _joined(table: pd.DataFrame, group: Array) -> pd.DataFrame:
-    """Merge the rows of pieces into rows of objects."""
-    how = {name: "min" if name.endswith("0") else "max" for name in BOX}
-    how |= {"size_px": "sum", "first": "min"}
-    merged = table.groupby(group[table["label"]]).agg(how)
-    return merged.rename_axis("label").reset_index()
 
 
 def _split(out: Any, table: pd.DataFrame, cut: Cut, probability: Any) -> pd.DataFrame:

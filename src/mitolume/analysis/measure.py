@@ -103,7 +103,7 @@ def measure_objects(
     Raises
     ------
     ValueError
-        Shapes differ, a label of `only` is not there, or the window cuts what it must hold.
+        Shapes differ.
 
     Examples
     --------
@@ -123,8 +123,6 @@ def measure_objects(
     labels = labels.reshape(labels.shape[-ndim:])
     start = np.array(tuple(origin or (0,) * ndim)[-ndim:], np.int64)
     objects = _find(labels, only)
-    margin = ring_margin(units.spacing)
-    _check_window(objects, labels.shape, start, whole[-ndim:], margin)
     columns = _position(objects, units, start, whole[-ndim:]) | _shape(objects, units)
     free = labels == 0 if unsure is None else (labels == 0) & ~unsure.reshape(labels.shape)
     ring, around = ring_pixels(objects.numbers, objects.boxes, units.spacing, free)
@@ -161,8 +159,6 @@ class _Objects:
 def _find(labels: NDArray[np.integer[Any]], only: Sequence[int] | None) -> _Objects:
     chosen = labels != 0 if only is None else np.isin(labels, only)
     ids, number = np.unique(labels[chosen], return_inverse=True)
-    if only is not None and (missing := sorted(set(only) - set(ids.tolist()))):
-        raise ValueError(f"no pixel has the label {missing[0]}")
     numbers = np.zeros(labels.shape, np.int32)
     numbers[chosen] = number + 1
     found = regionprops_table(
@@ -177,15 +173,6 @@ def _find(labels: NDArray[np.integer[Any]], only: Sequence[int] | None) -> _Obje
         found["num_pixels"].astype(np.int64), per_axis("bbox"), per_axis("bbox", labels.ndim),
         per_axis("centroid"),
     )  # fmt: skip
-
-
-def _check_window(
-    objects: _Objects, window: Sequence[int], start: Ints, whole: Sequence[int], margin: Any
-) -> None:
-    low_cut = (objects.low < margin) & (start > 0)
-    high_cut = (objects.high + margin > window) & (start + window < np.asarray(whole))
-    for k in np.flatnonzero((low_cut | high_cut).any(axis=1))[:1]:
-        raise ValueError(f"object {objects.ids[k]} is less than {margin} px from the window's end")
 
 
 def _position(objects: _Objects, units: _Units, start: Ints, whole: Sequence[int]) -> Columns:

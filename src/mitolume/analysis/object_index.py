@@ -81,6 +81,12 @@ def describe(
     return table
 
 
+def join_parts(table: pd.DataFrame) -> pd.DataFrame:
+    """Merge the rows of `describe` that have one label, of an object in several blocks."""
+    how = {name: "min" if name.endswith("0") else "max" for name in BOX}
+    return table.groupby("label", as_index=False).agg(how | {"size_px": "sum", "first": "min"})
+
+
 def raster_order(table: pd.DataFrame, highest: int) -> Labels:
     """Return the new number of each label from 0 to the highest: in raster order, 0 if unlisted."""
     order = np.zeros(highest + 1, np.int32)

@@ -14,7 +14,15 @@ import xarray as xr
 from mitolume.analysis.crops import Crop, crop_box, cut
 from mitolume.analysis.labelling import ObjectSettings, label_blocks
 from mitolume.analysis.measure import margin_of, measure_objects
-from mitolume.analysis.object_index import BOX, Window, blocks_of, describe, windows_of
+from mitolume.analysis.object_index import (
+    BOX,
+    INDEX_COLUMNS,
+    Window,
+    blocks_of,
+    describe,
+    join_parts,
+    windows_of,
+)
 from mitolume.errors import MitolumeError
 from mitolume.io.masks import UNSURE, MaskKind, to_mask
 from mitolume.io.read import load
@@ -251,6 +259,4 @@ def _copy_labels(frame: xr.DataArray, labels: Any) -> pd.DataFrame:
             )
         labels[box] = values.astype(np.int32)
         tables.append(describe(values.astype(np.int32), [s.start for s in box], frame.shape))
-    how = {edge: "min" if edge.endswith("0") else "max" for edge in BOX}
-    table = pd.concat(tables, ignore_index=True)
-    return table.groupby("label", as_index=False).agg(how | {"size_px": "sum"})
+    return join_parts(pd.concat(tables, ignore_index=True))[list(INDEX_COLUMNS)]

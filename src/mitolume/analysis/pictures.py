@@ -50,8 +50,6 @@ def to_8bit(image: NDArray[Any], limits: Limits | None = None) -> NDArray[np.uin
     [[0, 128, 255]]
     """
     values = np.asarray(image, dtype=np.float64)
-    if values.ndim != 2:
-        raise ValueError(f"a picture needs an image of shape (Y, X), not {values.shape}")
     finite = values[np.isfinite(values)]
     if finite.size == 0:
         return np.full(values.shape, _MID_GREY, dtype=np.uint8)
@@ -205,14 +203,9 @@ def png_bytes(picture: NDArray[np.uint8]) -> bytes:
     bytes
         The PNG file.
     """
-    array = np.ascontiguousarray(picture)
-    rgb = array.ndim == 3 and array.shape[-1] == 3
-    if array.dtype != np.uint8 or not (rgb or array.ndim == 2):
-        raise ValueError(
-            f"a PNG needs uint8 of shape (Y, X) or (Y, X, 3), not {array.dtype} {array.shape}"
-        )
     buffer = io.BytesIO()
-    (_with_palette(array) if rgb else Image.fromarray(array)).save(buffer, "PNG")
+    image = _with_palette(picture) if picture.ndim == 3 else Image.fromarray(picture)
+    image.save(buffer, "PNG")
     return buffer.getvalue()
 
 
