@@ -90,11 +90,7 @@ def outlines_by_value(
     if image.shape != labels.shape:
         raise ValueError(f"the labels have shape {labels.shape}, the image {image.shape}")
     grey = (fit(to_8bit(image), _LONGER, smooth=True) * _UNDER_OUTLINE).astype(np.uint8)
-    rows, columns = (
-        (np.arange(new) + 0.5) * old // new
-        for new, old in zip(grey.shape, labels.shape, strict=True)
-    )
-    shown = labels[np.ix_(rows.astype(int), columns.astype(int))]
+    shown = fit(labels.astype(np.int32), _LONGER)
     values = objects[column].to_numpy(np.float64)
     values = np.where(np.isfinite(values), values, np.nan)
     norm = _robust_range(values)

@@ -63,15 +63,13 @@ def to_8bit(image: NDArray[Any], limits: Limits | None = None) -> NDArray[np.uin
     return grey.astype(np.uint8)
 
 
-def fit(
-    picture: NDArray[np.uint8], longer: int | None, *, smooth: bool = False
-) -> NDArray[np.uint8]:
+def fit(picture: NDArray[Any], longer: int | None, *, smooth: bool = False) -> NDArray[Any]:
     """Bring the longer side of a picture to at most `longer` pixels.
 
     Parameters
     ----------
     picture
-        Shape (Y, X), uint8: a grey picture or a mask.
+        Shape (Y, X), uint8: a grey picture or a mask; or int32: a label image.
     longer
         Longest side allowed; None leaves the picture as it is. A picture of half this size or
         less is enlarged by a whole factor, so that an outline drawn on it is thin.
@@ -80,7 +78,7 @@ def fit(
 
     Returns
     -------
-    NDArray[np.uint8]
+    numpy.ndarray
         Shape (Y', X').
     """
     if longer is None or picture.size == 0:
@@ -128,30 +126,13 @@ def overlay(
 
 
 def error_map(
-    image: NDArray[Any],
-    truth: Mask,
-    prediction: Mask,
-    *,
-    longer: int | None = None,
+    image: NDArray[Any], truth: Mask, prediction: Mask, *, longer: int | None = None
 ) -> NDArray[np.uint8]:
     """Colour hits, misses and false alarms of a prediction over the dimmed image.
 
-    Parameters
-    ----------
-    image
-        Shape (Y, X), any numeric dtype.
-    truth
-        Shape (Y, X), 0 background, 1 mitochondria, 255 unsure (hatched in grey, never an error).
-    prediction
-        Shape (Y, X), 1 is foreground.
-    longer
-        Longest side of the picture, see `fit`.
-
-    Returns
-    -------
-    NDArray[np.uint8]
-        Shape (Y, X, 3): `CORRECT_COLOUR`, `MISSED_COLOUR` (false negative), `FALSE_COLOUR` (false
-        positive); correct background stays grey.
+    Arguments and result as for `overlay`. Colours are `CORRECT_COLOUR`, `MISSED_COLOUR` (false
+    negative) and `FALSE_COLOUR` (false positive); correct background stays grey, and what is unsure
+    in the truth is never an error.
     """
     _check_shapes(image, truth=truth, prediction=prediction)
     grey = fit(to_8bit(image), longer, smooth=True)
@@ -169,19 +150,8 @@ def heat(
 ) -> NDArray[np.uint8]:
     """Lay a map over the dimmed image, the stronger the higher its values.
 
-    Parameters
-    ----------
-    image
-        Shape (Y, X), any numeric dtype.
-    values
-        Shape (Y, X), 0 (the image shows) to 1 (all `FALSE_COLOUR`).
-    longer
-        Longest side of the picture, see `fit`; values are averaged when shrinking.
-
-    Returns
-    -------
-    NDArray[np.uint8]
-        Shape (Y, X, 3), red, green, blue.
+    Arguments and result as for `overlay`; values are from 0 (the image shows) to 1 (all
+    `FALSE_COLOUR`), and averaged when shrinking.
     """
     _check_shapes(image, values=values)
     grey = fit(to_8bit(image), longer, smooth=True)[..., None] * _UNDER_ERRORS

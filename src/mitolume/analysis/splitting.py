@@ -80,25 +80,11 @@ def split_object(
     cut_off: Sequence[tuple[bool, bool]],
     probability: np.ndarray[Any, Any] | None = None,
 ) -> Parts:
-    """Cut one connected object into parts that together are the object.
+    """Cut one connected object, in its bounding box, into parts that together are the object.
 
-    Parameters
-    ----------
-    inside
-        (Y, X) or (Z, Y, X) bool: the object in its bounding box.
-    cut
-        How to cut.
-    cut_off
-        For each axis, whether the box ends at the first and at the last pixel of the image.
-        There the object may go on, so the edge is no outline.
-    probability
-        The same shape; needed for ``probability`` only.
-
-    Returns
-    -------
-    numpy.ndarray
-        The same shape, int32: 0 outside, parts numbered from 1, each connected. A pixel in a
-        part of the object stays in the object: nothing is lost.
+    For each axis, ``cut_off`` says whether the box ends at the first and at the last pixel of the
+    image: there the object may go on, so the edge is no outline. ``probability`` is needed for
+    ``probability`` only. Parts are connected and numbered from 1, with 0 outside the object.
     """
     distance = _distance(inside, cut.spacing, cut_off)
     if cut.where == "branches":
