@@ -25,6 +25,7 @@ from scipy import ndimage
 from mitolume.analysis.pictures import fit, to_8bit
 from mitolume.errors import MitolumeError
 from mitolume.io.write import atomic
+from mitolume.text import count
 
 # Even in lightness for every colour vision; its dark end would be lost on a grey image.
 _COLOURS = ListedColormap(colormaps["viridis"](np.linspace(0.25, 1, 256)))
@@ -58,11 +59,6 @@ def title_of(column: str) -> str:
     if words and last in units:
         return f"{words.replace('_', ' ')} ({units[last]})"
     return column.replace("_", " ")
-
-
-def counted(n: int, what: str) -> str:
-    """Write a number and a noun, in the plural where it is due."""
-    return f"{n} {what}{'' if n == 1 else 's'}"
 
 
 def outlines_by_value(
@@ -105,7 +101,7 @@ def outlines_by_value(
     axes = figure.add_axes((rim / size[0], rim / size[1], width / size[0], height / size[1]))
     axes.imshow(picture, interpolation="nearest", aspect="auto")  # pixel for pixel
     axes.set_axis_off()
-    title = f"{title_of(column)}, {counted(len(objects), 'object')}"
+    title = f"{title_of(column)}, {count(len(objects), 'object')}"
     if np.isnan(values).any():
         title += f" ({int(np.isnan(values).sum())} without a value: grey)"
     figure.text(rim / size[0], 1 - top / 2 / size[1], title, va="center", parse_math=False)
@@ -163,7 +159,7 @@ def superplot(objects: pd.DataFrame, column: str) -> Figure:
     for x, name in enumerate(conditions):
         rows = table[table["condition"] == name]
         top = max(top, _draw_condition(axes, x, rows, means[name], looks))
-        of = f"n = {counted(len(means[name]), 'specimen')}\n{counted(len(rows), 'object')}"
+        of = f"n = {count(len(means[name]), 'specimen')}\n{count(len(rows), 'object')}"
         names.append(f"{fill(name or '(no condition)', _MOST_LETTERS)}\n{of}")
     axes.set_xticks(range(len(conditions)), names, parse_math=False)
     axes.set_xlim(-0.6, len(conditions) - 0.3)
@@ -278,7 +274,7 @@ def _limit(axes: Axes, values: NDArray[np.float64], top: float) -> None:
 def _explain(figure: Figure, axes: Axes, table: pd.DataFrame, means: pd.Series[float]) -> None:
     lines = ["Small: objects. Large: means of specimens.", "Bar: mean ± SD of the specimen means."]
     if above := int((table["value"] > axes.get_ylim()[1]).sum()):
-        lines.append(f"Larger than the axis: {counted(above, 'object')}.")
+        lines.append(f"Larger than the axis: {count(above, 'object')}.")
     if (means.groupby(level=0).size() == 1).any():
         lines.append("One specimen only: no replicate, so no bar.")
     figure.supxlabel("\n".join(lines), fontsize=8, color="#555555")
