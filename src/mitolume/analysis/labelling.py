@@ -171,7 +171,7 @@ def label_blocks(
         holes = table.loc[is_hole(table, mask.shape, hole_px), "label"]
         filled = np.isin(group, holes)
         read = without_holes
-    group, table = _label(read, out, boxes, mask.ndim, step)
+    group, table = _label(read, out, boxes, len(mask.shape), step)
     table = table[table["size_px"] >= min_px]
     order = raster_order(table, int(group.max()))
     _renumber(out, boxes, order[group], step)
