@@ -28,8 +28,7 @@ _FAINT = 0.02  # a block whose strongest mask edge is below this has no outline 
 # seven turns. Where the mask is right, this takes far more than chance: it fits best as it is.
 _SURE_OF_SHIFT, _SURE_OF_TURN = 3.5, 3.0
 
-Turns = tuple[str, ...]
-TURNS: Turns = (
+TURNS = (
     "as it is", "turned left by 90°", "turned by 180°", "turned right by 90°",
     "flipped left to right", "y and x swapped", "flipped top to bottom",
     "y and x swapped and turned by 180°",
@@ -69,7 +68,9 @@ def measure_fit(plane: Image2D, mask: Mask) -> Evidence:
     """
     drawn = mask == FOREGROUND
     window = _window(plane.shape, drawn)
-    square = _central_square(plane.shape)
+    # About the centre: turning this square turns the plane.
+    side = min(*plane.shape, SIDE)
+    square = tuple(slice((n - side) // 2, (n - side) // 2 + side) for n in plane.shape)
     return Evidence(
         _fit_of_shifts(_edges(plane[window], limit=True), _edges(drawn[window])),
         _fit_of_turns(_edges(plane[square], limit=True), _edges(drawn[square])),
@@ -102,10 +103,10 @@ def find_shift(evidence: Sequence[Evidence], least: float) -> tuple[int, int] | 
     return shift if _margin(fits[:, y, x] - fits[:, REACH, REACH]) >= _SURE_OF_SHIFT else None
 
 
-def prefers_shift(evidence: Evidence, shift: tuple[int, int]) -> bool:
-    """Tell whether a plane's mask, too, would fit better without a shift."""
-    better = evidence.shifts[:, REACH - shift[0], REACH - shift[1]].sum()
-    return bool(better > evidence.shifts[:, REACH, REACH].sum())
+def fits_better(evidence: Sequence[Evidence], shift: tuple[int, int]) -> bool:
+    """Tell whether the mask of one of these planes would fit better without a shift."""
+    fits = [one.shifts.sum(axis=0) for one in evidence]
+    return any(fit[REACH - shift[0], REACH - shift[1]] > fit[REACH, REACH] for fit in fits)
 
 
 def find_turn(evidence: Sequence[Evidence]) -> int:
@@ -134,11 +135,9 @@ def _edges(image: np.ndarray[Any, Any], *, limit: bool = False) -> np.ndarray[An
     """
     grey = image.astype(np.float32)
     y, x = (gaussian_filter(grey, _SCALE, order=o, truncate=3.0) for o in ((1, 0), (0, 1)))
-    strength = np.hypot(y, x)
+    strength = scale = np.hypot(y, x)
     if limit and (cap := float(np.percentile(strength, 95))) > 0:
         scale = np.maximum(strength, cap) * strength
-    else:
-        scale = strength
     edges = np.zeros(grey.shape, np.complex64)
     np.divide((x + 1j * y) ** 2, scale, out=edges, where=scale > 0)
     return edges
@@ -192,11 +191,4 @@ def _window(shape: tuple[int, ...], drawn: np.ndarray[Any, Any]) -> tuple[slice,
         middle = int(np.median(at)) if len(at) else size // 2
         start = min(max(0, middle - SIDE // 2), max(0, size - SIDE))
         slices.append(slice(start, start + SIDE))
-    return slices[0], slices[1]
-
-
-def _central_square(shape: tuple[int, ...]) -> tuple[slice, slice]:
-    """Return the square about the centre: turning it turns the plane."""
-    side = min(*shape, SIDE)
-    slices = [slice((size - side) // 2, (size - side) // 2 + side) for size in shape]
     return slices[0], slices[1]

@@ -123,19 +123,14 @@ def check_table(
         raise TableError(path, faults)
     notices += kind_notices + look_closely(_spread(checked, sizes, kind))
     progress(steps, steps)
-    return CheckedTable(
-        tuple(checked),
-        kind,
-        tuple(dict.fromkeys(notices)),
-        sizes,
-        hashes,
-        frozenset(
-            (line, z)
-            for line, by_plane in row_values.items()
-            for z, found in by_plane.items()
-            if not _has_foreground(found, kind)
-        ),
+    blank = frozenset(
+        (line, z)
+        for line, by_plane in row_values.items()
+        for z, found in by_plane.items()
+        if not (FOREGROUND in found if kind == "unsure" else any(value > 0 for value in found))
     )
+    said = tuple(dict.fromkeys(notices))
+    return CheckedTable(tuple(checked), kind, said, sizes, hashes, blank)
 
 
 def open_image(row: Field) -> xr.DataArray:
@@ -269,16 +264,12 @@ def _repeated_planes(fields: Sequence[Field], sha256: dict[Path, str]) -> list[s
     for row in fields:
         channel = str(open_image(row)["C"].values[0])
         keys = [(sha256[row.image], row.scene, channel, z) for z in row.planes or ()]
-        twins = [
-            (z, seen[key]) for z, key in zip(row.planes or (), keys, strict=True) if key in seen
-        ]
-        if twins:
-            z, first = twins[0]
-            same = (
-                "" if first.image == row.image else f", whose file {first.image.name} is the same"
-            )
+        if twin := next((key for key in keys if key in seen), None):
+            first = seen[twin]
+            same = "" if first.image == row.image else f", {first.image.name}, the same file"
             faults.append(
-                f"line {row.line}: plane {z} of {row.image.name} is also in line {first.line}{same}"
+                f"line {row.line}: plane {twin[3]} of {row.image.name} is also in line "
+                f"{first.line}{same}"
             )
         for key in keys:
             seen.setdefault(key, row)
@@ -295,7 +286,3 @@ def _pixel_size_faults(fields: Sequence[Field], sizes: dict[int, PixelSize]) -> 
         "fill in column `pixel_size_um`"
         for row in unknown
     ]
-
-
-def _has_foreground(values: set[float], kind: MaskKind) -> bool:
-    return FOREGROUND in values if kind == "unsure" else any(v > 0 for v in values)

@@ -83,19 +83,18 @@ def guess_roles(pairs: Sequence[Pair]) -> Guess:
         # A file called test_1 or train is often just that; only beside the other it means the role.
         named = {role for role, pair in zip(roles, pairs, strict=True) if pair.mask}
         if "" in named or not named > {"train"}:
-            roles = [""] * len(pairs)
-    if not any(roles):
-        return Guess(roles, "none is named; drawn by specimen when you run")
+            return Guess([""] * len(pairs), "none is named; drawn by specimen when you run")
     if "train" not in roles and set(roles) & {"validation", "test"}:
         roles = [role if role == "unlabelled" else "" for role in roles]
         source += ", but none says train, so validation and test are not believed"
-    unmasked = Counter(r for r, p in zip(roles, pairs, strict=True) if not p.mask)
+    lost = Counter(r for r, p in zip(roles, pairs, strict=True) if not p.mask and r in ROLES[1:3])
     roles = ["unlabelled" if r and not p.mask else r for r, p in zip(roles, pairs, strict=True)]
     found = Counter(roles)
     counts = [f"{found[r]} {r or 'to be drawn when you run'}" for r in (*ROLES, "") if found[r]]
     said = f"{source}: {', '.join(counts)}"
-    if lost := [f"{unmasked[role]} of {role}" for role in ROLES[1:3] if unmasked[role]]:
-        said += f" ({' and '.join(lost)} have no mask, so they are unlabelled)"
+    if lost:
+        of_roles = " and ".join(f"{count} of {role}" for role, count in lost.items())
+        said += f" ({of_roles} have no mask, so they are unlabelled)"
     return Guess(roles, said)
 
 
@@ -142,20 +141,8 @@ def guess_specimens(pairs: Sequence[Pair], conditions: Sequence[str]) -> Guess:
 
     Words for planes, frames, crops and tiles never tell specimens apart. The coarsest level with
     at least three specimens is taken; where nothing known is numbered, the folders; else the
-    names without planes, frames and crops.
-
-    Parameters
-    ----------
-    pairs
-        The images.
-    conditions
-        The condition of each. Where the same names come again under another condition, or in a
-        folder of another role, they are taken for different specimens.
-
-    Returns
-    -------
-    Guess
-        ``""`` for all where each file is a specimen of its own.
+    names without planes, frames and crops. Where the same names come again under another condition
+    or role, they are taken for different specimens. ``""`` for all where each file is its own.
     """
     rows = [_parts(pair.image) for pair in pairs]
     roles = [_role((*pair.image.folders[::-1], _first_word(pair.image))) for pair in pairs]

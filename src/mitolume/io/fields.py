@@ -11,11 +11,10 @@ import io
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 from mitolume.errors import MitolumeError, shorten
 from mitolume.io.formats import bare_name
@@ -145,7 +144,11 @@ def parse_table(path: Path) -> tuple[list[Field], list[tuple[int, str]], list[st
     faults += [(0, f"column {name!r} is there twice") for name in repeated]
     reader = csv.reader(io.StringIO("".join(lines[1:])), delimiter=delimiter)
     line = skipped + 2
-    for row in _rows(reader, path):
+    try:
+        rows = [(row, skipped + 2 + reader.line_num) for row in reader]
+    except csv.Error as error:
+        raise MitolumeError(f"{path} can't be read as a CSV table: {error}") from None
+    for row, next_line in rows:
         cells = dict(zip(names, map(str.strip, row), strict=False))
         if any(cells.values()):
             parsed, wrong = _parse_row(cells, path.parent, line)
@@ -159,7 +162,7 @@ def parse_table(path: Path) -> tuple[list[Field], list[tuple[int, str]], list[st
                 )
             faults += [(line, f"line {line}: {fault}") for fault in wrong]
             fields.append(parsed)
-        line = skipped + 2 + reader.line_num
+        line = next_line
     if not fields:
         faults.append((0, "it has no rows"))
     faults += [(0, fault) for fault in leaks(fields)]
@@ -175,13 +178,6 @@ def _column_notices(names: Sequence[str]) -> list[str]:
         if name and name not in COLUMNS and near:
             notices.append(f"column {name!r} is carried through unread; {near[0]!r} would be read")
     return notices
-
-
-def _rows(reader: Any, path: Path) -> Iterator[list[str]]:
-    try:
-        yield from reader
-    except csv.Error as error:
-        raise MitolumeError(f"{path} is no readable CSV table: {error}") from None
 
 
 def write_table(path: str | Path, fields: Iterable[Field]) -> None:
@@ -204,7 +200,7 @@ def write_table(path: str | Path, fields: Iterable[Field]) -> None:
         cells = [
             _relative(row.image, base), _relative(row.mask, base) if row.mask else "", row.role,
             format_planes(row.planes), row.specimen, row.condition, row.batch, row.channel,
-            row.scene, row.fluorescence, _number(row.pixel_size_um), _number(row.z_step_um),
+            row.scene, row.fluorescence, row.pixel_size_um, row.z_step_um,
         ]  # fmt: skip
         writer.writerow(cells + [row.extra.get(name, "") for name in extras])
     write_text(path, out.getvalue())
@@ -303,10 +299,6 @@ def _relative(path: Path, base: Path) -> str:
         return Path(os.path.relpath(path, base)).as_posix()
     except ValueError:  # another drive on Windows
         return str(path.absolute())
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else repr(value)
 
 
 def row_names(rows: Sequence[Field]) -> list[str]:

@@ -10,16 +10,14 @@ import importlib
 import logging
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import xarray as xr
-
 from mitolume.errors import MitolumeError, shorten
-from mitolume.io.readers.common import Stated
+from mitolume.io.readers import Opened, Stated
 
 READERS: dict[str, str] = {
     # file name ending -> module of io/readers; the longest ending that fits is taken
@@ -29,12 +27,12 @@ READERS: dict[str, str] = {
     ".tiff": "tiff",
     ".ome.zarr": "ome_zarr",
     ".zarr": "ome_zarr",
-    ".nd2": "nikon",
+    ".nd2": "bioio",
     ".lif": "leica",
     ".czi": "zeiss",
-    ".png": "pictures",
-    ".jpg": "pictures",
-    ".jpeg": "pictures",
+    ".png": "bioio",
+    ".jpg": "bioio",
+    ".jpeg": "bioio",
 }
 
 ZARR_FILES = ("zarr.json", ".zgroup", ".zattrs")
@@ -44,9 +42,8 @@ def reader_of(path: Path) -> str:
     """Return the module that reads a file of this name, or the folder of an OME-Zarr."""
     if path.is_dir() and any((path / name).exists() for name in ZARR_FILES):
         return "ome_zarr"  # a field of a plate has no ending
-    for ending in sorted(READERS, key=len, reverse=True):
-        if path.name.lower().endswith(ending):
-            return READERS[ending]
+    if ending := _ending(path):
+        return READERS[ending]
     if not path.exists():
         raise MitolumeError(f"{path}: no such file")
     raise MitolumeError(f"{path}: files of this kind are not read; known are {', '.join(READERS)}")
@@ -54,10 +51,13 @@ def reader_of(path: Path) -> str:
 
 def bare_name(path: Path) -> str:
     """Return a file's name without the ending of its format: ``a.b.ome.tif`` is ``a.b``."""
-    for ending in sorted(READERS, key=len, reverse=True):
-        if path.name.lower().endswith(ending):
-            return path.name[: -len(ending)]
-    return path.stem
+    ending = _ending(path)
+    return path.name[: -len(ending)] if ending else path.stem
+
+
+def _ending(path: Path) -> str:
+    fitting = [ending for ending in READERS if path.name.lower().endswith(ending)]
+    return max(fitting, key=len, default="")
 
 
 def natural_key(name: str) -> list[tuple[int, str]]:
@@ -80,10 +80,8 @@ class _Complaints(logging.Handler):
         self.found: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        text = record.getMessage()
-        for sign in ("invalid page offset", "invalid value offset", "failed to reshape"):
-            if sign in text:
-                self.found.append(sign)
+        signs = ("invalid page offset", "invalid value offset", "failed to reshape")
+        self.found += [sign for sign in signs if sign in record.getMessage()]
 
 
 @contextmanager
@@ -103,25 +101,30 @@ def quiet() -> Iterator[list[str]]:
         logger.propagate = propagate
 
 
-@dataclass(frozen=True)
-class Scenes:
-    """The names of a file's scenes, and a function that opens one by its number.
+@contextmanager
+def decoding(path: str | Path) -> Iterator[list[str]]:
+    """Be `quiet`, and say of a file that it is damaged where its decoder raises an error."""
+    with quiet() as complaints:
+        try:
+            yield complaints
+        except (MitolumeError, MemoryError):
+            raise
+        except Exception as error:  # a decoder may raise anything on a damaged file
+            raise damaged(path, shorten(error.__cause__ or error.__context__ or error)) from error
 
-    ``complaints`` are what tifffile logged that means a damaged file.
-    """
 
-    names: tuple[str, ...]
-    array: Callable[[int], xr.DataArray]
-    complaints: list[str]
-
-
-def open_scenes(path: Path) -> Scenes:
+def open_scenes(path: Path) -> tuple[Opened, list[str]]:
     """Open a file without reading its pixels.
 
     Parameters
     ----------
     path
         A file, or the folder of an OME-Zarr.
+
+    Returns
+    -------
+    opened, complaints
+        Its scenes, all names different; what tifffile logged that means a damaged file.
 
     Raises
     ------
@@ -137,16 +140,17 @@ def open_scenes(path: Path) -> Scenes:
         raise MitolumeError(f"{path} is not a regular file")  # a pipe would be waited for
     if path.is_file() and path.stat().st_size == 0:
         raise MitolumeError(f"{path} is empty (0 bytes); copy it again")
-    with quiet() as complaints:
-        try:
-            opened = reader.open_file(path)
-        except MitolumeError:
-            raise
-        except Exception as error:  # a parser may raise anything on a damaged file
-            raise damaged(path, error.__cause__ or error.__context__ or error) from error
+    with decoding(path) as complaints:
+        opened = reader.open_file(path)
     if not opened.names:
         raise damaged(path, "it holds no image")
-    return Scenes(_unique(opened.names), opened.array, complaints)
+    # Positions of a microscope often share a name; they get a number.
+    seen: Counter[str] = Counter()
+    names = []
+    for name in opened.names:
+        seen[name] += 1
+        names.append(f"{name} ({seen[name]})" if opened.names.count(name) > 1 else name)
+    return Opened(names, opened.array), complaints
 
 
 def stated(path: Path, scene: int = 0) -> Stated:
@@ -161,17 +165,15 @@ def stated(path: Path, scene: int = 0) -> Stated:
     """
     with quiet():
         try:
-            said: Stated = _reader(path).stated(path, scene)
+            return _reader(path).stated(path, scene)  # type: ignore[no-any-return]
         except MitolumeError:
             raise
         except Exception as error:  # pixels may be sound where what is written of them isn't
-            said = Stated(fault=shorten(error))
-    return said
+            return Stated(fault=shorten(error))
 
 
-def damaged(path: str | Path, reason: BaseException | str) -> MitolumeError:
-    """Put into words that a file can't be decoded."""
-    why = shorten(reason) if isinstance(reason, BaseException) else reason
+def damaged(path: str | Path, why: str) -> MitolumeError:
+    """Return the error that a file can't be decoded."""
     return MitolumeError(
         f"{path} can't be read ({why}); it may be truncated or damaged: copy it again, "
         "or open and save it in Fiji"
@@ -180,16 +182,6 @@ def damaged(path: str | Path, reason: BaseException | str) -> MitolumeError:
 
 def _reader(path: Path) -> Any:
     return importlib.import_module(f"mitolume.io.readers.{reader_of(path)}")
-
-
-def _unique(names: Sequence[str]) -> tuple[str, ...]:
-    """Give names that are there twice a number, as positions of a microscope often are."""
-    seen: dict[str, int] = {}
-    unique = []
-    for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        unique.append(f"{name} ({seen[name]})" if list(names).count(name) > 1 else name)
-    return tuple(unique)
 
 
 def sha256(path: Path) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import xarray as xr
 
-from mitolume.io.readers.common import Stated
+from mitolume.io.readers import Stated
 
 # A pixel size outside this range is a default of the writing program (72 dpi, 1 inch), not a fact.
 CREDIBLE_UM = (0.001, 5.0)

@@ -12,9 +12,9 @@ import xarray as xr
 
 from mitolume.errors import MitolumeError
 from mitolume.io.channels import select_channel as select_channel
-from mitolume.io.formats import damaged, open_scenes, quiet, stated
+from mitolume.io.formats import damaged, decoding, open_scenes, stated
 from mitolume.io.pixel_size import believed_pixel_size
-from mitolume.io.readers.common import Stated
+from mitolume.io.readers import Stated
 
 # Two images whose coordinates differ must never be silently cut to their intersection.
 xr.set_options(arithmetic_join="exact")  # type: ignore[no-untyped-call]
@@ -59,18 +59,13 @@ def read(
         The file is missing, truncated, of an unknown kind, or lacks the scene or channel.
     """
     path = Path(path)
-    opened = open_scenes(path)
+    opened, complaints = open_scenes(path)
     number = _scene_number(opened.names, scene, path)
-    with quiet():
-        try:
-            image = opened.array(number)
-            said = stated(path, number)
-        except MitolumeError:
-            raise
-        except Exception as error:  # a decoder may raise anything on a damaged file
-            raise damaged(path, error) from error
-    if opened.complaints:
-        raise damaged(path, opened.complaints[0])
+    with decoding(path):
+        image = opened.array(number)
+        said = stated(path, number)
+    if complaints:
+        raise damaged(path, complaints[0])
     pixel_size, _ = believed_pixel_size(said)
     image = _to_axes(image, _names(image, said), path)
     image.attrs = {"source": str(path)} | ({"pixel_size_um": pixel_size} if pixel_size else {})
@@ -125,11 +120,8 @@ def decode_plane(image: xr.DataArray, *, z: int = 0, t: int = 0, c: int = 0) -> 
     MitolumeError
         The pixels can't be decoded.
     """
-    with quiet():
-        try:
-            return np.asarray(_computed(image.isel(T=t, C=c, Z=z)).values)
-        except Exception as error:  # a decoder may raise anything on a damaged file
-            raise damaged(image.attrs.get("source", "the image"), error) from error
+    with decoding(image.attrs.get("source", "the image")):
+        return np.asarray(_computed(image.isel(T=t, C=c, Z=z)).values)
 
 
 def _computed(image: xr.DataArray) -> xr.DataArray:
@@ -148,18 +140,13 @@ def load(image: xr.DataArray) -> xr.DataArray:
     MitolumeError
         The pixels can't be decoded.
     """
-    with quiet():
-        try:
-            return _computed(image)
-        except MemoryError:
-            raise
-        except Exception as error:  # a decoder may raise anything on a damaged file
-            raise damaged(image.attrs.get("source", "the image"), error) from error
+    with decoding(image.attrs.get("source", "the image")):
+        return _computed(image)
 
 
 def scenes(path: str | Path) -> list[str]:
     """Return the names of a file's scenes."""
-    return list(open_scenes(Path(path)).names)
+    return list(open_scenes(Path(path))[0].names)
 
 
 def _scene_number(names: Sequence[str], scene: str | int | None, path: Path) -> int:
@@ -231,20 +218,12 @@ def _samples_to_channels(image: xr.DataArray, path: Path) -> tuple[xr.DataArray,
     pixels = image.isel(S=slice(0, len(colours)))
     if image.sizes["Y"] * image.sizes["X"] > _MOST_COMPARED:
         return pixels.rename(S="C"), colours
-    outer = {str(axis): size for axis, size in image.sizes.items() if axis not in ("S", "Y", "X")}
+    outer = {axis: size for axis, size in image.sizes.items() if axis not in ("S", "Y", "X")}
     grey = True
-    for where in (
-        [0] * len(outer),
-        [n // 2 for n in outer.values()],
-        [n - 1 for n in outer.values()],
-    ):
-        with quiet():
-            try:
-                plane = (
-                    image.isel(dict(zip(outer, where, strict=True))).transpose("S", "Y", "X").values
-                )
-            except Exception as error:  # a decoder may raise anything on a damaged file
-                raise damaged(path, error) from error
+    for share in (0, 0.5, 1):  # the first plane, one in the middle and the last
+        place = {axis: int(share * (size - 1)) for axis, size in outer.items()}
+        with decoding(path):
+            plane = image.isel(place).transpose("S", "Y", "X").values
         samples, alpha = plane[: len(colours)], plane[len(colours) :]
         if (samples == samples.flat[0]).all() and alpha.size and alpha.min() != alpha.max():
             raise MitolumeError(f"{path} holds its drawing in the transparency; save it in grey")

@@ -18,8 +18,8 @@ from mitolume.io.alignment import (
     Evidence,
     find_shift,
     find_turn,
+    fits_better,
     measure_fit,
-    prefers_shift,
 )
 from mitolume.io.masks import BACKGROUND, FOREGROUND, Mask
 from mitolume.io.read import Image2D
@@ -31,8 +31,6 @@ MOST_PLANES = 64  # of a table are looked at closely, spread over its files
 _ONE_SHIFTED, _ALL_SHIFTED = 6.0, 3.5
 _MOSTLY, _NEARLY_ALL = 0.5, 0.7  # shares of mitochondria that no field has, as a mean and singly
 _WIDTHS_UM = (0.02, 20.0)  # real ones are 0.1 to 2 µm wide; swollen or merged, some more
-
-
 _FLAT = "one flat grey"
 
 
@@ -66,15 +64,7 @@ def odd_pixels(plane: Image2D) -> str:
 
 
 def nothing_but_flat(odd: Mapping[str, Sequence[str]], n_planes: int) -> list[str]:
-    """Return the fault that a table's every plane is flat.
-
-    Parameters
-    ----------
-    odd
-        What `odd_pixels` said, and of which planes.
-    n_planes
-        How many planes there are.
-    """
+    """Return the fault that all planes are flat, from `odd_pixels`' reasons with their planes."""
     flat = [name for reason, names in odd.items() if reason.startswith(_FLAT) for name in names]
     if not flat or len(flat) < n_planes:
         return []
@@ -82,13 +72,7 @@ def nothing_but_flat(odd: Mapping[str, Sequence[str]], n_planes: int) -> list[st
 
 
 def masks_of_odd_shares(shares: Mapping[str, float]) -> list[str]:
-    """Notice masks in which mitochondria and background look swapped.
-
-    Parameters
-    ----------
-    shares
-        File name to the share of mitochondria among the pixels that are not unsure.
-    """
+    """Notice swapped masks, by the share of mitochondria in the known pixels of each file."""
     fix = "where mitochondria are 0 in the file, invert it (Fiji: Edit > Invert)"
     full = [name for name, share in shares.items() if share > _NEARLY_ALL]
     others = [share for name, share in shares.items() if name not in full]
@@ -98,19 +82,11 @@ def masks_of_odd_shares(shares: Mapping[str, float]) -> list[str]:
             f"{100 * np.median(others):.0f} %; {fix}"
         ]
     mean = float(np.mean(list(shares.values()))) if shares else 0.0
-    if mean > _MOSTLY:
-        return [f"mitochondria cover {100 * mean:.0f} % of the masks; {fix}"]
-    return []
+    return [f"mitochondria cover {100 * mean:.0f} % of the masks; {fix}"] if mean > _MOSTLY else []
 
 
-def odd_widths(widths_um: Mapping[str, float]) -> list[str]:
-    """Notice pixel sizes that make mitochondria too thin or too wide to be any.
-
-    Parameters
-    ----------
-    widths_um
-        File name to the mean width of what its mask outlines, in µm.
-    """
+def _odd_widths(widths_um: Mapping[str, float]) -> list[str]:
+    """Notice pixel sizes that make the mean width of what masks outline impossible."""
     low, high = _WIDTHS_UM
     odd = [name for name, width in widths_um.items() if not low <= width <= high]
     if not odd:
@@ -151,7 +127,7 @@ def look_closely(
             fits[name].append(measure_fit(plane, mask))
     return [
         *masks_of_odd_shares({name: float(np.mean(s)) for name, s in shares.items()}),
-        *odd_widths({name: float(np.median(w)) for name, w in widths.items()}),
+        *_odd_widths({name: float(np.median(w)) for name, w in widths.items()}),
         *_misplaced(fits),
     ]
 
@@ -162,7 +138,7 @@ def _misplaced(fits: Mapping[str, Sequence[Evidence]]) -> list[str]:
     if turn := find_turn(everything):
         return [f"masks fit their images when {TURNS[turn]}; check how both were exported"]
     shift = find_shift(everything, _ALL_SHIFTED)
-    if shift and 2 * sum(_prefers(found, shift) for found in fits.values()) > len(fits):
+    if shift and 2 * sum(fits_better(found, shift) for found in fits.values()) > len(fits):
         return [
             f"masks lie {_in_words(shift)} of what their images show; shift them back, or "
             "export both again from the same crop"
@@ -183,10 +159,6 @@ def _misplaced(fits: Mapping[str, Sequence[Evidence]]) -> list[str]:
             f"{some_names(shifted)}: the mask does not lie on what its image shows; shift it back"
         )
     return notices
-
-
-def _prefers(found: Sequence[Evidence], shift: tuple[int, int]) -> bool:
-    return any(prefers_shift(one, shift) for one in found)
 
 
 def _in_words(shift: tuple[int, int]) -> str:
@@ -217,9 +189,8 @@ def _wraps(sample: Image2D, grey: np.ndarray[Any, Any]) -> bool:
     # Negative numbers saved as unsigned leave the middle of the range empty.
     if sample.dtype.kind == "u" and ((sample > 2**14) & (sample < 3 * 2**14)).mean() > 0.01:
         return False
-    other = sample.view(sign) if sample.flags.c_contiguous else sample.copy().view(sign)
-    return _roughness(other) < 0.5 * _roughness(sample)
-
-
-def _roughness(sample: Image2D) -> float:
-    return float(np.abs(np.diff(sample.astype(np.float64), axis=1)).mean())
+    here, there = (
+        float(np.abs(np.diff(values.astype(np.float64), axis=1)).mean())
+        for values in (sample, np.ascontiguousarray(sample).view(sign))
+    )
+    return there < 0.5 * here

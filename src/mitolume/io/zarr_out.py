@@ -66,8 +66,23 @@ def new_ome_zarr(
     MitolumeError
         The place can't be written to.
     """
+    import zarr
+
     with _replacing(path) as temporary:
-        _make(temporary, shape, name, dtype, pixel_size_um, window)
+        group = zarr.create_group(temporary, zarr_format=3)
+        levels = 0
+        height, width = shape[3:]
+        while not levels or 2 * max(height, width) > _SMALLEST:
+            group.create_array(
+                str(levels),
+                shape=(*shape[:3], height, width),
+                dtype=dtype,
+                chunks=(1, 1, 1, min(CHUNK, height), min(CHUNK, width)),
+                dimension_names=list("tczyx"),
+            )
+            levels += 1
+            height, width = -(-height // 2), -(-width // 2)
+        group.attrs["ome"] = _metadata(name, [name], pixel_size_um, levels=levels, window=window)
         yield temporary
 
 
@@ -209,33 +224,6 @@ def _quads(image: Pixels) -> Pixels:
     return padded.reshape(padded.shape[0] // 2, 2, padded.shape[1] // 2, 2)
 
 
-def _make(
-    folder: Path,
-    shape: tuple[int, ...],
-    name: str,
-    dtype: str,
-    pixel_size_um: dict[str, float],
-    window: tuple[float, float],
-) -> None:
-    """Write the metadata and the empty levels."""
-    import zarr
-
-    group = zarr.create_group(folder, zarr_format=3)
-    levels = 0
-    height, width = shape[3:]
-    while not levels or 2 * max(height, width) > _SMALLEST:
-        group.create_array(
-            str(levels),
-            shape=(*shape[:3], height, width),
-            dtype=dtype,
-            chunks=(1, 1, 1, min(CHUNK, height), min(CHUNK, width)),
-            dimension_names=list("tczyx"),
-        )
-        levels += 1
-        height, width = -(-height // 2), -(-width // 2)
-    group.attrs["ome"] = _metadata(name, [name], pixel_size_um, levels=levels, window=window)
-
-
 def _metadata(
     name: str,
     channels: Sequence[str],
@@ -257,24 +245,21 @@ def _metadata(
     if window is not None:
         low, high = window
         shown["window"] = {"start": low, "end": high, "min": low, "max": high}
-    datasets = [_dataset(number, pixel_size_um) for number in range(levels)]
+    size = [pixel_size_um.get(axis, 1.0) for axis in "ZYX"]
+    datasets = []
+    for number in range(levels):
+        grow = 2**number
+        scale = [1.0, 1.0, size[0], size[1] * grow, size[2] * grow]
+        steps: list[dict[str, Any]] = [{"type": "scale", "scale": scale}]
+        if number:  # the centre of the first pixel moves as pixels grow
+            shift = [0.0, 0.0, 0.0, *(one * (grow - 1) / 2 for one in size[1:])]
+            steps.append({"type": "translation", "translation": shift})
+        datasets.append({"path": str(number), "coordinateTransformations": steps})
     return {
         "version": "0.5",
         "multiscales": [{"name": name, "axes": axes, "datasets": datasets}],
         "omero": {"channels": [{"label": channel} | shown for channel in channels]},
     }
-
-
-def _dataset(number: int, pixel_size_um: dict[str, float]) -> dict[str, Any]:
-    """Say where a level's pixels lie: the centre of the first moves as they grow."""
-    size = [pixel_size_um.get(axis, 1.0) for axis in "ZYX"]
-    grow = 2**number
-    scale = [1.0, 1.0, size[0], size[1] * grow, size[2] * grow]
-    shift = [0.0, 0.0, 0.0, size[1] * (grow - 1) / 2, size[2] * (grow - 1) / 2]
-    steps = [{"type": "scale", "scale": scale}]
-    if number:
-        steps.append({"type": "translation", "translation": shift})
-    return {"path": str(number), "coordinateTransformations": steps}
 
 
 # --- crops --------------------------------------------------------------------------------------
@@ -311,14 +296,19 @@ def write_crop_store(
     """
     import zarr
 
-    shapes = [shape for part in parts for shape in _shapes(part)]
-    if len({shape[0] for shape, _ in shapes}) > 1:
+    shapes: list[tuple[int, ...]] = []
+    dtypes = set()
+    for part in parts:
+        with np.load(part) as crops:
+            shapes += [crops[key].shape for key in crops.files]
+            dtypes |= {crops[key].dtype for key in crops.files}
+    if len({shape[0] for shape in shapes}) > 1:
         raise MitolumeError(
             f"{path}: the images have different channels, which one store can't hold; "
             "name a folder with --crops"
         )
-    most = tuple(max(shape[axis] for shape, _ in shapes) for axis in range(4))
-    dtype = np.result_type(*[dtype for _, dtype in shapes])
+    most = tuple(map(max, zip(*shapes, strict=True)))
+    dtype = np.result_type(*dtypes)
     inner = (most[1], min(_CROP_CHUNK, most[2]), min(_CROP_CHUNK, most[3]))
     shard = tuple(-(-size // chunk) * chunk for size, chunk in zip(most[1:], inner, strict=True))
     together = int(np.clip(_VALUES_IN_MEMORY // (most[0] * np.prod(shard)), 1, len(shapes)))
@@ -342,8 +332,3 @@ def write_crop_store(
                         first = (number - 1) // together * together
                         array[first:number] = buffer[: number - first]
                         buffer[:] = 0
-
-
-def _shapes(part: Path) -> list[tuple[tuple[int, ...], np.dtype[Any]]]:
-    with np.load(part) as crops:
-        return [(crops[key].shape, crops[key].dtype) for key in crops.files]

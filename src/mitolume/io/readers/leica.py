@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 
 from mitolume.errors import MitolumeError
-from mitolume.io.readers.common import MICROMETRES, Opened, Stated, chunked, light
+from mitolume.io.readers import MICROMETRES, Opened, Stated, chunked, light
 
 
 @dataclass(frozen=True)

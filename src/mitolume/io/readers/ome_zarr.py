@@ -12,7 +12,7 @@ from typing import Any
 import xarray as xr
 
 from mitolume.errors import MitolumeError
-from mitolume.io.readers.common import MICROMETRES, Opened, Stated
+from mitolume.io.readers import MICROMETRES, Opened, Stated
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 from mitolume.errors import MitolumeError
-from mitolume.io.readers.common import Opened, Stated, chunked, extra, light
+from mitolume.io.readers import Opened, Stated, chunked, extra, light
 
 _TILE = 4096  # pixels a side: a slide scanner's plane is larger than memory
 _TYPES = {

@@ -1,4 +1,4 @@
-"""Nikon's ND2. Knows no other format."""
+"""ND2, PNG and JPEG, by bioio's readers."""
 
 from __future__ import annotations
 
@@ -6,12 +6,18 @@ from pathlib import Path
 
 import xarray as xr
 
-from mitolume.io.readers.common import Opened, Stated, light
+from mitolume.io.readers import Opened, Stated, light
 
 
 def open_file(path: Path) -> Opened:
-    """List the positions of an ND2; all channels of a frame are one chunk, as in the file."""
-    from bioio_nd2 import Reader
+    """List the positions of an ND2 (a frame with all its channels is a chunk), or a picture.
+
+    A picture's palette is resolved to grey or colours.
+    """
+    if path.suffix.lower() == ".nd2":
+        from bioio_nd2 import Reader
+    else:
+        from bioio_imageio import Reader
 
     reader = Reader(path)
 
@@ -24,7 +30,12 @@ def open_file(path: Path) -> Opened:
 
 
 def stated(path: Path, scene: int) -> Stated:
-    """Read what NIS-Elements calibrated, and the channels' names, flags and emission."""
+    """Read what NIS-Elements calibrated, and the channels' names, flags and emission.
+
+    A picture states nothing: its dots per inch are no pixel size.
+    """
+    if path.suffix.lower() != ".nd2":
+        return Stated()
     import nd2
 
     with nd2.ND2File(path) as file:
