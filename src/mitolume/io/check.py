@@ -266,7 +266,7 @@ def _repeated_planes(fields: Sequence[Field], sha256: dict[Path, str]) -> list[s
         keys = [(sha256[row.image], row.scene, channel, z) for z in row.planes or ()]
         if twin := next((key for key in keys if key in seen), None):
             first = seen[twin]
-            same = "" if first.image == row.image else f", {first.image.name}, the same file"
+            same = "" if first.image == row.image else f": {first.image.name} is the same file"
             faults.append(
                 f"line {row.line}: plane {twin[3]} of {row.image.name} is also in line "
                 f"{first.line}{same}"
