@@ -239,10 +239,12 @@ def test_any_box_of_the_answer_is_that_of_the_whole(size: float, views: Views) -
 @pytest.mark.parametrize("views", [1, 4])
 def test_probabilities_do_not_depend_on_the_tile_size(size: float, views: Views) -> None:
     image = texture((250, 420))
-    at_once, tiled = (
-        predictor(core=core, views=views).predict_plane(image, (size, size)) for core in (1024, 128)
-    )
-    assert np.ptp(at_once) > 1e-3
+    at_once, tiled = (predictor(core=core, views=views) for core in (1024, 128))
+    for made in (at_once, tiled):  # untrained, it would say much the same everywhere
+        made.network.body.final_conv.weight.data *= 100
+        made.network.body.final_conv.bias.data.fill_(-2.9)
+    at_once, tiled = (made.predict_plane(image, (size, size)) for made in (at_once, tiled))
+    assert np.ptp(at_once) > 0.1
     np.testing.assert_allclose(tiled, at_once, atol=1e-5)
 
 

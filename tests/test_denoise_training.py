@@ -31,12 +31,13 @@ from mitolume.preprocess.stripes import StripelessPlane
 from mitolume.preprocess.wiener import SIDE, WienerBank, noise_line, signal_and_noise
 from mitolume.training.denoise_methods import (
     DENOISING_METHODS,
+    Denoising,
     NeighbourMean,
     Noise2Noise,
+    SamplePatches,
     TrainingPlane,
     hold_out,
 )
-from mitolume.training.denoise_task import Denoising, SamplePatches
 from mitolume.training.loop import fit
 from mitolume.training.record import Callbacks
 from mitolume.training.settings import DenoisingSettings
@@ -352,7 +353,7 @@ def test_squares_of_a_filtered_plane_fit_together(monkeypatch: pytest.MonkeyPatc
     whole = slice(0, 700), slice(0, 1100)
     at_once = WienerBank(plane.found).filter(plane[whole])
     np.testing.assert_allclose(plane.filtered(whole), at_once, atol=1e-4)
-    monkeypatch.setattr(denoise, "_KEPT", 1)
+    monkeypatch.setattr(denoise, "_MOST_KEPT", 1)
     box = slice(500, 650), slice(1, 1030)
     np.testing.assert_allclose(plane.filtered(box), at_once[box], atol=1e-4)
 

@@ -51,10 +51,10 @@ def test_the_expected_gain_is_that_of_the_filter_learnt_from_neighbours() -> Non
     clean = cells(depth=4, size=256)
     stack = noisy(clean, 20)
     spectra = measure_spectra(stack)
-    ring = spectra.groups.kind == 0
+    ring = spectra.kind == 0
     passed = (spectra.cross[0] / spectra.power[0])[ring].clip(0, 1)
     frequency = np.hypot(*np.meshgrid(*[np.fft.fftfreq(256)] * 2))
-    gain = np.interp(frequency, spectra.groups.frequency[ring], passed)
+    gain = np.interp(frequency, spectra.frequency[ring], passed)
     filtered = np.fft.ifft2(np.fft.fft2(stack) * gain).real
     inside = np.s_[:, 16:-16, 16:-16]
 

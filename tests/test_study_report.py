@@ -24,7 +24,6 @@ from mitolume.analysis.pictures import CORRECT_COLOUR, FALSE_COLOUR, MISSED_COLO
 from mitolume.batch.simulate import plan, write_data_set
 from mitolume.errors import MitolumeError
 from mitolume.inference.predictor import Predictor
-from mitolume.inference.suspicion import UNLIKE
 from mitolume.io.check import check_table
 from mitolume.io.fields import parse_planes
 from mitolume.io.read import read, read_plane
@@ -32,6 +31,7 @@ from mitolume.io.write import write_image
 from mitolume.models.bundle import Card
 from mitolume.models.networks import SegmentationNetwork
 from mitolume.models.settings import NetworkSettings
+from mitolume.preprocess.fingerprint import UNLIKE
 from mitolume.preprocess.normalise import normalise
 from mitolume.report.study_page import StudyContent, report_study, study_text
 from mitolume.report.study_tables import by_group, group_table, sizes

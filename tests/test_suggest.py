@@ -25,7 +25,7 @@ from mitolume.analysis.feature_distance import choose_diverse, labelled_set
 from mitolume.analysis.metrics import count, iou
 from mitolume.analysis.pictures import FALSE_COLOUR, heat
 from mitolume.errors import MitolumeError
-from mitolume.inference.features import Encoder, features
+from mitolume.inference.tiled import encoder_of, features
 from mitolume.io.write import write_image
 from mitolume.models.networks import MODELS, SegmentationNetwork
 from mitolume.models.settings import NetworkSettings
@@ -68,7 +68,7 @@ def test_tiled_features_are_those_of_the_whole_image(name: str) -> None:
     image[:400] += 2  # halves that differ, so that a wrong weight of a tile would show
     whole = np.pad(image, [(0, 12), (0, 13)], mode="symmetric")
     with torch.inference_mode():
-        found = Encoder(body)(torch.from_numpy(whole)[None, None])
+        found = encoder_of(body)(torch.from_numpy(whole)[None, None])
     expected = found.mean(dim=(0, 2, 3)).numpy()
     np.testing.assert_allclose(features(body, image, core=512), expected, rtol=1e-4, atol=1e-6)
 

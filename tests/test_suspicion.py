@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from mitolume.inference.suspicion import unlike_training
 from mitolume.io.alignment import TURNS, find_shift, find_turn, measure_fit, turned
 from mitolume.io.check import check_table, read_row
 from mitolume.io.fields import TableError
 from mitolume.io.suspicion import look_closely, masks_of_odd_shares, odd_pixels
 from mitolume.models.bundle import Card, read_card, save_bundle
 from mitolume.models.settings import NetworkSettings
+from mitolume.preprocess.fingerprint import unlike_training
 from mitolume.preprocess.normalise import normalise
 from mitolume.runs.likeness import fingerprint_of, unlike_rows
 from mitolume.simulate.field import simulate_field
@@ -261,23 +261,22 @@ def card_of(planes: list[np.ndarray]) -> Card:
 def test_other_channels_and_inverted_images_are_unlike_training(
     fields: list[dict[str, np.ndarray]],
 ) -> None:
-    card = card_of([field["light"] for field in fields[:4]])
+    known = card_of([field["light"] for field in fields[:4]]).fingerprint
     treated = field_of(9, "fccp")
     for good in (fields[4], fields[5], treated):
-        assert unlike_training(card, normalise(good["light"])) == ""
-    warning = unlike_training(card, normalise(fields[4]["dye"]), "a.tif")
+        assert unlike_training(known, normalise(good["light"])) == ""
+    warning = unlike_training(known, normalise(fields[4]["dye"]), "a.tif")
     assert warning.startswith("a.tif does not look like the images the model was trained on")
     assert "--channel" in warning
-    assert "Edit > Invert" in unlike_training(card, normalise(4095 - fields[5]["light"]))
+    assert "Edit > Invert" in unlike_training(known, normalise(4095 - fields[5]["light"]))
     blurred = gaussian_filter(fields[4]["light"].astype(float), 4)
-    assert "fine detail is much weaker" in unlike_training(card, normalise(blurred))
+    assert "fine detail is much weaker" in unlike_training(known, normalise(blurred))
 
 
 def test_what_can_not_be_told_is_not_said(fields: list[dict[str, np.ndarray]]) -> None:
-    card = card_of([field["light"] for field in fields[:2]])
-    assert unlike_training(card, normalise(fields[3]["dye"][:40])) == ""
-    older = Card(network=NetworkSettings())
-    assert unlike_training(older, normalise(fields[3]["dye"])) == ""
+    known = card_of([field["light"] for field in fields[:2]]).fingerprint
+    assert unlike_training(known, normalise(fields[3]["dye"][:40])) == ""
+    assert unlike_training(None, normalise(fields[3]["dye"])) == ""
     assert card_of([fields[0]["light"]]).fingerprint is None  # one small image says too little
     assert card_of([fields[0]["light"][:40]] * 20).fingerprint is None
 
@@ -343,7 +342,7 @@ def test_real_images_are_silent_and_speak_up_when_spoilt(real_data: Path, name: 
 @pytest.mark.parametrize("name", ["h9c2-brightfield", "epfl-hippocampus", "vnc-sstem"])
 def test_real_images_of_the_same_kind_look_alike(real_data: Path, name: str) -> None:
     planes = [plane for _, plane, _, _ in real_planes(real_data, name)]
-    card = card_of(planes[:8])  # of the H9c2 cells, movie 008
+    known = card_of(planes[:8]).fingerprint  # of the H9c2 cells, movie 008
     if name == "h9c2-brightfield":
         folder = real_data / name
         same = [np.array(Image.open(p)) for p in sorted(folder.glob("m010*_brightfield.png"))[::2]]
@@ -356,7 +355,7 @@ def test_real_images_of_the_same_kind_look_alike(real_data: Path, name: str) -> 
     else:
         same = list(tifffile.imread(real_data / name / "train.ome.tif")[120::15])
         other = [gaussian_filter(plane.astype(float), 4) for plane in same]
-    assert [unlike_training(card, normalise(plane)) for plane in same] == [""] * len(same)
-    assert all(unlike_training(card, normalise(plane)) for plane in other)
-    inverted = [unlike_training(card, normalise(255 - plane)) for plane in same]
+    assert [unlike_training(known, normalise(plane)) for plane in same] == [""] * len(same)
+    assert all(unlike_training(known, normalise(plane)) for plane in other)
+    inverted = [unlike_training(known, normalise(255 - plane)) for plane in same]
     assert all("dark and bright look swapped" in warning for warning in inverted)

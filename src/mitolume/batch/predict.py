@@ -32,7 +32,7 @@ from mitolume.errors import MitolumeError
 from mitolume.inference.chain import PreparedPlane
 from mitolume.inference.denoise import open_neighbours
 from mitolume.inference.predictor import Predictor, load
-from mitolume.inference.suspicion import unlike_training
+from mitolume.preprocess.fingerprint import unlike_training
 from mitolume.inference.tiles import Box, block_side, blocks
 from mitolume.io.channels import select_channel
 from mitolume.io.formats import sha256
@@ -275,7 +275,7 @@ class _Prediction:
         return notice
 
     def _notice(self, prepared: PreparedPlane) -> str:
-        return unlike_training(self.predictor.card, prepared.middle, str(self.image.file))
+        return unlike_training(self.predictor.card.fingerprint, prepared.middle, str(self.image.file))
 
 
 def _prepare(predictor: Predictor, opened: xr.DataArray, place: Place) -> PreparedPlane:

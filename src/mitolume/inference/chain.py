@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from scipy import ndimage
 
 from mitolume.inference.denoise import DenoisedPlane, Denoiser
 from mitolume.inference.tiles import Box, Shape, grown, inside, whole
@@ -19,7 +20,6 @@ from mitolume.io.windows import Plane
 from mitolume.preprocess.normalise import GreyRange, measure_range, normalise
 from mitolume.preprocess.rescale import rescale_window, scale_factors, scaled_shape
 from mitolume.preprocess.settings import ChainSettings
-from mitolume.preprocess.sharpen import REACH, unsharp_mask
 from mitolume.preprocess.stripes import StripelessPlane
 
 Image = np.ndarray[Any, np.dtype[np.float32]]
@@ -81,7 +81,7 @@ class PreparedPlane:
 
         def before_normalising(one: Plane, near: Sequence[Plane] = ()) -> Plane:
             denoised = _without_noise(one, chain, denoiser, near)
-            scaled = ScaledPlane(SharpenedPlane(denoised) if sharpens else denoised, self.shape)
+            scaled = _ScaledPlane(SharpenedPlane(denoised) if sharpens else denoised, self.shape)
             return scaled[whole(self.shape)] if in_memory else scaled
 
         self._centre = before_normalising(plane, neighbours)
@@ -115,13 +115,7 @@ class PreparedPlane:
 
 
 class SharpenedPlane:
-    """A plane after ImageJ's unsharp mask (0.5 px, 0.7); slices like an array.
-
-    Parameters
-    ----------
-    plane
-        (Y, X), any dtype.
-    """
+    """A plane (Y, X) after ImageJ's unsharp mask (0.5 px, 0.7); slices like an array."""
 
     def __init__(self, plane: Plane) -> None:
         self._plane = plane
@@ -129,20 +123,33 @@ class SharpenedPlane:
 
     def __getitem__(self, box: Box, /) -> Image:
         """Compute a box."""
-        outer = grown(box, REACH, self.shape)
+        outer = grown(box, 2, self.shape)  # 4 sigma of 0.5 px
         return unsharp_mask(self._plane[outer])[inside(box, outer)]
 
 
-class ScaledPlane:
-    """A plane resampled to another shape; slices like an array.
+def unsharp_mask(image: np.ndarray[Any, Any]) -> Image:
+    """Sharpen as ImageJ's *Process > Filters > Unsharp Mask* does with 0.5 px and 0.7.
+
+    ``(image - 0.7 * blurred) / 0.3``, blurred by a Gaussian with a sigma of 0.5 px (ImageJ,
+    ``ij.plugin.filter.UnsharpMask``).
 
     Parameters
     ----------
-    plane
-        (Y, X), any dtype.
-    shape
-        The new (Y, X).
+    image
+        (Y, X), any numeric dtype.
+
+    Returns
+    -------
+    numpy.ndarray
+        (Y, X) float32, neither clipped nor wrapped around.
     """
+    pixels = image.astype(np.float32)
+    blurred = ndimage.gaussian_filter(pixels, 0.5, mode="nearest", truncate=4)
+    return np.asarray((pixels - 0.7 * blurred) / (1 - 0.7), np.float32)
+
+
+class _ScaledPlane:
+    """A plane (Y, X) resampled to another shape; slices like an array."""
 
     def __init__(self, plane: Plane, shape: Shape) -> None:
         self._plane, self.shape = plane, shape

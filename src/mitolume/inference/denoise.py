@@ -5,20 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-import torch
 import xarray as xr
 from torch import nn
 
-from mitolume.inference.tiled import (
-    CORE,
-    default_device,
-    keep_buffers,
-    predict_turned,
-    release_buffers,
-)
+from mitolume.inference.tiled import CORE, predict_tiled, release_buffers, to_device
 from mitolume.inference.tiles import Box, around, block_side, blocks, grown, inside, shifted, whole
 from mitolume.io.windows import FilePlane, Plane
 from mitolume.io.zarr_out import CHUNK
@@ -31,8 +24,9 @@ from mitolume.preprocess.wiener import REACH, Detail, SignalNoise, WienerBank, s
 FLIPS = (0, 2, 4, 6)  # along Y, X, both: noise of a scan line stays along the rows
 _WEAKEST = 0.015  # noise (standard deviation), of a plane's spread, that is worth removing
 _SQUARE = 1024  # pixels a side that are filtered at once
-_KEPT = 2**24  # pixels of a plane up to which it is kept filtered: its neighbours look at it, too
+_MOST_KEPT = 2**24  # pixels of a plane up to which it is kept filtered, for its neighbours
 Image = np.ndarray[Any, np.dtype[np.float32]]
+T = TypeVar("T")
 
 
 class Denoiser:
@@ -60,11 +54,8 @@ class Denoiser:
     ) -> None:
         self.card = card
         self.bundle: Path | None = None  # where it was loaded from
-        self.device = torch.device(device or default_device())
-        self.network = network.to(self.device).eval()
+        self.network = to_device(network, device)
         self.core = core
-        if self.device.type == "cpu":
-            keep_buffers()
 
     @classmethod
     def load(cls, folder: str | Path, **options: Any) -> Denoiser:
@@ -152,7 +143,7 @@ class NormalisedPlane:
 
     def filtered(self, box: Box) -> Image:
         """Compute a box of the plane filtered by its own spectrum, (Y, X) float32."""
-        if self.shape[0] * self.shape[1] > _KEPT:
+        if self.shape[0] * self.shape[1] > _MOST_KEPT:
             return self._filter(box)
         return self._filtered[box]
 
@@ -169,18 +160,7 @@ class NormalisedPlane:
             outer = grown(square, REACH, self.shape)
             return self._bank.filter(self[outer])[inside(square, outer)]
 
-        return in_squares(filter_square, box)
-
-
-class FilteredPlane:
-    """A normalised plane after the filters of its own spectrum; slices like an array."""
-
-    def __init__(self, plane: NormalisedPlane) -> None:
-        self._plane, self.shape = plane, plane.shape
-
-    def __getitem__(self, box: Box, /) -> Image:
-        """Compute a box, (Y, X) float32."""
-        return self._plane.filtered(box)
+        return _in_squares(filter_square, box)
 
 
 class DenoisedPlane:
@@ -205,13 +185,12 @@ class DenoisedPlane:
     def __init__(self, plane: Plane, denoiser: Denoiser, neighbours: Sequence[Plane] = ()) -> None:
         self._denoiser = denoiser
         self._plane = NormalisedPlane.of(plane)
-        self._given: Sequence[Plane] = []
+        self._given: Sequence[Callable[[Box], Image]] = []
         if denoiser.network.channels == 1:
-            self._given = [self._plane]
+            self._given = [self._plane.__getitem__]
         elif neighbours:
-            skipped = (len(neighbours) - denoiser.network.channels) // 2
-            near = neighbours[skipped : len(neighbours) - skipped]
-            self._given = [FilteredPlane(NormalisedPlane.of(other)) for other in near]
+            near = nearest(neighbours, denoiser.network.channels)
+            self._given = [NormalisedPlane.of(other).filtered for other in near]
         self.shape = (plane.shape[0], plane.shape[1])
 
     def __getitem__(self, box: Box, /) -> Image:
@@ -225,7 +204,7 @@ class DenoisedPlane:
             change = self._change(square)
             return plane.plane[square].astype(np.float32) + np.float32(plane.grey.spread) * change
 
-        result = in_squares(denoise_square, box)
+        result = _in_squares(denoise_square, box)
         release_buffers()
         return result
 
@@ -236,7 +215,11 @@ class DenoisedPlane:
         denoiser = self._denoiser
         outer = grown(box, REACH, self.shape)
         plane = self._plane[outer]
-        answer = run_network(denoiser.network, self._given, FLIPS, box=outer, core=denoiser.core)
+        halo = HALO if denoiser.network.channels != 2 else 0
+        window = around(outer, self.shape, halo, MULTIPLE)
+        given = [read(window) for read in self._given]
+        here = inside(outer, window)
+        answer = run_network(denoiser.network, given, FLIPS, box=here, core=denoiser.core)
         sd = denoiser.detail.noise_sd(answer, self._plane.found.floor)
         answer += sd * self._bank.filter((plane - answer) / sd)
         share = np.float32(denoiser.network.share.item())
@@ -247,7 +230,7 @@ class DenoisedPlane:
         return self._denoiser.detail.bank(self._plane.found)
 
 
-def in_squares(compute: Callable[[Box], Image], box: Box) -> Image:
+def _in_squares(compute: Callable[[Box], Image], box: Box) -> Image:
     """Compute a box of a plane in squares of at most 1,536 px a side, so that memory stays flat."""
     y, x = box
     height, width = y.stop - y.start, x.stop - x.start
@@ -278,6 +261,12 @@ def planes_around(z: int, depth: int) -> list[int]:
     return [*before, *behind]
 
 
+def nearest(around: Sequence[T], channels: int) -> Sequence[T]:
+    """Return as many of `planes_around` as a network sees: of two on each side the nearer ones."""
+    skipped = (len(around) - channels) // 2
+    return around[skipped : len(around) - skipped]
+
+
 def open_neighbours(image: xr.DataArray, z: int, t: int = 0) -> list[Plane]:
     """Return the planes around one of an image (dims ``T C Z Y X``), still in their file."""
     return [FilePlane(image, z=near, t=t) for near in planes_around(z, image.sizes["Z"])]
@@ -285,20 +274,20 @@ def open_neighbours(image: xr.DataArray, z: int, t: int = 0) -> list[Plane]:
 
 def run_network(
     network: DenoisingNetwork,
-    given: Sequence[Plane],
+    given: Sequence[Image],
     turns: Sequence[int] = (0,),
     *,
     box: Box | None = None,
     core: int = CORE,
 ) -> Image:
-    """Send prepared planes (Y, X) through a denoising network; nothing is given back.
+    """Send prepared planes through a denoising network; nothing is given back.
 
     Parameters
     ----------
     network
         Takes and gives (B, C, Y, X); or takes two planes, of which the answer is the mean.
     given
-        The channels.
+        The channels, (Y, X) float32 each.
     turns
         Averaged over these flips, see `turned_box`.
     box
@@ -306,11 +295,8 @@ def run_network(
     core
         Side of the tiles' cores, a multiple of 16.
     """
-    shape = (given[0].shape[0], given[0].shape[1])
-    box = box or whole(shape)
     if network.channels == 2:
-        return np.asarray((given[0][box] + given[1][box]) / 2, np.float32)
-    window = around(box, shape, HALO, MULTIPLE)
-    pixels = np.stack([plane[window] for plane in given])
-    here = inside(box, window)
-    return predict_turned(network, pixels, turns, activation=nn.Identity(), core=core, box=here)
+        mean = np.asarray((given[0] + given[1]) / 2, np.float32)
+        return mean if box is None else mean[box]
+    pixels = np.stack(given)
+    return predict_tiled(network, pixels, turns, activation=nn.Identity(), core=core, box=box)

@@ -3,35 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import xarray as xr
 from torch import nn
 
 from mitolume.errors import MitolumeError
 from mitolume.inference.chain import PreparedPlane
 from mitolume.inference.denoise import Denoiser, open_neighbours
-from mitolume.inference.tiled import (
-    CORE,
-    Probability,
-    keep_buffers,
-    predict_turned,
-    predict_window,
-    release_buffers,
-)
-from mitolume.inference.tiled import default_device as default_device
-from mitolume.inference.tiled import predict_tiled as predict_tiled
-from mitolume.inference.tiles import Box, Shape, block_side, blocks
+from mitolume.inference.tiled import CORE, Probability, predict_tiled, release_buffers, to_device
+from mitolume.inference.tiles import Box, Shape, around, block_side, blocks, inside
 from mitolume.io.pixel_size import plane_pixel_size
 from mitolume.io.read import select_channel
 from mitolume.io.windows import Plane, open_plane
 from mitolume.io.zarr_out import CHUNK
 from mitolume.models.bundle import DENOISER, Card, load_bundle
-from mitolume.models.networks import MULTIPLE
+from mitolume.models.networks import HALO, MULTIPLE
 from mitolume.models.settings import VIEWS, Views
 from mitolume.preprocess.rescale import rescale_window
 
@@ -58,7 +47,7 @@ class Predictor:
     Raises
     ------
     MitolumeError
-        ``core`` is no multiple of 16, or ``views`` is none of 1, 4, 8.
+        ``core`` is not a multiple of 16, or ``views`` is not 1, 4 or 8.
     """
 
     def __init__(
@@ -78,10 +67,7 @@ class Predictor:
         self.card = card
         self.denoiser = denoiser
         self.bundle: Path | None = None  # where it was loaded from
-        self.device = torch.device(device or default_device())
-        self.network = network.to(self.device).eval()
-        if self.device.type == "cpu":
-            keep_buffers()
+        self.network = to_device(network, device)
         self.views = card.views if views is None else views
         self.core = core
 
@@ -145,14 +131,10 @@ class Predictor:
             source=source,
         )
 
-    def blocks(self, prepared: PreparedPlane, shape: Shape) -> list[Box]:
-        """Cut a plane of a (Y, X) shape into the boxes to predict one after the other."""
-        return blocks(shape, block_side(shape, prepared.shape, self.core, CHUNK))
-
     def predict_boxes(self, prepared: PreparedPlane, shape: Shape) -> Probability:
         """Predict all boxes of a plane of a (Y, X) shape, see `predict_box`."""
         result = np.empty(shape, np.float32)
-        for box in self.blocks(prepared, shape):
+        for box in blocks(shape, block_side(shape, prepared.shape, self.core, CHUNK)):
             result[box] = self.predict_box(prepared, shape, box)
         return result
 
@@ -173,9 +155,17 @@ class Predictor:
         numpy.ndarray
             (Y, X) float32, as large as the box.
         """
-        read = partial(
-            predict_window, self.network, prepared, turns=range(self.views), core=self.core
-        )
+
+        def read(part: Box) -> Probability:
+            window = around(part, prepared.shape, HALO, MULTIPLE)
+            return predict_tiled(
+                self.network,
+                prepared[window],
+                range(self.views),
+                core=self.core,
+                box=inside(part, window),
+            )
+
         if prepared.shape == shape:
             probability = read(box)
         else:
@@ -184,22 +174,11 @@ class Predictor:
         return probability
 
     def predict_prepared(self, image: Probability, views: int = 1) -> Probability:
-        """Predict a plane that went through the chain.
+        """Predict a plane, (Y, X) or (C, Y, X), that went through the chain: (Y, X) float32.
 
-        Parameters
-        ----------
-        image
-            (Y, X) or (C, Y, X).
-        views
-            Average over at least that many.
-
-        Returns
-        -------
-        numpy.ndarray
-            (Y, X), float32.
+        The answer is averaged over at least ``views`` turns.
         """
-        turns = range(max(self.views, views))
-        return predict_turned(self.network, image, turns, core=self.core)
+        return predict_tiled(self.network, image, range(max(self.views, views)), core=self.core)
 
     def predict(
         self,
@@ -247,27 +226,12 @@ class Predictor:
     def mask(self, probability: xr.DataArray, threshold: float | None = None) -> xr.DataArray:
         """Make a mask (uint8, 0 and 1, no C axis) of a probability, at the model's threshold."""
         cut = self.card.threshold if threshold is None else threshold
-        return (
-            (probability.isel(C=0, drop=True) >= cut)
-            .astype(np.uint8)
-            .assign_attrs(probability.attrs)
-        )
+        mask = (probability.isel(C=0, drop=True) >= cut).astype(np.uint8)
+        return mask.assign_attrs(probability.attrs)
 
 
 def load(model: str | Path, **options: Any) -> Predictor:
-    """Load a model.
-
-    Parameters
-    ----------
-    model
-        A model folder, with ``card.json``.
-    **options
-        Passed to `Predictor`.
-
-    Returns
-    -------
-    Predictor
-        Ready to use.
+    """Load the model in a folder with ``card.json``; ``options`` are those of `Predictor`.
 
     Raises
     ------

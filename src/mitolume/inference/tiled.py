@@ -5,29 +5,34 @@ from __future__ import annotations
 import ctypes
 import platform
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from mitolume.errors import MitolumeError
-from mitolume.inference.tiles import Box, around, inside, shifted, tiles, turned_box, whole
+from mitolume.inference.tiles import Box, Shape, inside, tiles, turned_box, whole
 from mitolume.io.windows import Plane
 from mitolume.models.networks import HALO, MULTIPLE
 
 Image = np.ndarray[Any, np.dtype[np.float32]]
 Probability = Image
+Network = TypeVar("Network", bound=nn.Module)
 
 CORE = 768  # side of a tile's core: with the halo, 992 px at once; larger ones take more memory
 _GLIBC = platform.libc_ver()[0] == "glibc"
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of <malloc.h>
+# The blocks that lead down to the lowest level, of each network of the table.
+_ENCODERS = {
+    "BasicUNet": ("conv_0", "down_1", "down_2", "down_3", "down_4"),
+    "BasicUNetPlusPlus": ("conv_0_0", "conv_1_0", "conv_2_0", "conv_3_0", "conv_4_0"),
+}
 
 
-@torch.inference_mode()
 def predict_tiled(
     network: nn.Module,
     image: Any,
+    turns: Sequence[int] = (0,),
     *,
     core: int = CORE,
     box: Box | None = None,
@@ -41,6 +46,9 @@ def predict_tiled(
         Takes and gives (B, C, Y, X), and gives one channel; in evaluation mode.
     image
         (Y, X) or (C, Y, X), float32, prepared.
+    turns
+        Averaged over these of the 8 flips and quarter turns, see `turned_box`; (0,) is the image
+        as it is.
     core
         Side of the tiles' cores, a multiple of 16.
     box
@@ -54,67 +62,78 @@ def predict_tiled(
         (Y, X) float32, as large as the box; the probability, where the network gives logits.
     """
     image = np.asarray(image)
-    device = next(network.parameters()).device
-    y, x = box or whole(image.shape[-2:])
-    result = np.empty((y.stop - y.start, x.stop - x.start), np.float32)
-    # Without this a GPU would round to TF32.
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        for tile in tiles(padded_shape(image), core, HALO, MULTIPLE, (y, x)):
-            part = read_padded(image, tile.read).to(device)
-            answer = activation(run_window(network, part)[0][tile.crop].float())
-            here = shifted(tile.write[0], -y.start), shifted(tile.write[1], -x.start)
-            result[here] = answer.cpu().numpy()
-    return result
-
-
-def predict_turned(
-    network: nn.Module,
-    image: Any,
-    turns: Sequence[int],
-    *,
-    core: int = CORE,
-    box: Box | None = None,
-    activation: Callable[[Tensor], Tensor] = torch.sigmoid,
-) -> Image:
-    """Do as `predict_tiled` does, averaged over some of the 8 flips and quarter turns.
-
-    Parameters
-    ----------
-    network, image, core, box, activation
-        As for `predict_tiled`.
-    turns
-        Which, see `turned_box`; (0,) is the image as it is.
-    """
-    image = np.asarray(image)
     shape = image.shape[-2:]
     box = box or whole(shape)
     total = np.zeros([part.stop - part.start for part in box], np.float32)
     for turn in turns:
         flipped = image[..., ::-1] if turn >= 4 else image
         turned = np.rot90(flipped, turn % 4, (-2, -1))
-        there = turned_box(box, shape, turn)
-        part = predict_tiled(network, turned, core=core, box=there, activation=activation)
+        part = _predict(network, turned, core, turned_box(box, shape, turn), activation)
         back = np.rot90(part, -(turn % 4))
         total += back[:, ::-1] if turn >= 4 else back
     return np.divide(total, len(turns), out=total)
 
 
-def predict_window(
-    network: nn.Module, plane: Plane, box: Box, *, turns: Sequence[int], core: int = CORE
-) -> Probability:
-    """Do as `predict_turned` does for a box of a plane, of which only what it needs is read.
+@torch.inference_mode()
+def _predict(
+    network: nn.Module, image: Image, core: int, box: Box, activation: Callable[[Tensor], Tensor]
+) -> Image:
+    """Predict a box of a plane as it is."""
+    device = next(network.parameters()).device
+    result = np.empty([part.stop - part.start for part in box], np.float32)
+    # Without this a GPU would round to TF32.
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        for tile in tiles(_padded_shape(image.shape[-2:]), core, HALO, MULTIPLE, box):
+            part = _padded(image[(..., *tile.read)], tile.read).to(device)
+            answer = activation(_run_window(network, part)[0][tile.crop].float())
+            result[inside(tile.write, box)] = answer.cpu().numpy()
+    return result
+
+
+@torch.inference_mode()
+def features(network: nn.Module, plane: Plane, *, core: int = CORE) -> Image:
+    """Average the activations of a network's lowest level over a plane, tile by tile.
+
+    The mean over the pixels is the usual summary of a layer for telling how unlike an image is
+    (Lee et al., NeurIPS 2018); the lowest level of U-Nets was used so by Woodland et al. (MELBA
+    2024:020).
 
     Parameters
     ----------
-    network, turns, core
-        As for `predict_turned`.
+    network
+        A `SegmentationNetwork` in evaluation mode.
     plane
         (Y, X), prepared: an array, or what slices like one; boxes of it may be (C, Y, X).
-    box
-        The part to compute.
+    core
+        Side of the tiles' cores, a multiple of 16; it changes memory, not results.
+
+    Returns
+    -------
+    numpy.ndarray
+        (16 x width,) float32.
     """
-    window = around(box, (plane.shape[0], plane.shape[1]), HALO, MULTIPLE)
-    return predict_turned(network, plane[window], turns, core=core, box=inside(box, window))
+    device = next(network.parameters()).device
+    encoder = encoder_of(network)
+    height, width = plane.shape
+    padded = _padded_shape((height, width))
+    total: Any = 0.0
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        for tile in tiles(padded, core, HALO, MULTIPLE):
+            y, x = (slice(s.start // MULTIPLE, s.stop // MULTIPLE) for s in tile.crop)
+            rows, columns = tile.read
+            rows = slice(rows.start, min(rows.stop, height))
+            known = plane[rows, columns.start : min(columns.stop, width)]
+            part = _padded(known, tile.read).to(device)
+            found = _run_window(encoder, part.contiguous(memory_format=torch.channels_last))
+            total = total + found[:, y, x].double().sum(dim=(1, 2)).cpu().numpy()
+    mean = total / (padded[0] // MULTIPLE * padded[1] // MULTIPLE)
+    return np.asarray(mean, np.float32)
+
+
+def encoder_of(network: nn.Module) -> nn.Module:
+    """Return the way down of a `SegmentationNetwork`, with its weights: less than half the work."""
+    body: Any = network.body
+    return nn.Sequential(*(getattr(body, name) for name in _ENCODERS[type(body).__name__]))
 
 
 def default_device() -> str:
@@ -122,31 +141,35 @@ def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def keep_buffers() -> None:
-    """Let this process keep the memory of most buffers, where its C library is glibc.
+def to_device(network: Network, device: str | None) -> Network:
+    """Make a network ready to predict on a device, by default the best one.
 
-    By default it is handed back to the system after every layer of the network, and cleared page
-    by page before the next: prediction on a processor took twice as long. Keeping the largest
-    as well would leave too many gaps.
+    On a processor, this process keeps the memory of most buffers from then on, where its C library
+    is glibc. By default it is handed back to the system after every layer of the network, and
+    cleared page by page before the next: prediction took twice as long. Keeping the largest as
+    well would leave too many gaps.
     """
-    if _GLIBC:
+    place = torch.device(device or default_device())
+    if place.type == "cpu" and _GLIBC:
         libc = ctypes.CDLL(None)
-        libc.mallopt(_MMAP_THRESHOLD, 2**27)
-        libc.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+        trim_threshold, mmap_threshold = -1, -3  # of <malloc.h>
+        libc.mallopt(mmap_threshold, 2**27)
+        libc.mallopt(trim_threshold, 2**31 - 1)
+    return network.to(place).eval()
 
 
 def release_buffers() -> None:
-    """Hand back what `keep_buffers` kept, before gaps between buffers add up."""
+    """Hand back what `to_device` lets this process keep, before gaps between buffers add up."""
     if _GLIBC:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def run_window(network: nn.Module, part: Tensor) -> Tensor:
-    """Run a network on one window, (Y, X) or (C, Y, X), to its channels (C, Y, X)."""
-    height, width = part.shape[-2:]
+def _run_window(network: nn.Module, part: Tensor) -> Tensor:
+    """Run a network on one window (1, C, Y, X), to its channels (C, Y, X)."""
     try:
-        result: Tensor = network(part.reshape(1, -1, height, width))[0]
+        result: Tensor = network(part)[0]
     except torch.OutOfMemoryError:
+        height, width = part.shape[-2:]
         raise MitolumeError(
             f"the graphics card has too little memory for {height} x {width} pixels "
             "at once; choose a smaller tile size (--tile-size of `mitolume predict`)"
@@ -154,19 +177,19 @@ def run_window(network: nn.Module, part: Tensor) -> Tensor:
     return result
 
 
-def padded_shape(image: Image) -> tuple[int, int]:
-    """Return the (Y, X) of an image, enlarged to multiples of 16."""
-    height, width = (int(-(-size // MULTIPLE) * MULTIPLE) for size in image.shape[-2:])
+def _padded_shape(shape: Shape) -> Shape:
+    """Return a (Y, X) enlarged to multiples of 16."""
+    height, width = (int(-(-size // MULTIPLE) * MULTIPLE) for size in shape)
     return height, width
 
 
-def read_padded(image: Image, box: Box) -> Tensor:
-    """Cut a box that may reach past the image's far edges, where it is mirrored."""
-    pixels = image[(..., *box)]
+def _padded(pixels: Image, box: Box) -> Tensor:
+    """Return the pixels of a box, (1, C, Y, X), mirrored where it reaches past the far edges."""
+    pixels = pixels.reshape(1, -1, *pixels.shape[-2:])
     sizes = [part.stop - part.start for part in box]
     margin = [(0, want - have) for want, have in zip(sizes, pixels.shape[-2:], strict=True)]
     # Symmetric works for sides shorter than the margin, down to one pixel.
     if np.any(margin):
-        pixels = np.pad(pixels, [(0, 0)] * (pixels.ndim - 2) + margin, mode="symmetric")
+        pixels = np.pad(pixels, [(0, 0), (0, 0), *margin], mode="symmetric")
     # torch warns of what it may not write to, such as a memory map.
     return torch.from_numpy(np.require(pixels, np.float32, ["C", "W"]))

@@ -49,11 +49,6 @@ def tiles(shape: Shape, core: int, halo: int, multiple: int, box: Box | None = N
     list of Tile
         Row by row.
     """
-    for name, value in {"core": core, "halo": halo, "height": shape[0], "width": shape[1]}.items():
-        if value % multiple:
-            raise ValueError(f"{name} is {value}, which is not a multiple of {multiple}")
-    if core <= 0:
-        raise ValueError(f"core is {core}, but must be positive")
     rows, columns = (
         _spans(part, core, halo, multiple, size)
         for part, size in zip(box or whole(shape), shape, strict=True)
@@ -80,19 +75,11 @@ def _spans(
 
 
 def around(box: Box, shape: Shape, halo: int, multiple: int) -> Box:
-    """Return the window to read so that a box is computed as in the whole image.
+    """Return the window to read so that a box of an image is computed as in the whole image.
 
     It lies on the pooling grid of the image and of the turned image, so what is computed from the
     window alone, turned or not, is what the whole image gives.
 
-    Parameters
-    ----------
-    box
-        The part to compute.
-    shape
-        (Y, X) of the image.
-    halo, multiple
-        As for `tiles`.
     """
     y, x = (
         slice(
@@ -129,10 +116,8 @@ def block_side(shape: Shape, model_shape: Shape, core: int, chunk: int) -> int:
     ----------
     shape
         (Y, X) of the plane.
-    model_shape
-        (Y, X) of the plane at the model's pixel size.
-    core
-        Side of a tile's core, at the model's pixel size.
+    model_shape, core
+        (Y, X) of the plane, and side of a tile's core, at the model's pixel size.
     chunk
         Side of a chunk of the output.
 

@@ -95,17 +95,7 @@ class DenoiserCard(BaseModel):
 
 
 def save_bundle(folder: str | Path, weights: dict[str, Tensor], card: BaseModel) -> None:
-    """Write a bundle; it is one as soon as its card is there, which comes last.
-
-    Parameters
-    ----------
-    folder
-        Made where it is missing.
-    weights
-        The network's state.
-    card
-        What it is.
-    """
+    """Write a network's state and card to a folder; it is a bundle once its card is there, last."""
     folder = Path(folder)
     (folder / CARD).unlink(missing_ok=True)
     with atomic(folder / WEIGHTS) as temporary:
@@ -130,62 +120,40 @@ def load_bundle(folder: str | Path) -> tuple[SegmentationNetwork, Card]:
     Raises
     ------
     MitolumeError
-        The folder is missing, no bundle, from a newer version, or its weights don't fit its card.
+        The folder is missing, not a bundle, from a newer version, or its weights don't fit.
     """
     card = read_card(folder)
     network = SegmentationNetwork(card.network)
-    load_weights(folder, network)
+    _load_weights(folder, network)
     return network, card
 
 
 def load_denoiser(folder: str | Path) -> tuple[DenoisingNetwork, DenoiserCard]:
-    """Read the bundle of a denoiser, as `save_bundle` wrote it.
-
-    Parameters
-    ----------
-    folder
-        With ``card.json`` and ``weights.safetensors``.
-
-    Returns
-    -------
-    DenoisingNetwork, DenoiserCard
-        The network in evaluation mode, on the processor.
-
-    Raises
-    ------
-    MitolumeError
-        The folder is missing, no denoiser, from a newer version, or its weights don't fit.
-    """
-    content = read_content(folder)
+    """Read the bundle of a denoiser, see `load_bundle`."""
+    content = _read_content(folder)
     if content.get("kind") != "denoiser":
         raise MitolumeError(
             f"{folder} is a model that segments, not a denoiser; `mitolume denoise train` makes one"
         )
-    card = checked_card(folder, content, DenoiserCard)
+    card = _checked_card(folder, content, DenoiserCard)
     network = DenoisingNetwork(card.network, card.channels)
-    load_weights(folder, network)
+    _load_weights(folder, network)
     return network, card
 
 
 def read_card(folder: str | Path) -> Card:
     """Read the card of a segmentation model without its weights."""
-    content = read_content(folder)
+    content = _read_content(folder)
     if content.get("kind") == "denoiser":
         raise MitolumeError(
             f"{folder} is a denoiser and makes no masks; use it with `mitolume denoise apply`, or "
             "as `chain.denoise` of a recipe"
         )
-    return checked_card(folder, content, Card)
+    return _checked_card(folder, content, Card)
 
 
-def read_content(folder: str | Path) -> dict[str, Any]:
-    """Read what a bundle's card holds, of whatever kind it is.
-
-    Raises
-    ------
-    MitolumeError
-        The folder is missing, no bundle, or from a newer version.
-    """
+def _read_content(folder: str | Path) -> dict[str, Any]:
+    """Read what a bundle's card holds, of whatever kind it is."""
     folder = Path(folder)
     if not folder.exists():
         raise MitolumeError(f"{folder}: no such model")
@@ -204,7 +172,7 @@ def read_content(folder: str | Path) -> dict[str, Any]:
     return content
 
 
-def checked_card(folder: str | Path, content: dict[str, Any], kind: type[C]) -> C:
+def _checked_card(folder: str | Path, content: dict[str, Any], kind: type[C]) -> C:
     """Make a card of what its file holds."""
     try:
         return kind.model_validate(content)
@@ -214,14 +182,8 @@ def checked_card(folder: str | Path, content: dict[str, Any], kind: type[C]) -> 
         ) from error
 
 
-def load_weights(folder: str | Path, network: nn.Module) -> None:
-    """Fill a network with the weights of a bundle, and put it in evaluation mode.
-
-    Raises
-    ------
-    MitolumeError
-        They don't fit.
-    """
+def _load_weights(folder: str | Path, network: nn.Module) -> None:
+    """Fill a network with the weights of a bundle, and put it in evaluation mode."""
     path = Path(folder) / WEIGHTS
     try:
         network.load_state_dict(safetensors.torch.load_file(path))

@@ -1,4 +1,4 @@
-"""How images look, in eleven numbers, and whether another one looks alike.
+"""How images look, in eleven numbers, and whether another one looks like them.
 
 The numbers say how strong detail is on five scales, and whether bright or dark structures carry
 it. Inverting an image changes the sign of the latter and nothing else.
@@ -24,8 +24,14 @@ FEATURES = (
 )  # fmt: skip
 _IS_STRENGTH = np.array([name.startswith("strength") for name in FEATURES])
 
+# Held-out images of the training images' kind stay below 1.7, fluorescence and blurred images are
+# mostly beyond 2; docs/trouble.md has the rates.
+UNLIKE = 2.0
+# By how much the inverted image must fit better, in squared standard deviations: for images of
+# the training images' kind it fits worse.
+_INVERTED = 8.0
+_SWAPPED = "dark and bright look swapped"
 _SIDE, _LEAST = 128, 64  # of the windows that are measured; smaller images have no fingerprint
-_PER_AXIS = 3
 _FEWEST = 9  # windows without which nobody knows how much they differ
 # Differences that no fingerprint counts as any: another day's light (logarithm), and rounding.
 _FREE = np.where(_IS_STRENGTH, 0.15, 0.05)
@@ -41,28 +47,6 @@ class Fingerprint:
     mean: tuple[float, ...]
     spread: tuple[float, ...]
     n_images: int
-
-
-@dataclass(frozen=True)
-class Difference:
-    """How far an image is from a fingerprint.
-
-    Attributes
-    ----------
-    distance
-        Root mean square over the features, in standard deviations: below 1 for the same kind.
-    inverted_distance
-        The same, were the image inverted.
-    n_features
-        How many features there are.
-    strongest
-        The scale (px) whose strength of detail is furthest off, and by which factor.
-    """
-
-    distance: float
-    inverted_distance: float
-    n_features: int
-    strongest: tuple[int, float]
 
 
 def measure_windows(plane: Any) -> Features:
@@ -113,8 +97,55 @@ def learn_fingerprint(measured: Iterable[Features], *, robust: bool = False) -> 
     return Fingerprint(tuple(mean.round(4).tolist()), tuple(spread.round(4).tolist()), len(images))
 
 
-def compare(fingerprint: Fingerprint, windows: Features) -> Difference | None:
-    """Compare an image with a fingerprint.
+def distance(fingerprint: Fingerprint | None, plane: Any) -> float:
+    """Say how far an image is from those a model was trained on.
+
+    Parameters
+    ----------
+    fingerprint, plane
+        As for `unlike_training`.
+
+    Returns
+    -------
+    float
+        Root mean square over the features, in standard deviations of the training images: below 1
+        for the same kind. NaN without a fingerprint, or where the plane is too small.
+    """
+    off = _differences(fingerprint, measure_windows(plane)) if fingerprint else None
+    return float("nan") if off is None else _root_mean_square(off[0])
+
+
+def unlike_training(fingerprint: Fingerprint | None, plane: Any, source: str = "the image") -> str:
+    """Say that an image does not look like those a model was trained on.
+
+    Parameters
+    ----------
+    fingerprint
+        Of the model's training images, from its card; None says nothing.
+    plane
+        (Y, X) after the model's chain: an array, or anything with a shape that gives arrays when
+        sliced. Nine windows of it are read.
+    source
+        How the warning names the image.
+
+    Returns
+    -------
+    str
+        A warning; "" where nothing is suspicious.
+    """
+    reason = unlikeness(fingerprint, measure_windows(plane)) if fingerprint else ""
+    if not reason:
+        return ""
+    fix = (
+        "invert it (Fiji: Edit > Invert), unless it was focused from the other side"
+        if reason == _SWAPPED
+        else "is it the right channel (--channel), in focus, and of the pixel size it states?"
+    )
+    return f"{source} does not look like the images the model was trained on ({reason}); {fix}"
+
+
+def unlikeness(fingerprint: Fingerprint, windows: Features) -> str:
+    """Say in a few words what sets an image apart from those of a fingerprint.
 
     Parameters
     ----------
@@ -125,8 +156,30 @@ def compare(fingerprint: Fingerprint, windows: Features) -> Difference | None:
 
     Returns
     -------
-    Difference or None
-        None where the image is too small to tell, or the fingerprint has other features.
+    str
+        "" where the image is of the same kind, or too small to tell.
+    """
+    off = _differences(fingerprint, windows)
+    if off is None:
+        return ""
+    distance, inverted = (_root_mean_square(values) for values in off)
+    if len(FEATURES) * (distance**2 - inverted**2) > _INVERTED and inverted < UNLIKE:
+        return _SWAPPED
+    if distance < UNLIKE:
+        return ""
+    most = int(np.where(_IS_STRENGTH, np.abs(off[0]), 0).argmax())
+    scale = int(FEATURES[most].split("_")[1])
+    factor = np.exp(windows.mean(axis=0)[most] - fingerprint.mean[most])
+    if 0.5 < factor < 2:
+        return "other structures are bright or dark"
+    what = "fine detail" if scale <= 2 else "coarse detail" if scale <= 8 else "shading"
+    return f"{what} is much {'stronger' if factor > 1 else 'weaker'}"
+
+
+def _differences(fingerprint: Fingerprint, windows: Features) -> tuple[Features, Features] | None:
+    """Return each feature's difference in standard deviations, as it is and were it inverted.
+
+    None where the image is too small to tell, or the fingerprint has other features.
     """
     if not len(windows) or len(fingerprint.mean) != len(FEATURES):
         return None
@@ -135,20 +188,13 @@ def compare(fingerprint: Fingerprint, windows: Features) -> Difference | None:
     spread = np.sqrt((spread**2 + _FREE**2) * (1 + 2 / fingerprint.n_images))
     found = windows.mean(axis=0)
     inverted = np.where(_IS_STRENGTH, found, -found)
-    off = np.where(_IS_STRENGTH, (found - mean) / spread, 0)
-    most = int(np.abs(off).argmax())
-    return Difference(
-        distance=_root_mean_square((found - mean) / spread),
-        inverted_distance=_root_mean_square((inverted - mean) / spread),
-        n_features=len(FEATURES),
-        strongest=(int(FEATURES[most].split("_")[1]), float(np.exp(found[most] - mean[most]))),
-    )
+    return (found - mean) / spread, (inverted - mean) / spread
 
 
 def _starts(size: int) -> list[int]:
     """Return where windows start along an axis: none shares more than half with the next."""
     room = max(0, size - _SIDE)
-    count = min(_PER_AXIS, 1 + 2 * room // _SIDE)
+    count = min(3, 1 + 2 * room // _SIDE)
     return [int(start) for start in np.linspace(0, room, count)]
 
 

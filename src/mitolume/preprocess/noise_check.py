@@ -15,14 +15,13 @@ import numpy as np
 from mitolume.io.windows import Plane
 from mitolume.preprocess.plane_spectra import SMALLEST, Floats, PlaneSpectra, measure_spectra
 
-FEWEST = 3  # planes; two neighbours can't show how fast signal changes
-MOST_SHARED = 0.2  # of the noise's variance: more can't be averaged out
-LEAST_ALIKE = 0.5  # correlation of the signal of neighbours
-MOST_LOST = 3.0  # dB: change between planes adds as much error as the best filter leaves
-LEAST_GAIN = 1.0  # dB
+_FEWEST = 3  # planes; two neighbours can't show how fast signal changes
+_MOST_SHARED = 0.2  # of the noise's variance: more can't be averaged out
+_LEAST_ALIKE = 0.5  # correlation of the signal of neighbours
+_MOST_LOST = 3.0  # dB: change between planes adds as much error as the best filter leaves
+_LEAST_GAIN = 1.0  # dB
 _UNRELATED = 0.2  # correlation of the signal of neighbours
 _SATURATED = 0.25  # of the pixels at one highest value
-_LOOKED_AT = 8  # planes in which saturation is looked for
 _FINEST = 0.5  # cycles per pixel: beyond, in the spectrum's corners, optics leave no signal
 _COARSE = 0.125  # cycles per pixel
 _STEADY = 1.15  # growth with distance of what planes don't share, below which it is noise
@@ -133,24 +132,23 @@ def check_stack(
     >>> check_stack((cell + rng.normal(0, 20, (128, 128)))[None].repeat(6, axis=0)).sentence
     'not suitable: noise is shared between planes'
     """
-    known = {"n_planes": len(planes), "z_step_um": z_step_um,
-             "axial_resolution_um": axial_resolution_um}  # fmt: skip
+    known: Any = {
+        "n_planes": len(planes),
+        "z_step_um": z_step_um,
+        "axial_resolution_um": axial_resolution_um,
+    }
     fault = _unusable(planes)
     if fault:
-        return NoiseCheck("not suitable", fault, **known)  # type: ignore[arg-type]
+        return NoiseCheck("not suitable", fault, **known)
     spectra = measure_spectra(planes)
     if 1 not in spectra.distances:
-        return NoiseCheck("not suitable", "planes are constant", **known)  # type: ignore[arg-type]
+        return NoiseCheck("not suitable", "planes are constant", **known)
     noise, shared, is_correlated = _noise(spectra)
-    numbers = _numbers(spectra, noise, shared)
+    numbers = _numbers(spectra, noise, shared) | known
     reason = _reason(numbers)
-    return NoiseCheck(
-        "not suitable" if reason else "suitable",
-        reason or "neighbouring planes show much the same, with noise of their own",
-        **known,  # type: ignore[arg-type]
-        is_correlated=is_correlated,
-        **numbers,
-    )
+    verdict = "not suitable" if reason else "suitable"
+    reason = reason or "neighbouring planes show much the same, with noise of their own"
+    return NoiseCheck(verdict, reason, is_correlated=is_correlated, **numbers)
 
 
 def axial_resolution(na: float, wavelength_um: float) -> float:
@@ -173,15 +171,15 @@ def axial_resolution(na: float, wavelength_um: float) -> float:
 
 def _unusable(planes: Sequence[Plane]) -> str:
     """Return why a stack needs no closer look, or nothing."""
-    if len(planes) < FEWEST:
+    if len(planes) < _FEWEST:
         said = "there is one plane" if len(planes) == 1 else f"there are {len(planes)} planes"
-        return f"too few planes ({said}; {FEWEST} are needed)"
+        return f"too few planes ({said}; {_FEWEST} are needed)"
     height, width = planes[0].shape
     if min(height, width) < SMALLEST:
         return (f"planes of {height} x {width} pixels are too small to tell signal from noise "
                 f"({SMALLEST} x {SMALLEST} are needed)")  # fmt: skip
     shares = []
-    for z in np.unique(np.linspace(0, len(planes) - 1, _LOOKED_AT).astype(int)):
+    for z in np.unique(np.linspace(0, len(planes) - 1, 8).astype(int)):
         # About 500 lines of a large plane are enough for a share.
         step = max(1, height // 500)
         pixels = np.asarray(planes[z][slice(0, height, step), slice(0, width)])
@@ -201,9 +199,9 @@ def _noise(spectra: PlaneSpectra) -> tuple[Floats, Floats, bool]:
     structure; it is followed while it rises gently and doesn't grow with the distance of planes,
     as change of signal does.
     """
-    groups, power, cross = spectra.groups, spectra.power[0], spectra.cross[0]
-    ring = groups.kind == 0
-    corner = ring & (groups.frequency > _FINEST)
+    power, cross = spectra.power[0], spectra.cross[0]
+    ring = spectra.kind == 0
+    corner = ring & (spectra.frequency > _FINEST)
     level = spectra.mean(power, corner)
     common = max(0.0, spectra.mean(cross, corner))
     own = power - cross
@@ -212,10 +210,10 @@ def _noise(spectra: PlaneSpectra) -> tuple[Floats, Floats, bool]:
     for group in np.flatnonzero(ring & ~corner)[::-1]:
         here = float(own[group]) + common
         if here > _GENTLE * level or growth[group] > _STEADY:
-            noise[ring & (groups.frequency <= groups.frequency[group])] = level
+            noise[ring & (spectra.frequency <= spectra.frequency[group])] = level
             break
         noise[group] = level = here
-    coarse = ring & (groups.frequency < _COARSE)
+    coarse = ring & (spectra.frequency < _COARSE)
     floor = float(own[coarse].min())
     is_correlated = bool(
         len(spectra.distances) >= 4
@@ -228,10 +226,10 @@ def _noise(spectra: PlaneSpectra) -> tuple[Floats, Floats, bool]:
     if is_correlated:
         noise = np.minimum(floor, np.maximum(own, 0.0))
     else:
-        noise[~ring] = np.interp(groups.frequency[~ring], groups.frequency[ring], noise[ring])
+        noise[~ring] = np.interp(spectra.frequency[~ring], spectra.frequency[ring], noise[ring])
     shared = np.full_like(power, common)
     for kind in (1, 2):
-        axis = groups.kind == kind
+        axis = spectra.kind == kind
         extra, extra_shared = _lines(spectra, kind, power), _lines(spectra, kind, cross)
         if extra > _LINES * level:
             noise[axis] += extra
@@ -241,22 +239,21 @@ def _noise(spectra: PlaneSpectra) -> tuple[Floats, Floats, bool]:
 
 def _lines(spectra: PlaneSpectra, kind: int, values: Floats) -> float:
     """Return by how much values on an axis of the spectrum exceed those beside it, at its end."""
-    groups = spectra.groups
-    end = (groups.frequency > 0.3) & (groups.frequency < 0.5)
-    axis = spectra.mean(values, end & (groups.kind == kind))
-    return axis - spectra.mean(values, end & (groups.kind == 0))
+    end = (spectra.frequency > 0.3) & (spectra.frequency < 0.5)
+    axis = spectra.mean(values, end & (spectra.kind == kind))
+    return axis - spectra.mean(values, end & (spectra.kind == 0))
 
 
 def _numbers(spectra: PlaneSpectra, noise: Floats, shared: Floats) -> dict[str, Any]:
-    groups, power, cross = spectra.groups, spectra.power[0], spectra.cross[0]
-    every, ring = np.ones(len(power), bool), groups.kind == 0
+    power, cross = spectra.power[0], spectra.cross[0]
+    every, ring = np.ones(len(power), bool), spectra.kind == 0
     signal = np.maximum(power - noise, 0.0)
     passed = np.clip(cross / np.maximum(power, 1e-30), 0, 1)
     error = spectra.mean((1 - passed) ** 2 * signal + passed**2 * noise, every)
     least = spectra.mean(signal * noise / np.maximum(power, 1e-30), every)
     total = spectra.mean(noise, every)
     strong = ring & (signal > _STRONG * noise)
-    corner = ring & (groups.frequency > _FINEST)
+    corner = ring & (spectra.frequency > _FINEST)
     lengths = np.hypot(*spectra.shifts.T)
     level = spectra.mean(noise, ring)
     lines = [_lines(spectra, kind, power) for kind in (1, 2)]
@@ -274,7 +271,7 @@ def _numbers(spectra: PlaneSpectra, noise: Floats, shared: Floats) -> dict[str, 
             spectra.mean(c, corner) / max(spectra.mean(p, corner), 1e-30)
             for c, p in zip(spectra.cross, spectra.power, strict=True)
         ),
-        "frequencies": tuple(groups.frequency[ring].tolist()),
+        "frequencies": tuple(spectra.frequency[ring].tolist()),
         "coherence": tuple((cross / np.maximum(power, 1e-30))[ring].tolist()),
         "noise_sd": float(np.sqrt(level)),
         "row_noise_sd": float(np.sqrt(seen[0])),
@@ -295,12 +292,12 @@ def _reason(numbers: dict[str, Any]) -> str:
     alike, gain, best = numbers["signal"][0], numbers["gain_db"], numbers["best_gain_db"]
     if not any(numbers["signal"]):
         return "nothing but noise is seen"
-    if numbers["shared_noise"] > MOST_SHARED:
+    if numbers["shared_noise"] > _MOST_SHARED:
         return "noise is shared between planes"
     if alike < _UNRELATED:
         return "neighbouring planes show unrelated images, or signal changes too fast"
-    if alike < LEAST_ALIKE or best - gain > MOST_LOST:
+    if alike < _LEAST_ALIKE or best - gain > _MOST_LOST:
         return "signal changes too fast from plane to plane"
-    if gain < LEAST_GAIN:
+    if gain < _LEAST_GAIN:
         return "there is hardly any noise that a plane doesn't share with the next"
     return ""

@@ -10,10 +10,6 @@ import numpy as np
 
 from mitolume.io.windows import Plane
 
-# Statistics of a plane come from a regular grid of at most this many pixels: enough for a
-# percentile, and memory stays flat on images that fill a slide.
-_MOST_PIXELS = 2**22
-
 
 @dataclass(frozen=True)
 class GreyRange:
@@ -41,7 +37,8 @@ def measure_range(plane: Plane) -> GreyRange:
         The 0.5 and 99.5 percentiles, and mean and standard deviation between them.
     """
     height, width = plane.shape
-    step = max(1, math.ceil(math.sqrt(height * width / _MOST_PIXELS)))
+    # A regular grid of at most 4 Mpx is enough for a percentile, and memory stays flat.
+    step = max(1, math.ceil(math.sqrt(height * width / 2**22)))
     side = max(height, width) if isinstance(plane, np.ndarray) else 2048 // step * step
     rows, columns = (
         [slice(start, min(start + side, size)) for start in range(0, size, side)]

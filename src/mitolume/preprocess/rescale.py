@@ -14,9 +14,8 @@ from mitolume.io.windows import Box
 
 Image = np.ndarray[Any, np.dtype[np.float32]]
 
-# Closer than this, resampling would blur more than the difference in size matters; further
-# apart than MOST, the image shows other things than the model knows.
-NEAR, MOST = 1.1, 4.0
+_NEAR = 1.1  # closer sizes are taken as equal: resampling would blur more than that matters
+MOST = 4.0  # further apart, the image shows other things than the model knows
 
 
 def scale_factors(
@@ -58,7 +57,7 @@ def scale_factors(
             f"{source} has {pixel_size_um[0]:g} µm per pixel and the model {model_um:g} µm, more "
             f"than {MOST:g} times apart; correct it with --pixel-size, or use another model"
         )
-    return (1.0, 1.0) if worst <= NEAR else factors
+    return (1.0, 1.0) if worst <= _NEAR else factors
 
 
 def scaled_shape(shape: tuple[int, ...], factors: tuple[float, float]) -> tuple[int, int]:
@@ -67,22 +66,7 @@ def scaled_shape(shape: tuple[int, ...], factors: tuple[float, float]) -> tuple[
 
 
 def rescale(image: np.ndarray[Any, Any], shape: tuple[int, int]) -> Image:
-    """Resample grey values or probabilities to a shape, linearly, smoothed before shrinking.
-
-    The same as scikit-image's ``resize(image, shape, order=1, anti_aliasing=True)``.
-
-    Parameters
-    ----------
-    image
-        (Y, X), any numeric dtype.
-    shape
-        The new (Y, X).
-
-    Returns
-    -------
-    numpy.ndarray
-        ``shape``, float32, within the range of the input but for rounding.
-    """
+    """Resample grey values or probabilities (Y, X) to another (Y, X), see `rescale_window`."""
     old = (image.shape[0], image.shape[1])
     return rescale_window(image.__getitem__, old, shape, (slice(0, shape[0]), slice(0, shape[1])))
 
@@ -93,7 +77,10 @@ def rescale_window(
     new_shape: tuple[int, int],
     box: Box,
 ) -> Image:
-    """Compute a window of what `rescale` makes of a whole plane, to float rounding.
+    """Resample a plane linearly, smoothed before shrinking, and compute a window of the result.
+
+    The same as scikit-image's ``resize(plane, new_shape, order=1, anti_aliasing=True)``, but only
+    what the window needs is read.
 
     Parameters
     ----------

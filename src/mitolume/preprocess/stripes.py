@@ -7,7 +7,6 @@ Vertical lines are left alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -19,15 +18,15 @@ from scipy import fft
 from mitolume.io.windows import Box, Plane
 
 # Lines below a fifth of the pixel noise add under 4 % to its variance: not worth a change.
-FAINTEST = 0.2
+_FAINTEST = 0.2
 _SURE = 5.0  # standard errors by which lines must stand out; what is measured is in the docs
 _LEAST = 32  # pixels a side, below which nobody can tell
 _CELL, _FEWEST_CELLS = 64, 8  # pixels of a line that are averaged first; parts of a narrow line
 _WINDOW, _STRIDE = 8, 4  # cells for which one offset is found, and from one window to the next
 _BAND = 2**22  # pixels held at once
-_HANN = 35 / 18  # neighbouring frequencies behind a Hann taper share this much of their errors
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
+Image = np.ndarray[Any, np.dtype[np.float32]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +50,7 @@ class Stripes:
     line_noise: float
     pixel_noise: float
     significance: float
-    offsets: np.ndarray[Any, np.dtype[np.float32]]
+    offsets: Image
     knots: Array
 
     @property
@@ -66,28 +65,18 @@ class Stripes:
             return 0.0
         return self.line_noise / max(self.pixel_noise, self.line_noise / 1000)
 
-    def remove(
-        self, window: np.ndarray[Any, Any], box: Box
-    ) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """Subtract the lines from a part of the plane.
-
-        Parameters
-        ----------
-        window
-            (Y, X), any numeric dtype: the pixels of the box.
-        box
-            Where in the plane.
-
-        Returns
-        -------
-        numpy.ndarray
-            (Y, X) float32, not clipped; the pixels as they were where no stripes were found.
-        """
-        pixels: np.ndarray[Any, np.dtype[np.float32]] = window.astype(np.float32)
+    def remove(self, window: np.ndarray[Any, Any], box: Box) -> Image:
+        """Subtract the lines from the pixels (Y, X) of a box of the plane; float32, not clipped."""
+        pixels: Image = window.astype(np.float32)
         if not self.found:
             return pixels
+        offsets, knots = self.offsets[box[0]], self.knots
+        if len(knots) == 1:
+            return pixels - offsets
         x = (box[1].start or 0) + np.arange(window.shape[1])
-        return pixels - _along_x(self.offsets[box[0]], self.knots, x)
+        left = (np.searchsorted(knots, x) - 1).clip(0, len(knots) - 2)
+        share = ((x - knots[left]) / (knots[left + 1] - knots[left])).clip(0, 1).astype(np.float32)
+        return np.asarray(pixels - (offsets[:, left] * (1 - share) + offsets[:, left + 1] * share))
 
 
 def measure_stripes(plane: Plane) -> Stripes:
@@ -124,10 +113,11 @@ def measure_stripes(plane: Plane) -> Stripes:
     nothing = np.zeros((height, 0), np.float32)
     if min(height, width) < _LEAST:
         return Stripes(0.0, 0.0, 0.0, nothing, np.zeros(0))
-    cells = np.linspace(0, width, width // max(_FEWEST_CELLS, min(_CELL, width // 8)) + 1).astype(
-        int
-    )
-    first = _window_starts(len(cells) - 1)
+    n_cells = width // max(_FEWEST_CELLS, min(_CELL, width // 8))
+    cells = np.linspace(0, width, n_cells + 1).astype(int)
+    # Windows overlap by half and end with the line.
+    room = max(n_cells - _WINDOW, 0)
+    first = np.linspace(0, room, round(room / _STRIDE) + 1).round().astype(int)
     last = np.minimum(first + _WINDOW, len(cells) - 1)
     windows = np.stack([cells[first], cells[last]], axis=1)
     steps, medians, pixel_noise = _look_at_lines(plane, cells, windows)
@@ -136,7 +126,7 @@ def measure_stripes(plane: Plane) -> Stripes:
     line_noise = float(np.sqrt(max(variance.mean(), 0.0)))
     significance = float(shared.sum() / error) if error else 0.0
     found = Stripes(line_noise, pixel_noise, significance, nothing, np.zeros(0))
-    if significance < _SURE or found.strength < FAINTEST:
+    if significance < _SURE or found.strength < _FAINTEST:
         return found
     offsets = np.empty((height, len(first)), np.float32)
     for knot, (a, b) in enumerate(zip(first, last, strict=True)):
@@ -145,7 +135,7 @@ def measure_stripes(plane: Plane) -> Stripes:
     return Stripes(line_noise, pixel_noise, significance, offsets, windows.mean(axis=1))
 
 
-def remove_stripes(plane: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.float32]]:
+def remove_stripes(plane: np.ndarray[Any, Any]) -> Image:
     """Remove the scan-line noise of a plane: (Y, X) of any numeric dtype to (Y, X) float32."""
     return measure_stripes(plane).remove(plane, (slice(0, None), slice(0, None)))
 
@@ -168,15 +158,9 @@ class StripelessPlane:
         """The stripes of the whole plane."""
         return measure_stripes(self._plane)
 
-    def __getitem__(self, box: Box, /) -> np.ndarray[Any, np.dtype[np.float32]]:
+    def __getitem__(self, box: Box, /) -> Image:
         """Compute a box."""
         return self.stripes.remove(self._plane[box], box)
-
-
-def _window_starts(n_cells: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Return the first cell of each window: they overlap by half and end with the line."""
-    room = max(n_cells - _WINDOW, 0)
-    return np.linspace(0, room, round(room / _STRIDE) + 1).round().astype(int)
 
 
 def _look_at_lines(
@@ -193,19 +177,15 @@ def _look_at_lines(
         noise = _pixel_noise(pixels)
         squares += own * noise**2
         down = np.diff(pixels, axis=0)
-        steps.append(
-            np.stack(
-                [_robust_mean(down[:, a:b], noise) for a, b in pairwise(cells)],
-                axis=1,
-            )
-        )
+        means = [_robust_mean(down[:, a:b], noise) for a, b in pairwise(cells)]
+        steps.append(np.stack(means, axis=1))
         kept = pixels if top + rows + 1 >= height else pixels[:own]
         medians.append(np.stack([np.median(kept[:, a:b], axis=1) for a, b in windows], axis=1))
     noise = float(np.sqrt(squares / (height - 1)))
     return np.concatenate(steps), np.concatenate(medians).astype(np.float64), noise
 
 
-def _pixel_noise(pixels: np.ndarray[Any, np.dtype[np.float32]]) -> float:
+def _pixel_noise(pixels: Image) -> float:
     """Return the standard deviation of noise from differences along lines, edges left out."""
     across = np.abs(np.diff(pixels, axis=1))
     typical = 1.4826 * float(np.median(across))
@@ -252,7 +232,8 @@ def _shared_power(steps: Array) -> tuple[Array, float]:
         shared[:, left] += (spectrum[:, left] * spectrum[:, right].conj()).real
         error[:, left] += power[:, left] * power[:, right] / 2
         pairs[left] += 1
-    return shared / pairs, float(np.sqrt(_HANN * (error / pairs**2).sum()))
+    # Neighbouring frequencies behind a Hann taper share 35/18 of their errors.
+    return shared / pairs, float(np.sqrt(35 / 18 * (error / pairs**2).sum()))
 
 
 def _offsets(steps: Array, median: Array, variance: float) -> Array:
@@ -260,46 +241,28 @@ def _offsets(steps: Array, median: Array, variance: float) -> Array:
     middle = np.median(steps, axis=1, keepdims=True)
     spread = 1.4826 * float(np.median(np.abs(steps - middle)))
     summed = np.concatenate([[0.0], np.cumsum(_robust_mean(steps, spread))])
-    (by_steps, power), (by_median, other) = _spectrum(summed), _spectrum(median)
+    (by_steps, power, n), (by_median, other, _) = _spectrum(summed), _spectrum(median)
     best = np.where(other < power, by_median, by_steps)
     power = np.minimum(power, other)
     # Power within two standard errors of the lines' is theirs; cells' errors are in any case.
-    allowed = variance * (1 + 2 / np.sqrt(_independent(len(power))))
+    allowed = variance * (1 + 2 / np.sqrt(n))
     error = steps.var(axis=1, ddof=1).mean() / (2 * steps.shape[1])
     gain = variance / np.maximum(variance + np.maximum(power - allowed, error), 1e-30)
     gain[0] = 0  # the mean of the image stays
     return np.asarray(fft.irfft(best * gain, 2 * len(median))[: len(median)])
 
 
-def _spectrum(offsets: Array) -> tuple[Any, Array]:
-    """Return the spectrum of offsets mirrored at their end, and its power, smoothed by octaves."""
+def _spectrum(offsets: Array) -> tuple[Any, Array, Array]:
+    """Return the spectrum of offsets mirrored at their end, and its power, smoothed by octaves.
+
+    Each octave holds nine frequencies or more; last comes how many of them are independent, as
+    mirroring doubles them.
+    """
     spectrum = fft.rfft(np.concatenate([offsets, offsets[::-1]]))
     power = np.abs(spectrum) ** 2 / (2 * len(offsets))
-    low, high = _octave(len(power))
-    total = np.concatenate([[0.0], np.cumsum(power)])
-    return spectrum, (total[high] - total[low]) / (high - low)
-
-
-def _octave(n: int) -> Iterator[np.ndarray[Any, np.dtype[np.int64]]]:
-    """Yield first and end of the octave around each of n frequencies, 9 of them at least."""
+    n = len(power)
     place = np.arange(n)
     low = np.minimum((place * 2**-0.5).astype(int), place - 4).clip(1, max(n - 9, 1))
-    yield low
-    yield np.maximum(np.ceil(place * 2**0.5).astype(int), place + 4).clip(low, n - 1) + 1
-
-
-def _independent(n: int) -> Array:
-    """Return how many independent frequencies an octave holds: mirroring doubles them."""
-    low, high = _octave(n)
-    return np.asarray((high - low) / 2)
-
-
-def _along_x(
-    offsets: np.ndarray[Any, np.dtype[np.float32]], knots: Array, x: np.ndarray[Any, Any]
-) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Interpolate (Y, knots) linearly at pixels x."""
-    if len(knots) == 1:
-        return offsets
-    left = (np.searchsorted(knots, x) - 1).clip(0, len(knots) - 2)
-    share = ((x - knots[left]) / (knots[left + 1] - knots[left])).clip(0, 1).astype(np.float32)
-    return np.asarray(offsets[:, left] * (1 - share) + offsets[:, left + 1] * share)
+    high = np.maximum(np.ceil(place * 2**0.5).astype(int), place + 4).clip(low, n - 1) + 1
+    total = np.concatenate([[0.0], np.cumsum(power)])
+    return spectrum, (total[high] - total[low]) / (high - low), (high - low) / 2

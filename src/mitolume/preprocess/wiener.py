@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,17 +11,14 @@ from scipy import fft
 from scipy.ndimage import convolve, gaussian_filter
 
 from mitolume.io.windows import Plane
+from mitolume.preprocess.plane_spectra import SIDE, window_starts
 
 Image = np.ndarray[Any, np.dtype[np.float32]]
 Spectrum = np.ndarray[Any, np.dtype[np.float64]]
 
-SIDE = 64  # pixels a side of the windows whose spectra are averaged (Welch 1967)
 _HALF = SIDE // 2 - 1  # pixels to each side of a filter's middle
 _MOST = 16  # windows along an axis: larger planes are sampled
-_HIGH = SIDE // 8  # where the floor is looked for: structures of 8 pixels and finer
-_FEWEST = 12  # frequencies in a ring that make a median
-_LINES = 3  # of the spectrum, left and right of the middle, where scan lines show
-_STRIPED = 1.3  # power there over the floor, from which there are scan lines
+_STRIPED = 1.3  # power along the lines over the floor, from which there are scan lines
 _CHANCE = 1.5  # standard deviations of a frequency's power that are taken for noise
 _TIMES = (0.1, 0.3, 1.0, 3.0, 10.0)  # the plane's mean signal, for which there are filters
 _FAINT = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)  # further ones, where there is less noise
@@ -31,13 +28,8 @@ _PLACE = 10.0  # pixels, standard deviation of the surroundings that choose the 
 _PLACE_REACH = round(3 * _PLACE)
 REACH = 2 * _HALF + _PLACE_REACH  # pixels to each side on which the answer depends
 _TINY = 1e-12
-# Answers to noise of variance 1 with variance 1, and not to slopes (Immerkaer 1996).
-_LAPLACE = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32) / 6
-_BINS = 24  # of brightness, for the line of the noise
-_IN_BIN = 200  # pixels
 _HIDDEN = 0.05  # of the noise's power: signal that can't be told from it
-_DARKEST = 0.1  # of the median variance: saturated pixels have none
-EVEN = (1.0, 0.0, 1.0, 1.0)  # noise that is the same at any brightness
+_EVEN = (1.0, 0.0, 1.0, 1.0)  # noise that is the same at any brightness
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,9 +80,13 @@ def signal_and_noise(planes: Iterable[Plane]) -> SignalNoise:
     window = np.hanning(SIDE + 1)[:SIDE]
     window = (window * window[:, None]).astype(np.float32)
     for plane in planes:
-        for part in _windows(plane):
-            total += np.abs(fft.fft2(part * window)) ** 2
-            count += 1
+        height, width = plane.shape
+        margin = [(0, max(0, SIDE - size)) for size in (height, width)]
+        for y in window_starts(height, SIDE, _MOST):
+            rows = np.pad(plane[y : y + SIDE, 0:width], margin, mode="symmetric")
+            for x in window_starts(width, SIDE, _MOST):
+                total += np.abs(fft.fft2(rows[:, x : x + SIDE] * window)) ** 2
+                count += 1
     power = total / count / (window**2).sum()
     back = -np.arange(SIDE)
     power = (power + power[back]) / 2
@@ -101,32 +97,16 @@ def signal_and_noise(planes: Iterable[Plane]) -> SignalNoise:
     return SignalNoise(np.maximum(power - chance * noise, 0), noise)
 
 
-def _windows(plane: Plane) -> Iterator[Image]:
-    """Read windows that overlap by half or, in large planes, lie evenly spread."""
-    height, width = plane.shape[0], plane.shape[1]
-    margin = [(0, max(0, SIDE - size)) for size in (height, width)]
-    for y in _starts(height):
-        rows = plane[y : y + SIDE, 0:width]
-        rows = np.pad(rows, margin, mode="symmetric")
-        for x in _starts(width):
-            yield rows[:, x : x + SIDE]
-
-
-def _starts(size: int) -> list[int]:
-    room = max(0, size - SIDE)
-    count = min(_MOST, -(-room // (SIDE // 2)) + 1)
-    return [int(start) for start in np.linspace(0, room, count)]
-
-
 def _noise(power: Spectrum) -> Spectrum:
     """Return the power of the noise at each frequency: a white floor, and more along the lines."""
     frequency = np.abs(np.fft.fftfreq(SIDE)) * SIDE
     ring = np.rint(np.hypot(frequency, frequency[:, None])).astype(int)
-    full = np.bincount(ring.ravel()) >= _FEWEST
-    rings = [i for i in range(_HIGH, ring.max() + 1) if full[i]]
+    full = np.bincount(ring.ravel()) >= 12  # frequencies that make a median
+    # The floor is looked for where structures are of 8 pixels and finer.
+    rings = [i for i in range(SIDE // 8, ring.max() + 1) if full[i]]
     floor = max(min(float(np.median(power[ring == i])) for i in rings), _TINY)
     noise = np.full_like(power, floor)
-    lines = frequency <= _LINES
+    lines = frequency <= 3  # left and right of the middle, where scan lines show
     striped = np.median(power[frequency >= SIDE / 4][:, lines], axis=0)
     noise[:, lines] = np.where(striped > _STRIPED * floor, striped, floor)
     return noise
@@ -173,7 +153,7 @@ class WienerBank:
         place = place.astype(np.float32)
         lower = np.minimum(place.astype(np.intp), len(self._times) - 1)
         share = place - lower
-        below, above = (np.take_along_axis(kept, which[None], 0)[0] for which in (lower, lower + 1))
+        below, above = (np.take_along_axis(kept, i[None], 0)[0] for i in (lower, lower + 1))
         return np.asarray((1 - share) * below + share * above, np.float32)
 
     def _filtered(self, image: Image) -> Image:
@@ -228,7 +208,7 @@ class Detail:
     signal: Spectrum
     noise: Spectrum
     left: Spectrum
-    line: tuple[float, float, float, float] = EVEN
+    line: tuple[float, float, float, float] = _EVEN
 
     def bank(self, plane: SignalNoise) -> WienerBank:
         """Return the filters for a plane minus its prediction, in units of the plane's noise.
@@ -280,21 +260,23 @@ def noise_line(
     brightness, residuals
         (Y, X) each; the noise is what changes from pixel to pixel in the residuals.
     """
+    # Answers to noise of variance 1 with variance 1, and not to slopes (Immerkaer 1996).
+    laplace = np.outer([1, -2, 1], [1, -2, 1]).astype(np.float32) / 6
     value = np.concatenate([image.ravel() for image in brightness])
-    power = np.concatenate([convolve(image, _LAPLACE).ravel() ** 2 for image in residuals])
-    edges = np.unique(np.quantile(value, np.linspace(0, 1, _BINS + 1)))
+    power = np.concatenate([convolve(image, laplace).ravel() ** 2 for image in residuals])
+    edges = np.unique(np.quantile(value, np.linspace(0, 1, 25)))
     if edges.size < 4:
-        return EVEN
-    which = np.clip(np.searchsorted(edges, value, "right") - 1, 0, edges.size - 2)
-    count = np.bincount(which, minlength=edges.size - 1)
-    used = count > _IN_BIN
+        return _EVEN
+    place = np.clip(np.searchsorted(edges, value, "right") - 1, 0, edges.size - 2)
+    count = np.bincount(place, minlength=edges.size - 1)
+    used = count > 200
     if used.sum() < 3:
-        return EVEN
+        return _EVEN
     x, v = (
-        np.bincount(which, weights, edges.size - 1)[used] / count[used]
+        np.bincount(place, weights, edges.size - 1)[used] / count[used]
         for weights in (value, power)
     )
-    v = np.maximum(v, _DARKEST * np.median(v) + _TINY)
+    v = np.maximum(v, 0.1 * np.median(v) + _TINY)  # saturated pixels have no noise
     # Relative errors count: dark pixels are as well known as bright ones.
     (a, b), *_ = np.linalg.lstsq(np.stack([1 / v, x / v], 1), np.ones_like(v), rcond=None)
     mean = float(np.clip(a + b * value, v.min(), v.max()).mean())

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from mitolume.inference.suspicion import UNLIKE
+from mitolume.preprocess.fingerprint import UNLIKE
 from mitolume.study.cells import image_count
 from mitolume.study.evidence import HINT, Comparison
 from mitolume.text import count, number, percent

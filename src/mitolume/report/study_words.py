@@ -9,7 +9,7 @@ from itertools import combinations
 
 import pandas as pd
 
-from mitolume.inference.suspicion import UNLIKE
+from mitolume.preprocess.fingerprint import UNLIKE
 from mitolume.report.study_tables import GroupScores, pseudo_labelled
 from mitolume.runs.results import labelled_share
 from mitolume.study.evidence import (

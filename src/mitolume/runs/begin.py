@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from mitolume.errors import DamagedError, MitolumeError
-from mitolume.inference.predictor import default_device
+from mitolume.inference.tiled import default_device
 from mitolume.io.check import CheckedTable, check_table
 from mitolume.io.fields import Field, TableError, leaks
 from mitolume.io.masks import MaskKind

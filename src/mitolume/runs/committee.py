@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 
 from mitolume.analysis.agreement import disagreement, disagreement_map
-from mitolume.inference.features import features
 from mitolume.inference.predictor import Predictor
-from mitolume.inference.tiled import predict_turned
+from mitolume.inference.tiled import features, predict_tiled
 from mitolume.io.masks import FOREGROUND
 from mitolume.preprocess.rescale import rescale
 from mitolume.progress import Advance
@@ -62,7 +61,7 @@ class Committee:
         plane, _, ready = image.prepared(predictor)
         marked: Any = 0
         for turn in _TURNS:
-            probability = predict_turned(predictor.network, ready, [turn], core=predictor.core)
+            probability = predict_tiled(predictor.network, ready, [turn], core=predictor.core)
             marked = marked + (probability >= predictor.card.threshold)
         share = np.asarray(marked / len(_TURNS), np.float32)
         if share.shape != plane.shape:
@@ -92,7 +91,7 @@ def feature_table(
     Returns
     -------
     numpy.ndarray
-        (N, C) float32, see `mitolume.inference.features.features`.
+        (N, C) float32, see `mitolume.inference.tiled.features`.
     """
     found = []
     for done, image in enumerate(images):

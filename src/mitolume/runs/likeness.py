@@ -10,16 +10,15 @@ import numpy as np
 
 from mitolume.errors import some_names
 from mitolume.inference.chain import PreparedPlane
-from mitolume.inference.suspicion import unlikeness
 from mitolume.io.check import CheckedTable, open_image
 from mitolume.io.fields import Field
 from mitolume.io.read import read_plane
 from mitolume.preprocess.fingerprint import (
     Features,
     Fingerprint,
-    compare,
     learn_fingerprint,
     measure_windows,
+    unlikeness,
 )
 from mitolume.preprocess.settings import ChainSettings
 
@@ -69,8 +68,7 @@ def unlike_rows(rows: Sequence[Field], table: CheckedTable, model_um: float | No
     found: dict[str, list[str]] = defaultdict(list)
     for i, (row, windows) in enumerate(seen):
         others = learn_fingerprint((w for j, (_, w) in enumerate(seen) if j != i), robust=True)
-        difference = compare(others, windows) if others else None
-        if difference and (reason := unlikeness(difference)):
+        if others and (reason := unlikeness(others, windows)):
             found[reason].append(row.where)
     if 3 * sum(map(len, found.values())) >= len(seen):
         return []

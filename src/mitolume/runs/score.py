@@ -13,12 +13,12 @@ import xarray as xr
 
 from mitolume.analysis.metrics import best_threshold, probability_histogram, reliability
 from mitolume.inference.predictor import Predictor
-from mitolume.inference.suspicion import distance
 from mitolume.inference.tiled import Probability
 from mitolume.io.check import open_image
 from mitolume.io.fields import Field
 from mitolume.io.masks import FOREGROUND, Mask
 from mitolume.io.write import write_mask
+from mitolume.preprocess.fingerprint import distance
 from mitolume.runs.folder import Run
 from mitolume.runs.images import RowImage
 from mitolume.runs.results import IMAGE_COLUMNS, image_scores
@@ -78,8 +78,8 @@ def score_model(predictor: Predictor, run: Run, model: str, progress: Advance) -
         A row for each image: where it comes from, counts and scores (NaN where unlabelled), the
         share of foreground and the mean confidence of the prediction, the shares of all pixels
         and of the foreground that it is sure of, and how far the image is from those the model
-        was trained on (see `mitolume.inference.suspicion.distance`). ``attrs["reliability"]`` has
-        rows on the probabilities of labelled images, see `mitolume.runs.audit.calibration`.
+        was trained on (see `distance`). ``attrs["reliability"]`` has rows on the
+        probabilities of labelled images, see `mitolume.runs.audit.calibration`.
     """
     rows: list[dict[str, Any]] = []
     counted: dict[tuple[str, str, str], Any] = {}
@@ -103,7 +103,7 @@ def score_model(predictor: Predictor, run: Run, model: str, progress: Advance) -
                 | {
                     "foreground_share": float(mask.mean()),
                     **_confidence(probability, mask),
-                    "distance": distance(predictor.card, prepared.middle),
+                    "distance": distance(predictor.card.fingerprint, prepared.middle),
                 }
             )
         _write_row_mask(run.mask_file(model, image.row_name), row, predicted)

@@ -1,7 +1,7 @@
-"""The ways of learning to denoise without clean images.
+"""The ways of learning to denoise without clean images: what is predicted from what, and how well.
 
-A method says what is predicted from what, and how much of what the network took away is given
-back.
+A method says what the network gets, what it is compared with, and how much of what it took away is
+given back; `Denoising` is the task for the training loop.
 """
 
 from __future__ import annotations
@@ -12,14 +12,20 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import Dataset
 
-from mitolume.inference.denoise import planes_around
+from mitolume.inference.denoise import nearest, planes_around, run_network
+from mitolume.models.networks import DenoisingNetwork
 from mitolume.preprocess.wiener import NOTHING, Detail, measure_detail
+from mitolume.training.loop import Task
 from mitolume.training.patches import Image
+from mitolume.training.settings import DenoisingSettings
 
 _EVERY = 12  # planes of a stack of which one is held out
-_FEWEST = 9  # planes of a stack from which one can be spared
-_BAND = 4  # of fewer planes, one in so many rows is held out
+_FEWEST = 9  # planes of a stack from which one can be spared; of fewer, a quarter of the rows
 
 
 class TrainingPlane(NamedTuple):
@@ -38,7 +44,7 @@ Sample = tuple[list[Image], Image, Image]
 class GivenBack:
     """What a network's answers lack, and how much of the change they make is made."""
 
-    detail: Detail
+    detail: Detail = NOTHING
     share: float = 1.0
 
     @property
@@ -50,7 +56,7 @@ class GivenBack:
 
 
 class DenoisingMethod:
-    """What all methods share.
+    """What all methods share; by default a plane is predicted from those around it.
 
     Attributes
     ----------
@@ -72,7 +78,7 @@ class DenoisingMethod:
     def samples(
         self, run: PlaneRun, spare: Collection[int] = (), directions: str = "both"
     ) -> list[Sample]:
-        """Return what is learnt from.
+        """Return what is learnt from, by default every plane.
 
         Parameters
         ----------
@@ -83,11 +89,12 @@ class DenoisingMethod:
         directions
             ``both`` or ``forward``, for methods that take pairs.
         """
-        raise NotImplementedError
+        return [self.judged(run, z) for z in range(len(run)) if z not in spare]
 
     def judged(self, run: PlaneRun, z: int) -> Sample:
-        """Return by what a held-out plane is judged."""
-        raise NotImplementedError
+        """Return by what a held-out plane is judged: itself, with the filtered ones around it."""
+        around = nearest(planes_around(z, len(run)), self.channels) if self.channels else []
+        return [run[i].filtered for i in around], run[z].noisy, run[z].noisy
 
     def given_back(self, samples: Sequence[Sample], answers: list[Image]) -> GivenBack:
         """Measure what is to be given back.
@@ -137,7 +144,7 @@ class Noise2Noise(DenoisingMethod):
             change = answer.astype(np.float64) - plane
             agreed += float((change * (noisy - plane)).sum())
             changed += float((change**2).sum())
-        return GivenBack(NOTHING, float(np.clip(agreed / changed, 0, 1)) if changed > 0 else 0.0)
+        return GivenBack(share=float(np.clip(agreed / changed, 0, 1)) if changed > 0 else 0.0)
 
 
 class Noise2Stack(DenoisingMethod):
@@ -151,19 +158,6 @@ class Noise2Stack(DenoisingMethod):
     name = "noise2stack"
     channels = 4
     fewest_planes = 2
-
-    def samples(
-        self, run: PlaneRun, spare: Collection[int] = (), directions: str = "both"
-    ) -> list[Sample]:
-        """Return every plane with those around it."""
-        return [self.judged(run, z) for z in range(len(run)) if z not in spare]
-
-    def judged(self, run: PlaneRun, z: int) -> Sample:
-        """Return a plane with those around it."""
-        around = planes_around(z, len(run))
-        skipped = (len(around) - self.channels) // 2
-        near = around[skipped : len(around) - skipped]
-        return [run[i].filtered for i in near], run[z].noisy, run[z].noisy
 
 
 class NeighbourMean(Noise2Stack):
@@ -184,19 +178,9 @@ class Wiener(DenoisingMethod):
     channels = 0
     learns = False
 
-    def samples(
-        self, run: PlaneRun, spare: Collection[int] = (), directions: str = "both"
-    ) -> list[Sample]:
-        """Return every plane."""
-        return [self.judged(run, z) for z in range(len(run))]
-
-    def judged(self, run: PlaneRun, z: int) -> Sample:
-        """Return a plane."""
-        return [], run[z].noisy, run[z].noisy
-
     def given_back(self, samples: Sequence[Sample], answers: list[Image]) -> GivenBack:
         """Return nothing: there are no answers."""
-        return GivenBack(NOTHING)
+        return GivenBack()
 
 
 DENOISING_METHODS: dict[str, DenoisingMethod] = {
@@ -208,15 +192,6 @@ def hold_out(
     runs: Sequence[PlaneRun], method: DenoisingMethod, directions: str
 ) -> tuple[list[Sample], list[Sample]]:
     """Keep some planes aside: one of every twelve, or rows where there are few planes.
-
-    Parameters
-    ----------
-    runs
-        All planes.
-    method
-        What is predicted from what.
-    directions
-        As for `DenoisingMethod.samples`.
 
     Returns
     -------
@@ -233,7 +208,7 @@ def hold_out(
             held_out += [method.judged(run, z) for z in spare]
         else:
             height = run[0].noisy.shape[0]
-            cut = height - height // _BAND
+            cut = height - height // 4
             above, below = (
                 [TrainingPlane(plane.noisy[rows], plane.filtered[rows]) for plane in run]
                 for rows in (slice(cut), slice(cut, height))
@@ -241,3 +216,100 @@ def hold_out(
             samples += method.samples(above, (), directions)
             held_out += [method.judged(below, z) for z in range(len(run))]
     return samples, held_out
+
+
+class SamplePatches(Dataset[tuple[int, Tensor, Tensor]]):
+    """Batches of patches out of planes; item ``step`` is always the same batch.
+
+    Samples are drawn in proportion to their area and flipped at random along every axis, never
+    turned: noise of a scan line stays along the rows.
+
+    Parameters
+    ----------
+    samples
+        What is given and what is wanted.
+    patch
+        Side in pixels; smaller planes are mirrored at their far edges.
+    batch
+        Patches a step.
+    seed
+        Of all draws.
+    """
+
+    def __init__(self, samples: Sequence[Sample], *, patch: int, batch: int, seed: int) -> None:
+        self.samples = samples
+        self.patch, self.batch, self.seed = patch, batch, seed
+        areas = np.array([plane.size for *_, plane in samples], dtype=float)
+        self.share = areas / areas.sum()
+
+    def __getitem__(self, step: int) -> tuple[int, Tensor, Tensor]:
+        """Return the step, (B, C, Y, X) float32 that are given and (B, 1, Y, X) that are wanted."""
+        rng = np.random.default_rng([self.seed, step])
+        drawn = rng.choice(len(self.samples), self.batch, p=self.share)
+        patches = [self._patch(self.samples[i], rng) for i in drawn]
+        given, wanted = (np.stack(parts) for parts in zip(*patches, strict=True))
+        return step, torch.from_numpy(given), torch.from_numpy(wanted)
+
+    def _patch(self, sample: Sample, rng: np.random.Generator) -> tuple[Image, Image]:
+        given, wanted, plane = sample
+        y, x = (int(rng.integers(max(1, size - self.patch + 1))) for size in plane.shape)
+        z_way, y_way, x_way = (int(way) for way in rng.integers(0, 2, 3) * -2 + 1)
+        box = slice(y, y + self.patch), slice(x, x + self.patch)
+        cut = [np.stack([image[box] for image in images]) for images in (given[::z_way], [wanted])]
+        margin = [(0, 0), *((0, self.patch - size) for size in cut[0].shape[1:])]
+        one, other = (np.pad(c, margin, mode="symmetric")[:, ::y_way, ::x_way] for c in cut)
+        return one, other
+
+
+class Denoising(Task):
+    """Planes without noise, from noisy ones.
+
+    Parameters
+    ----------
+    samples
+        What to learn from.
+    held_out
+        What chooses the epoch; may be empty.
+    settings
+        Patches and batches.
+    seed
+        Of all draws.
+    """
+
+    section = "denoising"
+    score_name = "validation_db"
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        held_out: Sequence[Sample],
+        settings: DenoisingSettings,
+        seed: int,
+    ) -> None:
+        self.batches = SamplePatches(samples, patch=settings.patch, batch=settings.batch, seed=seed)
+        self.held_out = held_out
+
+    @property
+    def is_validated(self) -> bool:
+        """Whether planes were held out."""
+        return bool(self.held_out)
+
+    def loss(
+        self, network: nn.Module, average: nn.Module | None, batch: tuple[int, Tensor, Tensor]
+    ) -> Tensor:
+        """Return the mean squared error of one step."""
+        _, given, wanted = batch
+        return functional.mse_loss(network(given).float(), wanted)
+
+    def score(self, network: nn.Module) -> float:
+        """Return how close the answers come to what they are judged by, in dB.
+
+        0 dB is an error as large as the contrast of the planes. What they are judged by is noisy,
+        so that even the truth has a score that is far from infinite.
+        """
+        assert isinstance(network, DenoisingNetwork), "a task of its own kind of network"
+        errors = [
+            float(np.mean((run_network(network, given) - wanted) ** 2))
+            for given, wanted, _ in self.held_out
+        ]
+        return float(-10 * np.log10(max(sum(errors) / len(errors), 1e-12)))

@@ -44,13 +44,8 @@ class Stack:
     @property
     def runs(self) -> list[list[int]]:
         """The planes, parted where one is missing between them."""
-        runs: list[list[int]] = []
-        for z in self.planes:
-            if runs and z == runs[-1][-1] + 1:
-                runs[-1].append(z)
-            else:
-                runs.append([z])
-        return runs
+        gaps = np.flatnonzero(np.diff(self.planes) > 1) + 1
+        return [run.tolist() for run in np.split(np.array(self.planes, int), gaps)]
 
 
 def open_stacks(
@@ -132,7 +127,7 @@ def prepared_runs(
     stripes
         Whether scan lines are removed first.
     filtered
-        Whether each plane is wanted filtered by its own spectrum, too.
+        Whether each plane is needed filtered by its own spectrum, too.
 
     Returns
     -------
@@ -145,7 +140,12 @@ def prepared_runs(
         Planes are too small, or can't be read.
     """
     for stack in stacks:
-        _require_size(stack)
+        height, width = stack.image.sizes["Y"], stack.image.sizes["X"]
+        if min(height, width) < _LEAST:
+            raise MitolumeError(
+                f"{stack.path} has planes of {height} x {width} pixels; a denoiser needs {_LEAST} "
+                f"x {_LEAST} or more to learn from"
+            )
     file = ArrayFile(scratch / "planes", np.float32)
     lengths: list[int] = []
     total = sum(len(stack.planes) * stack.image.sizes["T"] for stack in stacks)
@@ -180,15 +180,6 @@ def _all_runs(stacks: Sequence[Stack]) -> Iterator[tuple[Stack, int, list[int]]]
         for t in range(stack.image.sizes["T"]):
             for run in stack.runs:
                 yield stack, t, run
-
-
-def _require_size(stack: Stack) -> None:
-    height, width = stack.image.sizes["Y"], stack.image.sizes["X"]
-    if min(height, width) < _LEAST:
-        raise MitolumeError(
-            f"{stack.path} has planes of {height} x {width} pixels; a denoiser needs {_LEAST} x "
-            f"{_LEAST} or more to learn from"
-        )
 
 
 def stack_entry(stack: Stack) -> dict[str, Any]:

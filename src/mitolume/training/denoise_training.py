@@ -19,10 +19,11 @@ from mitolume.io.write import write_table, write_text
 from mitolume.models.bundle import CARD, DenoiserCard, save_bundle
 from mitolume.models.networks import DenoisingNetwork
 from mitolume.preprocess.noise_check import NoiseCheck
-from mitolume.preprocess.wiener import NOTHING, SignalNoise, signal_and_noise
-from mitolume.progress import Advance, progress_bar, say
+from mitolume.preprocess.wiener import SignalNoise, signal_and_noise
+from mitolume.progress import progress_bar, say
 from mitolume.training.denoise_methods import (
     DENOISING_METHODS,
+    Denoising,
     DenoisingMethod,
     GivenBack,
     NeighbourMean,
@@ -39,7 +40,6 @@ from mitolume.training.denoise_stacks import (
     stack_entry,
     typical_pixel_size,
 )
-from mitolume.training.denoise_task import Denoising
 from mitolume.training.loop import CHECKPOINT, fit, resolve_precision
 from mitolume.training.patches import Image
 from mitolume.training.record import Callbacks, TrainingProgress, TrainingResult
@@ -76,7 +76,7 @@ def train_denoiser(
     settings
         How to train.
     method
-        One of `DENOISING_METHODS`, or ``auto``: see `DenoiserTraining.learn_best`.
+        One of `DENOISING_METHODS`, or ``auto``: see `_Training.learn_best`.
     stripes
         ``auto`` removes scan-line noise first, ``none`` doesn't.
     seed
@@ -118,7 +118,7 @@ def train_denoiser(
             runs = prepared_runs(
                 stacks, scratch, advance, stripes=stripes == "auto", filtered=neighbours
             )
-        training = DenoiserTraining(runs, out, settings, seed, quiet)
+        training = _Training(runs, out, settings, seed, quiet)
         if check:
             learnt, reason = training.learn_best(check)
         else:
@@ -167,7 +167,7 @@ def _is_done(out: Path, started_with: dict[str, Any], resume: bool) -> bool:
 
 
 @dataclass(frozen=True)
-class Learnt:
+class _Learnt:
     """A denoiser, before it is written.
 
     ``promised`` is the signal and noise of planes minus answers, in units of the planes' noise:
@@ -183,7 +183,7 @@ class Learnt:
 
 
 @dataclass(frozen=True)
-class DenoiserTraining:
+class _Training:
     """Trains by one method after the other, on the same planes."""
 
     runs: list[PlaneRun]
@@ -192,7 +192,7 @@ class DenoiserTraining:
     seed: int
     quiet: bool
 
-    def learn_best(self, check: NoiseCheck) -> tuple[Learnt, str]:
+    def learn_best(self, check: NoiseCheck) -> tuple[_Learnt, str]:
         """Learn by the method with the least error to be expected, and say why.
 
         The error follows from the spectrum of planes minus answers; no truth is needed. An answer
@@ -219,7 +219,7 @@ class DenoiserTraining:
         whose = "neighbouring planes" if best.method.name == "wiener" else "the network"
         return best, f"{whose} would leave a larger error"
 
-    def learn(self, method: DenoisingMethod) -> Learnt:
+    def learn(self, method: DenoisingMethod) -> _Learnt:
         """Learn by one method, and measure what its answers lack."""
         settings = self.settings
         runs = _usable(self.runs, method)
@@ -236,30 +236,30 @@ class DenoiserTraining:
             best = max(record["validation_db"] or -np.inf for record in trained.history)
             scores = {"validation_db": round(best, 3), "n_held_out": len(held_out)}
         # A spectrum needs many planes; those that were learnt from tell as much of it.
-        more = spread_over(every, _MEASURED) if method.channels != 1 else []
+        more = _spread_over(every, _MEASURED) if method.channels != 1 else []
         judged = [_middle(sample) for sample in [*held_out, *more]] or every[:1]
         answers = [_answer(network, sample) for sample in judged]
-        given_back = GivenBack(NOTHING)
-        if settings.protect:
-            given_back = method.given_back(judged, answers)
+        given_back = method.given_back(judged, answers) if settings.protect else GivenBack()
         detail = given_back.detail
         spectra = np.stack([detail.signal, detail.noise, detail.left])
         network.detail.copy_(torch.from_numpy(spectra))
         network.line.copy_(torch.tensor(detail.line))
         network.share.fill_(given_back.share)
         kept = round(given_back.kept, 4) if method.channels and settings.protect else None
-        return Learnt(method, network, trained, _promised(judged, answers), kept, scores)
+        return _Learnt(method, network, trained, _promised(judged, answers), kept, scores)
 
     def _fit(
-        self,
-        network: DenoisingNetwork,
-        samples: list[Sample],
-        held_out: list[Sample],
+        self, network: DenoisingNetwork, samples: list[Sample], held_out: list[Sample]
     ) -> TrainingResult:
         settings = self.settings.for_images(len(samples))
         task = Denoising(samples, held_out, settings, self.seed)
         with progress_bar("training denoiser", quiet=self.quiet) as advance:
-            callbacks = Callbacks(on_step=_reporting(advance))
+
+            def report_step(at: TrainingProgress) -> None:
+                note = "" if at.score is None else f"held-out planes {at.score:.2f} dB"
+                advance(at.step, at.steps, note)
+
+            callbacks = Callbacks(on_step=report_step)
             trained = fit(network, task, settings=settings, folder=self.out, callbacks=callbacks)
         network.load_state_dict(trained.weights)
         network.eval()
@@ -302,15 +302,7 @@ def _promised(samples: Sequence[Sample], answers: Sequence[Image]) -> SignalNois
     )
 
 
-def spread_over(items: Sequence[T], most: int) -> list[T]:
+def _spread_over(items: Sequence[T], most: int) -> list[T]:
     """Return at most so many items, evenly spread over all."""
     count = min(most, len(items))
     return [items[int(i)] for i in np.linspace(0, len(items) - 1, count)]
-
-
-def _reporting(advance: Advance) -> Any:
-    def report_step(at: TrainingProgress) -> None:
-        note = "" if at.score is None else f"held-out planes {at.score:.2f} dB"
-        advance(at.step, at.steps, note)
-
-    return report_step
