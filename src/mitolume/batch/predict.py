@@ -32,7 +32,6 @@ from mitolume.errors import MitolumeError
 from mitolume.inference.chain import PreparedPlane
 from mitolume.inference.denoise import open_neighbours
 from mitolume.inference.predictor import Predictor, load
-from mitolume.preprocess.fingerprint import unlike_training
 from mitolume.inference.tiles import Box, block_side, blocks
 from mitolume.io.channels import select_channel
 from mitolume.io.formats import sha256
@@ -42,6 +41,7 @@ from mitolume.io.read import read
 from mitolume.io.windows import IN_MEMORY, FilePlane, open_plane
 from mitolume.io.zarr_out import CHUNK, new_image
 from mitolume.parallel import connected, results
+from mitolume.preprocess.fingerprint import unlike_training
 from mitolume.preprocess.rescale import scale_factors, scaled_shape
 from mitolume.progress import Advance
 
@@ -275,7 +275,8 @@ class _Prediction:
         return notice
 
     def _notice(self, prepared: PreparedPlane) -> str:
-        return unlike_training(self.predictor.card.fingerprint, prepared.middle, str(self.image.file))
+        known = self.predictor.card.fingerprint
+        return unlike_training(known, prepared.middle, str(self.image.file))
 
 
 def _prepare(predictor: Predictor, opened: xr.DataArray, place: Place) -> PreparedPlane:

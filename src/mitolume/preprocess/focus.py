@@ -18,6 +18,7 @@ from scipy import fft
 from mitolume.errors import MitolumeError
 from mitolume.io.fields import parse_planes
 from mitolume.io.windows import Plane
+from mitolume.preprocess.plane_spectra import window_starts
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -54,7 +55,8 @@ def band_power(plane: Plane, pixel_size_um: float | None = None) -> float:
     tile = tuple(min(size, _TILE) for size in plane.shape)
     taper = np.outer(*(np.hanning(size + 2)[1:-1] for size in tile))
     power: Array = np.zeros((tile[0], tile[1] // 2 + 1))
-    corners = [(y, x) for y in _starts(plane.shape[0]) for x in _starts(plane.shape[1])]
+    rows, columns = (window_starts(size, _TILE, _MOST_TILES) for size in plane.shape)
+    corners = [(y, x) for y in rows for x in columns]
     for y, x in corners:
         part = np.asarray(plane[slice(y, y + tile[0]), slice(x, x + tile[1])], np.float64)
         power += np.abs(fft.rfft2((part - part.mean()) * taper)) ** 2
@@ -140,13 +142,12 @@ def planes_in_focus(
                 "known; give a number of planes instead"
             )
         n_planes = math.floor(width_um / z_step_um + 0.01) + 1  # stages state 0.5002 µm
-    if n_planes is not None:
-        count = min(n_planes, len(scores))
-        sums = np.convolve(scores, np.ones(count), "valid") if count else np.zeros(0)
-        first = int(sums.argmax()) if count else 0
-        return list(range(first, first + count))
     if not scores.size:
         return []
+    if n_planes is not None:
+        count = min(n_planes, len(scores))
+        first = int(np.convolve(scores, np.ones(count), "valid").argmax())
+        return list(range(first, first + count))
     sharp = scores >= _IN_FOCUS * scores.max()
     first = last = int(scores.argmax())
     while (reached := _extended(sharp, first, last)) != (first, last):
@@ -177,17 +178,17 @@ def choose_planes(
     >>> choose_planes("2", [1, 2, 7, 10, 6, 2])
     [2, 3]
     """
-    wanted = choice.strip().lower()
-    if wanted == "auto":
+    written = choice.strip().lower()
+    if written == "auto":
         return planes_in_focus(scores)
-    if wanted == "all":
+    if written == "all":
         return list(range(len(scores)))
-    if width := re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)\s*(?:um|µm|μm)", wanted):
+    if width := re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)\s*(?:um|µm|μm)", written):
         return planes_in_focus(scores, z_step_um, width_um=float(width[1]))
-    if wanted.isdecimal() and int(wanted) > 0:
-        return planes_in_focus(scores, n_planes=int(wanted))
+    if written.isdecimal() and int(written) > 0:
+        return planes_in_focus(scores, n_planes=int(written))
     try:
-        listed = parse_planes(wanted) if re.search(r"[-,]", wanted) else None
+        listed = parse_planes(written) if re.search(r"[-,]", written) else None
     except ValueError as error:
         raise MitolumeError(str(error)) from None
     if not listed:
@@ -212,10 +213,3 @@ def _extended(sharp: np.ndarray[Any, np.dtype[np.bool_]], first: int, last: int)
         first - 1 - int(below[0]) if below.size else first,
         last + 1 + int(above[0]) if above.size else last,
     )
-
-
-def _starts(size: int) -> list[int]:
-    """Return where tiles start along an axis: half a tile apart, both ends included."""
-    room = max(size - _TILE, 0)
-    count = min(-(-room // (_TILE // 2)), _MOST_TILES - 1)
-    return [room * i // count for i in range(count + 1)] if count else [0]
