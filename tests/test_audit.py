@@ -155,9 +155,8 @@ def test_the_report_shows_which_masks_to_trust(run: Path) -> None:
 def test_a_single_model_is_audited_without_disagreement(run: Path, tmp_path: Path) -> None:
     alone = shutil.copytree(run.parent, tmp_path / "data") / "run"
     shutil.rmtree(alone / "model_2")
-    known = Run(alone).scores
-    known.attrs["reliability"] = []
-    write_audit(Run(alone, quiet=True), [known])
+    known = read_csv(run / "calibration.csv")
+    write_audit(Run(alone, quiet=True), known[known["model"] == "model_1"])
     table = Run(alone).audit
     assert table["disagreement"].isna().all()
     assert table["doubt"].notna().all()
@@ -179,5 +178,5 @@ def test_without_unlabelled_images_nothing_is_written(run: Path, tmp_path: Path)
         (labelled / name).unlink()
     rows = pd.read_csv(run / "fields.csv")
     rows[rows["role"] != "unlabelled"].to_csv(labelled / "fields.csv", index=False)
-    write_audit(Run(labelled, quiet=True), [])
+    write_audit(Run(labelled, quiet=True), pd.DataFrame())
     assert not any((labelled / name).exists() for name in FILES)

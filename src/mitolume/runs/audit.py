@@ -22,15 +22,15 @@ MEASURES = [
 GROUP = ["subset", "condition", "batch"]
 
 
-def write_audit(run: Run, scored: Sequence[pd.DataFrame]) -> None:
+def write_audit(run: Run, known: pd.DataFrame) -> None:
     """Write the audit's tables into a run folder; none where it has no unlabelled image.
 
     Parameters
     ----------
     run
         A run whose models have been scored.
-    scored
-        What `score_model` returned for each model, with a column ``model``.
+    known
+        The rows of `calibration` of all models.
 
     Notes
     -----
@@ -44,7 +44,6 @@ def write_audit(run: Run, scored: Sequence[pd.DataFrame]) -> None:
     """
     if not run.images("unlabelled"):
         return
-    known = calibration(scored)
     measured = _measured(run)
     conditions = by_condition(measured, known[known["model"] == MODELS[0]])
     run.write_audit(_worst_first(measured), conditions, known)
@@ -56,7 +55,7 @@ def calibration(scored: Sequence[pd.DataFrame]) -> pd.DataFrame:
     Parameters
     ----------
     scored
-        As for `write_audit`.
+        What `score_model` returned for each model, with a column ``model``.
 
     Returns
     -------

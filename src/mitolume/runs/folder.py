@@ -442,6 +442,7 @@ def open_run(path: str | Path) -> Run:
     """
     run = Run(path)
     run.require_finished()
+    _ = run.kept, run.scores  # what is damaged is said before anything is computed
     return run
 
 
