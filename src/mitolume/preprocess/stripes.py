@@ -73,7 +73,8 @@ class Stripes:
         offsets, knots = self.offsets[box[0]], self.knots
         if len(knots) == 1:
             return pixels - offsets
-        x = (box[1].start or 0) + np.arange(window.shape[1])
+        first, _, step = box[1].indices(np.iinfo(np.int64).max)  # large planes are sampled
+        x = first + step * np.arange(window.shape[1])
         left = (np.searchsorted(knots, x) - 1).clip(0, len(knots) - 2)
         share = ((x - knots[left]) / (knots[left + 1] - knots[left])).clip(0, 1).astype(np.float32)
         return np.asarray(pixels - (offsets[:, left] * (1 - share) + offsets[:, left + 1] * share))
