@@ -80,3 +80,12 @@ def test_the_readme_lists_every_page() -> None:
     assert set(re.findall(r"^\|.*\]\(docs/([a-z]+\.md)\)", text, re.MULTILINE)) == {
         p.name for p in (ROOT / "docs").glob("*.md")
     }
+
+
+def test_the_architecture_page_lists_every_module() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    tree = re.search(r"## The tree\n+```text\n(.*?)```", text, re.DOTALL)
+    assert tree is not None
+    listed = sorted(re.findall(r"^ *(\w+\.py) ", tree[1], re.MULTILINE))
+    source = ROOT / "src" / "mitolume"
+    assert listed == sorted(p.name for p in source.rglob("*.py") if p.name != "__init__.py")

@@ -1,4 +1,4 @@
-"""The whole ways, each one call: compute, then show. Everything else is in the stages below."""
+"""Whole ways, each one call: compute, then write the page. The demo is one of them."""
 
 from __future__ import annotations
 

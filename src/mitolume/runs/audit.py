@@ -1,4 +1,4 @@
-"""Which masks of unlabelled images to trust: tables of a run. Draws nothing and trains nothing."""
+"""Which masks of unlabelled images to trust: tables of a run."""
 
 from __future__ import annotations
 

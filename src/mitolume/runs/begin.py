@@ -1,4 +1,4 @@
-"""A run begins or goes on: everything is checked before anything is computed. Trains nothing."""
+"""A run begins or is resumed: everything is checked before anything is computed."""
 
 from __future__ import annotations
 

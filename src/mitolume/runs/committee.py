@@ -1,4 +1,4 @@
-"""Who votes on an image of a finished run, and how they vote. Ranks nothing."""
+"""Who votes on an image of a finished run, and how much the votes differ."""
 
 from __future__ import annotations
 

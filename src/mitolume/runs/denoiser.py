@@ -1,4 +1,4 @@
-"""The denoiser of a run: learnt from its training images, or given. Knows no segmentation."""
+"""The denoiser of a run: learnt from its training images, or given."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which model of a run is kept, and why: never by test images. Makes no report."""
+"""Which model of a run is kept, and why: test images have no say."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The images of a run: its rows plane by plane, prepared for training. Knows no network."""
+"""The images of a run: each is a plane of a row, with its mask and what tables call it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The trainings of a run: model 1, then model 2 round by round. Scores no test image."""
+"""The trainings of a run: model 1, then model 2 round by round. Sees no test image."""
 
 from __future__ import annotations
 

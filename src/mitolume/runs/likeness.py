@@ -1,4 +1,4 @@
-"""Whether the images of a table look alike, and how they look. Knows no mask and no network."""
+"""Whether the images of a table look alike, and how the images of a model look."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From masks to the tables of scores: one row an image, then one row a metric. Knows no network."""
+"""From masks to the tables of scores: one row an image, then one row a metric."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One run: check, train, score, decide which model is kept. Knows no array operation."""
+"""One run, step by step: check, train, score, decide which model is kept."""
 
 from __future__ import annotations
 

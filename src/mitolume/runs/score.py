@@ -1,4 +1,4 @@
-"""A model on the images of a table: threshold, masks, scores. Trains nothing."""
+"""A model on the images of a run: its threshold, its masks, their scores."""
 
 from __future__ import annotations
 

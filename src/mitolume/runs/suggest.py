@@ -1,4 +1,4 @@
-"""What to label next: the unlabelled images of a run, in order. Trains nothing."""
+"""What to label next: the unlabelled images of a run, in order."""
 
 from __future__ import annotations
 
