@@ -12,14 +12,14 @@ import pytest
 import tifffile
 import torch
 import xarray as xr
-from conftest import blobs
+from helpers.command import call
+from helpers.fields import blobs
+from helpers.report_pages import Page, content, images, log
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 from scipy.spatial.distance import cdist
-from test_cli import call
-from test_report import Page, content, images, log
 
 from mitolume.analysis.agreement import (
     OutlineDistance,

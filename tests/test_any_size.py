@@ -12,11 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-import torch
-import xarray as xr
 import zarr
 from bioio_ome_zarr import Reader
-from conftest import blobs
+from helpers.fields import blobs
+from helpers.predictors import network, predictor, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -30,11 +29,9 @@ from mitolume.inference.predictor import Predictor
 from mitolume.inference.tiles import around, block_side, blocks, tiles, turned_box
 from mitolume.io import listing, windows
 from mitolume.io.readers import tiff
-from mitolume.io.write import write_image
 from mitolume.io.zarr_out import build_pyramid, full_size, new_ome_zarr, shrink_mask
-from mitolume.models.bundle import Card, save_bundle
-from mitolume.models.networks import SegmentationNetwork
-from mitolume.models.settings import NetworkSettings, Views
+from mitolume.models.bundle import save_bundle
+from mitolume.models.settings import Views
 from mitolume.preprocess.rescale import rescale, rescale_window
 from mitolume.preprocess.settings import ChainSettings
 
@@ -50,35 +47,12 @@ def boxes(draw: st.DrawFn, shape: tuple[int, int]) -> tuple[slice, slice]:
     return slice(first[0], last[0]), slice(first[1], last[1])
 
 
-def network(width: int = 8) -> SegmentationNetwork:
-    """Return a network whose normalisation has seen something, and that finds about a fifth."""
-    made = SegmentationNetwork(NetworkSettings(width=width), seed=1).train()
-    with torch.no_grad():
-        for seed in range(3):
-            made(torch.randn(2, 1, 64, 64, generator=torch.Generator().manual_seed(seed)))
-    return made.eval()
-
-
-def predictor(width: int = 8, **options: object) -> Predictor:
-    """Return a model at 0.1 µm whose masks of `blobs` hold both values."""
-    card = Card(network=NetworkSettings(width=width), pixel_size_um=0.1)
-    made = Predictor(network(width), card, **options)
-    card.threshold = float(np.median(made.predict_plane(blobs(0)[0], (0.1, 0.1))))
-    return made
-
-
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = predictor()
     folder = tmp_path_factory.mktemp("bundle") / "model"
     save_bundle(folder, made.network.state_dict(), made.card)
     return folder
-
-
-def write(path: Path, pixels: np.ndarray, dims: str = "YX", size: float | None = 0.1) -> Path:
-    attrs = {"pixel_size_um": {"Y": size, "X": size}} if size else {}
-    write_image(path, xr.DataArray(pixels, dims=tuple(dims), attrs=attrs))
-    return path
 
 
 def write_zarr(path: Path, pixels: np.ndarray, size: float = 0.1) -> Path:

@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import write_field
+from helpers.fields import tiny, write_field
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from test_study import tiny
 
 import mitolume
 from mitolume.analysis.metrics import calibration_error, pooled, reliability

@@ -9,21 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from conftest import blobs, write_field
+from helpers.command import call
+from helpers.fields import blobs, write_field
 
 from mitolume import cli
 from mitolume.models.bundle import Card, save_bundle
 from mitolume.models.networks import SegmentationNetwork
 from mitolume.models.settings import NetworkSettings
-
-
-def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["mitolume", *map(str, arguments)])
-    try:
-        cli.main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
 
 
 @pytest.fixture

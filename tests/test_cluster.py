@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import blobs
-from test_any_size import predictor, write
+from helpers.fields import blobs
+from helpers.predictors import predictor, write
 
 import mitolume
 from mitolume import parallel as dask_client

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from conftest import blobs
+from helpers.fields import blobs
 
 from mitolume import cli, load, read
 from mitolume.errors import MitolumeError

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from conftest import blobs
+from helpers.command import call
+from helpers.fields import blobs
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from test_cli import call
 
 from mitolume.errors import MitolumeError
 from mitolume.io.check import check_table

@@ -8,11 +8,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.score_tables import (
+    DESIGNS,
+    LUCK,
+    UNLIKE,
+    Truth,
+    as_images,
+    differences,
+    rates,
+    simulate,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
-from score_tables import DESIGNS, LUCK, UNLIKE, Truth, as_images, differences, rates, simulate
 
 from mitolume.analysis.metrics import COUNT_SCORES, Counts
 from mitolume.errors import MitolumeError

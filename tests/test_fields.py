@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from conftest import blobs, write_field
+from helpers.fields import blobs, write_field
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image

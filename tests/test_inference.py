@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from conftest import blobs
+from helpers.fields import blobs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from microscope_files import write_lif, write_zarr
+from helpers.microscope_files import write_lif, write_zarr
 from PIL import Image
 from typer.testing import CliRunner
 

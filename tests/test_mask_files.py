@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 import xarray as xr
-from roi_files import (
+from helpers.roi_files import (
     ELSEWHERE,
     RECT,
     image,

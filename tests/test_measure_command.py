@@ -12,8 +12,8 @@ import pytest
 import tifffile
 import xarray as xr
 from bioio_ome_zarr import Reader
+from helpers.command import call
 from roifile import ImagejRoi, roiread, roiwrite
-from test_cli import call
 
 from mitolume.batch.convert import read_objects
 from mitolume.batch.sources import find_sources

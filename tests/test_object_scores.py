@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 import tifffile
 import torch
+from helpers.command import call
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
-from test_cli import call
 from torchmetrics.functional.detection import panoptic_quality as reference_quality
 
 from mitolume.analysis.object_scores import (

@@ -34,6 +34,7 @@ def test_benchmark_tables_hold_what_they_say(
     assert table.mask_kind == "unsure"
 
 
+@pytest.mark.slow
 def test_a_short_training_on_real_electron_microscopy_learns(
     real_data: Path, tmp_path: Path
 ) -> None:

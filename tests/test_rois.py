@@ -12,10 +12,7 @@ import numpy as np
 import pytest
 import roifile
 import xarray as xr
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
-from roi_files import (
+from helpers.roi_files import (
     ELSEWHERE,
     FREEHAND,
     OVAL,
@@ -27,6 +24,9 @@ from roi_files import (
     roi_file,
     roi_set,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from mitolume.errors import MitolumeError
 from mitolume.io.geojson import labels_to_geojson

@@ -16,9 +16,9 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from conftest import write_field, write_table_of_fields
 from distributed import LocalCluster
 from filelock import FileLock
+from helpers.fields import write_field, write_table_of_fields
 
 from mitolume.cli import main
 from mitolume.errors import MitolumeError

@@ -16,11 +16,11 @@ import pytest
 import torch
 import xarray as xr
 import yaml
-from conftest import blobs, write_field
+from helpers.command import call
+from helpers.fields import TINY, blobs, tiny, write_field, write_table_of_fields
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
-from test_cli import call
 
 import mitolume
 from mitolume.batch.agreement import agree
@@ -35,26 +35,17 @@ from mitolume.report.run_page import report_run
 from mitolume.runs.begin import begin, resume
 from mitolume.runs.folder import Run
 from mitolume.runs.guard import choose_kept, two_halves
-from mitolume.runs.recipe import PRESETS, Recipe, load_recipe
+from mitolume.runs.recipe import PRESETS, load_recipe
 from mitolume.runs.results import value_of
 from mitolume.training.loop import CHECKPOINT
 from mitolume.training.patches import ArrayFile, Image
-
-TINY = [
-    "training.steps=8", "training.checks=4", "training.batch=2", "training.patch=32",
-    "network.width=4", "views=1", "training.precision=float32", "unlabelled.length=0.5",
-]  # fmt: skip
-
-
-def tiny(table: Path, *more: str) -> Recipe:
-    return load_recipe(fields=table, settings=[*TINY, *more])
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of one finished run."""
     folder = tmp_path_factory.mktemp("finished")
-    table = pytest.importorskip("conftest").table.__wrapped__(folder)
+    table = write_table_of_fields(folder)
     return mitolume.run(tiny(table), folder / "run", quiet=True)
 
 

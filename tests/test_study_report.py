@@ -15,8 +15,8 @@ import pandas as pd
 import pytest
 import xarray as xr
 import yaml
-from chromium import Page, find_browser
-from conftest import blobs, write_field
+from helpers.chromium import Page, find_browser
+from helpers.fields import blobs, write_field
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
@@ -96,7 +96,7 @@ def page(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]
     """Open the report in a browser."""
     browser = find_browser()
     if browser is None:
-        pytest.skip("no Chromium is installed")
+        pytest.skip("no Chromium: install it with `apt-get install chromium`, or Google Chrome")
     page = Page(browser, tmp_path_factory.mktemp("profile"))
     page.open(made / "report.html")
     page.until("document.getElementById('browser-canvas').dataset.shown !== undefined")

@@ -12,12 +12,11 @@ import pandas as pd
 import pytest
 import torch
 import xarray as xr
-from conftest import blobs, write_field
+from helpers.command import call
+from helpers.fields import blobs, tiny, write_field
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from test_cli import call
-from test_study import tiny
 
 import mitolume
 from mitolume.analysis.agreement import disagreement, disagreement_map

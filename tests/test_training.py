@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import blobs
+from helpers.fields import blobs
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Generator

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
+from helpers.microscope_files import write_czi, write_lif, write_zarr
 from liffile import LifFile
-from microscope_files import write_czi, write_lif, write_zarr
 from PIL import Image
 
 from mitolume.batch.inspect import inspect

@@ -1,0 +1,1 @@
+"""What several test files share. Holds no test."""
