@@ -257,7 +257,7 @@ def test_words_name_images_interval_and_what_is_left_out(hands: tuple[Path, Path
     lone = agreement_text(agree(anna / "f0_mask.ome.tif", ben / "f0.tif"))
     assert "on this one image: no model" in lone
     assert "No interval" in lone
-    assert "a copy is no second opinion" in agreement_text(agree(anna, anna))
+    assert "a copy is not a second opinion" in agreement_text(agree(anna, anna))
 
 
 def test_neither_marked_anything(tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def test_all_faults_are_named_at_once(tmp_path: Path) -> None:
         read_table(tmp_path / "t.csv")
     text = str(error.value)
     for part in ("6 faults", "line 3: role test needs a mask", "line 4: image b.ome.tif does not",
-                 "run backwards", "'teach' is none of", "pixel_size_um is '100'",
+                 "run backwards", "'teach' is not one of", "pixel_size_um is '100'",
                  "specimen 's1' is in test and train"):  # fmt: skip
         assert part in text
 
@@ -125,7 +125,7 @@ def test_cells_beyond_the_header_are_a_fault_and_lines_are_the_files(tmp_path: P
         ("image,mask,specimen\na.ome.tif,,1\ncopy.ome.tif,,2\n", r"a\.ome\.tif is the same"),
         ("image,mask\na.ome.tif,rgb.png\n", "has 3 channels or colours; save it in grey"),
         ("image,mask\na.ome.tif,alpha.png\n", "holds its drawing in the transparency"),
-        ("image,mask\nhuge.tif,\n", r"values up to 1e\+31, which are no grey values"),
+        ("image,mask\nhuge.tif,\n", r"values up to 1e\+31, which are not grey values"),
         ("image,mask\nempty.tif,\n", r"empty\.tif is empty \(0 bytes\)"),
     ],
 )

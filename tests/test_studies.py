@@ -130,7 +130,7 @@ def test_arms_of_presets_cost_the_same(preset: str, table: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"reference": "none"}, "reference 'none' is none of supervised, pseudo"),
+        ({"reference": "none"}, "reference 'none' is not one of supervised, pseudo"),
         ({"arms": {"only": {}}}, "at least 2"),
         ({"arms": {"a/b": {}, "c": {}}}, "may only have letters"),
         ({"arms": {"a": {"metod": "supervised"}, "b": {}}}, "arm a: unknown key 'metod'.*method"),

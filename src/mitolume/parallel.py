@@ -192,7 +192,7 @@ def _from_all(client: Client, function: Callable[..., Any], *arguments: Any) -> 
     """Call a function on every worker that is alive."""
     answers = client.run(function, *arguments, on_error="return")
     for where, answer in answers.items():
-        # A worker that has just died is no hindrance: the others do its work.
+        # A worker that has just died does no harm: the others do its work.
         if isinstance(answer, Exception) and not isinstance(answer, OSError):
             raise MitolumeError(
                 f"the worker {where} can't run mitolume ({shorten(answer)}); install the same "

@@ -162,7 +162,7 @@ def boundary_f1(prediction: Mask, truth: Mask) -> float:
 def outlines(a: Mask, b: Mask, sure: NDArray[np.bool_]) -> tuple[Any, Any]:
     """Outlines of two masks: marked pixels with an unmarked one beside them (4 neighbours).
 
-    The edge of the image and the rim of an unsure region are no outline that anybody drew.
+    The edge of the image and the rim of an unsure region are not outlines that anybody drew.
 
     Parameters
     ----------

@@ -115,7 +115,7 @@ def outlines_by_value(
 def superplot(objects: pd.DataFrame, column: str) -> Figure:
     """Plot objects and the means of their specimens, for each condition.
 
-    Objects of one specimen are no replicates: the error bar, and n, are those of the specimen
+    Objects of one specimen are not replicates: the error bar, and n, are those of the specimen
     means (Lord et al., J Cell Biol 2020).
 
     Parameters
@@ -197,7 +197,7 @@ def write_figure(path: str | Path, figure: Figure) -> None:
         raise MitolumeError(f"{path} must end in .png or .svg, the two kinds of picture there are")
     metadata = {"Date": None} if ending == ".svg" else {"Software": None}
     with atomic(path) as temporary, warnings.catch_warnings():
-        # A name in letters that matplotlib's font lacks is no reason to stop.
+        # A name in letters that matplotlib's font lacks is not a reason to stop.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         figure.savefig(temporary, format=ending[1:], dpi=_DPI, metadata=metadata)
 
@@ -213,7 +213,7 @@ def _robust_range(values: NDArray[np.float64]) -> Normalize:
 
 
 def _inner_edge(labels: NDArray[np.integer[Any]], width: int) -> NDArray[np.bool_]:
-    """Pixels of objects that are near another label; the frame of the image is no edge."""
+    """Pixels of objects that are near another label; the frame of the image is not an edge."""
     edge = np.zeros(labels.shape, bool)
     for axis in (0, 1):
         highest = ndimage.maximum_filter1d(labels, 2 * width + 1, axis, mode="nearest")

@@ -83,7 +83,7 @@ def split_object(
     """Cut one connected object, in its bounding box, into parts that together are the object.
 
     For each axis, ``cut_off`` says whether the box ends at the first and at the last pixel of the
-    image: there the object may go on, so the edge is no outline. ``probability`` is needed for
+    image, where the object may continue: that edge is not an outline. ``probability`` is needed for
     ``probability`` only. Parts are connected and numbered from 1, with 0 outside the object.
     """
     distance = _distance(inside, cut.spacing, cut_off)

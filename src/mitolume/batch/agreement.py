@@ -99,7 +99,7 @@ def agree(a: Path, b: Path, mask_kind: str = "auto", like: Path | None = None) -
             rows.append(head | {"plane": plane} | _plane(mask_a, mask_b, size))
     planes = pd.DataFrame(rows, columns=list(COLUMNS))
     if (planes["iou"].dropna() == 1).all() and planes["iou"].notna().any():
-        notices.append("A and B are the same in every sure pixel; a copy is no second opinion")
+        notices.append("A and B are the same in every sure pixel; a copy is not a second opinion")
     return Agreement(planes, tuple(pairs), tuple(notices))
 
 

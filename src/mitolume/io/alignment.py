@@ -131,7 +131,7 @@ def _margin(gains: np.ndarray[Any, Any]) -> float:
 def _edges(image: np.ndarray[Any, Any], *, limit: bool = False) -> np.ndarray[Any, Any]:
     """Return edges as complex numbers: strength, and direction with the angle doubled.
 
-    With ``limit``, the strongest twentieth counts alike: dust is no better an edge.
+    With ``limit``, the strongest twentieth counts alike: dust is not a better edge.
     """
     grey = image.astype(np.float32)
     y, x = (gaussian_filter(grey, _SCALE, order=o, truncate=3.0) for o in ((1, 0), (0, 1)))

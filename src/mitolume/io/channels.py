@@ -129,7 +129,7 @@ def _fits(text: str) -> bool:
 
 
 def _words(text: str) -> str:
-    """Part words at signs and at BrightField's capital, in lower case; pH is no phase."""
+    """Part words at signs and at BrightField's capital, in lower case; pH is not phase contrast."""
     parted = re.sub(r"(?<=[a-z])(?=[A-Z][a-z])", " ", text)
     return re.sub(r"[\W_]+", " ", parted).lower().strip()
 

@@ -197,7 +197,7 @@ def list_files(folder: Path, notes: Notes) -> list[Found]:
             files.append(Found(parts[:-1], parts[-1], ending))
             folders.clear()
         else:
-            simulated = "simulation.json" in names  # the truth and the sheet are no images
+            simulated = "simulation.json" in names  # the truth and the sheet are not images
             folders[:] = sorted(
                 (n for n in folders if not n.startswith(".") and not (simulated and n == "clean")),
                 key=natural_key,

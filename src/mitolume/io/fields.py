@@ -89,7 +89,7 @@ def read_table(path: str | Path) -> list[Field]:
     TableError
         Naming every fault that can be seen without opening an image.
     MitolumeError
-        The file is missing or is no table.
+        The file is missing or is not a table.
     """
     fields, faults, _ = parse_table(Path(path))
     if faults:
@@ -114,7 +114,7 @@ def parse_table(path: Path) -> tuple[list[Field], list[tuple[int, str]], list[st
     Raises
     ------
     MitolumeError
-        The file is missing or is no table.
+        The file is missing or is not a table.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -259,7 +259,7 @@ def _parse_row(cells: dict[str, str], base: Path, line: int) -> tuple[Field, lis
     if role == "unlabeled":
         role = "unlabelled"
     if role not in ("", *ROLES):
-        faults.append(f"role {role!r} is none of {', '.join(ROLES)} (or empty)")
+        faults.append(f"role {role!r} is not one of {', '.join(ROLES)} (or empty)")
         role = ""
     if mask is None and role in ("train", "validation", "test"):
         faults.append(f"role {role} needs a mask; without one the role is unlabelled")

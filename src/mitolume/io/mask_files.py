@@ -142,7 +142,7 @@ def open_mask(
     Raises
     ------
     MitolumeError
-        The file can't be read or is no mask; outlines have no image, or don't fit on it.
+        The file can't be read or is not a mask; outlines have no image, or don't fit on it.
     """
     if not path.exists():
         raise MitolumeError(f"{path}: no such file")

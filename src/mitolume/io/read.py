@@ -104,7 +104,7 @@ def read_plane(image: xr.DataArray, *, z: int = 0, t: int = 0, c: int = 0) -> Im
         )
     if plane.dtype.kind == "f" and np.abs(plane).max() > _MOST:
         raise MitolumeError(
-            f"{source}: plane {z} holds values up to {np.abs(plane).max():.0e}, which are no grey "
+            f"{source}: plane {z} holds values up to {np.abs(plane).max():.0e}, which are not grey "
             "values"
         )
     if plane.dtype.kind not in "buif":

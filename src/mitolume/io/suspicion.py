@@ -180,7 +180,7 @@ def _mean_width(drawn: np.ndarray[Any, Any]) -> float:
 def _wraps(sample: Image2D, grey: np.ndarray[Any, Any]) -> bool:
     """Tell whether 16-bit values read with the other sign make a far smoother picture.
 
-    Saturation is no wrap: it has one value at the end of the range, a wrap has many.
+    Saturation is not a wrap: it has one value at the end of the range, a wrap has many.
     """
     sign = np.int16 if sample.dtype.kind == "u" else np.uint16
     far = grey < 0 if sample.dtype.kind == "i" else grey >= 2**15

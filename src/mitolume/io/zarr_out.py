@@ -238,7 +238,7 @@ def _metadata(
     """
     axes: list[dict[str, str]] = [{"name": "t", "type": "time"}, {"name": "c", "type": "channel"}]
     for axis in "ZYX":
-        # Without a unit a scale is no pixel size.
+        # Without a unit, a scale is not a pixel size.
         unit = {"unit": "micrometer"} if axis in pixel_size_um else {}
         axes.append({"name": axis.lower(), "type": "space"} | unit)
     shown: dict[str, Any] = {"color": "FFFFFF", "active": True}

@@ -66,7 +66,7 @@ class DenoiserCard(BaseModel):
     """What a denoiser is and where it comes from, beside its weights.
 
     ``channels`` is 1, 4 where the network gets the planes around the plane instead, 2 where there
-    is no network but the mean of the two next to it, or 0 where planes are filtered alone.
+    is not a network but the mean of the two next to it, or 0 where planes are filtered alone.
     ``kept`` is how much of what the network took away is given back, the mean over all
     frequencies (0: nothing, 1: planes stay as they are). ``stripes`` is what was done to planes
     before, ``check`` what is known of the noise of the training stacks; ``stacks`` lists them with

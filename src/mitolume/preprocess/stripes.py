@@ -215,7 +215,7 @@ def _shared_power(steps: Array) -> tuple[Array, float]:
     frequencies their variance where each line is independent of the next. Cells next to each other
     are no pairs: grains and blur reach across.
     """
-    limit = 4 * 1.4826 * np.median(np.abs(steps), axis=0)  # a few odd lines are no scan noise
+    limit = 4 * 1.4826 * np.median(np.abs(steps), axis=0)  # a few odd lines are not scan noise
     taper = np.hanning(len(steps) + 2)[1:-1, None]
     spectrum = fft.rfft(np.clip(steps, -limit, limit) * taper, axis=0)
     frequency = fft.rfftfreq(len(steps))

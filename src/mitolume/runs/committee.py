@@ -40,7 +40,7 @@ class Committee:
         self._two = len(run.models) > 1
         self._predictor = None if self._two else run.predictor(run.kept)
         self.name = "the two models" if self._two else "the model's answers to 8 flips and turns"
-        # Less than half of what is usual, or a few specks, is no foreground to disagree on.
+        # Less than half of what is usual, or a few specks, is too little foreground to disagree on.
         share = labelled_share(run.scores[run.scores["tp"].notna()])
         self._least = 0.5 * share if np.isfinite(share) else 0.0
 

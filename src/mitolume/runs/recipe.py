@@ -184,7 +184,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise MitolumeError(f"{path}: no such recipe") from None
     except (OSError, ValueError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
-        raise MitolumeError(f"{path} is no readable YAML recipe: {reason}") from None
+        raise MitolumeError(f"{path} is not a readable YAML recipe: {reason}") from None
     if not isinstance(content, dict):
         raise MitolumeError(f"{path} is no recipe: it holds no `key: value` lines")
     return content

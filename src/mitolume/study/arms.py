@@ -69,7 +69,7 @@ class StudyRecipe(BaseModel):
     @model_validator(mode="after")
     def _consistent(self) -> StudyRecipe:
         if self.reference not in self.arms:
-            raise ValueError(f"reference {self.reference!r} is none of {', '.join(self.arms)}")
+            raise ValueError(f"reference {self.reference!r} is not one of {', '.join(self.arms)}")
         for name, values in (("seeds", self.seeds), ("labels", self.labels)):
             if len(set(values)) < len(values):
                 raise ValueError(f"{name} has a value twice")

@@ -196,7 +196,7 @@ class _Training:
         """Learn by the method with the least error to be expected, and say why.
 
         The error follows from the spectrum of planes minus answers; no truth is needed. An answer
-        that predicts noise is no candidate: noise that planes share would stay.
+        that predicts noise is not a candidate: noise that planes share would stay.
         """
         alone = self.learn(Wiener())
         if not check.is_suitable:

@@ -32,7 +32,7 @@ def open_file(path: Path) -> Opened:
 def stated(path: Path, scene: int) -> Stated:
     """Read what NIS-Elements calibrated, and the channels' names, flags and emission.
 
-    A picture states nothing: its dots per inch are no pixel size.
+    A picture states nothing: its dots per inch are not a pixel size.
     """
     if path.suffix.lower() != ".nd2":
         return Stated()

@@ -163,7 +163,7 @@ def _ome(xml: str, scene: int) -> Stated:
     for axis in "ZYX":
         value = getattr(pixels, f"physical_size_{axis.lower()}")
         unit = getattr(pixels, f"physical_size_{axis.lower()}_unit").value
-        # OME's default unit is µm; "pixel" and "reference frame" are no lengths.
+        # OME's default unit is µm; "pixel" and "reference frame" are not lengths.
         if value is not None and unit.lower() in MICROMETRES:
             size[axis] = float(value) * MICROMETRES[unit.lower()]
     lights = [
