@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args
 
@@ -21,7 +22,6 @@ import pandas as pd
 import xarray as xr
 from pydantic import BaseModel, ValidationError
 
-from mitolume import __version__
 from mitolume.analysis.labelling import ObjectSettings
 from mitolume.analysis.measure import summarise_image
 from mitolume.analysis.object_pictures import title_of
@@ -196,7 +196,7 @@ def measure_masks(
     write_table(out, objects)
     write_table(images_file, images)
     masks = [_record(source) for source in sources]
-    record = {"mitolume": __version__} | _record(settings) | {"masks": masks}
+    record = {"mitolume": version("mitolume")} | _record(settings) | {"masks": masks}
     write_text(settings_file, json.dumps(record, indent=2) + "\n")
     try:
         if outputs.crops is not None:

@@ -10,10 +10,10 @@ import os
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mitolume import __version__
 from mitolume.errors import MitolumeError, shorten
 from mitolume.io.formats import sha256
 from mitolume.io.listing import RESULTS, image_files
@@ -410,7 +410,7 @@ class _Record:
                 "results": {self._name(path): _stamp(path) for path in one.job.results},
                 "inputs": one.inputs,
                 "settings": dict(one.job.settings),
-                "mitolume": __version__,
+                "mitolume": version("mitolume"),
             }
         )
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from mitolume import __version__
 from mitolume.analysis.measure import measure_objects
 from mitolume.analysis.pictures import overlay, to_8bit
 from mitolume.batch.runner import Job, Report, run_jobs, side_by_side
@@ -158,7 +158,7 @@ def _begin(plans: Sequence[FieldPlan], out: Path, command: str) -> None:
     if record.exists():
         try:
             earlier = json.loads(record.read_text(encoding="utf-8"))
-            same = earlier["fields"] == fields and earlier["version"] == __version__
+            same = earlier["fields"] == fields and earlier["version"] == version("mitolume")
         except (ValueError, KeyError, TypeError, OSError):
             raise MitolumeError(f"{record} is damaged; choose another --out") from None
         if not same:
@@ -170,7 +170,7 @@ def _begin(plans: Sequence[FieldPlan], out: Path, command: str) -> None:
         return
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise MitolumeError(f"{out} exists and is not an empty folder; choose another --out")
-    content = {"version": __version__, "command": command, "fields": fields}
+    content = {"version": version("mitolume"), "command": command, "fields": fields}
     write_text(record, json.dumps(content, indent=1) + "\n")
 
 
