@@ -389,7 +389,11 @@ def measure(
     ] = "none",
     min_size: Annotated[
         float | None,
-        typer.Option(min=0, help="Drop objects smaller than a disc of this diameter, in µm."),
+        typer.Option(
+            min=0,
+            help="Drop objects smaller than a disc of this diameter, in µm; "
+            "below 0.25, larger holes are not filled either.",
+        ),
     ] = None,
     threshold: Annotated[
         float, typer.Option(min=0, max=1, help="Threshold for masks that are probabilities.")
