@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mitolume.simulate.camera import clean_counts, drift_path, drifted, expose
+from mitolume.simulate.camera import drift_path, drifted
+from mitolume.simulate.camera import expose as take
 from mitolume.simulate.settings import CameraSettings
 
 EVEN = CameraSettings(shading=0.0, scan_lines=0.0, bits=16)
@@ -13,6 +14,14 @@ EVEN = CameraSettings(shading=0.0, scan_lines=0.0, bits=16)
 
 def even(shape: tuple[int, int, int] = (4, 200, 300)) -> np.ndarray:
     return np.ones(shape, np.float32)
+
+
+def expose(*args, **options) -> np.ndarray:
+    return take(*args, **options)[0]
+
+
+def clean_counts(intensity: np.ndarray, camera: CameraSettings, photons: float) -> np.ndarray:
+    return take(intensity, camera, rng(), photons=photons)[1]
 
 
 def rng(seed: int = 0) -> np.random.Generator:

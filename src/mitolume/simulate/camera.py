@@ -17,22 +17,6 @@ Floats = NDArray[np.float32]
 NEIGHBOURS, ENDS = 0.3, 0.95
 
 
-def clean_counts(intensity: Floats, settings: CameraSettings, *, photons: float) -> Floats:
-    """Return the counts (P, Y, X) without any noise, neither rounded nor cut off at saturation.
-
-    Parameters
-    ----------
-    intensity
-        (P, Y, X), light relative to the background or to what is bright.
-    settings
-        The camera; its shading, gain and offset are used.
-    photons
-        Photoelectrons that a pixel in the middle of the field collects at the intensity 1.
-    """
-    electrons = _electrons(intensity, settings, photons)
-    return np.asarray(settings.offset + settings.gain * electrons, np.float32)
-
-
 def expose(
     intensity: Floats,
     settings: CameraSettings,
@@ -40,20 +24,25 @@ def expose(
     *,
     photons: float,
     scan_lines: bool = True,
-) -> NDArray[np.uint16]:
-    """Take the picture: :func:`clean_counts` with noise, rounded, and cut off at saturation.
+) -> tuple[NDArray[np.uint16], Floats]:
+    """Take the picture: its counts (P, Y, X), and the same before noise, rounding and saturation.
 
-    Scan lines multiply the light, before its Poisson noise; the read noise is normal. The laser's
-    flicker shows in transmitted light, not in fluorescence. The result is (P, Y, X) uint16.
+    ``photons`` are those that a pixel in the middle of the field collects at the intensity 1. Scan
+    lines multiply the light, before its Poisson noise: the laser's flicker shows in transmitted
+    light, not in fluorescence. The read noise is normal.
     """
-    expected = _electrons(intensity, settings, photons)
+    down, across = (np.linspace(-1, 1, n) if n > 1 else np.zeros(1) for n in intensity.shape[1:])
+    corner = max(down[-1] ** 2 + across[-1] ** 2, 1.0)
+    fall = settings.shading * (down[:, None] ** 2 + across**2) / corner
+    expected = np.maximum(intensity, 0) * (photons * (1 - fall)).astype(np.float32)
+    clean = np.asarray(settings.offset + settings.gain * expected, np.float32)
     if scan_lines:
         expected *= _lines(expected.shape, settings.scan_lines, rng)
     counts = rng.poisson(expected).astype(np.float32)
     counts += np.float32(settings.read_noise) * rng.standard_normal(counts.shape, np.float32)
     counts *= np.float32(settings.gain)
     counts += np.float32(settings.offset)
-    return np.rint(counts).clip(0, 2**settings.bits - 1).astype(np.uint16)
+    return np.rint(counts).clip(0, 2**settings.bits - 1).astype(np.uint16), clean
 
 
 def drift_path(
@@ -69,34 +58,17 @@ def drifted(stack: NDArray[Any], path: NDArray[np.float64]) -> NDArray[Any]:
     """Move each plane of a stack along a path of :func:`drift_path`.
 
     Light is interpolated (cubic splines), whole numbers (masks, labels) are taken from the nearest
-    pixel. What leaves at one edge comes in at the other, as in the optics: give a margin and cut it
-    off.
+    pixel. What leaves at one edge comes in at the other, as in the optics.
     """
     if not path.any():
         return stack
     order = 3 if np.issubdtype(stack.dtype, np.floating) else 0
-    moved = [
-        shift(plane, offset, order=order, mode="grid-wrap")
-        for plane, offset in zip(stack, path, strict=True)
-    ]
-    return np.stack(moved)
-
-
-def _electrons(intensity: Floats, settings: CameraSettings, photons: float) -> Floats:
-    """Return the expected photoelectrons (P, Y, X); light falls as the square of the radius."""
-    down, across = (np.linspace(-1, 1, n) if n > 1 else np.zeros(1) for n in intensity.shape[1:])
-    corner = max(down[-1] ** 2 + across[-1] ** 2, 1.0)
-    fall = settings.shading * (down[:, None] ** 2 + across**2) / corner
-    light = (photons * (1 - fall)).astype(np.float32)
-    return np.asarray(np.maximum(intensity, 0) * light, np.float32)
+    moved = zip(stack, path, strict=True)
+    return np.stack([shift(plane, by, order=order, mode="grid-wrap") for plane, by in moved])
 
 
 def _lines(shape: tuple[int, ...], deviation: float, rng: np.random.Generator) -> Floats:
-    """Return the brightness (P, Y, X), around 1, of the lines of a laser whose power flickers.
-
-    The power is measured once per line, nearly: it changes little while a line is scanned, and is
-    mostly forgotten at the next line. New in every plane.
-    """
+    """Return the brightness (P, Y, X), around 1, of the lines of a laser whose power flickers."""
     planes, height, width = shape
     fresh = rng.standard_normal((2, planes, height))
     fresh[1:] = ENDS * fresh[:1] + np.sqrt(1 - ENDS**2) * fresh[1:]

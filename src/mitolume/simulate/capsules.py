@@ -32,7 +32,7 @@ class Capsules:
 
 @dataclass(frozen=True)
 class Filling:
-    """Voxels that objects fill, wholly or in part.
+    """Voxels that objects fill, wholly or in part, each once and in ascending order.
 
     ``voxel`` (N,) is the flat index into the grid, ``share`` (N,) float32 the part of it that is
     filled, ``owner`` (N,) the object that fills most of it, ``core`` (N,) whether the voxel's
@@ -52,21 +52,8 @@ def fill(
 
     The share of a voxel at signed depth s below the surface is 1/2 + s / w, within 0 and 1, with w
     the width of the voxel along the surface's normal. In a cylinder of radius r this fills
-    pi (r**2 + w**2 / 12) instead of pi r**2, so r is first made smaller by that much.
-
-    Parameters
-    ----------
-    capsules
-        Shapes in um; the origin is the centre of pixel (0, 0), at the bottom of slice 0.
-    shape
-        Size of the grid (Z, Y, X) in voxels.
-    voxel_um
-        Size of a voxel (Z, Y, X) in um.
-
-    Returns
-    -------
-    Filling
-        Each filled voxel once, in ascending order.
+    pi (r**2 + w**2 / 12) instead of pi r**2, so r is first made smaller by that much. The origin of
+    the capsules is the centre of pixel (0, 0), at the bottom of slice 0.
     """
     voxel, origin = np.array(voxel_um), np.array([voxel_um[0] / 2, 0.0, 0.0])
     reach = capsules.radii.max(axis=1, initial=0.0)[:, None] + voxel

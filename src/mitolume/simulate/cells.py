@@ -32,26 +32,16 @@ KINDS = {
 class CellMaps:
     """Maps (Y, X) in steps of ``MAP_UM`` over the field and a margin; the origin is pixel (0, 0).
 
-    Attributes
-    ----------
-    edge
-        Distance from the edge of the cell in um, negative outside of cells.
-    height
-        Height of the cell's upper surface above the coverslip in um, 0 outside.
-    nucleus
-        Distance from the outline of the same cell's nucleus in um, negative inside; up to a third
-        too small beyond the nucleus' tips.
-    nucleus_low, nucleus_high
-        Lower and upper surface of the nuclei in um; equal where there is none.
-    axis_y, axis_x
-        Sine and cosine of twice the direction of filaments, an angle from X towards Y: a direction
-        without a sense has no jump in them. Up to 1 where it is well defined.
+    Filaments have a direction without a sense. Sine and cosine of twice its angle, from X towards
+    Y, have no jump; they are up to 1 where the direction is well defined.
     """
 
-    edge: Array
-    height: Array
+    edge: Array  # distance from the edge of the cell in um, negative outside of cells
+    height: Array  # of the cell's upper surface above the coverslip in um, 0 outside
+    # Distance from the outline of the same cell's nucleus in um, negative inside; up to a third too
+    # small beyond the nucleus' tips.
     nucleus: Array
-    nucleus_low: Array
+    nucleus_low: Array  # surfaces of the nuclei in um; equal where there is none
     nucleus_high: Array
     axis_y: Array
     axis_x: Array
@@ -93,8 +83,11 @@ def lay_out_cells(extent_um: tuple[float, float], rng: Rng) -> CellMaps:
         inside = mine & (core < 0)
         low[inside], high[inside] = bottom[inside], top[inside]
         nucleus[mine] = core[mine]
-    # Smoothed, the distance from a mask has no steps of a pixel at the outline.
-    edge = -gaussian_filter(_signed_distance((best > 0) & (best - second > 0.3)), 1.5)
+    inside = (best > 0) & (best - second > 0.3)
+    edge = np.full(y.shape, -99.0)
+    if inside.any():
+        edge = (distance_transform_edt(inside) - distance_transform_edt(~inside)) * MAP_UM
+    edge = gaussian_filter(edge, 1.5)  # without steps of a pixel at the outline
     height = _height(rng, edge, nucleus, high)
     axis_y, axis_x = _filament_axis(along_y, along_x, edge, nucleus)
     return CellMaps(edge, height, nucleus, low, high, axis_y, axis_x)
@@ -181,13 +174,6 @@ def _filament_axis(
     return along_y / strength, along_x / strength
 
 
-def _signed_distance(inside: NDArray[np.bool_]) -> Array:
-    """Distance in um outside of a region, negative inside; 99 everywhere where there is none."""
-    if not inside.any():
-        return np.full(inside.shape, 99.0)
-    return np.asarray(distance_transform_edt(~inside) - distance_transform_edt(inside)) * MAP_UM
-
-
 def _smooth_noise(rng: Rng, shape: tuple[int, ...], size_um: float) -> Array:
     """Gaussian noise of standard deviation 1, correlated over ``size_um``."""
     coarse = [int(np.ceil(side * MAP_UM / size_um)) + 4 for side in shape]
@@ -199,14 +185,8 @@ def _smooth_noise(rng: Rng, shape: tuple[int, ...], size_um: float) -> Array:
 class Inclusions:
     """Balls of one kind, none of which is a mitochondrion.
 
-    Attributes
-    ----------
-    balls
-        Places and radii.
-    index
-        (N,), refractive index of each ball.
-    dye
-        (N,), membrane dye taken up, relative to the plasma membrane; 0 in most.
+    ``index`` (N,) is the refractive index of each, ``dye`` (N,) the membrane dye that it took up,
+    relative to the plasma membrane.
     """
 
     balls: Capsules

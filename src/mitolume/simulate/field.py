@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,11 +10,11 @@ from numpy.typing import NDArray
 from scipy.fft import next_fast_len
 
 from mitolume.errors import MitolumeError
-from mitolume.simulate.camera import clean_counts, drift_path, drifted, expose
+from mitolume.simulate.camera import drift_path, drifted, expose
 from mitolume.simulate.hand_labels import imitate_hand_labels
 from mitolume.simulate.optics import fluorescence_stack, transmitted_stack
 from mitolume.simulate.settings import CONDITIONS, OpticsSettings, SimulationSettings
-from mitolume.simulate.specimen import Specimen, Volume, grow_specimen
+from mitolume.simulate.specimen import Volume, grow_specimen
 
 CHANNELS = ("Transmitted", "Mitochondria", "CellMask")
 
@@ -98,10 +97,6 @@ def simulate_field(
     seed
         Seed of all random numbers; not negative.
 
-    Returns
-    -------
-    SimulatedField
-
     Raises
     ------
     MitolumeError
@@ -124,17 +119,22 @@ def simulate_field(
     padded, inner = _padded(settings.shape, px)
     specimen = grow_specimen(padded, px, CONDITIONS[condition], seed, settings.crowding)
     volume = specimen.volume(SLICE_UM)
-    heights = volume.heights
+    counts = np.count_nonzero(volume.labels[:, *inner], axis=(1, 2))
+    middle = np.average(volume.heights, weights=counts) if counts.any() else 1.5
     steps = np.arange(settings.planes, dtype=np.float64) - settings.planes // 2
-    middle = _middle(volume.labels[:, *inner], heights) + settings.middle_um
-    focus: NDArray[np.float64] = middle + step * steps
+    focus: NDArray[np.float64] = middle + settings.middle_um + step * steps
+    near = abs(volume.heights - focus[:, None]) <= depth_of_field(optics) / 2
+    masks = np.stack([(volume.labels[slices] > 0).any(axis=0) for slices in near]).astype(np.uint8)
+
     path = drift_path(settings.planes, px, settings.camera, np.random.default_rng([seed, _DRIFT]))
-    light = _light(volume, heights, focus, optics)
+    masks = drifted(masks, path)[:, *inner]
+    light = _light(volume, focus, optics)
     light = {name: drifted(stack, path)[:, *inner] for name, stack in light.items()}
-    masks = drifted(_masks(volume.labels, heights, focus, optics), path)[:, *inner]
     images, clean = _expose(light, settings, seed)
     person = np.random.default_rng([seed, _PERSON])
-    cytoplasm = np.broadcast_to(_cytoplasm(specimen), (settings.planes, *padded))
+    cells = specimen.cells
+    edge, nucleus = (cells.on_grid(one, padded, px) for one in (cells.edge, cells.nucleus))
+    cytoplasm = np.broadcast_to((edge > 0) & (nucleus > 0), (settings.planes, *padded))
     hand = [
         imitate_hand_labels(mask, px, person, settings.hand_labels, plausible=place)
         for mask, place in zip(masks, drifted(cytoplasm, path)[:, *inner], strict=True)
@@ -174,16 +174,9 @@ def _padded(shape: tuple[int, int], px: float) -> tuple[tuple[int, int], tuple[s
     return (rows, columns), inner
 
 
-def _middle(labels: NDArray[np.int32], heights: Any) -> float:
-    counts = np.count_nonzero(labels, axis=(1, 2))
-    return float(np.average(heights, weights=counts)) if counts.any() else 1.5
-
-
-def _light(
-    volume: Volume, heights: Any, focus: NDArray[np.float64], optics: OpticsSettings
-) -> dict[str, Floats]:
+def _light(volume: Volume, focus: NDArray[np.float64], optics: OpticsSettings) -> dict[str, Floats]:
     """Intensity of each channel (Z, Y, X), 1 for the background or what is bright."""
-    where = (volume.voxel_um, heights, focus, optics)
+    where = (volume.voxel_um, volume.heights, focus, optics)
     mitochondria = fluorescence_stack(volume.mitochondria, *where, optics.mitochondria_um)
     membrane = fluorescence_stack(volume.membrane, *where, optics.membrane_um)
     return {
@@ -191,23 +184,6 @@ def _light(
         "Mitochondria": mitochondria / np.float32(_BRIGHT["Mitochondria"]),
         "CellMask": membrane / np.float32(_BRIGHT["CellMask"]),
     }
-
-
-def _masks(
-    labels: NDArray[np.int32], heights: Any, focus: NDArray[np.float64], optics: OpticsSettings
-) -> NDArray[np.uint8]:
-    half = depth_of_field(optics) / 2
-    planes = [(labels[abs(heights - at) <= half] > 0).any(axis=0) for at in focus]
-    return np.stack(planes).astype(np.uint8)
-
-
-def _cytoplasm(specimen: Specimen) -> NDArray[np.bool_]:
-    cells = specimen.cells
-    edge, nucleus = (
-        cells.on_grid(field, specimen.shape, specimen.pixel_um)
-        for field in (cells.edge, cells.nucleus)
-    )
-    return np.asarray((edge > 0) & (nucleus > 0))
 
 
 def _expose(
@@ -220,6 +196,6 @@ def _expose(
             camera = camera.model_copy(update={"gain": camera.fluorescence_gain})
             photons = camera.fluorescence_photons
         rng = np.random.default_rng([seed, _NOISE, number])
-        images[name] = expose(intensity, camera, rng, photons=photons, scan_lines=lit)
-        clean[name] = clean_counts(intensity, camera, photons=photons)
+        images[name], clean[name] = expose(intensity, camera, rng, photons=photons, scan_lines=lit)
+
     return images, clean

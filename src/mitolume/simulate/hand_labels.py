@@ -30,23 +30,8 @@ def imitate_hand_labels(
     turned, at a free place nearby. Then all outlines are displaced: a point of the plane is
     foreground where its distance inside the outline exceeds a smooth random field.
 
-    Parameters
-    ----------
-    mask
-        (Y, X), 0 background, 1 mitochondria.
-    pixel_um
-        Side of a pixel in µm.
-    rng
-        Generator of random numbers. Each plane is outlined by itself.
-    settings
-        Rates and jitter.
-    plausible
-        bool (Y, X), where something may be invented, such as the cytoplasm; by default anywhere.
-
-    Returns
-    -------
-    numpy.ndarray
-        uint8 (Y, X), 0 and 1.
+    Masks are uint8 (Y, X), 0 background and 1 mitochondria. ``plausible``, bool (Y, X), is where
+    something may be invented, such as the cytoplasm; by default anywhere.
 
     Examples
     --------

@@ -26,16 +26,10 @@ BEYOND_UM = 5.0  # grown around the field, so that tubes cross its edge
 class Network:
     """Centrelines of mitochondria.
 
-    Attributes
-    ----------
-    points
-        (P, 3), Z Y X in um, along each branch in order.
-    radius
-        (P,), radius of the tube at each point in um.
-    branch, object
-        (P,), number of the unbranched piece and of the connected mitochondrion, both from 0.
-    brightness, index
-        (objects,), dye concentration and refractive index of each mitochondrion.
+    ``points`` (P, 3) are Z Y X in um, along each branch in order; ``radius`` (P,) that of the tube
+    there in um; ``branch`` and ``object`` (P,) number the unbranched piece and the connected
+    mitochondrion from 0. ``brightness`` and ``index`` (objects,) are dye concentration and
+    refractive index of each mitochondrion.
     """
 
     points: Array
@@ -91,18 +85,15 @@ def grow_network(
     obstacles: Capsules,
     rng: Rng,
 ) -> Network:
-    """Grow tubes until they fill their share of the cytoplasm, or no room is found.
+    """Grow tubes in and around the field until they fill their share of the cytoplasm.
 
-    Tubes turn smoothly about the direction of the cell's filaments, keep clear of the cell's
-    surface, the nuclei, the obstacles and one another, and start more often near the nucleus. They
-    are grown in the field of Y, X um and its surroundings.
+    They turn smoothly about the direction of the cell's filaments, keep clear of the cell's
+    surface, the nuclei, the obstacles and one another, and start more often near the nucleus.
     """
     widest = _widest(condition)
     weight, aim = _weights(cells, extent_um, condition)
     origin = np.array([0.0, -MARGIN_UM, -MARGIN_UM])
-    size = np.array(
-        [cells.height.max(), extent_um[0] + 2 * MARGIN_UM, extent_um[1] + 2 * MARGIN_UM]
-    )
+    size = np.array([cells.height.max(), *(side + 2 * MARGIN_UM for side in extent_um)])
     taken = np.zeros(np.ceil(size / GRID_UM).astype(int) + 1, np.int32)
     grown = _Growing(taken, origin, [], [], [], [])
     for centre, (radius, _) in zip(obstacles.start, obstacles.radii, strict=True):
@@ -134,20 +125,13 @@ def _weights(
     thickness = cells.height - (cells.nucleus_high - cells.nucleus_low)
     room = (cells.height - 2 * (widest + CLEARANCE_UM)).clip(min=0)
     room *= near & (cells.nucleus > widest + CLEARANCE_UM)
-    density = _density(cells.nucleus.clip(min=0), condition.clustering_um)
+    # Relative to a whole cell, a disc of 20 um around a nucleus of 6 um, so that a field that shows
+    # only the periphery gets the few mitochondria that a clustered cell has there.
+    decay, rings = condition.clustering_um, np.linspace(0, 14, 57)
+    density = np.exp(-cells.nucleus.clip(min=0) / decay)
+    density /= np.average(np.exp(-rings / decay), weights=rings + 6)
     filled = condition.volume_share * (thickness * near * (room > 0) * density).sum() * MAP_UM**2
     return room**0.4 * density, float(filled)
-
-
-def _density(distance: Array, decay: float) -> Array:
-    """Density at a distance from the nucleus, relative to that of a whole cell.
-
-    The whole cell is a disc of 20 um around a nucleus of 6 um, so a field that shows only the
-    periphery gets the few mitochondria that a clustered cell has there.
-    """
-    rings = np.linspace(0, 14, 57)
-    mean = np.average(np.exp(-rings / decay), weights=rings + 6)
-    return np.asarray(np.exp(-distance / decay) / mean)
 
 
 def _grow_round(
@@ -233,7 +217,7 @@ def _paths(
 
 
 def _limits(cells: CellMaps, points: Array, radius: Array) -> tuple[Array, Array]:
-    """Lowest and highest centre (N,) of tubes at points (N, 2); equal where there is no room."""
+    """Lowest and highest centre (N,) of tubes; equal where there is no room."""
     low = radius * 1.1 + CLEARANCE_UM
     return low, np.maximum(cells.at(cells.height, points) - low, low + 1e-3)
 

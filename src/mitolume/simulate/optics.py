@@ -41,10 +41,7 @@ class Aperture:
         return self.na / self.wavelength_um
 
     def reach(self, defocus_um: float) -> float:
-        """Return the radius (um) that holds nearly all light of a point out of focus.
-
-        It is the radius of the defocused disc and 24 rings of the diffraction pattern.
-        """
+        """Return the radius (um) that holds nearly all light of a point: its disc and 24 rings."""
         slope = self.na / np.sqrt(self.medium_index**2 - self.na**2)
         return float(defocus_um * slope + 24.0 * self.wavelength_um / self.na)
 
@@ -94,25 +91,11 @@ def transmitted_stack(
     comes from further away than any margin; there the field's own repetition stands in for the
     cells around it.
 
-    Parameters
-    ----------
-    index
-        (Z, Y, X) float32, refractive index minus that of the medium.
-    voxel_um
-        Size of a voxel (Z, Y, X) in um.
-    z_um
-        (Z,), height of each slice in um.
-    focus_um
-        (P,), height of each image plane in um.
-    optics
-        The microscope; its immersion has the index of the medium.
-
-    Returns
-    -------
-    numpy.ndarray
-        (P, Y, X) float32, 1 where there is nothing.
+    ``index`` (Z, Y, X) is the refractive index minus that of the medium, which is also that of the
+    immersion; ``z_um`` (Z,) and ``focus_um`` (P,) are the heights of slices and image planes. The
+    result (P, Y, X) is 1 where there is nothing.
     """
-    defocus = _defocus(z_um, focus_um)
+    defocus = np.asarray(z_um, float) - np.asarray(focus_um, float)[:, None]
     radii, transfer = contrast_transfer(defocus.ravel(), voxel_um[1:], optics)
     path = 2 * np.pi / optics.transmitted_um * voxel_um[0]  # radians in a voxel, an index unit
     phase = np.float32(-2 * path) * transfer.imag
@@ -139,11 +122,8 @@ def contrast_transfer(
     condenser that is wider open than the objective counts as equally wide: its further light does
     not reach the image of a weak object.
 
-    Returns
-    -------
-    tuple of numpy.ndarray
-        Radial frequencies (R,) in 1/um, evenly spaced from 0 to the end of the band or of the
-        image's, and A (D, R) complex64 for each defocus: height of the slice minus that of focus.
+    Returned are the radial frequencies (R,) in 1/um, evenly spaced from 0 to the end of the band or
+    of the image's, and A (D, R) for each defocus: height of the slice minus that of focus.
     """
     light = (optics.transmitted_um, optics.immersion_index)
     condenser = Aperture(min(optics.condenser_na, optics.objective_na), *light)
@@ -172,25 +152,11 @@ def fluorescence_stack(
     """Image a volume of dye through a confocal microscope that lets some haze through.
 
     Each slice adds, to each image plane, its dye filtered by the transfer function of its defocus
-    (:func:`emission_transfer`). Opposite edges of the field are neighbours: give a margin and cut
-    it off.
-
-    Parameters
-    ----------
-    concentration
-        (Z, Y, X) float32, concentration of the dye.
-    voxel_um, z_um, focus_um, optics
-        As for `transmitted_stack`.
-    wavelength_um
-        Vacuum wavelength of the emission in um.
-
-    Returns
-    -------
-    numpy.ndarray
-        (P, Y, X) float32, in units of concentration x um: a thin layer in focus, wide as the field,
-        has the brightness of its concentration times its thickness at any haze.
+    (:func:`emission_transfer`). Opposite edges of the field are neighbours, and arguments are as in
+    `transmitted_stack`. The result (P, Y, X) is in units of concentration x um: a thin layer in
+    focus, wide as the field, has its concentration times its thickness at any haze.
     """
-    defocus = _defocus(z_um, focus_um)
+    defocus = np.asarray(z_um, float) - np.asarray(focus_um, float)[:, None]
     objective = Aperture(optics.objective_na, wavelength_um, optics.immersion_index, power=-0.5)
     radii, transfer = emission_transfer(defocus.ravel(), voxel_um[1:], objective, optics.haze)
     by_plane = (voxel_um[0] * transfer).reshape(*defocus.shape, -1)
@@ -210,12 +176,8 @@ def emission_transfer(
     :math:`\sqrt{\cos\theta}` of an aplanatic lens (Richards and Wolf 1959, Proc. R. Soc. A
     253:358). Further out of focus than ``NEAR_UM``, where only low frequencies are left and the
     confocal microscope sees next to nothing, the haze follows from rays alone. The objective's
-    ``power`` is -0.5: the factor :math:`\sqrt{\cos\theta}` on a sphere, in the plane.
-
-    Returns
-    -------
-    tuple of numpy.ndarray
-        Radial frequencies (R,) in 1/um, evenly spaced from 0, and the transfer (D, R) float32.
+    ``power`` is -0.5: the factor :math:`\sqrt{\cos\theta}` on a sphere, in the plane. Returned are
+    radial frequencies and the transfer (D, R), as of :func:`contrast_transfer`.
     """
     depth = np.abs(defocus_um)
     near = depth <= NEAR_UM
@@ -274,12 +236,6 @@ def filter_slices(
     return planes
 
 
-def _defocus(z_um: ArrayLike, focus_um: ArrayLike) -> Array:
-    """Height of each slice minus height of each image plane, (P, Z)."""
-    defocus: Array = np.asarray(z_um, float) - np.asarray(focus_um, float)[:, None]
-    return defocus
-
-
 def _nodes(band: float, reach: float) -> tuple[Array, Array]:
     r"""Return distances (N,) at which a radial function is sampled, and the weights (N,).
 
@@ -302,12 +258,8 @@ def _spectrum(radii: Array, distance_um: Array, weighted: Floats) -> Floats:
 
 
 def _radial_grid(band: float, reach: float, pixel_um: tuple[float, float]) -> Array:
-    """Return radial frequencies (R,) from 0, evenly, to the end of the band or of the image's.
-
-    There are 24 of them in the finest oscillation of a transfer function.
-    """
-    corner = float(np.hypot(*(0.5 / np.asarray(pixel_um, float))))
-    stop = min(band, corner)
+    """Return radial frequencies: 24 in the finest oscillation of a transfer function."""
+    stop = min(band, float(np.hypot(*(0.5 / np.asarray(pixel_um, float)))))
     return np.linspace(0.0, stop, int(np.ceil(stop * reach * 24.0)) + 2)
 
 

@@ -127,19 +127,9 @@ def plan_fields(
 ) -> list[FieldPlan]:
     """List the fields of a data set in the order of its groups.
 
-    Every field has cells of its own. Dishes are spread over days, each with its own brightness
-    of the lamp, dyes and condenser: see `_vary_day`.
-
-    Parameters
-    ----------
-    settings
-        Settings of all fields, before a day varies them.
-    groups
-        Conditions, dishes and roles.
-    seed
-        Seed of the data set, from which the seed of each field is drawn; not negative.
-    days
-        Number of days and their differences; each day is a batch of the table of fields.
+    Every field has cells of its own, from a seed that is drawn from the data set's ``seed``. Dishes
+    are spread over days, each with its own brightness of lamp and dyes, and its own condenser: they
+    are the batches of the table of fields.
     """
     dishes = [group for group in groups for _ in range(group.dishes)]
     varied = [_vary_day(settings, seed, day, days) for day in range(days.count)]
@@ -164,21 +154,15 @@ def plan_fields(
     return plans
 
 
-def _vary_day(
-    settings: SimulationSettings, seed: int, day: int, days: Days = Days()
-) -> SimulationSettings:
+def _vary_day(settings: SimulationSettings, seed: int, day: int, days: Days) -> SimulationSettings:
     """Multiply photons, fluorescence photons and condenser by log-normal factors of a day."""
     rng = np.random.default_rng([seed, day, 0xDA7])
-    light, dye, condenser = np.exp(rng.normal(0.0, [days.lamp, days.dyes, days.condenser])).tolist()
+    lamp, dye, condenser = np.exp(rng.normal(0.0, [days.lamp, days.dyes, days.condenser])).tolist()
     camera, optics = settings.camera, settings.optics
     brightness = {
-        "photons": camera.photons * light,
+        "photons": camera.photons * lamp,
         "fluorescence_photons": camera.fluorescence_photons * dye,
     }
-    aperture = {"condenser_na": optics.condenser_na * condenser}
-    return settings.model_copy(
-        update={
-            "camera": camera.model_copy(update=brightness),
-            "optics": optics.model_copy(update=aperture),
-        }
-    )
+    camera = camera.model_copy(update=brightness)
+    optics = optics.model_copy(update={"condenser_na": optics.condenser_na * condenser})
+    return settings.model_copy(update={"camera": camera, "optics": optics})

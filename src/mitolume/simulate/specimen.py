@@ -31,21 +31,12 @@ CELLS, INCLUSIONS, MITOCHONDRIA, TEXTURE, FOLDS = range(5)  # streams of random 
 
 @dataclass(frozen=True)
 class Volume:
-    """A specimen on a voxel grid; slice 0 lies on the coverslip.
+    """A specimen on a grid (Z, Y, X) of voxels; slice 0 lies on the coverslip.
 
-    Attributes
-    ----------
-    voxel_um
-        Size of a voxel (Z, Y, X) in um.
-    index
-        (Z, Y, X), refractive index minus that of the medium, ``MEDIUM_INDEX``.
-    labels
-        (Z, Y, X), mitochondria numbered from 1; 0 is background.
-    mitochondria
-        (Z, Y, X), dye: the share of the voxel in a mitochondrion times the brightness of that one.
-    membrane
-        (Z, Y, X), dye of the plasma membrane: its area in um**2 per um**3, and vesicles that took
-        it up.
+    ``index`` is the refractive index minus ``MEDIUM_INDEX``; ``labels`` number the mitochondria
+    from 1. ``mitochondria`` is their dye, the share of the voxel times the brightness of its
+    mitochondrion; ``membrane`` is the plasma membrane's, its area in um**2 per um**3, and that of
+    vesicles that took it up.
     """
 
     voxel_um: Voxel
@@ -57,9 +48,7 @@ class Volume:
     @property
     def heights(self) -> Array:
         """Height of the centre of each slice above the coverslip in um."""
-        return np.asarray(
-            self.voxel_um[0] * np.arange(len(self.labels)) + self.voxel_um[0] / 2, float
-        )
+        return np.asarray(self.voxel_um[0] * np.arange(len(self.labels)) + self.voxel_um[0] / 2)
 
 
 @dataclass(frozen=True)
@@ -74,10 +63,9 @@ class Specimen:
     network: Network
 
     def skeletons(self, shape: tuple[int, int], corner: tuple[int, int] = (0, 0)) -> pd.DataFrame:
-        """Return the centrelines in a part of the field, whose first pixel is ``corner``.
+        """Return the centrelines in a part of the field, from its first pixel ``corner`` on.
 
-        Columns are ``object`` (the number in the labels), ``branch``, and ``z``, ``y``, ``x``,
-        ``radius`` in um; the centre of the first pixel is the origin.
+        Columns are those of ``SimulatedField.skeletons``.
         """
         px, network = self.pixel_um, self.network
         z, y, x = network.points.T
@@ -124,12 +112,7 @@ def grow_specimen(
     seed: int = 0,
     crowding: float = 1.0,
 ) -> Specimen:
-    """Grow cells and their mitochondria; the same arguments give the same specimen.
-
-    The same seed under another condition gives the same cells with other mitochondria. ``shape`` is
-    (Y, X) in pixels; ``crowding`` is the number of droplets, lysosomes, vesicles and granules
-    relative to ``cells.KINDS``.
-    """
+    """Grow cells and their mitochondria; the same seed gives the same cells in every condition."""
     extent = (shape[0] * pixel_um, shape[1] * pixel_um)
     cells = lay_out_cells(extent, np.random.default_rng([seed, CELLS]))
     inclusions = place_inclusions(cells, np.random.default_rng([seed, INCLUSIONS]), crowding)
