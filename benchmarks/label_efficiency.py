@@ -29,15 +29,13 @@ from mitolume.workflow import study
 
 STUDENT = 1 / (1 + UnlabelledSettings().length)  # what a student's length leaves to model 1
 # Each with the share of its steps that model 1 takes, and its settings. Pseudo-labels take as many
-# steps again as model 1's, learning to restore half as many before.
+# steps again as model 1's.
 WAYS: dict[str, tuple[float, dict[str, Any]]] = {
     "supervised": (1, {"method": "supervised"}),
     "pseudo-label": (1 / 2, {"method": "pseudo_label"}),
     "noisy-student": (STUDENT, {"method": "noisy_student"}),
     "mean-teacher": (STUDENT, {"method": "mean_teacher"}),
-    "three-rounds": (STUDENT, {"method": "noisy_student", "unlabelled": {"rounds": 3}}),
     "planes-in-3": (1, {"method": "supervised", "network": {"planes_in": 3}}),
-    "init-denoise": (2 / 3, {"method": "supervised", "init": "denoise"}),
 }
 
 

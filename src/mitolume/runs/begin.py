@@ -27,7 +27,7 @@ from mitolume.progress import progress_bar, say
 from mitolume.runs.denoiser import require_denoiser
 from mitolume.runs.folder import ROLES, Run, find_bundle
 from mitolume.runs.likeness import unlike_rows
-from mitolume.runs.recipe import INIT, Recipe, differences
+from mitolume.runs.recipe import Recipe, differences
 from mitolume.training.loop import resolve_precision
 from mitolume.training.methods import METHODS
 
@@ -220,7 +220,7 @@ def _notices(run: Run) -> list[str]:
 def _seen_before(run: Run) -> list[str]:
     """Say which validation and test images the model that a run goes on from has learnt."""
     init = run.recipe.init
-    if init in INIT:
+    if init == "random":
         return []
     learnt = ("train", "unlabelled")
     entries = [e for e in read_card(find_bundle(init)).fields if e["role"] in learnt]
@@ -257,7 +257,7 @@ def _device() -> str:
 
 def _require_first_weights(recipe: Recipe) -> None:
     """Refuse first weights that aren't there or don't fit the recipe's network."""
-    if recipe.init in INIT:
+    if recipe.init == "random":
         return
     card = read_card(find_bundle(recipe.init))
     if card.network != recipe.network:

@@ -250,11 +250,6 @@ class Run:
         return load_bundle_folder(self.model_folder(model))
 
     @property
-    def first_weights_folder(self) -> Path:
-        """Where weights that were learnt without labels lie (``init: denoise``)."""
-        return self.path / "restored"
-
-    @property
     def denoiser_folder(self) -> Path:
         """Where the denoiser of the chain lies."""
         return self.path / DENOISER
@@ -288,16 +283,13 @@ class Run:
         """log.csv: a row for each check during training."""
         return self._csv(_LOG, "model", "step")
 
-    def write_log(
-        self, model: str, history: list[dict[str, float | None]], steps_before: int = 0
-    ) -> None:
-        """Replace a model's rows in log.csv after step ``steps_before``, keeping all others."""
+    def write_log(self, model: str, history: list[dict[str, float | None]]) -> None:
+        """Replace a model's rows in log.csv, keeping all others."""
         lines = pd.DataFrame(history).assign(model=model)
-        lines["step"] += steps_before
         path = self.path / _LOG
         try:
             earlier = pd.read_csv(path)
-            others = earlier[(earlier["model"] != model) | (earlier["step"] <= steps_before)]
+            others = earlier[earlier["model"] != model]
             lines = pd.concat([others, lines], ignore_index=True) if len(others) else lines
         except (FileNotFoundError, KeyError, ValueError):
             pass  # none yet, or damaged: the history is safe in the checkpoint

@@ -16,7 +16,6 @@ from mitolume.inference.denoise import Denoiser
 from mitolume.inference.predictor import load
 from mitolume.runs.folder import MODELS, Run
 from mitolume.runs.learn import ModelTrainer
-from mitolume.runs.recipe import INIT
 from mitolume.runs.results import value_of
 from mitolume.training.patches import PreparedImage
 
@@ -89,7 +88,7 @@ def _scores_of_halves(
                 probability = predictor.predict_prepared(image.image)
                 histograms[name] = histograms[name] + probability_histogram(probability, mask)
     found: dict[str, Any] = {name: best_threshold(histograms[name])[1] for name in MODELS}
-    init = {"init": run.recipe.init} if run.recipe.init not in INIT else {}
+    init = {"init": run.recipe.init} if run.recipe.init != "random" else {}
     return found | init | {"n_images": len(specimens), "n_specimens": len(set(specimens))}
 
 

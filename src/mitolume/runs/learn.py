@@ -1,8 +1,8 @@
-"""The trainings of a run: model 1, then model 2 round by round. Sees no test image."""
+"""The trainings of a run: model 1, then model 2. Sees no test image."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from mitolume.inference.denoise import Denoiser
 from mitolume.inference.predictor import Predictor
 from mitolume.inference.predictor import load as load_model
 from mitolume.io.fields import Field
-from mitolume.models.bundle import CARD, DENOISER, Card, load_bundle, save_bundle
+from mitolume.models.bundle import DENOISER, Card, load_bundle, save_bundle
 from mitolume.models.networks import SegmentationNetwork
 from mitolume.preprocess.fingerprint import Fingerprint
 from mitolume.preprocess.rescale import rescale_mask
@@ -25,27 +25,13 @@ from mitolume.runs.folder import MODELS, Run, find_bundle
 from mitolume.runs.likeness import fingerprint_of
 from mitolume.runs.score import choose_threshold
 from mitolume.training.loop import CHECKPOINT, fit
-from mitolume.training.methods import METHODS, Supervised, Teacher, average_with_teacher
-from mitolume.training.patches import ArrayFile, Image, PreparedImage
-from mitolume.training.pretext import learn_to_restore
-from mitolume.training.record import Callbacks, History, TrainingProgress, TrainingResult
+from mitolume.training.methods import METHODS, Supervised, average_with_teacher
+from mitolume.training.patches import ArrayFile, PreparedImage
+from mitolume.training.record import Callbacks, TrainingProgress, TrainingResult
 from mitolume.training.segmentation import CollapseCheck, Segmentation, Validation
 from mitolume.training.settings import TrainingSettings
 
 _LEARNT_FROM = {"model_1": ("train",), "model_2": ("train", "unlabelled")}
-
-
-@dataclass(frozen=True)
-class _Round:
-    """One of the rounds in which model 2 is trained."""
-
-    number: int = 1
-    of: int = 1
-
-    @property
-    def suffix(self) -> str:
-        """What titles say of it, where there are several."""
-        return f", round {self.number} of {self.of}" * (self.of > 1)
 
 
 @dataclass
@@ -80,96 +66,62 @@ class ModelTrainer:
 
     def train_model_1(self) -> None:
         """Train model 1 on the labelled images, unless it is finished."""
-        if not self.run.has_model("model_1", self.part):
-            network = self._first_weights(self._new_network("model_1"))
-            self._train("model_1", self.place("model_1"), METHODS["supervised"](), network)
+        if self.run.has_model("model_1", self.part):
+            return
+        network, init = self._new_network("model_1"), self.run.recipe.init
+        if init != "random":
+            network.load_state_dict(load_bundle(find_bundle(init))[0].state_dict())
+        self._train("model_1", METHODS["supervised"](), network)
 
     def train_model_2(self) -> None:
-        """Train model 2, unless it is finished: each round's student teaches the next."""
-        recipe, teacher = self.run.recipe, self.place("model_1")
-        rounds = METHODS[recipe.method](recipe.unlabelled).settings.rounds
-        for number in range(1, rounds + 1):
-            place = self.place("model_2")
-            place = place if number == rounds else place / f"round_{number}"
-            if not (place / CARD).exists():
-                self._train_student(_Round(number, rounds), teacher, place)
-            teacher = place
-
-    # First weights ---------------------------------------------------------------------------
+        """Let model 1 label the unlabelled images, and train model 2 on all, unless finished."""
+        if self.run.has_model("model_2", self.part):
+            return
+        recipe, images = self.run.recipe, self.unlabelled
+        teacher = load_model(self.place("model_1"))
+        method = METHODS[recipe.method](recipe.unlabelled, teacher.card.threshold)
+        taught = self._labelled_by(teacher, method)
+        student = self._new_network("model_2")
+        weights = teacher.network.state_dict() if method.settings.start == "teacher" else None
+        if weights:
+            student.load_state_dict(weights)
+        check = CollapseCheck.against(images, teacher.network, teacher.card.threshold)
+        self._train("model_2", method, student, taught, check, weights)
 
     def _new_network(self, name: str) -> SegmentationNetwork:
         return SegmentationNetwork(self.run.recipe.network, self._seed(name))
 
-    def _first_weights(self, network: SegmentationNetwork) -> SegmentationNetwork:
-        """Give a network its first weights, as `Recipe.init` says."""
-        init = self.run.recipe.init
-        if init == "denoise":
-            learnt = self.run.first_weights_folder
-            if not (learnt / CARD).exists():
-                self._learn_first_weights(network, learnt)
-            network.load_state_dict(load_bundle(learnt)[0].state_dict())
-        elif init != "random":
-            network.load_state_dict(load_bundle(find_bundle(init))[0].state_dict())
-        return network
-
-    def _learn_first_weights(self, network: SegmentationNetwork, place: Path) -> None:
-        """Let a network learn from all training images without their masks, for half as long."""
-        recipe = self.run.recipe
-        place.mkdir(exist_ok=True)
-        settings = recipe.training.for_images(len(self.labelled))
-        steps = -(-(settings.steps or 0) // 2)
-        with self.run.bar("learning what images look like") as advance:
-            trained = learn_to_restore(
-                network,
-                [*self.labelled, *self.unlabelled],
-                settings=settings.model_copy(update={"steps": steps}),
-                seed=self._seed("model_1"),
-                folder=place,
-                callbacks=Callbacks(_reporting(advance)),
-            )
-        card = Card(name=f"{recipe.arm} restored", method="denoise", network=recipe.network)
-        save_bundle(place, trained.weights, card)
-        (place / CHECKPOINT).unlink(missing_ok=True)
-
-    # Training --------------------------------------------------------------------------------
-
-    def _train_student(self, turn: _Round, teacher: Path, place: Path) -> None:
-        """Let a teacher label the unlabelled images, and train a student on all."""
-        recipe, images = self.run.recipe, self.unlabelled
-        network, card = load_bundle(teacher)
-        method = METHODS[recipe.method](recipe.unlabelled, card.threshold)
+    def _labelled_by(self, teacher: Predictor, method: Supervised) -> Sequence[PreparedImage]:
+        """Give the unlabelled images the teacher's masks, on disk, where the method wants them."""
+        images = self.unlabelled
+        if method.target_dtype is None:
+            return images
+        masks = ArrayFile(self.run.scratch / self.part / "taught", method.target_dtype)
         with self.run.bar("pseudo-labels") as advance:
-            label = _counting(Predictor(network, card), method.views, len(images), advance)
-            scratch = self.run.scratch / self.part / f"taught_{turn.number}"
-            taught = _on_disk(method.label(images, label), scratch)
-        student = self._new_network("model_2")
-        starts_as_teacher = method.settings.start == "teacher"
-        if starts_as_teacher:
-            student.load_state_dict(network.state_dict())
-        model_1 = load_model(self.place("model_1"))
-        collapse_check = CollapseCheck.against(images, model_1.network, model_1.card.threshold)
-        self._train("model_2", place, method, student, taught, collapse_check, turn,
-                    network.state_dict() if starts_as_teacher else None)  # fmt: skip
+            for done, image in enumerate(images):
+                advance(done, len(images))
+                masks.append(method.label(teacher.predict_prepared(image.image, method.views)))
+            advance(len(images), len(images))
+        return [
+            replace(image, mask=mask) for image, mask in zip(images, masks.read_all(), strict=True)
+        ]
 
     def _train(
         self,
         name: str,
-        place: Path,
         method: Supervised,
         network: SegmentationNetwork,
         taught: Sequence[PreparedImage] = (),
         collapse_check: CollapseCheck | None = None,
-        turn: _Round = _Round(),
         teacher_weights: dict[str, Tensor] | None = None,
     ) -> None:
-        """Train a model, or one round of it, and write its bundle.
+        """Train a model and write its bundle.
 
         A student that started with ``teacher_weights`` ends halfway between them and its own.
         """
-        run, recipe = self.run, self.run.recipe
+        run, recipe, place = self.run, self.run.recipe, self.place(name)
         place.mkdir(parents=True, exist_ok=True)
-        settings, steps_before = self._settings(method, turn)
-        title = name.replace("_", " ") + turn.suffix
+        settings = self._settings(method)
         threshold = None if recipe.threshold == "auto" else recipe.threshold
         task = Segmentation(
             self.labelled,
@@ -178,9 +130,9 @@ class ModelTrainer:
             collapse_check,
             method=method,
             settings=settings,
-            seed=self._seed(name) + turn.number - 1,
+            seed=self._seed(name),
         )
-        with run.bar(f"training {title}{' (guard)' * bool(self.part)}") as advance:
+        with run.bar(f"training {_title(name)}{' (guard)' * bool(self.part)}") as advance:
             trained = fit(
                 network,
                 task,
@@ -188,9 +140,7 @@ class ModelTrainer:
                 folder=place,
                 callbacks=Callbacks(
                     _reporting(advance),
-                    lambda history: (
-                        None if self.part else run.write_log(name, history, steps_before)
-                    ),
+                    lambda history: None if self.part else run.write_log(name, history),
                 ),
             )
         weights = trained.weights
@@ -201,17 +151,17 @@ class ModelTrainer:
         card = self._card(name, network, looks)
         if not self.part:
             averaged = "; averaged with its teacher" * bool(teacher_weights)
-            self._note(name, turn, _training_facts(trained, averaged, card.threshold))
+            run.note(**{name: _training_facts(trained, averaged, card.threshold)})
         if self.denoiser:
             copy_denoiser(run.denoiser_folder, place / DENOISER)
         save_bundle(place, weights, card)
         (place / CHECKPOINT).unlink(missing_ok=True)
 
-    def _settings(self, method: Supervised, turn: _Round) -> tuple[TrainingSettings, int]:
-        """Return the settings of a round, and the steps made in those before.
+    def _settings(self, method: Supervised) -> TrainingSettings:
+        """Return the settings of a training.
 
-        Steps don't depend on how many unlabelled images there are, nor on the rounds: a gain by
-        longer training would be no gain.
+        Steps don't depend on how many unlabelled images there are: a gain by longer training would
+        be no gain.
         """
         # Of the run, also for a part: `shortening` says how much shorter a part is trained.
         settings = self.run.recipe.training.for_images(len(self.run.images("train")))
@@ -220,23 +170,16 @@ class ModelTrainer:
             (method.settings.length, method.settings.rate) if method.uses_unlabelled else (1, 1)
         )
         steps = round(-(-settings.steps // self.shortening) * length)
-        ends = [steps * done // turn.of for done in range(turn.of + 1)]
-        own = {
-            "steps": max(1, ends[turn.number] - ends[turn.number - 1]),
-            "checks": -(-settings.checks // turn.of),
-            "learning_rate": settings.learning_rate * rate,
-        }
-        return settings.model_copy(update=own), ends[turn.number - 1]
+        own = {"steps": max(1, steps), "learning_rate": settings.learning_rate * rate}
+        return settings.model_copy(update=own)
 
     def _seed(self, name: str) -> int:
         sequence = np.random.SeedSequence([self.run.recipe.seed, MODELS.index(name)])
         return int(sequence.generate_state(1)[0])
 
-    # What is written down --------------------------------------------------------------------
-
     def _card(self, name: str, network: SegmentationNetwork, looks: Fingerprint | None) -> Card:
         """Write down what a model is; its threshold is chosen on the validation images."""
-        run, recipe, title = self.run, self.run.recipe, name.replace("_", " ")
+        run, recipe, title = self.run, self.run.recipe, _title(name)
         denoiser = self.denoiser
         card = Card(
             name=f"{recipe.arm} {title}",
@@ -254,19 +197,6 @@ class ModelTrainer:
         with run.bar(f"threshold of {title}") as advance:
             card.threshold = choose_threshold(predictor, images, recipe.threshold, advance)
         return card
-
-    def _log(self, name: str, steps_before: int, history: History) -> None:
-        if not self.part:
-            self.run.write_log(name, history, steps_before)
-
-    def _note(self, name: str, turn: _Round, facts: dict[str, Any]) -> None:
-        """Note how a model was trained; in its last round, the steps and time of all."""
-        if turn.number < turn.of:
-            self.run.note(**{f"{name}_round_{turn.number}": facts})
-            return
-        for earlier in (self.run.record[f"{name}_round_{n}"] for n in range(1, turn.of)):
-            facts |= {key: facts[key] + earlier[key] for key in ("steps", "seconds")}
-        self.run.note(**{name: facts})
 
 
 def prepare_images(run: Run, role: str, denoiser: Denoiser | None) -> list[PreparedImage]:
@@ -317,33 +247,6 @@ def prepare_images(run: Run, role: str, denoiser: Denoiser | None) -> list[Prepa
     ]
 
 
-def _on_disk(images: Iterable[PreparedImage], scratch: Path) -> list[PreparedImage]:
-    """Move masks that are made one after the other to disk; all images have one, or none has."""
-    bare: list[PreparedImage] = []
-    masks: ArrayFile | None = None
-    for image in images:
-        if image.mask is not None:
-            masks = masks or ArrayFile(scratch / "masks", image.mask.dtype.type)
-            masks.append(image.mask)
-        bare.append(PreparedImage(image.image))
-    if masks is None:
-        return bare
-    return [replace(i, mask=mask) for i, mask in zip(bare, masks.read_all(), strict=True)]
-
-
-def _counting(predictor: Predictor, views: int, total: int, advance: Advance) -> Teacher:
-    """Return a teacher that reports how many images it has labelled."""
-    done = 0
-
-    def teacher(image: Image) -> Image:
-        nonlocal done
-        advance(done, total)
-        done += 1
-        return predictor.predict_prepared(image, views)
-
-    return teacher
-
-
 def _reporting(advance: Advance) -> Callable[[TrainingProgress], None]:
     """Return what shows a training's progress: its loss, and its last validation score."""
     loss = float("nan")
@@ -357,6 +260,10 @@ def _reporting(advance: Advance) -> Callable[[TrainingProgress], None]:
         advance(at.step, at.steps, note)
 
     return report_step
+
+
+def _title(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def _training_facts(trained: TrainingResult, averaged: str, threshold: float) -> dict[str, Any]:

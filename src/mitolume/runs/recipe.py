@@ -19,7 +19,6 @@ from mitolume.preprocess.settings import DENOISING, ChainSettings
 from mitolume.training.settings import DenoisingSettings, TrainingSettings, UnlabelledSettings
 
 PRESETS = ("default", "quick", "paper")
-INIT = ("random", "denoise")
 
 
 class Recipe(BaseModel):
@@ -29,8 +28,7 @@ class Recipe(BaseModel):
     the others unlabelled; ``threshold`` makes masks of probabilities, ``auto`` being the best on
     the validation images (0.5 without any); probabilities are averaged over ``views`` of an image:
     1, its 4 quarter turns, or 8 with flips; ``arm`` names the run in tables. ``init`` are the
-    network's first weights: ``random``, ``denoise`` (learnt by restoring images without labels),
-    or those of a model's folder.
+    network's first weights: ``random``, or those of a model's folder.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -156,7 +154,7 @@ def complete(own: Mapping[str, Any], source: str, preset: str | None = None) -> 
 
 def with_folders(own: dict[str, Any], base: Path) -> dict[str, Any]:
     """Make folders of models, seen from ``base``, absolute: run folders must find them too."""
-    if isinstance(own.get("init"), str) and own["init"] not in INIT:
+    if isinstance(own.get("init"), str) and own["init"] != "random":
         own = own | {"init": str((base / own["init"]).absolute())}
     chain = own.get("chain")
     if not isinstance(chain, dict) or not isinstance(chain.get("denoise"), str):

@@ -104,12 +104,8 @@ def _train_models(run: Run) -> None:
         return
     denoiser = denoiser_of_run(run)
     labelled, validation, others = (
-        prepare_images(run, role, denoiser) if needed else []
-        for role, needed in (
-            ("train", True),
-            ("validation", True),
-            ("unlabelled", unlabelled or run.recipe.init == "denoise"),
-        )
+        prepare_images(run, role, denoiser) if role != "unlabelled" or unlabelled else []
+        for role in ("train", "validation", "unlabelled")
     )
     trainer = ModelTrainer(run, denoiser, labelled, validation, others)
     trainer.train_model_1()

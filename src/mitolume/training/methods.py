@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
+from mitolume.io.masks import Mask
 from mitolume.models.losses import Loss, bce
 from mitolume.training.augment import Augmentation, strong
-from mitolume.training.patches import Image, PreparedImage
+from mitolume.training.patches import Image, SoftMask
 from mitolume.training.settings import UnlabelledSettings
 
-Teacher = Callable[[Image], Image]  # from a prepared image to its probability (Y, X)
-
 PSEUDO_THRESHOLD = 0.5  # as published
-PUBLISHED = UnlabelledSettings(length=1, rate=1, rounds=1, start="random")
+PUBLISHED = UnlabelledSettings(length=1, rate=1, start="random")
 
 
 @dataclass(frozen=True)
@@ -55,6 +53,9 @@ class Supervised:
         images is equally likely to be drawn.
     keeps_teacher
         Whether the teacher is a moving average of the network in training, which is then the model.
+    target_dtype
+        Of the masks that `label` makes of an image once; None where the method makes targets during
+        training.
     views
         Number of quarter turns of an image over which the teacher averages to label it.
     """
@@ -62,6 +63,7 @@ class Supervised:
     uses_unlabelled = False
     splits_batch = False
     keeps_teacher = False
+    target_dtype: type[np.generic] | None = None
     views = 1
 
     def __init__(
@@ -70,12 +72,9 @@ class Supervised:
         self.settings = settings or UnlabelledSettings()
         self.threshold = threshold
 
-    def label(self, images: Iterable[PreparedImage], teacher: Teacher) -> Iterator[PreparedImage]:
-        """Yield unlabelled images with masks, unless the method makes targets during training.
-
-        The teacher is model 1, or the student of the previous round.
-        """
-        yield from images
+    def label(self, probability: Image) -> Mask | SoftMask:
+        """Make the mask to learn from of model 1's probability (Y, X) for an unlabelled image."""
+        raise NotImplementedError
 
     def loss(self, network: nn.Module, average: nn.Module | None, step: Step) -> Tensor:
         """Return the loss of one step; ``average`` is None unless the method keeps a teacher."""
@@ -91,17 +90,16 @@ class PseudoLabel(Supervised):
     """
 
     uses_unlabelled = True
+    target_dtype = np.uint8
 
     def __init__(
         self, settings: UnlabelledSettings | None = None, threshold: float = PSEUDO_THRESHOLD
     ) -> None:
         super().__init__(PUBLISHED, threshold)
 
-    def label(self, images: Iterable[PreparedImage], teacher: Teacher) -> Iterator[PreparedImage]:
-        """Yield the images with the teacher's masks."""
-        for image in images:
-            mask = (teacher(image.image) >= PSEUDO_THRESHOLD).astype(np.uint8)
-            yield replace(image, mask=mask)
+    def label(self, probability: Image) -> Mask | SoftMask:
+        """Return the mask."""
+        return (probability >= PSEUDO_THRESHOLD).astype(np.uint8)
 
 
 class NoisyStudent(Supervised):
@@ -112,17 +110,16 @@ class NoisyStudent(Supervised):
     intensity and with CutMix. Probabilities are learnt as such, by cross-entropy, whose minimum
     is the probability itself: nothing is cut at a confidence that a rare and weak foreground never
     reaches. Dice, which would push them to 0 and 1, is left to the labelled half of the batch.
-    In the next of several rounds the student is the teacher.
     """
 
     uses_unlabelled = True
     splits_batch = True
+    target_dtype: type[np.generic] | None = np.float16
     views = 4
 
-    def label(self, images: Iterable[PreparedImage], teacher: Teacher) -> Iterator[PreparedImage]:
-        """Yield the images with the teacher's probabilities."""
-        for image in images:
-            yield replace(image, mask=teacher(image.image).astype(np.float16))
+    def label(self, probability: Image) -> Mask | SoftMask:
+        """Return the probability itself."""
+        return probability.astype(np.float16)
 
     def loss(self, network: nn.Module, average: nn.Module | None, step: Step) -> Tensor:
         """Return the loss of the labelled half plus that of the other."""
@@ -144,10 +141,7 @@ class MeanTeacher(NoisyStudent):
     """
 
     keeps_teacher = True
-
-    def label(self, images: Iterable[PreparedImage], teacher: Teacher) -> Iterator[PreparedImage]:
-        """Yield the images unchanged: the teacher labels patches during training."""
-        yield from images
+    target_dtype = None
 
     def loss(self, network: nn.Module, average: nn.Module | None, step: Step) -> Tensor:
         """Return the loss of the labelled half plus that of the other."""

@@ -82,20 +82,18 @@ class UnlabelledSettings(BaseModel):
     """How the unlabelled images are used, by the methods that use them.
 
     ``length`` and ``rate`` are the steps and the learning rate of model 2, relative to those of
-    model 1. ``rounds`` is the number of students, each of which is the teacher of the next; they
-    share those steps. ``start``: the student's initial weights are those of the ``teacher`` (model
+    model 1. ``start``: the student's initial weights are those of the ``teacher`` (model
     2 is then the average of student and teacher) or ``random``. ``weight`` is the weight of the
     loss on unlabelled images relative to that on labelled ones. For ``mean_teacher`` only:
     ``accept``, the share of each class's pixels that is learnt, and ``decay`` of the teacher's
-    average. ``pseudo_label`` ignores these settings: as published, it has one round as long as
-    model 1's training, from random weights.
+    average. ``pseudo_label`` ignores these settings: as published, it has a training as
+    long as model 1's, from random weights.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     length: float = Field(0.1, gt=0, le=10)
     rate: float = Field(0.3, gt=0, le=10)
-    rounds: int = Field(1, ge=1, le=10)
     start: Literal["random", "teacher"] = "teacher"
     weight: float = Field(1.0, gt=0)
     accept: float = Field(0.8, gt=0, le=1)
