@@ -18,7 +18,7 @@ from skimage.measure import label as skimage_label
 from skimage.measure import regionprops_table
 
 from mitolume.analysis.labelling import ObjectSettings, label_blocks, label_objects
-from mitolume.analysis.object_index import INDEX_COLUMNS, index_objects
+from mitolume.analysis.object_index import BOX, index_objects
 from mitolume.analysis.splitting import Cut, split_object
 from mitolume.errors import MitolumeError
 from mitolume.io.masks import decide_kind, to_mask
@@ -61,10 +61,10 @@ def test_known_objects_have_their_numbers_and_areas() -> None:
     assert labels.dtype == np.int32
     np.testing.assert_array_equal(labels, 1 * big + 2 * small)
     table = index_objects(labels)
-    assert tuple(table.columns) == INDEX_COLUMNS
+    assert tuple(table.columns) == ("label", *BOX, "size_px", "first")
     assert table.to_numpy().tolist() == [
-        [1, 0, 1, 7, 24, 12, 29, big.sum()],
-        [2, 0, 1, 36, 45, 66, 75, small.sum()],
+        [1, 0, 1, 7, 24, 12, 29, big.sum(), np.flatnonzero(big)[0]],
+        [2, 0, 1, 36, 45, 66, 75, small.sum(), np.flatnonzero(small)[0]],
     ]
     assert label_objects(mask, EVERYTHING).max() == 3
 
@@ -110,7 +110,7 @@ def test_objects_are_those_of_other_libraries(
 
 
 @st.composite
-def cases(draw: st.DrawFn) -> tuple[np.ndarray, tuple[int, ...], ObjectSettings, np.ndarray]:
+def cases(draw: st.DrawFn) -> tuple[np.ndarray, tuple[int, ...], ObjectSettings]:
     side = st.integers(1, 28) if draw(st.booleans()) else st.integers(1, 12)
     shape = tuple(draw(st.lists(side, min_size=2, max_size=3)))
     seed = draw(st.integers(0, 9999))
@@ -121,25 +121,27 @@ def cases(draw: st.DrawFn) -> tuple[np.ndarray, tuple[int, ...], ObjectSettings,
     wanted = ObjectSettings(
         min_size_um=draw(size),
         max_hole_um=draw(size),
-        split=draw(st.sampled_from(["none", "distance", "probability", "branches"])),
+        split=draw(st.sampled_from(["none", "distance", "probability"])),
         split_distance_um=draw(size),
     )
     block = tuple(draw(st.integers(-(-n // 4), n + 1)) for n in shape)
-    return mask, block, wanted, ndimage.gaussian_filter(rng.random(shape), 1)
+    if wanted.split == "probability":
+        mask = ndimage.gaussian_filter(rng.random(shape), 1)
+    return mask, block, wanted
 
 
 @given(cases())
 @settings(max_examples=40, deadline=None)
 def test_blocks_give_the_whole_images_answer(
-    case: tuple[np.ndarray, tuple[int, ...], ObjectSettings, np.ndarray],
+    case: tuple[np.ndarray, tuple[int, ...], ObjectSettings],
 ) -> None:
-    mask, block, wanted, probability = case
+    mask, block, wanted = case
     pixel = {"Z": 2.5, "Y": 1.0, "X": 1.0}
-    whole = label_objects(mask, wanted, pixel, probability)
+    whole = label_objects(mask, wanted, pixel)
     out = np.full(mask.shape, -7, np.int32)
-    table = label_blocks(mask, out, block, wanted, pixel, probability)
-    np.testing.assert_array_equal(out, whole)
-    pd.testing.assert_frame_equal(table, index_objects(whole))
+    table = label_blocks(mask, out, block, wanted, pixel, above=3)
+    np.testing.assert_array_equal(np.maximum(out - 3, 0), whole)
+    pd.testing.assert_frame_equal(table.assign(label=table["label"] - 3), index_objects(whole))
     # Without gaps, in the order of first pixels; and cutting loses no pixel.
     numbers, first = np.unique(whole[whole > 0], return_index=True)
     assert numbers.tolist() == list(range(1, len(numbers) + 1))
@@ -172,27 +174,23 @@ def test_blocks_of_zarr_and_dask_are_those_of_numpy(tmp_path: Path) -> None:
 
 def test_a_stack_of_one_plane_is_a_plane() -> None:
     mask = noise(2, (60, 70), 2, 0.4)
-    for split in ("none", "distance", "branches"):
+    for split in ("none", "distance"):
         wanted = ObjectSettings(split=split)
         plane = label_objects(mask, wanted, PIXEL)
         np.testing.assert_array_equal(label_objects(mask[None], wanted, PIXEL)[0], plane)
 
 
 @pytest.mark.parametrize("width", [3, 6, 12])
-def test_tubules_stay_whole_and_networks_are_cut_at_branch_points(width: int) -> None:
+def test_tubules_and_networks_stay_whole(width: int) -> None:
     rng = np.random.default_rng(width)
     for _ in range(3):
         turn = rng.uniform(0, 6)
         single = tube(walk(rng, 80, turn), walk(rng, 80, turn + 3.1), width=width)
         arms = [walk(rng, 80, turn + angle) for angle in (0, 2.1, 4.2)]
         network = tube(*arms, width=width)
-        for split in ("none", "distance", "branches"):
+        for split in ("none", "distance"):
             assert label_objects(single, ObjectSettings(split=split), PIXEL).max() == 1
         assert label_objects(network, pixel_size_um=PIXEL).max() == 1
-        cut = label_objects(network, ObjectSettings(split="branches"), PIXEL)
-        assert cut.max() == 3
-        ends = [cut[tuple(np.round(arm[-5]).astype(int))] for arm in arms]
-        assert sorted(ends) == [1, 2, 3]
 
 
 def test_touching_balls_are_cut_at_their_neck() -> None:
@@ -226,7 +224,7 @@ def test_the_images_edge_is_no_outline() -> None:
     """What joins two arms looks thin where the image cuts it off, but goes on beyond."""
     arms = np.zeros((20, 30), bool)
     arms[:, :8] = arms[:, -8:] = arms[:4] = True
-    cut = Cut("distance", (1.0, 1.0), 0)
+    cut = Cut((1.0, 1.0), 0)
     assert split_object(arms, cut, [(False, False)] * 2).max() == 2
     assert split_object(arms, cut, [(True, False), (False, False)]).max() == 1
     everything = np.ones((9, 9), bool)
@@ -252,7 +250,7 @@ def test_labels_go_through_the_planes_of_a_real_stack(real_data: Path) -> None:
 
 def test_empty_masks_have_no_objects() -> None:
     empty = np.zeros((8, 9), np.uint8)
-    for split in ("none", "distance", "branches"):
+    for split in ("none", "distance"):
         out = np.ones(empty.shape, np.int32)
         table = label_blocks(empty, out, (4, 4), ObjectSettings(split=split))
         assert not out.any()
@@ -261,24 +259,17 @@ def test_empty_masks_have_no_objects() -> None:
 
 
 @pytest.mark.parametrize(
-    ("mask", "wanted", "probability", "said"),
+    ("mask", "split", "said"),
     [
-        (np.array([[0, 1, 2]], np.uint8), {}, None, "the values 2"),
-        (np.array([[0, 255]], np.float32), {}, None, "a probability reaches 255"),
-        (np.ones((3, 3), bool), {"split": "probability"}, None, "predict --probability"),
-        (np.ones((3, 3), bool), {"split": "probability"}, np.ones((3, 4)), "3 x 3 px, .* 3 x 4"),
-        (np.ones((2, 2, 2, 2), bool), {}, None, "has 4 axes"),
+        (np.array([[0, 1, 2]], np.uint8), "none", "the values 2"),
+        (np.array([[0, 255]], np.float32), "none", "a probability reaches 255"),
+        (np.ones((3, 3), bool), "probability", "predict --probability"),
+        (np.ones((2, 2, 2, 2), bool), "none", "has 4 axes"),
     ],
-)  # fmt: skip
-def test_what_is_no_mask_is_refused_in_a_sentence(
-    mask: np.ndarray, wanted: dict, probability: np.ndarray | None, said: str
-) -> None:
-    chosen = ObjectSettings(**wanted)
+)
+def test_what_is_no_mask_is_refused_in_a_sentence(mask: np.ndarray, split: str, said: str) -> None:
     with pytest.raises(MitolumeError, match=said):
-        label_objects(mask, chosen, probability=probability)
-    out = np.zeros(mask.shape, np.int32)
-    with pytest.raises(MitolumeError, match=said):
-        label_blocks(mask, out, mask.shape, chosen, probability=probability)
+        label_objects(mask, ObjectSettings(split=split))
 
 
 BIG = """

@@ -239,7 +239,7 @@ def test_the_masks_of_a_run_are_measured_in_their_images(
     ("options", "says"),
     [
         (["--crops", "crops"], "name it with --intensity"),
-        (["--split", "necks"], "there are none, distance, probability, branches"),
+        (["--split", "necks"], "there are none, distance, probability"),
         (["--pixel-size", "80"], "not within 0.001 to 5"),
         (["--intensity", "small.ome.tif"], "along Y"),
         (["--intensity", "coarse.ome.tif"], "states 0.1 µm along Y, but coarse.ome.tif 0.2"),

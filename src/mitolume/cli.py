@@ -383,9 +383,7 @@ def measure(
     ] = None,
     split: Annotated[
         str,
-        typer.Option(
-            help="How to separate touching objects: none, distance, probability or branches."
-        ),
+        typer.Option(help="How to separate touching objects: none, distance or probability."),
     ] = "none",
     min_size: Annotated[
         float | None,

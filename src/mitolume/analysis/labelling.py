@@ -18,15 +18,13 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from mitolume.analysis.object_index import (
-    INDEX_COLUMNS,
     blocks_of,
-    describe,
-    is_hole,
+    boxes_in,
+    index_objects,
     join_parts,
-    raster_order,
     windows_of,
 )
-from mitolume.analysis.splitting import Cut, split_objects
+from mitolume.analysis.splitting import Cut, split_object
 from mitolume.errors import MitolumeError
 from mitolume.io.masks import FOREGROUND, to_mask
 
@@ -34,6 +32,7 @@ Array = np.ndarray[Any, Any]
 Labels = np.ndarray[Any, np.dtype[np.int32]]
 Box = tuple[slice, ...]
 Progress = Callable[[int, int], None]
+Step = Callable[[], None]
 
 
 class ObjectSettings(BaseModel):
@@ -41,9 +40,9 @@ class ObjectSettings(BaseModel):
 
     ``min_size_um`` drops objects smaller than a disc (in 3D a ball) of this diameter, and
     ``max_hole_um`` fills holes up to it; 0 drops and fills none. ``split`` says where touching
-    mitochondria are cut: nowhere, at necks (``distance``), where the probability dips
-    (``probability``), or at the branch points of networks (``branches``). Nothing shorter than
-    ``split_distance_um`` is cut off. ``threshold`` makes a mask of a probability.
+    mitochondria are cut: nowhere, at necks (``distance``), or where the probability dips
+    (``probability``). Nothing shorter than ``split_distance_um`` is cut off. ``threshold`` makes a
+    mask of a probability.
 
     The sizes in pixels hold where the pixel size is unknown.
     """
@@ -52,7 +51,7 @@ class ObjectSettings(BaseModel):
 
     min_size_um: float = Field(0.25, ge=0)
     max_hole_um: float = Field(0.25, ge=0)
-    split: Literal["none", "distance", "probability", "branches"] = "none"
+    split: Literal["none", "distance", "probability"] = "none"
     split_distance_um: float = Field(0.5, ge=0)
     threshold: float = Field(0.5, gt=0, le=1)
     min_size_px: float = Field(3.0, ge=0)
@@ -64,7 +63,6 @@ def label_objects(
     mask: Array,
     settings: ObjectSettings | None = None,
     pixel_size_um: Mapping[str, float] | None = None,
-    probability: Array | None = None,
 ) -> Labels:
     """Give each object of a mask its number.
 
@@ -76,13 +74,12 @@ def label_objects(
     ----------
     mask
         (Y, X) or (Z, Y, X): 0, 1, 255 (unsure: background here) or bool; or a probability
-        (floating point), of which what reaches the threshold is foreground.
+        (floating point), of which what reaches the threshold is foreground;
+        ``split="probability"`` needs one.
     settings
         What counts as one object.
     pixel_size_um
         ``Z``, ``Y``, ``X`` to µm, where known.
-    probability
-        The same shape, for ``split="probability"``; not needed where ``mask`` is one.
 
     Returns
     -------
@@ -93,7 +90,7 @@ def label_objects(
     Raises
     ------
     MitolumeError
-        The mask holds other values, shapes differ, or the probability is missing.
+        The mask holds other values, has other axes, or should be a probability.
 
     Examples
     --------
@@ -104,7 +101,7 @@ def label_objects(
     """
     mask = np.asarray(mask)
     labels = np.zeros(mask.shape, np.int32)
-    label_blocks(mask, labels, mask.shape, settings, pixel_size_um, probability)
+    label_blocks(mask, labels, mask.shape, settings, pixel_size_um)
     return labels
 
 
@@ -114,8 +111,8 @@ def label_blocks(
     block: Sequence[int],
     settings: ObjectSettings | None = None,
     pixel_size_um: Mapping[str, float] | None = None,
-    probability: Any = None,
-    progress: Progress | None = None,
+    progress: Progress = lambda done, total: None,
+    above: int = 0,
 ) -> pd.DataFrame:
     """Give each object its number, in a mask that need not fit into memory.
 
@@ -133,16 +130,17 @@ def label_blocks(
         serves as scratch until the end; chunks as large as a block are fastest.
     block
         Side of a block along each axis, px.
-    settings, pixel_size_um, probability
-        As for `label_objects`; the probability slices like the mask.
+    settings, pixel_size_um
+        As for `label_objects`.
     progress
         Called with the blocks done and the blocks there are, all passes counted.
+    above
+        Objects are numbered from 1 more than this.
 
     Returns
     -------
     pandas.DataFrame
-        What `out` holds, as `index_objects` lists it: ``label``, ``z0 z1 y0 y1 x0 x1``
-        (half-open, px) and ``size_px``.
+        What `out` holds, as `index_objects` lists it.
 
     Raises
     ------
@@ -151,12 +149,20 @@ def label_blocks(
     """
     settings = settings or ObjectSettings()
     min_px, hole_px, cut = _rules_of(settings, mask.shape, pixel_size_um)
-    probability = _probability_for(settings, mask, probability)
+    by_probability = settings.split == "probability"
+    if by_probability and not np.issubdtype(mask.dtype, np.floating):
+        raise MitolumeError(
+            "split: probability needs the probability in place of the mask (mitolume predict "
+            "--probability writes it); split: distance needs only the mask"
+        )
     if tuple(out.shape) != tuple(mask.shape) or out.dtype != np.int32:
         raise ValueError(f"out is {out.shape} {out.dtype}, but must be {mask.shape} int32")
     boxes = blocks_of(mask.shape, block)
     split = settings.split != "none"
-    step = _steps(progress, len(boxes) * (2 + (hole_px > 0) + split))
+    steps, done = len(boxes) * (2 + (hole_px > 0) + split), count(1)
+
+    def step() -> None:
+        progress(next(done), steps)
 
     def foreground(box: Box) -> Array:
         return _foreground_of(np.asarray(mask[box]), settings.threshold)
@@ -168,21 +174,20 @@ def label_blocks(
     if hole_px:
         # Pieces of background go into `out` first; each block of objects then replaces its own.
         group, table = _label(lambda box: ~foreground(box), out, boxes, 1, step)
-        holes = table.loc[is_hole(table, mask.shape, hole_px), "label"]
-        filled = np.isin(group, holes)
+        ends = boxes_in(table, len(mask.shape))
+        # Along an axis of one pixel everything is at the edge: a stack of one plane is a plane.
+        at_edge = ((ends[..., 0] == 0) | (ends[..., 1] == mask.shape)) & (np.array(mask.shape) > 1)
+        is_hole = (table["size_px"].to_numpy() <= hole_px) & ~at_edge.any(axis=1)
+        filled = np.isin(group, table.loc[is_hole, "label"])
         read = without_holes
     group, table = _label(read, out, boxes, len(mask.shape), step)
     table = table[table["size_px"] >= min_px]
-    order = raster_order(table, int(group.max()))
-    _renumber(out, boxes, order[group], step)
+    table = _renumber(out, boxes, table, 1 if split else above + 1, group, step)
     if split:
-        table = table.assign(label=order[table["label"]])
-        table = _split(out, table, cut, probability)
-        _renumber(
-            out, boxes, raster_order(table, int(table["label"].to_numpy().max(initial=0))), step
-        )
-    table = table.sort_values("first").assign(label=np.arange(1, len(table) + 1))
-    return table[list(INDEX_COLUMNS)].reset_index(drop=True)
+        table = _split(out, table, cut, mask if by_probability else None)
+        group = np.arange(int(table["label"].to_numpy().max(initial=0)) + 1)
+        table = _renumber(out, boxes, table, above + 1, group, step)
+    return table
 
 
 def _rules_of(
@@ -211,7 +216,7 @@ def _rules_of(
     return (
         math.ceil(pixels("min_size") * (1 - 1e-9)),
         math.floor(pixels("max_hole") * (1 + 1e-9)),
-        Cut(settings.split, spacing, getattr(settings, f"split_distance_{unit}")),
+        Cut(spacing, getattr(settings, f"split_distance_{unit}")),
     )
 
 
@@ -227,30 +232,12 @@ def _foreground_of(mask: Array, threshold: float) -> np.ndarray[Any, np.dtype[np
     return np.asarray(mask >= threshold)
 
 
-def _probability_for(settings: ObjectSettings, mask: Any, probability: Any) -> Any:
-    """Return the probability to cut by, of the mask's shape; None where none is needed."""
-    if settings.split != "probability":
-        return None
-    if probability is None:
-        if not np.issubdtype(mask.dtype, np.floating):
-            raise MitolumeError(
-                "split: probability needs the probability beside the mask (mitolume predict "
-                "--probability writes it); split: distance needs only the mask"
-            )
-        return mask
-    if tuple(probability.shape) != tuple(mask.shape):
-        raise MitolumeError(
-            f"the mask is {_size(mask)} px, but its probability {_size(probability)} px"
-        )
-    return probability
-
-
 def _label(
     read: Callable[[Box], Array],
     out: Any,
     boxes: list[Box],
     connectivity: int,
-    step: Callable[[], None],
+    step: Step,
 ) -> tuple[Array, pd.DataFrame]:
     """Label the blocks one by one; return each label's object, and a table of the objects."""
     ndim = len(boxes[0])
@@ -258,7 +245,7 @@ def _label(
     tables, pairs, n = [], [np.empty((0, 2), np.int64)], 0
     for box in boxes:
         labels, found = ndimage.label(read(box), structure)
-        described = describe(labels, [s.start for s in box], out.shape)
+        described = index_objects(labels, [s.start for s in box], out.shape)
         described["label"] += n
         tables.append(described)
         if n + found > np.iinfo(np.int32).max:
@@ -298,39 +285,50 @@ def _touching(out: Any, box: Box, axis: int, connectivity: int) -> Array:
 
 
 def _split(out: Any, table: pd.DataFrame, cut: Cut, probability: Any) -> pd.DataFrame:
-    """Cut the objects in `out`, window by window; list the parts and what stayed whole."""
-    skip = 3 - len(out.shape)
+    """Cut the objects in `out`; list the parts and what stayed whole.
+
+    Each is cut in its own box, so that nothing else has a say.
+    """
+    shape = tuple(out.shape)
     tables, highest = [table.iloc[:0]], len(table)
-    for three, members in windows_of(table, (1,) * skip + tuple(out.shape), (0, 0, 0)):
-        window = three[skip:]
+    for three, members in windows_of(table, (1,) * (3 - len(shape)) + shape):
+        window = three[3 - len(shape) :]
         labels = np.array(out[window])
-        made = split_objects(
-            labels,
-            members,
-            cut,
-            None if probability is None else np.asarray(probability[window]),
-            [s.start for s in window],
-            out.shape,
-            highest,
-        )
-        if len(made) > len(members):
+        values = None if probability is None else np.asarray(probability[window])
+        whole = np.ones(len(members), bool)
+        boxes = boxes_in(members, len(shape))
+        for row, (label, box) in enumerate(zip(members["label"], boxes, strict=True)):
+            ends = zip(box, window, strict=True)
+            own = tuple(slice(a - span.start, b - span.start) for (a, b), span in ends)
+            inside = labels[own] == label
+            cut_off = [(a == 0, b == n) for (a, b), n in zip(box, shape, strict=True)]
+            parts = split_object(inside, cut, cut_off, None if values is None else values[own])
+            if parts.max() < 2:
+                continue
+            whole[row] = False
+            made = index_objects(parts, tuple(box[:, 0]), shape)
+            tables.append(made.assign(label=made["label"] + highest))
+            labels[own][inside] = parts[inside] + highest
+            highest += len(made)
+        tables.append(members[whole])
+        if not whole.all():
             out[window] = labels
-            highest = int(made["label"].max())
-        tables.append(made)
     return pd.concat(tables, ignore_index=True)
 
 
-def _renumber(out: Any, boxes: list[Box], number: Array, step: Callable[[], None]) -> None:
-    number = number.astype(np.int32)
+def _renumber(
+    out: Any, boxes: list[Box], table: pd.DataFrame, start: int, group: Array, step: Step
+) -> pd.DataFrame:
+    """Give objects their numbers in raster order from a start; what isn't in the table is erased.
+
+    ``group`` says which object each of the labels in `out` is a part of.
+    """
+    table = table.sort_values("first", ignore_index=True)
+    numbers = np.arange(start, start + len(table))
+    number_of = np.zeros(int(group.max()) + 1, np.int32)
+    number_of[table["label"]] = numbers
+    number_of = number_of[group]
     for box in boxes:
-        out[box] = number[np.asarray(out[box])]
+        out[box] = number_of[np.asarray(out[box])]
         step()
-
-
-def _steps(progress: Progress | None, total: int) -> Callable[[], None]:
-    done = count(1)
-    return lambda: progress(next(done), total) if progress else None
-
-
-def _size(array: Any) -> str:
-    return " x ".join(str(n) for n in array.shape)
+    return table.assign(label=numbers)

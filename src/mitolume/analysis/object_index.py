@@ -11,49 +11,31 @@ import pandas as pd
 from scipy import ndimage
 
 Array = np.ndarray[Any, Any]
-Labels = np.ndarray[Any, np.dtype[np.int32]]
 
 BOX = ("z0", "z1", "y0", "y1", "x0", "x1")
-INDEX_COLUMNS = ("label", *BOX, "size_px")
 Window = tuple[slice, ...]
 
 _PIXELS = 2**24  # in memory at once: 64 MB of labels, and a few times that while measuring
 
 
-def index_objects(labels: Array) -> pd.DataFrame:
-    """List the objects of a label image.
+def index_objects(
+    labels: Array, origin: Sequence[int] | None = None, shape: Sequence[int] | None = None
+) -> pd.DataFrame:
+    """List the objects of a label image, or of a part of one.
 
     Parameters
     ----------
     labels
         (Y, X) or (Z, Y, X), whole numbers, 0 background. Numbers may be missing.
-
-    Returns
-    -------
-    pandas.DataFrame
-        A row for each object: ``label``, its box ``z0 z1 y0 y1 x0 x1`` (half-open, px) and
-        ``size_px``; z from 0 to 1 in a plane.
-    """
-    return describe(labels)[list(INDEX_COLUMNS)]
-
-
-def describe(
-    labels: Array, origin: Sequence[int] | None = None, shape: Sequence[int] | None = None
-) -> pd.DataFrame:
-    """List the objects in a part of a label image, as `index_objects` does.
-
-    Parameters
-    ----------
-    labels
-        (Y, X) or (Z, Y, X), whole numbers.
     origin, shape
         Where the part begins in the image, and the size of that; by default it is the image.
 
     Returns
     -------
     pandas.DataFrame
-        Also with ``first``, the number of the object's first pixel, counting row by row through
-        the whole image. Boxes are those in the whole image.
+        A row for each object: ``label``, its box ``z0 z1 y0 y1 x0 x1`` in the whole image
+        (half-open, px; z from 0 to 1 in a plane), ``size_px``, and ``first``, the place of its
+        first pixel, counted row by row through the whole image.
     """
     ndim = labels.ndim
     numbers = None
@@ -82,36 +64,18 @@ def describe(
 
 
 def join_parts(table: pd.DataFrame) -> pd.DataFrame:
-    """Merge the rows of `describe` that have one label, of an object in several blocks."""
+    """Merge rows of `index_objects` that have one label: of an object in several blocks."""
     how = {name: "min" if name.endswith("0") else "max" for name in BOX}
     return table.groupby("label", as_index=False).agg(how | {"size_px": "sum", "first": "min"})
 
 
-def raster_order(table: pd.DataFrame, highest: int) -> Labels:
-    """Return the new number of each label from 0 to the highest: in raster order, 0 if unlisted."""
-    order = np.zeros(highest + 1, np.int32)
-    order[table.sort_values("first")["label"]] = np.arange(1, len(table) + 1)
-    return order
-
-
-def is_hole(table: pd.DataFrame, shape: Sequence[int], hole_px: int) -> Any:
-    """Say of each piece of background whether it is to be filled: small, and off the edge."""
-    ends = table[list(BOX)].to_numpy().reshape(-1, 3, 2)[:, 3 - len(shape) :]
-    # Along an axis of one pixel everything is at the edge: a stack of one plane is a plane.
-    at_edge = ((ends[..., 0] == 0) | (ends[..., 1] == shape)) & (np.asarray(shape) > 1)
-    return (table["size_px"].to_numpy() <= hole_px) & ~at_edge.any(axis=1)
+def boxes_in(table: pd.DataFrame, ndim: int) -> Array:
+    """Return where objects begin and end along the axes of their image: (objects, axes, 2)."""
+    return table[list(BOX)].to_numpy().reshape(-1, 3, 2)[:, 3 - ndim :]
 
 
 def blocks_of(shape: Sequence[int], block: Sequence[int]) -> list[Window]:
-    """Cut an image into blocks, row by row.
-
-    Parameters
-    ----------
-    shape, block
-        Pixels of the image, and of a block, along each axis.
-    """
-    if len(block) != len(shape) or min(block) < 1:
-        raise ValueError(f"blocks of {tuple(block)} don't fit an image of {tuple(shape)}")
+    """Cut an image of this many pixels along each axis into blocks, row by row."""
     spans = [
         [slice(start, min(start + side, n)) for start in range(0, n, side)]
         for n, side in zip(shape, block, strict=True)
@@ -120,7 +84,10 @@ def blocks_of(shape: Sequence[int], block: Sequence[int]) -> list[Window]:
 
 
 def windows_of(
-    boxes: pd.DataFrame, shape: Sequence[int], margin: Sequence[int], pixels: int = _PIXELS
+    boxes: pd.DataFrame,
+    shape: Sequence[int],
+    margin: Sequence[int] = (0, 0, 0),
+    pixels: int = _PIXELS,
 ) -> Iterator[tuple[Window, pd.DataFrame]]:
     """Group objects by place, and give for each group the window that holds them whole.
 

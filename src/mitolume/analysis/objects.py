@@ -16,10 +16,9 @@ from mitolume.analysis.labelling import ObjectSettings, label_blocks
 from mitolume.analysis.measure import margin_of, measure_objects
 from mitolume.analysis.object_index import (
     BOX,
-    INDEX_COLUMNS,
     Window,
     blocks_of,
-    describe,
+    index_objects,
     join_parts,
     windows_of,
 )
@@ -34,25 +33,15 @@ BLOCK = 2048  # side of the blocks that are labelled one by one
 _IN_MEMORY = 2**26  # pixels; a larger image's labels and grey values stay on disk
 
 
-@dataclass(frozen=True)
-class LazyArray:
+class _LazyArray:
     """A labelled array of which each part is read, and converted, when it is asked for."""
 
-    source: xr.DataArray
-    convert: Callable[[Array], Array]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the source."""
-        return self.source.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of the source: floating point is a probability."""
-        return self.source.dtype
+    def __init__(self, source: xr.DataArray, convert: Callable[[Array], Array]) -> None:
+        self.shape, self.dtype = source.shape, source.dtype
+        self._source, self._convert = source, convert
 
     def __getitem__(self, part: Any) -> Array:
-        return self.convert(np.asarray(load(self.source[part]).values))
+        return self._convert(np.asarray(load(self._source[part]).values))
 
 
 def load_if_small(image: xr.DataArray) -> xr.DataArray:
@@ -72,7 +61,7 @@ class Frame:
     planes: slice
     labels: Any
     index: pd.DataFrame
-    doubt: LazyArray | None = None
+    doubt: _LazyArray | None = None
 
     def n_unsure(self) -> int:
         """Count the pixels of which nobody knows what they are; those of filled holes are known."""
@@ -133,14 +122,12 @@ def label_field(
             if kind is None:
                 index = _copy_labels(frame, labels)
             else:
-                values = LazyArray(frame, marked)
+                values = _LazyArray(frame, marked)
                 block = (frame.shape[0], BLOCK, BLOCK)
-                index = label_blocks(values, labels, block, settings, size, progress=progress)
-                _shift(labels, before)
-                index = index.assign(label=index["label"] + before)
+                index = label_blocks(values, labels, block, settings, size, progress, before)
                 before += len(index)
             sure = frame.dtype.kind == "f" or (kind is None and frame.dtype.kind != "i")
-            doubt = None if sure else LazyArray(frame, unsure)
+            doubt = None if sure else _LazyArray(frame, unsure)
             yield Frame(t, span, labels, index, doubt)
 
 
@@ -239,14 +226,6 @@ def _store(shape: tuple[int, ...], place: Path) -> Any:
     return zarr.create_array(str(place), shape=shape, chunks=chunks, dtype="int32")
 
 
-def _shift(labels: Any, by: int) -> None:
-    if not by:
-        return
-    for box in _boxes_of(labels.shape):
-        values = np.asarray(labels[box])
-        labels[box] = np.where(values, values + by, 0).astype(np.int32)
-
-
 def _copy_labels(frame: xr.DataArray, labels: Any) -> pd.DataFrame:
     """Take a label image as it is, and list its objects."""
     tables = []
@@ -258,5 +237,5 @@ def _copy_labels(frame: xr.DataArray, labels: Any) -> pd.DataFrame:
                 "renumber the objects (Fiji: MorphoLibJ > Remap Labels)"
             )
         labels[box] = values.astype(np.int32)
-        tables.append(describe(values.astype(np.int32), [s.start for s in box], frame.shape))
-    return join_parts(pd.concat(tables, ignore_index=True))[list(INDEX_COLUMNS)]
+        tables.append(index_objects(values.astype(np.int32), [s.start for s in box], frame.shape))
+    return join_parts(pd.concat(tables, ignore_index=True))

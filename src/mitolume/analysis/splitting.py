@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import pandas as pd
 from scipy import ndimage
 from scipy.spatial import cKDTree
-from skimage.morphology import local_maxima, reconstruction, skeletonize
+from skimage.morphology import local_maxima, reconstruction
 from skimage.segmentation import watershed
-
-from mitolume.analysis.object_index import BOX, describe
 
 Inside = np.ndarray[Any, np.dtype[np.bool_]]
 Parts = np.ndarray[Any, np.dtype[np.int32]]
@@ -25,53 +22,10 @@ DIP = 0.9  # so does a probability this much below the lower of two maxima
 
 @dataclass(frozen=True)
 class Cut:
-    """How to cut: where, pixel size along each axis, and the least distance between parts.
+    """Pixel size along each axis, and the least distance between parts; both in µm or pixels."""
 
-    ``spacing`` and ``distance`` share a unit, µm or pixels.
-    """
-
-    where: Literal["none", "distance", "probability", "branches"]
     spacing: tuple[float, ...]
     distance: float
-
-
-def split_objects(
-    labels: Parts,
-    table: pd.DataFrame,
-    cut: Cut,
-    probability: np.ndarray[Any, Any] | None,
-    origin: Sequence[int],
-    shape: Sequence[int],
-    above: int,
-) -> pd.DataFrame:
-    """Cut objects into parts, each in its own box, so that nothing else has a say.
-
-    ``labels`` (Y, X) or (Z, Y, X) is a window of an image of ``shape``, beginning at ``origin``,
-    that holds the objects of ``table`` (see `mitolume.analysis.object_index.describe`) whole. Parts
-    of cut objects are written into it under numbers ``above`` all others. Returned is the table of
-    the objects that stayed whole and of the parts of the others.
-    """
-    highest = max(above, int(labels.max(initial=0)))
-    tables, whole = [], np.ones(len(table), bool)
-    ends = table[list(BOX)].to_numpy().reshape(-1, 3, 2)[:, 3 - labels.ndim :]
-    for row, (label, box) in enumerate(zip(table["label"], ends, strict=True)):
-        window = tuple(slice(a - s, b - s) for (a, b), s in zip(box, origin, strict=True))
-        inside = labels[window] == label
-        parts = split_object(
-            inside,
-            cut,
-            [(a == 0, b == n) for (a, b), n in zip(box, shape, strict=True)],
-            None if probability is None else probability[window],
-        )
-        if parts.max() < 2:
-            continue
-        whole[row] = False
-        described = describe(parts, tuple(box[:, 0]), shape)
-        described["label"] += highest
-        tables.append(described)
-        labels[window][inside] = parts[inside] + highest
-        highest += len(described)
-    return pd.concat([table[whole], *tables], ignore_index=True)
 
 
 def split_object(
@@ -83,23 +37,18 @@ def split_object(
     """Cut one connected object, in its bounding box, into parts that together are the object.
 
     For each axis, ``cut_off`` says whether the box ends at the first and at the last pixel of the
-    image, where the object may continue: that edge is not an outline. ``probability`` is needed for
-    ``probability`` only. Parts are connected and numbered from 1, with 0 outside the object.
+    image, where the object may continue: that edge is not an outline. It is cut where its
+    ``probability`` dips, or without one at necks. Parts are connected and numbered from 1, with 0
+    outside the object.
     """
-    distance = _distance(inside, cut.spacing, cut_off)
-    if cut.where == "branches":
-        return _cut_branches(inside, distance, cut)
-    if cut.where == "probability":
-        assert probability is not None
-        heights, lowered = _smooth(probability, inside, cut), DIP
+    if probability is not None:
+        heights = np.where(inside, _smooth(probability, inside, cut), 0)
+        marker = DIP * heights
     else:
-        heights, lowered = distance, NECK
-    floor = np.where(inside, heights, 0)
-    marker = lowered * floor
-    if cut.where == "distance":
+        heights = np.where(inside, _distance(inside, cut.spacing, cut_off), 0)
         # An outline is only known to a pixel: a neck thinner by less than that may be chance.
-        marker = np.minimum(marker, np.maximum(floor - min(cut.spacing[-2:]), 0))
-    return _flood(inside, floor, marker, cut)
+        marker = np.minimum(NECK * heights, np.maximum(heights - min(cut.spacing[-2:]), 0))
+    return _flood(inside, heights, marker, cut)
 
 
 def _flood(inside: Inside, heights: Heights, marker: Heights, cut: Cut) -> Parts:
@@ -146,52 +95,3 @@ def _smooth(probability: np.ndarray[Any, Any], inside: Inside, cut: Cut) -> Heig
     weight = ndimage.gaussian_filter(inside.astype(np.float64), sigma, mode="constant")
     summed = ndimage.gaussian_filter(values, sigma, mode="constant")
     return np.asarray(np.divide(summed, weight, out=np.zeros(inside.shape), where=inside))
-
-
-def _cut_branches(inside: Inside, distance: Heights, cut: Cut) -> Parts:
-    """Cut at branch points, and give every pixel to the branch it lies on."""
-    line = _without_spurs(_thin(inside), distance, cut)
-    points = np.argwhere(_branch_points(line))
-    if not len(points):
-        return inside.astype(np.int32)
-    # What lies within the body at a branch point belongs to no branch in particular.
-    on_line = np.argwhere(line)
-    near = cKDTree(on_line * cut.spacing).query_ball_point(
-        points * cut.spacing, distance[tuple(points.T)]
-    )
-    line[tuple(on_line[np.unique(np.concatenate([*near]).astype(int))].T)] = False
-    branches, n = ndimage.label(line, np.ones((3,) * inside.ndim))
-    if n < 2:
-        return inside.astype(np.int32)
-    away = ndimage.distance_transform_edt(branches == 0, sampling=cut.spacing)
-    around = np.ones((3,) * inside.ndim, bool)
-    return np.asarray(watershed(away, branches, connectivity=around, mask=inside), np.int32)
-
-
-def _without_spurs(line: Inside, distance: Heights, cut: Cut) -> Inside:
-    """Remove side branches that reach less than the cut's distance out of the body."""
-    around = np.ones((3,) * line.ndim)
-    while (points := np.argwhere(_branch_points(line))).size:
-        arms, _ = ndimage.label(line & ~_branch_points(line), around)
-        tips = np.argwhere((arms > 0) & (_neighbours(line) <= 1))
-        if not len(tips):
-            break
-        length, nearest = cKDTree(points * cut.spacing).query(tips * cut.spacing)
-        short = length < distance[tuple(points[nearest].T)] + cut.distance
-        if not short.any():
-            break
-        line = _thin(line & ~np.isin(arms, arms[tuple(tips[short].T)]))
-    return line
-
-
-def _thin(inside: Inside) -> Inside:
-    return np.asarray(skeletonize(inside, method="lee") > 0)
-
-
-def _branch_points(line: Inside) -> Inside:
-    return line & (_neighbours(line) > 2)
-
-
-def _neighbours(line: Inside) -> np.ndarray[Any, Any]:
-    around = np.ones((3,) * line.ndim, np.uint8)
-    return np.asarray(ndimage.convolve(line.astype(np.uint8), around, mode="constant") - line)

@@ -142,7 +142,7 @@ class FieldFiles:
                 if (side := max(crop.pixels.shape[-2:])) > _MOST_STORED:
                     raise MitolumeError(
                         f"crop {name} is {side} px long, too large for one store; cut networks "
-                        "with --split branches, or name a folder with --crops"
+                        "with --split distance, or name a folder with --crops"
                     )
                 self.stored.append(crop.pixels.values)
             else:
