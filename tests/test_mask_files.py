@@ -111,25 +111,13 @@ def overlay(path: Path, pixels: np.ndarray, rois: list[bytes], key: str = "Overl
     return path
 
 
-def test_overlays_are_masks_of_images_only(tmp_path: Path) -> None:
-    rois = [ELSEWHERE["rectangle.roi"], roi_file(RECT, (15, 15, 18, 18), name="ignore")]
-    grey = np.random.default_rng(0).integers(0, 200, (20, 20)).astype(np.uint8)
-    path = overlay(tmp_path / "grey.tif", grey, rois)
-    for like in (None, read(path), image(tmp_path / "i.ome.tif")):
-        plane = read_plane(open_mask(path, like))
-        assert np.bincount(plane.ravel(), minlength=256)[[1, 255]].tolist() == [32, 9]
-    assert "its overlay is taken" in open_mask(path).attrs["notices"][0]
+def test_of_other_files_the_pixels_are_the_mask(tmp_path: Path) -> None:
     drawn = np.zeros((20, 20), np.uint8)
     drawn[5:9] = 255
-    np.testing.assert_array_equal(
-        read_plane(open_mask(overlay(tmp_path / "mask.tif", drawn, rois))), drawn
-    )
-    labels = np.repeat(np.repeat(np.arange(25, dtype=np.uint8).reshape(5, 5), 4, 0), 4, 1)
-    np.testing.assert_array_equal(
-        read_plane(open_mask(overlay(tmp_path / "labels.tif", labels, rois))), labels
-    )
-    selection = overlay(tmp_path / "selection.tiff", grey, rois, "ROI")
-    assert read_plane(open_mask(selection)).sum() == 32
+    path = overlay(tmp_path / "mask.tif", drawn, [ELSEWHERE["rectangle.roi"]])
+    np.testing.assert_array_equal(read_plane(open_mask(path)), drawn)
+    selection = overlay(tmp_path / "selection.tiff", drawn, [ELSEWHERE["rectangle.roi"]], "ROI")
+    assert read_plane(open_mask(selection, read(selection))).sum() == 32
 
 
 def test_an_image_may_be_its_own_mask_by_its_overlay(tmp_path: Path) -> None:
@@ -142,7 +130,7 @@ def test_an_image_may_be_its_own_mask_by_its_overlay(tmp_path: Path) -> None:
     assert mask is not None
     assert (picture.max(), mask.sum()) == (9, 32)
     like = image(tmp_path / "i.ome.tif")
-    with pytest.raises(MitolumeError, match="is the image itself, and it holds no overlay"):
+    with pytest.raises(MitolumeError, match="is the image itself and holds no overlay"):
         open_mask(tmp_path / "i.ome.tif", like)
 
 
@@ -301,18 +289,6 @@ def test_two_sets_of_outlines_are_compared_on_their_images(tmp_path: Path) -> No
     assert scores.attrs["notices"] == list(found.notices)
     with pytest.raises(MitolumeError, match="anna holds no image"):
         evaluate(tmp_path / "anna", tmp_path / "ben", like=tmp_path / "anna")
-
-
-def test_frames_round_outlines_are_pointed_out(tmp_path: Path) -> None:
-    def notices(*boxes: tuple[int, int, int, int]) -> tuple[str, ...]:
-        rois = {f"{n}.roi": roi_file(RECT, box) for n, box in enumerate(boxes)}
-        path = roi_set(tmp_path / f"{len(list(tmp_path.iterdir()))}.zip", rois)
-        like = xr.DataArray(np.zeros((1, 1, 1, 20, 30)), dims=("T", "C", "Z", "Y", "X"))
-        return tuple(open_mask(path, like).attrs["notices"])
-
-    assert not notices((2, 2, 9, 9), (9, 9, 30, 20))
-    assert "around the whole image" in notices((0, 0, 30, 20))[0]
-    assert "around other outlines (2)" in notices((2, 2, 18, 18), (3, 3, 6, 6), (8, 8, 12, 12))[0]
 
 
 def run(*words: object) -> tuple[int, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import struct
 import zipfile
 from fractions import Fraction
 from pathlib import Path
@@ -38,18 +37,13 @@ from mitolume.io.write import write_labels
 # --- ROI files -----------------------------------------------------------------------------
 
 
-def test_a_roi_set_written_elsewhere_is_written_back_equal(tmp_path: Path) -> None:
-    roi_set(tmp_path / "fiji.zip")
-    rois = read_rois(tmp_path / "fiji.zip")
+def test_a_roi_set_written_elsewhere_is_written_back(tmp_path: Path) -> None:
+    rois = read_rois(roi_set(tmp_path / "fiji.zip"))
     write_rois(tmp_path / "again.zip", rois)
     with zipfile.ZipFile(tmp_path / "again.zip") as file:
-        assert {name: file.read(name) for name in file.namelist()} == ELSEWHERE
         assert file.namelist() == list(ELSEWHERE)
-    for before, after in zip(
-        roifile.roiread(tmp_path / "fiji.zip"), roifile.roiread(tmp_path / "again.zip"), strict=True
-    ):
-        assert before == after
-    assert [roi.name for roi in rois] == [*[n.removesuffix(".roi") for n in ELSEWHERE][:-1], ""]
+    assert read_rois(tmp_path / "again.zip") == rois
+    assert [roi.name for roi in rois] == [n.removesuffix(".roi") for n in ELSEWHERE]
     assert rois[1].group == 3
     assert rois[2].properties == {"who": "Ada"}
 
@@ -160,8 +154,6 @@ def test_rectangles() -> None:
     plain = one(ELSEWHERE["rectangle.roi"])
     assert plain[1:9, 3:7].all()
     assert plain.sum() == 32
-    rounded = one(ELSEWHERE["rounded.roi"])
-    assert [int(row.sum()) for row in rounded[:8]] == [10, 12, 12, 12, 12, 12, 12, 10]
     # ImageJ: the box of a float rectangle is cut to whole pixels, its size rounded up.
     part = one(roi_file(RECT, (1, 2, 4, 5), options=SUBPIXEL, four=(1.5, 2.5, 2.25, 2.0)))
     assert part[2:4, 1:4].all()
@@ -174,44 +166,29 @@ def test_composites_have_holes() -> None:
     assert not found[4:6, 4:6].any()
 
 
-def test_curves_of_composites() -> None:
-    k = 0.5522847 * 8  # a circle of radius 8 about (10, 10), as java.awt draws one
-    circle = [0, 18, 10]
-    for sx, sy, ex, ey in ((18, 10, 10, 18), (10, 18, 2, 10), (2, 10, 10, 2), (10, 2, 18, 10)):
-        along = (0, k) if (sx, sy) == (18, 10) else (-k, 0) if (sx, sy) == (10, 18) else (0, -k)
-        along = (k, 0) if (sx, sy) == (10, 2) else along
-        into = {(10, 18): (k, 0), (2, 10): (0, k), (10, 2): (-k, 0), (18, 10): (0, -k)}[ex, ey]
-        circle += [3, sx + along[0], sy + along[1], ex + into[0], ey + into[1], ex, ey]
-    curved = one(roi_file(RECT, (2, 2, 18, 18), path=[*circle, 4]))
-    np.testing.assert_array_equal(curved, one(roi_file(OVAL, (2, 2, 18, 18))))
-    with pytest.raises(MitolumeError, match="a path that ImageJ does not write"):
-        one(roi_file(RECT, (2, 2, 18, 18), path=[0, 1, 1, 9, 2]))
-
-
-def test_rotated_ellipses_and_rectangles() -> None:
+def test_rotated_ellipses() -> None:
     flat = one(ELSEWHERE["ellipse.roi"])
     axis = one(roi_file(OVAL, (2, 4, 18, 12)))
     assert (flat & axis).sum() / (flat | axis).sum() > 0.95
     assert not (flat & ~axis).any()  # 72 corners cut it off a little
-    turned = one(
-        roi_file(
-            FREEHAND, (2, 2, 12, 12), [(0, 0)] * 4, subtype=5,
-            four=(4, 4, 12, 12), parameter=struct.pack(">f", 2 * 2**0.5),
-        )
-    )  # fmt: skip
-    assert turned.sum() == 32  # 8 sqrt 2 by 2 sqrt 2
 
 
-def test_a_spline_rounds_the_corners() -> None:
-    angles = np.arange(8) * np.pi / 4
-    octagon = [(round(50 + 50 * np.cos(a)), round(50 + 50 * np.sin(a))) for a in angles]
-    circle = one(roi_file(OVAL, (50, 50, 150, 150)), (200, 200))
-    overlap = {}
-    for options in (0, SPLINE):
-        found = one(roi_file(POLYGON, (50, 50, 150, 150), octagon, options=options), (200, 200))
-        overlap[options] = (found & circle).sum() / (found | circle).sum()
-    assert overlap[0] < 0.92
-    assert overlap[SPLINE] > 0.98
+SQUARE = [(0, 0), (8, 0), (8, 8), (0, 8)]
+
+
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (roi_file(RECT, (0, 0, 12, 8), parameter=b"\0\0\0\x06"), "rounded corners"),
+        (roi_file(FREEHAND, (0, 0, 8, 8), SQUARE, subtype=5), "a rotated rectangle"),
+        (roi_file(POLYGON, (0, 0, 8, 8), SQUARE, options=SPLINE), "a spline"),
+        (roi_file(RECT, (0, 0, 8, 8), path=[0, 1, 1, 2, 5, 0, 8, 1, 4]), "curves"),
+        (roi_file(RECT, (0, 0, 8, 8), path=[0, 1, 1, 9, 2]), "a damaged path"),
+    ],
+)
+def test_rare_shapes_are_refused_by_name(data: bytes, what: str) -> None:
+    with pytest.raises(MitolumeError, match=f"{what}.* make a polygon of it"):
+        one(data)
 
 
 def test_lines_points_and_text_are_left_out_with_a_notice(tmp_path: Path) -> None:

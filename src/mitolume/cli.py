@@ -100,16 +100,15 @@ def fields(
 ) -> None:
     """Draft a table of fields from the images in a folder."""
     from mitolume.io.draft import draft_table, write_draft
-    from mitolume.progress import progress_bar, say
+    from mitolume.progress import say
 
-    with progress_bar("headers", quiet=quiet) as advance:
-        draft = draft_table(folder, out.parent if out else ".", progress=advance)
+    draft = draft_table(folder, out.parent if out else ".")
     if out is None:
         sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
         print(draft.text, end="")
     else:
         write_draft(draft, out)
-    for line in draft.lines():
+    for line in draft.lines:
         say(line, quiet=quiet)
 
 

@@ -76,7 +76,6 @@ ELSEWHERE = {
     ),
     "brush.roi": roi_file(RECT, (2, 2, 10, 10), path=SQUARE_WITH_HOLE, name="brush", group=3),
     "rectangle.roi": roi_file(RECT, (3, 1, 7, 9), name="rectangle", position=1, props="who: Ada\n"),
-    "rounded.roi": roi_file(RECT, (0, 0, 12, 8), name="rounded", parameter=b"\0\0\0\x06"),
     "oval.roi": roi_file(OVAL, (2, 3, 9, 12), name="oval", czt=(2, 1, 1)),
     "freehand µ.roi": roi_file(
         FREEHAND, (1, 1, 6, 7), [(0, 0), (5, 1), (3, 6)], name="freehand µ",

@@ -1,4 +1,4 @@
-"""Drafts the table of fields of a folder, and says what it guessed. Reads headers, no pixels."""
+"""Drafts the table of fields of a folder, and says what it guessed. Opens no image."""
 
 from __future__ import annotations
 
@@ -6,28 +6,17 @@ import csv
 import io
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import xarray as xr
-
 from mitolume.errors import MitolumeError, some_names
-from mitolume.io.draft_guesses import (
-    guess_batches,
-    guess_conditions,
-    guess_roles,
-    guess_specimens,
-)
-from mitolume.io.draft_pairs import OUTLINE_ENDINGS, Notes, Pair, list_files, pair_files
+from mitolume.io.draft_guesses import guess_conditions, guess_roles, guess_specimens
+from mitolume.io.draft_pairs import Notes, Pair, list_files, pair_files
 from mitolume.io.fields import COLUMNS, Field, leaks
-from mitolume.io.read import read, scenes
 from mitolume.io.write import write_text
 
-MOST_PAIRS = 200  # pairs whose headers are compared
-MOST_SCENE_FILES = 50  # microscopes' own files that are opened to list their scenes
-_MANY_SCENES = (".nd2", ".lif", ".czi", ".ome.zarr", ".zarr")
-Progress = Callable[[int, int], None]
+_MAY_HAVE_SCENES = (".nd2", ".lif", ".czi")
 Row = dict[str, str]
 
 
@@ -36,20 +25,10 @@ class Draft:
     """A drafted table: its text (CSV), and lines on what was guessed and what to look at."""
 
     text: str
-    guessed: tuple[str, ...]
-    look: tuple[str, ...]
-
-    def lines(self) -> list[str]:
-        """Return all that a person should read, a line each."""
-        return [*self.guessed, *(f"look: {line}" for line in self.look)]
+    lines: tuple[str, ...]
 
 
-def draft_table(
-    folder: str | Path,
-    base: str | Path = ".",
-    *,
-    progress: Progress = lambda done, total: None,
-) -> Draft:
+def draft_table(folder: str | Path, base: str | Path = ".") -> Draft:
     """Draft the table of fields of a folder from the names in it.
 
     Parameters
@@ -58,8 +37,6 @@ def draft_table(
         Holds images and masks in any usual layout; folders in it are searched too.
     base
         The folder that the table will lie in: paths are relative to it.
-    progress
-        Called with the number of pairs whose headers were read, and of those to be read.
 
     Returns
     -------
@@ -84,7 +61,6 @@ def draft_table(
         "role": guess_roles(pairs),
         "specimen": guess_specimens(pairs, conditions.values),
         "condition": conditions,
-        "batch": guess_batches(pairs),
     }
     rows: list[Row] = [
         {"image": pair.image.path, "mask": pair.mask.path if pair.mask else ""}
@@ -92,16 +68,14 @@ def draft_table(
         | {column: guess.values[number] for column, guess in guesses.items()}
         for number, pair in enumerate(pairs)
     ]
-    masked = [row for row in rows if row["mask"]]
-    step = max(1, -(-len(masked) // MOST_PAIRS))
-    _compare_headers(folder, masked[::step], notes, progress)
-    rows = list(_with_scenes(folder, list(_without_leaks(rows, notes)), notes))
+    for row in rows:
+        if row["image"].lower().endswith(_MAY_HAVE_SCENES):
+            notes.add("files that may hold several scenes (write a row for each)", row["image"])
     guessed = [*_counts(len(files), pairs), *_say_masks(pairs)]
     guessed += [f"{column}: {guess.said}" for column, guess in guesses.items() if guess.said]
-    if step > 1:
-        guessed.append(f"sizes: compared in the headers of {len(masked[::step])} pairs only")
     look = [*_splits(rows), *_beside(folder, rows), *notes.lines()]
-    return Draft(_to_csv(rows, folder, Path(base)), tuple(guessed), tuple(look))
+    lines = (*guessed, *(f"look: {line}" for line in look))
+    return Draft(_to_csv(rows, folder, Path(base)), lines)
 
 
 def write_draft(draft: Draft, out: Path) -> None:
@@ -118,74 +92,8 @@ def write_draft(draft: Draft, out: Path) -> None:
     for path in (out, beside):
         if path.exists():
             raise MitolumeError(f"{path} exists already; choose another name or remove it")
-    write_text(beside, "\n".join(draft.lines()) + "\n")
+    write_text(beside, "\n".join(draft.lines) + "\n")
     write_text(out, draft.text)
-
-
-# --- what headers say ---------------------------------------------------------------------------
-
-
-def _compare_headers(folder: Path, rows: Sequence[Row], notes: Notes, progress: Progress) -> None:
-    """Compare the sizes of images and masks; choose a plane for masks of one plane."""
-    for number, row in enumerate(rows, 1):
-        progress(number, len(rows))
-        image = _open(folder, row["image"], notes)
-        outlined = row["mask"].lower().endswith(OUTLINE_ENDINGS)
-        mask = None if image is None or outlined else _open(folder, row["mask"], notes)
-        if image is not None and image.sizes["T"] > 1:
-            what = "images with several time points (save the one that was labelled)"
-            notes.add(what, row["image"])
-        if image is None or mask is None:
-            continue
-        sizes, of_mask = image.sizes, mask.sizes
-        planes = max(of_mask["Z"], of_mask["T"])  # a stack without axis names may be either
-        both = f"{row['image']} has {{}}, its mask {{}}".format
-        if (of_mask["Y"], of_mask["X"]) != (sizes["Y"], sizes["X"]):
-            shapes = [f"{one['Y']} x {one['X']}" for one in (sizes, of_mask)]
-            notes.add("masks not as large as their image (Y x X)", both(*shapes))
-        elif sizes["Z"] > 1 and planes == 1:
-            row["planes"] = str(sizes["Z"] // 2)
-            what = "masks of one plane for a z-stack, given to the middle one (say in column "
-            notes.add(f"{what}planes which it is)", row["mask"])
-        elif sizes["Z"] != planes:
-            what = "masks with another number of planes than their image"
-            notes.add(what, both(sizes["Z"], planes))
-
-
-def _open(folder: Path, name: str, notes: Notes) -> xr.DataArray | None:
-    """Open a file without its pixels; `check_table` will say what is wrong where that fails."""
-    try:
-        return read(folder / name, scene=0)
-    except MitolumeError:
-        notes.add("images and masks that can't be opened", name)
-        return None
-
-
-def _with_scenes(folder: Path, rows: Sequence[Row], notes: Notes) -> Iterator[Row]:
-    """Give each scene of a microscope's own file a row, where the files are few."""
-    several = [row["image"].lower().endswith(_MANY_SCENES) for row in rows]
-    for row, may_have in zip(rows, several, strict=True):
-        if not may_have:
-            yield row
-            continue
-        if sum(several) > MOST_SCENE_FILES:
-            notes.add("files that may hold several scenes, not opened", row["image"])
-            yield row
-            continue
-        try:
-            names = scenes(folder / row["image"])
-        except MitolumeError as error:
-            notes.add("images and masks that can't be opened", f"{row['image']}: {error}")
-            names = []
-        if any(name != name.strip() or not name for name in names):
-            names = [str(number) for number in range(len(names))]
-        if len(names) > 1 and row["mask"]:
-            notes.add("masks given to the first of several scenes", row["mask"])
-        for number, scene in enumerate(names if len(names) > 1 else [""]):
-            yield row | {"scene": scene} | ({"mask": ""} if number else {})
-
-
-# --- what is said -------------------------------------------------------------------------------
 
 
 def _counts(files: int, pairs: Sequence[Pair]) -> Iterator[str]:
@@ -220,12 +128,7 @@ def _splits(rows: Sequence[Row]) -> Iterator[str]:
     roles = {row.role for row in labelled}
     busy = {row.specimen for row in fields if not row.is_labelled}
     free = {row.specimen for row in labelled if not row.role} - busy
-    if roles == {"train"}:
-        yield (
-            "no test images are named, so no score will be a test score; empty column role of the "
-            "training rows to have test and validation drawn by specimen"
-        )
-    elif "" in roles and "test" not in roles and len(free) < 3:
+    if "" in roles and "test" not in roles and len(free) < 3:
         yield (
             f"{len(free)} of {len({row.specimen for row in labelled})} specimens can be held out "
             "(all their images have masks), too few for training, validation and test: fill in "
@@ -246,23 +149,10 @@ def _beside(folder: Path, rows: Sequence[Row]) -> Iterator[str]:
         )
 
 
-def _without_leaks(rows: Sequence[Row], notes: Notes) -> Iterator[Row]:
-    """Leave out unlabelled rows of specimens that are for validation or test."""
-    held_out = {row["specimen"] for row in rows if row["role"] in ("validation", "test")} - {""}
-    for row in rows:
-        if row["role"] in ("", "unlabelled") and not row["mask"] and row["specimen"] in held_out:
-            notes.add(
-                "images without a mask, left out as their specimen is for validation or test (to "
-                "train on them would leak)", row["image"],
-            )  # fmt: skip
-        else:
-            yield row
-
-
 def _to_csv(rows: Sequence[Row], folder: Path, base: Path) -> str:
     used = [c for c in COLUMNS if c in ("image", "mask") or any(row.get(c) for row in rows)]
     out = io.StringIO()
-    writer = csv.DictWriter(out, used, lineterminator="\n", extrasaction="ignore", restval="")
+    writer = csv.DictWriter(out, used, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
     try:
         to_folder = Path(os.path.relpath(folder, base)).as_posix()

@@ -1,4 +1,4 @@
-"""Role, specimen, condition and batch of images, guessed from names. Opens no file."""
+"""Role, specimen and condition of images, guessed from names. Opens no file."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from mitolume.errors import some_names
 from mitolume.io.draft_pairs import Found, Pair, Word, plain_words, split_words
@@ -31,7 +30,7 @@ _LABELS = {
         slide coverslip exp experiment replicate rep sample specimen culture cell cells stack""",
     "neighbour": """z zs slice slices plane planes section sections t time timepoint frame frames
         crop crops tile tiles patch patches roi x y p sk fk fl copy denoised filtered processed
-        max mip projection before after""",
+        max mip projection before after ch channel""",
 }
 _LABEL = {word: label for label, words in _LABELS.items() for word in words.split()}
 _DATE = re.compile(r"(?:20)?\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])")
@@ -46,16 +45,13 @@ _OWN = (
 class _Part:
     """A word of a path that may tell specimens apart, or a folder's whole name.
 
-    ``label`` is what it numbers: a word for specimens, "batch", "folder" with its depth,
+    ``label`` is what it numbers: a word for specimens, "date", "folder" with its depth,
     "neighbour", or "" where that isn't known.
     """
 
     label: str
     value: tuple[str, int]
     shown: str = field(compare=False)
-
-
-_Key = tuple[tuple[str, ...], tuple[_Part, ...]]  # role and condition, and what is numbered
 
 
 @dataclass(frozen=True)
@@ -125,17 +121,6 @@ def guess_conditions(pairs: Sequence[Pair]) -> Guess:
     return Guess(values, f"from names: {', '.join(counts)}" if any(values) else "")
 
 
-def guess_batches(pairs: Sequence[Pair]) -> Guess:
-    """Guess the batch from dates and days in names, where there are several."""
-    values = [
-        "_".join(part.shown for part in _parts(pair.image) if part.label == "batch")
-        for pair in pairs
-    ]
-    if len(set(values)) < 2:
-        return Guess([""] * len(pairs), "")
-    return Guess(values, f"dates or days in names: {some_names(sorted(set(values) - {''}))}")
-
-
 def guess_specimens(pairs: Sequence[Pair], conditions: Sequence[str]) -> Guess:
     """Guess what may leak from one image to another: the coarsest thing that names number.
 
@@ -155,11 +140,10 @@ def guess_specimens(pairs: Sequence[Pair], conditions: Sequence[str]) -> Guess:
         tags = [()] * len(pairs)
     labelled = [n for n, pair in enumerate(pairs) if pair.mask] or range(len(pairs))
     labels = _level(rows, [(rows[n], tags[n]) for n in labelled])
-    keys: list[_Key] = [
+    keys = [
         (tag, tuple(_chosen(row, labels) or _chosen(row, None)))
         for tag, row in zip(tags, rows, strict=True)
     ]
-    _join_versions(keys, pairs, rows, tags)
     number = len(set(keys))
     if len(pairs) == 1:
         return Guess([""], "")
@@ -181,32 +165,6 @@ def guess_specimens(pairs: Sequence[Pair], conditions: Sequence[str]) -> Guess:
     return Guess([names[key] for key in keys], f"{how}: {count} ({some_names(names.values())})")
 
 
-def _join_versions(
-    keys: list[_Key],
-    pairs: Sequence[Pair],
-    rows: Sequence[Sequence[_Part]],
-    tags: Sequence[tuple[str, ...]],
-) -> None:
-    """Give images that may be versions of one with a mask that one's key: else they would leak.
-
-    Such is ``8bit/f1`` or ``f1_8bit`` beside ``f1``: without a mask of its own, the same name or
-    one that goes on, and, where it is the same, in a folder without masks.
-    """
-    names = [tuple(part for part in row if not part.label.startswith("folder")) for row in rows]
-    masked: dict[tuple[Any, ...], _Key] = {}
-    for key, pair, name, tag in zip(keys, pairs, names, tags, strict=True):
-        if pair.mask:
-            masked.setdefault((tag, pair.image.folders, name), key)
-            masked.setdefault((tag, None, name), key)
-    folders = {pair.image.folders for pair in pairs if pair.mask}
-    for number, pair in enumerate(pairs):
-        own = pair.image.folders in folders
-        place = pair.image.folders if own else None
-        ends = () if pair.mask else range(len(names[number]) - own, 0, -1)
-        found = [masked.get((tags[number], place, names[number][:end])) for end in ends]
-        keys[number] = next(filter(None, found), keys[number])
-
-
 def _chosen(row: Sequence[_Part], labels: Sequence[str] | None) -> list[_Part]:
     """Return the parts with these labels; without any, all but neighbours."""
     if not labels:
@@ -220,13 +178,10 @@ def _level(
     """Choose the labels that tell specimens apart; none where nothing known is numbered."""
     known = dict.fromkeys(p.label for row in rows for p in row if p.label not in ("", "neighbour"))
     varying = [label for label in known if len({tuple(_chosen(r, [label])) for r in rows}) > 1]
-    batches = [label for label in varying if label == "batch"]
-    coarse = [label for label in varying if label != "batch"]
-    for end in range(1, len(coarse) + 1):
-        chosen = [*batches, *coarse[:end]]
-        if len({(tag, *_chosen(row, chosen)) for row, tag in labelled}) >= _ENOUGH:
-            return chosen
-    return [*batches, *coarse]
+    for end in range(1, len(varying) + 1):
+        if len({(tag, *_chosen(row, varying[:end])) for row, tag in labelled}) >= _ENOUGH:
+            return varying[:end]
+    return varying
 
 
 def _parts(image: Found) -> list[_Part]:
@@ -254,10 +209,8 @@ def _name_parts(words: Sequence[Word]) -> list[_Part]:
             parts[-1:] = [_Part(before.text if kind == "specimen" else kind, value, shown)]
         elif word.text in ROLE_WORDS or word.text in CONDITIONS:
             parts += [_Part("", ("", word.key[1]), word.number)] if word.number else []
-        elif word.text in ("ch", "channel"):
-            continue
         elif word.text == "day" or (not word.text and _DATE.fullmatch(word.number)):
-            parts.append(_Part("batch", word.key, word.shown))
+            parts.append(_Part("date", word.key, word.shown))
         elif word.text.startswith("well ") or (label == "specimen" and word.number):
             parts.append(_Part(word.text.split(" ")[0], word.key, word.shown))
         elif label == "neighbour" and (word.number or len(word.text) > 1):

@@ -16,6 +16,7 @@ from unicodedata import normalize
 
 from mitolume.errors import MitolumeError, some_names
 from mitolume.io.formats import READERS, ZARR_FILES, natural_key
+from mitolume.io.listing import RUN_RECORD
 
 OUTLINE_ENDINGS = (".zip", ".roi", ".geojson")
 # Pictures and volumes that people have and this program doesn't read.
@@ -148,34 +149,23 @@ class _Item:
     """A file with what its name says.
 
     ``place`` are the words of its folders and ``key`` those of its name, both without the words
-    that tell mask from image: files of one field share them. ``channel`` is the number of a
-    channel that has a file of its own.
+    that tell mask from image: files of one field share them.
     """
 
     file: Found
     kind: str
     place: Key
     key: Key
-    channel: int | None = None
 
 
 # --- files --------------------------------------------------------------------------------------
 
 
 def list_files(folder: Path, notes: Notes) -> list[Found]:
-    """List what may be images, masks or outlines below a folder.
+    """List what may be images, masks or outlines below a folder and the folders in it.
 
-    Parameters
-    ----------
-    folder
-        Searched with all folders in it; links to folders are not followed.
-    notes
-        Told what was left out and why.
-
-    Returns
-    -------
-    list of Found
-        In natural order; those of a folder before those of the folders in it.
+    In natural order, those of a folder before those of the folders in it; links to folders are not
+    followed. The notes say what was left out and why.
 
     Raises
     ------
@@ -189,7 +179,7 @@ def list_files(folder: Path, notes: Notes) -> list[Found]:
     files: list[Found] = []
     for here, folders, names in os.walk(folder):
         parts = Path(here).relative_to(folder).parts
-        if parts and "run.json" in names:
+        if parts and RUN_RECORD in names:
             notes.add("folders with results of mitolume, left out", "/".join(parts))
             folders.clear()
         elif parts and any(name in names for name in ZARR_FILES):
@@ -197,13 +187,9 @@ def list_files(folder: Path, notes: Notes) -> list[Found]:
             files.append(Found(parts[:-1], parts[-1], ending))
             folders.clear()
         else:
-            simulated = "simulation.json" in names  # the truth and the sheet are not images
-            folders[:] = sorted(
-                (n for n in folders if not n.startswith(".") and not (simulated and n == "clean")),
-                key=natural_key,
-            )
+            folders[:] = sorted((n for n in folders if not n.startswith(".")), key=natural_key)
             for name in sorted(names, key=natural_key):
-                if not name.startswith(".") and not (simulated and name == "sheet.png"):
+                if not name.startswith("."):
                     _take(Found(parts, name, _ending(name)), files, notes)
     return files
 
@@ -233,17 +219,7 @@ def _ending(name: str) -> str:
 
 @lru_cache(maxsize=65536)
 def split_words(name: str) -> tuple[Word, ...]:
-    """Split a name into words at signs, at digits and at capitals.
-
-    Parameters
-    ----------
-    name
-        A folder's name, or a file's without its ending.
-
-    Returns
-    -------
-    tuple of Word
-        In the order of the name.
+    """Split a name, without its ending, into words at signs, at digits and at capitals.
 
     Examples
     --------
@@ -296,8 +272,8 @@ def _classify(files: Sequence[Found], notes: Notes) -> list[_Item]:
     for folders, here in by_folder.items():
         folder = folder_kind(folders)
         if folder == "mask":
-            named = {_key(file)[0] for file in here if "mask" in _kinds(file.stem)}
-            if named & {_key(file)[0] for file in here if "mask" not in _kinds(file.stem)}:
+            named = {_key(file) for file in here if "mask" in _kinds(file.stem)}
+            if named & {_key(file) for file in here if "mask" not in _kinds(file.stem)}:
                 folder = ""  # images and masks lie together in a folder that is called after masks
         for file in here:
             kind = _file_kind(file, folder)
@@ -308,7 +284,7 @@ def _classify(files: Sequence[Found], notes: Notes) -> list[_Item]:
             else:
                 idle = _IDLE["outline"] if file.is_outline else ()
                 place = [w.key for part in folders for w in plain_words(part) if w.text not in idle]
-                items.append(_Item(file, kind, tuple(place), *_key(file)))
+                items.append(_Item(file, kind, tuple(place), _key(file)))
     return items
 
 
@@ -322,8 +298,8 @@ def _file_kind(file: Found, folder: str) -> str:
     return next((kind for kind in _KINDS if kind in kinds), "image")
 
 
-def _key(file: Found) -> tuple[Key, int | None]:
-    """Return what the files of one field share in their names, and the number of a channel."""
+def _key(file: Found) -> Key:
+    """Return what the files of one field share in their names."""
     stem = file.stem
     idle = set().union(*(_IDLE.get(kind, set()) for kind in _kinds(stem)))
     if file.is_outline:
@@ -331,35 +307,20 @@ def _key(file: Found) -> tuple[Key, int | None]:
         idle |= _IDLE["outline"]
     words = _without_kinds(split_words(stem))
     words = [word for word in words if word.text not in idle or (word.number and file.is_outline)]
-    numbered = [word for word in words if word.text in ("ch", "channel") and word.number]
-    if numbered:
-        words = [word for word in words if word not in numbered]
-        return tuple(word.key for word in words), int(numbered[0].number)
     nnunet = any(word.text in ("tr", "ts") for part in file.folders for word in split_words(part))
-    if nnunet and folder_kind(file.folders) == "image" and words and len(words[-1].number) == 4:
-        last = words.pop()
+    if nnunet and folder_kind(file.folders) == "image" and words and words[-1].number[:-1] == "000":
+        last = words.pop()  # the number of the channel
         words += [Word(last.text)] if last.text else []
-        return tuple(word.key for word in words), int(last.number)
-    return tuple(word.key for word in words), None
+    return tuple(word.key for word in words)
 
 
 # --- pairs --------------------------------------------------------------------------------------
 
 
 def pair_files(files: Sequence[Found], notes: Notes) -> list[Pair]:
-    """Find the images among files, and the mask and paired fluorescence of each.
+    """Find the images among files, in their order, and the mask and fluorescence of each.
 
-    Parameters
-    ----------
-    files
-        As `list_files` returns them.
-    notes
-        Told of every file that ended in no pair, and of every doubt.
-
-    Returns
-    -------
-    list of Pair
-        One for each image, in the order of the files.
+    The notes say which files ended in no pair, and every doubt.
     """
     groups: dict[tuple[Key, Key], list[_Item]] = defaultdict(list)
     for item in _classify(files, notes):
@@ -372,7 +333,7 @@ def pair_files(files: Sequence[Found], notes: Notes) -> list[Pair]:
             lonely += masks
         else:
             pictures = [item for item in group if item.kind != "mask"]
-            image, dye = _choose_image(pictures, masks, notes)
+            image, dye = _choose_image(pictures, notes)
             # Masks that say mitochondria or mask come first, and pixels before outlines.
             masks.sort(key=lambda mask: (
                 "fluorescence" not in _kinds(mask.file.stem), "mask" not in mask.file.path.lower(),
@@ -392,31 +353,18 @@ def pair_files(files: Sequence[Found], notes: Notes) -> list[Pair]:
     return sorted(pairs.values(), key=lambda pair: order[pair.image])
 
 
-def _choose_image(
-    pictures: list[_Item], masks: list[_Item], notes: Notes
-) -> tuple[_Item, Found | None]:
-    """Choose the image of a field (transmitted light; the channel of its masks), and its dye."""
+def _choose_image(pictures: list[_Item], notes: Notes) -> tuple[_Item, Found | None]:
+    """Choose the image of a field, of transmitted light where there is one, and its dye."""
     kinds = ("transmitted", "image", "fluorescence")
-    named = {mask.channel for mask in masks} & {picture.channel for picture in pictures} - {None}
-    image, *others = sorted(
-        pictures,
-        key=lambda p: (
-            kinds.index(p.kind), bool(named) and p.channel not in named, p.channel or 0,
-            p.file.ending in (".png", ".jpg", ".jpeg"),
-        ),
-    )  # fmt: skip
+    pictures.sort(key=lambda p: (kinds.index(p.kind), p.file.ending in (".png", ".jpg", ".jpeg")))
+    image, *others = pictures
     dye = next((o for o in others if o.kind == "fluorescence" != image.kind), None)
     for other in others:
-        if other is dye:
-            continue
-        what = "files named like an image in another format or folder, left out (where it is the "
-        what += "image's mask, name it in column mask)"
-        if other.kind != image.kind:
-            what = "further fluorescence of an image, left out"
-        elif other.channel != image.channel:
-            what = f"further channels, left out as channel {image.channel} is taken (put another "
-            what += "in column image if it is the transmitted light)"
-        notes.add(what, other.file.path)
+        if other is not dye:
+            notes.add(
+                "further files of an image's name (another format, folder or channel), left out "
+                "(where it is the image's mask, name it in column mask)", other.file.path,
+            )  # fmt: skip
     return image, dye.file if dye else None
 
 

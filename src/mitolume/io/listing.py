@@ -14,6 +14,7 @@ from mitolume.io.read import scenes
 
 # How names of results end, of `predict`, `denoise check` and `focus`.
 RESULTS = ("_mask", "_probability", "_overlay", "_check", "_focus")
+RUN_RECORD = "run.json"  # by this file a run folder is known, whose masks are results
 _MOST_IN_A_TIFF = 2**28  # pixels of a result, above which it is written piece by piece
 
 

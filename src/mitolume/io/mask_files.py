@@ -8,7 +8,7 @@ mean is decided for all masks of a set together (`mitolume.io.masks.meaning_of`)
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,12 @@ import numpy as np
 import xarray as xr
 
 from mitolume.errors import MitolumeError, some_names
-from mitolume.io.formats import READERS, bare_name, natural_key
+from mitolume.io.formats import READERS, bare_name, decoding, natural_key
 from mitolume.io.geojson import read_geojson
 from mitolume.io.masks import ValuesKind, to_mask
 from mitolume.io.outlines import Labels, Outline, PlacedOutlines, draw, place
-from mitolume.io.read import AXES, Image2D, load, read, read_plane
-from mitolume.io.rois import has_overlay, outlines_of_rois, read_rois
+from mitolume.io.read import AXES, read, read_plane
+from mitolume.io.rois import outlines_of_rois, read_rois
 
 Size = tuple[int, int, int, int]  # T, Z, Y and X of an image
 
@@ -34,11 +34,6 @@ _SAYS_MASK = re.compile(
     r"[ _.-]+(cp_masks|masks?|labels?|seg|segmentation|rois?|roiset)$", re.IGNORECASE
 )
 _OTHER_RESULTS = ("_probability", "_overlay")
-# Of neighbouring pixels in objects, the share that is equal in masks and label images; in images
-# of 8 bit it is below 0.3.
-_FLAT = 0.7
-_IN_MEMORY = 2**26  # pixels of a plane; a larger one is looked at in parts
-_PART = 2048  # side of these parts, px
 
 
 def image_name(mask: Path) -> str:
@@ -121,8 +116,8 @@ def open_mask(
     Parameters
     ----------
     path
-        An image file, an ImageJ ROI set (``.zip``) or ROI (``.roi``), or GeoJSON. The overlay of
-        a TIFF is the mask if the file is the image itself, or if its pixels can't be a mask.
+        An image file, an ImageJ ROI set (``.zip``) or ROI (``.roi``), or GeoJSON. If the file is
+        the image itself, its overlay is the mask.
     like
         The image, dims ``T C Z Y X``: outlines need its size. A stack's outlines that name no
         plane make a mask of one plane.
@@ -196,45 +191,37 @@ def distinct_values(mask: xr.DataArray) -> set[float]:
     Parameters
     ----------
     mask
-        As `open_mask` opened it; it is read part by part.
+        As `open_mask` opened it; it is read chunk by chunk.
 
     Raises
     ------
     MitolumeError
         Pixels can't be decoded, or are not finite numbers.
     """
-    found: set[float] = set()
-    for part in () if is_outlined(mask) else _parts(mask):
-        values = np.unique(part)
-        if values.dtype.kind not in "buif":
-            raise MitolumeError(
-                f"mask {mask.attrs['source']} has pixels of type {part.dtype}; save it in 8 bit"
-            )
-        if not np.isfinite(values).all():
-            raise MitolumeError(
-                f"mask {mask.attrs['source']} holds NaN or infinity, which mean nothing in a mask"
-            )
-        fraction = values != np.round(values)
-        some = values[fraction][[*range(min(6, fraction.sum())), -1]] if fraction.any() else []
-        found |= {float(value) for value in (*values[~fraction], *some)}
-    return found
+    import dask
+
+    if is_outlined(mask):
+        return set()
+    source = mask.attrs["source"]
+    chunks = [dask.delayed(_distinct)(part, source) for part in mask.data.to_delayed().ravel()]
+    with decoding(source):
+        return set().union(*dask.compute(*chunks, scheduler="threads"))
+
+
+def _distinct(pixels: np.ndarray[Any, Any], source: str) -> set[float]:
+    values = np.unique(pixels)
+    if values.dtype.kind not in "buif":
+        raise MitolumeError(f"mask {source} has pixels of type {values.dtype}; save it in 8 bit")
+    if not np.isfinite(values).all():
+        raise MitolumeError(f"mask {source} holds NaN or infinity, which mean nothing in a mask")
+    fraction = values != np.round(values)
+    some = values[fraction][[*range(min(6, fraction.sum())), -1]] if fraction.any() else []
+    return {float(value) for value in (*values[~fraction], *some)}
 
 
 def is_probability(values: set[float]) -> bool:
     """Tell whether the values of a mask are probabilities: fractions from 0 to 1."""
     return any(v != int(v) for v in values) and 0 <= min(values) <= max(values) <= 1
-
-
-def _parts(mask: xr.DataArray) -> Iterator[np.ndarray[Any, Any]]:
-    """Yield all pixels: planes, or parts of large ones."""
-    height, width = mask.sizes["Y"], mask.sizes["X"]
-    side = max(height, width) if height * width <= _IN_MEMORY else _PART
-    for plane in (
-        mask.isel(T=t, Z=z) for t in range(mask.sizes["T"]) for z in range(mask.sizes["Z"])
-    ):
-        for y in range(0, height, side):
-            for x in range(0, width, side):
-                yield load(plane.isel(Y=slice(y, y + side), X=slice(x, x + side))).values
 
 
 @lru_cache(maxsize=16)
@@ -259,7 +246,6 @@ def _outlines_once(
     path: Path, modified_ns: int, size: Size | None, is_image: bool
 ) -> PlacedOutlines | None:
     """Read the outlines that are a file's mask; None if its pixels are the mask."""
-    notices = []
     if is_outline_file(path):
         if size is None:
             raise MitolumeError(
@@ -267,25 +253,14 @@ def _outlines_once(
                 "image, or make a mask of them (mitolume convert OUTLINES --like IMAGE --out "
                 "NAME_mask.ome.tif)"
             )
-    elif not has_overlay(path):
-        if not is_image:
-            return None
-        raise MitolumeError(
-            f"mask {path} is the image itself, and it holds no overlay; outline the mitochondria "
-            "in Fiji (Image > Overlay > Add Selection) and save it as TIFF"
-        )
     elif not is_image:
-        image = _time_as_planes(read(path))
-        if _can_be_mask(image):
-            return None
-        size = _size(image)
-        notices = ["its pixels are an image, so its overlay is taken as the mask"]
+        return None
     assert size is not None
     if path.name.lower().endswith(_JSON):
         outlines, said = read_geojson(path)
     else:
         outlines, said = outlines_of_rois(read_rois(path), depth=size[1])
-    return place(outlines, [*notices, *said], size, path)
+    return place(outlines, said, size, path)
 
 
 def _time_as_planes(mask: xr.DataArray) -> xr.DataArray:
@@ -293,21 +268,6 @@ def _time_as_planes(mask: xr.DataArray) -> xr.DataArray:
     if mask.sizes["T"] == 1 or mask.sizes["Z"] > 1:
         return mask
     return mask.rename(T="Z", Z="T").transpose(*mask.dims)
-
-
-def _can_be_mask(image: xr.DataArray) -> bool:
-    if image.sizes["C"] > 1 or image.sizes["T"] > 1:
-        return False
-    return all(_is_mask_plane(read_plane(image, z=z)) for z in range(image.sizes["Z"]))
-
-
-def _is_mask_plane(plane: Image2D) -> bool:
-    """Tell a mask or a label image from grey values: its objects are flat."""
-    if len(np.unique(plane)) <= 3:
-        return True
-    left, right = plane[:, :-1], plane[:, 1:]
-    both = (left != 0) & (right != 0)
-    return bool((left == right)[both].mean() > _FLAT) if both.any() else False
 
 
 def _drawn(placed: PlacedOutlines) -> xr.DataArray:

@@ -40,12 +40,6 @@ class Outline:
     unsure: bool = False
     number: int | None = None
 
-    def box(self) -> tuple[float, float, float, float]:
-        """Return left, top, right and bottom."""
-        corners = np.concatenate(self.rings)
-        (left, top), (right, bottom) = corners.min(axis=0), corners.max(axis=0)
-        return float(left), float(top), float(right), float(bottom)
-
 
 def fill(rings: Sequence[Ring], shape: tuple[int, int]) -> tuple[tuple[slice, slice], Inside]:
     """Find the pixels whose centre is inside, as ImageJ's PolygonFiller does.
@@ -146,9 +140,8 @@ def place(
     outlines = _on_planes(outlines, depth, path)
     _require_inside(outlines, (height, width), path)
     planes = depth if any(outline.z is not None for outline in outlines) else 1
-    said = [*notices, *_frames(outlines, (height, width))]
-    notices = tuple(f"{path.name}: {notice}" for notice in said)
-    return PlacedOutlines(tuple(outlines), (planes, height, width), notices)
+    said = tuple(f"{path.name}: {notice}" for notice in notices)
+    return PlacedOutlines(tuple(outlines), (planes, height, width), said)
 
 
 def _on_planes(outlines: Sequence[Outline], depth: int, path: Path) -> list[Outline]:
@@ -172,7 +165,8 @@ def _on_planes(outlines: Sequence[Outline], depth: int, path: Path) -> list[Outl
 def _require_inside(outlines: Sequence[Outline], shape: tuple[int, int], path: Path) -> None:
     outside = []
     for outline in outlines:
-        left, top, right, bottom = outline.box()
+        corners = np.concatenate(outline.rings)
+        (left, top), (right, bottom) = corners.min(axis=0), corners.max(axis=0)
         if right <= 0 or bottom <= 0 or left >= shape[1] or top >= shape[0]:
             outside.append(f"{outline.name!r} (x {left:g} to {right:g}, y {top:g} to {bottom:g})")
     if outside:
@@ -181,34 +175,6 @@ def _require_inside(outlines: Sequence[Outline], shape: tuple[int, int], path: P
             f"{path}: outline {outside[0]}{more} outside the image, which is {shape[0]} x "
             f"{shape[1]} pixels (Y x X); it was drawn on another image, or on one of another size"
         )
-
-
-def _frames(outlines: Sequence[Outline], shape: tuple[int, int]) -> list[str]:
-    """Point out large rectangles around other outlines or around the image: seldom objects."""
-    notices = []
-    for frame in outlines:
-        left, top, right, bottom = frame.box()
-        large = 20 * (right - left) * (bottom - top) >= shape[0] * shape[1]
-        if frame.unsure or not large or not _is_rectangle(frame):
-            continue
-        others = [o.box() for o in outlines if o.z == frame.z and o is not frame]
-        n_inside = sum(
-            left <= x0 and top <= y0 and x1 <= right and y1 <= bottom for x0, y0, x1, y1 in others
-        )
-        whole = left <= 0 and top <= 0 and right >= shape[1] and bottom >= shape[0]
-        if n_inside or whole:
-            what = "the whole image" if whole else f"other outlines ({n_inside})"
-            notices.append(
-                f"{frame.name!r} is a rectangle around {what}, and all in it is taken as "
-                "mitochondria; if it is a frame, delete it (in QuPath, or give it class Region*)"
-            )
-    return notices
-
-
-def _is_rectangle(outline: Outline) -> bool:
-    left, top, right, bottom = outline.box()
-    corners = {(x, y) for ring in outline.rings for x, y in ring.tolist()}
-    return corners == {(left, top), (right, top), (right, bottom), (left, bottom)}
 
 
 def trace_labels(labels: Labels) -> Iterator[tuple[int, int, list[Polygon]]]:

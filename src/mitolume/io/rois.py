@@ -13,12 +13,10 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from roifile import ROI_OPTIONS, ROI_SUBTYPE, ROI_TYPE, ImagejRoi
-from scipy.interpolate import CubicSpline
 
 from mitolume.errors import MitolumeError, shorten
 from mitolume.io.formats import quiet
@@ -32,18 +30,8 @@ _PLANE_IN_NAME = re.compile(r"(\d{4})-\d{4}-\d{4}|(\d{5})-\d{5}-\d{5}|(\d{6})-\d
 _DAMAGED = (
     OSError, RuntimeError, ValueError, struct.error, zipfile.BadZipFile, zlib.error
 )  # fmt: skip
-_PATH_POINTS = {0: 1, 1: 1, 2: 2, 3: 3, 4: 0}  # move, line, quadratic, cubic curve, close
-_CURVE_STEPS = np.linspace(0, 1, 33)[1:, np.newaxis]
 _ELLIPSE_CORNERS = 72  # ImageJ's rotated ellipse
 _NUMBER = "object"  # the property that holds an object's number
-
-
-@dataclass(eq=False)
-class StoredRoi(ImagejRoi):  # type: ignore[misc]  # mypy does not look into roifile
-    """A ROI as it was read: ``entry`` is its name in the ROI set, ``stored`` its bytes there."""
-
-    entry: str = ""
-    stored: bytes = b""
 
 
 def is_unsure(name: str) -> bool:
@@ -62,16 +50,15 @@ def read_rois(path: str | Path) -> list[ImagejRoi]:
     Returns
     -------
     list of roifile.ImagejRoi
-        In the order of the file; `write_rois` writes them back as they were. Empty for a TIFF
-        that holds none.
+        At least one, in the order of the file. A ROI without a name has that of its file.
 
     Raises
     ------
     MitolumeError
-        The file can't be read, or is a ROI set without ROIs.
+        The file can't be read, or holds no ROI.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise MitolumeError(f"{path}: no such file")
     try:
         stored = _stored(path)
@@ -80,23 +67,15 @@ def read_rois(path: str | Path) -> list[ImagejRoi]:
             f"{path} can't be read ({shorten(error)}); save the ROI set again in Fiji "
             "(ROI Manager: More >> Save)"
         ) from error
-    if not stored and path.suffix.lower() == ".zip":
+    if not stored:
         raise MitolumeError(
             f"{path} holds no ImageJ ROI; save it from Fiji's ROI Manager, or unpack it if it is "
             "GeoJSON that QuPath compressed"
+            if path.suffix.lower() == ".zip"
+            else f"{path} is the image itself and holds no overlay; outline the mitochondria in "
+            "Fiji (Image > Overlay > Add Selection) and save it as TIFF"
         )
     return [_decoded(entry, data, path) for entry, data in stored]
-
-
-def has_overlay(path: Path) -> bool:
-    """Tell whether a file is a TIFF with ImageJ outlines; a damaged one is left to its reader."""
-    if not path.name.lower().endswith((".tif", ".tiff")):
-        return False
-    with quiet():
-        try:
-            return bool(_stored(path))
-        except _DAMAGED:
-            return False
 
 
 def write_rois(path: str | Path, rois: Iterable[ImagejRoi]) -> None:
@@ -107,22 +86,21 @@ def write_rois(path: str | Path, rois: Iterable[ImagejRoi]) -> None:
     path
         Must end in ``.zip``.
     rois
-        Those that `read_rois` read and nobody changed keep every byte and their name in the set.
-        Others are named after themselves; names that repeat get a number, as in Fiji.
+        Each becomes a file with its name; names that repeat get a number, as in Fiji.
     """
     taken: Counter[str] = Counter()
     with atomic(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as file:
         for roi in rois:
             # A slash in a name would make a folder, which Fiji does not look into.
-            entry = _entry(roi) or re.sub(r"[/\\\0]", "_", _name(roi)) + ".roi"
+            entry = re.sub(r"[/\\\0]", "_", _name(roi))
             while taken[entry]:
                 repeat, taken[entry] = taken[entry], taken[entry] + 1
-                entry = f"{entry.removesuffix('.roi')}-{repeat}.roi"
+                entry = f"{entry}-{repeat}"
             taken[entry] += 1
             # A fixed date: the same ROIs give the same file.
-            info = zipfile.ZipInfo(entry)
+            info = zipfile.ZipInfo(f"{entry}.roi")
             info.compress_type = zipfile.ZIP_DEFLATED
-            file.writestr(info, _encoded(roi))
+            file.writestr(info, roi.tobytes())
 
 
 def outlines_of_rois(
@@ -147,14 +125,12 @@ def outlines_of_rois(
     by_name = depth > 1 and not any(_position(roi) != (None, None) for roi in rois)
     for roi in rois:
         name = _name(roi)
-        rings = _roi_rings(roi)
+        rings = _rings(roi, name)
         if not rings:
             left_out[_kind(roi)] += 1
             continue
         if not all(np.isfinite(ring).all() for ring in rings):
-            raise MitolumeError(
-                f"ROI {name!r} has corners that are not finite numbers; draw it again"
-            )
+            raise _unfit(name, "has corners that are not finite numbers")
         z, t = (_plane_in(name, depth), None) if by_name else _position(roi)
         number = roi.properties.get(_NUMBER)
         is_ours = isinstance(number, int) and 0 < number < 2**31
@@ -230,53 +206,40 @@ def _stored(path: Path) -> list[tuple[str, bytes]]:
         return [(path.name, path.read_bytes())]
     if ending == ".zip":
         with zipfile.ZipFile(path) as file:
-            names = [name for name in file.namelist() if _is_roi(name)]
-            return [(name, file.read(name)) for name in names]
+            names = [name for name in file.namelist() if name.lower().endswith(".roi")]
+            own = [name for name in names if not Path(name).name.startswith("._")]  # macOS's
+            return [(name, file.read(name)) for name in own]
+    if ending not in (".tif", ".tiff"):
+        return []
     import tifffile
 
-    with tifffile.TiffFile(path) as tif:
+    with quiet(), tifffile.TiffFile(path) as tif:
         found = tif.imagej_metadata or {}
     data = found.get("Overlays") or found.get("ROI") or []
     return [("", roi) for roi in ([data] if isinstance(data, bytes) else data)]
 
 
-def _is_roi(name: str) -> bool:
-    """Tell ROIs from what macOS and others leave in archives."""
-    return name.lower().endswith(".roi") and not Path(name).name.startswith("._")
-
-
-def _decoded(entry: str, data: bytes, path: Path) -> StoredRoi:
+def _decoded(entry: str, data: bytes, path: Path) -> ImagejRoi:
     logger = logging.getLogger("roifile")
     level = logger.level
     logger.setLevel(logging.ERROR)  # what it warns of makes a ROI without an area: a notice
+    name = Path(entry).name.removesuffix(".roi")
     try:
-        roi = StoredRoi.frombytes(data)
+        roi = ImagejRoi.frombytes(data)
     except (ValueError, TypeError, IndexError, struct.error, UnicodeDecodeError) as error:
         raise MitolumeError(
-            f"{path}: ROI {entry.removesuffix('.roi') or '(unnamed)'} can't be read "
-            f"({shorten(error)}); it may be damaged: save it again in Fiji"
+            f"{path}: ROI {name or '(unnamed)'} can't be read ({shorten(error)}); it may be "
+            "damaged: save it again in Fiji"
         ) from error
     finally:
         logger.setLevel(level)
-    assert isinstance(roi, StoredRoi)
-    roi.entry, roi.stored = entry, data
+    roi.name = roi.name or name
     return roi
-
-
-def _encoded(roi: ImagejRoi) -> bytes:
-    if isinstance(roi, StoredRoi) and ImagejRoi.frombytes(roi.stored) == roi:
-        return roi.stored
-    return bytes(roi.tobytes())
-
-
-def _entry(roi: ImagejRoi) -> str:
-    return roi.entry if isinstance(roi, StoredRoi) else ""
 
 
 def _name(roi: ImagejRoi) -> str:
     """Return a ROI's name, or the one that Fiji gives: the y and x of its middle."""
-    middle = f"{(roi.top + roi.bottom) // 2:04}-{(roi.left + roi.right) // 2:04}"
-    return str(roi.name) or Path(_entry(roi)).name.removesuffix(".roi") or middle
+    return roi.name or f"{(roi.top + roi.bottom) // 2:04}-{(roi.left + roi.right) // 2:04}"
 
 
 def _kind(roi: ImagejRoi) -> str:
@@ -300,134 +263,70 @@ def _plane_in(name: str, depth: int) -> int | None:
     return plane - 1 if 0 < plane <= depth else None
 
 
-def _roi_rings(roi: ImagejRoi) -> list[Ring]:
+def _unfit(name: str, why: str) -> MitolumeError:
+    return MitolumeError(
+        f"ROI {name!r} {why}, which can't be filled; in Fiji make a polygon of it (Edit > "
+        "Selection > Interpolate) or draw it again"
+    )
+
+
+def _rings(roi: ImagejRoi, name: str) -> list[Ring]:
     """Return the rings of a ROI; none of what has no area: lines, points, angles, text, images."""
     if roi.subtype in (ROI_SUBTYPE.TEXT, ROI_SUBTYPE.IMAGE):
         return []
     if roi.multi_coordinates is not None:
-        return _composite(roi)
+        try:
+            paths = roi.path2coords(roi.multi_coordinates)
+        except (NotImplementedError, RuntimeError, ValueError, IndexError):
+            raise _unfit(name, "holds curves or a damaged path") from None
+        return [path.astype(np.float64) for path in paths if len(path) > 2]
     match roi.roitype, roi.subtype:
         case ROI_TYPE.RECT, _:
-            return [_rectangle(roi)]
+            if roi.rounded_rect_arc_size > 0:
+                raise _unfit(name, "is a rectangle with rounded corners")
+            left, top, width, height = _box(roi, name)
+            right, bottom = left + width, top + height
+            return [np.array([(left, top), (right, top), (right, bottom), (left, bottom)], float)]
         case ROI_TYPE.OVAL, _:
-            return [_oval(*_box(roi))]
+            return [_oval(*_box(roi, name))]
         case ROI_TYPE.FREEHAND, ROI_SUBTYPE.ELLIPSE:
             return [_rotated_ellipse(roi)]
         case ROI_TYPE.FREEHAND, ROI_SUBTYPE.ROTATED_RECT:
-            return [_rotated_rectangle(roi)]
+            raise _unfit(name, "is a rotated rectangle")
         case ((ROI_TYPE.POLYGON | ROI_TYPE.FREEHAND | ROI_TYPE.TRACED), _):
+            if roi.options & ROI_OPTIONS.SPLINE_FIT:
+                raise _unfit(name, "is a spline")
             corners = np.asarray(roi.coordinates(), np.float64).reshape(-1, 2)
-            if len(corners) < 3:
-                return []
-            return [_spline(corners) if roi.options & ROI_OPTIONS.SPLINE_FIT else corners]
+            return [corners] if len(corners) > 2 else []
     return []
 
 
-def _box(roi: ImagejRoi) -> tuple[int, int, int, int]:
+def _box(roi: ImagejRoi, name: str) -> tuple[int, int, int, int]:
     """Return left, top, width and height in whole pixels: ImageJ has no finer boxes in masks."""
+    left, top = roi.left, roi.top
+    width, height = roi.right - left, roi.bottom - top
     if roi.subpixelrect:
         left, top, width, height = roi.xd, roi.yd, roi.widthd, roi.heightd
         if not all(map(math.isfinite, (left, top, width, height))):
-            raise MitolumeError(f"ROI {roi.name!r} has a box that is not finite; draw it again")
-        return int(left), int(top), max(math.ceil(width), 1), max(math.ceil(height), 1)
-    return roi.left, roi.top, max(roi.right - roi.left, 1), max(roi.bottom - roi.top, 1)
-
-
-def _rectangle(roi: ImagejRoi) -> Ring:
-    left, top, width, height = _box(roi)
-    # The corners' circles, squeezed where the rectangle is thinner than they are wide; of radius
-    # 0 they are the corners.
-    rx, ry = (min(max(roi.rounded_rect_arc_size, 0), size) / 2 for size in (width, height))
-    quarter = np.linspace(0, np.pi / 2, 65)
-    centres = [(width - rx, height - ry), (rx, height - ry), (rx, ry), (width - rx, ry)]
-    arcs = [
-        np.column_stack([np.cos(quarter + turn), np.sin(quarter + turn)]) * (rx, ry) + centre
-        for turn, centre in zip(np.arange(4) * np.pi / 2, centres, strict=True)
-    ]
-    return np.asarray(np.concatenate(arcs) + np.array([left, top]))
+            raise _unfit(name, "has a box that is not finite")
+    return int(left), int(top), max(math.ceil(width), 1), max(math.ceil(height), 1)
 
 
 def _oval(left: int, top: int, width: int, height: int) -> Ring:
     """Trace the pixels whose centre lies within or on the ellipse, as OvalRoi.getMask has them."""
     a, b = width / 2, height / 2
-    y = np.arange(height) + 0.5 - b
-    guess = np.floor(a - a * np.sqrt(1 - (y / b) ** 2))
-    columns = guess[:, np.newaxis] + np.arange(-1, 3)  # one of them is the first pixel inside
-    # The same expression as ImageJ's, so that ties fall the same way.
-    inside = (columns - (a - 0.5)) ** 2 / (a * a) + (y * y / (b * b))[:, np.newaxis] <= 1
-    first = np.where(inside.any(axis=1), columns[np.arange(height), inside.argmax(axis=1)], a)
-    rows = np.repeat(np.arange(height + 1), 2)[1:-1]
-    down = np.column_stack([np.repeat(first, 2), rows])
-    up = np.column_stack([width - np.repeat(first, 2), rows])[::-1]
-    return np.asarray(np.concatenate([down, up]) + np.array([left, top]))
-
-
-def _parameter(roi: ImagejRoi) -> float:
-    """Return the number that roifile reads as three others: aspect ratio, or width."""
-    parts = roi.arrow_style_or_aspect_ratio, roi.arrow_head_size, roi.rounded_rect_arc_size
-    return float(struct.unpack(">f", struct.pack(">BBh", *parts))[0])
+    y, x = np.arange(height)[:, np.newaxis] - (b - 0.5), np.arange(width) - (a - 0.5)
+    ((outer, *_),) = trace(x * x / (a * a) + y * y / (b * b) <= 1)
+    return np.asarray(outer + np.array([left, top]))
 
 
 def _rotated_ellipse(roi: ImagejRoi) -> Ring:
     major = np.array([roi.x2 - roi.x1, roi.y2 - roi.y1]) / 2
-    minor = np.array([-major[1], major[0]]) * min(max(_parameter(roi), 0), 1)
+    # roifile reads the aspect ratio as three other numbers.
+    parts = roi.arrow_style_or_aspect_ratio, roi.arrow_head_size, roi.rounded_rect_arc_size
+    (ratio,) = struct.unpack(">f", struct.pack(">BBh", *parts))
+    minor = np.array([-major[1], major[0]]) * min(max(ratio, 0), 1)
     angle = np.arange(_ELLIPSE_CORNERS)[:, np.newaxis] * (2 * np.pi / _ELLIPSE_CORNERS)
     centre = np.array([roi.x1 + roi.x2, roi.y1 + roi.y2]) / 2
-    return _rounded(centre + np.cos(angle) * major + np.sin(angle) * minor)
-
-
-def _rotated_rectangle(roi: ImagejRoi) -> Ring:
-    begin, end = np.array([roi.x1, roi.y1]), np.array([roi.x2, roi.y2])
-    along = end - begin
-    length = math.hypot(*along) or 1.0
-    across = np.array([along[1], -along[0]]) / length * _parameter(roi) / 2
-    return _rounded(np.array([begin + across, end + across, end - across, begin - across]))
-
-
-def _rounded(corners: Ring) -> Ring:
-    """Round corners as ImageJ does, which holds them in single precision."""
-    return corners.astype(np.float32).astype(np.float64)
-
-
-def _spline(corners: Ring) -> Ring:
-    """Return the curve that ImageJ's "Fit Spline" puts through the corners."""
-    closed = np.concatenate([corners, corners[:1]])
-    steps = np.hypot(*np.diff(closed, axis=0).T)
-    knots = np.concatenate([[0], np.cumsum(np.maximum(np.sqrt(steps), 0.001))])
-    points = max(100, int(steps.sum() / 2))
-    curve = CubicSpline(knots, closed, bc_type="periodic")
-    return np.asarray(curve(np.linspace(0, knots[-1], points)))
-
-
-def _composite(roi: ImagejRoi) -> list[Ring]:
-    """Return the rings of a composite ROI: a java.awt path, its curves as short lines."""
-    assert roi.multi_coordinates is not None
-    path = roi.multi_coordinates.astype(np.float64).tolist()
-    rings: list[list[tuple[float, float]]] = []
-    at = 0
-    while at < len(path):
-        count = _PATH_POINTS.get(int(path[at]) if math.isfinite(path[at]) else -1)
-        numbers = path[at + 1 : at + 1 + 2 * (count or 0)]
-        if count is None or len(numbers) < 2 * count or (path[at] and not rings):
-            raise MitolumeError(
-                f"ROI {roi.name!r} holds a path that ImageJ does not write; draw it again"
-            )
-        points = list(zip(numbers[0::2], numbers[1::2], strict=True))
-        if path[at] == 0:
-            rings.append(points)
-        elif count:
-            rings[-1] += _curve([rings[-1][-1], *points])
-        at += 1 + 2 * count
-    return [np.array(ring) for ring in rings if len(ring) > 2]
-
-
-def _curve(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Follow a line or a Bezier curve from the first of two to four points."""
-    if len(points) == 2:
-        return points[1:]
-    degree, s = len(points) - 1, _CURVE_STEPS
-    curve = sum(
-        math.comb(degree, i) * s**i * (1 - s) ** (degree - i) * np.array(point)
-        for i, point in enumerate(points)
-    )
-    return [(float(x), float(y)) for x, y in np.asarray(curve)]
+    corners = centre + np.cos(angle) * major + np.sin(angle) * minor
+    return np.asarray(corners, np.float32).astype(float)  # ImageJ's are in single precision

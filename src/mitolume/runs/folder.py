@@ -18,6 +18,7 @@ from mitolume.inference.predictor import Predictor
 from mitolume.inference.predictor import load as load_bundle_folder
 from mitolume.io.check import CheckedTable
 from mitolume.io.fields import Field, read_table, row_names, write_table
+from mitolume.io.listing import RUN_RECORD as _RECORD
 from mitolume.io.lock import LOCK, is_locked
 from mitolume.io.masks import Mask, MaskKind
 from mitolume.io.read import read, read_plane
@@ -33,7 +34,7 @@ MODELS = ("model_1", "model_2")
 ROLES = ("train", "validation", "test", "unlabelled")
 LOG_COLUMNS = ["model", "step", "loss", "validation_iou", "learning_rate", "seconds"]
 
-_RECORD, _RECIPE, _FIELDS = "run.json", "recipe.yaml", "fields.csv"
+_RECIPE, _FIELDS = "recipe.yaml", "fields.csv"
 _IMAGES, _RESULTS, _KEPT, _LOG = "images.csv", "results.csv", "kept.json", "log.csv"
 _AUDIT, _CONDITIONS, _CALIBRATION = "audit.csv", "audit_conditions.csv", "calibration.csv"
 _OUT_OF_FOLD, _CEILING = "out_of_fold.json", "ceiling.json"
