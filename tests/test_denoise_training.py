@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,6 @@ from mitolume.training.denoise_methods import (
     hold_out,
 )
 from mitolume.training.loop import fit
-from mitolume.training.record import Callbacks
 from mitolume.training.settings import DenoisingSettings
 
 SMALL = DenoiserNetworkSettings(width=4)
@@ -69,7 +69,11 @@ def learnt_planes(noisy: np.ndarray) -> list[TrainingPlane]:
 
 
 def trained(
-    noisy: np.ndarray, method: str, folder: Path, callbacks: Callbacks | None = None, **over: object
+    noisy: np.ndarray,
+    method: str,
+    folder: Path,
+    on_epoch: Callable = lambda history: None,
+    **over: object,
 ) -> Denoiser:
     how = METHODS[method]
     network = DenoisingNetwork(SMALL, how.channels, seed=0)
@@ -77,8 +81,13 @@ def trained(
     if how.learns:
         folder.mkdir(parents=True, exist_ok=True)
         task = Denoising(samples, held_out, quick(**over), seed=3)
-        callbacks = callbacks or Callbacks()
-        result = fit(network, task, settings=quick(**over), folder=folder, callbacks=callbacks)
+        result = fit(
+            network,
+            task,
+            settings=quick(**over),
+            folder=folder,
+            on_epoch=on_epoch or (lambda history: None),
+        )
         network.load_state_dict(result.weights)
         network.eval()
     if how.channels:
@@ -146,7 +155,7 @@ def test_a_training_that_was_stopped_ends_with_the_same_weights(tmp_path: Path) 
 
     whole = trained(noisy, "noise2noise", tmp_path / "a", steps=6)
     with pytest.raises(KeyError):
-        trained(noisy, "noise2noise", tmp_path / "b", Callbacks(on_epoch=stop), steps=6)
+        trained(noisy, "noise2noise", tmp_path / "b", stop, steps=6)
     again = trained(noisy, "noise2noise", tmp_path / "b", steps=6)
     for name, tensor in whole.network.state_dict().items():
         assert torch.equal(tensor, again.network.state_dict()[name])

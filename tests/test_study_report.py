@@ -393,7 +393,7 @@ def test_unlike_images_are_far_from_the_training_images(tmp_path: Path) -> None:
     card = Card(network=settings, fingerprint=fingerprint_of(learnt))
     predictor = Predictor(SegmentationNetwork(settings), card)
     run = Run(tmp_path / "run", table=check_table(table))
-    scored = score_model(predictor, run, "model_1", lambda done, total: None)
+    scored = score_model(predictor, run, "model_1")
     distance = dict(zip(scored["image"], scored["distance"], strict=True))
     assert distance["f2.ome.tif"] < 1.7
     assert distance["blurred.ome.tif"] > UNLIKE

@@ -23,7 +23,7 @@ from mitolume.training.augment import AUGMENTATIONS, Augmentation, cut_mix, flip
 from mitolume.training.loop import CHECKPOINT, cosine, resolve_precision
 from mitolume.training.methods import METHODS, Step, average_with_teacher, most_confident
 from mitolume.training.patches import Patches, PreparedImage, StepSampler
-from mitolume.training.record import Callbacks, TrainingResult
+from mitolume.training.record import TrainingResult
 from mitolume.training.segmentation import CollapseCheck, Segmentation, Validation
 from mitolume.training.settings import TrainingSettings, UnlabelledSettings
 
@@ -44,11 +44,11 @@ def train(
     *,
     folder: Path,
     settings: TrainingSettings,
-    callbacks: Callbacks = Callbacks(),  # noqa: B008
+    shown: dict | None = None,
     **options: object,
 ) -> TrainingResult:
     task = Segmentation(images, validation=validation, settings=settings, **options)
-    return loop.fit(network, task, settings=settings, folder=folder, callbacks=callbacks)
+    return loop.fit(network, task, settings=settings, folder=folder, **(shown or {}))
 
 
 def fit(folder: Path, *, validation: int = 1, **options: object) -> TrainingResult:
@@ -171,9 +171,11 @@ def test_a_training_that_was_stopped_ends_with_the_same_weights(tmp_path: Path) 
             raise KeyError("killed")
 
     with pytest.raises(KeyError):
-        fit(tmp_path / "broken", callbacks=Callbacks(on_epoch=stop_after_two))
+        fit(tmp_path / "broken", shown={"on_epoch": stop_after_two})
     seen = []
-    resumed = fit(tmp_path / "broken", callbacks=Callbacks(on_step=lambda at: seen.append(at.step)))
+    resumed = fit(
+        tmp_path / "broken", shown={"advance": lambda step, steps, note: seen.append(step)}
+    )
     assert seen[0] == 7  # two epochs of three steps were done
     assert same(whole, resumed)
     steps = [record["step"] for record in resumed.history]
@@ -197,7 +199,7 @@ def test_without_validation_the_last_epochs_are_averaged_and_resume_too(tmp_path
 
     with pytest.raises(KeyError):
         fit(tmp_path / "broken", validation=0, settings=settings,
-            callbacks=Callbacks(on_epoch=stop_in_the_middle_of_averaging))  # fmt: skip
+            shown={"on_epoch": stop_in_the_middle_of_averaging})  # fmt: skip
     assert same(whole, fit(tmp_path / "broken", validation=0, settings=settings))
 
 

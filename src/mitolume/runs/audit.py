@@ -8,11 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mitolume.analysis.feature_distance import labelled_set
 from mitolume.analysis.metrics import BINS, calibration_error, pooled
-from mitolume.runs.committee import Committee, feature_table, observer
+from mitolume.runs.committee import Committee, compare
 from mitolume.runs.folder import MODELS, Run
-from mitolume.runs.images import RowImage
 
 NAMES = ["line", "image", "plane", "specimen", "condition", "batch"]
 MEASURES = [
@@ -142,8 +140,7 @@ def doubt(measured: pd.DataFrame) -> pd.Series[float]:
 
 def _measured(run: Run) -> pd.DataFrame:
     """Measure unlabelled, validation and test images; a row for each, in this order."""
-    images = {role: run.images(role) for role in ("unlabelled", "validation", "test", "train")}
-    shown = [image for role in ("unlabelled", "validation", "test") for image in images[role]]
+    shown = [image for role in ("unlabelled", "validation", "test") for image in run.images(role)]
     subsets = [image.row.role for image in shown]
     table = pd.DataFrame([image.facts for image in shown]).assign(subset=subsets)
     of_one = run.scores[run.scores["model"] == run.scores["model"].iloc[0]]
@@ -153,24 +150,10 @@ def _measured(run: Run) -> pd.DataFrame:
     true = (train["tp"] + train["fn"]) / train[["tp", "fp", "fn", "tn"]].sum(axis=1)
     usual = float(true.median())
     table["share_ratio"] = table["foreground_share"] / (usual if usual > 0 else np.nan)
-    table["disagreement"] = _disagreements(run, shown)
-    with run.bar("audit: comparing images") as advance:
-        vectors = feature_table(observer(run), [*images["train"], *shown], advance)
-    n = len(images["train"])
-    known = labelled_set(vectors[:n], [image.row.specimen for image in images["train"]])
-    table["feature_distance"] = known.distances(vectors[n:])
+    table["disagreement"] = Committee(run).disagreements(shown) if len(run.models) > 1 else np.nan
+    known, vectors = compare(run, shown)
+    table["feature_distance"] = known.distances(vectors)
     return table
-
-
-def _disagreements(run: Run, images: Sequence[RowImage]) -> list[float]:
-    if len(run.models) < 2:
-        return [np.nan] * len(images)
-    committee, found = Committee(run), []
-    with run.bar("audit: comparing masks") as advance:
-        for done, image in enumerate(images, start=1):
-            found.append(committee.disagreement(image))
-            advance(done, len(images))
-    return found
 
 
 def _worst_first(measured: pd.DataFrame) -> pd.DataFrame:

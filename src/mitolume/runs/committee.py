@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from mitolume.analysis.agreement import disagreement, disagreement_map
-from mitolume.inference.predictor import Predictor
+from mitolume.analysis.feature_distance import LabelledSet, Vectors, labelled_set
 from mitolume.inference.tiled import features, predict_tiled
 from mitolume.io.masks import FOREGROUND
 from mitolume.preprocess.rescale import rescale
-from mitolume.progress import Advance
 from mitolume.runs.folder import Run
 from mitolume.runs.images import RowImage
 from mitolume.runs.results import labelled_share
@@ -44,9 +44,12 @@ class Committee:
         share = labelled_share(run.scores[run.scores["tp"].notna()])
         self._least = 0.5 * share if np.isfinite(share) else 0.0
 
-    def disagreement(self, image: RowImage) -> float:
-        """Return how much the votes on an image differ, 0 to 1."""
-        return disagreement(*self._votes(image), self._least)
+    def disagreements(self, images: Sequence[RowImage]) -> list[float]:
+        """Return how much the votes on each image differ, 0 to 1."""
+        return [
+            disagreement(*self._votes(image), self._least)
+            for image in self._run.each("comparing masks", images)
+        ]
 
     def map(self, image: RowImage) -> Map:
         """Return where they differ, (Y, X) on the image's own grid, 0 to 1."""
@@ -69,34 +72,21 @@ class Committee:
         return np.clip(share, 0, 1), len(_TURNS)
 
 
-def observer(run: Run) -> Predictor:
-    """Load the model that tells images apart: model 1, which learnt from labels alone."""
-    return run.predictor("model_1" if "model_1" in run.models else run.kept)
-
-
-def feature_table(
-    predictor: Predictor, images: list[RowImage], advance: Advance
-) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Compute the vector of each image.
-
-    Parameters
-    ----------
-    predictor
-        The model whose lowest level is looked at.
-    images
-        At least one.
-    advance
-        Called with the images done and the images there are.
+def compare(run: Run, images: Sequence[RowImage]) -> tuple[LabelledSet, Vectors]:
+    """Compare images with the labelled training images, by model 1 (which saw labels alone).
 
     Returns
     -------
+    LabelledSet
+        The labelled training images.
     numpy.ndarray
-        (N, C) float32, see `mitolume.inference.tiled.features`.
+        A row for each image, see `mitolume.inference.tiled.features`.
     """
-    found = []
-    for done, image in enumerate(images):
-        advance(done, len(images))
+    predictor = run.predictor("model_1" if "model_1" in run.models else run.kept)
+    train, found = run.images("train"), []
+    for image in run.each("comparing images", [*train, *images]):
         _, _, ready = image.prepared(predictor)
         found.append(features(predictor.network, ready, core=predictor.core))
-    advance(len(images), len(images))
-    return np.stack(found)
+    vectors = np.stack(found)
+    known = labelled_set(vectors[: len(train)], [image.row.specimen for image in train])
+    return known, vectors[len(train) :]

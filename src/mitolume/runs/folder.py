@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -30,6 +31,7 @@ from mitolume.runs.recipe import Recipe, load_recipe
 from mitolume.runs.results import read_csv, write_csv
 from mitolume.training.loop import CHECKPOINT
 
+T = TypeVar("T")
 MODELS = ("model_1", "model_2")
 ROLES = ("train", "validation", "test", "unlabelled")
 LOG_COLUMNS = ["model", "step", "loss", "validation_iou", "learning_rate", "seconds"]
@@ -376,6 +378,14 @@ class Run:
         return self.path / _CEILING
 
     # Reading ---------------------------------------------------------------------------------
+
+    def each(self, title: str, items: Sequence[T]) -> Iterator[T]:
+        """Yield items, and show how many are done."""
+        with self.bar(title) as advance:
+            for done, item in enumerate(items):
+                advance(done, len(items))
+                yield item
+            advance(len(items), len(items))
 
     def bar(self, title: str) -> AbstractContextManager[Advance]:
         """Show the progress of a step."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,15 +19,14 @@ from mitolume.models.bundle import DENOISER, Card, load_bundle, save_bundle
 from mitolume.models.networks import SegmentationNetwork
 from mitolume.preprocess.fingerprint import Fingerprint
 from mitolume.preprocess.rescale import rescale_mask
-from mitolume.progress import Advance
 from mitolume.runs.denoiser import copy_denoiser
 from mitolume.runs.folder import MODELS, Run, find_bundle
 from mitolume.runs.likeness import fingerprint_of
-from mitolume.runs.score import choose_threshold
+from mitolume.runs.score import best_threshold_of
 from mitolume.training.loop import CHECKPOINT, fit
 from mitolume.training.methods import METHODS, Supervised, average_with_teacher
 from mitolume.training.patches import ArrayFile, PreparedImage
-from mitolume.training.record import Callbacks, TrainingProgress, TrainingResult
+from mitolume.training.record import TrainingResult
 from mitolume.training.segmentation import CollapseCheck, Segmentation, Validation
 from mitolume.training.settings import TrainingSettings
 
@@ -97,11 +96,8 @@ class ModelTrainer:
         if method.target_dtype is None:
             return images
         masks = ArrayFile(self.run.scratch / self.part / "taught", method.target_dtype)
-        with self.run.bar("pseudo-labels") as advance:
-            for done, image in enumerate(images):
-                advance(done, len(images))
-                masks.append(method.label(teacher.predict_prepared(image.image, method.views)))
-            advance(len(images), len(images))
+        for image in self.run.each("pseudo-labels", images):
+            masks.append(method.label(teacher.predict_prepared(image.image, method.views)))
         return [
             replace(image, mask=mask) for image, mask in zip(images, masks.read_all(), strict=True)
         ]
@@ -138,10 +134,8 @@ class ModelTrainer:
                 task,
                 settings=settings,
                 folder=place,
-                callbacks=Callbacks(
-                    _reporting(advance),
-                    lambda history: None if self.part else run.write_log(name, history),
-                ),
+                advance=advance,
+                on_epoch=lambda history: None if self.part else run.write_log(name, history),
             )
         weights = trained.weights
         if teacher_weights:
@@ -194,8 +188,10 @@ class ModelTrainer:
         )
         predictor = Predictor(network, card, denoiser=denoiser)
         images = run.images("validation") if self.validation else []
-        with run.bar(f"threshold of {title}") as advance:
-            card.threshold = choose_threshold(predictor, images, recipe.threshold, advance)
+        if recipe.threshold != "auto":
+            card.threshold = recipe.threshold
+        elif images:
+            card.threshold = best_threshold_of(predictor, run.each(f"threshold of {title}", images))
         return card
 
 
@@ -221,45 +217,27 @@ def prepare_images(run: Run, role: str, denoiser: Denoiser | None) -> list[Prepa
         return []
     planes = ArrayFile(run.scratch / role / "planes", np.float32)
     masks = ArrayFile(run.scratch / role / "masks", np.uint8)
-    with run.bar(f"preparing {role}") as advance:
-        for number, image in enumerate(images):
-            advance(number, len(images))
-            plane, mask, size = image.read()
-            ready = PreparedPlane(
-                plane,
-                run.recipe.chain,
-                planes_in=run.recipe.network.planes_in,
-                denoiser=denoiser,
-                neighbours=image.neighbours,
-                pixel_size_um=size,
-                model_um=run.record["pixel_size_um"],
-                unlabelled=role == "unlabelled",
-                source=str(image.row.image),
-            )
-            planes.append(np.asarray(ready))
-            if mask is not None:
-                masks.append(rescale_mask(mask, ready.shape))
-        advance(len(images), len(images))
+    for image in run.each(f"preparing {role}", images):
+        plane, mask, size = image.read()
+        ready = PreparedPlane(
+            plane,
+            run.recipe.chain,
+            planes_in=run.recipe.network.planes_in,
+            denoiser=denoiser,
+            neighbours=image.neighbours,
+            pixel_size_um=size,
+            model_um=run.record["pixel_size_um"],
+            unlabelled=role == "unlabelled",
+            source=str(image.row.image),
+        )
+        planes.append(np.asarray(ready))
+        if mask is not None:
+            masks.append(rescale_mask(mask, ready.shape))
     on_disk = iter(masks.read_all())
     return [
         PreparedImage(plane, next(on_disk) if image.row.is_labelled else None)
         for plane, image in zip(planes.read_all(), images, strict=True)
     ]
-
-
-def _reporting(advance: Advance) -> Callable[[TrainingProgress], None]:
-    """Return what shows a training's progress: its loss, and its last validation score."""
-    loss = float("nan")
-
-    def report_step(at: TrainingProgress) -> None:
-        nonlocal loss
-        loss = loss if at.loss is None else at.loss
-        note = f"loss {loss:.3f}"
-        if at.score is not None:
-            note += f"  validation IoU {at.score:.3f}"
-        advance(at.step, at.steps, note)
-
-    return report_step
 
 
 def _title(name: str) -> str:

@@ -125,9 +125,7 @@ def _score_models(run: Run) -> None:
     """Score the models on all labelled images, leave masks and tables, keep one model."""
     names, tables = run.models, []
     for name in names:
-        with run.bar(f"scoring {name.replace('_', ' ')}") as advance:
-            table = score_model(run.predictor(name), run, name, advance)
-        tables.append(table.assign(model=name))
+        tables.append(score_model(run.predictor(name), run, name).assign(model=name))
     images = pd.concat(tables, ignore_index=True).assign(
         arm=run.recipe.arm,
         method=run.recipe.method,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -23,42 +23,21 @@ from mitolume.runs.folder import Run
 from mitolume.runs.images import RowImage
 from mitolume.runs.results import IMAGE_COLUMNS, image_scores
 
-Advance = Callable[[int, int], None]
 SURE = 0.9  # a pixel with this confidence counts as accepted
 
 
-def choose_threshold(
-    predictor: Predictor, validation: list[RowImage], wanted: float | str, progress: Advance
-) -> float:
-    """Return the threshold of a model: as wanted, or the best on the validation images.
-
-    Parameters
-    ----------
-    predictor
-        The model.
-    validation
-        Images to choose on; 0.5 where there are none. Test images never come here.
-    wanted
-        A number, or "auto".
-    progress
-        Called with the images done and the images there are.
-    """
-    if wanted != "auto":
-        return float(wanted)
-    if not validation:
-        return 0.5
+def best_threshold_of(predictor: Predictor, validation: Iterable[RowImage]) -> float:
+    """Return the best threshold of a model on validation images; 0.5 where they tell nothing."""
     total: Any = 0
-    for done, image in enumerate(validation):
-        progress(done, len(validation))
+    for image in validation:
         plane, mask, size = image.read()
         assert mask is not None
         probability = predictor.predict_plane(plane, size, neighbours=image.neighbours)
         total = total + probability_histogram(probability, mask)
-    progress(len(validation), len(validation))
     return best_threshold(total)[0] if total[1].sum() else 0.5
 
 
-def score_model(predictor: Predictor, run: Run, model: str, progress: Advance) -> pd.DataFrame:
+def score_model(predictor: Predictor, run: Run, model: str) -> pd.DataFrame:
     """Predict every image of a table, write the masks, and score the labelled images.
 
     Parameters
@@ -69,8 +48,6 @@ def score_model(predictor: Predictor, run: Run, model: str, progress: Advance) -
         Its images are predicted, and the masks written into it, a file for each row.
     model
         The name that the masks go by.
-    progress
-        Called with the images done and the images there are.
 
     Returns
     -------
@@ -83,11 +60,10 @@ def score_model(predictor: Predictor, run: Run, model: str, progress: Advance) -
     """
     rows: list[dict[str, Any]] = []
     counted: dict[tuple[str, str, str], Any] = {}
-    images = run.images()
+    images = run.each(f"scoring {model.replace('_', ' ')}", run.images())
     for _, planes in groupby(images, key=lambda image: image.line):
         predicted = []
         for image in planes:
-            progress(len(rows), len(images))
             row = image.row
             plane, truth, prepared = image.prepared(predictor)
             probability = predictor.predict_boxes(prepared, (plane.shape[0], plane.shape[1]))
@@ -107,7 +83,6 @@ def score_model(predictor: Predictor, run: Run, model: str, progress: Advance) -
                 }
             )
         _write_row_mask(run.mask_file(model, image.row_name), row, predicted)
-    progress(len(images), len(images))
     scored = pd.DataFrame(rows).reindex(columns=list(IMAGE_COLUMNS))
     scored.attrs["reliability"] = [
         dict(zip(("subset", "condition", "batch"), key, strict=True), counted=sums.tolist())

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mitolume.analysis.feature_distance import choose_diverse, labelled_set
+from mitolume.analysis.feature_distance import choose_diverse
 from mitolume.errors import MitolumeError
-from mitolume.runs.committee import Committee, feature_table, observer
+from mitolume.runs.committee import Committee, compare
 from mitolume.runs.folder import Run
 from mitolume.runs.images import RowImage
 
@@ -67,19 +67,11 @@ def rank_unlabelled(run: Run, n: int | None = None) -> Suggestions:
     n = _how_many(run, n, len(unlabelled))
     committee = Committee(run)
     table = pd.DataFrame([image.facts for image in unlabelled])
-    with run.bar("comparing masks") as advance:
-        table["disagreement"] = 0.0
-        for i, image in enumerate(unlabelled):
-            advance(i, len(unlabelled))
-            table.loc[i, "disagreement"] = committee.disagreement(image)
-        advance(len(unlabelled), len(unlabelled))
-    with run.bar("comparing images") as advance:
-        labelled = run.images("train")
-        vectors = feature_table(observer(run), [*labelled, *unlabelled], advance)
-    known = labelled_set(vectors[: len(labelled)], [image.row.specimen for image in labelled])
-    table["distance"] = known.distances(vectors[len(labelled) :])
+    table["disagreement"] = committee.disagreements(unlabelled)
+    known, vectors = compare(run, unlabelled)
+    table["distance"] = known.distances(vectors)
     chosen = choose_diverse(
-        vectors[len(labelled) :] / known.spread,
+        vectors / known.spread,
         known.vectors / known.spread,
         table["disagreement"].to_numpy(),
         [(image.row.specimen, image.row.image) for image in unlabelled],

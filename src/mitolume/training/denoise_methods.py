@@ -278,6 +278,7 @@ class Denoising(Task):
 
     section = "denoising"
     score_name = "validation_db"
+    score_label = "held-out planes, dB:"
 
     def __init__(
         self,

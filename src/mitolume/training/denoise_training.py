@@ -42,7 +42,7 @@ from mitolume.training.denoise_stacks import (
 )
 from mitolume.training.loop import CHECKPOINT, fit, resolve_precision
 from mitolume.training.patches import Image
-from mitolume.training.record import Callbacks, TrainingProgress, TrainingResult
+from mitolume.training.record import TrainingResult
 from mitolume.training.settings import DenoisingSettings
 
 STARTED = "denoising.json"  # what a training was started with
@@ -254,13 +254,7 @@ class _Training:
         settings = self.settings.for_images(len(samples))
         task = Denoising(samples, held_out, settings, self.seed)
         with progress_bar("training denoiser", quiet=self.quiet) as advance:
-
-            def report_step(at: TrainingProgress) -> None:
-                note = "" if at.score is None else f"held-out planes {at.score:.2f} dB"
-                advance(at.step, at.steps, note)
-
-            callbacks = Callbacks(on_step=report_step)
-            trained = fit(network, task, settings=settings, folder=self.out, callbacks=callbacks)
+            trained = fit(network, task, settings=settings, folder=self.out, advance=advance)
         network.load_state_dict(trained.weights)
         network.eval()
         chosen = trained.chosen.replace("validation images", "held-out planes")

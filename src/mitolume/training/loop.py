@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import warnings
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 
 from mitolume.errors import DamagedError, MitolumeError
+from mitolume.progress import Advance
 from mitolume.training.patches import StepSampler
-from mitolume.training.record import Callbacks, Recorder, TrainingResult
+from mitolume.training.record import History, Recorder, TrainingResult
 from mitolume.training.settings import LoopSettings
 
 CHECKPOINT = "last.ckpt"
@@ -32,14 +34,15 @@ class Task:
     ----------
     section
         Section of the recipe that holds the task's settings.
-    score_name
-        Key of the validation score in the history.
+    score_name, score_label
+        The validation score's key in the history, and its name for people.
     batches
         Item ``step`` is what `loss` takes, the same whatever came before.
     """
 
     section: str = "training"
     score_name: str = "validation_iou"
+    score_label: str = "validation IoU"
     batches: Dataset[Any]
 
     @property
@@ -75,7 +78,8 @@ def fit(
     *,
     settings: LoopSettings,
     folder: Path,
-    callbacks: Callbacks = Callbacks(),  # noqa: B008
+    advance: Advance = lambda done, total, note="": None,
+    on_epoch: Callable[[History], None] = lambda history: None,
 ) -> TrainingResult:
     """Train a network, continuing from the checkpoint in its folder if there is one.
 
@@ -93,8 +97,10 @@ def fit(
         Length in steps (see `LoopSettings.for_images`), learning rate and precision.
     folder
         Folder of the checkpoint.
-    callbacks
-        Called after every step and every epoch.
+    advance
+        Called after every step with the steps made, their number, and the loss and score as text.
+    on_epoch
+        Called after every epoch with the whole history.
 
     Returns
     -------
@@ -112,7 +118,7 @@ def fit(
     module = _Module(network, task, settings)
     sampler = StepSampler(settings.steps, per_epoch, lambda: module.global_step)
     checkpoint = folder / CHECKPOINT
-    recorder = Recorder(checkpoint, epochs, task.score_name, task.is_validated, callbacks)
+    recorder = Recorder(checkpoint, epochs, advance, on_epoch)
     with _quiet():
         trainer = lightning.Trainer(
             max_epochs=epochs,

@@ -16,33 +16,12 @@ from torch import Tensor
 
 from mitolume.errors import MitolumeError
 from mitolume.io.write import atomic
+from mitolume.progress import Advance
 
 # Share of the epochs, at the end, whose weights are averaged where no validation images can choose.
 AVERAGED = 0.25
 
 History = list[dict[str, float | None]]
-
-
-@dataclass(frozen=True)
-class TrainingProgress:
-    """How far a training has come.
-
-    ``loss`` is None in steps where it was not read, ``score`` (the last validation score) before
-    there is one.
-    """
-
-    step: int
-    steps: int
-    loss: float | None = None
-    score: float | None = None
-
-
-@dataclass(frozen=True)
-class Callbacks:
-    """Called during a training: after every step, and after every epoch with the whole history."""
-
-    on_step: Callable[[TrainingProgress], None] = lambda progress: None
-    on_epoch: Callable[[History], None] = lambda history: None
 
 
 @dataclass(frozen=True)
@@ -60,24 +39,28 @@ class TrainingResult:
 class Recorder(Callback):
     """Keep history and chosen weights, inside the checkpoint so that both are of one moment.
 
-    The checkpoint is replaced after every epoch. Where epochs are not ``validated``, the weights of
-    the last ones are averaged (`AVERAGED`).
+    The checkpoint is replaced after every epoch. Where nothing is scored, the weights of the last
+    epochs are averaged (`AVERAGED`).
     """
 
     def __init__(
-        self, checkpoint: Path, epochs: int, score_name: str, validated: bool, callbacks: Callbacks
+        self,
+        checkpoint: Path,
+        epochs: int,
+        advance: Advance,
+        on_epoch: Callable[[History], None],
     ) -> None:
         self.checkpoint = checkpoint
         self.first_averaged = epochs - max(1, round(AVERAGED * epochs))
-        self.score_name = score_name
-        self.validated = validated
-        self.callbacks = callbacks
+        self.advance = advance
+        self.on_epoch = on_epoch
         self.history: History = []
         self.best_score = -math.inf
         self.best_epoch = 0
         self.n_averaged = 0
         self.weights: dict[str, Tensor] = {}  # always on the processor
         self.losses: list[Tensor] = []
+        self.loss = math.nan
         self.started = time.monotonic()
 
     def on_train_batch_end(
@@ -85,20 +68,20 @@ class Recorder(Callback):
     ) -> None:
         """Report the step; the loss is read every tenth step, because reading makes a GPU wait."""
         self.losses.append(outputs["loss"].detach())
-        loss = _finite(self.losses[-1], pl_module) if batch_idx % 10 == 0 else None
-        last = self.history[-1][self.score_name] if self.history else None
-        self.callbacks.on_step(TrainingProgress(trainer.global_step, pl_module.steps, loss, last))
+        if batch_idx % 10 == 0:
+            self.loss = _finite(self.losses[-1], pl_module)
+        self._report(pl_module)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         """Score, choose, and write the checkpoint."""
-        loss = _finite(torch.stack(self.losses).mean(), pl_module)
+        self.loss = _finite(torch.stack(self.losses).mean(), pl_module)
         self.losses.clear()
         score = pl_module.score()
         self.history.append(
             {
                 "step": trainer.global_step,
-                "loss": loss,
-                self.score_name: score,
+                "loss": self.loss,
+                pl_module.task.score_name: score,
                 "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
                 "seconds": round(time.monotonic() - self.started, 1),
             }
@@ -107,8 +90,16 @@ class Recorder(Callback):
         self._choose(len(self.history) - 1, score, weights)
         with atomic(self.checkpoint) as temporary:
             trainer.save_checkpoint(temporary)
-        self.callbacks.on_epoch(self.history)
-        self.callbacks.on_step(TrainingProgress(trainer.global_step, pl_module.steps, loss, score))
+        self.on_epoch(self.history)
+        self._report(pl_module)
+
+    def _report(self, module: Any) -> None:
+        """Show the step, the last loss that was read, and the last score."""
+        score = self.history[-1][module.task.score_name] if self.history else None
+        note = f"loss {self.loss:.3f}"
+        if score is not None:
+            note += f"  {module.task.score_label} {score:.3f}"
+        self.advance(module.global_step, module.steps, note)
 
     def _choose(self, epoch: int, score: float | None, weights: dict[str, Tensor]) -> None:
         if score is not None:
@@ -128,7 +119,7 @@ class Recorder(Callback):
     def result(self) -> TrainingResult:
         """Return the chosen weights and the history."""
         n = len(self.history)
-        if self.validated:
+        if not self.n_averaged:
             chosen = f"epoch {self.best_epoch + 1} of {n}, the best on the validation images"
         else:
             chosen = f"average of the last {self.n_averaged} of {n} epochs (no validation images)"
