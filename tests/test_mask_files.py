@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 import xarray as xr
+from helpers.masks import read_objects
 from helpers.roi_files import (
     ELSEWHERE,
     RECT,
@@ -20,7 +21,6 @@ from helpers.roi_files import (
 from typer.testing import CliRunner
 
 from mitolume.batch.agreement import agree
-from mitolume.batch.convert import convert, read_objects
 from mitolume.batch.evaluate import evaluate
 from mitolume.cli import app
 from mitolume.errors import MitolumeError
@@ -311,9 +311,8 @@ def test_convert_there_and_back(tmp_path: Path) -> None:
         again = read(back)
         assert again.attrs["pixel_size_um"] == size
         np.testing.assert_array_equal(again.values[0, 0], mask)
-        objects = read_objects(out, source)
-        first = read_objects(source)
-        np.testing.assert_array_equal(objects.labels, first.labels)  # numbers join the planes
+        labels = read_objects(out, source)[0]
+        np.testing.assert_array_equal(labels, read_objects(source)[0])  # numbers join the planes
 
 
 def test_convert_keeps_numbers(tmp_path: Path) -> None:
@@ -336,17 +335,17 @@ def test_no_object_number_means_unsure(tmp_path: Path) -> None:
         labels[2:6, 3 * place : 3 * place + 2] = number
     write_labels(tmp_path / "labels.ome.tif", xr.DataArray(labels, dims=("Y", "X")))
     for out in (tmp_path / "a.zip", tmp_path / "a.geojson"):
-        convert(tmp_path / "labels.ome.tif", out, mask_kind="labels")
-        objects = read_objects(out, tmp_path / "labels.ome.tif")
-        np.testing.assert_array_equal(objects.labels, labels)
-        assert not objects.unsure.any()
+        run(tmp_path / "labels.ome.tif", "--out", out, "--mask-kind", "labels")
+        found, unsure = read_objects(out, tmp_path / "labels.ome.tif")
+        np.testing.assert_array_equal(found, labels)
+        assert not unsure.any()
 
 
 def test_outlines_drawn_later_lie_on_top_and_have_their_own_number(tmp_path: Path) -> None:
     rois = {f"{x}.roi": roi_file(RECT, (x, 1, x + 4, 3), name=f"{x}") for x in (1, 3)}
     image(tmp_path / "i.ome.tif")
-    objects = read_objects(roi_set(tmp_path / "a.zip", rois), tmp_path / "i.ome.tif")
-    assert objects.labels[1, :8].tolist() == [0, 1, 1, 2, 2, 2, 2, 0]
+    labels, _ = read_objects(roi_set(tmp_path / "a.zip", rois), tmp_path / "i.ome.tif")
+    assert labels[1, :8].tolist() == [0, 1, 1, 2, 2, 2, 2, 0]
 
 
 def test_convert_refuses(tmp_path: Path) -> None:
@@ -391,8 +390,9 @@ def test_outlines_that_others_cover_are_pointed_out(tmp_path: Path) -> None:
     boxes = [(6, 6, 9, 9), (4, 4, 12, 12), (14, 14, 18, 18)]
     rois = {f"{n}.roi": roi_file(RECT, box) for n, box in enumerate(boxes)}
     path = roi_set(tmp_path / "a.zip", rois)
-    *_, notice = convert(path, tmp_path / "o.ome.tif", like=tmp_path / "i.ome.tif", labels=True)
-    assert "a.zip: 1 of 3 objects are lost" in notice
+    out, source = tmp_path / "o.ome.tif", tmp_path / "i.ome.tif"
+    said = run(path, "--out", out, "--like", source, "--labels")[1]
+    assert "a.zip: 1 of 3 objects are lost" in said
 
 
 def test_real_masks_to_roi_sets_and_back(real_data: Path, tmp_path: Path) -> None:
@@ -400,10 +400,9 @@ def test_real_masks_to_roi_sets_and_back(real_data: Path, tmp_path: Path) -> Non
     assert masks
     for number, path in enumerate(masks):
         before = read_objects(path)
-        convert(path, tmp_path / f"{number}.zip")
+        run(path, "--out", tmp_path / f"{number}.zip")
         after = read_objects(tmp_path / f"{number}.zip", path)
-        np.testing.assert_array_equal(after.labels, before.labels)
-        np.testing.assert_array_equal(after.unsure, before.unsure)
+        np.testing.assert_array_equal(after, before)
 
 
 def test_thousands_of_outlines_are_drawn_in_their_boxes() -> None:
@@ -421,4 +420,4 @@ def test_a_label_image_of_one_number_is_one_object(tmp_path: Path) -> None:
     labels = np.zeros((8, 8), np.uint8)
     labels[1:3], labels[5:7] = 7, 7
     write_labels(tmp_path / "a.ome.tif", xr.DataArray(labels, dims=("Y", "X")))
-    assert read_objects(tmp_path / "a.ome.tif", mask_kind="labels").labels.max() == 7
+    assert read_objects(tmp_path / "a.ome.tif", mask_kind="labels")[0].max() == 7

@@ -13,9 +13,9 @@ import tifffile
 import xarray as xr
 from bioio_ome_zarr import Reader
 from helpers.command import call
+from helpers.masks import read_objects
 from roifile import ImagejRoi, roiread, roiwrite
 
-from mitolume.batch.convert import read_objects
 from mitolume.batch.sources import find_sources
 from mitolume.errors import MitolumeError
 from mitolume.io.check import check_table
@@ -94,7 +94,7 @@ def test_known_objects(
 
     labels = read(tmp_path / "labels" / "a_labels.ome.tif").values.squeeze()
     assert np.array_equal(labels > 0, mask == 1)
-    drawn = read_objects(tmp_path / "rois" / "a_rois.zip", tmp_path / "images" / "a.ome.tif").labels
+    drawn, _ = read_objects(tmp_path / "rois" / "a_rois.zip", tmp_path / "images" / "a.ome.tif")
     np.testing.assert_array_equal(drawn, labels)
     assert (tmp_path / "pictures" / "a_objects.png").stat().st_size > 2000
     assert not list(tmp_path.rglob("*.parts"))
@@ -195,7 +195,7 @@ def test_a_stack_is_labelled_through_z_or_plane_by_plane(
     assert planes["plane"].tolist() == [0, 1, 2, 2, 3]
     assert planes["label"].tolist() == [1, 2, 3, 4, 5]
     assert planes["intensity_mean_0"].tolist() == [0, 100, 200, 200, 44]  # 300 wraps in 8 bit
-    drawn = read_objects(tmp_path / "s_rois.zip", tmp_path / "s.ome.tif").labels
+    drawn, _ = read_objects(tmp_path / "s_rois.zip", tmp_path / "s.ome.tif")
     assert np.array_equal(drawn > 0, mask == 1)
 
 

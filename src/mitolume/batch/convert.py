@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -17,7 +15,6 @@ from mitolume.batch.sources import find_image, open_masks
 from mitolume.errors import MitolumeError
 from mitolume.io.geojson import labels_to_geojson
 from mitolume.io.mask_files import (
-    distinct_values,
     hidden_outlines,
     image_name,
     kind_of,
@@ -25,8 +22,7 @@ from mitolume.io.mask_files import (
     open_mask,
     stack_of,
 )
-from mitolume.io.masks import FOREGROUND, UNSURE, ValuesKind, meaning_of, to_objects
-from mitolume.io.outlines import Inside, Labels
+from mitolume.io.masks import FOREGROUND, UNSURE, ValuesKind, to_objects
 from mitolume.io.read import read
 from mitolume.io.rois import labels_to_rois, write_rois
 from mitolume.io.write import write_labels, write_mask, write_text
@@ -38,57 +34,6 @@ OUT_ENDINGS = {
     ".geojson": ("GeoJSON for QuPath", ".geojson"),
     ".ome.tif": ("a mask of 0, 1 and 255, or a label image with --labels", "_mask.ome.tif"),
 }
-
-
-@dataclass(frozen=True, eq=False)
-class Objects:
-    """The objects of a mask file.
-
-    ``labels`` is (Y, X) or (Z, Y, X) int, 0 background; ``unsure`` the same shape, bool;
-    ``pixel_size_um`` maps axes to µm, where known; ``notices`` is what the user should know.
-    """
-
-    labels: Labels
-    unsure: Inside
-    pixel_size_um: dict[str, float]
-    notices: tuple[str, ...]
-
-
-def convert(
-    mask: str | Path,
-    out: str | Path,
-    *,
-    like: str | Path | None = None,
-    labels: bool = False,
-    mask_kind: str = "auto",
-) -> tuple[str, ...]:
-    """Write one mask file as another kind of mask file.
-
-    Parameters
-    ----------
-    mask
-        A mask or label image, an ImageJ ROI set or TIFF with an overlay, or GeoJSON.
-    out
-        The new file; its ending says the kind (`OUT_ENDINGS`). A file that exists is not replaced.
-    like, labels, mask_kind
-        As for `convert_files`.
-
-    Returns
-    -------
-    tuple of str
-        What the user should know.
-
-    Raises
-    ------
-    MitolumeError
-        A file can't be read or written, or exists already.
-    """
-    outcome = convert_files(
-        [Path(mask)], Path(out), like=None if like is None else Path(like), labels=labels,
-        mask_kind=mask_kind,
-    )  # fmt: skip
-    outcome.raise_faults("masks", "converted")
-    return tuple(outcome.notices)
 
 
 def convert_files(
@@ -132,63 +77,33 @@ def convert_files(
     ending = _ending(out, to)
     if labels and ending != ".ome.tif":
         raise MitolumeError(f"{out}: a label image (--labels) must end in .ome.tif")
-    notices: list[str] = []
-    files: list[Path] = []
-    for path in masks:
-        listed, said = list_masks(path)
-        files += listed
-        notices += said
+    listed = [list_masks(path) for path in masks]
+    files = [file for own, _ in listed for file in own]
     if to is None and len(files) > 1:
         raise MitolumeError(
             f"--out {out} is one file for {len(files)} masks; name a folder, and say what they "
             f"become with --to ({', '.join(e.lstrip('.') for e in OUT_ENDINGS)})"
         )
     suffix = "_labels.ome.tif" if labels else OUT_ENDINGS[ending][1]
+    images: dict[Path, Path | None] = {}
     faults: list[str] = []
 
     def open_one(path: Path) -> xr.DataArray:
-        return _open(path, None if like is None else find_image(path, like))
+        images[path] = like and find_image(path, like)
+        return _open(path, images[path])
 
     opened, said = open_masks(files, open_one, mask_kind, faults, progress)
-    notices += said
     jobs = []
     for path, kind, _ in opened:
         target = out if to is None else out / f"{image_name(path)}{suffix}"
-        image = None if like is None else find_image(path, like)
-        inputs = (path,) if image in (None, path) else (path, image)
+        image = images[path]
+        inputs = tuple(dict.fromkeys(filter(None, (path, image))))
         write = partial(_convert, path, image, kind, target, labels)
         jobs.append(Job(path.name, inputs, (target,), write))
     outcome = run_jobs(jobs, overwrite=overwrite, faults=faults, progress=progress)
-    outcome.notices = list(dict.fromkeys([*notices, *outcome.notices]))
+    notices = [*(notice for _, own in listed for notice in own), *said, *outcome.notices]
+    outcome.notices = list(dict.fromkeys(notices))
     return outcome
-
-
-def read_objects(
-    mask: str | Path, like: str | Path | None = None, *, mask_kind: str = "auto"
-) -> Objects:
-    """Read a mask file of any kind as numbered objects.
-
-    Parameters
-    ----------
-    mask, like, mask_kind
-        As for `convert`.
-
-    Returns
-    -------
-    Objects
-        Each outline is an object, and where two overlap, the later one shows; so is each number
-        of a label image. In other masks objects are what is connected (8 neighbours, in a stack
-        26).
-
-    Raises
-    ------
-    MitolumeError
-        A file can't be read, sizes differ, or values mean nothing.
-    """
-    opened = _open(Path(mask), None if like is None else Path(like))
-    kind, notices = meaning_of({str(mask): distinct_values(opened)}, mask_kind)
-    found = _objects(opened, kind)
-    return replace(found, notices=(*notices, *found.notices))
 
 
 def _ending(out: Path, to: str | None) -> str:
@@ -217,14 +132,6 @@ def _open(mask: Path, like: Path | None) -> xr.DataArray:
     return opened.assign_attrs(pixel_size_um=size) if size else opened
 
 
-def _objects(mask: xr.DataArray, kind: ValuesKind) -> Objects:
-    values = stack_of(mask)
-    values = values[0] if len(values) == 1 else values
-    labels, unsure = to_objects(values, kind_of(mask, kind))
-    notices = (*mask.attrs.get("notices", ()), *hidden_outlines(mask, np.unique(labels)))
-    return Objects(labels, unsure, mask.attrs.get("pixel_size_um", {}), notices)
-
-
 def _convert(
     mask: Path,
     like: Path | None,
@@ -234,26 +141,24 @@ def _convert(
     advance: Callable[[int], None],
 ) -> Report:
     """Write one mask file; the ending of its new name says what it becomes."""
-    objects = _objects(_open(mask, like), kind)
-    notices = objects.notices
+    opened = _open(mask, like)
+    values = stack_of(opened)
+    values = values[0] if len(values) == 1 else values
+    labels, unsure = to_objects(values, kind_of(opened, kind))
+    notices = (*opened.attrs.get("notices", ()), *hidden_outlines(opened, np.unique(labels)))
+    image = xr.DataArray(labels, dims=("Z", "Y", "X")[-labels.ndim :])
+    size = opened.attrs.get("pixel_size_um", {})
+    image.attrs["pixel_size_um"] = {axis: um for axis, um in size.items() if axis in image.dims}
     ending = _ending(out, None)
     if ending == ".zip":
-        write_rois(out, labels_to_rois(objects.labels, objects.unsure))
+        write_rois(out, labels_to_rois(labels, unsure))
     elif ending == ".geojson":
-        content = labels_to_geojson(objects.labels, objects.unsure)
-        write_text(out, json.dumps(content, indent=None) + "\n")
+        write_text(out, json.dumps(labels_to_geojson(labels, unsure)) + "\n")
     elif as_labels:
-        write_labels(out, _as_image(objects.labels, objects))
-        if objects.unsure.any():
+        write_labels(out, image)
+        if unsure.any():
             notices += (f"{mask.name}: unsure pixels (255) became background in the label image",)
     else:
-        values = np.where(objects.labels > 0, FOREGROUND, 0)
-        values[objects.unsure] = UNSURE
-        write_mask(out, _as_image(values, objects))
+        image.values = np.where(unsure, UNSURE, np.where(labels > 0, FOREGROUND, 0))
+        write_mask(out, image)
     return Report(notices=notices)
-
-
-def _as_image(values: np.ndarray[Any, Any], objects: Objects) -> xr.DataArray:
-    dims = ("Y", "X") if values.ndim == 2 else ("Z", "Y", "X")
-    size = {axis: um for axis, um in objects.pixel_size_um.items() if axis in dims}
-    return xr.DataArray(values, dims=dims, attrs={"pixel_size_um": size} if size else {})
