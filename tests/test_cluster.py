@@ -22,7 +22,6 @@ from mitolume.batch.predict import PredictionOptions, predict_files
 from mitolume.batch.runner import Outcome
 from mitolume.errors import MitolumeError
 from mitolume.inference.predictor import Predictor
-from mitolume.io import listing
 from mitolume.models.bundle import save_bundle
 
 Process = subprocess.Popen[bytes]
@@ -118,56 +117,31 @@ def test_a_worker_of_another_version_is_refused(address: str, model: Path, tmp_p
 
 
 def test_a_killed_worker_changes_nothing(
-    address: str,
-    workers: list[Process],
-    model: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    address: str, workers: list[Process], model: Path, tmp_path: Path
 ) -> None:
-    """Frames of a movie go to both workers; each is a block that is written by itself."""
+    """Each image goes to a worker; what the killed one was at is done by the other."""
     ready = mitolume.load(model)
-    frames = np.stack([blobs(t, (200, 230))[0] for t in range(30)])
-    image = write(tmp_path / "movie.ome.tif", frames, "TYX", size=0.13)
-    monkeypatch.setattr(listing, "_MOST_IN_A_TIFF", 1)
+    files = [
+        write(tmp_path / f"f{n}.ome.tif", np.stack([blobs(n + t)[0] for t in range(3)]), "TYX")
+        for n in range(8)
+    ]
+    nan = write(tmp_path / "nan.ome.tif", np.full((40, 40), np.nan, np.float32))
     options = PredictionOptions(probability=True, overlay=True)
-    (here,) = predict_files(ready, [image], tmp_path / "here", options).written
+    here = predict_files(ready, files, tmp_path / "here", options)
 
     def kill_one(done: int, total: int, note: str = "") -> None:
-        if done == 10 and total == 30:
+        if done == 3 and total == 25:
             workers[0].send_signal(signal.SIGKILL)
 
     out = tmp_path / "there"
-    outcome = predict_there(address, ready, [image], out, options=options, progress=kill_one)
-    assert (outcome.written, outcome.faults) == ([out / "movie_mask.ome.zarr"], [])
+    there = predict_there(address, ready, [*files, nan], out, options=options, progress=kill_one)
     assert workers[0].wait() == -signal.SIGKILL
-    np.testing.assert_array_equal(mitolume.read(outcome.written[0]).values,
-                                  mitolume.read(here).values)  # fmt: skip
-    names = sorted(path.name for path in (tmp_path / "here").iterdir())
-    assert sorted(path.name for path in out.iterdir()) == names
-    assert len(names) == 33
-
-
-def test_small_files_go_to_a_worker_each(
-    address: str,
-    workers: list[Process],
-    model: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    ready = mitolume.load(model)
-    files = [write(tmp_path / f"f{n}.ome.tif", blobs(n)[0]) for n in range(3)]
-    nan = np.full((40, 40), np.nan, np.float32)
-    files.append(write(tmp_path / "nan.ome.tif", nan))
-    nan_movie = write(tmp_path / "m.ome.tif", np.stack([nan] * 16), "TYX")
-    there = predict_there(address, ready, files, tmp_path / "there")
-    here = predict_files(ready, files, tmp_path / "here")
+    (fault,) = there.faults
+    assert "nan.ome.tif: plane 0 has 1600 pixels that are NaN" in fault
     assert sorted(p.name for p in there.written) == [p.name for p in here.written]
     for path in here.written:
-        pair = mitolume.read(path).values, mitolume.read(tmp_path / "there" / path.name).values
+        pair = mitolume.read(path).values, mitolume.read(out / path.name).values
         np.testing.assert_array_equal(*pair)
-    assert len(there.faults) == 1
-    assert "nan.ome.tif: plane 0 has 1600 pixels that are NaN" in there.faults[0]
-    monkeypatch.setattr(listing, "_MOST_IN_A_TIFF", 1)
-    (fault,) = predict_there(address, ready, [nan_movie], tmp_path / "bad").faults
-    assert "NaN" in fault
-    assert not (tmp_path / "bad").exists()
+    names = sorted(path.name for path in (tmp_path / "here").iterdir())
+    assert sorted(path.name for path in out.iterdir()) == names
+    assert len(names) == 8 * 5 + 1

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from typer.testing import CliRunner
 
-from mitolume.batch.focus import FocusOptions, fill_planes, measure_focus
+from mitolume.batch.focus import focus_files, measure_focus
 from mitolume.cli import app
 from mitolume.errors import MitolumeError
+from mitolume.io.channels import select_channel
 from mitolume.io.fields import format_planes, parse_planes, read_table
 from mitolume.io.read import read, read_plane
 from mitolume.io.write import write_image
@@ -166,14 +167,12 @@ def test_the_command_prints_planes_and_draws_a_curve(tmp_path: Path) -> None:
 def test_faults_name_the_file_and_the_fix(tmp_path: Path) -> None:
     stack = stack_file(tmp_path / "a.ome.tif", blurred_stack(n=4), z_um=None)
     with pytest.raises(MitolumeError, match=r"a\.ome\.tif: 4 µm can't be .* number of planes"):
-        measure_focus(stack, FocusOptions(planes="4um"))
-    with pytest.raises(MitolumeError, match=r"a\.ome\.tif has no time point 2; it has 1"):
-        measure_focus(stack, FocusOptions(time=2))
+        measure_focus(stack, read(stack), "4um")
     other = stack_file(tmp_path / "a.tif.ome.tif", blurred_stack(n=4)).rename(tmp_path / "a.tif")
     result = CliRunner().invoke(app, ["focus", str(stack), str(other)])
     assert isinstance(result.exception, MitolumeError)
     assert "would both become" in str(result.exception)
-    assert CliRunner().invoke(app, ["focus"]).exit_code == 2
+    assert "name either z-stacks" in str(CliRunner().invoke(app, ["focus"]).exception)
 
 
 def test_a_bad_stack_does_not_stop_the_others(tmp_path: Path) -> None:
@@ -189,13 +188,15 @@ def test_rows_of_a_table_without_a_choice_are_given_one(tmp_path: Path) -> None:
     stack_file(tmp_path / "flat.ome.tif", blurred_stack()[:1])
     table, out = tmp_path / "fields.csv", tmp_path / "new" / "chosen.csv"
     table.write_text("image,planes,dye\na.ome.tif,,X\na.ome.tif,6-7,Y\nflat.ome.tif,,Z\n")
-    said = fill_planes(table, out, FocusOptions(planes="3"))
-    assert said == ["line 2 (a.ome.tif): planes 2-4 of 8"]
+    outcome = focus_files([], out, table=table, planes="3")
+    said = [one.report.text for one in outcome.finished]
+    assert said == ["line 2 (a.ome.tif): planes 2-4 of 8", ""]
+    assert outcome.summary == f"table: {out} (1 rows were given planes)"
     rows = read_table(out)
     assert [row.planes for row in rows] == [(2, 3, 4), (6, 7), None]
     assert [row.extra["dye"] for row in rows] == ["X", "Y", "Z"]
     with pytest.raises(MitolumeError, match=r"must end in \.csv"):
-        fill_planes(table, tmp_path / "folder")
+        focus_files([], tmp_path / "folder", table=table)
 
 
 @pytest.mark.parametrize(
@@ -207,10 +208,10 @@ def test_rows_of_a_table_without_a_choice_are_given_one(tmp_path: Path) -> None:
     ],
 )
 def test_real_stacks(real_data: Path, name: str, best: int, least: int, most: int) -> None:
-    found = measure_focus(real_data / name)
+    image = select_channel(read(real_data / name), None)
+    found = measure_focus(real_data / name, image)
     assert abs(found.best - best) <= 1
     assert least <= len(found.planes) <= most
-    image = read(real_data / name)
     plane = read_plane(image, z=found.best)
     size = image.attrs.get("pixel_size_um", {}).get("Y")
     assert found.scores[found.best] == band_power(plane, size)

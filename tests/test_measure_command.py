@@ -239,12 +239,9 @@ def test_the_masks_of_a_run_are_measured_in_their_images(
     ("options", "says"),
     [
         (["--crops", "crops"], "name it with --intensity"),
-        (["--split", "necks"], "there are none, distance, probability"),
-        (["--pixel-size", "80"], "not within 0.001 to 5"),
+        (["--split", "necks"], "should be 'none', 'distance' or 'probability'"),
         (["--intensity", "small.ome.tif"], "along Y"),
         (["--intensity", "coarse.ome.tif"], "states 0.1 µm along Y, but coarse.ome.tif 0.2"),
-        (["--z-step", "0"], "not within 0 to 1000"),
-        (["--margin", "inf"], "above 1000"),
         (["--threshold", "0"], "--threshold 0.0: input should be greater than 0"),
         (["--intensity", "nowhere"], "nowhere"),
         (["--out", "objects.xlsx"], "must end in .csv or .parquet"),

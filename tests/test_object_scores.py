@@ -23,7 +23,7 @@ from mitolume.analysis.object_scores import (
     ObjectCounts,
     count_objects,
 )
-from mitolume.batch.evaluate import evaluate, objects_text
+from mitolume.batch.evaluate import evaluate, scores_text
 
 
 @st.composite
@@ -204,5 +204,5 @@ def test_objects_of_a_stack_are_matched_in_3d(tmp_path: Path) -> None:
     assert len(found) == 4
     assert found["objects_true"].tolist()[0] == 2
     assert found["objects_true"].isna().tolist() == [False, True, True, True]
-    assert "objects: 2 true, 2 predicted, in 1 file;" in objects_text(found)
+    assert "objects: 2 true, 2 predicted, in 1 file;" in scores_text(found)
     assert found["object_tp_95"].sum() == 2

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from mitolume.batch.runner import Job, Outcome, Report, open_jobs, run_jobs, side_by_side
+from mitolume.batch.runner import Job, Outcome, Report, run_files, run_jobs, side_by_side
 from mitolume.errors import MitolumeError
 from mitolume.io.write import write_text
-from mitolume.parallel import run_side_by_side
 
 RECORD = "provenance.jsonl"
 
@@ -36,16 +35,12 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def jobs_of(folder: Path, **settings: object) -> list[Job]:
+def run(folder: Path, settings: dict[str, object] | None = None, **options: object) -> Outcome:
     def make(file: Path) -> list[Job]:
         target = folder / "out" / f"{file.stem}.up"
-        return [Job(file.name, (file,), (target,), partial(upper, file, target), settings)]
+        return [Job(file.name, (file,), (target,), partial(upper, file, target), settings or {})]
 
-    return open_jobs(sorted(folder.glob("*.txt")), make, [])
-
-
-def run(folder: Path, settings: dict[str, object] | None = None, **options: object) -> Outcome:
-    return run_jobs(jobs_of(folder, **settings or {}), folder / "out" / RECORD, **options)
+    return run_files(sorted(folder.glob("*.txt")), make, folder / "out" / RECORD, **options)
 
 
 def test_results_are_written_and_never_replaced_unasked(folder: Path) -> None:
@@ -118,7 +113,7 @@ def test_a_moved_folder_can_be_resumed(folder: Path) -> None:
 def test_a_bad_file_does_not_stop_the_others(folder: Path, processes: int) -> None:
     (folder / "a.txt").write_text("bad")
     (folder / "b.txt").write_text("odd")
-    scheduler = side_by_side(partial(run_side_by_side, processes=2)) if processes > 1 else None
+    scheduler = side_by_side(processes=2) if processes > 1 else None
     outcome = run(folder, scheduler=scheduler)
     assert [path.name for path in outcome.written] == ["c.up"]
     with pytest.raises(MitolumeError) as error:
@@ -176,9 +171,6 @@ def test_inputs_that_cannot_be_opened_are_named_and_the_others_done(folder: Path
             raise ValueError("odd")
         return [Job(file.name, (file,), (), lambda advance: Report(file.read_text()))]
 
-    faults: list[str] = []
-    jobs = open_jobs(sorted(folder.glob("*.txt")), make, faults)
-    shown: list[str] = []
-    outcome = run_jobs(jobs, faults=faults, show=lambda report: shown.append(report.text))
-    assert shown == ["one", "three"]
+    outcome = run_files(sorted(folder.glob("*.txt")), make)
+    assert [one.report.text for one in outcome.finished] == ["one", "three"]
     assert "b.txt: unexpected ValueError: odd" in outcome.faults[0]

@@ -7,6 +7,7 @@ import signal
 import sys
 import tempfile
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,7 +27,7 @@ app = typer.Typer(
 )
 
 # Options of several commands.
-Out = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
+Out = Annotated[Path, typer.Option(help="Folder for the results.")]
 Resume = Annotated[
     bool,
     typer.Option("--resume", help="Continue an interrupted command; finished results are kept."),
@@ -50,11 +51,8 @@ Channel = Annotated[str | None, typer.Option(help="Channel to use: name, or numb
 Scene = Annotated[str | None, typer.Option(help="Scene: name, or number from 0.")]
 Scenes = Annotated[str | None, typer.Option(help="Scene: name, or number from 0; or all.")]
 PixelSize = Annotated[
-    float | None, typer.Option(help="Pixel size in µm, in place of what the files state.")
-]
-ZStep = Annotated[
     float | None,
-    typer.Option(min=0, help="Distance between planes in µm, in place of what the files state."),
+    typer.Option(min=0.001, max=5, help="Pixel size in µm, in place of what the files state."),
 ]
 MaskKind = Annotated[
     str,
@@ -76,15 +74,33 @@ def demo(out: Out = Path("demo"), resume: Resume = False, quiet: Quiet = False) 
     print(f"report: {run_demo(out, resume=resume, quiet=quiet)}")
 
 
+def _batch(
+    title: str, what: str, done: str, compute: Callable[..., Any], *arguments: Any,
+    quiet: bool = False, **options: Any,
+) -> None:  # fmt: skip
+    """Do a command over files; faults end in a sentence that counts and names them."""
+    from mitolume.progress import progress_bar, say
+
+    with progress_bar(title, quiet=quiet) as advance:
+        outcome = compute(*arguments, **options, progress=advance)
+    for one in outcome.finished:
+        if one.report.text:
+            print(one.report.text)
+    for notice in outcome.notices:
+        say(f"note: {notice}")
+    if outcome.before:
+        say(f"{len(outcome.before)} were finished before", quiet=quiet)
+    if outcome.summary:
+        print(outcome.summary)
+    outcome.raise_faults(what, done)
+
+
 @app.command()
-def inspect(
-    files: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
-) -> None:
+def inspect(files: Images, quiet: Quiet = False) -> None:
     """Show the properties of image files, and warn of problems."""
     from mitolume.batch.inspect import inspect_files
 
-    outcome = inspect_files(files, lambda report: print(f"{report.text}\n"))
-    outcome.raise_faults("files", "read")
+    _batch("inspecting", "files", "read", inspect_files, files, quiet=quiet)
 
 
 @app.command()
@@ -94,7 +110,7 @@ def fields(
     ],
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="Write the table to this CSV file, with notes beside it."),
+        typer.Option(help="Write the table to this CSV file, with notes beside it."),
     ] = None,
     quiet: Quiet = False,
 ) -> None:
@@ -227,30 +243,14 @@ def predict(
 ) -> None:
     """Predict masks of images of any size."""
     from mitolume.batch.predict import PredictionOptions, predict_files
-    from mitolume.progress import progress_bar
     from mitolume.runs.folder import load
 
     options = PredictionOptions(channel, scene, pixel_size, threshold, probability, overlay)
     predictor = load(model, views=views, core=tile_size)
-    with progress_bar("predicting", quiet=quiet) as advance:
-        outcome = predict_files(
-            predictor, files, out, options, resume=resume, overwrite=overwrite,
-            scheduler=scheduler, progress=advance,
-        )  # fmt: skip
-    _show(outcome, "images", "predicted", quiet=quiet)
-
-
-def _show(outcome: Any, what: str, done: str, *, quiet: bool) -> None:
-    """Print the results of a batch; faults end in a sentence that counts and names them."""
-    from mitolume.progress import say
-
-    for one in outcome.finished:
-        print(one.report.text)
-    for notice in outcome.notices:
-        say(f"note: {notice}")
-    if outcome.before:
-        say(f"{len(outcome.before)} were finished before", quiet=quiet)
-    outcome.raise_faults(what, done)
+    _batch(
+        "predicting", "images", "predicted", predict_files, predictor, files, out, options,
+        resume=resume, overwrite=overwrite, scheduler=scheduler, quiet=quiet,
+    )  # fmt: skip
 
 
 @app.command()
@@ -259,7 +259,7 @@ def evaluate(
     truth: Annotated[Path, typer.Argument(help="True masks, or those of another annotator.")],
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="Also write the scores of each image to this CSV file."),
+        typer.Option(help="Also write the scores of each image to this CSV file."),
     ] = None,
     mask_kind: MaskKind = "auto",
     objects: Annotated[
@@ -281,30 +281,21 @@ def evaluate(
     overwrite: Overwrite = False,
 ) -> None:
     """Score masks against true masks, or compare two annotators."""
-    from mitolume.batch.evaluate import evaluate as score_masks
-    from mitolume.batch.evaluate import objects_text, scores_text
-    from mitolume.runs.results import summarise
+    from mitolume.batch.agreement import compare
+    from mitolume.batch.evaluate import evaluate as score
+    from mitolume.batch.evaluate import scores_text
 
     if out is not None and out.suffix.lower() != ".csv":
         raise MitolumeError(f"--out {out} must end in .csv: it is a table of scores")
-    if consensus is not None and not agreement:
-        raise typer.BadParameter("--consensus needs --agreement: it is what two people agree on")
-    if agreement and objects:
+    options: dict[str, Any] = {"like": like, "out": out, "overwrite": overwrite}
+    if agreement and not objects:
+        print(compare(masks, truth, mask_kind, consensus_folder=consensus, **options))
+    elif agreement:
         raise typer.BadParameter("--objects needs true masks; --agreement counts objects anyway")
-    if agreement:
-        from mitolume.batch.agreement import compare
-
-        print(compare(masks, truth, mask_kind, like=like, out=out, consensus_folder=consensus,
-                      overwrite=overwrite))  # fmt: skip
-        return
-    images = score_masks(
-        masks, truth, mask_kind, like=like, objects=objects, out=out, overwrite=overwrite
-    )
-    for notice in images.attrs["notices"]:
-        print(f"note: {notice}", file=sys.stderr)
-    print(scores_text(summarise(images)))
-    if objects:
-        print(f"\n{objects_text(images)}")
+    elif consensus is not None:
+        raise typer.BadParameter("--consensus needs --agreement: it is what two people agree on")
+    else:
+        print(scores_text(score(masks, truth, mask_kind, objects=objects, **options)))
 
 
 @app.command()
@@ -317,9 +308,7 @@ def convert(
     ],
     out: Annotated[
         Path,
-        typer.Option(
-            "--out", help="Result, ending in .zip, .geojson or .ome.tif; with --to, a folder."
-        ),
+        typer.Option(help="Result, ending in .zip, .geojson or .ome.tif; with --to, a folder."),
     ],
     to: Annotated[
         str | None,
@@ -338,18 +327,11 @@ def convert(
 ) -> None:
     """Convert masks between pixels, ImageJ ROIs and GeoJSON."""
     from mitolume.batch.convert import convert_files
-    from mitolume.progress import progress_bar, say
 
-    with progress_bar("converting", quiet=quiet) as advance:
-        outcome = convert_files(
-            masks, out, to=to, like=like, labels=labels, mask_kind=mask_kind,
-            overwrite=overwrite, progress=advance,
-        )  # fmt: skip
-    for notice in outcome.notices:
-        say(f"note: {notice}", quiet=quiet)
-    for path in outcome.written:
-        print(path)
-    outcome.raise_faults("masks", "converted")
+    _batch(
+        "converting", "masks", "converted", convert_files, masks, out, to=to, like=like,
+        labels=labels, mask_kind=mask_kind, overwrite=overwrite, quiet=quiet,
+    )  # fmt: skip
 
 
 @app.command()
@@ -357,9 +339,9 @@ def measure(
     masks: Annotated[
         list[Path], typer.Argument(help="Masks, label images, outlines, folders, or a run folder.")
     ],
-    out: Annotated[
-        Path, typer.Option("--out", help="Table of the objects: .csv or .parquet.")
-    ] = Path("objects.csv"),
+    out: Annotated[Path, typer.Option(help="Table of the objects: .csv or .parquet.")] = Path(
+        "objects.csv"
+    ),
     intensity: Annotated[
         list[Path] | None,
         typer.Option(help="Image or folder of images; repeat it for channels in separate files."),
@@ -372,7 +354,7 @@ def measure(
         typer.Option(help="Save a crop of every object in this folder, or in one NAME.ome.zarr."),
     ] = None,
     margin: Annotated[
-        float, typer.Option(min=0, help="Space around each object in its crop, in µm.")
+        float, typer.Option(min=0, max=1000, help="Space around each object in its crop, in µm.")
     ] = 0.5,
     rois: Annotated[Path | None, typer.Option(help="Save ImageJ ROIs in this folder.")] = None,
     labels: Annotated[Path | None, typer.Option(help="Save label images in this folder.")] = None,
@@ -400,7 +382,12 @@ def measure(
     ] = False,
     mask_kind: MaskKind = "auto",
     pixel_size: PixelSize = None,
-    z_step: ZStep = None,
+    z_step: Annotated[
+        float | None,
+        typer.Option(
+            min=0.001, max=1000, help="Distance between planes in µm, in place of what files state."
+        ),
+    ] = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
@@ -408,23 +395,15 @@ def measure(
     """Measure single mitochondria and cut them out."""
     from mitolume.batch.measure import MeasureSettings, measure_masks, object_settings
     from mitolume.batch.object_files import Outputs
-    from mitolume.batch.sources import find_sources
-    from mitolume.progress import progress_bar, say
 
     settings = MeasureSettings(
         object_settings(split, min_size, threshold), mask_kind, pixel_size, z_step, per_plane,
         Outputs(crops, margin, rois, labels, pictures),
     )  # fmt: skip
-    sources, notices = find_sources(masks, intensity or [], fields)
-    with progress_bar("measuring", quiet=quiet) as advance:
-        measured = measure_masks(
-            sources, out, settings, resume=resume, overwrite=overwrite, progress=advance
-        )
-    for notice in [*notices, *measured.outcome.notices]:
-        say(f"note: {notice}", quiet=quiet)
-    print(measured.text())
-    print(f"table: {out}")
-    measured.outcome.raise_faults("masks", "measured")
+    _batch(
+        "measuring", "masks", "measured", measure_masks, masks, out, settings, table=fields,
+        images=intensity or [], resume=resume, overwrite=overwrite, quiet=quiet,
+    )  # fmt: skip
 
 
 @app.command()
@@ -433,11 +412,10 @@ def focus(
         list[Path] | None, typer.Argument(help="Z-stacks, or folders of them.")
     ] = None,
     out: Annotated[
-        Path, typer.Option("--out", help="Folder for the curves; with --fields, the new table.")
+        Path, typer.Option(help="Folder for the curves; with --fields, the new table.")
     ] = Path("focus"),
     channel: Channel = None,
     scene: Scene = None,
-    time: Annotated[int, typer.Option(min=0, help="Time point, numbered from 0.")] = 0,
     planes: Annotated[
         str, typer.Option(help="auto, all, a number (3), a thickness (4um), or a list (2,5-7).")
     ] = "auto",
@@ -447,25 +425,12 @@ def focus(
     quiet: Quiet = False,
 ) -> None:
     """Find the planes of a z-stack that are in focus."""
-    from mitolume.batch.focus import FocusOptions, fill_planes, focus_files
-    from mitolume.progress import progress_bar, say
+    from mitolume.batch.focus import focus_files
 
-    if bool(stacks) == (fields is not None):
-        raise typer.BadParameter("name either z-stacks or a table with --fields")
-    if fields is not None and (channel, scene, time) != (None, None, 0):
-        raise typer.BadParameter("the table of --fields says which channel and scene")
-    options = FocusOptions(channel, scene, time, planes)
-    with progress_bar("focus", quiet=quiet) as advance:
-        if fields is None:
-            outcome = focus_files(stacks or [], out, options, advance)
-        else:
-            filled = fill_planes(fields, out, options, advance)
-    if fields is None:
-        _show(outcome, "stacks", "measured", quiet=quiet)
-        return
-    for line in filled:
-        say(line, quiet=quiet)
-    print(f"table: {out} ({len(filled)} rows were given planes)")
+    _batch(
+        "focus", "stacks", "measured", focus_files, stacks or [], out, table=fields,
+        channel=channel, scene=scene, planes=planes, quiet=quiet,
+    )  # fmt: skip
 
 
 denoise = typer.Typer(help="Remove noise from z-stacks without clean images.", no_args_is_help=True)
@@ -475,34 +440,24 @@ app.add_typer(denoise, name="denoise")
 @denoise.command("check")
 def denoise_check(
     stacks: Stacks,
-    out: Annotated[Path, typer.Option("--out", help="Folder for NAME_check.png and .json.")] = Path(
-        "."
-    ),
+    out: Annotated[Path, typer.Option(help="Folder for NAME_check.png and .json.")] = Path("."),
     channel: Channel = None,
     scene: Scene = None,
-    z_step: ZStep = None,
-    na: Annotated[
-        float | None, typer.Option(min=0.01, help="Numerical aperture of the objective.")
-    ] = None,
-    wavelength: Annotated[
-        float | None, typer.Option(min=0.1, max=5, help="Wavelength of the light in µm.")
-    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Check whether a stack is suitable for Noise2Noise."""
-    from mitolume.batch.denoise_check import CheckOptions, check_files
-    from mitolume.progress import progress_bar
+    from mitolume.batch.denoise_check import check_files
 
-    options = CheckOptions(channel, scene, z_step, na, wavelength)
-    with progress_bar("checking", quiet=quiet) as advance:
-        outcome = check_files(stacks, out, options, advance)
-    _show(outcome, "stacks", "checked", quiet=quiet)
+    _batch(
+        "checking", "stacks", "checked", check_files, stacks, out, channel=channel, scene=scene,
+        quiet=quiet,
+    )  # fmt: skip
 
 
 @denoise.command("train")
 def denoise_train(
     stacks: Stacks,
-    out: Annotated[Path, typer.Option("--out", help="Folder for the denoiser.")] = Path("denoiser"),
+    out: Annotated[Path, typer.Option(help="Folder for the denoiser.")] = Path("denoiser"),
     method: Annotated[
         str,
         typer.Option(help="auto, noise2stack, wiener or noise2noise."),
@@ -542,7 +497,7 @@ def denoise_apply(
         Path, typer.Argument(help="Folder of a denoiser, or of a model that contains one.")
     ],
     files: Images,
-    out: Annotated[Path, typer.Option("--out", help="Folder for the results.")] = Path("denoised"),
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("denoised"),
     channel: Channel = None,
     scene: Scenes = None,
     sharpen: Annotated[
@@ -551,36 +506,30 @@ def denoise_apply(
             "--sharpen", help="Apply an unsharp mask (0.5 px, 0.7) afterwards, as published."
         ),
     ] = False,
-    as_float: Annotated[
-        bool, typer.Option("--float", help="Write float32 instead of the type of the file.")
-    ] = False,
     overwrite: Overwrite = False,
     resume: Resume = False,
     quiet: Quiet = False,
 ) -> None:
     """Remove noise from images with a trained denoiser."""
-    from mitolume.batch.denoise import DenoisingOptions, denoise_files
+    from mitolume.batch.denoise import denoise_files
     from mitolume.inference.denoise import Denoiser
-    from mitolume.progress import progress_bar
 
-    options = DenoisingOptions(channel, scene, sharpen, as_float)
-    denoiser = Denoiser.load(model)
-    with progress_bar("denoising", quiet=quiet) as advance:
-        outcome = denoise_files(
-            denoiser, files, out, options, resume=resume, overwrite=overwrite, progress=advance
-        )
-    _show(outcome, "images", "denoised", quiet=quiet)
+    _batch(
+        "denoising", "images", "denoised", denoise_files, Denoiser.load(model), files, out,
+        channel=channel, scene=scene, sharpen=sharpen, resume=resume, overwrite=overwrite,
+        quiet=quiet,
+    )  # fmt: skip
 
 
 @app.command()
 def suggest(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     n: Annotated[
-        int | None, typer.Option("--n", min=1, help="Number of images to choose; 10 by default.")
+        int | None, typer.Option(min=1, help="Number of images to choose; 10 by default.")
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="Folder for table and page; RUN/suggest by default."),
+        typer.Option(help="Folder for table and page; RUN/suggest by default."),
     ] = None,
     quiet: Quiet = False,
 ) -> None:

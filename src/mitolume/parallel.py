@@ -9,7 +9,6 @@ import logging
 import os
 import queue
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,10 +23,6 @@ _LONELY = 60  # seconds that a cluster may be without workers
 Tasks = Mapping[Any, tuple[Any, ...]]  # for each name a function of a module and its arguments
 
 
-class LostError(MitolumeError):
-    """The cluster is gone, for this task and all others."""
-
-
 def run_side_by_side(
     tasks: Tasks,
     *,
@@ -38,33 +33,40 @@ def run_side_by_side(
 ) -> Iterator[tuple[Any, Any]]:
     """Run tasks in processes of this machine, or on the workers of a dask scheduler.
 
+    A task whose worker dies is done by another; one that fails is tried twice more.
+
     Parameters
     ----------
     tasks
         For each name a function of a module and its arguments; all are pickled.
     processes
         How many tasks at a time on this machine.
-    scheduler, inputs, out
-        As for `connected`; its workers run the tasks instead.
+    scheduler
+        ``tcp://HOST:PORT``; its workers run the tasks instead.
+    inputs, out
+        Absolute paths of files, and of the folder of results, that every worker must see.
 
     Yields
     ------
     tuple
-        As `results` does.
+        A name with its task's result, or the error it ended in, as they come.
 
     Raises
     ------
     MitolumeError
-        The cluster can't be reached or used, or is lost.
+        No scheduler answers, there are no workers, or one has another version or lacks a file;
+        or the scheduler is gone, or has had no workers for a minute.
     """
     if not tasks:
         return
-    if scheduler is not None:
-        with connected(scheduler, inputs, out) as client:
-            yield from results(client, tasks)
-        return
     from distributed import Client, LocalCluster
 
+    if scheduler is not None:
+        with _connected(scheduler) as client:
+            _check_versions(client)
+            _check_files(client, inputs, out)
+            yield from _results(client, tasks)
+        return
     cluster = LocalCluster(
         n_workers=min(processes, len(tasks)),
         threads_per_worker=1,
@@ -74,25 +76,11 @@ def run_side_by_side(
         silence_logs=logging.CRITICAL,
     )
     with cluster, Client(cluster, set_as_default=False) as client:
-        yield from results(client, tasks)
+        yield from _results(client, tasks)
 
 
-@contextmanager
-def connected(address: str, inputs: Sequence[Path], out: Path) -> Iterator[Client]:
-    """Connect to a scheduler whose workers compute the same as this machine, and see its files.
-
-    Parameters
-    ----------
-    address
-        ``tcp://HOST:PORT``.
-    inputs, out
-        Absolute paths of files, and of the folder of results, that every worker must see.
-
-    Raises
-    ------
-    MitolumeError
-        Nobody answers, there are no workers, or one has another version or lacks a file.
-    """
+def _connected(address: str) -> Client:
+    """Connect to a scheduler that has workers."""
     from distributed import Client
 
     how = f"start `dask scheduler`, and `dask worker {address}` on each machine"
@@ -102,31 +90,15 @@ def connected(address: str, inputs: Sequence[Path], out: Path) -> Iterator[Clien
         raise MitolumeError(
             f"no dask scheduler answers at {address} ({shorten(error)}); {how}"
         ) from error
-    with client:
-        try:
-            client.wait_for_workers(1, timeout=_PATIENCE)
-        except TimeoutError:
-            raise MitolumeError(f"the scheduler at {address} has no workers; {how}") from None
-        _check_versions(client)
-        _check_files(client, inputs, out)
-        yield client
+    try:
+        client.wait_for_workers(1, timeout=_PATIENCE)
+    except TimeoutError:
+        client.close()
+        raise MitolumeError(f"the scheduler at {address} has no workers; {how}") from None
+    return client
 
 
-def results(client: Client, tasks: Tasks) -> Iterator[tuple[Any, Any]]:
-    """Run tasks on workers.
-
-    A task whose worker dies is done by another; one that fails is tried twice more.
-
-    Yields
-    ------
-    tuple
-        A name with its task's result, or the error it ended in, as they come.
-
-    Raises
-    ------
-    LostError
-        The scheduler is gone, or has had no workers for a minute.
-    """
+def _results(client: Client, tasks: Tasks) -> Iterator[tuple[Any, Any]]:
     finished: queue.Queue[Any] = queue.Queue()
     options = {"pure": False, "retries": 2}
     futures = {client.submit(*task, **options): name for name, task in tasks.items()}
@@ -136,7 +108,7 @@ def results(client: Client, tasks: Tasks) -> Iterator[tuple[Any, Any]]:
         for _ in range(len(tasks)):
             future = _next(client, finished)
             if future.cancelled():
-                raise LostError("the scheduler was lost; start it, and continue with --resume")
+                raise MitolumeError("the scheduler was lost; start it, and continue with --resume")
             error = future.exception()
             yield futures[future], future.result() if error is None else error
     finally:
@@ -151,7 +123,7 @@ def _next(client: Client, finished: queue.Queue[Any]) -> Any:
             return finished.get(timeout=_PATIENCE)
         except queue.Empty:
             waited = 0 if client.scheduler_info()["workers"] else waited + _PATIENCE
-    raise LostError(
+    raise MitolumeError(
         f"the scheduler has been without workers for {_LONELY} s; start some, and continue with "
         "--resume"
     )
@@ -161,13 +133,16 @@ def _check_versions(client: Client) -> None:
     """Refuse workers that would compute something else."""
     from mitolume.models.bundle import versions
 
-    here = _release(versions())
+    here = versions()
     for where, theirs in _from_all(client, versions).items():
-        for name, version in _release(theirs).items():
-            if version != here[name]:
+        for name in ("python", "mitolume", "torch"):
+            mine, other = here[name], theirs[name]
+            if name == "python":  # 3.12.1 computes the same as 3.12.2
+                mine, other = mine.rpartition(".")[0], other.rpartition(".")[0]
+            if mine != other:
                 raise MitolumeError(
-                    f"the worker {where} has {name} {version}, but here it is {here[name]}; "
-                    "install the same on all machines"
+                    f"the worker {where} has {name} {other}, but here it is {mine}; install the "
+                    "same on all machines"
                 )
 
 
@@ -188,6 +163,10 @@ def _check_files(client: Client, inputs: Sequence[Path], out: Path) -> None:
             )
 
 
+def _unseen(paths: Sequence[Path]) -> list[Path]:
+    return [path for path in paths if not path.exists()]
+
+
 def _from_all(client: Client, function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
     """Call a function on every worker that is alive."""
     answers = client.run(function, *arguments, on_error="return")
@@ -199,13 +178,3 @@ def _from_all(client: Client, function: Callable[..., Any], *arguments: Any) -> 
                 "version on all machines"
             ) from answer
     return {w: answer for w, answer in answers.items() if not isinstance(answer, OSError)}
-
-
-def _release(found: dict[str, str]) -> dict[str, str]:
-    """Keep the versions that must agree; of Python the first two numbers."""
-    python = ".".join(found["python"].split(".")[:2])
-    return {"python": python, "mitolume": found["mitolume"], "torch": found["torch"]}
-
-
-def _unseen(paths: Sequence[Path]) -> list[Path]:
-    return [path for path in paths if not path.exists()]

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
-from pydantic import BaseModel, ConfigDict, Field
 
 from mitolume.analysis.agreement import (
     PIXELS,
@@ -23,13 +21,13 @@ from mitolume.analysis.agreement import (
     outline_distance,
 )
 from mitolume.analysis.metrics import Counts, count, dice, iou, mean_defined, shared_objects
-from mitolume.batch.evaluate import MaskPair, match_files, open_pairs, write_once
-from mitolume.batch.runner import Report
+from mitolume.batch.evaluate import MaskPair, match_files, open_pairs
+from mitolume.batch.runner import require_free
 from mitolume.errors import MitolumeError, shorten, some_names
 from mitolume.io.mask_files import image_name
 from mitolume.io.masks import Mask
 from mitolume.io.pixel_size import plane_pixel_size
-from mitolume.io.write import write_mask, write_text
+from mitolume.io.write import write_mask
 from mitolume.runs.results import write_csv
 from mitolume.text import number
 
@@ -187,26 +185,21 @@ def compare(
                 "new one"
             )
         masks = [consensus_folder / f"{image_name(f)}_mask.ome.tif" for f, _ in files.both]
-    texts: list[str] = []
-
-    def compute(advance: Callable[[int], None]) -> Report:
-        found = agree(a, b, mask_kind, like)
-        texts.append(f"A: {a}\nB: {b}\n\n{agreement_text(found)}")
-        if out is not None:
-            write_csv(out, found.planes)
-        if consensus_folder is not None:
-            for path, pair in zip(masks, found.pairs, strict=True):
-                _write_consensus(path, pair)
-            # Where nobody agrees on any mitochondria a mask holds 0 and 255 only, which reads as
-            # labels.
-            texts.append(
-                f"consensus in {consensus_folder}, masks: {len(masks)}; 255 is where the two "
-                "disagree (in recipes: mask_kind: unsure)"
-            )
-        return Report()
-
-    write_once(files, [*masks, *([] if out is None else [out])], compute, overwrite=overwrite)
-    return "\n".join(texts)
+    require_free([*masks, *([] if out is None else [out])], files.all, replace=overwrite)
+    found = agree(a, b, mask_kind, like)
+    text = f"A: {a}\nB: {b}\n\n{agreement_text(found)}"
+    if out is not None:
+        write_csv(out, found.planes)
+    for path, pair in zip(masks, found.pairs, strict=False):  # no masks without a folder
+        _write_consensus(path, pair)
+    if masks:
+        # Where nobody agrees on any mitochondria a mask holds 0 and 255 only, which reads as
+        # labels.
+        text += (
+            f"\nconsensus in {consensus_folder}, masks: {len(masks)}; 255 is where the two "
+            "disagree (in recipes: mask_kind: unsure)"
+        )
+    return text
 
 
 def agreement_text(found: Agreement) -> str:
@@ -276,21 +269,17 @@ def _objects_text(pooled: dict[str, Any]) -> list[str]:
     return lines
 
 
-_Share = Annotated[float, Field(ge=0, le=1)]
-
-
-class Ceiling(BaseModel):
+@dataclass(frozen=True)
+class Ceiling:
     """Foreground IoU of two annotators with each other: what a model can be shown to reach."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    iou: _Share
+    iou: float
     """All pixels together."""
-    iou_image: _Share
+    iou_image: float
     """Mean over images."""
-    interval: tuple[_Share, _Share] | None
+    interval: tuple[float, float] | None
     """95 % t interval of the mean over images; None for fewer than 3 images."""
-    n_images: Annotated[int, Field(ge=1)]
+    n_images: int
     """Images that either annotator marked anything in."""
 
 
@@ -326,24 +315,3 @@ def ceiling_of(path: Path) -> Ceiling:
         interval=None if math.isnan(interval[0]) else interval,
         n_images=len(defined),
     )
-
-
-def save_ceiling(path: Path, ceiling: Ceiling) -> None:
-    """Write how far two annotators agree, as JSON (see `Run.ceiling_file`)."""
-    write_text(path, ceiling.model_dump_json(indent=2) + "\n")
-
-
-def load_ceiling(path: Path) -> Ceiling | None:
-    """Read what `save_ceiling` wrote; None where there is none.
-
-    Raises
-    ------
-    MitolumeError
-        The file is damaged.
-    """
-    if not path.exists():
-        return None
-    try:
-        return Ceiling.model_validate_json(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise MitolumeError(f"{path} is damaged; delete it, or give --ceiling again") from error

@@ -100,10 +100,8 @@ def convert_files(
         inputs = tuple(dict.fromkeys(filter(None, (path, image))))
         write = partial(_convert, path, image, kind, target, labels)
         jobs.append(Job(path.name, inputs, (target,), write))
-    outcome = run_jobs(jobs, overwrite=overwrite, faults=faults, progress=progress)
-    notices = [*(notice for _, own in listed for notice in own), *said, *outcome.notices]
-    outcome.notices = list(dict.fromkeys(notices))
-    return outcome
+    notices = [*(notice for _, own in listed for notice in own), *said]
+    return run_jobs(jobs, overwrite=overwrite, faults=faults, notices=notices, progress=progress)
 
 
 def _ending(out: Path, to: str | None) -> str:
@@ -161,4 +159,4 @@ def _convert(
     else:
         image.values = np.where(unsure, UNSURE, np.where(labels > 0, FOREGROUND, 0))
         write_mask(out, image)
-    return Report(notices=notices)
+    return Report(str(out), notices)

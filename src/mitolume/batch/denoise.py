@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -22,38 +21,17 @@ from mitolume.io.read import read
 from mitolume.io.windows import FilePlane, Plane, open_plane
 from mitolume.io.zarr_out import new_image
 from mitolume.preprocess.stripes import StripelessPlane
-from mitolume.progress import Advance
-
-
-@dataclass(frozen=True)
-class DenoisingOptions:
-    """Where to look in files, and what to write.
-
-    Attributes
-    ----------
-    channel, scene
-        Name or number (from 0); scene "all" is each scene of a file.
-    sharpen
-        Apply the unsharp mask (0.5 px, 0.7) afterwards, as published.
-    as_float
-        Write float32 instead of the file's own type.
-    """
-
-    channel: str | None = None
-    scene: str | None = None
-    sharpen: bool = False
-    as_float: bool = False
 
 
 def denoise_files(
     denoiser: Denoiser,
     files: Sequence[Path],
     out: Path,
-    options: DenoisingOptions,
     *,
-    resume: bool = False,
-    overwrite: bool = False,
-    progress: Advance = lambda done, total, note="": None,
+    channel: str | None = None,
+    scene: str | None = None,
+    sharpen: bool = False,
+    **options: Any,
 ) -> Outcome:
     """Denoise files, and what is in folders, one after the other.
 
@@ -67,10 +45,13 @@ def denoise_files(
         Folder for ``NAME_denoised.ome.tif``, or ``.ome.zarr`` for images that are OME-Zarr
         themselves or too large for a TIFF. One channel, of the file's own type of integers, rounded
         and clipped to what it holds, or else float32; pixel size, z and t as they were.
+    channel, scene
+        Name or number (from 0); scene "all" is each scene of a file.
+    sharpen
+        Apply the unsharp mask (0.5 px, 0.7) afterwards, as published.
     options
-        Where to look, and what to write.
-    resume, overwrite, progress
-        As for `mitolume.batch.runner.run_jobs`; work is counted in planes.
+        ``resume``, ``overwrite``, ``progress`` of `mitolume.batch.runner.run_jobs`; work is
+        counted in planes.
 
     Raises
     ------
@@ -78,47 +59,34 @@ def denoise_files(
         A result would replace something.
     """
     model = None if denoiser.bundle is None else sha256(denoiser.bundle)
-    return run_files(
-        files,
-        partial(_jobs_of, denoiser, model, out, options),
-        out / "denoise.jsonl",
-        passed_over=(*RESULTS, "_denoised"),
-        resume=resume,
-        overwrite=overwrite,
-        progress=progress,
-    )
 
+    def make(file: Path) -> Iterator[Job]:
+        for one, name in named_scenes(file, scene):
+            image = select_channel(read(file, scene=one), channel)
+            path = out / f"{name}_denoised{result_ending(file, image.size)}"
+            settings = {
+                "denoiser": model,  # a hash
+                "channel": str(image["C"].values[0]),
+                "scene": one,
+                "sharpen": sharpen,
+            }
+            work = int(image.sizes["T"] * image.sizes["Z"])
+            compute = partial(_denoise, denoiser, image, path, sharpen)
+            yield Job(file.name, (file,), (path,), compute, settings, work)
 
-def _jobs_of(
-    denoiser: Denoiser, model: str | None, out: Path, options: DenoisingOptions, file: Path
-) -> Iterator[Job]:
-    """Open a file, and decide what its scenes become."""
-    for scene, name in named_scenes(file, options.scene):
-        image = select_channel(read(file, scene=scene), options.channel)
-        path = out / f"{name}_denoised{result_ending(file, image.size)}"
-        settings = {
-            "denoiser": model,  # a hash
-            "channel": str(image["C"].values[0]),
-            "scene": scene,
-            "sharpen": options.sharpen,
-            "float": options.as_float,
-        }
-        work = int(image.sizes["T"] * image.sizes["Z"])
-        compute = partial(_denoise, denoiser, image, path, options)
-        yield Job(file.name, (file,), (path,), compute, settings, work)
+    passed_over = (*RESULTS, "_denoised")
+    return run_files(files, make, out / "denoise.jsonl", passed_over=passed_over, **options)
 
 
 def _denoise(
     denoiser: Denoiser,
     image: xr.DataArray,
     path: Path,
-    options: DenoisingOptions,
+    sharpen: bool,
     advance: Callable[[int], None],
 ) -> Report:
     """Denoise one image, plane by plane and box by box, and write it."""
-    dtype = np.dtype(
-        np.float32 if options.as_float or image.dtype.kind not in "ui" else image.dtype
-    )
+    dtype = image.dtype if image.dtype.kind in "ui" else np.dtype(np.float32)
     sample = FilePlane(image, z=image.sizes["Z"] // 2)[::16, ::16]
     window = (float(sample.min()), float(max(sample.max(), sample.min() + 1)))
     boxes = denoiser.blocks((image.sizes["Y"], image.sizes["X"]))
@@ -128,7 +96,7 @@ def _denoise(
         places = product(range(image.sizes["T"]), range(image.sizes["Z"]))
         for done, (t, z) in enumerate(places, 1):
             denoised = stack.plane(z, t)
-            plane: Plane = SharpenedPlane(denoised) if options.sharpen else denoised
+            plane: Plane = SharpenedPlane(denoised) if sharpen else denoised
             for box in boxes:
                 result[t, 0, z, *box] = _to_dtype(plane[box], dtype)
             advance(done)
@@ -150,18 +118,14 @@ class DenoisedStack:
 
     def __init__(self, denoiser: Denoiser, image: xr.DataArray) -> None:
         self._denoiser, self._image = denoiser, image
-        self._opened: dict[tuple[int, int], NormalisedPlane] = {}
+        self._opened = lru_cache(maxsize=5)(self._open)
 
     def plane(self, z: int, t: int = 0) -> DenoisedPlane:
         """Return a plane."""
         looks = self._denoiser.network.channels > 1
         near = planes_around(z, self._image.sizes["Z"]) if looks else []
-        places = [(t, number) for number in (z, *near)]
-        self._opened = {
-            place: self._opened.get(place) or self._open(*place) for place in dict.fromkeys(places)
-        }
-        plane, *neighbours = (self._opened[place] for place in places)
-        return DenoisedPlane(plane, self._denoiser, neighbours)
+        neighbours = [self._opened(t, other) for other in near]
+        return DenoisedPlane(self._opened(t, z), self._denoiser, neighbours)
 
     def _open(self, t: int, z: int) -> NormalisedPlane:
         plane = open_plane(self._image, z=z, t=t)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -14,42 +14,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from mitolume.batch.runner import Job, Outcome, Report, run_files
-from mitolume.errors import MitolumeError
 from mitolume.io.channels import select_channel
 from mitolume.io.formats import bare_name
 from mitolume.io.read import read
 from mitolume.io.windows import Plane, open_plane
 from mitolume.io.write import atomic, write_text
-from mitolume.preprocess.noise_check import NoiseCheck, axial_resolution, check_stack
+from mitolume.preprocess.noise_check import NoiseCheck, check_stack
 from mitolume.progress import Advance
 
 _DRIFT = 0.2  # pixels, from which a shift is worth a line
-
-
-@dataclass(frozen=True)
-class CheckOptions:
-    """Where to look in the files, and what is known of the optics.
-
-    Attributes
-    ----------
-    channel, scene
-        Name or number (from 0).
-    z_step_um
-        Distance between planes in µm, over what the file states.
-    na, wavelength_um
-        Numerical aperture of the objective, and wavelength of the light in µm; the axial
-        resolution is unknown without both.
-    """
-
-    channel: str | None = None
-    scene: str | None = None
-    z_step_um: float | None = None
-    na: float | None = None
-    wavelength_um: float | None = None
-
-    def __post_init__(self) -> None:
-        if (self.na is None) != (self.wavelength_um is None):
-            raise MitolumeError("--na and --wavelength give the axial resolution: give both")
 
 
 class _Planes(Sequence[Plane]):
@@ -73,7 +46,9 @@ class _Planes(Sequence[Plane]):
 def check_files(
     stacks: Sequence[Path],
     out: Path,
-    options: CheckOptions = CheckOptions(),
+    *,
+    channel: str | None = None,
+    scene: str | None = None,
     progress: Advance = lambda done, total, note="": None,
 ) -> Outcome:
     """Check stacks in files, as `mitolume.preprocess.noise_check.check_stack` does.
@@ -84,42 +59,34 @@ def check_files(
         Image files, or folders of them.
     out
         Folder for ``NAME_check.png`` and the numbers in ``NAME_check.json``, which are replaced.
-    options
-        Where to look, and the optics.
+    channel, scene
+        Name or number (from 0).
     progress
         Called with planes read, planes in total, and the file's name.
     """
 
     def make(file: Path) -> Iterator[Job]:
-        image = select_channel(read(file, scene=options.scene), options.channel)
+        image = select_channel(read(file, scene=scene), channel)
         figure = out / f"{bare_name(file)}_check.png"
-        compute = partial(_check, file, image, figure, options)
-        results = (figure.with_suffix(".json"), figure)
-        yield Job(file.name, (file,), results, compute, work=image.sizes["Z"])
+        numbers = figure.with_suffix(".json")
+
+        def compute(advance: Callable[[int], None]) -> Report:
+            step = image.attrs.get("pixel_size_um", {}).get("Z")
+            check = check_stack(_Planes(image, advance), step)
+            found = {"image": file.name, "sentence": check.sentence, **asdict(check)}
+            write_text(numbers, json.dumps(found, indent=2) + "\n")
+            _draw(figure, file.name, check)
+            return Report(f"{_text(file, check)}\n  figure: {figure}")
+
+        yield Job(file.name, (file,), (numbers, figure), compute, work=image.sizes["Z"])
 
     return run_files(stacks, make, overwrite=True, progress=progress)
 
 
-def _check(
-    file: Path,
-    image: xr.DataArray,
-    figure: Path,
-    options: CheckOptions,
-    advance: Callable[[int], None],
-) -> Report:
-    step = options.z_step_um or image.attrs.get("pixel_size_um", {}).get("Z")
-    na, wavelength = options.na, options.wavelength_um
-    resolution = axial_resolution(na, wavelength) if na and wavelength else None
-    check = check_stack(_Planes(image, advance), step, axial_resolution_um=resolution)
-    found = {"image": file.name, "sentence": check.sentence, **asdict(check)}
-    write_text(figure.with_suffix(".json"), json.dumps(found, indent=2) + "\n")
-    _draw(figure, file.name, check)
-    return Report(f"{_text(file, check)}\n  figure: {figure}")
-
-
 def _text(path: Path, check: NoiseCheck) -> str:
     """Return what was found as a short table, with the verdict and what to do next."""
-    lines = [str(path), f"  planes: {check.n_planes}, {_step(check)}"]
+    step = f"{check.z_step_um:g} µm apart" if check.z_step_um else "distance unknown"
+    lines = [str(path), f"  planes: {check.n_planes}, {step}"]
     if check.noise_sd is not None:
         moved = f"{check.shift_px:.1f} px, {check.largest_shift_px:.1f} px at most"
         lines += [
@@ -140,16 +107,6 @@ def _text(path: Path, check: NoiseCheck) -> str:
             f"{check.best_gain_db:+.1f} dB from repeats of the same plane"
         )
     return "\n".join([*lines, f"  {check.sentence}", f"  next: {_next(path, check)}"])
-
-
-def _step(check: NoiseCheck) -> str:
-    step = f"{check.z_step_um:g} µm apart" if check.z_step_um else "distance unknown"
-    if check.axial_resolution_um is None:
-        return step
-    step += f"; axial resolution {check.axial_resolution_um:.2g} µm"
-    if check.z_step_um:
-        step += f" ({check.z_step_um / check.axial_resolution_um:.2g} steps of it a plane)"
-    return step
 
 
 def _next(path: Path, check: NoiseCheck) -> str:

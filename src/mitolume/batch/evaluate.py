@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from mitolume.analysis.object_scores import (
     ObjectCounts,
     count_objects,
 )
-from mitolume.batch.runner import Job, Report, run_jobs
+from mitolume.batch.runner import require_free
 from mitolume.batch.sources import find_image
 from mitolume.errors import MitolumeError, some_names
 from mitolume.io.mask_files import (
@@ -31,7 +31,7 @@ from mitolume.io.mask_files import (
 )
 from mitolume.io.masks import Mask, ValuesKind, meaning_of, require_kind, to_mask, to_objects
 from mitolume.io.read import read, read_plane
-from mitolume.runs.results import image_scores, write_csv
+from mitolume.runs.results import image_scores, summarise, write_csv
 from mitolume.text import count, number
 
 _NUMBERS = [
@@ -47,6 +47,11 @@ class MatchedFiles:
     only_first: tuple[Path, ...] = ()
     only_second: tuple[Path, ...] = ()
     notices: tuple[str, ...] = ()
+
+    @property
+    def all(self) -> list[Path]:
+        """All files that are read."""
+        return [path for pair in self.both for path in pair]
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +96,7 @@ def evaluate(
         Also match objects, those of a z-stack in 3D. The numbers of label images are objects, and
         so are outlines; in other masks, pixels that touch, even at a corner, are one object.
     out
-        CSV file for the scores of each plane.
+        File (.csv) for the scores of each plane.
     overwrite
         Replace that file if it exists.
 
@@ -114,29 +119,11 @@ def evaluate(
             f"{truth} ({some_names(alone)})"
             + (f"; unmatched in it: {some_names(files.only_first)}" if files.only_first else "")
         )
-    tables: list[pd.DataFrame] = []
-
-    def compute(advance: Callable[[int], None]) -> Report:
-        tables.append(_scores(files, mask_kind, like, objects))
-        if out is not None:
-            write_csv(out, tables[0].drop(columns=["arm", "method", "network", "k", "seed"]))
-        return Report()
-
-    write_once(files, [] if out is None else [out], compute, overwrite=overwrite)
-    return tables[0]
-
-
-def write_once(
-    files: MatchedFiles,
-    results: Sequence[Path],
-    compute: Callable[[Callable[[int], None]], Report],
-    *,
-    overwrite: bool,
-) -> None:
-    """Compare masks by a function, unless its results exist or are among the masks."""
-    inputs = tuple(path for pair in files.both for path in pair)
-    outcome = run_jobs([Job("masks", inputs, tuple(results), compute)], overwrite=overwrite)
-    outcome.raise_faults("comparisons", "made")
+    require_free([] if out is None else [out], files.all, replace=overwrite)
+    table = _scores(files, mask_kind, like, objects)
+    if out is not None:
+        write_csv(out, table.drop(columns=["arm", "method", "network", "k", "seed"]))
+    return table
 
 
 def _scores(files: MatchedFiles, mask_kind: str, like: Path | None, objects: bool) -> pd.DataFrame:
@@ -160,18 +147,10 @@ def _scores(files: MatchedFiles, mask_kind: str, like: Path | None, objects: boo
     return table
 
 
-def _pooled_objects(images: pd.DataFrame) -> ObjectCounts:
-    """Sum the counts of objects of all files that `evaluate` scored."""
-    numbers = [int(images[name].sum()) for name in _NUMBERS]
-    return ObjectCounts(
-        numbers[0], numbers[1], tuple(numbers[2:]), float(images["object_iou_sum"].sum())
-    )
-
-
-def scores_text(results: pd.DataFrame) -> str:
-    """Return the scores of masks as lines of text, chance beside them."""
-    lines = []
-    for row in results.to_dict("records"):
+def scores_text(images: pd.DataFrame) -> str:
+    """Return the scores that `evaluate` found as lines of text, chance beside them."""
+    lines = [f"note: {notice}" for notice in images.attrs["notices"]]
+    for row in summarise(images).to_dict("records"):
         if row["metric"] == "n_undefined":
             if row["value"]:
                 lines.append(
@@ -179,33 +158,31 @@ def scores_text(results: pd.DataFrame) -> str:
                     f"means: {row['value']:.0f}"
                 )
             continue
-        value, images = number(row["value"], 4), count(row["n_images"], "image")
-        lines.append(f"{row['metric']:<14}{value:>10}   {images}")
+        value, n_images = number(row["value"], 4), count(row["n_images"], "image")
+        lines.append(f"{row['metric']:<14}{value:>10}   {n_images}")
+    if "object_iou_sum" in images:
+        lines += ["", *_object_lines(images)]
     return "\n".join(lines)
 
 
-def objects_text(images: pd.DataFrame) -> str:
-    """Return the object scores of masks, pooled over files, as lines of text."""
-    c = _pooled_objects(images)
+def _object_lines(images: pd.DataFrame) -> list[str]:
+    """Return the object scores of masks, pooled over files."""
+    n_true, n_predicted, *tp = (int(images[name].sum()) for name in _NUMBERS)
+    c = ObjectCounts(n_true, n_predicted, tuple(tp), float(images["object_iou_sum"].sum()))
     per_file = (images["objects_true"] + images["objects_predicted"]).dropna()
     n, empty = len(per_file), int((per_file == 0).sum())
     lines = [
         f"objects: {c.n_true} true, {c.n_predicted} predicted, in {count(n, 'file')}; "
         f"undefined, with none in truth and masks: {empty}"
     ]
-    lines += [f"{name:<22}{number(score(c), 4):>10}" for name, score in OBJECT_SCORES.items()]
-    return "\n".join(lines)
+    return lines + [f"{name:<22}{number(score(c), 4):>10}" for name, score in OBJECT_SCORES.items()]
 
 
 def match_files(first: Path, second: Path) -> MatchedFiles:
     """Match two files, or the masks of two folders by the names of their images.
 
-    Endings and ``_mask``, ``_labels`` and the like are ignored in names.
-
-    Returns
-    -------
-    MatchedFiles
-        At least one pair, in the order of names.
+    Endings and ``_mask``, ``_labels`` and the like are ignored in names. There is at least one
+    pair; pairs are in the order of names.
 
     Raises
     ------
@@ -243,10 +220,8 @@ def open_pairs(
 
     Parameters
     ----------
-    files
-        As `match_files` pairs them.
-    mask_kind, like
-        As for `evaluate`.
+    files, mask_kind, like
+        As `match_files` pairs them, and as for `evaluate`.
 
     Returns
     -------
@@ -259,16 +234,18 @@ def open_pairs(
         A file can't be read, sizes differ, values mean nothing, or an image is missing.
     """
     require_kind(mask_kind)
-    opened = [_opened(paths, like) for paths in files.both]
-    kinds = [
-        meaning_of({str(p[side]): distinct_values(i[side]) for p, i in opened}, mask_kind)[0]
+    opened = {paths: _opened(paths, like) for paths in files.both}
+    first, second = (
+        meaning_of({str(p[side]): distinct_values(i[side]) for p, i in opened.items()}, mask_kind)[
+            0
+        ]
         for side in (0, 1)
-    ]
+    )
     pairs = [
-        MaskPair(paths, (a, b), (kind_of(a, kinds[0]), kind_of(b, kinds[1])))
-        for paths, (a, b) in opened
+        MaskPair(paths, (a, b), (kind_of(a, first), kind_of(b, second)))
+        for paths, (a, b) in opened.items()
     ]
-    said = [n for _, images in opened for i in images for n in i.attrs.get("notices", ())]
+    said = [n for pair in pairs for i in pair.images for n in i.attrs.get("notices", ())]
     return pairs, list(dict.fromkeys([*files.notices, *said]))
 
 
@@ -284,9 +261,7 @@ def _object_scores(pair: MaskPair) -> dict[str, Any]:
     return numbers | {"object_iou_sum": c.iou_sum} | scores
 
 
-def _opened(
-    paths: tuple[Path, Path], like: Path | None
-) -> tuple[tuple[Path, Path], tuple[xr.DataArray, xr.DataArray]]:
+def _opened(paths: tuple[Path, Path], like: Path | None) -> tuple[xr.DataArray, xr.DataArray]:
     """Open two masks; outlines take their size from the image, or from the other one."""
     drawn = [is_outline_file(path) for path in paths]
     image = None
@@ -304,13 +279,11 @@ def _opened(
         for path, is_drawn in zip(paths, drawn, strict=True)
     )
     if first.shape != second.shape:
-        turned = first.transpose("T", "C", "Z", "X", "Y").shape == second.shape
-        hint = " (they look transposed)" if turned else ""
         raise MitolumeError(
-            f"{paths[0]} is {_size(first)}, but {paths[1]} is {_size(second)}{hint}; two masks of "
-            "one image have the same size"
+            f"{paths[0]} is {_size(first)}, but {paths[1]} is {_size(second)}; two masks of one "
+            "image have the same size"
         )
-    return paths, (first, second)
+    return first, second
 
 
 def _by_name(folder: Path, notices: list[str]) -> dict[str, Path]:

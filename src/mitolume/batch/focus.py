@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mitolume.batch.runner import Job, Outcome, Report, run_files
+from mitolume.batch.runner import Job, Outcome, Report, run_files, run_jobs
 from mitolume.errors import MitolumeError
 from mitolume.io.channels import select_channel
-from mitolume.io.fields import format_planes, read_table, with_planes, write_table
+from mitolume.io.fields import Field, format_planes, read_table, with_planes, write_table
 from mitolume.io.formats import bare_name
 from mitolume.io.read import read
 from mitolume.io.windows import Plane, open_plane
@@ -28,29 +27,6 @@ from mitolume.progress import Advance
 
 _THUMBNAIL = 256  # pixels a side
 _MOST_LINES = 60  # of a table on the screen
-
-
-@dataclass(frozen=True)
-class FocusOptions:
-    """Where to look in files, and how to choose planes.
-
-    Attributes
-    ----------
-    channel, scene
-        Name or number (from 0); the channel of transmitted light where none is named.
-    time
-        Time point, from 0.
-    planes
-        As `mitolume.preprocess.focus.choose_planes` reads it: auto, all, 3, 4um or 2,5-7.
-    z_step_um
-        Distance between planes in µm, over what the file states.
-    """
-
-    channel: str | None = None
-    scene: str | None = None
-    time: int = 0
-    planes: str = "auto"
-    z_step_um: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,147 +65,135 @@ class StackFocus:
 def focus_files(
     stacks: Sequence[Path],
     out: Path,
-    options: FocusOptions = FocusOptions(),
+    *,
+    table: Path | None = None,
+    channel: str | None = None,
+    scene: str | None = None,
+    planes: str = "auto",
     progress: Advance = lambda done, total, note="": None,
 ) -> Outcome:
-    """Measure stacks in files, and draw the curve of each.
+    """Measure stacks and draw the curve of each, or choose planes for the rows of a table.
 
     Parameters
     ----------
     stacks
         Image files, or folders of them.
     out
-        Folder for ``NAME_focus.png``, which are replaced.
-    options
-        Where to look, and how to choose.
+        Folder for ``NAME_focus.png``, which are replaced; for a table, the new table (CSV).
+    table
+        A table of fields, in place of stacks: its rows say which channel and scene. Rows that
+        name planes, and images of one plane, stay as they are.
+    channel, scene
+        Name or number (from 0); the channel of transmitted light where none is named.
+    planes
+        As `mitolume.preprocess.focus.choose_planes` reads it: auto, all, 3, 4um or 2,5-7.
     progress
-        Called with planes done, planes in total, and the file's name.
+        Called with planes or rows done, their total, and a name.
+
+    Raises
+    ------
+    MitolumeError
+        The table or one of its images can't be read; all are named, and nothing is written.
     """
-    named = {"scene": options.scene, "channel": options.channel, "t": options.time}
-    where = "".join(f"{what}{value}_" for what, value in named.items() if value)
-    ending = re.sub(r"[^\w.-]+", "_", f"{where}focus.png")
+    if bool(stacks) == (table is not None):
+        raise MitolumeError("name either z-stacks or a table with --fields")
+    if table is not None:
+        if channel is not None or scene is not None:
+            raise MitolumeError("the table of --fields says which channel and scene")
+        return _fill_planes(table, out, planes, progress)
 
     def make(file: Path) -> Iterator[Job]:
-        picture = out / f"{bare_name(file)}_{ending}"
-        compute = partial(_focus, file, picture, options)
-        n_planes = _open(file, options).sizes["Z"]
-        yield Job(file.name, (file,), (picture,), compute, work=n_planes)
+        picture = out / f"{bare_name(file)}_focus.png"
+        image = _open(file, channel, scene)
+
+        def compute(advance: Callable[[int], None]) -> Report:
+            found = measure_focus(file, image, planes, advance=advance)
+            _draw(picture, found, image)
+            return Report(f"{found.text()}\n  curve:  {picture}")
+
+        yield Job(file.name, (file,), (picture,), compute, work=image.sizes["Z"])
 
     return run_files(stacks, make, overwrite=True, progress=progress)
 
 
 def measure_focus(
     path: Path,
-    options: FocusOptions = FocusOptions(),
+    image: xr.DataArray,
+    choice: str = "auto",
+    z_step_um: float | None = None,
     advance: Callable[[int], None] = lambda done: None,
 ) -> StackFocus:
     """Measure the planes of a stack, one after the other, and choose some.
 
     Parameters
     ----------
-    path
-        An image file.
-    options
-        Where to look, and how to choose.
+    path, image
+        A file and its image, dims ``T C Z Y X`` with C of length 1; of a movie, the first frame
+        is measured.
+    choice
+        As `mitolume.preprocess.focus.choose_planes` reads it.
+    z_step_um
+        Distance between planes in µm, over what the file states.
     advance
         Called with the planes done.
 
     Raises
     ------
     MitolumeError
-        The file can't be read, or lacks the channel, scene, time point or planes.
+        A plane can't be read, or there are no such planes.
     """
-    image = _open(path, options)
     size = image.attrs.get("pixel_size_um", {})
-    step = options.z_step_um or size.get("Z")
+    step = z_step_um or size.get("Z")
 
     def planes() -> Iterator[Plane]:
         for z in range(image.sizes["Z"]):
-            yield open_plane(image, z=z, t=options.time)
+            yield open_plane(image, z=z)
             advance(z + 1)
 
     scores = focus_scores(planes(), size.get("Y"))
     try:
-        chosen = choose_planes(options.planes, scores, step)
+        chosen = choose_planes(choice, scores, step)
     except MitolumeError as error:
         raise MitolumeError(f"{path}: {error}") from None
     return StackFocus(path, scores, tuple(chosen), step)
 
 
-def _focus(
-    file: Path, picture: Path, options: FocusOptions, advance: Callable[[int], None]
-) -> Report:
-    found = measure_focus(file, options, advance)
-    _draw(picture, found, _open(file, options), options.time)
-    return Report(f"{found.text()}\n  curve:  {picture}")
-
-
-def fill_planes(
-    table: Path,
-    out: Path,
-    options: FocusOptions = FocusOptions(),
-    progress: Advance = lambda done, total, note="": None,
-) -> list[str]:
-    """Write a table of fields in which every row of several planes says which are meant.
-
-    Parameters
-    ----------
-    table, out
-        CSV; rows that name planes, and images of one plane, stay as they are.
-    options
-        How to choose planes; channel, scene and z step are those of the rows.
-    progress
-        Called with rows done, rows in total, and the image's name.
-
-    Returns
-    -------
-    list of str
-        A sentence for each row that was filled.
-
-    Raises
-    ------
-    MitolumeError
-        The table or an image can't be read; all are named, and nothing is written.
-    """
+def _fill_planes(table: Path, out: Path, planes: str, progress: Advance) -> Outcome:
+    """Write a table of fields in which every row of several planes says which are meant."""
     if out.suffix.lower() != ".csv":
         raise MitolumeError(f"--out {out} must end in .csv: it is a table of fields")
     rows = read_table(table)
-    measure = lru_cache(measure_focus)  # several rows may be of one image
-    filled: list[str] = []
-    faults: list[str] = []
-    for number, row in enumerate(rows):
-        progress(number, len(rows), row.image.name)
-        own = replace(
-            options,
-            channel=row.channel or None,
-            scene=row.scene or None,
-            z_step_um=row.z_step_um,
-        )
-        try:
-            if row.planes is not None or _open(row.image, own).sizes["Z"] == 1:
-                continue
-            found = measure(row.image, own)
-        except MitolumeError as error:
-            faults.append(f"{row.where}: {error}")
-            continue
+
+    def fill(number: int, row: Field, advance: Callable[[int], None]) -> Report:
+        image = _open(row.image, row.channel or None, row.scene or None)
+        if image.sizes["Z"] == 1:
+            return Report()
+        found = measure_focus(row.image, image, planes, row.z_step_um)
         rows[number] = with_planes(row, found.planes)
-        filled.append(f"{row.where}: planes {format_planes(found.planes)} of {len(found.scores)}")
-    if faults:
-        raise MitolumeError("\n  ".join(["no table was written:", *faults]))
+        chosen = f"planes {format_planes(found.planes)} of {len(found.scores)}"
+        return Report(f"{row.where}: {chosen}")
+
+    outcome = run_jobs(
+        [
+            Job(row.where, (), (), partial(fill, number, row))
+            for number, row in enumerate(rows)
+            if row.planes is None
+        ],
+        progress=progress,
+    )
+    if outcome.faults:
+        raise MitolumeError("\n  ".join(["no table was written:", *outcome.faults]))
     write_table(out, rows)
-    return filled
+    n_filled = sum(bool(one.report.text) for one in outcome.finished)
+    outcome.summary = f"table: {out} ({n_filled} rows were given planes)"
+    return outcome
 
 
-def _open(path: Path, options: FocusOptions) -> xr.DataArray:
-    image = select_channel(read(path, scene=options.scene), options.channel)
-    if not 0 <= options.time < image.sizes["T"]:
-        raise MitolumeError(
-            f"{path} has no time point {options.time}; it has {image.sizes['T']}, counted from 0"
-        )
-    return image
+def _open(path: Path, channel: str | None, scene: str | None) -> xr.DataArray:
+    return select_channel(read(path, scene=scene), channel)
 
 
-def _draw(path: Path, found: StackFocus, image: xr.DataArray, time: int) -> None:
+def _draw(path: Path, found: StackFocus, image: xr.DataArray) -> None:
     """Draw the score against the plane, with parts of the first, best and last plane."""
     count = len(found.scores)
     figure = Figure(figsize=(7.2, 5.2), layout="constrained")
@@ -238,7 +202,7 @@ def _draw(path: Path, found: StackFocus, image: xr.DataArray, time: int) -> None
     names: dict[int, list[str]] = {}
     for name, z in (("first", 0), ("best", found.best), ("last", count - 1)):
         names.setdefault(z, []).append(name)
-    parts = {z: _middle(open_plane(image, z=z, t=time)) for z in names}
+    parts = {z: _middle(open_plane(image, z=z)) for z in names}
     low, high = np.percentile(parts[found.best], [0.5, 99.5])
     for place, (z, part) in enumerate(parts.items()):
         axes = figure.add_subplot(grid[1, place])

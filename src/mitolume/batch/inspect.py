@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from mitolume.io.channels import transmitted_channel
 from mitolume.io.formats import stated
 from mitolume.io.pixel_size import believed_pixel_size
 from mitolume.io.read import Image2D, decode_plane, read, scenes
+from mitolume.progress import Advance
 
 _MOST_SCENES = 12  # whose pixels are looked at; a plate may have hundreds
 _NARROW = 32  # pixels, below which a plane is a line scan or a section along z
@@ -34,13 +35,15 @@ class _Scene:
     warnings: list[str]
 
 
-def inspect_files(files: Sequence[Path], show: Callable[[Report], None]) -> Outcome:
-    """Describe image files, and those in folders, each shown as soon as it is described."""
+def inspect_files(
+    files: Sequence[Path], progress: Advance = lambda done, total, note="": None
+) -> Outcome:
+    """Describe image files, and those in folders."""
 
     def make(file: Path) -> list[Job]:
-        return [Job(file.name, (file,), (), lambda _: Report(inspect(file)))]
+        return [Job(file.name, (file,), (), lambda _: Report(f"{inspect(file)}\n"))]
 
-    return run_files(files, make, passed_over=(), show=show)
+    return run_files(files, make, passed_over=(), progress=progress)
 
 
 def inspect(path: str | Path) -> str:

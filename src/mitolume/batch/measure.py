@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -32,9 +32,10 @@ from mitolume.batch.object_files import (
     finish_crops,
     write_superplots,
 )
-from mitolume.batch.runner import Job, Outcome, Report, run_jobs
+from mitolume.batch.runner import Job, Outcome, Report, require_free, run_jobs
 from mitolume.batch.sources import (
     Source,
+    find_sources,
     fit_to_mask,
     open_images,
     open_masks,
@@ -43,13 +44,11 @@ from mitolume.batch.sources import (
 )
 from mitolume.errors import MitolumeError
 from mitolume.io.mask_files import hidden_outlines, open_mask
-from mitolume.io.masks import MaskKind, ValuesKind, require_kind
-from mitolume.io.pixel_size import CREDIBLE_UM
+from mitolume.io.masks import MaskKind, ValuesKind
 from mitolume.io.write import below_each_other, write_table, write_text
 from mitolume.progress import Advance
 from mitolume.text import count
 
-_MOST_UM = 1000  # a larger length must be in another unit than µm
 _FRONT = ("image", "t", "plane", "specimen", "condition", "batch")
 
 
@@ -76,37 +75,6 @@ class MeasureSettings:
     per_plane: bool = False
     outputs: Outputs = field(default_factory=Outputs)
 
-    def __post_init__(self) -> None:
-        require_kind(self.mask_kind)
-        low, high = CREDIBLE_UM
-        if self.pixel_size_um is not None and not low <= self.pixel_size_um <= high:
-            raise MitolumeError(
-                f"--pixel-size {self.pixel_size_um:g} is not within {low:g} to {high:g} µm"
-            )
-        if self.z_step_um is not None and not 0 < self.z_step_um <= _MOST_UM:
-            raise MitolumeError(f"--z-step {self.z_step_um:g} is not within 0 to {_MOST_UM} µm")
-        if not 0 <= self.outputs.margin_um <= _MOST_UM:
-            raise MitolumeError(f"--margin {self.outputs.margin_um:g} is above {_MOST_UM} µm")
-
-
-@dataclass(frozen=True)
-class Measurements:
-    """The tables, and what became of each mask."""
-
-    objects: pd.DataFrame
-    images: pd.DataFrame
-    outcome: Outcome
-
-    def text(self) -> str:
-        """Return the number of objects and their sizes as lines of text."""
-        n = len(self.objects)
-        lines = [f"{count(n, 'object')} in {count(len(self.images), 'image')}"]
-        for column in ("area_um2", "volume_um3", "area_px", "volume_px", "length_um", "length_px"):
-            if column in self.objects and n:
-                low, middle, high = np.nanpercentile(self.objects[column], [25, 50, 75])
-                lines.append(f"{title_of(column)}: median {middle:.3g} ({low:.3g} to {high:.3g})")
-        return "\n".join(lines)
-
 
 def object_settings(split: str, min_size: float | None, threshold: float) -> ObjectSettings:
     """Return the settings of objects for the options of the command line, or refuse.
@@ -114,9 +82,6 @@ def object_settings(split: str, min_size: float | None, threshold: float) -> Obj
     ``min_size`` is in µm, or in pixels where the pixel size is unknown. Smaller holes are filled,
     too, but no larger ones than by default.
     """
-    ways = get_args(ObjectSettings.model_fields["split"].annotation)
-    if split not in ways:
-        raise MitolumeError(f"--split {split}: there are {', '.join(ways)}")
     given: dict[str, Any] = {"split": split, "threshold": threshold}
     default = ObjectSettings()
     for unit in ("um", "px") if min_size is not None else ():
@@ -131,14 +96,16 @@ def object_settings(split: str, min_size: float | None, threshold: float) -> Obj
 
 
 def measure_masks(
-    sources: Sequence[Source],
+    masks: Sequence[Path],
     out: Path,
     settings: MeasureSettings,
     *,
+    images: Sequence[Path] = (),
+    table: Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
     progress: Advance = lambda done, total, note="": None,
-) -> Measurements:
+) -> Outcome:
     """Measure the objects of every mask, and write the tables.
 
     Each field is finished on its own below ``OUT.parts``, so that a measurement that was stopped
@@ -146,19 +113,15 @@ def measure_masks(
 
     Parameters
     ----------
-    sources
-        As `find_sources` finds them.
+    masks, images, table
+        As `find_sources` takes them.
     out
         The table of objects, ``.csv`` or ``.parquet``. Beside it, ``NAME_images`` of the same kind
         has a row for each image, and ``NAME_settings.json`` has the settings.
     settings
         How to measure, and what else to write.
-    resume
-        Keep what an interrupted measurement has finished.
-    overwrite
-        Replace existing results.
-    progress
-        Called with blocks of images done, blocks in total, and a name.
+    resume, overwrite, progress
+        As for `mitolume.batch.runner.run_jobs`; work is counted in blocks of images.
 
     Raises
     ------
@@ -167,6 +130,7 @@ def measure_masks(
     """
     if out.suffix.lower() not in (".csv", ".parquet"):
         raise MitolumeError(f"--out {out} must end in .csv or .parquet: it is a table")
+    sources, said = find_sources(masks, images, table)
     outputs, parts = settings.outputs, out.with_name(f"{out.name}.parts")
     if outputs.crops is not None and (blind := [s.mask for s in sources if not s.images]):
         raise MitolumeError(
@@ -174,29 +138,31 @@ def measure_masks(
         )
     images_file = out.with_name(f"{out.stem}_images{out.suffix}")
     settings_file = out.with_name(f"{out.stem}_settings.json")
-    shared = [out, images_file, settings_file, *outputs.shared_files()]
-    _refuse_losses(sources, shared, replace=overwrite or (resume and parts.exists()))
+    require_free(
+        [out, images_file, settings_file, *outputs.shared_files()],
+        [path for source in sources for path in _inputs(source)],
+        replace=overwrite or (resume and parts.exists()),
+    )
     if overwrite and not resume:
         _remove(parts)
     jobs, faults, notices = _jobs(sources, settings, parts, progress)
     outcome = run_jobs(
         jobs, parts / "made_of.jsonl", resume=resume, overwrite=overwrite, faults=faults,
-        progress=progress,
+        notices=[*said, *notices], progress=progress,
     )  # fmt: skip
-    outcome.notices = list(dict.fromkeys([*notices, *outcome.notices]))
     done = {*outcome.written, *(job.results[-1] for job in outcome.before)}
     finished = [job.results[-1] for job in jobs if job.results[-1] in done]
     if not finished:
         _remove(parts)
         outcome.raise_faults("masks", "measured")
-    objects, images = (
+    objects, per_image = (
         _joined([pd.read_parquet(part / f"{name}.parquet") for part in finished])
         for name in ("objects", "images")
     )
     write_table(out, objects)
-    write_table(images_file, images)
-    masks = [_record(source) for source in sources]
-    record = {"mitolume": version("mitolume")} | _record(settings) | {"masks": masks}
+    write_table(images_file, per_image)
+    record = {"mitolume": version("mitolume")} | _record(settings)
+    record["masks"] = [_record(source) for source in sources]
     write_text(settings_file, json.dumps(record, indent=2) + "\n")
     try:
         if outputs.crops is not None:
@@ -206,19 +172,19 @@ def measure_masks(
     finally:
         if not outcome.faults:
             _remove(parts)
-    return Measurements(objects, images, outcome)
+    outcome.summary = "\n".join([*_sizes(objects, len(per_image)), f"table: {out}"])
+    return outcome
 
 
-def _refuse_losses(sources: Sequence[Source], results: Sequence[Path], *, replace: bool) -> None:
-    """Refuse to write over an input, or over results unless they are to be replaced."""
-    inputs = {path.resolve() for source in sources for path in _inputs(source)}
-    for path in results:
-        if path.resolve() in inputs:
-            raise MitolumeError(f"{path} is one of the inputs; name another file")
-        if path.exists() and not replace:
-            raise MitolumeError(
-                f"{path} exists already; choose another place, or replace results with --overwrite"
-            )
+def _sizes(objects: pd.DataFrame, n_images: int) -> list[str]:
+    """Return the number of objects and their sizes as lines of text."""
+    n = len(objects)
+    lines = [f"{count(n, 'object')} in {count(n_images, 'image')}"]
+    for column in ("area_um2", "volume_um3", "area_px", "volume_px", "length_um", "length_px"):
+        if column in objects and n:
+            low, middle, high = np.nanpercentile(objects[column], [25, 50, 75])
+            lines.append(f"{title_of(column)}: median {middle:.3g} ({low:.3g} to {high:.3g})")
+    return lines
 
 
 def _remove(parts: Path) -> None:

@@ -7,53 +7,34 @@ travel: a worker opens the image itself and writes where the others write.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import xarray as xr
 
 from mitolume.analysis.pictures import overlay, write_png
-from mitolume.batch.runner import (
-    Finished,
-    Job,
-    Outcome,
-    Report,
-    one_after_the_other,
-    run_files,
-    side_by_side,
-)
+from mitolume.batch.runner import Finished, Job, Outcome, Report, run_files, side_by_side
 from mitolume.errors import MitolumeError
-from mitolume.inference.chain import PreparedPlane
 from mitolume.inference.denoise import open_neighbours
 from mitolume.inference.predictor import Predictor, load
 from mitolume.inference.tiles import Box, block_side, blocks
 from mitolume.io.channels import select_channel
 from mitolume.io.formats import sha256
 from mitolume.io.listing import named_scenes, result_ending
-from mitolume.io.pixel_size import CREDIBLE_UM, plane_pixel_size
+from mitolume.io.pixel_size import plane_pixel_size
 from mitolume.io.read import read
 from mitolume.io.windows import IN_MEMORY, FilePlane, open_plane
 from mitolume.io.zarr_out import CHUNK, new_image
-from mitolume.parallel import connected, results
 from mitolume.preprocess.fingerprint import unlike_training
 from mitolume.preprocess.rescale import scale_factors, scaled_shape
 from mitolume.progress import Advance
 
-if TYPE_CHECKING:
-    from distributed import Client
-
-    from mitolume.models.settings import Views
-
 _PICTURE = 2048  # pixels of a picture's longer side, where the plane is too large to draw as it is
-_SHARED = 16  # blocks from which an image is shared among workers
-Arrays = dict[str, Any]  # "mask", "probability" -> what is written to by (t, c, z, y, x)
-Place = tuple[int, int]  # t, z of a plane
 
 
 @dataclass(frozen=True)
@@ -79,47 +60,19 @@ class PredictionOptions:
     probability: bool = False
     overlay: bool = False
 
-    def __post_init__(self) -> None:
-        low, high = CREDIBLE_UM
-        if self.pixel_size_um is not None and not low <= self.pixel_size_um <= high:
-            raise MitolumeError(
-                f"--pixel-size {self.pixel_size_um:g} is not within {low:g} to {high:g} µm"
-            )
-
 
 @dataclass(frozen=True)
-class ImagePrediction:
-    """One image and the files that it becomes.
-
-    ``shape`` is (T, C, Z, Y, X) with C of length 1; ``boxes`` are those in which each plane is
-    predicted; ``pictures`` are (t, z, file).
-    """
+class _Image:
+    """One image, the boxes in which its planes are predicted, and the files that it becomes."""
 
     file: Path
     scene: str | None
     options: PredictionOptions
     threshold: float
-    shape: tuple[int, ...]
     boxes: tuple[Box, ...]
     mask: Path
     probability: Path | None
-    pictures: tuple[tuple[int, int, Path], ...]
-
-    @property
-    def planes(self) -> list[Place]:
-        """All (t, z)."""
-        return list(product(range(self.shape[0]), range(self.shape[2])))
-
-    @property
-    def typical_plane(self) -> Place:
-        """The (t, z) by which the image is judged: the ends of a stack are often out of focus."""
-        return self.planes[len(self.planes) // 2]
-
-    @property
-    def results(self) -> tuple[Path, ...]:
-        """All files that the image becomes; the mask is written last."""
-        pictures = (path for _, _, path in self.pictures)
-        return (*filter(None, [self.probability]), *pictures, self.mask)
+    pictures: dict[tuple[int, int], Path]  # (t, z) -> file
 
 
 def predict_files(
@@ -177,7 +130,7 @@ def _jobs_of(
     """Open a file, and decide what its scenes become."""
     for scene, name in named_scenes(file, options.scene):
         opened = _open_channel(file, scene, options)
-        image = _image_prediction(file, scene, opened, options, predictor, out / name)
+        image = _image_of(file, scene, opened, options, predictor, out / name)
         settings = {
             "model": model,  # a hash
             "views": predictor.views,
@@ -186,19 +139,20 @@ def _jobs_of(
             "scene": scene,
             "pixel size": options.pixel_size_um,
         }
-        work = len(image.planes) * len(image.boxes)
-        compute = _Prediction(predictor, image)
-        yield Job(file.name, (file,), image.results, compute, settings, work)
+        beside = filter(None, [image.probability, *image.pictures.values()])
+        work = opened.sizes["T"] * opened.sizes["Z"] * len(image.boxes)
+        compute = partial(_predict, predictor, image)
+        yield Job(file.name, (file,), (*beside, image.mask), compute, settings, work)
 
 
-def _image_prediction(
+def _image_of(
     file: Path,
     scene: str | None,
     opened: xr.DataArray,
     options: PredictionOptions,
     predictor: Predictor,
     path: Path,
-) -> ImagePrediction:
+) -> _Image:
     """Say in which boxes an image is predicted, and what it becomes."""
     size, model_um = plane_pixel_size(opened), predictor.card.pixel_size_um
     sizes, ending = opened.sizes, result_ending(file, opened.size)
@@ -208,23 +162,19 @@ def _image_prediction(
     def beside(kind: str) -> Path:
         return path.with_name(f"{path.name}_{kind}")
 
-    pictures = []
-    for t, z in product(range(sizes["T"]), range(sizes["Z"])) if options.overlay else ():
+    pictures = {}
+    for t, z in _planes(opened) if options.overlay else ():
         places = [("t", t, sizes["T"]), ("z", z, sizes["Z"])]
         place = "".join(f"{axis}{i:03}_" for axis, i, length in places if length > 1)
-        pictures.append((t, z, beside(f"{place}overlay.png")))
-    own = predictor.card.threshold
-    return ImagePrediction(
-        file=file,
-        scene=scene,
-        options=options,
-        threshold=own if options.threshold is None else options.threshold,
-        shape=opened.shape,
+        pictures[t, z] = beside(f"{place}overlay.png")
+    return _Image(
+        file, scene, options,
+        threshold=predictor.card.threshold if options.threshold is None else options.threshold,
         boxes=tuple(blocks(shape, block_side(shape, model_shape, predictor.core, CHUNK))),
         mask=beside(f"mask{ending}"),
         probability=beside(f"probability{ending}") if options.probability else None,
-        pictures=tuple(pictures),
-    )
+        pictures=pictures,
+    )  # fmt: skip
 
 
 def _open_channel(file: Path, scene: str | None, options: PredictionOptions) -> xr.DataArray:
@@ -232,86 +182,56 @@ def _open_channel(file: Path, scene: str | None, options: PredictionOptions) -> 
     image = select_channel(read(file, scene=scene), options.channel)
     if options.pixel_size_um is None:
         return image
-    stated = dict(image.attrs.get("pixel_size_um", {}))
-    stated |= {"Y": options.pixel_size_um, "X": options.pixel_size_um}
-    return image.assign_attrs(pixel_size_um=stated)
+    said = dict.fromkeys("YX", options.pixel_size_um)
+    return image.assign_attrs(pixel_size_um=image.attrs.get("pixel_size_um", {}) | said)
 
 
-# --- one image ----------------------------------------------------------------------------------
+def _planes(opened: xr.DataArray) -> list[tuple[int, int]]:
+    """List all (t, z)."""
+    return list(product(range(opened.sizes["T"]), range(opened.sizes["Z"])))
 
 
-@dataclass(frozen=True)
-class _Prediction:
-    """What a job does: predict an image with a model, and write the results."""
-
-    predictor: Predictor
-    image: ImagePrediction
-
-    def __call__(self, advance: Callable[[int], None] = lambda done: None) -> Report:
-        image = self.image
-        opened = _open_channel(image.file, image.scene, image.options)
-        with ExitStack() as stack:  # left in reverse order: the mask is finished last
-            mask = new_image(image.mask, opened, name="mask", dtype="uint8", mask=True)
-            arrays = {"mask": stack.enter_context(mask)}
-            if image.probability:
-                arrays["probability"] = stack.enter_context(
-                    new_image(image.probability, opened, name="mitochondria", dtype="float32")
-                )
-            notice = self._fill(opened, arrays, advance)
-            _draw(image, opened, arrays["mask"])
-        return Report(str(image.mask), (notice,) if notice else ())
-
-    def _fill(self, opened: xr.DataArray, arrays: Arrays, advance: Callable[[int], None]) -> str:
-        """Predict all blocks; return a notice where the image is unlike the training images."""
-        notice, done = "", 0
-        for place in self.image.planes:
-            prepared = _prepare(self.predictor, opened, place)
-            if place == self.image.typical_plane:
-                notice = self._notice(prepared)
-            for box in self.image.boxes:
-                _predict_block(self.predictor, self.image, prepared, arrays, place, box)
+def _predict(
+    predictor: Predictor, image: _Image, advance: Callable[[int], None] = lambda done: None
+) -> Report:
+    """Predict an image block by block, and write its results."""
+    opened = _open_channel(image.file, image.scene, image.options)
+    shape, size = (opened.sizes["Y"], opened.sizes["X"]), plane_pixel_size(opened)
+    planes, notices, done = _planes(opened), [], 0
+    with ExitStack() as stack:  # left in reverse order: the mask is finished last
+        mask = stack.enter_context(
+            new_image(image.mask, opened, name="mask", dtype="uint8", mask=True)
+        )
+        probabilities: Any = image.probability and stack.enter_context(
+            new_image(image.probability, opened, name="mitochondria", dtype="float32")
+        )
+        for t, z in planes:
+            prepared = predictor.prepare(
+                open_plane(opened, t=t, z=z),
+                size,
+                neighbours=open_neighbours(opened, z, t),
+                source=opened.attrs["source"],
+            )
+            if (t, z) == planes[len(planes) // 2]:  # the ends of a stack are often out of focus
+                known = predictor.card.fingerprint
+                notices.append(unlike_training(known, prepared.middle, str(image.file)))
+            for box in image.boxes:
+                probability = predictor.predict_box(prepared, shape, box)
+                mask[t, 0, z, *box] = probability >= image.threshold
+                if probabilities is not None:
+                    probabilities[t, 0, z, *box] = probability
                 done += 1
                 advance(done)
-        return notice
-
-    def _notice(self, prepared: PreparedPlane) -> str:
-        known = self.predictor.card.fingerprint
-        return unlike_training(known, prepared.middle, str(self.image.file))
+        _draw(image, opened, mask)
+    return Report(str(image.mask), tuple(filter(None, notices)))
 
 
-def _prepare(predictor: Predictor, opened: xr.DataArray, place: Place) -> PreparedPlane:
-    """Send a plane through the chain: at once where it is small, else box by box."""
-    t, z = place
-    return predictor.prepare(
-        open_plane(opened, t=t, z=z),
-        plane_pixel_size(opened),
-        neighbours=open_neighbours(opened, z, t),
-        source=opened.attrs["source"],
-    )
-
-
-def _predict_block(
-    predictor: Predictor,
-    image: ImagePrediction,
-    prepared: PreparedPlane,
-    arrays: Arrays,
-    place: Place,
-    box: Box,
-) -> None:
-    """Predict a box of a plane into the arrays of results."""
-    t, z = place
-    probability = predictor.predict_box(prepared, (image.shape[3], image.shape[4]), box)
-    arrays["mask"][t, 0, z, *box] = probability >= image.threshold
-    if "probability" in arrays:
-        arrays["probability"][t, 0, z, *box] = probability
-
-
-def _draw(image: ImagePrediction, opened: xr.DataArray, mask: Any) -> None:
+def _draw(image: _Image, opened: xr.DataArray, mask: Any) -> None:
     """Draw outlines over every plane; a large one is thinned out while it is read."""
-    height, width = image.shape[3:]
+    height, width = opened.sizes["Y"], opened.sizes["X"]
     large = height * width > IN_MEMORY
     thin = slice(None, None, -(-max(height, width) // _PICTURE) if large else 1)
-    for t, z, path in image.pictures:
+    for (t, z), path in image.pictures.items():
         plane = FilePlane(opened, z=z, t=t)[thin, thin]
         write_png(path, overlay(plane, mask[t, 0, z, thin, thin]))
 
@@ -321,104 +241,37 @@ def _draw(image: ImagePrediction, opened: xr.DataArray, mask: Any) -> None:
 _ONE_AT_A_TIME = threading.Lock()
 
 
-@dataclass(frozen=True)
-class _Model:
-    """A model that every worker loads once; ``written_ns`` tells a new one in the same place."""
-
-    bundle: Path
-    written_ns: int
-    views: Views
-    core: int
-
-
 def _on_cluster(
     address: str, predictor: Predictor, out: Path, jobs: Sequence[Job], progress: Advance
 ) -> Iterator[Finished]:
-    """Predict images on the workers of a dask cluster, a `Scheduler`.
-
-    Small images go to a worker each, side by side; then one large image after the other is shared
-    among the workers block by block.
-    """
+    """Predict images on the workers of a dask cluster, one each at a time; a `Scheduler`."""
     if predictor.bundle is None:
         raise MitolumeError("only a model that was loaded from a folder works on a cluster")
     bundle = predictor.bundle.absolute()
-    written = max(path.stat().st_mtime_ns for path in bundle.iterdir())
-    model = _Model(bundle, written, predictor.views, predictor.core)
-    whole, shared = [], []
-    inputs = [path for job in jobs for path in job.inputs]
-    with connected(address, [bundle, *inputs], out) as client:
-        for job in jobs:
-            assert isinstance(job.compute, _Prediction)
-            image = job.compute.image
-            if job.work >= _SHARED and image.mask.suffix == ".zarr":
-                together = _SharedPrediction(predictor, image, client, model)
-                shared.append(replace(job, compute=together))
-            else:
-                whole.append(replace(job, compute=partial(_predict_on_worker, model, image)))
-        before, total = sum(job.work for job in whole), sum(job.work for job in jobs)
-        yield from side_by_side(partial(results, client))(
-            whole, lambda done, _, note="": progress(done, total, note)
-        )
-        yield from one_after_the_other(
-            shared, lambda done, _, note="": progress(before + done, total, note)
-        )
-
-
-@dataclass(frozen=True)
-class _SharedPrediction(_Prediction):
-    """The prediction of an image whose blocks are computed by all workers."""
-
-    client: Client
-    model: _Model
-
-    def _fill(self, opened: xr.DataArray, arrays: Arrays, advance: Callable[[int], None]) -> str:
-        blocks = product(self.image.planes, self.image.boxes)
-        image = replace(self.image, boxes=(), pictures=())  # small, as it goes with each block
-        call = time.time_ns()
-        tasks = {
-            number: (_predict_block_on_worker, self.model, image, arrays, call, *block)
-            for number, block in enumerate(blocks)
-        }
-        for done, (_, result) in enumerate(results(self.client, tasks), 1):
-            if isinstance(result, BaseException):
-                raise result
-            advance(done)
-        return self._notice(_prepare(self.predictor, opened, image.typical_plane))
+    written_ns = max(path.stat().st_mtime_ns for path in bundle.iterdir())
+    model = (bundle, written_ns, predictor.views, predictor.core)
+    there = []
+    for job in jobs:
+        assert isinstance(job.compute, partial)
+        _, image = job.compute.args
+        there.append(replace(job, compute=partial(_predict_on_worker, model, image)))
+    inputs = [bundle, *(path for job in jobs for path in job.inputs)]
+    return side_by_side(scheduler=address, inputs=inputs, out=out)(there, progress)
 
 
 def _predict_on_worker(
-    model: _Model, image: ImagePrediction, advance: Callable[[int], None]
+    model: tuple[Any, ...], image: _Image, advance: Callable[[int], None]
 ) -> Report:
-    with _alone():
-        return _Prediction(_load_once(model), image)(advance)
-
-
-def _predict_block_on_worker(
-    model: _Model, image: ImagePrediction, arrays: Arrays, call: int, place: Place, box: Box
-) -> None:
-    with _alone():
-        prepared = _prepare_once(model, image, call, place)
-        _predict_block(_load_once(model), image, prepared, arrays, place, box)
-
-
-@contextmanager
-def _alone() -> Iterator[None]:
-    """Compute one block at a time; a worker's other threads help the network."""
+    """Compute one image at a time; a worker's other threads help the network."""
     import torch
     from distributed import get_worker
 
     with _ONE_AT_A_TIME:
         torch.set_num_threads(get_worker().state.nthreads)
-        yield
+        return _predict(_load_once(*model), image, advance)
 
 
 @lru_cache(maxsize=1)
-def _load_once(model: _Model) -> Predictor:
-    return load(model.bundle, views=model.views, core=model.core)
-
-
-@lru_cache(maxsize=1)
-def _prepare_once(model: _Model, image: ImagePrediction, call: int, place: Place) -> PreparedPlane:
-    """Keep the plane that the next block is likely to be of; another call, another image."""
-    opened = _open_channel(image.file, image.scene, image.options)
-    return _prepare(_load_once(model), opened, place)
+def _load_once(bundle: Path, written_ns: int, views: Any, core: int) -> Predictor:
+    """Keep a model for the next image; the time tells a new one in the same place."""
+    return load(bundle, views=views, core=core)

@@ -1,7 +1,4 @@
-"""Many files in, many results out: what every command over files does around its own work.
-
-A command makes a `Job` of each input (`open_jobs`), and `run_jobs` computes them.
-"""
+"""Many files in, many results out: what every command over files does around its own work."""
 
 from __future__ import annotations
 
@@ -12,20 +9,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from mitolume.errors import MitolumeError, shorten
 from mitolume.io.formats import sha256
 from mitolume.io.listing import RESULTS, image_files
-from mitolume.parallel import LostError
+from mitolume.parallel import run_side_by_side
 from mitolume.progress import Advance
-
-Input = TypeVar("Input")
 
 
 @dataclass(frozen=True)
 class Report:
-    """What there is to say of a computed job: ``text`` is its answer, notices are warnings."""
+    """What a computed job has to say: its answer, and warnings."""
 
     text: str = ""
     notices: tuple[str, ...] = ()
@@ -84,6 +79,7 @@ class Outcome:
     before: list[Job] = field(default_factory=list)  # results existed already
     faults: list[str] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
+    summary: str = ""  # of all results together
 
     @property
     def written(self) -> list[Path]:
@@ -109,38 +105,6 @@ class Outcome:
             raise MitolumeError("\n  ".join([count, *self.faults]))
 
 
-def open_jobs(
-    inputs: Sequence[Input],
-    make: Callable[[Input], Iterable[Job]],
-    faults: list[str],
-    progress: Advance = lambda done, total, note="": None,
-) -> list[Job]:
-    """Open every input before anything is computed.
-
-    Parameters
-    ----------
-    inputs
-        Files, or whatever ``make`` takes.
-    make
-        Opens one and returns its jobs, one for each scene for example.
-    faults
-        Gets a sentence for each input that can't be used; it does not stop the others.
-    progress
-        Called with inputs opened, inputs in total, and what is being done.
-    """
-    jobs: list[Job] = []
-    for number, one in enumerate(inputs):
-        name = one.name if isinstance(one, Path) else str(one)
-        progress(number, len(inputs), f"opening {name}")
-        try:
-            jobs += make(one)
-        except MitolumeError as error:
-            faults.append(str(error))
-        except Exception as error:  # a reader's fault must not cost the rest of a batch
-            faults.append(_unexpected(str(one), error))
-    return jobs
-
-
 def run_files(
     paths: Sequence[Path],
     make: Callable[[Path], Iterable[Job]],
@@ -150,19 +114,29 @@ def run_files(
     progress: Advance = lambda done, total, note="": None,
     **options: Any,
 ) -> Outcome:
-    """Open image files, and those in folders, and compute their jobs.
+    """Open image files, and those in folders, before anything is computed; compute their jobs.
 
     Parameters
     ----------
     paths, passed_over
         As for `mitolume.io.listing.image_files`.
     make
-        As for `open_jobs`.
+        Opens a file and returns its jobs, one for each scene for example. A file that it can't
+        open does not stop the others.
     record, progress, options
         As for `run_jobs`.
     """
     faults: list[str] = []
-    jobs = open_jobs(image_files(paths, faults, passed_over), make, faults, progress)
+    jobs: list[Job] = []
+    files = image_files(paths, faults, passed_over)
+    for number, file in enumerate(files):
+        progress(number, len(files), f"opening {file.name}")
+        try:
+            jobs += make(file)
+        except MitolumeError as error:
+            faults.append(str(error))
+        except Exception as error:  # a reader's fault must not cost the rest of a batch
+            faults.append(_unexpected(str(file), error))
     return run_jobs(jobs, record, faults=faults, progress=progress, **options)
 
 
@@ -174,15 +148,15 @@ def run_jobs(
     overwrite: bool = False,
     scheduler: Scheduler | None = None,
     faults: Sequence[str] = (),
+    notices: Sequence[str] = (),
     progress: Advance = lambda done, total, note="": None,
-    show: Callable[[Report], None] = lambda report: None,
 ) -> Outcome:
     """Compute jobs; one that fails does not stop the others.
 
     Parameters
     ----------
     jobs
-        As `open_jobs` made them.
+        What to compute.
     record
         A file beside the results that keeps what each was made of, one line of JSON for each job.
         Without one, jobs can't be resumed.
@@ -194,12 +168,10 @@ def run_jobs(
         Replace existing results.
     scheduler
         What computes the jobs: `one_after_the_other` by default, see also `side_by_side`.
-    faults
-        Sentences of inputs that could not be opened.
+    faults, notices
+        Sentences about inputs that could not be opened, and about those that were.
     progress
         Called with units of work done, units in total, and the job's name.
-    show
-        Called with the report of each job as soon as it is finished.
 
     Raises
     ------
@@ -209,12 +181,16 @@ def run_jobs(
     """
     if resume and overwrite:
         raise MitolumeError("--resume keeps results and --overwrite replaces them; choose one")
-    _refuse_lost_files(jobs)
-    known, outcome = _Record(record), Outcome(faults=list(faults))
+    _refuse_twins(jobs)
+    require_free(
+        [path for job in jobs for path in job.results],
+        [path for job in jobs for path in job.inputs],
+        replace=resume or overwrite,
+        hint=", or skip what is done with --resume" if record is not None else "",
+    )
+    known, outcome = _Record(record), Outcome(faults=list(faults), notices=list(notices))
     if resume:
         jobs = _missing(jobs, known, outcome)
-    elif not overwrite:
-        _refuse_replacing(jobs, can_resume=record is not None)
     if not jobs:
         return outcome
     known.begin(jobs)
@@ -226,9 +202,9 @@ def run_jobs(
                 outcome.finished.append(one)
                 outcome.notices += one.report.notices
                 known.add(one)
-                show(one.report)
     finally:
         known.remove_unused()
+        outcome.notices = list(dict.fromkeys(outcome.notices))
     return outcome
 
 
@@ -246,21 +222,14 @@ def one_after_the_other(jobs: Sequence[Job], progress: Advance) -> Iterator[Fini
     progress(total, total)
 
 
-def side_by_side(
-    run: Callable[[Mapping[Any, tuple[Any, ...]]], Iterator[tuple[Any, Any]]],
-) -> Scheduler:
-    """Return a `Scheduler` that computes jobs in other processes.
-
-    Parameters
-    ----------
-    run
-        `mitolume.parallel.results` or `run_side_by_side`, with all arguments but the tasks.
-    """
+def side_by_side(**where: Any) -> Scheduler:
+    """Return a `Scheduler` that computes jobs in other processes, see `run_side_by_side`."""
 
     def schedule(jobs: Sequence[Job], progress: Advance) -> Iterator[Finished]:
         total, done = sum(job.work for job in jobs), 0
         progress(0, total)
-        for number, result in run({n: (_compute, job) for n, job in enumerate(jobs)}):
+        tasks = {number: (_compute, job) for number, job in enumerate(jobs)}
+        for number, result in run_side_by_side(tasks, **where):
             job = jobs[number]
             done += job.work
             progress(done, total, job.name)
@@ -273,13 +242,11 @@ def side_by_side(
 
 
 def _compute(job: Job, advance: Callable[[int], None] = lambda done: None) -> Finished:
-    """Compute one job; whatever goes wrong becomes a sentence, except for a lost cluster."""
+    """Compute one job; whatever goes wrong becomes a sentence."""
     try:
         # Before the work: an input that changes meanwhile is found to be another by --resume.
         inputs = tuple(_fingerprint(path) for path in job.inputs if job.results)
         return Finished(job, job.compute(advance), inputs)
-    except LostError:
-        raise
     except MitolumeError as error:
         return Finished(job, fault=str(error))
     except Exception as error:  # one file must not cost the rest of a batch
@@ -299,9 +266,30 @@ def _unexpected(name: str, error: BaseException) -> str:
     )
 
 
-def _refuse_lost_files(jobs: Sequence[Job]) -> None:
-    """Refuse two jobs with one result, and results that are inputs."""
-    inputs = {_same_name(os.path.realpath(path)) for job in jobs for path in job.inputs}
+def require_free(
+    results: Sequence[Path], inputs: Sequence[Path], *, replace: bool, hint: str = ""
+) -> None:
+    """Refuse results that are inputs, and unless they are to be replaced, those that exist.
+
+    Raises
+    ------
+    MitolumeError
+        Names the first such result, and ends with the hint.
+    """
+    read = {_same_name(os.path.realpath(path)) for path in inputs}
+    for path in results:
+        if _same_name(os.path.realpath(path)) in read:
+            raise MitolumeError(f"{path} is one of the inputs; choose another --out")
+    found = [path for path in results if path.exists()]
+    if found and not replace:
+        others = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        raise MitolumeError(
+            f"{found[0]} exists already{others}; choose another --out, or replace results with "
+            f"--overwrite{hint}"
+        )
+
+
+def _refuse_twins(jobs: Sequence[Job]) -> None:
     owners: dict[str, Job] = {}
     for job in jobs:
         for path in job.results:
@@ -311,24 +299,11 @@ def _refuse_lost_files(jobs: Sequence[Job]) -> None:
                 raise MitolumeError(
                     f"{both} would both become {path}; give each a folder of its own with --out"
                 )
-            if _same_name(os.path.realpath(path)) in inputs:
-                raise MitolumeError(f"{path} is one of the inputs; choose another --out")
 
 
 def _same_name(path: str) -> str:
     """Return what is the same for names that some system takes for the same file."""
     return unicodedata.normalize("NFC", path).casefold()
-
-
-def _refuse_replacing(jobs: Sequence[Job], *, can_resume: bool) -> None:
-    found = [path for job in jobs for path in job.results if path.exists()]
-    if found:
-        others = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-        way = ", or skip what is done with --resume" if can_resume else ""
-        raise MitolumeError(
-            f"{found[0]} exists already{others}; choose another --out, or replace results with "
-            f"--overwrite{way}"
-        )
 
 
 def _missing(jobs: Sequence[Job], known: _Record, outcome: Outcome) -> list[Job]:

@@ -32,7 +32,6 @@ from mitolume.io.write import (
     write_text,
 )
 from mitolume.io.write import write_table as write_rows
-from mitolume.parallel import run_side_by_side
 from mitolume.progress import Advance
 from mitolume.runs.recipe import explain, merge, parse_setting
 from mitolume.simulate.field import CHANNELS, SimulatedField, simulate_field
@@ -141,7 +140,7 @@ def write_data_set(
             Job(one.name, (), (_file(out, "facts", one),), partial(_write, out, one))
             for one in missing
         ],
-        scheduler=side_by_side(partial(run_side_by_side, processes=jobs)) if jobs > 1 else None,
+        scheduler=side_by_side(processes=jobs) if jobs > 1 else None,
         progress=lambda done, total, note="": progress(before + done, len(plans), note),
     )
     outcome.raise_faults("fields", "simulated")

@@ -42,7 +42,7 @@ class NoiseCheck:
         ``suitable`` or ``not suitable``.
     reason
         One clause that says why.
-    n_planes, z_step_um, axial_resolution_um
+    n_planes, z_step_um
         What is known of the stack; None for unknown.
     shift_px
         Median length of the step from plane to plane.
@@ -67,7 +67,6 @@ class NoiseCheck:
     reason: str
     n_planes: int
     z_step_um: float | None = None
-    axial_resolution_um: float | None = None
     shift_px: float = 0.0
     largest_shift_px: float = 0.0
     distances: tuple[int, ...] = ()
@@ -94,12 +93,7 @@ class NoiseCheck:
         return self.verdict if self.is_suitable else f"{self.verdict}: {self.reason}"
 
 
-def check_stack(
-    planes: Sequence[Plane],
-    z_step_um: float | None = None,
-    *,
-    axial_resolution_um: float | None = None,
-) -> NoiseCheck:
+def check_stack(planes: Sequence[Plane], z_step_um: float | None = None) -> NoiseCheck:
     """Find out whether neighbouring planes of a stack can teach a network what is noise.
 
     Planes are compared frequency by frequency. In the corners of the spectrum, finer than optics
@@ -116,8 +110,6 @@ def check_stack(
         their file. At most 84 of them are read, in part.
     z_step_um
         For the text only.
-    axial_resolution_um
-        See `axial_resolution`; for the text only.
 
     Returns
     -------
@@ -132,11 +124,7 @@ def check_stack(
     >>> check_stack((cell + rng.normal(0, 20, (128, 128)))[None].repeat(6, axis=0)).sentence
     'not suitable: noise is shared between planes'
     """
-    known: Any = {
-        "n_planes": len(planes),
-        "z_step_um": z_step_um,
-        "axial_resolution_um": axial_resolution_um,
-    }
+    known: Any = {"n_planes": len(planes), "z_step_um": z_step_um}
     fault = _unusable(planes)
     if fault:
         return NoiseCheck("not suitable", fault, **known)
@@ -149,24 +137,6 @@ def check_stack(
     verdict = "not suitable" if reason else "suitable"
     reason = reason or "neighbouring planes show much the same, with noise of their own"
     return NoiseCheck(verdict, reason, is_correlated=is_correlated, **numbers)
-
-
-def axial_resolution(na: float, wavelength_um: float) -> float:
-    """Return the axial resolution 2 n λ / NA² of a widefield microscope in µm.
-
-    The distance of the first minimum from focus (Born & Wolf, Principles of Optics, 8.8). The
-    index n is that of the medium such an objective is made for: air, water from an NA of 0.95, oil
-    from 1.25.
-
-    Parameters
-    ----------
-    na
-        Numerical aperture.
-    wavelength_um
-        In vacuum, of the light that is recorded.
-    """
-    index = 1.0 if na < 0.95 else 1.333 if na < 1.25 else 1.515
-    return 2 * index * wavelength_um / na**2
 
 
 def _unusable(planes: Sequence[Plane]) -> str:

@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from mitolume.analysis import pictures
 from mitolume.analysis.metrics import pooled
-from mitolume.batch.agreement import Ceiling, ceiling_of, load_ceiling, save_ceiling
+from mitolume.batch.agreement import Ceiling, ceiling_of
 from mitolume.errors import MitolumeError, shorten
 from mitolume.io.write import write_text
 from mitolume.progress import time_left
@@ -101,10 +101,11 @@ def report_run(folder: str | Path, agreement: str | Path | None = None) -> Path:
             f"{folder} holds a damaged run ({type(error).__name__}: {shorten(error)}): one of its "
             "tables or JSON files has been changed"
         ) from error
-    given = ceiling_of(Path(agreement)) if agreement is not None else None
-    page = render(replace(content, ceiling=given or load_ceiling(run.ceiling_file)))
-    if given:
-        save_ceiling(run.ceiling_file, given)
+    table = run.ceiling_file if agreement is None else Path(agreement)
+    known = agreement is not None or table.exists()
+    page = render(replace(content, ceiling=ceiling_of(table) if known else None))
+    if agreement is not None:
+        write_text(run.ceiling_file, table.read_text(encoding="utf-8"))
     write_text(run.report_file, page)
     return run.report_file
 

@@ -39,7 +39,7 @@ LOG_COLUMNS = ["model", "step", "loss", "validation_iou", "learning_rate", "seco
 _RECIPE, _FIELDS = "recipe.yaml", "fields.csv"
 _IMAGES, _RESULTS, _KEPT, _LOG = "images.csv", "results.csv", "kept.json", "log.csv"
 _AUDIT, _CONDITIONS, _CALIBRATION = "audit.csv", "audit_conditions.csv", "calibration.csv"
-_OUT_OF_FOLD, _CEILING = "out_of_fold.json", "ceiling.json"
+_OUT_OF_FOLD, _CEILING = "out_of_fold.json", "agreement.csv"
 
 
 class Run:
