@@ -285,7 +285,7 @@ def test_fingerprints_survive_the_card(fields: list[dict[str, np.ndarray]], tmp_
     card = card_of([field["light"] for field in fields[:3]])
     assert card.fingerprint is not None
     save_bundle(tmp_path, {}, card)
-    assert read_card(tmp_path).fingerprint == card.fingerprint
+    assert read_card(tmp_path, Card).fingerprint == card.fingerprint
 
 
 def test_rows_of_another_channel_are_named(

@@ -107,11 +107,6 @@ def save_bundle(folder: str | Path, weights: dict[str, Tensor], card: BaseModel)
 def load_bundle(folder: str | Path) -> tuple[SegmentationNetwork, Card]:
     """Read the bundle of a segmentation model.
 
-    Parameters
-    ----------
-    folder
-        As `save_bundle` wrote it.
-
     Returns
     -------
     SegmentationNetwork, Card
@@ -122,7 +117,7 @@ def load_bundle(folder: str | Path) -> tuple[SegmentationNetwork, Card]:
     MitolumeError
         The folder is missing, not a bundle, from a newer version, or its weights don't fit.
     """
-    card = read_card(folder)
+    card = read_card(folder, Card)
     network = SegmentationNetwork(card.network)
     _load_weights(folder, network)
     return network, card
@@ -130,30 +125,14 @@ def load_bundle(folder: str | Path) -> tuple[SegmentationNetwork, Card]:
 
 def load_denoiser(folder: str | Path) -> tuple[DenoisingNetwork, DenoiserCard]:
     """Read the bundle of a denoiser, see `load_bundle`."""
-    content = _read_content(folder)
-    if content.get("kind") != "denoiser":
-        raise MitolumeError(
-            f"{folder} is a model that segments, not a denoiser; `mitolume denoise train` makes one"
-        )
-    card = _checked_card(folder, content, DenoiserCard)
+    card = read_card(folder, DenoiserCard)
     network = DenoisingNetwork(card.network, card.channels)
     _load_weights(folder, network)
     return network, card
 
 
-def read_card(folder: str | Path) -> Card:
-    """Read the card of a segmentation model without its weights."""
-    content = _read_content(folder)
-    if content.get("kind") == "denoiser":
-        raise MitolumeError(
-            f"{folder} is a denoiser and makes no masks; use it with `mitolume denoise apply`, or "
-            "as `chain.denoise` of a recipe"
-        )
-    return _checked_card(folder, content, Card)
-
-
-def _read_content(folder: str | Path) -> dict[str, Any]:
-    """Read what a bundle's card holds, of whatever kind it is."""
+def read_card(folder: str | Path, kind: type[C]) -> C:
+    """Read the card of a bundle without its weights, see `load_bundle`."""
     folder = Path(folder)
     if not folder.exists():
         raise MitolumeError(f"{folder}: no such model")
@@ -161,7 +140,7 @@ def _read_content(folder: str | Path) -> dict[str, Any]:
         raise MitolumeError(f"{folder} is not a model: it lacks {CARD} or {WEIGHTS}")
     try:
         content: dict[str, Any] = json.loads((folder / CARD).read_text(encoding="utf-8"))
-        version = content.get("schema_version", 0)
+        version, denoises = content.get("schema_version", 0), content.get("kind") == "denoiser"
     except (OSError, ValueError, AttributeError) as error:
         raise MitolumeError(f"{folder / CARD} is not a model card: {shorten(error)}") from error
     if isinstance(version, int) and version > SCHEMA_VERSION:
@@ -169,17 +148,19 @@ def _read_content(folder: str | Path) -> dict[str, Any]:
             f"{folder} was written by a newer mitolume (card version {version}, this one "
             f"reads up to {SCHEMA_VERSION}); update mitolume"
         )
-    return content
-
-
-def _checked_card(folder: str | Path, content: dict[str, Any], kind: type[C]) -> C:
-    """Make a card of what its file holds."""
+    if denoises and kind is Card:
+        raise MitolumeError(
+            f"{folder} is a denoiser and makes no masks; use it with `mitolume denoise apply`, or "
+            "as `chain.denoise` of a recipe"
+        )
+    if not denoises and kind is DenoiserCard:
+        raise MitolumeError(
+            f"{folder} is a model that segments, not a denoiser; `mitolume denoise train` makes one"
+        )
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        raise MitolumeError(
-            f"{Path(folder) / CARD} is not a model card: {shorten(error)}"
-        ) from error
+        raise MitolumeError(f"{folder / CARD} is not a model card: {shorten(error)}") from error
 
 
 def _load_weights(folder: str | Path, network: nn.Module) -> None:

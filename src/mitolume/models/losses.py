@@ -35,16 +35,6 @@ def dice_bce(logits: Tensor, target: Tensor) -> Tensor:
 
     Dice is pooled over the batch: it keeps a rare foreground from ending in an all-black mask,
     while cross-entropy punishes false positives in patches without any foreground.
-
-    Parameters
-    ----------
-    logits, target
-        As for `bce`.
-
-    Returns
-    -------
-    torch.Tensor
-        A scalar.
     """
     known, weight = _known(target)
     probability = logits.sigmoid() * weight

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
@@ -16,28 +14,8 @@ HALO = 7 * MULTIPLE
 SPECTRUM = 64  # frequencies along each axis of what a denoiser knows of signal and noise
 
 
-def unet(width: int, channels: int = 1, norm: str | None = "batch") -> nn.Module:
-    """Build a U-Net (Ronneberger et al. 2015), MONAI's `BasicUNet`."""
-    from monai.networks.nets import BasicUNet
-
-    return _unpadded(BasicUNet(**_options(width, channels, norm)))
-
-
-def unetplusplus(width: int, channels: int = 1, norm: str | None = "batch") -> nn.Module:
-    """Build a U-Net++ (Zhou et al. 2018), MONAI's `BasicUNetPlusPlus`, without deep supervision."""
-    from monai.networks.nets import BasicUNetPlusPlus
-
-    return _unpadded(BasicUNetPlusPlus(**_options(width, channels, norm)))
-
-
-MODELS: dict[str, Callable[[int, int, str | None], nn.Module]] = {
-    "unet": unet,
-    "unetplusplus": unetplusplus,
-}
-
-
 class SegmentationNetwork(nn.Module):
-    """A network of `MODELS` that returns one plain tensor of logits.
+    """A U-Net or U-Net++ that returns one plain tensor of logits.
 
     Parameters
     ----------
@@ -53,23 +31,15 @@ class SegmentationNetwork(nn.Module):
         self.body = _body(settings, settings.planes_in, "batch", seed)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Compute logits.
+        """Return the logits, (B, 1, Y, X), of normalised images (B, planes_in, Y, X).
 
-        Parameters
-        ----------
-        images
-            (B, C, Y, X), normalised, C being ``planes_in``; Y and X multiples of 16.
-
-        Returns
-        -------
-        torch.Tensor
-            (B, 1, Y, X) logits of the foreground.
+        Y and X are multiples of 16.
         """
         return _run(self.body, images)
 
 
 class DenoisingNetwork(nn.Module):
-    """A network of `MODELS` that returns a plane without its noise.
+    """A U-Net or U-Net++ that returns a plane without its noise.
 
     Parameters
     ----------
@@ -107,17 +77,9 @@ class DenoisingNetwork(nn.Module):
         self.register_buffer("share", torch.ones(()))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Denoise, before anything is given back.
+        """Return (B, 1, Y, X) without noise, on the scale of the images (B, C, Y, X).
 
-        Parameters
-        ----------
-        images
-            (B, C, Y, X), normalised; Y and X multiples of 16.
-
-        Returns
-        -------
-        torch.Tensor
-            (B, 1, Y, X) on the same scale.
+        Y and X are multiples of 16. Nothing is given back yet.
         """
         result = _run(self.body, images)
         if not self.residual:
@@ -128,10 +90,28 @@ class DenoisingNetwork(nn.Module):
 
 
 def _body(settings: BodySettings, channels: int, norm: str | None, seed: int) -> nn.Module:
+    """Build MONAI's U-Net (Ronneberger et al. 2015) or U-Net++ (Zhou et al. 2018)."""
+    from monai.networks.nets import BasicUNet, BasicUNetPlusPlus
+    from monai.networks.nets.basic_unet import UpCat
+
+    kind = {"unet": BasicUNet, "unetplusplus": BasicUNetPlusPlus}[settings.name]
+    width = settings.width
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        body = MODELS[settings.name](settings.width, channels, norm)
-    return body.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+        body = kind(
+            spatial_dims=2,
+            in_channels=channels,
+            out_channels=1,
+            features=(width, 2 * width, 4 * width, 8 * width, 16 * width, width),
+            act=("relu", {"inplace": True}),
+            # Instance norm, MONAI's default, takes its statistics from the tile: the answer would
+            # then depend on the tiling.
+            norm=norm,
+        )
+    for part in body.modules():
+        if isinstance(part, UpCat):
+            part.is_pad = False  # for odd sizes; it copies even where there is nothing to pad
+    return body.to(memory_format=torch.channels_last)  # type: ignore[no-any-return]
 
 
 def _run(body: nn.Module, images: Tensor) -> Tensor:
@@ -139,26 +119,3 @@ def _run(body: nn.Module, images: Tensor) -> Tensor:
     # MONAI's U-Net++ gives a list, one entry for each depth that is supervised.
     result: Tensor = out[-1] if isinstance(out, list) else out
     return result
-
-
-def _unpadded(network: nn.Module) -> nn.Module:
-    """Turn off MONAI's padding for odd sizes, which copies even where there is nothing to pad."""
-    from monai.networks.nets.basic_unet import UpCat
-
-    for part in network.modules():
-        if isinstance(part, UpCat):
-            part.is_pad = False
-    return network
-
-
-def _options(width: int, channels: int, norm: str | None) -> dict[str, object]:
-    return {
-        "spatial_dims": 2,
-        "in_channels": channels,
-        "out_channels": 1,
-        "features": (width, 2 * width, 4 * width, 8 * width, 16 * width, width),
-        "act": ("relu", {"inplace": True}),
-        # Instance norm, MONAI's default, takes its statistics from the tile: the answer would
-        # then depend on the tiling.
-        "norm": norm,
-    }

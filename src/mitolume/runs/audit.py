@@ -23,22 +23,13 @@ GROUP = ["subset", "condition", "batch"]
 def write_audit(run: Run, known: pd.DataFrame) -> None:
     """Write the audit's tables into a run folder; none where it has no unlabelled image.
 
-    Parameters
-    ----------
-    run
-        A run whose models have been scored.
-    known
-        The rows of `calibration` of all models.
-
-    Notes
-    -----
-    audit.csv has a row for each unlabelled image, the least trustworthy first: ``line, image,
-    plane, specimen, condition, batch``; of model 1, whose masks model 2 learns from,
-    ``mean_confidence``, ``accepted`` and ``accepted_foreground`` (the shares of all pixels and of
-    the outlined ones with a confidence of 0.9 or more), ``foreground_share`` and ``share_ratio``
-    (over the median of the labelled training images); ``disagreement`` (of model 1 and model 2,
-    NaN without one); ``feature_distance`` (from the labelled training images, see
-    `LabelledSet.distances`); ``doubt``, see `doubt`.
+    ``known`` are the rows of `calibration` of all models. audit.csv has a row for each unlabelled
+    image, the least trustworthy first: ``line, image, plane, specimen, condition, batch``; of model
+    1, whose masks model 2 learns from, ``mean_confidence``, ``accepted`` and
+    ``accepted_foreground`` (the shares of all pixels and of the outlined ones with a confidence of
+    0.9 or more), ``foreground_share`` and ``share_ratio`` (over the median of the labelled training
+    images); ``disagreement`` (of model 1 and model 2, NaN without one); ``feature_distance`` (from
+    the labelled training images, see `LabelledSet.distances`); ``doubt``, see `doubt`.
     """
     if not run.images("unlabelled"):
         return
@@ -50,17 +41,10 @@ def write_audit(run: Run, known: pd.DataFrame) -> None:
 def calibration(scored: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Make the reliability table of models on labelled images.
 
-    Parameters
-    ----------
-    scored
-        What `score_model` returned for each model, with a column ``model``.
-
-    Returns
-    -------
-    pandas.DataFrame
-        For each model, subset, condition and batch ten rows: of the ``n_pixels`` whose
-        probability lies between ``low`` and ``high``, with the mean ``probability``, the share
-        ``foreground`` is mitochondria; both NaN where there is no pixel.
+    For each model (of which `score_model` returned ``scored``), subset, condition and batch there
+    are ten rows: of the ``n_pixels`` whose probability lies between ``low`` and ``high``, with the
+    mean ``probability``, the share ``foreground`` is mitochondria; both NaN where there is no
+    pixel.
     """
     rows: list[dict[str, Any]] = []
     for table in scored:
@@ -83,18 +67,8 @@ def calibration(scored: Sequence[pd.DataFrame]) -> pd.DataFrame:
 def by_condition(measured: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
     """Sum the audit up by condition and batch, with the labelled images to compare with.
 
-    Parameters
-    ----------
-    measured
-        A row for each image, with a column ``subset``.
-    known
-        The rows of `calibration` of one model.
-
-    Returns
-    -------
-    pandas.DataFrame
-        ``subset, condition, batch, n_images``, the median of each measure, and
-        ``calibration_error``, NaN for unlabelled images.
+    There is the median of each measure, and ``calibration_error`` by the rows ``known`` of
+    `calibration` of one model, NaN for unlabelled images.
     """
     rows = []
     for keys, group in measured.groupby(GROUP, sort=False):
@@ -112,17 +86,8 @@ def doubt(measured: pd.DataFrame) -> pd.Series[float]:
     """Say how many of the other images look more trustworthy, by several signs.
 
     The signs are a share of foreground unlike the labelled images', low confidence,
-    disagreement, and distance; the mean over those that are known.
-
-    Parameters
-    ----------
-    measured
-        With the columns of `MEASURES`.
-
-    Returns
-    -------
-    pandas.Series
-        0 (the most trustworthy by every sign) to 1.
+    disagreement, and distance; the mean over those that are known: 0 (the most trustworthy by
+    every sign) to 1.
     """
     ratio = measured["share_ratio"].clip(lower=1e-3)
     signs = pd.DataFrame(

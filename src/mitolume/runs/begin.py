@@ -18,10 +18,7 @@ from mitolume.io.check import CheckedTable, check_table
 from mitolume.io.fields import Field, TableError, leaks
 from mitolume.io.masks import MaskKind
 from mitolume.io.split import assign_roles, choose_labelled
-from mitolume.models.bundle import (
-    read_card,
-    versions,
-)
+from mitolume.models.bundle import Card, read_card, versions
 from mitolume.preprocess.rescale import MOST, scale_factors
 from mitolume.progress import progress_bar, say
 from mitolume.runs.denoiser import require_denoiser
@@ -34,15 +31,6 @@ from mitolume.training.methods import METHODS
 
 def begin(path: Path, recipe: Recipe, *, quiet: bool) -> Run:
     """Check everything before anything is computed, then write down what will be done.
-
-    Parameters
-    ----------
-    path
-        A new or empty folder.
-    recipe
-        The settings of the run.
-    quiet
-        Show no progress.
 
     Returns
     -------
@@ -100,19 +88,8 @@ def begin(path: Path, recipe: Recipe, *, quiet: bool) -> Run:
 def resume(path: Path, recipe: Recipe | None, *, quiet: bool) -> Run:
     """Open a run that was stopped, refusing to go on with other settings or other images.
 
-    Parameters
-    ----------
-    path
-        The run folder.
-    recipe
-        The settings that the user asks for now; None means those of the folder.
-    quiet
-        Show no progress.
-
-    Returns
-    -------
-    Run
-        With its checked table, unless it is finished.
+    A ``recipe`` that is None means that of the folder. The run has its checked table, unless it is
+    finished.
 
     Raises
     ------
@@ -223,7 +200,7 @@ def _seen_before(run: Run) -> list[str]:
     if init == "random":
         return []
     learnt = ("train", "unlabelled")
-    entries = [e for e in read_card(find_bundle(init)).fields if e["role"] in learnt]
+    entries = [e for e in read_card(find_bundle(init), Card).fields if e["role"] in learnt]
     known = {(e["sha256"], e["specimen"]) for e in entries}  # planes of one file may be set apart
     seen = [
         row
@@ -259,7 +236,7 @@ def _require_first_weights(recipe: Recipe) -> None:
     """Refuse first weights that aren't there or don't fit the recipe's network."""
     if recipe.init == "random":
         return
-    card = read_card(find_bundle(recipe.init))
+    card = read_card(find_bundle(recipe.init), Card)
     if card.network != recipe.network:
         own, theirs = (
             f"{n.name} of width {n.width} with planes_in {n.planes_in}"

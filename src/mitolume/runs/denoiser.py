@@ -12,14 +12,11 @@ from mitolume.inference.denoise import Denoiser
 from mitolume.io.check import open_image
 from mitolume.io.fields import Field
 from mitolume.io.write import atomic
-from mitolume.models.bundle import CARD, load_denoiser
+from mitolume.models.bundle import CARD, DenoiserCard, read_card
 from mitolume.preprocess.settings import DENOISING, ChainSettings
 from mitolume.runs.folder import Run
 from mitolume.runs.recipe import load_recipe
-from mitolume.training.denoise_stacks import (
-    Stack,
-    chosen_planes,
-)
+from mitolume.training.denoise_stacks import Stack, chosen_planes
 from mitolume.training.denoise_training import train_denoiser
 from mitolume.training.settings import DenoisingSettings
 
@@ -29,15 +26,7 @@ _LEARNT = ("train", "unlabelled")
 def denoiser_of_run(run: Run) -> Denoiser | None:
     """Return the denoiser of a run's chain, trained or copied into the run folder if need be.
 
-    Parameters
-    ----------
-    run
-        Its denoiser learns from train and unlabelled rows only.
-
-    Returns
-    -------
-    Denoiser or None
-        None where the chain has none.
+    It learns from train and unlabelled rows only. None where the chain has none.
     """
     chain, place = run.recipe.chain, run.denoiser_folder
     if not chain.denoises:
@@ -99,13 +88,7 @@ def rows_of(path: Path, files: dict[tuple[Path, str, str], list[Field]]) -> list
 
 
 def require_denoiser(chain: ChainSettings) -> None:
-    """Refuse a chain whose denoiser is not there, or was trained on other planes.
-
-    Raises
-    ------
-    MitolumeError
-        Naming what there is.
-    """
+    """Refuse a chain whose denoiser is not there, or was trained on other planes."""
     if chain.denoiser_folder is None:
         return
     if not chain.denoiser_folder.exists():
@@ -114,7 +97,7 @@ def require_denoiser(chain: ChainSettings) -> None:
             f"chain.denoise is {chain.denoise}, which is neither a folder with a denoiser nor one "
             f"of {methods}"
         )
-    _, card = load_denoiser(chain.denoiser_folder)
+    card = read_card(chain.denoiser_folder, DenoiserCard)
     if card.stripes != chain.stripes:
         raise MitolumeError(
             f"the denoiser {chain.denoise} was trained with chain.stripes {card.stripes}, and here "
@@ -129,14 +112,6 @@ def copy_denoiser(source: Path, place: Path) -> None:
 
 
 def denoising_settings(preset: str = "default", changes: Sequence[str] = ()) -> DenoisingSettings:
-    """Return the section `denoising` of a preset, with some settings changed.
-
-    Parameters
-    ----------
-    preset
-        ``default``, ``quick`` or ``paper``.
-    changes
-        ``key=value`` with dots for nested keys, such as ``network.width=32``.
-    """
+    """Return the section `denoising` of a preset, changed by ``key=value`` settings."""
     full = [f"denoising.{change}" for change in changes]
     return load_recipe(preset=preset, fields="none", settings=full).denoising

@@ -107,13 +107,7 @@ class Run:
         return f"{str(last['model']).replace('_', ' ')}, step {last['step']}"
 
     def require_new(self) -> None:
-        """Refuse a folder that holds something; a run killed while it began had computed nothing.
-
-        Raises
-        ------
-        MitolumeError
-            The folder exists and is not empty.
-        """
+        """Refuse a folder that holds something; a run killed while it began may go on."""
         begun = {_RECIPE, _FIELDS, LOCK}
         if self.path.exists() and (
             not self.path.is_dir() or {p.name for p in self.path.iterdir()} - begun
@@ -121,13 +115,7 @@ class Run:
             raise MitolumeError(f"{self.path} exists and is not empty; choose another --out")
 
     def require_finished(self) -> None:
-        """Refuse a folder without a finished run.
-
-        Raises
-        ------
-        MitolumeError
-            It holds no run, a study, or a run that has not finished.
-        """
+        """Refuse a folder without a finished run."""
         if not self.is_begun:
             hint = ""
             if (self.path / "runs").is_dir():

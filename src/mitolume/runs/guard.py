@@ -41,15 +41,6 @@ def cross_fit(
     Model 1 and model 2 are trained anew on each half of the labelled specimens, for half as many
     steps, and score the other half: cross-fitting, as in cross-validation (Stone 1974). All of
     it costs as much as the run's own two trainings.
-
-    Parameters
-    ----------
-    run
-        What is finished in it is not computed again.
-    labelled, unlabelled
-        Its prepared images.
-    denoiser
-        Of its chain.
     """
     if run.out_of_fold is not None:
         return
@@ -114,21 +105,9 @@ def two_halves(specimens: Sequence[str]) -> list[int]:
 def choose_kept(
     results: pd.DataFrame, names: Sequence[str], out_of_fold: dict[str, Any] | None = None
 ) -> tuple[str, str]:
-    """Choose the model to keep and say why; test images have no say.
+    """Choose the model to keep: its name, and the reason for a sentence.
 
-    Parameters
-    ----------
-    results
-        The long table.
-    names
-        The models there are.
-    out_of_fold
-        What `cross_fit` found; None where validation images decide.
-
-    Returns
-    -------
-    str, str
-        The name and the reason, for a sentence.
+    ``out_of_fold`` is what `cross_fit` found, None where validation images decide.
     """
     if len(names) == 1:
         return names[0], "it is the only model of this run"

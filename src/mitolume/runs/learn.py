@@ -196,22 +196,7 @@ class ModelTrainer:
 
 
 def prepare_images(run: Run, role: str, denoiser: Denoiser | None) -> list[PreparedImage]:
-    """Bring the images of a role to the network's grid, on disk so that memory stays flat.
-
-    Parameters
-    ----------
-    run
-        Its scratch folder gets the arrays, and its chain says how images are prepared.
-    role
-        ``train``, ``validation`` or ``unlabelled``.
-    denoiser
-        The denoiser of the chain, where it has one.
-
-    Returns
-    -------
-    list of PreparedImage
-        Their arrays are memory-mapped; empty where no image has the role.
-    """
+    """Bring the images of a role to the network's grid, on disk so that memory stays flat."""
     images = run.images(role)
     if not images:
         return []

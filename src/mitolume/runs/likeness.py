@@ -34,20 +34,8 @@ def fingerprint_of(planes: Sequence[Any]) -> Fingerprint | None:
 def unlike_rows(rows: Sequence[Field], table: CheckedTable, model_um: float | None) -> list[str]:
     """Notice images that look unlike the table's others, as another channel would.
 
-    Parameters
-    ----------
-    rows
-        All rows, checked.
-    table
-        What is known of them.
-    model_um
-        The pixel size to compare them at.
-
-    Returns
-    -------
-    list of str
-        A sentence for each kind of difference; none where a third or more of the images differ,
-        for then the table is simply mixed.
+    They are compared at the pixel size ``model_um``. There is a sentence for each kind of
+    difference, and none where a third or more of the images differ: then the table is simply mixed.
     """
     planes = [(row, z) for row in rows for z in row.planes or ()]
     seen: list[tuple[Field, Features]] = []

@@ -40,15 +40,6 @@ def best_threshold_of(predictor: Predictor, validation: Iterable[RowImage]) -> f
 def score_model(predictor: Predictor, run: Run, model: str) -> pd.DataFrame:
     """Predict every image of a table, write the masks, and score the labelled images.
 
-    Parameters
-    ----------
-    predictor
-        The model, with its threshold.
-    run
-        Its images are predicted, and the masks written into it, a file for each row.
-    model
-        The name that the masks go by.
-
     Returns
     -------
     pandas.DataFrame
