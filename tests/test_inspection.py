@@ -12,7 +12,7 @@ from helpers.microscope_files import write_lif, write_zarr
 from PIL import Image
 from typer.testing import CliRunner
 
-from mitolume.batch.inspect import depth_note, inspect, plane_warnings
+from mitolume.batch.inspect import inspect, plane_warnings
 from mitolume.cli import app
 
 NOISE = np.random.default_rng(0).integers(10, 250, (60, 70), dtype=np.uint8)
@@ -37,26 +37,6 @@ def test_planes_that_carry_no_picture(plane: np.ndarray, warning: str | None) ->
     found = plane_warnings(plane)
     assert len(found) == (warning is not None)
     assert warning is None or warning in found[0]
-
-
-@pytest.mark.parametrize(
-    ("dtype", "top", "bits", "note"),
-    [
-        ("uint16", 4000, None, "12 bit in 16, to judge by the values"),
-        ("uint16", 1000, None, "10 bit in 16"),
-        ("uint16", 16_000, None, "14 bit in 16"),
-        ("uint16", 4000, 12, "12 bit in 16, as the file says"),
-        ("uint16", 4000, 16, ""),
-        ("uint16", 60_000, None, ""),
-        ("uint16", 300, None, ""),  # dim rather than shallow
-        ("uint16", 5000, 12, ""),  # the file is wrong
-        ("uint8", 200, None, ""),
-    ],
-)
-def test_depth(dtype: str, top: float, bits: int | None, note: str) -> None:
-    found = depth_note(np.dtype(dtype), top, bits)
-    assert found.startswith(note)
-    assert bool(found) == bool(note)
 
 
 def test_a_plain_stack_may_be_anything(tmp_path: Path) -> None:

@@ -184,7 +184,6 @@ def test_what_inspect_says_of_the_real_files(real_data: Path) -> None:
     assert "0 = Mono (it is the only one without an emission wavelength)" in mono
     assert "its only channel, FITC BP, is fluorescence" in inspect(folder / "example-zstack.nd2")
     assert "transmitted 1 = T PMT" in inspect(folder / "tiles_z.czi")
-    assert "14 bit in 16, as the file says" in inspect(folder / "CD_s_1_t_3_c_2_z_5.czi")
     sections = inspect(folder / "xz-example.lif")
     assert "1 = xzy: T 1, C 2, Z 128, Y 23, X 128" in sections
     assert "scene xz: its planes are only Y 1 x X 512 pixels" in sections

@@ -48,7 +48,6 @@ DISTANCES = (
 _TITLES = (
     "IoU", "Dice", "kappa", "agree", "A/B area", "apart", "95 % apart", "objects A", "objects B",
 )  # fmt: skip
-_MOST_OF_A_NAME = 40  # characters
 COLUMNS = ("image", "plane", "file_a", "file_b", *PIXELS, *SCORES, *OBJECTS, *DISTANCES)
 
 
@@ -206,36 +205,32 @@ def agreement_text(found: Agreement) -> str:
     """Return the table of a comparison for a terminal, and what it means in plain words."""
     groups = {str(image): planes for image, planes in found.planes.groupby("image", sort=False)}
     images, pooled = [_pooled(planes) for planes in groups.values()], _pooled(found.planes)
-    names = [n if len(n) <= _MOST_OF_A_NAME else f"{n[:_MOST_OF_A_NAME]}…" for n in groups]
     cells = [_cells(row) for row in [*images, pooled]]
-    lines = [pd.DataFrame(cells, [*names, "all together"], _TITLES).to_string(), ""]
+    lines = [pd.DataFrame(cells, [*groups, "all together"], _TITLES).to_string(), ""]
     lines += _objects_text(pooled)
-    ious = [row["iou"] for row in images]
-    if n := sum(map(math.isnan, ious)):
+    if n := sum(math.isnan(row["iou"]) for row in images):
         lines.append(f"images without a mark of either: {n}; undefined, left out of the mean")
     either = found.planes["outline_mean_um"].fillna(found.planes["outline_mean_px"])
     if n := int(either.isna().sum()):
         lines.append(f"planes without an outline of one or both: {n}; no distance, not in its mean")
     lines += ["together: pixels and objects of each plane summed, distances averaged over planes"]
     lines += [f"note: {notice}" for notice in found.notices]
-    return "\n".join([*lines, "", _ceiling_text(ious)])
+    return "\n".join([*lines, "", _ceiling_text(_ceiling(found.planes))])
 
 
-def _ceiling_text(ious: list[float]) -> str:
-    """Say what two people's agreement means for models, from the IoU of each image."""
-    defined = [value for value in ious if not math.isnan(value)]
-    if not defined:
+def _ceiling_text(ceiling: Ceiling | None) -> str:
+    """Say what two people's agreement means for models."""
+    if ceiling is None:
         return "Neither of the two marked anything, so there is nothing to agree on."
-    n = len(defined)
+    n = ceiling.n_images
     these = f"these {n} images (mean over images)" if n > 1 else "this one image"
     text = (
-        f"Two people agree to IoU {mean_defined(defined):.2f} on {these}: no model can be shown to "
-        "be better than that against either of them. A higher score shows whose hand it learned "
-        "from."
+        f"Two people agree to IoU {ceiling.iou_image:.2f} on {these}: no model can be shown to be "
+        "better than that against either of them. A higher score shows whose hand it learned from."
     )
-    low, high = mean_interval(defined)
-    if math.isnan(low):
+    if ceiling.interval is None:
         return f"{text}\nNo interval is given for fewer than 3 images."
+    low, high = ceiling.interval
     return (
         f"{text}\n95 % t interval of the mean over images: {low:.2f} to {high:.2f}. Images are not "
         "specimens: images of one dish are alike, and the interval says nothing of other dishes."
@@ -303,11 +298,18 @@ def ceiling_of(path: Path) -> Ceiling:
             f"{path} is not a table of agreement ({shorten(error)}); write one with mitolume "
             "evaluate A B --agreement --out agreement.csv"
         ) from error
-    images = table.groupby("image", sort=False, dropna=False)[list(PIXELS)].sum()
+    if (ceiling := _ceiling(table)) is None:
+        raise MitolumeError(f"{path}: neither annotator marked anything, so there is no agreement")
+    return ceiling
+
+
+def _ceiling(planes: pd.DataFrame) -> Ceiling | None:
+    """Return how far two annotators agree on images, None where neither marked anything."""
+    images = planes.groupby("image", sort=False, dropna=False)[list(PIXELS)].sum()
     ious = [iou(Counts(*row)) for row in images.to_numpy().tolist()]
     defined = [value for value in ious if not math.isnan(value)]
     if not defined:
-        raise MitolumeError(f"{path}: neither annotator marked anything, so there is no agreement")
+        return None
     interval = mean_interval(defined)
     return Ceiling(
         iou=iou(Counts(*images.sum().tolist())),

@@ -36,7 +36,6 @@ class StackFocus:
     file: Path
     scores: np.ndarray[Any, np.dtype[np.float64]]
     planes: tuple[int, ...]
-    z_step_um: float | None
 
     @property
     def best(self) -> int:
@@ -143,7 +142,6 @@ def measure_focus(
         A plane can't be read, or there are no such planes.
     """
     size = image.attrs.get("pixel_size_um", {})
-    step = z_step_um or size.get("Z")
 
     def planes() -> Iterator[Plane]:
         for z in range(image.sizes["Z"]):
@@ -152,10 +150,10 @@ def measure_focus(
 
     scores = focus_scores(planes(), size.get("Y"))
     try:
-        chosen = choose_planes(choice, scores, step)
+        chosen = choose_planes(choice, scores, z_step_um or size.get("Z"))
     except MitolumeError as error:
         raise MitolumeError(f"{path}: {error}") from None
-    return StackFocus(path, scores, tuple(chosen), step)
+    return StackFocus(path, scores, tuple(chosen))
 
 
 def _fill_planes(table: Path, out: Path, planes: str, progress: Advance) -> Outcome:
@@ -225,12 +223,6 @@ def _draw_curve(axes: Axes, found: StackFocus) -> None:
     title = f"{found.file.name}: planes {format_planes(found.planes)} chosen (shaded)"
     axes.set_title(title, fontsize=10, parse_math=False)
     axes.spines[["right", "top"]].set_visible(False)
-    if found.z_step_um:
-        top = axes.twiny()
-        top.set_xlim(*(z * found.z_step_um for z in axes.get_xlim()))
-        top.set_xlabel("µm from the first plane", fontsize=8)
-        top.tick_params(labelsize=8)
-        top.spines["right"].set_visible(False)
 
 
 def _middle(plane: Plane) -> np.ndarray[Any, Any]:

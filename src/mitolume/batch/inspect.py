@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -20,16 +20,12 @@ from mitolume.progress import Advance
 
 _MOST_SCENES = 12  # whose pixels are looked at; a plate may have hundreds
 _NARROW = 32  # pixels, below which a plane is a line scan or a section along z
-_DEPTHS = (10, 12, 14)  # bits of cameras whose pixels are saved in 16
-_FULL = {2**bits - 1 for bits in (8, *_DEPTHS, 16)}  # where a camera's grey values end
+_FULL = {2**bits - 1 for bits in (8, 10, 12, 14, 16)}  # where a camera's grey values end
 _SATURATED = 0.01  # share of pixels at the top, above which structure is lost
 _MOST_RANGES = 8  # channels with a line of their own
 
 
-@dataclass(frozen=True)
-class _Scene:
-    """What was found out of one scene."""
-
+class _Scene(NamedTuple):
     image: xr.DataArray
     lines: list[str]
     warnings: list[str]
@@ -53,12 +49,6 @@ def inspect(path: str | Path) -> str:
     ----------
     path
         The file, or the folder of an OME-Zarr.
-
-    Returns
-    -------
-    str
-        Lines of text: dims, channels, pixel size, scenes, type, range, warnings.
-
     """
     path = Path(path)
     names = scenes(path)
@@ -95,9 +85,6 @@ def _look(path: Path, number: int) -> _Scene:
     ]
     ranges = [(name, *found) for name, plane in planes if (found := _finite_range(plane))]
     lines += _range_lines(ranges, len(names))
-    top = max((high for _, _, high in ranges), default=0.0)
-    if note := depth_note(image.dtype, top, said.bits):
-        lines.append(_line("note", note))
     faults: dict[str, list[str]] = {}
     for name, plane in planes:
         for fault in plane_warnings(plane):
@@ -204,30 +191,6 @@ def plane_warnings(plane: Image2D) -> list[str]:
     if plane.dtype.kind == "u" and int(high) in _FULL and share > _SATURATED:
         warnings.append(f"saturated: {share:.0%} of the middle plane is at {high:g}, the top value")
     return warnings
-
-
-def depth_note(dtype: np.dtype[np.generic], top: float, bits: int | None) -> str:
-    """Say that pixels of 16 bit hold fewer, "" where they don't.
-
-    Parameters
-    ----------
-    dtype
-        Data type of the pixels.
-    top
-        The largest grey value seen.
-    bits
-        Bits of a pixel as the file states them, None where it doesn't.
-    """
-    if dtype != np.uint16:
-        return ""
-    if bits is None:
-        bits = next((n for n in _DEPTHS if 2 ** (n - 1) <= top < 2**n), None)
-        source = "to judge by the values"
-    else:
-        source = "as the file says"
-    if bits is None or not 8 < bits < 16 or top >= 2**bits:
-        return ""
-    return f"{bits} bit in 16, {source}: harmless, but white is {2**bits - 1}"
 
 
 def _scene_lines(names: Sequence[str], dims: Sequence[str]) -> list[str]:
