@@ -14,11 +14,11 @@ from hypothesis.extra import numpy as hnp
 from torchmetrics.functional.classification import binary_jaccard_index, multiclass_jaccard_index
 
 from mitolume.analysis.metrics import (
+    COUNT_SCORES,
     Counts,
     best_threshold,
     boundary_f1,
     chance_iou,
-    chance_miou,
     cldice,
     count,
     dice,
@@ -58,7 +58,7 @@ def test_scores_of_known_counts() -> None:
     assert recall(c) == 6 / 10
     assert miou(c) == (6 / 12 + 88 / 94) / 2
     assert chance_iou(c) == 0.1
-    assert chance_miou(c) == 0.45
+    assert COUNT_SCORES["chance_miou"](c) == 0.45
     assert c + c == Counts(12, 4, 8, 176)
 
 
@@ -70,7 +70,7 @@ def test_chance_is_what_a_blind_answer_scores(t: np.ndarray) -> None:
         assert chance_iou(c) == iou(c)
     blind = [0 if math.isnan(v := miou(count(p, t))) else v for p in (everything, nothing)]
     if c.tp and c.fp:
-        assert chance_miou(c) == pytest.approx(max(blind))
+        assert COUNT_SCORES["chance_miou"](c) == pytest.approx(max(blind))
 
 
 def rods() -> np.ndarray:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -56,15 +55,9 @@ def area_ratio(c: Counts) -> float:
     return a / b if a and b else math.nan
 
 
-@dataclass(frozen=True)
-class OutlineDistance:
-    """Distances between two people's outlines; NaN where either has none."""
-
-    mean: float = math.nan
-    percentile_95: float = math.nan
-
-
-def outline_distance(a: Mask, b: Mask, pixel_size: tuple[float, float] = (1, 1)) -> OutlineDistance:
+def outline_distance(
+    a: Mask, b: Mask, pixel_size: tuple[float, float] = (1, 1)
+) -> tuple[float, float]:
     """Measure how far apart two people drew their outlines.
 
     Outlines are those of `mitolume.analysis.metrics.outlines`.
@@ -78,49 +71,37 @@ def outline_distance(a: Mask, b: Mask, pixel_size: tuple[float, float] = (1, 1))
 
     Returns
     -------
-    OutlineDistance
-        ``mean``: the average symmetric surface distance, over the pixels of both outlines (Heimann
-        et al., IEEE TMI 2009). ``percentile_95``: the Hausdorff distance (Huttenlocher et al., IEEE
-        PAMI 1993) with the 95th percentile for the maximum, the larger of both directions.
+    mean
+        The average symmetric surface distance, over the pixels of both outlines (Heimann et al.,
+        IEEE TMI 2009); NaN where either has none.
+    percentile_95
+        The Hausdorff distance (Huttenlocher et al., IEEE PAMI 1993) with the 95th percentile for
+        the maximum, the larger of both directions; NaN as the mean.
 
     Examples
     --------
     >>> a, b = np.zeros((2, 9, 9), np.uint8)
     >>> a[2:5, 2:5], b[2:5, 3:6] = 1, 1
-    >>> outline_distance(a, b, pixel_size=(0.1, 0.1)).percentile_95
+    >>> outline_distance(a, b, pixel_size=(0.1, 0.1))[1]
     0.1
     """
     a_line, b_line = outlines(a, b, (a != UNSURE) & (b != UNSURE))
     if not a_line.any() or not b_line.any():
-        return OutlineDistance()
+        return math.nan, math.nan
     a_to_b = ndimage.distance_transform_edt(~b_line, sampling=pixel_size)[a_line]
     b_to_a = ndimage.distance_transform_edt(~a_line, sampling=pixel_size)[b_line]
-    return OutlineDistance(
-        float(np.concatenate([a_to_b, b_to_a]).mean()),
-        float(max(np.percentile(a_to_b, 95), np.percentile(b_to_a, 95))),
-    )
+    furthest = max(np.percentile(a_to_b, 95), np.percentile(b_to_a, 95))
+    return float(np.concatenate([a_to_b, b_to_a]).mean()), float(furthest)
 
 
 def consensus(a: Mask, b: Mask) -> Mask:
-    """Keep what two people agree on; all else is unsure.
-
-    Parameters
-    ----------
-    a, b
-        The same shape, uint8 of 0, 1, 255.
-
-    Returns
-    -------
-    numpy.ndarray
-        uint8: 0 or 1 where both say so, 255 where they disagree or either is unsure.
+    """Keep what two masks (uint8 of 0, 1, 255) agree on; all else is unsure (255).
 
     Examples
     --------
     >>> consensus(np.array([0, 1, 1, 255], np.uint8), np.array([0, 1, 0, 1], np.uint8)).tolist()
     [0, 1, 255, 255]
     """
-    if a.shape != b.shape:
-        raise ValueError(f"one mask is {a.shape}, but the other is {b.shape}")
     return np.where(a == b, a, np.uint8(UNSURE))
 
 

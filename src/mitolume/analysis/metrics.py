@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import astuple, dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from mitolume.io.masks import FOREGROUND, UNSURE, Mask
 BOUNDARY_PX = 2  # a boundary this close counts as found
 BINS = 10  # of probabilities, when asked whether they mean what they say
 Reliability = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,8 @@ def count(prediction: Mask, truth: Mask) -> Counts:
     tp = int((p & t & sure).sum())
     fp = int((p & ~t & sure).sum())
     fn = int((~p & t & sure).sum())
-    n_sure = int(sure.sum())
-    return Counts(tp, fp, fn, n_sure - tp - fp - fn, int(sure.size) - n_sure)
+    tn = int((~p & ~t & sure).sum())
+    return Counts(tp, fp, fn, tn, int((~sure).sum()))
 
 
 def iou(c: Counts) -> float:
@@ -94,72 +95,44 @@ def chance_iou(c: Counts) -> float:
     return _ratio(c.tp + c.fn, c.tp + c.fp + c.fn + c.tn)
 
 
-def chance_miou(c: Counts) -> float:
-    """Mean IoU of the better of two blind answers, all background and all mitochondria."""
-    share = chance_iou(c)
-    return max(share, 1 - share) / 2
-
-
-COUNT_SCORES = {
+# `chance_miou` is that of the better of two blind answers, all background and all mitochondria.
+COUNT_SCORES: dict[str, Callable[[Counts], float]] = {
     "iou": iou,
     "miou": miou,
     "dice": dice,
     "precision": precision,
     "recall": recall,
     "chance_iou": chance_iou,
-    "chance_miou": chance_miou,
+    "chance_miou": lambda c: max(chance_iou(c), 1 - chance_iou(c)) / 2,
 }
 
 
 def cldice(prediction: Mask, truth: Mask) -> float:
-    """Centreline Dice (Shit et al., CVPR 2021): how far skeletons lie in the other mask.
-
-    Parameters
-    ----------
-    prediction, truth
-        (Y, X) uint8; unsure pixels of the truth are left out.
-
-    Returns
-    -------
-    float
-        0 to 1; NaN where both are empty.
-    """
+    """Centreline Dice (Shit et al., CVPR 2021): how far skeletons lie in the other mask."""
     sure = truth != UNSURE
     p, t = (prediction == FOREGROUND) & sure, (truth == FOREGROUND) & sure
-    if not p.any() and not t.any():
-        return math.nan
-    if not p.any() or not t.any():
-        return 0.0
     p_line, t_line = skeletonize(p), skeletonize(t)
-    return _harmonic(_ratio(int((p_line & t).sum()), int(p_line.sum())),
-                     _ratio(int((t_line & p).sum()), int(t_line.sum())))  # fmt: skip
+    return _f1(p_line & t, p_line, t_line & p, t_line)
 
 
 def boundary_f1(prediction: Mask, truth: Mask) -> float:
-    """F1 of boundary pixels that lie within `BOUNDARY_PX` of the other boundary.
-
-    Csurka et al., BMVC 2013.
-
-    Parameters
-    ----------
-    prediction, truth
-        (Y, X) uint8; unsure pixels of the truth are left out.
-
-    Returns
-    -------
-    float
-        0 to 1; NaN where both are empty.
-    """
+    """F1 of boundary pixels within `BOUNDARY_PX` of the other one (Csurka et al., BMVC 2013)."""
     p, t = outlines(prediction, truth, truth != UNSURE)
+    near_t, near_p = (ndimage.distance_transform_edt(~line) <= BOUNDARY_PX for line in (t, p))
+    return _f1(p & near_t, p, t & near_p, t)
+
+
+def _f1(p_found: Bools, p: Bools, t_found: Bools, t: Bools) -> float:
+    """F1 of the shares of predicted and of true pixels that are found; NaN where there are none."""
     if not p.any() and not t.any():
         return math.nan
     if not p.any() or not t.any():
         return 0.0
-    near_t, near_p = (ndimage.distance_transform_edt(~line) <= BOUNDARY_PX for line in (t, p))
-    return _harmonic(float(near_t[p].mean()), float(near_p[t].mean()))
+    one, other = float(p_found.sum() / p.sum()), float(t_found.sum() / t.sum())
+    return 2 * one * other / (one + other) if one + other else 0.0
 
 
-def outlines(a: Mask, b: Mask, sure: NDArray[np.bool_]) -> tuple[Any, Any]:
+def outlines(a: Mask, b: Mask, sure: Bools) -> tuple[Bools, Bools]:
     """Outlines of two masks: marked pixels with an unmarked one beside them (4 neighbours).
 
     The edge of the image and the rim of an unsure region are not outlines that anybody drew.
@@ -177,16 +150,7 @@ def outlines(a: Mask, b: Mask, sure: NDArray[np.bool_]) -> tuple[Any, Any]:
     return one, other
 
 
-@dataclass(frozen=True)
-class SharedObjects:
-    """Objects in one mask: how many, how many the other touches, and marks by half or more."""
-
-    n: int
-    n_touched: int
-    n_half: int
-
-
-def shared_objects(of: Mask, other: Mask) -> SharedObjects:
+def shared_objects(of: Mask, other: Mask) -> tuple[int, int, int]:
     """Count the objects in one mask, and those of them that another mask has too.
 
     Objects are connected components (8 neighbours). One that is mostly unsure in the other mask is
@@ -196,6 +160,11 @@ def shared_objects(of: Mask, other: Mask) -> SharedObjects:
     ----------
     of, other
         (Y, X) uint8 of 0, 1, 255 (unsure).
+
+    Returns
+    -------
+    n, n_touched, n_half
+        All of them, those that the other mask touches, and those it marks by half or more.
     """
     labels, n = ndimage.label(of == FOREGROUND, structure=np.ones((3, 3)))
     size, unsure, shared = (
@@ -204,18 +173,23 @@ def shared_objects(of: Mask, other: Mask) -> SharedObjects:
     )
     counted = 2 * unsure <= size
     half = 2 * shared >= size - unsure
-    return SharedObjects(
-        int(counted.sum()), int((counted & (shared > 0)).sum()), int((counted & half).sum())
-    )
+    found = counted, counted & (shared > 0), counted & half
+    return int(found[0].sum()), int(found[1].sum()), int(found[2].sum())
 
 
 def object_recall(prediction: Mask, truth: Mask) -> float:
     """Share of the true objects (see `shared_objects`) of which half or more is predicted."""
-    found = shared_objects(truth, prediction)
-    return _ratio(found.n_half, found.n)
+    n, _, n_half = shared_objects(truth, prediction)
+    return _ratio(n_half, n)
 
 
-THIN_SCORES = {"cldice": cldice, "boundary_f1": boundary_f1, "object_recall": object_recall}
+# Of a prediction and a truth, (Y, X) uint8, whose unsure pixels are left out: 0 to 1, NaN where
+# both are empty.
+THIN_SCORES: dict[str, Callable[[Mask, Mask], float]] = {
+    "cldice": cldice,
+    "boundary_f1": boundary_f1,
+    "object_recall": object_recall,
+}
 
 
 def mean_defined(values: Iterable[float]) -> float:
@@ -314,7 +288,3 @@ def pooled(table: pd.DataFrame) -> Reliability:
 
 def _ratio(part: float, whole: float) -> float:
     return part / whole if whole else math.nan
-
-
-def _harmonic(a: float, b: float) -> float:
-    return 2 * a * b / (a + b) if a + b else 0.0

@@ -121,16 +121,15 @@ def _write_consensus(path: Path, pair: MaskPair) -> None:
 def _plane(a: Mask, b: Mask, size: tuple[float, float] | None) -> dict[str, Any]:
     counts = count(a, b)
     pixels = (counts.tp, counts.fp, counts.fn, counts.tn, counts.n_unsure)
-    of_a, of_b = shared_objects(a, b), shared_objects(b, a)
-    objects = (of_a.n, of_a.n_touched, of_a.n_half, of_b.n, of_b.n_touched, of_b.n_half)
+    objects = (*shared_objects(a, b), *shared_objects(b, a))
     unit = "um" if size else "px"
-    distance = outline_distance(a, b, size or (1, 1))
+    mean, percentile_95 = outline_distance(a, b, size or (1, 1))
     return {
         **dict(zip(PIXELS, pixels, strict=True)),
         **{name: score(counts) for name, score in SCORES.items()},
         **dict(zip(OBJECTS, objects, strict=True)),
-        f"outline_mean_{unit}": distance.mean,
-        f"outline_95_percent_{unit}": distance.percentile_95,
+        f"outline_mean_{unit}": mean,
+        f"outline_95_percent_{unit}": percentile_95,
     }
 
 
