@@ -138,9 +138,6 @@ def test_a_specimen_in_several_conditions_keeps_its_colour() -> None:
     assert looks[:3] == looks[4:7]
     assert looks[0] == looks[7]
     assert len(set(looks)) == 4
-    legend = axes.get_legend()
-    assert [text.get_text() for text in legend.get_texts()] == [f"dish {k}" for k in range(4)]
-    assert superplot(specimens(), "length_um").axes[0].get_legend() is None
 
 
 def test_figures_are_written_whole_as_png_and_svg(tmp_path: Path) -> None:

@@ -98,13 +98,10 @@ def cut(
         slice(part.start - start, part.stop - start)
         for part, start in zip(box, origin, strict=True)
     )
-    inside = np.asarray(labels[:, y, x] == label)
-    if labels.shape[0] > 1:
-        inside, part = inside[z], image[:, z, y, x]
-    else:
-        # A mask of one plane on a z-stack: every plane of the stack is kept.
-        part = image[:, :, y, x]
-        inside = np.broadcast_to(inside, part.shape[1:])
+    if len(labels) == 1:  # on a z-stack every plane of the stack is kept
+        z = slice(None)
+    part = image[:, z, y, x]
+    inside = np.broadcast_to(labels[z, y, x] == label, part.shape[1:])
     return Crop(label, box, part.copy(), inside)
 
 

@@ -18,7 +18,6 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -29,7 +28,7 @@ from mitolume.text import count
 
 # Even in lightness for every colour vision; its dark end would be lost on a grey image.
 _COLOURS = ListedColormap(colormaps["viridis"](np.linspace(0.25, 1, 256)))
-_NO_VALUE = (170, 170, 170)
+_NO_VALUE = 170  # grey
 _UNDER_OUTLINE = 0.6  # brightness of the image, so that the colours carry
 _LONGER = 1600  # side of the picture, px
 _OUTLINE_PX = (2, 4)  # width of an outline: at least, and where the image is much enlarged
@@ -40,9 +39,7 @@ _DPI = 150
 _SPECIMEN_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
 _SPECIMEN_MARKS = "osD^vPX"
 _MOST_POINTS = 1500  # small points that are drawn of a specimen
-_MOST_NAMES = 12  # specimens in a legend
 _MOST_LETTERS = 24  # of a condition's name in a line
-_LETTER = 0.085  # how wide one is, inches
 _TAIL = 99.5  # percentile of the objects that the axis reaches at least
 
 
@@ -92,7 +89,9 @@ def outlines_by_value(
     norm = _robust_range(values)
     picture = grey[..., None].repeat(3, axis=2)
     edge = _inner_edge(shown, int(np.clip(len(grey) / max(len(labels), 1), *_OUTLINE_PX)))
-    picture[edge] = _colours(shown[edge], objects["label"].to_numpy(), values, norm)
+    colours = pd.DataFrame(_COLOURS(norm(values), bytes=True)[:, :3], index=objects["label"])
+    known = colours[~np.isnan(values)]
+    picture[edge] = known.reindex(shown[edge]).fillna(_NO_VALUE).to_numpy(np.uint8)
 
     height, width = grey.shape
     bar, top, rim = 220, 60, 20
@@ -152,7 +151,7 @@ def superplot(objects: pd.DataFrame, column: str) -> Figure:
     looks = dict(
         zip(specimens, zip(cycle(_SPECIMEN_COLOURS), cycle(_SPECIMEN_MARKS)), strict=False)
     )
-    figure = Figure(layout="constrained")
+    figure = Figure(figsize=(max(4.2, 1.2 + 2.2 * len(conditions)), 4.6), layout="constrained")
     axes = figure.add_subplot()
     top = float(np.percentile(table["value"], _TAIL))
     names = []
@@ -163,17 +162,16 @@ def superplot(objects: pd.DataFrame, column: str) -> Figure:
         names.append(f"{fill(name or '(no condition)', _MOST_LETTERS)}\n{of}")
     axes.set_xticks(range(len(conditions)), names, parse_math=False)
     axes.set_xlim(-0.6, len(conditions) - 0.3)
-    _limit(axes, table["value"].to_numpy(), top)
+    # The axis ends above the means and nearly all objects, lest a few giants flatten it.
+    lowest = float(table["value"].min())
+    bottom = min(0.0, lowest) if lowest < top / 3 else lowest
+    room = 0.05 * ((top - bottom) or 1.0)
+    axes.set_ylim(bottom - (room if bottom != 0 else room / 3), top + room)
     axes.set_ylabel(title_of(column), parse_math=False)
     for spine in ("top", "right"):
         axes.spines[spine].set_visible(False)
     axes.tick_params(axis="x", length=0)
     _explain(figure, axes, table, means)
-    listed = _name_specimens(axes, means.index.tolist(), looks)
-    letters = max(len(line) for name in names for line in name.splitlines())
-    legend = 0.8 + _LETTER * min(max(map(len, listed)), 40) if listed else 0
-    wide = 1.2 + legend + max(1.5, _LETTER * (letters + 2)) * len(conditions)
-    figure.set_size_inches(max(4.2 + legend, wide), 4.6)
     return figure
 
 
@@ -222,15 +220,6 @@ def _inner_edge(labels: NDArray[np.integer[Any]], width: int) -> NDArray[np.bool
     return np.asarray(edge & (labels != 0))
 
 
-def _colours(
-    at: NDArray[np.integer[Any]], ids: NDArray[Any], values: NDArray[np.float64], norm: Normalize
-) -> NDArray[np.uint8]:
-    """Colour of each label in `at`, shape (N, 3)."""
-    known = pd.DataFrame(_COLOURS(norm(values), bytes=True)[:, :3], index=ids)[~np.isnan(values)]
-    rows = known.index.get_indexer(pd.Index(at))
-    return np.vstack([known.to_numpy(np.uint8), np.array([_NO_VALUE], np.uint8)])[rows]
-
-
 def _draw_condition(
     axes: Axes, x: int, rows: pd.DataFrame, means: pd.Series[float], looks: dict[str, Any]
 ) -> float:
@@ -264,13 +253,6 @@ def _crowding(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.sqrt(smooth[bins] / smooth.max()), np.float64)
 
 
-def _limit(axes: Axes, values: NDArray[np.float64], top: float) -> None:
-    """End the axis above the means and nearly all objects, lest a few giants flatten it."""
-    bottom = min(0.0, float(values.min())) if values.min() < top / 3 else float(values.min())
-    room = 0.05 * ((top - bottom) or 1.0)
-    axes.set_ylim(bottom - (room if bottom != 0 else room / 3), top + room)
-
-
 def _explain(figure: Figure, axes: Axes, table: pd.DataFrame, means: pd.Series[float]) -> None:
     lines = ["Small: objects. Large: means of specimens.", "Bar: mean ± SD of the specimen means."]
     if above := int((table["value"] > axes.get_ylim()[1]).sum()):
@@ -278,17 +260,3 @@ def _explain(figure: Figure, axes: Axes, table: pd.DataFrame, means: pd.Series[f
     if (means.groupby(level=0).size() == 1).any():
         lines.append("One specimen only: no replicate, so no bar.")
     figure.supxlabel("\n".join(lines), fontsize=8, color="#555555")
-
-
-def _name_specimens(axes: Axes, pairs: list[tuple[str, str]], looks: dict[str, Any]) -> list[str]:
-    """Add a legend where specimens are found in several conditions; return the names in it."""
-    if len(looks) == len(pairs) or len(looks) > _MOST_NAMES:
-        return []
-    handles = [
-        Line2D([], [], color=colour, marker=mark, markeredgecolor="black", ls="", label=name)
-        for name, (colour, mark) in looks.items()
-    ]
-    legend = axes.legend(handles=handles, title="specimen", loc="upper left", bbox_to_anchor=(1, 1))
-    for text in legend.get_texts():
-        text.set_parse_math(False)
-    return list(looks)

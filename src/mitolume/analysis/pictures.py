@@ -24,7 +24,6 @@ UNSURE_COLOUR = (170, 170, 170)
 _UNDER_OUTLINE, _UNDER_ERRORS = 0.7, 0.6  # brightness of the image, so that the colours carry
 _MID_GREY = 128
 
-
 Limits = tuple[float, float]
 
 
@@ -117,7 +116,6 @@ def overlay(
     NDArray[np.uint8]
         Shape (Y, X, 3), red, green, blue.
     """
-    _check_shapes(image, mask=mask)
     grey = fit(to_8bit(image, limits), longer, smooth=True)
     drawn = fit(np.asarray(mask, dtype=np.uint8), longer)
     picture = _hatched((grey * _UNDER_OUTLINE).astype(np.uint8), drawn == UNSURE)
@@ -134,7 +132,6 @@ def error_map(
     negative) and `FALSE_COLOUR` (false positive); correct background stays grey, and what is unsure
     in the truth is never an error.
     """
-    _check_shapes(image, truth=truth, prediction=prediction)
     grey = fit(to_8bit(image), longer, smooth=True)
     true = fit(np.asarray(truth, dtype=np.uint8), longer)
     found = fit(np.asarray(prediction, dtype=np.uint8), longer) == FOREGROUND
@@ -153,7 +150,6 @@ def heat(
     Arguments and result as for `overlay`; values are from 0 (the image shows) to 1 (all
     `FALSE_COLOUR`), and averaged when shrinking.
     """
-    _check_shapes(image, values=values)
     grey = fit(to_8bit(image), longer, smooth=True)[..., None] * _UNDER_ERRORS
     share = fit(np.rint(255 * values).astype(np.uint8), longer, smooth=True)[..., None] / 255
     picture: NDArray[np.float64] = np.rint(grey + share * (np.array(FALSE_COLOUR) - grey))
@@ -163,46 +159,20 @@ def heat(
 def png_bytes(picture: NDArray[np.uint8]) -> bytes:
     """Encode a picture as PNG without loss, with a palette where 256 colours are enough.
 
-    Parameters
-    ----------
-    picture
-        Shape (Y, X) grey or (Y, X, 3) red, green, blue; uint8.
-
-    Returns
-    -------
-    bytes
-        The PNG file.
+    It has shape (Y, X), grey, or (Y, X, 3), red, green, blue; uint8.
     """
     buffer = io.BytesIO()
-    image = _with_palette(picture) if picture.ndim == 3 else Image.fromarray(picture)
+    image = Image.fromarray(picture)
+    if picture.ndim == 3 and image.getcolors(256):
+        image = image.quantize(256, dither=Image.Dither.NONE)
     image.save(buffer, "PNG")
     return buffer.getvalue()
 
 
 def write_png(path: Path | str, picture: NDArray[np.uint8]) -> None:
-    """Write a picture as PNG; a reader sees the whole file or none.
-
-    Parameters
-    ----------
-    path
-        The file; its folder is made where it is missing.
-    picture
-        See `png_bytes`.
-
-    Raises
-    ------
-    MitolumeError
-        The place can't be written to.
-    """
-    data = png_bytes(picture)
+    """Write a picture (see `png_bytes`) as PNG; a reader sees the whole file or none."""
     with atomic(path) as temporary:
-        temporary.write_bytes(data)
-
-
-def _check_shapes(image: NDArray[Any], **masks: NDArray[Any]) -> None:
-    for name, mask in masks.items():
-        if np.shape(mask) != np.shape(image):
-            raise ValueError(f"{name} has shape {np.shape(mask)}, the image {np.shape(image)}")
+        temporary.write_bytes(png_bytes(picture))
 
 
 def _hatched(grey: NDArray[np.uint8], unsure: NDArray[np.bool_]) -> NDArray[np.uint8]:
@@ -214,15 +184,3 @@ def _hatched(grey: NDArray[np.uint8], unsure: NDArray[np.bool_]) -> NDArray[np.u
     y, x = np.ogrid[: grey.shape[0], : grey.shape[1]]
     stripe = unsure & ((y + x) % 8 < 2)
     return np.where(stripe, UNSURE_COLOUR[0], tinted).astype(np.uint8)[..., None].repeat(3, axis=2)
-
-
-def _with_palette(rgb: NDArray[np.uint8]) -> Image.Image:
-    """Image with a palette if its colours fit one, else as it is."""
-    packed = rgb.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], dtype=np.uint32)
-    colours, index = np.unique(packed, return_inverse=True)
-    if colours.size > 256 or colours.size == 0:
-        return Image.fromarray(rgb)
-    image = Image.fromarray(index.reshape(packed.shape).astype(np.uint8), mode="P")
-    palette = np.stack([colours >> 16, (colours >> 8) & 255, colours & 255], axis=-1)
-    image.putpalette(palette.astype(np.uint8).tobytes())
-    return image
