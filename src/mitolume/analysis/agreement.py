@@ -60,8 +60,6 @@ def outline_distance(
 ) -> tuple[float, float]:
     """Measure how far apart two people drew their outlines.
 
-    Outlines are those of `mitolume.analysis.metrics.outlines`.
-
     Parameters
     ----------
     a, b
@@ -122,17 +120,8 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[fl
 def disagreement_map(votes: Map, n: int) -> NDArray[np.float32]:
     """Say of each pixel how often two of the masks differ there (query by committee).
 
-    Parameters
-    ----------
-    votes
-        (Y, X), the share of the masks that call a pixel mitochondria.
-    n
-        How many masks there are, at least 2.
-
-    Returns
-    -------
-    numpy.ndarray
-        (Y, X) float32, the share of all pairs of masks of which only one marks the pixel.
+    From the share of n masks that call a pixel mitochondria (Y, X), the share of all pairs of
+    masks of which only one does.
 
     Examples
     --------
@@ -143,20 +132,10 @@ def disagreement_map(votes: Map, n: int) -> NDArray[np.float32]:
 
 
 def disagreement(votes: Map, n: int, least: float = 0.0) -> float:
-    """Say how much masks of one image disagree: 1 - IoU of an average pair of them.
+    """Say how much masks of one image disagree: 1 - IoU of an average pair of them (0 to 1).
 
-    Parameters
-    ----------
-    votes, n
-        As for `disagreement_map`.
-    least
-        A share of the image: an area of foreground below it counts as so much, or a few specks
-        in an empty image would be the greatest disagreement of all.
-
-    Returns
-    -------
-    float
-        0 to 1; 0 where no mask marks anything.
+    Votes are those of `disagreement_map`. A foreground below the share ``least`` of the image
+    counts as so much, or a few specks in an empty image would be the greatest disagreement of all.
     """
     apart = float(disagreement_map(votes, n).mean(dtype=np.float64))
     either = float(np.mean(votes, dtype=np.float64)) + apart / 2

@@ -16,17 +16,10 @@ Vectors = NDArray[np.floating[Any]]
 
 @dataclass(frozen=True, eq=False)
 class LabelledSet:
-    """The labelled images' vectors, and how they are compared with others.
+    """The labelled images' vectors (N, C), and how they are compared with others.
 
-    Attributes
-    ----------
-    vectors
-        (N, C), as given.
-    spread
-        (C,), what each feature is divided by.
-    usual
-        The median distance of a labelled image to the nearest other one; NaN where there is no
-        other, or none that differs.
+    Each feature is divided by its ``spread``. ``usual`` is the median distance of a labelled image
+    to the nearest other one; NaN where there is no other, or none that differs.
     """
 
     vectors: Vectors
@@ -34,10 +27,7 @@ class LabelledSet:
     usual: float
 
     def distances(self, vectors: Vectors) -> NDArray[np.float64]:
-        """Distances of vectors (M, C) from the nearest labelled image, (M,).
-
-        1 is as far as labelled images are from each other.
-        """
+        """Distances from the nearest labelled image; 1 is as far as these are from each other."""
         apart = cdist(vectors / self.spread, self.vectors / self.spread)
         return np.asarray(apart.min(axis=1)) / self.usual
 
@@ -48,19 +38,8 @@ def labelled_set(vectors: Vectors, specimens: Sequence[str]) -> LabelledSet:
     The distance is that to the nearest neighbour (Sun et al., ICML 2022), which supposes no
     distribution, after each feature was divided by its spread. Of few images the spread is known
     badly: its square is drawn towards the mean over all features, the more the fewer the images
-    (`_shrunk_variance`). Correlations are left out for the same reason.
-
-    Parameters
-    ----------
-    vectors
-        (N, C), one for each labelled image, N at least 1.
-    specimens
-        (N,) names. Neighbouring planes look alike: the nearest other labelled image is looked
-        for in other specimens, where there are several.
-
-    Returns
-    -------
-    LabelledSet
+    (`_shrunk_variance`). Correlations are left out for the same reason. Neighbouring planes look
+    alike: the nearest other image is looked for in other specimens, where there are several.
     """
     groups = list(specimens) if len(set(specimens)) > 1 else [str(i) for i in range(len(vectors))]
     spread = np.sqrt(_shrunk_variance(vectors, groups))
@@ -122,12 +101,7 @@ def choose_diverse(
         (M,), to which groups each image belongs, widest first, such as its specimen and its
         stack. What has been chosen from least often comes first.
     n
-        How many, at most M.
-
-    Returns
-    -------
-    list of int
-        Which, the best first.
+        How many, at most M; the best come first.
     """
     nearest = cdist(vectors, known).min(axis=1)
     chosen: list[int] = []

@@ -28,26 +28,12 @@ def ring_pixels(
     spacing: Sequence[float],
     free: NDArray[np.bool_],
 ) -> tuple[Ints, Ints]:
-    """Find the pixels of the ring around each object.
+    """Find the pixels of the ring around each object, numbered from 1 without gaps.
 
     A ring begins behind the pixels that touch the object and is `RING_PX` wide, measured in the
-    smallest side of a pixel. Rings of neighbours may share pixels.
-
-    Parameters
-    ----------
-    labels
-        (Y, X) or (Z, Y, X), objects numbered from 1 without gaps.
-    boxes
-        The box of each object.
-    spacing
-        Pixel size along each axis.
-    free
-        The shape of the labels, True where a ring may lie: neither on an object nor unsure.
-
-    Returns
-    -------
-    index, owner
-        Positions in the flattened image, and the number of the object (from 0) of each.
+    smallest side of a pixel. It lies where ``free`` is True: neither on an object nor unsure. Rings
+    of neighbours may share pixels. Returned are positions in the flattened image, and the number
+    of the object (from 0) of each.
     """
     sampling = [side / min(spacing) for side in spacing]
     found = [np.zeros(0, np.int64)]
@@ -64,22 +50,10 @@ def ring_pixels(
 
 
 def statistics(values: NDArray[Any], owner: NDArray[np.integer[Any]], n: int) -> pd.DataFrame:
-    """Mean, median, spread, extremes and sum of the values of each object.
+    """Mean, median, spread, extremes and sum of the values of each of n objects, a row for each.
 
-    Parameters
-    ----------
-    values
-        (pixels,), numeric. What is not finite does not count.
-    owner
-        (pixels,), the number of the object (from 0).
-    n
-        How many objects there are.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns ``mean median std min max sum``, a row for each object; all NaN where an object has
-        no value. The spread is that of the pixels there are (divided by their number).
+    ``owner`` is the number of the object (from 0) of each value. What is not finite does not
+    count; all is NaN where an object has no value. The spread is divided by the number of pixels.
     """
     known = np.where(np.isfinite(values), values, np.nan).astype(np.float64)
     objects = pd.Series(known).groupby(owner)

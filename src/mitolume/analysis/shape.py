@@ -22,21 +22,8 @@ def boundary_sizes(labels: NDArray[np.integer[Any]], n: int, spacing: Sequence[f
 
     The formula of Crofton, that is, how often straight lines through the pixels cross the
     boundary: along 8 directions in 2D, 13 in 3D, weighted as by Legland, Kiêu and Devaux (Image
-    Anal Stereol 2007). Pixels need not be square. Objects may touch: a boundary counts for both.
-
-    Parameters
-    ----------
-    labels
-        (Y, X) or (Z, Y, X), objects numbered from 1 without gaps, 0 background.
-    n
-        How many objects there are.
-    spacing
-        Pixel size along each axis.
-
-    Returns
-    -------
-    numpy.ndarray
-        One size for each object, in the unit of the spacing (squared in 3D).
+    Anal Stereol 2007). Pixels need not be square. Objects, numbered from 1 to n without gaps, may
+    touch: a boundary counts for both.
 
     Examples
     --------
@@ -89,11 +76,6 @@ def convex_size(mask: NDArray[np.bool_]) -> float:
     The hull is that of the middles of the pixels' sides, as in scikit-image's solidity, and its
     size is exact, not a count of pixels.
 
-    Parameters
-    ----------
-    mask
-        (Y, X) or (Z, Y, X): the object, cut out by its box.
-
     Examples
     --------
     >>> round(convex_size(np.array([[1, 0], [1, 1]], bool)), 3)
@@ -112,13 +94,6 @@ def aspect_ratio(mask: NDArray[np.bool_], spacing: Sequence[float]) -> float:
     """Longest to shortest axis of the ellipse (ellipsoid) with the same second moments.
 
     A pixel is a square, not a point: else a line of pixels would be infinitely thin.
-
-    Parameters
-    ----------
-    mask
-        (Y, X) or (Z, Y, X): the object, cut out by its box.
-    spacing
-        Pixel size along each axis.
     """
     at = np.argwhere(mask) * spacing
     away = at - at.mean(axis=0)

@@ -29,7 +29,7 @@ _SPUR = 1.5  # a side branch must reach so many half widths from the centreline
 def measure_skeletons(
     masks: Sequence[Bools], spacing: Sequence[float]
 ) -> dict[str, NDArray[np.number[Any]]]:
-    """Measure the centrelines of objects.
+    """Measure the centrelines of objects, each a mask (Y, X) or (Z, Y, X) cut out by its box.
 
     Skeletons are those of Lee et al. (CVGIP 1994) as scikit-image makes them, cut into branches
     where pixels have more than two neighbours. Side branches that rise above the object's surface
@@ -37,21 +37,11 @@ def measure_skeletons(
     over five pixels, since steps from pixel to pixel are up to 8 % too long, and go on straight to
     the object's ends, which thinning takes away.
 
-    Parameters
-    ----------
-    masks
-        Each (Y, X) or (Z, Y, X): one object, cut out by its box.
-    spacing
-        Pixel size along each axis; lengths have its unit.
-
-    Returns
-    -------
-    dict
-        An array with an entry for each object: ``n_branches``, ``n_end_points``, ``n_junctions``
-        (closer together than the half width there: one), ``n_loops``; ``skeleton_length``, the
-        sum of all branches, and ``length``, the longest of the shortest ways along them between
-        two of their points.
-        An object without branches, however round, is one branch with two ends.
+    The result has an entry for each object: ``n_branches``, ``n_end_points``, ``n_junctions``
+    (closer together than the half width there: one), ``n_loops``; ``skeleton_length``, the sum of
+    all branches, and ``length``, the longest of the shortest ways along them between two of their
+    points, in the unit of the spacing. An object without branches, however round, is one branch
+    with two ends.
 
     Examples
     --------
@@ -63,9 +53,9 @@ def measure_skeletons(
     bodies = [np.pad(mask, 1) for mask in masks]
     lines = _branches(_centrelines(bodies, space), bodies, space)
     while (spurs := _spurs(lines)).size:
-        kept = np.ones(len(lines.pixels.owner), bool)
-        kept[spurs] = False
-        lines = _branches(lines.pixels.only(kept), bodies, space)
+        old = lines.pixels
+        kept = np.delete(np.arange(len(old.owner)), spurs)
+        lines = _branches(_Pixels(old.owner[kept], old.at[kept], old.depth[kept]), bodies, space)
     found = _count(lines, len(masks)) | _lengths(lines, len(masks))
     _add_dots(found, lines, space)
     np.maximum(found["n_branches"], 1, out=found["n_branches"])  # all may be parts of junctions
@@ -74,28 +64,20 @@ def measure_skeletons(
 
 @dataclass(frozen=True)
 class _Pixels:
-    """Pixels of all centrelines, object by object, row by row.
-
-    ``at`` is their place in the object's box, padded by one pixel, ``depth`` their distance to the
-    background.
-    """
+    """Pixels of all centrelines: place in the object's padded box, distance to the background."""
 
     owner: Ints
     at: Ints
     depth: Floats
-
-    def only(self, kept: Bools) -> _Pixels:
-        return _Pixels(self.owner[kept], self.at[kept], self.depth[kept])
 
 
 @dataclass(frozen=True)
 class _Branches:
     """Chains of pixels between ends and junctions.
 
-    ``nodes`` are the pixels of all branches, one branch after the other, ``chain`` the branch that
-    each belongs to, ``step`` the way from each to the next, 0 at the last of a branch. ``first``,
-    ``last`` and ``length`` are those of each branch. ``degree`` says how many neighbours each
-    pixel has, ``beyond`` how far it is from a pixel that is an end on to the end of the object.
+    ``degree`` says how many neighbours each pixel has, ``beyond`` how far it is from a pixel that
+    is an end on to the end of the object. ``nodes`` are the pixels of all branches, one branch
+    after the other, ``chain`` the branch of each, ``step`` the way from each to the next.
     """
 
     pixels: _Pixels
@@ -267,8 +249,7 @@ def _count(lines: _Branches, n: int) -> dict[str, NDArray[Any]]:
     short = lines.length < lines.pixels.depth[pairs].max(axis=1)
     link = short & (lines.degree[pairs] > 2).all(axis=1)
 
-    def groups(links: Ints) -> Ints:
-        """Return one end for each group of ends that the links join."""
+    def groups(links: Ints) -> Ints:  # one end for each group of ends that the links join
         graph = _graph(links, np.ones(len(links)), len(lines.degree))
         group = csgraph.connected_components(graph, directed=False)[1][ends]
         return ends[np.unique(group, return_index=True)[1]]
