@@ -71,19 +71,10 @@ def measure_windows(plane: Any) -> Features:
 
 
 def learn_fingerprint(measured: Iterable[Features], *, robust: bool = False) -> Fingerprint | None:
-    """Make a fingerprint of images.
+    """Make a fingerprint of what `measure_windows` gave for each image.
 
-    Parameters
-    ----------
-    measured
-        What `measure_windows` gave for each image.
-    robust
-        Take median and median deviation, so that some images may be of another kind.
-
-    Returns
-    -------
-    Fingerprint or None
-        None where the images are too small, or too few for their size.
+    ``robust`` takes median and median deviation, so that some images may be of another kind. None
+    where the images are too small, or too few for their size.
     """
     images = [windows for windows in measured if len(windows)]
     if sum(map(len, images)) < _FEWEST:
@@ -98,18 +89,10 @@ def learn_fingerprint(measured: Iterable[Features], *, robust: bool = False) -> 
 
 
 def distance(fingerprint: Fingerprint | None, plane: Any) -> float:
-    """Say how far an image is from those a model was trained on.
+    """Say how far an image is from those a model was trained on (see `unlike_training`).
 
-    Parameters
-    ----------
-    fingerprint, plane
-        As for `unlike_training`.
-
-    Returns
-    -------
-    float
-        Root mean square over the features, in standard deviations of the training images: below 1
-        for the same kind. NaN without a fingerprint, or where the plane is too small.
+    Root mean square over the features, in standard deviations of the training images: below 1 for
+    the same kind. NaN without a fingerprint, or where the plane is too small.
     """
     off = _differences(fingerprint, measure_windows(plane)) if fingerprint else None
     return float("nan") if off is None else _root_mean_square(off[0])
@@ -145,19 +128,9 @@ def unlike_training(fingerprint: Fingerprint | None, plane: Any, source: str = "
 
 
 def unlikeness(fingerprint: Fingerprint, windows: Features) -> str:
-    """Say in a few words what sets an image apart from those of a fingerprint.
+    """Say in a few words what sets an image, as measured, apart from those of a fingerprint.
 
-    Parameters
-    ----------
-    fingerprint
-        Of other images.
-    windows
-        What `measure_windows` gave for the image.
-
-    Returns
-    -------
-    str
-        "" where the image is of the same kind, or too small to tell.
+    "" where it is of the same kind, or too small to tell.
     """
     off = _differences(fingerprint, windows)
     if off is None:

@@ -39,18 +39,8 @@ def band_power(plane: Plane, pixel_size_um: float | None = None) -> float:
     Noise, taken to be white, is measured above 0.4 cycles a pixel and subtracted. The axes of the
     spectrum are left out, and with them scan lines and the columns of a camera.
 
-    Parameters
-    ----------
-    plane
-        (Y, X), any numeric dtype, finite: an array, or anything with a shape that gives arrays
-        when sliced.
-    pixel_size_um
-        Of a square pixel, where it is known.
-
-    Returns
-    -------
-    float
-        Grey values a pixel; 0 where there is no such detail.
+    The plane (Y, X) is an array, or anything with a shape that gives arrays when sliced, finite;
+    its pixel size counts where it is known. The result is in grey values a pixel.
     """
     tile = tuple(min(size, _TILE) for size in plane.shape)
     taper = np.outer(*(np.hanning(size + 2)[1:-1] for size in tile))
@@ -95,25 +85,15 @@ def focus_scores(planes: Iterable[Plane], pixel_size_um: float | None = None) ->
     return np.array([band_power(plane, pixel_size_um) for plane in planes], np.float64)
 
 
-def planes_in_focus(
-    scores: Sequence[float] | Array,
-    z_step_um: float | None = None,
-    *,
-    width_um: float | None = None,
-    n_planes: int | None = None,
-) -> list[int]:
+def planes_in_focus(scores: Sequence[float] | Array, n_planes: int | None = None) -> list[int]:
     """Choose neighbouring planes that show most detail.
 
     Parameters
     ----------
     scores
         (Z,), as `focus_scores` gives them.
-    z_step_um
-        Between planes; needed for ``width_um``.
-    width_um
-        Largest distance between the first and the last plane.
     n_planes
-        How many planes. Without either the run around the best plane that has at least half its
+        How many planes. By default the run around the best plane that has at least half its
         score; a dip in it is bridged where it is no longer than the run before it. That is all
         planes of a stack in which none has less than half, or none has any.
 
@@ -122,26 +102,12 @@ def planes_in_focus(
     list of int
         From 0, ascending, without gaps; at least one where there is a plane.
 
-    Raises
-    ------
-    MitolumeError
-        A width in µm needs the distance between planes.
-
     Examples
     --------
     >>> planes_in_focus([1, 2, 7, 10, 6, 2])
     [2, 3, 4]
-    >>> planes_in_focus([1, 2, 7, 10, 6, 2], z_step_um=0.5, width_um=0.6)
-    [2, 3]
     """
     scores = np.asarray(scores, np.float64)
-    if width_um is not None:
-        if z_step_um is None:
-            raise MitolumeError(
-                f"{width_um:g} µm can't be turned into planes: the distance between planes is not "
-                "known; give a number of planes instead"
-            )
-        n_planes = math.floor(width_um / z_step_um + 0.01) + 1  # stages state 0.5002 µm
     if not scores.size:
         return []
     if n_planes is not None:
@@ -165,8 +131,10 @@ def choose_planes(
     choice
         ``auto`` (see `planes_in_focus`), ``all``, a number of planes (``3``), a width
         (``4um``), or a list with a comma or a range in it (``2,5-7``; plane 3 alone is ``3-3``).
-    scores, z_step_um
-        As for `planes_in_focus`.
+    scores
+        (Z,), as `focus_scores` gives them.
+    z_step_um
+        Between planes; needed for a width.
 
     Raises
     ------
@@ -184,9 +152,15 @@ def choose_planes(
     if written == "all":
         return list(range(len(scores)))
     if width := re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)\s*(?:um|µm|μm)", written):
-        return planes_in_focus(scores, z_step_um, width_um=float(width[1]))
+        if z_step_um is None:
+            raise MitolumeError(
+                f"{choice} can't be turned into planes: the distance between planes is not known; "
+                "give a number of planes instead"
+            )
+        # Stages state 0.5002 µm.
+        return planes_in_focus(scores, math.floor(float(width[1]) / z_step_um + 0.01) + 1)
     if written.isdecimal() and int(written) > 0:
-        return planes_in_focus(scores, n_planes=int(written))
+        return planes_in_focus(scores, int(written))
     try:
         listed = parse_planes(written) if re.search(r"[-,]", written) else None
     except ValueError as error:

@@ -74,17 +74,8 @@ def measure_spectra(planes: Sequence[Plane]) -> PlaneSpectra:
 
     Four parts of each plane are read, at most 256 pixels a side, of at most 12 planes and those
     behind them. Planes are laid over each other by cropping, and by turning the phase of the
-    spectrum: nothing is interpolated, so that noise stays as it is.
-
-    Parameters
-    ----------
-    planes
-        Each (Y, X), of one size, at least 48 pixels a side, two or more.
-
-    Returns
-    -------
-    PlaneSpectra
-        Without any distance where planes hold nothing to compare.
+    spectrum: nothing is interpolated, so that noise stays as it is. They are two or more, of one
+    size, at least 48 pixels a side; without any distance where they hold nothing to compare.
     """
     count = len(planes)
     boxes = quarters(planes[0].shape)

@@ -67,13 +67,8 @@ def signal_and_noise(planes: Iterable[Plane]) -> SignalNoise:
 
     The power of white noise is the same at all frequencies, so it can't exceed the lowest power
     found at any; what is above is signal. Horizontal scan lines have their own noise: what is
-    there at frequencies along Y where no signal is left.
-
-    Parameters
-    ----------
-    planes
-        (Y, X) each, of mean 0: arrays or what slices like them. Of large planes 16 x 16 windows
-        are read.
+    there at frequencies along Y where no signal is left. Planes are of mean 0, arrays or what
+    slices like them; of large ones 16 x 16 windows are read.
     """
     total: Spectrum = np.zeros((SIDE, SIDE))
     count = 0
@@ -118,11 +113,6 @@ class WienerBank:
     The gain of a filter is ``k S / (k S + N)`` at each frequency, for signal S, noise N and k up to
     10. The energy that the filter for k = 1 lets through around a place says which k it has. The
     less noise there is, the fainter the signal that is still told from it.
-
-    Parameters
-    ----------
-    found
-        Signal and noise of the planes to filter.
     """
 
     def __init__(self, found: SignalNoise) -> None:
@@ -138,13 +128,7 @@ class WienerBank:
         self._usual = self._times.index(1.0)
 
     def filter(self, image: Image) -> Image:
-        """Filter an image, mirrored at its edges.
-
-        Parameters
-        ----------
-        image
-            (Y, X) float32. Of a window, `REACH` pixels at each side are not yet right.
-        """
+        """Filter an image, mirrored at its edges; of a window, `REACH` pixels are not yet right."""
         kept = self._filtered(image)
         energy = gaussian_filter(kept[self._usual + 1] ** 2, _PLACE, radius=_PLACE_REACH)
         times = np.maximum((energy - self._noise) / self._signal, self._none)
@@ -229,13 +213,7 @@ NOTHING = Detail(_ZERO, _ZERO, _ZERO)
 
 
 def measure_detail(planes: list[Image], predictions: list[Image]) -> Detail:
-    """Measure what predictions lack that don't know the planes' own noise.
-
-    Parameters
-    ----------
-    planes, predictions
-        (Y, X) float32 each, normalised.
-    """
+    """Measure what predictions lack that don't know the normalised planes' own noise."""
     floors = [signal_and_noise([plane]).floor for plane in planes]
     unit = [np.float32(floor**-0.5) for floor in floors]
     residuals = [(plane - f) * by for plane, f, by in zip(planes, predictions, unit, strict=True)]
@@ -253,13 +231,7 @@ def measure_detail(planes: list[Image], predictions: list[Image]) -> Detail:
 def noise_line(
     brightness: list[Image], residuals: list[Image]
 ) -> tuple[float, float, float, float]:
-    """Fit the noise of pixels against their brightness, see `Detail.line`.
-
-    Parameters
-    ----------
-    brightness, residuals
-        (Y, X) each; the noise is what changes from pixel to pixel in the residuals.
-    """
+    """Fit noise against brightness, see `Detail.line`: what changes from pixel to pixel."""
     # Answers to noise of variance 1 with variance 1, and not to slopes (Immerkaer 1996).
     laplace = np.outer([1, -2, 1], [1, -2, 1]).astype(np.float32) / 6
     value = np.concatenate([image.ravel() for image in brightness])
