@@ -152,13 +152,13 @@ def choose_planes(
     if written == "all":
         return list(range(len(scores)))
     if width := re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)\s*(?:um|µm|μm)", written):
+        um = float(width[1])
         if z_step_um is None:
             raise MitolumeError(
-                f"{choice} can't be turned into planes: the distance between planes is not known; "
+                f"{um:g} µm can't be turned into planes: the distance between planes is not known; "
                 "give a number of planes instead"
             )
-        # Stages state 0.5002 µm.
-        return planes_in_focus(scores, math.floor(float(width[1]) / z_step_um + 0.01) + 1)
+        return planes_in_focus(scores, math.floor(um / z_step_um + 0.01) + 1)  # stages: 0.5002 µm
     if written.isdecimal() and int(written) > 0:
         return planes_in_focus(scores, int(written))
     try:
