@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+import xarray as xr
 import zarr
 from bioio_ome_zarr import Reader
 from helpers.fields import blobs
@@ -29,7 +30,7 @@ from mitolume.inference.predictor import Predictor
 from mitolume.inference.tiles import around, block_side, blocks, tiles, turned_box
 from mitolume.io import listing, windows
 from mitolume.io.readers import tiff
-from mitolume.io.zarr_out import build_pyramid, full_size, new_ome_zarr, shrink_mask
+from mitolume.io.zarr_out import new_image, shrink_mask
 from mitolume.models.bundle import save_bundle
 from mitolume.models.settings import Views
 from mitolume.preprocess.rescale import rescale, rescale_window
@@ -301,6 +302,10 @@ def test_an_ome_zarr_becomes_an_ome_zarr_that_other_programs_open(tmp_path: Path
     np.testing.assert_allclose(probability["1"][0, 0, 0], quads.mean(axis=(1, 3)), atol=1e-6)
 
 
+def image_like(shape: tuple[int, ...], size: dict[str, float]) -> xr.DataArray:
+    return xr.DataArray(np.empty(shape), dims=tuple("TCZYX"), attrs={"pixel_size_um": size})
+
+
 @given(st.integers(1, 3), st.integers(1, 2), sides, sides)
 @settings(max_examples=10, deadline=None)
 def test_what_is_written_in_pieces_is_read_back(t: int, z: int, y: int, x: int) -> None:
@@ -311,9 +316,9 @@ def test_what_is_written_in_pieces_is_read_back(t: int, z: int, y: int, x: int) 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "a.ome.zarr"
         size = {"Z": 1.5, "Y": 0.2, "X": 0.1}
-        with new_ome_zarr(path, shape, name="mask", dtype="uint8", pixel_size_um=size) as part:
-            full_size(part)[:] = pixels
-            build_pyramid(part)
+        like = image_like(shape, size)
+        with new_image(path, like, name="mask", dtype="uint8", mask=True) as part:
+            part[:] = pixels
             assert not path.exists()
         found = mitolume.read(path)
         np.testing.assert_array_equal(found.values, pixels)
@@ -323,10 +328,10 @@ def test_what_is_written_in_pieces_is_read_back(t: int, z: int, y: int, x: int) 
 
 def test_a_fault_while_writing_keeps_what_was_there(tmp_path: Path) -> None:
     path = tmp_path / "a.ome.zarr"
-    settings_ = {"name": "mask", "dtype": "uint8", "pixel_size_um": {}}
-    with new_ome_zarr(path, (1, 1, 1, 4, 4), **settings_) as part:
-        full_size(part)[:] = 1
-    with pytest.raises(KeyboardInterrupt), new_ome_zarr(path, (1, 1, 1, 4, 4), **settings_):
+    like = image_like((1, 1, 1, 4, 4), {})
+    with new_image(path, like, name="mask", dtype="uint8") as part:
+        part[:] = 1
+    with pytest.raises(KeyboardInterrupt), new_image(path, like, name="mask", dtype="uint8"):
         raise KeyboardInterrupt
     assert mitolume.read(path).values.all()
     assert "pixel_size_um" not in mitolume.read(path).attrs
@@ -441,11 +446,10 @@ def test_a_process_that_is_killed_leaves_nothing_that_looks_finished(
     model: Path, tmp_path: Path
 ) -> None:
     image, out = tmp_path / "a.ome.zarr", tmp_path / "out"
-    movie = {"name": "x", "dtype": "uint8", "pixel_size_um": {"Y": 0.1, "X": 0.1}}
-    with new_ome_zarr(image, (40, 1, 1, 400, 400), **movie) as part:
+    movie = image_like((40, 1, 1, 400, 400), {"Y": 0.1, "X": 0.1})
+    with new_image(image, movie, name="x", dtype="uint8") as part:
         for number in range(40):
-            full_size(part)[number, 0, 0] = texture((400, 400), number)
-        build_pyramid(part, mask=False)
+            part[number, 0, 0] = texture((400, 400), number)
     command = ["predict", model, image, "--out", out]
     process = subprocess.Popen([sys.executable, "-m", "mitolume.cli", *map(str, command)])
     deadline = time.monotonic() + 120

@@ -137,13 +137,12 @@ def test_what_cannot_be_learnt_from_is_refused_in_a_sentence(
 
 
 def test_a_z_stack_as_ome_zarr(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mitolume.io.zarr_out import build_pyramid, full_size, new_ome_zarr
+    from mitolume.io.zarr_out import new_image
 
     source = read(write_stack(tmp_path / "a.ome.tif"))
     file = tmp_path / "b.ome.zarr"
-    with new_ome_zarr(file, source.shape, name="x", dtype="uint16", pixel_size_um={}) as folder:
-        full_size(folder)[:] = source.values
-        build_pyramid(folder, mask=False)
+    with new_image(file, source, name="x", dtype="uint16") as pixels:
+        pixels[:] = source.values
     assert train(monkeypatch, file, "--out", tmp_path / "m") == 0
     for path in (file, tmp_path / "a.ome.tif"):
         assert call(monkeypatch, "denoise", "apply", tmp_path / "m", path, "--quiet",

@@ -39,12 +39,8 @@ TURNS = (
 class Evidence:
     """How well a mask fits its image, a row for each block.
 
-    Attributes
-    ----------
-    shifts
-        (block, 2 REACH + 1, 2 REACH + 1): fit after moving the mask by -REACH to REACH pixels.
-    turns
-        (block, 8): fit after each of `TURNS` about the centre.
+    ``shifts``, (block, 2 REACH + 1, 2 REACH + 1), is the fit after moving the mask by -REACH to
+    REACH pixels; ``turns``, (block, 8), that after each of `TURNS` about the centre.
     """
 
     shifts: np.ndarray[Any, np.dtype[np.float32]]
@@ -52,19 +48,9 @@ class Evidence:
 
 
 def measure_fit(plane: Image2D, mask: Mask) -> Evidence:
-    """Measure how well a mask fits its image where it is, and elsewhere.
+    """Measure how well a mask, (Y, X) of 0, 1 and 255, fits its image where it is, and elsewhere.
 
-    Parameters
-    ----------
-    plane
-        (Y, X) grey values.
-    mask
-        (Y, X) uint8 of 0, 1 and 255.
-
-    Returns
-    -------
-    Evidence
-        Without blocks, where the mask has no outline or the plane no edges.
+    There are no blocks where the mask has no outline or the plane no edges.
     """
     drawn = mask == FOREGROUND
     window = _window(plane.shape, drawn)
@@ -78,19 +64,9 @@ def measure_fit(plane: Image2D, mask: Mask) -> Evidence:
 
 
 def find_shift(evidence: Sequence[Evidence], least: float) -> tuple[int, int] | None:
-    """Find by how much masks lie beside what their images show.
+    """Find how far the masks of planes lie too low and too far right, in pixels.
 
-    Parameters
-    ----------
-    evidence
-        Of planes whose masks may be shifted together.
-    least
-        Shorter shifts are none, in pixels.
-
-    Returns
-    -------
-    tuple of int or None
-        How far the masks lie too low and too far right, in pixels; None where nothing is sure.
+    None where nothing is sure, or where the shift is shorter than `least` pixels.
     """
     fits = _pooled([one.shifts for one in evidence])
     if not len(fits):

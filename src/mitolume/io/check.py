@@ -121,7 +121,7 @@ def check_table(
     faults += kind_faults + _repeated_planes(checked, hashes) + _pixel_size_faults(checked, sizes)
     if faults:
         raise TableError(path, faults)
-    notices += kind_notices + look_closely(_spread(checked, sizes, kind))
+    notices += kind_notices + look_closely(_spread(checked, kind))
     progress(steps, steps)
     blank = frozenset(
         (line, z)
@@ -179,16 +179,14 @@ def read_row(row: Field, z: int, kind: MaskKind) -> tuple[Image2D, Mask | None]:
     return plane, to_mask(_mask_plane(mask, z), kind_of(mask, kind))
 
 
-def _spread(
-    fields: Sequence[Field], sizes: dict[int, PixelSize], kind: MaskKind
-) -> Iterator[tuple[str, Image2D, Mask, PixelSize]]:
+def _spread(fields: Sequence[Field], kind: MaskKind) -> Iterator[tuple[str, Image2D, Mask]]:
     """Read labelled planes spread over the table, as `look_closely` takes them."""
     planes = [(row, z) for row in fields if row.is_labelled for z in row.planes or ()]
     for number in np.linspace(0, len(planes) - 1, min(len(planes), MOST_PLANES)).round():
         row, z = planes[int(number)]
         plane, mask = read_row(row, z, kind)
         if row.mask is not None and mask is not None:
-            yield f"line {row.line} ({row.mask.name})", plane, mask, sizes[row.line]
+            yield f"line {row.line} ({row.mask.name})", plane, mask
 
 
 def _check_row(

@@ -63,13 +63,10 @@ class Guess:
 
 
 def guess_roles(pairs: Sequence[Pair]) -> Guess:
-    """Guess roles from folders, else from the first word of file names.
+    """Guess roles from folders, else from the first word of file names; "" where none is said.
 
-    Returns
-    -------
-    Guess
-        ``""`` where nothing is said, and ``unlabelled`` where a role needs a mask and none is
-        there. Roles are believed only where some image is for training.
+    Roles are believed only where some image is for training, and need a mask, or the image is
+    unlabelled.
     """
     source = "from folder names"
     roles = [_role(reversed(pair.image.folders)) for pair in pairs]

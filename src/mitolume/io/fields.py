@@ -98,23 +98,13 @@ def read_table(path: str | Path) -> list[Field]:
 
 
 def parse_table(path: Path) -> tuple[list[Field], list[tuple[int, str]], list[str]]:
-    """Read a table of fields and say what is wrong with it.
-
-    Parameters
-    ----------
-    path
-        As for `read_table`.
+    """Read a table of fields, and say what is wrong with it instead of raising `TableError`.
 
     Returns
     -------
     fields, faults, notices
         The rows, faulty ones too; each fault with the line it is in (0: the table as a whole);
         what the user should know.
-
-    Raises
-    ------
-    MitolumeError
-        The file is missing or is not a table.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -232,7 +222,7 @@ def _parse_row(cells: dict[str, str], base: Path, line: int) -> tuple[Field, lis
         if not cells.get(column):
             return None
         found = Path(os.path.normpath(base / cells[column]))
-        if not _exists(found):
+        if not os.path.exists(found):  # pathlib raises an error where a name is too long
             faults.append(f"{column} {cells[column]} does not exist (looked for {found})")
         return found
 
@@ -284,13 +274,6 @@ def _parse_row(cells: dict[str, str], base: Path, line: int) -> tuple[Field, lis
 
 
 _TEXT_COLUMNS = ("condition", "batch", "channel", "scene", "fluorescence")
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:  # longer than a name can be
-        return False
 
 
 def _relative(path: Path, base: Path) -> str:

@@ -114,12 +114,7 @@ def decoding(path: str | Path) -> Iterator[list[str]]:
 
 
 def open_scenes(path: Path) -> tuple[Opened, list[str]]:
-    """Open a file without reading its pixels.
-
-    Parameters
-    ----------
-    path
-        A file, or the folder of an OME-Zarr.
+    """Open a file, or the folder of an OME-Zarr, without reading its pixels.
 
     Returns
     -------
@@ -154,15 +149,7 @@ def open_scenes(path: Path) -> tuple[Opened, list[str]]:
 
 
 def stated(path: Path, scene: int = 0) -> Stated:
-    """Return what a file states of a scene: pixel size, channels, bits. Believes all of it.
-
-    Parameters
-    ----------
-    path
-        The file, or the folder of an OME-Zarr.
-    scene
-        Which scene, from 0.
-    """
+    """Return what a file states of a scene: pixel size, channels, bits. Believes all of it."""
     with quiet():
         try:
             return _reader(path).stated(path, scene)  # type: ignore[no-any-return]

@@ -8,7 +8,7 @@ mean is decided for all masks of a set together (`mitolume.io.masks.meaning_of`)
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from mitolume.errors import MitolumeError, some_names
 from mitolume.io.formats import READERS, bare_name, decoding, natural_key
 from mitolume.io.geojson import read_geojson
 from mitolume.io.masks import ValuesKind, to_mask
-from mitolume.io.outlines import Labels, Outline, PlacedOutlines, draw, place
+from mitolume.io.outlines import PlacedOutlines, draw, place
 from mitolume.io.read import AXES, read, read_plane
 from mitolume.io.rois import outlines_of_rois, read_rois
 
@@ -142,7 +142,7 @@ def open_mask(
     if not path.exists():
         raise MitolumeError(f"{path}: no such file")
     modified = path.stat().st_mtime_ns
-    size = None if like is None else _size(like)
+    size = None if like is None else tuple(like.sizes[axis] for axis in "TZYX")
     is_image = like is not None and _is_source_of(path, like)
     placed = _outlines_once(path, modified, size, is_image)
     if placed is None:
@@ -278,25 +278,16 @@ def _drawn(placed: PlacedOutlines) -> xr.DataArray:
     pairs = zip(placed.outlines, placed.numbers(), strict=True)
     ordered = sorted(pairs, key=lambda pair: pair[0].unsure)
     depth, height, width = placed.shape
-    # Hidden in functions, or dask would look into thousands of outlines.
-    planes = [
-        partial(_plane, [pair for pair in ordered if pair[0].z in (None, z)], (height, width))
-        for z in range(depth)
-    ]
+    planes = []
+    for z in range(depth):
+        here = [(outline, n or -1) for outline, n in ordered if outline.z in (None, z)]
+        # Hidden in a function, or dask would look into thousands of outlines.
+        planes.append(partial(draw, [o for o, _ in here], [n for _, n in here], (height, width)))
     drawn = da.stack(
         [da.from_delayed(dask.delayed(p)(), (height, width), np.int32) for p in planes]
     )
     channel = {"C": np.array(["0"], dtype=object)}
     return xr.DataArray(drawn[np.newaxis, np.newaxis], dims=AXES, coords=channel)
-
-
-def _plane(pairs: Sequence[tuple[Outline, int]], shape: tuple[int, int]) -> Labels:
-    return draw([outline for outline, _ in pairs], [n or -1 for _, n in pairs], shape)
-
-
-def _size(image: xr.DataArray) -> Size:
-    t, z, y, x = (image.sizes[axis] for axis in "TZYX")
-    return t, z, y, x
 
 
 def _is_source_of(path: Path, image: xr.DataArray) -> bool:

@@ -15,6 +15,7 @@ from mitolume.errors import MitolumeError, some_names
 
 BACKGROUND, FOREGROUND, UNSURE = 0, 1, 255
 
+# unsure: 1 is mitochondria, 255 is unsure; labels: every value above 0 is mitochondria
 MaskKind = Literal["auto", "unsure", "labels"]
 # numbers: those of objects, and -1 for unsure
 ValuesKind = Literal[MaskKind, "numbers", "probability"]
@@ -68,14 +69,12 @@ def decide_kind(
     values
         File name to the distinct values of that mask.
     kind
-        ``unsure``: 1 is mitochondria, 255 is unsure. ``labels``: every value above 0 is
-        mitochondria. ``auto``: find out, refuse where it can't be known.
+        What mask values mean; ``auto`` finds out, and refuses what can't be known.
 
     Returns
     -------
     kind, notices, faults
-        ``unsure`` or ``labels``; what the user should know; one sentence for each mask whose
-        values don't fit, naming them.
+        ``unsure`` or ``labels``; what the user should know; a sentence for each unfit mask.
 
     Examples
     --------

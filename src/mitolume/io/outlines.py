@@ -178,17 +178,9 @@ def _require_inside(outlines: Sequence[Outline], shape: tuple[int, int], path: P
 
 
 def trace_labels(labels: Labels) -> Iterator[tuple[int, int, list[Polygon]]]:
-    """Outline every object of a label image, (Y, X) or (Z, Y, X), along the edges of its pixels.
+    """Outline the objects of a label image, (Y, X) or (Z, Y, X), along the edges of its pixels.
 
-    Yields
-    ------
-    z, number, polygons
-        The plane, the object's number, and its pieces (as in `trace`).
-
-    Raises
-    ------
-    MitolumeError
-        The labels are not whole numbers from 0.
+    Yields the plane, the object's number, and its pieces (as in `trace`).
     """
     labels = np.asarray(labels)
     if labels.dtype.kind not in "bui" or labels.ndim not in (2, 3) or labels.min(initial=0) < 0:

@@ -54,20 +54,7 @@ def believed_pixel_size(said: Stated) -> tuple[dict[str, float], str]:
 
 
 def guess_unit(size: float, low: float, high: float) -> tuple[str, float] | None:
-    """Guess the unit that a length was written in instead of µm.
-
-    Parameters
-    ----------
-    size
-        The length as it was written.
-    low, high
-        The range in µm that the length must lie in.
-
-    Returns
-    -------
-    tuple of str and float, or None
-        The unit and the length in µm; None where no unit brings it into the range.
-    """
+    """Guess the unit of a length that must be `low` to `high` µm; return it and the µm."""
     for unit, factor in (("nanometres", 1e-3), ("millimetres", 1e3), ("metres", 1e6)):
         if low <= size * factor <= high:
             return unit, size * factor

@@ -1,4 +1,4 @@
-"""Notices what can be read and still can't be right: pixels, masks, sizes. Opens no file.
+"""Notices what can be read and still can't be right: pixels and masks. Opens no file.
 
 Every rule is silent unless it is nearly sure; docs/trouble.md has the rates.
 """
@@ -7,10 +7,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
-from scipy.ndimage import binary_erosion
 
 from mitolume.errors import some_names
 from mitolume.io.alignment import (
@@ -30,18 +28,11 @@ MOST_PLANES = 64  # of a table are looked at closely, spread over its files
 # off the same way by as much are a mistake of the table's maker.
 _ONE_SHIFTED, _ALL_SHIFTED = 6.0, 3.5
 _MOSTLY, _NEARLY_ALL = 0.5, 0.7  # shares of mitochondria that no field has, as a mean and singly
-_WIDTHS_UM = (0.02, 20.0)  # real ones are 0.1 to 2 µm wide; swollen or merged, some more
 _FLAT = "one flat grey"
 
 
 def odd_pixels(plane: Image2D) -> str:
-    """Say what is odd about a plane's grey values; "" where nothing is.
-
-    Parameters
-    ----------
-    plane
-        (Y, X), the file's dtype.
-    """
+    """Say what is odd about the grey values of a plane, (Y, X); "" where nothing is."""
     step = max(1, int(np.sqrt(plane.size / 2**20)))
     sample = plane[::step, ::step]
     grey = np.unique(sample)
@@ -50,16 +41,6 @@ def odd_pixels(plane: Image2D) -> str:
     if sample.size >= 2**12 and 2 <= len(grey) <= 3 and len(np.unique(plane)) <= 3:
         values = " and ".join(f"{value:g}" for value in grey)
         return f"only the values {values}, as in a mask; is it the image?"
-    if plane.dtype.kind in "iu" and plane.dtype.itemsize == 2 and _wraps(sample, grey):
-        if plane.dtype.kind == "i":
-            return (
-                "bright pixels went round to negative numbers (unsigned pixels saved as signed); "
-                "export it again as unsigned 16 bit"
-            )
-        return (
-            "dark pixels went round to nearly 65535 (negative numbers saved as unsigned); export "
-            "it again as 32-bit float, or add an offset before saving"
-        )
     return ""
 
 
@@ -85,49 +66,24 @@ def masks_of_odd_shares(shares: Mapping[str, float]) -> list[str]:
     return [f"mitochondria cover {100 * mean:.0f} % of the masks; {fix}"] if mean > _MOSTLY else []
 
 
-def _odd_widths(widths_um: Mapping[str, float]) -> list[str]:
-    """Notice pixel sizes that make the mean width of what masks outline impossible."""
-    low, high = _WIDTHS_UM
-    odd = [name for name, width in widths_um.items() if not low <= width <= high]
-    if not odd:
-        return []
-    return [
-        f"{some_names(odd)}: with this pixel size mitochondria are {widths_um[odd[0]]:.2g} µm wide "
-        "in the mask; correct it in column `pixel_size_um` (in µm, not nm)"
-    ]
-
-
 def look_closely(
-    planes: Iterable[tuple[str, Image2D, Mask, tuple[float, float] | None]],
+    planes: Iterable[tuple[str, Image2D, Mask]],
 ) -> list[str]:
-    """Notice masks that are inverted, turned, shifted, or of an impossible size.
+    """Notice masks that are inverted, turned or shifted, in words for the user.
 
-    Parameters
-    ----------
-    planes
-        Of each labelled plane: the mask's file name, grey values and mask (Y, X), and the pixel
-        size along Y and X in µm, None where unknown.
-
-    Returns
-    -------
-    list of str
-        What the user should know.
+    Each labelled plane comes with its mask's file name, grey values and mask (Y, X).
     """
     fits: dict[str, list[Evidence]] = defaultdict(list)
     shares: dict[str, list[float]] = defaultdict(list)
-    widths: dict[str, list[float]] = defaultdict(list)
-    for name, plane, mask, size in planes:
+    for name, plane, mask in planes:
         known = mask <= FOREGROUND
         drawn = mask == FOREGROUND
         if known.any() and drawn.any():
             shares[name].append(float(drawn.sum() / known.sum()))
-            if size is not None:
-                widths[name].append(_mean_width(drawn) * float(np.sqrt(size[0] * size[1])))
         if drawn.any() and (mask == BACKGROUND).any():
             fits[name].append(measure_fit(plane, mask))
     return [
         *masks_of_odd_shares({name: float(np.mean(s)) for name, s in shares.items()}),
-        *_odd_widths({name: float(np.median(w)) for name, w in widths.items()}),
         *_misplaced(fits),
     ]
 
@@ -169,28 +125,3 @@ def _in_words(shift: tuple[int, int]) -> str:
         if by
     ]
     return "about " + " and ".join(words)
-
-
-def _mean_width(drawn: np.ndarray[Any, Any]) -> float:
-    """Return twice the area per outline pixel: the width of a tube, half of a disc's."""
-    outline = drawn & ~binary_erosion(drawn, border_value=1)
-    return 2.0 * float(drawn.sum()) / max(1.0, float(outline.sum()))
-
-
-def _wraps(sample: Image2D, grey: np.ndarray[Any, Any]) -> bool:
-    """Tell whether 16-bit values read with the other sign make a far smoother picture.
-
-    Saturation is not a wrap: it has one value at the end of the range, a wrap has many.
-    """
-    sign = np.int16 if sample.dtype.kind == "u" else np.uint16
-    far = grey < 0 if sample.dtype.kind == "i" else grey >= 2**15
-    if min(far.sum(), (~far).sum()) < 10:
-        return False
-    # Negative numbers saved as unsigned leave the middle of the range empty.
-    if sample.dtype.kind == "u" and ((sample > 2**14) & (sample < 3 * 2**14)).mean() > 0.01:
-        return False
-    here, there = (
-        float(np.abs(np.diff(values.astype(np.float64), axis=1)).mean())
-        for values in (sample, np.ascontiguousarray(sample).view(sign))
-    )
-    return there < 0.5 * here

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from mitolume.errors import MitolumeError
 from mitolume.io.masks import FOREGROUND, UNSURE
 from mitolume.io.write import atomic, write_image, write_mask
 
@@ -26,64 +25,6 @@ _SIDE = 2 * CHUNK  # of what is read at once to make the next level
 _CROP_CHUNK = 256  # side of a chunk of crops, px: empty margins of small crops cost nothing
 _VALUES_IN_MEMORY = 2**27  # of crops, while they are written
 Pixels = np.ndarray[Any, np.dtype[Any]]
-Crop = np.ndarray[Any, Any]  # (C, Z, Y, X)
-
-
-@contextmanager
-def new_ome_zarr(
-    path: Path,
-    shape: tuple[int, ...],
-    *,
-    name: str,
-    dtype: str,
-    pixel_size_um: dict[str, float],
-    window: tuple[float, float] = (0, 1),
-) -> Iterator[Path]:
-    """Make an empty OME-Zarr under a temporary name; rename it when all went well.
-
-    Parameters
-    ----------
-    path
-        The folder it will be; one that is there is replaced.
-    shape
-        (T, C, Z, Y, X).
-    name
-        Of the image and its channel.
-    dtype
-        ``uint8`` for masks, ``float32`` for probabilities.
-    pixel_size_um
-        Those of ``Z Y X`` that are known.
-    window
-        Values that a viewer shows as black and white.
-
-    Yields
-    ------
-    pathlib.Path
-        The folder under its temporary name; write into `full_size` of it, then `build_pyramid`.
-
-    Raises
-    ------
-    MitolumeError
-        The place can't be written to.
-    """
-    import zarr
-
-    with _replacing(path) as temporary:
-        group = zarr.create_group(temporary, zarr_format=3)
-        levels = 0
-        height, width = shape[3:]
-        while not levels or 2 * max(height, width) > _SMALLEST:
-            group.create_array(
-                str(levels),
-                shape=(*shape[:3], height, width),
-                dtype=dtype,
-                chunks=(1, 1, 1, min(CHUNK, height), min(CHUNK, width)),
-                dimension_names=list("tczyx"),
-            )
-            levels += 1
-            height, width = -(-height // 2), -(-width // 2)
-        group.attrs["ome"] = _metadata(name, [name], pixel_size_um, levels=levels, window=window)
-        yield temporary
 
 
 @contextmanager
@@ -105,10 +46,15 @@ def new_image(
         goes to disk at once, and a pyramid is made at the end.
     like
         An image of the same shape and pixel size, dims ``T C Z Y X``, C of length 1.
-    name, dtype, window
-        As for `new_ome_zarr`.
+    name
+        Of the image and its channel.
+    dtype
+        ``uint8`` for masks, ``float32`` for probabilities.
     mask
-        Whether it is a mask of 0, 1 and 255.
+        Whether it is a mask of 0, 1 and 255: the pyramid takes the majority of 2 x 2 pixels
+        (`shrink_mask`), else their mean.
+    window
+        Values that a viewer shows as black and white.
 
     Yields
     ------
@@ -120,13 +66,12 @@ def new_image(
     MitolumeError
         The place can't be written to.
     """
-    size = like.attrs.get("pixel_size_um", {})
     if path.suffix == ".zarr":
-        with new_ome_zarr(
-            path, like.shape, name=name, dtype=dtype, pixel_size_um=size, window=window
-        ) as folder:
-            yield full_size(folder)
-            build_pyramid(folder, mask=mask)
+        with _replacing(path) as temporary:
+            levels = _empty_pyramid(temporary, like, name, dtype, window)
+            yield levels[0]
+            for fine, coarse in pairwise(levels):
+                _fill_level(fine, coarse, shrink_mask if mask else _mean)
         return
     pixels = np.zeros(like.shape, dtype)
     yield pixels
@@ -155,53 +100,45 @@ def _replacing(path: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def full_size(folder: Path) -> Any:
-    """Open the first level of an OME-Zarr to read and write, a `zarr.Array` (T, C, Z, Y, X)."""
+def _empty_pyramid(
+    folder: Path, like: xr.DataArray, name: str, dtype: str, window: tuple[float, float]
+) -> list[Any]:
+    """Make an OME-Zarr of an image's shape; return its levels, `zarr.Array` (T, C, Z, Y, X)."""
     import zarr
 
-    return zarr.open_array(folder / "0", mode="r+")
+    group = zarr.create_group(folder, zarr_format=3)
+    levels: list[Any] = []
+    height, width = like.shape[3:]
+    while not levels or 2 * max(height, width) > _SMALLEST:
+        array = group.create_array(
+            str(len(levels)),
+            shape=(*like.shape[:3], height, width),
+            dtype=dtype,
+            chunks=(1, 1, 1, min(CHUNK, height), min(CHUNK, width)),
+            dimension_names=list("tczyx"),
+        )
+        levels.append(array)
+        height, width = -(-height // 2), -(-width // 2)
+    size = like.attrs.get("pixel_size_um", {})
+    group.attrs["ome"] = _metadata(name, [name], size, levels=len(levels), window=window)
+    return levels
 
 
-def build_pyramid(folder: Path, *, mask: bool | None = None) -> None:
-    """Fill the smaller levels of an OME-Zarr from its full size.
-
-    A pixel of a level is made of 2 x 2 of the level before: of a mask the majority
-    (`shrink_mask`), else the mean.
-
-    Parameters
-    ----------
-    folder
-        As `new_ome_zarr` made it.
-    mask
-        Whether it is a mask; by default, whether it holds integers.
-    """
-    import zarr
-
-    group = zarr.open_group(folder, mode="r+")
-    levels: list[Any] = [group[str(number)] for number in range(len(list(group.array_keys())))]
-    for fine, coarse in pairwise(levels):
-        shrink = shrink_mask if (fine.dtype.kind == "u" if mask is None else mask) else _mean
-        for t, c, z in np.ndindex(fine.shape[:3]):
-            for y in range(0, fine.shape[3], _SIDE):
-                for x in range(0, fine.shape[4], _SIDE):
-                    part = fine[t, c, z, y : y + _SIDE, x : x + _SIDE]
-                    half = (slice(y // 2, (y + _SIDE) // 2), slice(x // 2, (x + _SIDE) // 2))
-                    coarse[t, c, z, *half] = shrink(part)
+def _fill_level(fine: Any, coarse: Any, shrink: Callable[[Pixels], Pixels]) -> None:
+    """Fill a level of a pyramid from the one before."""
+    for t, c, z in np.ndindex(fine.shape[:3]):
+        for y in range(0, fine.shape[3], _SIDE):
+            for x in range(0, fine.shape[4], _SIDE):
+                part = fine[t, c, z, y : y + _SIDE, x : x + _SIDE]
+                half = (slice(y // 2, (y + _SIDE) // 2), slice(x // 2, (x + _SIDE) // 2))
+                coarse[t, c, z, *half] = shrink(part)
 
 
 def shrink_mask(mask: Pixels) -> Pixels:
-    """Shrink a mask to half its size by majority.
+    """Shrink a mask, (Y, X) of 0, 1 and 255, to half its size by majority, sides rounded up.
 
-    Parameters
-    ----------
-    mask
-        (Y, X) of 0, 1 and 255; odd sides are continued by their last row or column.
-
-    Returns
-    -------
-    numpy.ndarray
-        (Y, X), rounded up. Two mitochondria pixels out of four are enough, so that thin ones do
-        not vanish from the small levels; else two unsure ones make an unsure one.
+    Two mitochondria pixels out of four are enough, so that thin ones do not vanish from the small
+    levels; else two unsure ones make an unsure one.
 
     Examples
     --------
@@ -265,8 +202,8 @@ def _metadata(
 # --- crops --------------------------------------------------------------------------------------
 
 
-def save_crops(path: Path, crops: Sequence[Crop]) -> None:
-    """Keep crops of one field until all fields' are there."""
+def save_crops(path: Path, crops: Sequence[Pixels]) -> None:
+    """Keep crops of one field, (C, Z, Y, X), until all fields' are there."""
     np.savez(path, *crops)
 
 
@@ -285,30 +222,15 @@ def write_crop_store(
     parts
         Files of `save_crops`, in order.
     channels
-        Their names.
+        Their names, the same of all crops.
     pixel_size_um
         ``Z Y X`` to µm, where known.
-
-    Raises
-    ------
-    MitolumeError
-        Crops differ in the number of their channels.
     """
     import zarr
 
-    shapes: list[tuple[int, ...]] = []
-    dtypes = set()
-    for part in parts:
-        with np.load(part) as crops:
-            shapes += [crops[key].shape for key in crops.files]
-            dtypes |= {crops[key].dtype for key in crops.files}
-    if len({shape[0] for shape in shapes}) > 1:
-        raise MitolumeError(
-            f"{path}: the images have different channels, which one store can't hold; "
-            "name a folder with --crops"
-        )
+    shapes = [crop.shape for crop in _crops(parts)]
     most = tuple(map(max, zip(*shapes, strict=True)))
-    dtype = np.result_type(*dtypes)
+    dtype = np.result_type(*{crop.dtype for crop in _crops(parts)})
     inner = (most[1], min(_CROP_CHUNK, most[2]), min(_CROP_CHUNK, most[3]))
     shard = tuple(-(-size // chunk) * chunk for size, chunk in zip(most[1:], inner, strict=True))
     together = int(np.clip(_VALUES_IN_MEMORY // (most[0] * np.prod(shard)), 1, len(shapes)))
@@ -320,15 +242,16 @@ def write_crop_store(
             "0", shape=(len(shapes), *most), dtype=dtype, chunks=(1, 1, *inner),
             shards=(together, most[0], *shard), dimension_names=list("tczyx"),
         )  # fmt: skip
-        buffer = np.zeros((together, *most), dtype)
-        number = 0
-        for part in parts:
-            with np.load(part) as crops:
-                for key in crops.files:
-                    crop = crops[key]
-                    buffer[number % together][tuple(map(slice, crop.shape))] = crop
-                    number += 1
-                    if number % together == 0 or number == len(shapes):
-                        first = (number - 1) // together * together
-                        array[first:number] = buffer[: number - first]
-                        buffer[:] = 0
+        crops = _crops(parts)
+        for first in range(0, len(shapes), together):
+            block = list(islice(crops, together))
+            buffer = np.zeros((len(block), *most), dtype)
+            for place, crop in zip(buffer, block, strict=True):
+                place[tuple(map(slice, crop.shape))] = crop
+            array[first : first + len(block)] = buffer
+
+
+def _crops(parts: Sequence[Path]) -> Iterator[Pixels]:
+    for part in parts:
+        with np.load(part) as crops:
+            yield from (crops[key] for key in crops.files)

@@ -48,7 +48,7 @@ def stated(path: Path, scene: int) -> Stated:
         if tif.is_ome and tif.ome_metadata:
             return _ome(tif.ome_metadata, scene)
         series = tif.series[scene]
-        axes, guessed = axes_of(series)
+        axes, guessed = _axes_of(series)
         page = series.keyframe
         imagej = tif.imagej_metadata or {}
         resolution = {
@@ -74,19 +74,8 @@ def stated(path: Path, scene: int) -> Stated:
     return Stated(size_um=size, channels=named, guessed=guessed)
 
 
-def axes_of(series: Any) -> tuple[str, str]:
-    """Name the axes of a TIFF series; those that the file doesn't name are z, then c, then t.
-
-    Parameters
-    ----------
-    series
-        A `tifffile.TiffPageSeries`.
-
-    Returns
-    -------
-    axes, guessed
-        A letter for each dimension; those among them that were guessed.
-    """
+def _axes_of(series: Any) -> tuple[str, str]:
+    """Name the axes of a series, unknown ones z, then c, then t; return which were guessed, too."""
     unknown = [i for i, axis in enumerate(series.axes) if axis in "QI"]
     free = [axis for axis in "ZCT" if axis not in series.axes]
     names = dict(zip(reversed(unknown), free, strict=False))
@@ -107,7 +96,7 @@ def _array(path: Path, scene: int) -> xr.DataArray:
         # tifffile drops axes of length 1; an image of one row must keep it.
         squeeze = {"Y", "X"} <= set(series.axes)
         shape, dtype = series.get_shape(squeeze), series.dtype
-        axes = axes_of(series)[0] if squeeze else series.get_axes(squeeze)
+        axes = _axes_of(series)[0] if squeeze else series.get_axes(squeeze)
     sizes = dict(zip(axes, shape, strict=True))
     large = sizes["Y"] * sizes["X"] > _LARGE
     with _opened(path, scene, sizes, squeeze, by_page=not large) as (_, pieces):
