@@ -273,7 +273,7 @@ def test_what_is_kept_is_complete_and_the_rest_is_named(there: np.ndarray) -> No
     assert not np.isnan(table.values).any()
     assert bool(table.values.size) == bool(there.any())
     seen = cells["specimen"].nunique(), cells["seed"].nunique()
-    assert bool(table.notice) == ((table.n_specimens, table.n_seeds) != seen)
+    assert bool(table.notice) == (table.values.shape != seen)
 
 
 # Verdicts and their words -----------------------------------------------------------------------
@@ -284,21 +284,20 @@ def test_large_gains_and_losses_are_named() -> None:
     better, worse = compare(images, "reference")
     assert (better.verdict, worse.verdict) == (HELPED, HURT)
     assert better.sentence.startswith(
-        f"arm 1 helped: the foreground IoU is {better.difference:.3f}"
+        "arm 1 against reference, 8 labelled images: helped, foreground IoU "
+        f"+{better.difference:.3f} (+{better.low:.3f} to +{better.high:.3f})."
     )
     n = images[(images["arm"] == "arm 1") & (images["seed"] == 0)].shape[0]
-    assert f"8 labelled images; {n} test images of 8 specimens, 5 seeds" in better.sentence
-    assert "95 % interval of all 2 comparisons together +" in better.sentence
-    assert "lower than with reference" in worse.sentence
+    assert f"together; {n} test images of 8 specimens, 5 seeds." in better.sentence
+    assert "95 % interval of all 2 comparisons together" in better.sentence
+    assert "hurt" in worse.sentence
     assert "\N{MINUS SIGN}" in worse.sentence
 
 
 def test_no_difference_says_what_could_have_been_seen() -> None:
     (one,) = compare(study(12, specimens=10, seeds=5), "reference")
     assert one.verdict == NO_DIFFERENCE
-    assert (
-        f"no difference from reference shown (could have seen {one.detectable:.3f})" in one.sentence
-    )
+    assert f"; could have seen {one.detectable:.3f}" in one.sentence
     (few,) = compare(study(12, specimens=3, seeds=2), "reference")
     if few.detectable >= 1:
         assert "too few specimens or seeds to see any" in few.sentence
@@ -306,7 +305,7 @@ def test_no_difference_says_what_could_have_been_seen() -> None:
 
 @pytest.mark.parametrize(
     ("specimens", "seeds", "words"),
-    [(1, 3, "holds for this specimen only"), (4, 1, "run 3 or more seeds"), (4, 3, None)],
+    [(1, 3, "for this specimen only"), (4, 1, "trained once"), (4, 3, None)],
 )
 def test_what_a_verdict_holds_for(specimens: int, seeds: int, words: str | None) -> None:
     (one,) = compare(study(13, specimens=specimens, seeds=seeds), "reference")
@@ -321,13 +320,11 @@ def test_one_seed_gives_hints_and_no_verdicts() -> None:
     found, curve = compare(images, "reference"), label_curve(images)
     assert {one.verdict for one in found} == {HINT}
     assert found[0].low > 0 > found[2].high
-    assert all("a hint, not evidence" in one.sentence for one in found)
+    assert all("a hint only" in one.sentence for one in found)
     head = head_of(found, curve, "reference", "test images")
     assert head.lead.startswith("One seed: a hint, not evidence; run 3 or more seeds. Compared")
     assert f"IoU {found[1].difference:+.3f} (+" in head.text
-    assert (
-        f"With 8 labelled images: a hint only for arm 1 ({found[0].difference:+.3f})" in head.text
-    )
+    assert f"With 8 labelled images: arm 1 a hint only ({found[0].difference:+.3f})" in head.text
     assert "helped" not in head.text
     assert "hurt" not in head.text
     table = comparison_table(found, curve.points, "reference", "test images")
@@ -388,13 +385,8 @@ def test_label_curve_and_its_steps() -> None:
     rise = curve.points["score"].diff()
     assert (up.difference, flat.difference) == pytest.approx((rise[1], rise[2]))
     assert up.verdict == HELPED
-    assert up.sentence.startswith(
-        f"plain: 8 more labelled images (2 to 10) gave +{up.low:.3f} to +{up.high:.3f} "
-        "foreground IoU here ("
-    )
-    assert (
-        "1 more labelled image (10 to 11) gave no difference that could be shown" in flat.sentence
-    )
+    assert up.sentence.startswith("plain, 10 against 2 labelled images: helped, foreground IoU +")
+    assert "11 against 10 labelled images: no difference shown" in flat.sentence
 
 
 # Faults ----------------------------------------------------------------------------------------
@@ -404,8 +396,8 @@ def test_label_curve_and_its_steps() -> None:
     ("change", "says"),
     [
         (lambda t: t.assign(subset=["train", *t["subset"][1:]]), "train, test"),
-        (lambda t: t.assign(model=["model_2", *t["model"][1:]]), "model_2, model_1"),
-        (lambda t: pd.concat([t, t.iloc[:1]]), "plane 0, twice"),
+        (lambda t: t.assign(model=["model_2", *t["model"][1:]]), "several models"),
+        (lambda t: pd.concat([t, t.iloc[:1]]), "one image twice .*plane 0"),
         (lambda t: t.drop(columns="fn"), "lacks the columns fn"),
         (lambda t: t.assign(tp=np.nan), "no image of the table has a truth"),
         (lambda t: t.assign(tp=0, fn=0), "truth of no image has mitochondria"),

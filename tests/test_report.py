@@ -171,7 +171,7 @@ def test_page_stays_small_with_large_noisy_images():
     noise = random.normal(size=(1024, 1024))
     truth = random.choice(np.array([0, 1, 255], np.uint8), noise.shape)
     masks = {model: (noise > 0).astype(np.uint8) for model in ("model 1", "model 2")}
-    large = model_panel("worst", "noise.tif", noise, truth, masks, dict.fromkeys(masks, 0.3))
+    large = model_panel("worst", "noise.tif", noise, truth, masks)
     alone = empty_tables(panels=[large])
     assert len(render(alone).encode()) < 15e6 / 4
 

@@ -46,11 +46,10 @@ def panel(title: str, seed: int, side: int = 64, unsure: bool = True, models: in
     noise /= 4 * noise.std()
     smooth = ndimage.gaussian_filter(truth.astype(float), side / 256)
     masks = {"model 1": smooth + 1.5 * noise > 0.55, "model 2": smooth + noise > 0.5}
-    scores = {m: (p & (truth == 1)).sum() / (p | (truth == 1)).sum() for m, p in masks.items()}
     if unsure:
         truth[side // 8 : side // 4, side // 2 : side // 2 + side // 8] = 255
     predictions = {model: masks[model].astype(np.uint8) for model in list(masks)[:models]}
-    return model_panel(title, f"field_{seed:03d}.ome.tif", image, truth, predictions, scores)
+    return model_panel(title, f"field_{seed:03d}.ome.tif", image, truth, predictions)
 
 
 def results(models=("model_1", "model_2"), subsets=tuple(SIZES)) -> pd.DataFrame:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from cycler import cycler
 from markupsafe import Markup
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from mitolume.analysis.metrics import calibration_error
 from mitolume.batch.agreement import Ceiling
 from mitolume.study.evidence import HELPED, HINT, HURT, Comparison
-from mitolume.text import count, number, percent
+from mitolume.text import number
 
 # Colours that matplotlib writes and the page replaces, so that charts follow light and dark.
 _INK, _QUIET, _ONE, _TWO = "#010203", "#010204", "#010205", "#010206"
@@ -51,6 +52,10 @@ _STYLE: dict[Any, Any] = {
     "grid.color": _QUIET,
     "grid.alpha": 0.25,
 }
+# Okabe and Ito (2008); marks differ as well, for readers in grey.
+_ARMS = cycler(
+    color=["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"], marker=list("osD^vP")
+)
 
 
 @dataclass(frozen=True)
@@ -94,11 +99,7 @@ def curves(log: pd.DataFrame, ceiling: Ceiling | None = None) -> list[Chart]:
         axes.grid(axis="y")
         if caption and ceiling and column == "validation_iou":
             axes.axhline(ceiling.iou, **_DOTTED)
-            axes.annotate(
-                _ceiling_label(ceiling.iou, ceiling), (0, ceiling.iou),
-                xycoords=axes.get_yaxis_transform(), xytext=(3, 3), textcoords="offset points",
-            )  # fmt: skip
-            caption.append("Dotted: the IoU of two annotators with each other")
+            caption.append(f"Dotted: two annotators agree to {number(ceiling.iou, 2)}")
         if caption:
             charts.append(
                 to_chart(figure, f"curve-{y_label.lower()}", heading, ". ".join(caption) + ".")
@@ -108,7 +109,7 @@ def curves(log: pd.DataFrame, ceiling: Ceiling | None = None) -> list[Chart]:
 
 @rc_context(_STYLE)
 def image_scores(images: pd.DataFrame, ceiling: Ceiling | None = None) -> list[Chart]:
-    """Draw the IoU of each image: a strip per model, and model 2 against model 1.
+    """Draw the IoU of each image, a strip per model.
 
     Parameters
     ----------
@@ -124,19 +125,15 @@ def image_scores(images: pd.DataFrame, ceiling: Ceiling | None = None) -> list[C
     figure = _strip(groups, "foreground IoU of the image", [_LINE[m]["color"] for m in models])
     caption = "One dot is one image; the bar marks the mean."
     if ceiling:
-        axes, mean = figure.axes[0], ceiling.iou_image
-        axes.axvline(mean, **_DOTTED)
-        low, high = axes.get_xlim()
-        axes.annotate(
-            _ceiling_label(mean, ceiling), (mean, 1), xycoords=axes.get_xaxis_transform(),
-            xytext=(0, 3), textcoords="offset points",
-            ha="right" if mean > (low + high) / 2 else "left",
-        )  # fmt: skip
-        caption += " Dotted: the mean IoU of two annotators with each other."
-    charts = [to_chart(figure, "strip-iou", "Spread over images", caption)]
-    if len(models) < 2 or (pairs := images.dropna(subset=models)).empty:
-        return charts
-    return [*charts, _paired(pairs[models].to_numpy(float))]
+        figure.axes[0].axvline(ceiling.iou_image, **_DOTTED)
+        caption += f" Dotted: two annotators agree to {number(ceiling.iou_image, 2)} on average."
+    if len(models) == 2:
+        change = images[models[1]] - images[models[0]]
+        caption += (
+            f" Model 2 scores higher than model 1 on {(change > 0).sum()} images and lower on "
+            f"{(change < 0).sum()}."
+        )
+    return [to_chart(figure, "strip-iou", "Spread over images", caption)]
 
 
 @rc_context(_STYLE)
@@ -182,36 +179,21 @@ def reliability(counted: NDArray[np.float64], images: str) -> list[Chart]:
     axes.plot(given, found, "-o", color=_ONE, markersize=4.5, linewidth=1.6)
     axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
     axes.grid()
-    half = len(pixels) // 2
-    marked = pixels[half:].sum()
-    caption = f"Counted over the pixels of the {images} images; dashed: perfect calibration. "
-    if marked:
-        given, true = (values[half:].sum() / marked for values in (probability, foreground))
-        caption += (
-            f"Pixels with a probability of 50 % or more ({percent(given, 0)} on average) are "
-            f"mitochondria in {percent(true, 0)} of cases. "
-        )
-    caption += f"The expected calibration error is {number(calibration_error(counted))}."
+    caption = (
+        f"Counted over the pixels of the {images} images; dashed: perfect calibration. The "
+        f"expected calibration error is {number(calibration_error(counted))}."
+    )
     return [to_chart(figure, "reliability", "Are the probabilities right?", caption)]
 
 
 # Charts of a study, as figures that can be saved as well --------------------------------------
-
-# Okabe and Ito (2008); marks differ as well, for readers in grey.
-_ARM_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-_ARM_MARKS = "osD^vPX*"
 
 
 @rc_context(_STYLE)
 def comparison_figure(comparisons: Sequence[Comparison], labels: Sequence[str]) -> Figure:
     """Draw each difference to the reference with its interval and the detectable difference.
 
-    Parameters
-    ----------
-    comparisons
-        At least one comparison with the reference.
-    labels
-        The name of each on the axis.
+    ``labels`` are their names on the axis; there is at least one.
     """
     figure, axes = _new_axes(
         f"difference in foreground IoU from {comparisons[0].reference}",
@@ -243,25 +225,13 @@ def comparison_figure(comparisons: Sequence[Comparison], labels: Sequence[str]) 
 
 @rc_context(_STYLE)
 def curve_figure(points: pd.DataFrame) -> Figure:
-    """Draw the score of each arm against the number of labelled images, with intervals.
-
-    Parameters
-    ----------
-    points
-        The points of a `mitolume.study.evidence.LabelCurve`.
-    """
+    """Draw the points of a `mitolume.study.evidence.LabelCurve`, with intervals."""
     figure, axes = _new_axes("labelled images", "foreground IoU", height=3.4)
-    arms = list(dict.fromkeys(points["arm"]))
-    for i, arm in enumerate(arms):
-        own = points[points["arm"] == arm].sort_values("k")
-        colour, mark = (
-            _ARM_COLOURS[i % len(_ARM_COLOURS)],
-            _ARM_MARKS[i % len(_ARM_MARKS)],
-        )
-        shifted = own["k"] * 1.03 ** (i - (len(arms) - 1) / 2)  # so that bars do not overlap
-        axes.plot(shifted, own["score"], marker=mark, color=colour, linewidth=1.6, label=arm)
-        bars = own["high"].notna().to_numpy()
-        axes.vlines(shifted[bars], own["low"][bars], own["high"][bars], color=colour, alpha=0.6)
+    axes.set_prop_cycle(_ARMS)
+    for i, (arm, own) in enumerate(points.groupby("arm", sort=False)):
+        shifted = own["k"] * 1.03**i  # so that bars do not overlap
+        (line,) = axes.plot(shifted, own["score"], linewidth=1.6, label=arm)
+        axes.vlines(shifted, own["low"], own["high"], color=line.get_color(), alpha=0.6)
     ticks = sorted(set(points["k"]))
     axes.set_xscale("log", base=2)
     axes.set_xticks(ticks, [str(k) for k in ticks])
@@ -279,9 +249,8 @@ def _strip(groups: Mapping[str, NDArray[Any]], x_label: str, colours: Sequence[s
     figure, axes = _new_axes(x_label, "", height=0.9 + 0.45 * len(groups))
     random = np.random.default_rng(0)
     for row, (values, colour) in enumerate(zip(groups.values(), colours, strict=True)):
-        dots = _thinned(np.sort(values))
-        y = row + random.uniform(-0.2, 0.2, dots.size)
-        axes.plot(dots, y, "o", color=colour, markersize=4, alpha=0.55, markeredgewidth=0)
+        y = row + random.uniform(-0.2, 0.2, values.size)
+        axes.plot(values, y, "o", color=colour, markersize=4, alpha=0.55, markeredgewidth=0)
         axes.plot([values.mean()] * 2, [row - 0.36, row + 0.36], color=_INK, linewidth=1.8)
     labels = [name if len(name) <= 22 else f"{name[:21]}…" for name in groups]
     axes.set_yticks(range(len(groups)), labels, color=_INK, parse_math=False)
@@ -290,29 +259,6 @@ def _strip(groups: Mapping[str, NDArray[Any]], x_label: str, colours: Sequence[s
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x")
     return figure
-
-
-def _ceiling_label(value: float, ceiling: Ceiling) -> str:
-    return f"two annotators agree: {value:.2f} ({count(ceiling.n_images, 'image')})"
-
-
-def _paired(points: NDArray[np.float64]) -> Chart:
-    """Draw a dot for each image, shape (N, 2): IoU of model 2 against IoU of model 1."""
-    figure, axes = _new_axes("IoU with model 1", "IoU with model 2", height=3.3)
-    low, high = max(0.0, points.min() - 0.04), min(1.0, points.max() + 0.04)
-    axes.plot([low, high], [low, high], **_DASHED)
-    dots = _thinned(points)
-    axes.plot(*dots.T, "o", color=_TWO, markersize=4.5, alpha=0.6, markeredgewidth=0)
-    axes.text(0.03, 0.96, "better with model 2", transform=axes.transAxes, va="top", color=_QUIET)
-    axes.text(0.97, 0.04, "worse with model 2", transform=axes.transAxes, ha="right", color=_QUIET)
-    axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
-    axes.grid()
-    change = points[:, 1] - points[:, 0]
-    caption = (
-        f"Model 2 scores higher than model 1 on {(change > 0).sum()} of "
-        f"{count(len(points), 'image')} and lower on {(change < 0).sum()}."
-    )
-    return to_chart(figure, "paired-iou", "Image by image", caption)
 
 
 # From a figure to the page -------------------------------------------------------------------
@@ -326,12 +272,6 @@ def _new_axes(x_label: str, y_label: str, height: float = 3.0) -> tuple[Figure, 
     figure.patch.set_alpha(0)
     axes.patch.set_alpha(0)
     return figure, axes
-
-
-def _thinned(values: NDArray[Any], most: int = 2000) -> NDArray[Any]:
-    """Keep at most this many rows, evenly spaced, so that the page stays small."""
-    kept = np.linspace(0, len(values) - 1, min(most, len(values))).astype(int)
-    return np.take(values, kept, axis=0)
 
 
 def to_chart(figure: Figure, key: str, heading: str, caption: str) -> Chart:

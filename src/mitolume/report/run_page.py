@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,30 +15,16 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from mitolume.analysis import pictures
 from mitolume.analysis.metrics import pooled
 from mitolume.batch.agreement import Ceiling, ceiling_of
-from mitolume.errors import MitolumeError, shorten
 from mitolume.io.write import write_text
 from mitolume.progress import time_left
 from mitolume.report import charts, run_tables
-from mitolume.report.panels import (
-    MOST_PSEUDO_LABELS,
-    PagePicture,
-    Panel,
-    extremes,
-    model_panel,
-    outlined,
-)
-from mitolume.runs.folder import Run, open_run
+from mitolume.report.panels import SMALL, PagePicture, Panel, extremes, model_panel
+from mitolume.runs.folder import MODELS, Run, open_run
 from mitolume.runs.results import labelled_share, value_of
 from mitolume.text import count, number, percent
 
 ROWS_SHOWN = 200  # of a table of images
-_NETWORKS = {"unet": "U-Net", "unetplusplus": "U-Net++"}
-_METHODS = {
-    "supervised": "supervised only",
-    "pseudo_label": "pseudo-labels, as published",
-    "noisy_student": "noisy student",
-    "mean_teacher": "mean teacher",
-}
+_DOUBTFUL_SHOWN = 6  # pictures of masks of unlabelled images
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +51,7 @@ class RunContent:
     versions: Mapping[str, str]
     ceiling: Ceiling | None = None
     """How far two annotators agree, where that was measured."""
-    conditions: pd.DataFrame | None = None
+    conditions: pd.DataFrame = field(default_factory=pd.DataFrame)
     """audit_conditions.csv."""
     reliability: Sequence[charts.Chart] = ()
     doubtful: Sequence[PagePicture] = ()
@@ -94,16 +80,9 @@ def report_run(folder: str | Path, agreement: str | Path | None = None) -> Path:
         The folder holds no finished run, or the file is not a table of agreement.
     """
     run = open_run(folder)
-    try:
-        content = _content(run)
-    except (KeyError, TypeError, IndexError, AttributeError) as error:
-        raise MitolumeError(
-            f"{folder} holds a damaged run ({type(error).__name__}: {shorten(error)}): one of its "
-            "tables or JSON files has been changed"
-        ) from error
     table = run.ceiling_file if agreement is None else Path(agreement)
     known = agreement is not None or table.exists()
-    page = render(replace(content, ceiling=ceiling_of(table) if known else None))
+    page = render(replace(_content(run), ceiling=ceiling_of(table) if known else None))
     if agreement is not None:
         write_text(run.ceiling_file, table.read_text(encoding="utf-8"))
     write_text(run.report_file, page)
@@ -112,19 +91,13 @@ def report_run(folder: str | Path, agreement: str | Path | None = None) -> Path:
 
 def render(content: RunContent) -> str:
     """Write the page as HTML that needs no other file and no network."""
-    results, log, images, unlabelled = (
-        run_tables.with_spaces(content.results),
-        run_tables.with_spaces(content.log),
-        run_tables.with_spaces(content.images),
-        content.unlabelled,
-    )
+    results, images = (run_tables.with_spaces(table) for table in (content.results, content.images))
     of_subset = {
         s: rows for s in reversed(run_tables.SUBSETS) if len(rows := images[images["subset"] == s])
     }
     image_tables = {s: run_tables.worst_first(rows) for s, rows in of_subset.items()}
     shown = next(iter(of_subset), "")
     share = labelled_share(images)
-    groups = content.conditions
     return template("run.html.j2").render(
         content=content,
         limit=ROWS_SHOWN,
@@ -132,21 +105,19 @@ def render(content: RunContent) -> str:
         models=sorted(results["model"].unique()),
         sizes=run_tables.sizes(results),
         scores=run_tables.scores(results),
-        curves=charts.curves(log, content.ceiling),
+        curves=charts.curves(run_tables.with_spaces(content.log), content.ceiling),
         shown=shown,
         image_charts=charts.image_scores(image_tables[shown], content.ceiling) if shown else [],
         image_tables=image_tables,
         conditions=run_tables.condition_scores(of_subset[shown]) if shown else [],
-        unlabelled=unlabelled,
+        unlabelled=content.unlabelled,
         labelled_share=share,
-        signs=run_tables.known_columns(unlabelled, run_tables.SIGNS) if len(unlabelled) else {},
-        groups=[] if groups is None else run_tables.named_groups(groups),
-        group_signs={}
-        if groups is None
-        else run_tables.known_columns(groups, run_tables.GROUP_SIGNS),
-        share_charts=charts.pseudo_label_shares(run_tables.condition_shares(unlabelled), share)
-        if len(unlabelled)
-        else [],
+        groups=run_tables.named_groups(content.conditions),
+        signs=run_tables.known_columns(content.unlabelled, run_tables.SIGNS),
+        group_signs=run_tables.known_columns(content.conditions, run_tables.GROUP_SIGNS),
+        share_charts=charts.pseudo_label_shares(
+            run_tables.condition_shares(content.unlabelled), share
+        ),
     )
 
 
@@ -189,14 +160,16 @@ def _content(run: Run) -> RunContent:
         return content
     known = run.calibration
     held_out = known[(known["model"] == run.kept) & known["subset"].isin(["validation", "test"])]
-    doubtful = content.unlabelled.head(MOST_PSEUDO_LABELS).to_dict("records")
     return replace(
         content,
         conditions=run.audit_conditions,
         reliability=charts.reliability(
             pooled(held_out), " and ".join(dict.fromkeys(held_out["subset"]))
         ),
-        doubtful=outlined(run, ((row, _why_doubtful(row)) for row in doubtful)),
+        doubtful=[
+            _doubtful(run, row)
+            for row in content.unlabelled.head(_DOUBTFUL_SHOWN).to_dict("records")
+        ],
     )
 
 
@@ -237,8 +210,8 @@ def _facts(record: dict[str, Any], first: Any) -> dict[str, str]:
         "Images": ", ".join(images),
         "Pixel size": f"{size:g} µm" if size else "not given in the files",
         "Preset": record["preset"],
-        "Network": _NETWORKS[first["network"]],
-        "Method": _METHODS[first["method"]],
+        "Network": str(first["network"]),
+        "Method": str(first["method"]).replace("_", " "),
         "Denoiser": _denoiser(record.get("denoiser")),
         "Seed": str(record["seed"]),
         "Device": record["device"],
@@ -277,25 +250,17 @@ def _panels(run: Run) -> list[Panel]:
         image = run.image(int(row["line"]), int(row["plane"]))
         plane, truth, _ = image.read()
         assert truth is not None
-        same = scores[(scores["line"] == image.line) & (scores["plane"] == image.z)]
-        iou = same.set_index("model")["iou"]
-        names = {model: model.replace("_", " ") for model in run.models}
-        panels.append(
-            model_panel(
-                title,
-                image.name,
-                plane,
-                truth,
-                {name: run.mask(model, image) for model, name in names.items()},
-                {name: float(iou[model]) for model, name in names.items()},
-                f"{subset} image, specimen {row['specimen']}",
-            )
-        )
+        masks = {model.replace("_", " "): run.mask(model, image) for model in run.models}
+        caption = f"{subset} image, specimen {row['specimen']}"
+        panels.append(model_panel(title, image.name, plane, truth, masks, caption))
     return panels
 
 
-def _why_doubtful(row: Mapping[Any, Any]) -> str:
-    """Say in a few words how an unlabelled image differs from the labelled ones."""
+def _doubtful(run: Run, row: Mapping[Any, Any]) -> PagePicture:
+    """Outline the mask of an unlabelled image, and say how it differs from the labelled ones."""
+    image = run.image(int(row["line"]), int(row["plane"]))
+    plane, _, _ = image.read()
+    drawn = pictures.overlay(plane, run.mask(MODELS[0], image), longer=SMALL)
     marked = f"{percent(row['foreground_share'])} marked"
     if math.isfinite(row["share_ratio"]):
         marked += f" ({row['share_ratio']:.1f} times the labelled images' share)"
@@ -303,4 +268,4 @@ def _why_doubtful(row: Mapping[Any, Any]) -> str:
     for name in ("disagreement", "feature_distance"):
         if math.isfinite(row[name]):
             words.append(f"{name.removeprefix('feature_')} {number(row[name], 2)}")
-    return ", ".join(filter(None, words))
+    return PagePicture(image.name, ", ".join(filter(None, words)), drawn)

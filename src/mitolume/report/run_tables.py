@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,6 @@ from numpy.typing import NDArray
 
 from mitolume.analysis.metrics import Counts, iou
 from mitolume.runs.folder import open_run
-from mitolume.runs.results import value_of
 
 SUBSETS = ("train", "validation", "test")
 NAMES = ["image", "plane", "specimen", "condition", "batch"]
@@ -42,7 +42,8 @@ def named_columns(table: pd.DataFrame) -> list[str]:
 
 def known_columns(table: pd.DataFrame, titles: Mapping[str, str]) -> dict[str, str]:
     """Return the columns with their titles, except those without any number."""
-    return {name: title for name, title in titles.items() if table[name].notna().any()}
+    there = table.dropna(axis=1, how="all").columns
+    return {name: title for name, title in titles.items() if name in there and len(table)}
 
 
 # Results -------------------------------------------------------------------------------------
@@ -75,28 +76,18 @@ def results_text(folder: str | Path) -> str:
         kept.
     """
     run = open_run(folder)
-    results, models = run.results, list(dict.fromkeys(run.results["model"]))
-    subsets = sizes(results)
-
-    def line(title: str, model: str, *metrics: str) -> str:
-        cells = ""
-        for subset in subsets:
-            for metric, width in zip(metrics, (16, 8), strict=True):
-                value = value_of(results, model, subset, metric)
-                cells += f"{'—' if pd.isna(value) else f'{value:.3f}':>{width}}"
-        return f"{title:<10}{cells}"
-
-    counted = "".join(f"{f'{n:.0f} of {of:.0f}':>24}" for n, of in subsets.values())
-    return "\n".join(
-        [
-            " " * 10 + "".join(f"{subset:>24}" for subset in subsets),
-            " " * 10 + f"{'mean IoU':>16}{'IoU':>8}" * len(subsets),
-            *(line(model.replace("_", " "), model, "miou", "iou") for model in models),
-            line("chance", models[0], "chance_miou", "chance_iou"),
-            f"images of {counted}\nspecimens",
-            f"kept: {run.kept.replace('_', ' ')} ({run.kept_reason})",
-        ]
-    )
+    results = with_spaces(run.results)
+    values, models = scores(results), list(dict.fromkeys(results["model"]))
+    columns: dict[tuple[str, str], dict[str, float]] = {}
+    for subset, (n_images, n_specimens) in sizes(results).items():
+        heading = f"{subset} ({n_images:.0f} of {n_specimens:.0f})"
+        for metric, title in (("miou", "mean IoU"), ("iou", "IoU")):
+            column = {model: values.get((subset, metric, model), math.nan) for model in models}
+            chance = values.get((subset, f"chance_{metric}", models[0]), math.nan)
+            columns[heading, title] = column | {"chance": chance}
+    text = pd.DataFrame(columns).to_string(float_format="{:.3f}".format, na_rep="—")
+    kept = f"kept: {run.kept.replace('_', ' ')} ({run.kept_reason})"
+    return f"{text}\n(images of specimens)\n{kept}"
 
 
 # Labelled images -----------------------------------------------------------------------------
@@ -144,11 +135,11 @@ def condition_scores(images: pd.DataFrame) -> list[dict[str, Any]]:
 
 def named_groups(conditions: pd.DataFrame) -> list[dict[Any, Any]]:
     """Return the rows of audit_conditions.csv with a ``name`` for each."""
-    names = [
-        ", ".join(filter(None, pair)) or "all"
-        for pair in zip(conditions["condition"], conditions["batch"], strict=True)
+    rows = conditions.to_dict("records")
+    return [
+        row | {"name": ", ".join(filter(None, (row["condition"], row["batch"]))) or "all"}
+        for row in rows
     ]
-    return conditions.assign(name=names).to_dict("records")
 
 
 def condition_shares(unlabelled: pd.DataFrame) -> dict[str, NDArray[np.float64]]:

@@ -14,34 +14,22 @@ from mitolume.analysis.object_pictures import write_figure
 from mitolume.errors import MitolumeError, some_names
 from mitolume.io.write import write_table, write_text
 from mitolume.report.charts import Chart, comparison_figure, curve_figure, to_chart
-from mitolume.report.panels import (
-    MOST_PSEUDO_LABELS,
-    PagePicture,
-    Panel,
-    arm_panels,
-    browsed_images,
-    outlined,
-    panel_figure,
-)
+from mitolume.report.panels import ArmPictures, Panel, panel_figure
 from mitolume.report.run_page import report_run, template
 from mitolume.report.study_tables import (
-    GroupScores,
     Table,
     by_group,
     comparison_table,
     group_table,
-    pseudo_label_tables,
-    pseudo_labelled,
+    pseudo_label_table,
     score_tables,
     sizes,
 )
 from mitolume.report.study_words import Head, head_of, pseudo_label_sentence, shift_sentences
-from mitolume.runs.folder import Run
-from mitolume.runs.results import labelled_share
 from mitolume.study.cells import image_count
 from mitolume.study.evidence import compare, label_curve
 from mitolume.study.folder import Study, open_study
-from mitolume.text import count, number, percent
+from mitolume.text import count, number
 
 
 def report_study(path: str | Path, export: str | Path | None = None) -> Path:
@@ -178,9 +166,9 @@ class StudyContent:
         }
         groups = self._groups["condition"]
         sentences = shift_sentences(groups, best, unscored)
-        if groups:
+        if len(groups):
             return sentences
-        return ["The scored images have no condition or batch, or all have the same.", *sentences]
+        return ["The scored images have no condition, or all have the same.", *sentences]
 
     @property
     def pseudo_label_sentence(self) -> str:
@@ -190,18 +178,11 @@ class StudyContent:
     @property
     def facts(self) -> dict[str, str]:
         """What was computed, on which images."""
-        study, recipe = self.study, self.recipe
+        study = self.study
         seconds = sum(study.run(one).record.get("seconds", 0.0) for one in study.finished)
         return {
             "Table of fields": str(self.record["fields"]),
             "Scored on": sizes(self.images[self.images["tp"].notna()], self.subset),
-            "Arms": ", ".join(recipe.arms),
-            "Reference": recipe.reference,
-            "Seeds": ", ".join(map(str, recipe.seeds)),
-            "Labelled images": ", ".join(map(str, recipe.labels)),
-            "Model that stands for an arm": "the one kept by validation images"
-            if recipe.compare == "kept"
-            else "the last one trained",
             "Runs": f"{len(study.finished)} of {len(study.planned)} finished, "
             f"{seconds / 3600:.2f} hours of computing",
             "Started": self.record["started"],
@@ -235,24 +216,19 @@ class StudyContent:
         """The tables of the published study."""
         return score_tables(self.study.results, self.images)
 
-    @property
-    def open_scores(self) -> bool:
-        """Whether the first of them is unfolded, as for the published study."""
-        return bool(self.recipe.base.get("preset") == "paper")
-
     @cached_property
-    def _groups(self) -> dict[str, list[GroupScores]]:
+    def _groups(self) -> dict[str, pd.DataFrame]:
         return {c: by_group(self._with_most_labels, c) for c in ("condition", "batch")}
 
     @property
     def group_tables(self) -> list[Table]:
         """Scores by condition and by batch."""
-        return [group_table(column, groups) for column, groups in self._groups.items() if groups]
+        return [group_table(name, groups) for name, groups in self._groups.items() if len(groups)]
 
     @property
-    def pseudo_label_tables(self) -> list[Table]:
+    def pseudo_label_table(self) -> Table | None:
         """The pseudo-labels by arm and condition."""
-        return pseudo_label_tables(self.images)
+        return pseudo_label_table(self.images)
 
     # Charts and pictures -----------------------------------------------------------------------
 
@@ -293,29 +269,24 @@ class StudyContent:
         )
 
     @cached_property
-    def _browsed_runs(self) -> tuple[dict[str, Run], pd.DataFrame]:
-        """Runs of the first seed at the reference's largest budget, by arm, and their rows."""
+    def pictures(self) -> ArmPictures:
+        """The images of the first seed at the reference's largest number of labelled images."""
         own = self.scored[self.scored["arm"] == self.reference]
-        own = own[own["k"] == own["k"].max()]
-        k, seed = own["k"].iloc[0], own["seed"].iloc[0]
-        here = self.scored[(self.scored["k"] == k) & (self.scored["seed"] == seed)]
-        names = here.groupby("arm", sort=False)["run"].first()
-        return {str(arm): self.study.run(str(name)) for arm, name in names.items()}, here
+        first = own.sort_values("k", ascending=False, kind="stable").iloc[0]
+        chosen = (self.scored["k"] == first["k"]) & (self.scored["seed"] == first["seed"])
+        names = self.scored[chosen].groupby("arm", sort=False)["run"].first()
+        runs = {str(arm): self.study.run(str(name)) for arm, name in names.items()}
+        return ArmPictures(runs, self.scored[chosen], self.reference)
 
     @cached_property
     def browsed(self) -> list[dict[str, Any]]:
-        """The images of the browser, see `browsed_images`."""
-        return browsed_images(*self._browsed_runs, self.reference)
-
-    @property
-    def browsed_arms(self) -> list[str]:
-        """The arms of the browser."""
-        return list(self._browsed_runs[0])
+        """The images of the browser."""
+        return self.pictures.browsed()
 
     @property
     def browsed_note(self) -> str:
         """Which images the browser shows."""
-        rows = self._browsed_runs[1]
+        rows = self.pictures.images
         total, first = image_count(rows), rows.iloc[0]
         shown = "All" if len(self.browsed) == total else f"{len(self.browsed)} of {total}"
         return (
@@ -326,33 +297,17 @@ class StudyContent:
     @cached_property
     def panels(self) -> list[Panel]:
         """The worst, the median and the best image, each arm side by side."""
-        return arm_panels(*self._browsed_runs, self.reference)
-
-    @property
-    def unusual_pseudo_labels(self) -> list[PagePicture]:
-        """The pseudo-labels of one run whose foreground share is least like that of the labels."""
-        rows = pseudo_labelled(self.images)
-        if rows.empty:
-            return []
-        rows = rows[rows["k"] == rows["k"].max()]
-        rows = rows[rows["run"] == rows["run"].iloc[0]]
-        share = labelled_share(self.images)
-        closeness = -(rows["foreground_share"] - share).abs()
-        order = closeness if closeness.notna().any() else rows["mean_confidence"]
-        chosen = rows.loc[order.sort_values(kind="stable").index].head(MOST_PSEUDO_LABELS)
-        notes = []
-        for row in chosen.to_dict("records"):
-            note = (
-                f"{percent(row['foreground_share'])} marked, "
-                f"confidence {number(row['mean_confidence'], 2)}"
-            )
-            notes.append((row, f"{row['condition']}: {note}" if row["condition"] else note))
-        return outlined(self.study.run(str(rows["run"].iloc[0])), notes)
+        return self.pictures.panels()
 
 
 def _export(content: StudyContent, folder: Path) -> None:
     """Write the study's tables as CSV and Markdown and its figures as SVG and PNG."""
-    compared = pd.DataFrame([vars(one) | {"verdict": one.verdict} for one in content.comparisons])
+    compared = pd.DataFrame(
+        [
+            vars(one) | {"verdict": one.verdict, "sentence": one.sentence}
+            for one in content.comparisons
+        ]
+    )
     for name, table in (
         ("comparisons", compared),
         ("labels", content.curve.points),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -14,6 +15,9 @@ from mitolume.study.evidence import HINT, Comparison
 from mitolume.text import count, number, percent
 
 _DASH = "\N{EN DASH}"
+_GROUP_COLUMNS = [
+    "name", "arm", "n_images", "n_specimens", "iou", "area_bias", "low", "high", "distance",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -48,23 +52,21 @@ def comparison_table(
     scored_on
         Which images were scored, in words.
     """
-    scores = {(row["arm"], row["k"]): number(row["score"]) for row in points.to_dict("records")}
+    scores = points.set_index(["arm", "k"])["score"].map(number)
     rows = []
     for k in sorted({one.k for one in comparisons}):
         score = scores.get((reference, k), "undefined")
         rows.append([reference, str(k), score, _DASH, _DASH, _DASH, "reference"])
-        for one in comparisons:
-            if one.k != k:
-                continue
-            interval = detectable = _DASH
-            if math.isfinite(one.low):
-                interval = f"{number(one.low, signed=True)} to {number(one.high, signed=True)}"
-                if one.verdict != HINT:  # with one seed nobody knows what the next one shows
-                    detectable = number(one.detectable) if one.detectable < 1 else "nothing"
-            difference = number(one.difference, signed=True)
-            rows.append(
-                [one.arm, str(k), scores[one.arm, k], difference, interval, detectable, one.verdict]
+        for one in (one for one in comparisons if one.k == k):
+            difference, low, high = (
+                number(value, signed=True) for value in (one.difference, one.low, one.high)
             )
+            interval = f"{low} to {high}" if math.isfinite(one.low) else _DASH
+            seen = number(one.detectable) if one.detectable < 1 else "nothing"
+            if one.verdict == HINT or not math.isfinite(one.low):
+                seen = _DASH  # with one seed nobody knows what the next one shows
+            score = scores[one.arm, k]
+            rows.append([one.arm, str(k), score, difference, interval, seen, one.verdict])
     return Table(
         "Comparisons",
         f"Foreground IoU, mean over specimens and seeds, on {scored_on}; each arm against "
@@ -116,28 +118,7 @@ def _mean_and_spread(values: pd.Series[float]) -> str:
     return mean if values.count() < 2 else f"{mean} ± {number(float(values.std()))}"
 
 
-@dataclass(frozen=True)
-class GroupScores:
-    """The scores of one arm on the images of one condition or batch.
-
-    ``iou`` and ``area_bias`` are NaN where no image of the group is labelled.
-    """
-
-    name: str
-    arm: str
-    n_images: int
-    n_specimens: int
-    iou: float
-    area_bias: float
-    """Marked area divided by true area, minus 1, pooled over images and seeds."""
-    low: float
-    high: float
-    """The smallest and the largest area bias of a specimen."""
-    distance: float
-    """Median distance of the images from the training images, in their standard deviations."""
-
-
-def by_group(images: pd.DataFrame, column: str) -> list[GroupScores]:
+def by_group(images: pd.DataFrame, column: str) -> pd.DataFrame:
     """Summarise images by condition or batch.
 
     Parameters
@@ -151,44 +132,39 @@ def by_group(images: pd.DataFrame, column: str) -> list[GroupScores]:
 
     Returns
     -------
-    list of GroupScores
-        One for each name and arm, in the order of the table; empty if there is only one name.
+    pandas.DataFrame
+        A row for each name and arm, in the order of the table; without rows if there is only one
+        name. ``name, arm, n_images, n_specimens``; ``iou``; ``area_bias``, the marked area divided
+        by the true area, minus 1, pooled over images and seeds, and ``low`` and ``high``, the
+        smallest and the largest of a specimen; ``distance``, the median distance of the images from
+        the training images, in their standard deviations. NaN where no image is labelled.
     """
-    if images[column].nunique() < 2:
-        return []
     groups = []
-    for (name, arm), of_both in images.groupby([column, "arm"], sort=False):
+    several = images if images[column].nunique() > 1 else images.iloc[:0]
+    for (name, arm), of_both in several.groupby([column, "arm"], sort=False):
         scored = of_both[of_both["tp"].notna()]
         rows = scored if len(scored) else of_both
-        tp, fp, fn = (rows[c].sum() for c in ("tp", "fp", "fn"))
-        biases = [_area_bias(own) for _, own in rows.groupby("specimen")]
-        known = [bias for bias in biases if math.isfinite(bias)] or [math.nan]
-        groups.append(
-            GroupScores(
-                name=str(name),
-                arm=str(arm),
-                n_images=image_count(rows),
-                n_specimens=rows["specimen"].nunique(),
-                iou=tp / (tp + fp + fn) if tp + fp + fn else math.nan,
-                area_bias=_area_bias(rows),
-                low=min(known),
-                high=max(known),
-                distance=float(rows["distance"].median()) if "distance" in rows else math.nan,
-            )
-        )
-    return groups
+        biases = rows.groupby("specimen")[["tp", "fp", "fn"]].sum().apply(_area_bias, axis=1)
+        sums = rows[["tp", "fp", "fn"]].sum()
+        distance = rows["distance"].median() if "distance" in rows else math.nan
+        iou = sums["tp"] / sums.sum() if sums.sum() else math.nan
+        counted = image_count(rows), rows["specimen"].nunique()
+        spread = biases.min(), biases.max()
+        groups.append((name, arm, *counted, iou, _area_bias(sums), *spread, distance))
+    return pd.DataFrame(groups, columns=_GROUP_COLUMNS)
 
 
-def _area_bias(rows: pd.DataFrame) -> float:
-    true = rows["tp"].sum() + rows["fn"].sum()
-    return float((rows["tp"].sum() + rows["fp"].sum()) / true - 1) if true else math.nan
+def _area_bias(counts: pd.Series[float]) -> float:
+    true = counts["tp"] + counts["fn"]
+    return float((counts["tp"] + counts["fp"]) / true - 1) if true else math.nan
 
 
-def group_table(column: str, groups: Sequence[GroupScores]) -> Table:
+def group_table(column: str, groups: pd.DataFrame) -> Table:
     """Make the table of scores and area errors by condition or batch (``column``)."""
-    with_distance = any(math.isfinite(group.distance) for group in groups)
+    with_distance = bool(groups["distance"].notna().any())
     rows = []
-    for group in groups:
+    group: Any
+    for group in groups.itertuples():
         iou = bias = spread = _DASH
         if math.isfinite(group.area_bias):
             iou, bias = number(group.iou), percent(group.area_bias, 0, signed=True)
@@ -218,23 +194,18 @@ def pseudo_labelled(images: pd.DataFrame) -> pd.DataFrame:
     return images[own & (images["subset"] == "unlabelled")]
 
 
-def pseudo_label_tables(images: pd.DataFrame) -> list[Table]:
-    """Make the table of pseudo-labels by arm and condition; none where no arm learned from any."""
-    taught = pseudo_labelled(images)
-    if taught.empty:
-        return []
+def pseudo_label_table(images: pd.DataFrame) -> Table | None:
+    """Make the table of pseudo-labels by arm and condition; None where no arm learned from any."""
     rows = []
-    for (arm, condition), own in taught.groupby(["arm", "condition"], sort=False):
-        share, least, most = (
-            float(getattr(own["foreground_share"], f)()) for f in ("mean", "min", "max")
-        )
-        rows.append(
-            [str(arm), str(condition) or "(none)", str(image_count(own)), percent(share),
-             f"{percent(least)} to {percent(most)}", number(float(own["mean_confidence"].mean()))]
-        )  # fmt: skip
+    for (arm, condition), own in pseudo_labelled(images).groupby(["arm", "condition"], sort=False):
+        share = own["foreground_share"]
+        span = f"{percent(share.min())} to {percent(share.max())}"
+        confidence = number(float(own["mean_confidence"].mean()))
+        sizes = str(image_count(own)), percent(share.mean())
+        rows.append([str(arm), str(condition) or "(none)", *sizes, span, confidence])
     columns = ["Arm", "Condition", "Images", "Foreground share", "from … to", "Mean confidence"]
     caption = "Pseudo-labels by arm and condition, means over images, seeds and budgets"
-    return [Table("Pseudo-labels", caption, columns, rows)]
+    return Table("Pseudo-labels", caption, columns, rows) if rows else None
 
 
 def sizes(scored: pd.DataFrame, subset: str) -> str:

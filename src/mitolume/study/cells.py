@@ -28,16 +28,6 @@ class Paired:
     n_images: int
     notice: str
 
-    @property
-    def n_specimens(self) -> int:
-        """How many specimens are in the table."""
-        return int(self.values.shape[0])
-
-    @property
-    def n_seeds(self) -> int:
-        """How many seeds are in the table."""
-        return int(self.values.shape[1])
-
 
 def cell_scores(images: pd.DataFrame, metric: str = "iou") -> pd.DataFrame:
     """Score each specimen in each run.
@@ -142,35 +132,26 @@ def _checked(images: pd.DataFrame, column: str | None) -> pd.DataFrame:
     rows = images[images["tp"].notna()]
     if rows.empty:
         raise MitolumeError("no image of the table has a truth, so nothing can be compared")
-    text: Any = {"specimen": str, "arm": str, "subset": str}
-    rows = rows.fillna({"specimen": ""}).astype(text)
+    types: Any = dict.fromkeys(("specimen", "arm", "subset"), str)
+    types |= dict.fromkeys(("k", "seed", *COUNT_COLUMNS), np.int64)
+    rows = rows.fillna({"specimen": ""}).astype(types)
     if len(subsets := rows["subset"].unique()) > 1:
         raise MitolumeError(
             f"scores of several subsets are mixed ({', '.join(subsets)}); compare those of one"
         )
-    for run, models in rows.groupby(RUN)["model"].unique().items():
-        if len(models) > 1:
-            raise MitolumeError(
-                f"the run {_named(run)} has scores of {', '.join(models)}; compare one model of "
-                "each run"
-            )
     keys = [*RUN, *(name for name in _IMAGE if name in rows)]
     twice = rows[rows.duplicated(keys)]
-    if len(twice):
-        row = twice.iloc[0]
-        raise MitolumeError(
-            f"the run {_named(row[RUN])} has {row['image']}, plane {row['plane']}, twice; give the "
-            "scores of each run once"
-        )
-    whole: Any = dict.fromkeys(("k", "seed", *COUNT_COLUMNS), np.int64)
-    rows = rows.astype(whole)
+    mixed = rows.groupby(RUN)["model"].transform("nunique") > 1
+    for wrong, what in ((rows[mixed], "several models"), (twice, "one image twice")):
+        if len(wrong):
+            row = wrong.iloc[0]
+            raise MitolumeError(
+                f"the run of arm {row['arm']} with {row['k']} labelled images and seed "
+                f"{row['seed']} has scores of {what} ({row['image']}, plane {row['plane']}, "
+                f"{row['model']}); give those of one model, once"
+            )
     rows["of"] = pd.MultiIndex.from_frame(rows[["image", "plane"]]).to_list()
     return rows
-
-
-def _named(run: Any) -> str:
-    arm, k, seed = run
-    return f"of arm {arm} with {k} labelled images and seed {seed}"
 
 
 def image_count(images: pd.DataFrame) -> int:

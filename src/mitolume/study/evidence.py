@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,7 @@ HELPED, HURT = "helped", "hurt"
 NO_DIFFERENCE, UNDETERMINED = "no difference shown", "undetermined"
 # Of identical arms trained once, half may differ clearly: docs/evidence.md has the rates.
 HINT = "a hint only"
+VERDICTS = (HELPED, HURT, NO_DIFFERENCE, HINT, UNDETERMINED)
 _NAMES = {
     "iou": "foreground IoU",
     "iou_image": "mean foreground IoU of images",
@@ -34,18 +36,28 @@ _NAMES = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Evidence:
-    """A paired difference with its interval and verdict.
+Arm = tuple[str, int]  # its name and k
 
-    ``low`` to ``high`` is the confidence interval of ``difference``; intervals computed together
-    hold simultaneously at the given level. ``p`` is adjusted likewise: it is below 1 - level
-    exactly where the interval excludes 0. ``df`` are the degrees of freedom of the interval.
-    ``detectable`` is the true difference that a study of this size would show with 80 % power.
-    These five are NaN for one specimen and one seed, or where there is nothing to compare.
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """The paired difference of two arms, or of one at two numbers of labelled images.
+
+    ``difference`` is the score of ``arm`` with ``k`` labelled images less that of ``reference``
+    with ``k_reference``. ``low`` to ``high`` is its confidence interval; those of all
+    ``n_comparisons`` hold simultaneously at ``level``. ``p`` is adjusted likewise: it is below
+    1 - level exactly where the interval excludes 0. ``df`` are the degrees of freedom of the
+    interval. ``detectable`` is the true difference that a study of this size would show with 80 %
+    power. These five are NaN for one specimen and one seed, or where there is nothing to compare.
     ``notice`` says which seeds and specimens were left out, if any.
     """
 
+    arm: str
+    k: int
+    reference: str
+    k_reference: int
+    metric: str
+    subset: str
     difference: float
     low: float
     high: float
@@ -55,6 +67,8 @@ class Evidence:
     n_images: int
     n_specimens: int
     n_seeds: int
+    level: float
+    n_comparisons: int
     notice: str
 
     @property
@@ -68,41 +82,61 @@ class Evidence:
             return HINT
         return HELPED if self.low > 0 else HURT if self.high < 0 else NO_DIFFERENCE
 
+    @property
+    def words(self) -> str:
+        """The difference with its interval, or why there is no verdict."""
+        if self.verdict == UNDETERMINED:
+            return self._why_undetermined
+        low, high = (number(value, signed=True) for value in (self.low, self.high))
+        name = _NAMES.get(self.metric, self.metric)
+        said = f"{name} {number(self.difference, signed=True)} ({low} to {high})"
+        if self.verdict == HINT:
+            return f"{said}, trained once"
+        if self.verdict == NO_DIFFERENCE:
+            said += f"; {self._detectable_words}"
+        return said + ("; for this specimen only" if self.n_specimens == 1 else "")
 
-Arm = tuple[str, int]  # its name and k
+    @property
+    def sentence(self) -> str:
+        """The verdict with all that it rests on."""
+        between = f"{self.arm} against {self.reference}, {count(self.k, 'labelled image')}"
+        if self.arm == self.reference:
+            between = f"{self.arm}, {self.k} against {count(self.k_reference, 'labelled image')}"
+        images = count(self.n_images, f"{self.subset} image")
+        on = f"{images} of {count(self.n_specimens, 'specimen')}, {count(self.n_seeds, 'seed')}"
+        interval = f"{100 * self.level:g} % interval"
+        if self.n_comparisons > 1:
+            interval += f" of all {self.n_comparisons} comparisons together"
+        return f"{between}: {self.verdict}, {self.words}. {interval}; {on}."
 
+    @property
+    def _detectable_words(self) -> str:
+        if self.detectable == 0:
+            return "all scores are equal"
+        if self.detectable >= 1:
+            return "too few specimens or seeds to see any difference"
+        return f"could have seen {number(self.detectable)}"
 
-@dataclass(frozen=True, kw_only=True)
-class Comparison(Evidence):
-    """An arm less the reference, at ``k`` labelled images."""
-
-    arm: str
-    reference: str
-    k: int
-    sentence: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Step(Evidence):
-    """An arm with ``k_to`` labelled images less the same arm with ``k_from``."""
-
-    arm: str
-    k_from: int
-    k_to: int
-    sentence: str
+    @property
+    def _why_undetermined(self) -> str:
+        if not self.n_specimens or not self.n_seeds:
+            return "no specimen and seed was scored on both sides"
+        if self.n_specimens * self.n_seeds == 1:
+            return "one specimen and one seed do not show how much results vary"
+        return "all repeats gave the same difference, so they do not show how much results vary"
 
 
 @dataclass(frozen=True)
 class LabelCurve:
     """Scores against the number of labelled images.
 
-    ``points`` has a row for each arm and k: ``arm, method, network, k, score, low, high,
-    n_images, n_specimens, n_seeds, notice``. Each interval holds by itself; those of the steps,
-    from each k of an arm to the next, hold simultaneously.
+    ``points`` has a row for each arm and k: ``arm, k, score, low, high, n_images, n_specimens,
+    n_seeds, notice``. Each interval holds by itself; those of the steps, from each k of an arm to
+    the next, hold simultaneously.
     """
 
     points: pd.DataFrame
-    steps: list[Step]
+    steps: list[Comparison]
 
 
 def compare(
@@ -135,26 +169,12 @@ def compare(
     MitolumeError
         The reference or the metric is not there, or the table mixes subsets or models.
     """
-    arms = _arms(cell_scores(images, metric))
+    arms = _arms(images, metric)
     names = list(dict.fromkeys(name for name, _ in arms))
     if reference not in names:
         raise MitolumeError(f"no arm {reference!r} to compare with; there are {', '.join(names)}")
-    keys = [key for key in arms if key[0] != reference]
-    nothing = next(iter(arms.values())).iloc[:0]
-    found = _judge(
-        [paired(arms[key], arms.get((reference, key[1]), nothing)) for key in keys], level
-    )
-    sentences = _Sentences(metric, _subset(images), level, found)
-    return [
-        Comparison(
-            **vars(one),
-            arm=arm,
-            reference=reference,
-            k=k,
-            sentence=sentences.comparison(one, arm, reference, k),
-        )
-        for (arm, k), one in zip(keys, found, strict=True)
-    ]
+    pairs = [((arm, k), (reference, k)) for arm, k in arms if arm != reference]
+    return _judge(arms, pairs, metric, _subset(images), level)
 
 
 def label_curve(images: pd.DataFrame, *, metric: str = "iou", level: float = 0.95) -> LabelCurve:
@@ -167,62 +187,55 @@ def label_curve(images: pd.DataFrame, *, metric: str = "iou", level: float = 0.9
     level
         Confidence level, between 0 and 1, of all steps together and of each point by itself.
 
-    Returns
-    -------
-    LabelCurve
-        The score of each arm at each number of labelled images, and the change between them.
-
     Raises
     ------
     MitolumeError
         As for `compare`.
     """
-    arms = _arms(cell_scores(images, metric))
-    rows = _scored(images).drop_duplicates("arm").set_index("arm")
+    arms = _arms(images, metric)
     points = []
     for (arm, k), cells in arms.items():
         table = paired(cells)
         score, low, high = _interval(table, 1 - level)
         points.append(
-            {"arm": arm, "method": rows.at[arm, "method"], "network": rows.at[arm, "network"]}
-            | {"k": k, "score": score, "low": np.maximum(low, 0.0), "high": np.minimum(high, 1.0)}
-            | {"n_images": table.n_images, "n_specimens": table.n_specimens}
-            | {"n_seeds": table.n_seeds, "notice": table.notice}
+            {"arm": arm, "k": k, "score": score}
+            | {"low": np.maximum(low, 0.0), "high": np.minimum(high, 1.0)}
+            | _sizes(table)
         )
-    climbs = [(a, b) for a, b in pairwise(arms) if a[0] == b[0]]
-    found = _judge([paired(arms[b], arms[a]) for a, b in climbs], level)
-    sentences = _Sentences(metric, _subset(images), level, found)
-    steps = [
-        Step(
-            **vars(one),
-            arm=arm,
-            k_from=k_from,
-            k_to=k_to,
-            sentence=sentences.step(one, arm, k_from, k_to),
-        )
-        for ((arm, k_from), (_, k_to)), one in zip(climbs, found, strict=True)
-    ]
-    return LabelCurve(pd.DataFrame(points), steps)
+    pairs = [(more, less) for less, more in pairwise(arms) if less[0] == more[0]]
+    return LabelCurve(pd.DataFrame(points), _judge(arms, pairs, metric, _subset(images), level))
 
 
-def _arms(cells: pd.DataFrame) -> dict[Arm, pd.DataFrame]:
+def _arms(images: pd.DataFrame, metric: str) -> dict[Arm, pd.DataFrame]:
     """Cells by arm, in the order of the table, and k, ascending."""
     return {
         (str(name), int(k)): of_arm[of_arm["k"] == k]
-        for name, of_arm in cells.groupby("arm", sort=False)
+        for name, of_arm in cell_scores(images, metric).groupby("arm", sort=False)
         for k in sorted(of_arm["k"].unique())
     }
 
 
-def _judge(tables: Sequence[Paired], level: float) -> list[Evidence]:
-    """Give each table its interval; all hold simultaneously."""
+def _subset(images: pd.DataFrame) -> str:
+    return str(images.loc[images["tp"].notna(), "subset"].iloc[0])
+
+
+def _judge(
+    arms: dict[Arm, pd.DataFrame],
+    pairs: Sequence[tuple[Arm, Arm]],
+    metric: str,
+    subset: str,
+    level: float,
+) -> list[Comparison]:
+    """Compare the first arm of each pair with the second; all intervals hold simultaneously."""
+    nothing = next(iter(arms.values())).iloc[:0]
+    tables = [paired(arms[one], arms.get(other, nothing)) for one, other in pairs]
     # Only comparisons that can be decided share the error rate.
     n = sum(table.values.size > 1 for table in tables)
     alpha = (1 - level) / max(n, 1)
     found = []
-    for table in tables:
+    for ((arm, k), (reference, k_reference)), table in zip(pairs, tables, strict=True):
         difference, low, high = _interval(table, alpha)
-        precision: dict[str, float] = {}
+        precision: dict[str, Any] = {}
         if table.values.size > 1:
             squares = mean_squares(table.values)
             precision = {
@@ -231,15 +244,20 @@ def _judge(tables: Sequence[Paired], level: float) -> list[Evidence]:
                 "detectable": float(detectable(squares, alpha)),
             }
         found.append(
-            Evidence(
+            Comparison(
+                arm=arm,
+                k=k,
+                reference=reference,
+                k_reference=k_reference,
+                metric=metric,
+                subset=subset,
                 difference=difference,
                 low=low,
                 high=high,
                 **precision,
-                n_images=table.n_images,
-                n_specimens=table.n_specimens,
-                n_seeds=table.n_seeds,
-                notice=table.notice,
+                **_sizes(table),
+                level=level,
+                n_comparisons=n,
             )
         )
     return found
@@ -253,94 +271,7 @@ def _interval(table: Paired, alpha: float) -> tuple[float, float, float]:
     return mean, mean - half, mean + half
 
 
-def _scored(images: pd.DataFrame) -> pd.DataFrame:
-    return images[images["tp"].notna()].astype({"arm": str})
-
-
-def _subset(images: pd.DataFrame) -> str:
-    return str(_scored(images)["subset"].iloc[0])
-
-
-# Sentences -----------------------------------------------------------------------------------
-
-
-class _Sentences:
-    """Sentences about one metric on one subset, for intervals that hold together."""
-
-    def __init__(self, metric: str, subset: str, level: float, found: Sequence[Evidence]) -> None:
-        self.score = _NAMES.get(metric, metric)
-        self.subset = subset
-        n = sum(one.n_specimens * one.n_seeds > 1 for one in found)
-        self.interval = f"{100 * level:g} % interval" + (
-            f" of all {n} comparisons together" if n > 1 else ""
-        )
-
-    def comparison(self, found: Evidence, arm: str, reference: str, k: int) -> str:
-        """Say how an arm differs from the reference at k labelled images."""
-        at = f"{count(k, 'labelled image')}; {self._sizes(found)}"
-        if found.verdict == UNDETERMINED:
-            why = why_undetermined(found)
-            return f"{arm}: undetermined against {reference} ({at}), because {why}."
-        sure = f"({self.interval} {_span(found)}; {at})."
-        if found.verdict == HINT:
-            return (
-                f"{arm}: a hint, not evidence. Trained once, it differs from {reference} by "
-                f"{number(found.difference, signed=True)} in {self.score} {sure}{_limits(found)}"
-            )
-        if found.verdict == NO_DIFFERENCE:
-            return (
-                f"{arm}: no difference from {reference} shown ({_seen(found)}). "
-                f"The {self.score} differs by {number(found.difference, signed=True)} "
-                f"{sure}{_limits(found)}"
-            )
-        way = "higher" if found.verdict == HELPED else "lower"
-        return (
-            f"{arm} {found.verdict}: the {self.score} is {number(abs(found.difference))} {way} "
-            f"than with {reference} {sure}{_limits(found)}"
-        )
-
-    def step(self, found: Evidence, arm: str, k_from: int, k_to: int) -> str:
-        """Say what more labelled images gave an arm."""
-        more = f"{count(k_to - k_from, 'more labelled image')} ({k_from} to {k_to})"
-        if found.verdict == UNDETERMINED:
-            return f"{arm}: what {more} gave is undetermined, because {why_undetermined(found)}."
-        gave = f"{_span(found)} {self.score}"
-        hint = ": a hint, not evidence" if found.verdict == HINT else ""
-        if found.verdict == NO_DIFFERENCE:
-            gave = f"no difference that could be shown ({_seen(found)}): {gave}"
-        return f"{arm}: {more} gave {gave} here ({self._sizes(found)}){hint}.{_limits(found)}"
-
-    def _sizes(self, found: Evidence) -> str:
-        images = count(found.n_images, f"{self.subset} image")
-        specimens = count(found.n_specimens, "specimen")
-        return f"{images} of {specimens}, {count(found.n_seeds, 'seed')}"
-
-
-def _span(found: Evidence) -> str:
-    return f"{number(found.low, signed=True)} to {number(found.high, signed=True)}"
-
-
-def _seen(found: Evidence) -> str:
-    if found.detectable == 0:
-        return "all scores are equal"
-    if found.detectable >= 1:
-        return "too few specimens or seeds to see any"
-    return f"could have seen {number(found.detectable)}"
-
-
-def why_undetermined(found: Evidence) -> str:
-    """Say why there is no verdict, as the end of a sentence."""
-    if not found.n_specimens or not found.n_seeds:
-        return "no specimen and seed was scored on both sides"
-    if found.n_specimens * found.n_seeds == 1:
-        return "one specimen and one seed do not show how much results vary"
-    return "all repeats gave the same difference, so they do not show how much results vary"
-
-
-def _limits(found: Evidence) -> str:
-    """Say how far the evidence reaches."""
-    if found.n_specimens == 1:
-        return " This holds for this specimen only."
-    if found.n_seeds == 1:
-        return " Models trained again may differ in another way: run 3 or more seeds."
-    return ""
+def _sizes(table: Paired) -> dict[str, Any]:
+    n_specimens, n_seeds = table.values.shape
+    sizes = {"n_images": table.n_images, "n_specimens": n_specimens, "n_seeds": n_seeds}
+    return sizes | {"notice": table.notice}
