@@ -380,10 +380,9 @@ CLEAR = Ceiling(iou=0.732, iou_image=0.711, interval=(0.65, 0.77), n_images=12)
 )
 def test_the_report_draws_and_explains_the_ceiling(ceiling: Ceiling) -> None:
     html = render(content(ceiling=ceiling, panels=[]))
-    images_word = "12 images" if ceiling is CLEAR else "1 image"
-    label = f"two annotators agree: {{:.2f}} ({images_word})"
-    assert html.count(f"{label.format(ceiling.iou_image)}</text>") == 1
-    assert html.count(f"{label.format(ceiling.iou)}</text>") == 1
+    label = "Dotted: two annotators agree to {:.2f}"
+    assert html.count(f"{label.format(ceiling.iou_image)} on average. ") == 2  # read aloud, too
+    assert html.count(f"{label.format(ceiling.iou)}.<") == 1
     text = Page(html).text
     assert f"to a foreground IoU of {ceiling.iou_image:.2f}" in text
     assert ("95 % t interval over images 0.65 to 0.77" in text) == (ceiling is CLEAR)
@@ -393,8 +392,8 @@ def test_the_report_draws_and_explains_the_ceiling(ceiling: Ceiling) -> None:
 def test_the_ceiling_is_drawn_without_a_validation_curve_and_without_model_2() -> None:
     alone = images(("model_1",), ("train", "test"))
     html = render(content(ceiling=CLEAR, panels=[], images=alone, log=log(validated=False)))
-    assert html.count("two annotators agree: 0.71 (12 images)</text>") == 1
-    assert "two annotators agree: 0.73" not in html
+    assert html.count("two annotators agree to 0.71 on average.<") == 1
+    assert "two annotators agree to 0.73" not in html
 
 
 def test_the_ceiling_of_a_table(hands: tuple[Path, Path]) -> None:

@@ -284,7 +284,7 @@ def test_large_gains_and_losses_are_named() -> None:
     better, worse = compare(images, "reference")
     assert (better.verdict, worse.verdict) == (HELPED, HURT)
     assert better.sentence.startswith(
-        "arm 1 against reference, 8 labelled images: helped, foreground IoU "
+        "arm 1 against reference, 8 labelled images: helped; foreground IoU "
         f"+{better.difference:.3f} (+{better.low:.3f} to +{better.high:.3f})."
     )
     n = images[(images["arm"] == "arm 1") & (images["seed"] == 0)].shape[0]
@@ -385,7 +385,7 @@ def test_label_curve_and_its_steps() -> None:
     rise = curve.points["score"].diff()
     assert (up.difference, flat.difference) == pytest.approx((rise[1], rise[2]))
     assert up.verdict == HELPED
-    assert up.sentence.startswith("plain, 10 against 2 labelled images: helped, foreground IoU +")
+    assert up.sentence.startswith("plain, 10 against 2 labelled images: helped; foreground IoU +")
     assert "11 against 10 labelled images: no difference shown" in flat.sentence
 
 

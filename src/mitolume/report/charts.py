@@ -88,10 +88,8 @@ def curves(log: pd.DataFrame, ceiling: Ceiling | None = None) -> list[Chart]:
         caption = []
         for model, rows in values.groupby("model"):
             points = rows[["step", column]].to_numpy(float)
-            bins = np.array_split(points, min(250, len(points)))
-            line = np.array([part.mean(axis=0) for part in bins])
-            size = 3.5 if len(line) <= 40 else 0
-            axes.plot(*line.T, **_LINE[str(model)], markersize=size, linewidth=1.6)
+            size = 3.5 if len(points) <= 40 else 0
+            axes.plot(*points.T, **_LINE[str(model)], markersize=size, linewidth=1.6)
             caption.append(f"{str(model).capitalize()} ends at {number(points[-1, 1])}")
             if column == "validation_iou":
                 step, best = points[points[:, 1].argmax()]

@@ -59,25 +59,10 @@ class RunContent:
 
 
 def report_run(folder: str | Path, agreement: str | Path | None = None) -> Path:
-    """Write the page of a finished run.
+    """Write the page of a finished run, see `mitolume.workflow.report`.
 
-    Parameters
-    ----------
-    folder
-        The run folder.
-    agreement
-        The table that ``mitolume evaluate A B --agreement --out`` wrote. Its summary is kept in the
-        run folder, for this and later reports.
-
-    Returns
-    -------
-    pathlib.Path
-        The page.
-
-    Raises
-    ------
-    MitolumeError
-        The folder holds no finished run, or the file is not a table of agreement.
+    The summary of ``agreement``, the table of agreement of two annotators, is kept in the run
+    folder, for this and later reports.
     """
     run = open_run(folder)
     table = run.ceiling_file if agreement is None else Path(agreement)

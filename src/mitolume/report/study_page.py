@@ -35,23 +35,9 @@ from mitolume.text import count, number
 def report_study(path: str | Path, export: str | Path | None = None) -> Path:
     """Write the page of a study from its finished runs, and the page of each run that has none.
 
-    Parameters
-    ----------
-    path
-        The study's folder.
-    export
-        A folder to write its tables (CSV, Markdown) and figures (SVG, PNG) to as well. It is
-        created where it is missing; files of the same names are replaced.
-
-    Returns
-    -------
-    pathlib.Path
-        The page.
-
-    Raises
-    ------
-    MitolumeError
-        The folder holds no study, or no run in it has finished.
+    ``export`` is a folder to write its tables and figures to as well, see
+    `mitolume.workflow.report`. It is created where it is missing; files of the same names are
+    replaced.
     """
     study = open_study(path)
     for one in study.finished:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pandas as pd
-
 from mitolume.analysis import pictures
 from mitolume.io.write import write_text
 from mitolume.report.panels import SMALL, PagePicture, Panel
@@ -63,38 +61,28 @@ def suggest(
 def _draw(run: Run, image: RowImage, committee: Committee) -> Panel:
     """Draw an image: what the kept model outlines, and where the votes differ."""
     plane, _, _ = image.read()
-    grey = pictures.fit(pictures.to_8bit(plane), SMALL, smooth=True)
-    outlined = pictures.overlay(plane, run.mask(run.kept, image), longer=SMALL)
-    apart = pictures.heat(plane, committee.map(image), longer=SMALL)
-    shown = [
-        PagePicture("image", "", grey),
-        PagePicture(f"outlines of {run.kept.replace('_', ' ')}", "", outlined),
-        PagePicture("disagreement", "", apart),
-    ]
-    return Panel("", image.name, shown)
+    shown = {
+        "image": pictures.fit(pictures.to_8bit(plane), SMALL, smooth=True),
+        f"outlines of {run.kept.replace('_', ' ')}": pictures.overlay(
+            plane, run.mask(run.kept, image), longer=SMALL
+        ),
+        "disagreement": pictures.heat(plane, committee.map(image), longer=SMALL),
+    }
+    return Panel("", image.name, [PagePicture(title, "", one) for title, one in shown.items()])
 
 
 def _render(run: Run, found: Suggestions, shown: dict[RowImage, Panel]) -> str:
     """Write the page as HTML."""
     table = found.table
-    chosen, drawn = (
-        table[table[name].notna()].sort_values(name).to_dict("records")
-        for name in ("rank", "random")
-    )
-    means = {
-        title: {name: pd.DataFrame(rows)[name].mean() for name in ("disagreement", "distance")}
-        for title, rows in (
-            ("chosen", chosen),
-            ("drawn at random", drawn),
-            ("all unlabelled", table.to_dict("records")),
-        )
-    }
+    chosen, drawn = (table[table[n].notna()].sort_values(n) for n in ("rank", "random"))
+    rows = {"chosen": chosen, "drawn at random": drawn, "all unlabelled": table}
+    means = {t: of[["disagreement", "distance"]].mean().to_dict() for t, of in rows.items()}
     return template("suggest.html.j2").render(
         run=run.path,
         there=len(run.images("unlabelled")),
         committee=found.committee.name,
-        chosen=[(shown[i], row) for i, row in zip(found.chosen, chosen, strict=True)],
-        drawn=[(shown[i], row) for i, row in zip(found.drawn, drawn, strict=True)],
+        chosen=list(zip(map(shown.get, found.chosen), chosen.to_dict("records"), strict=True)),
+        drawn=list(zip(map(shown.get, found.drawn), drawn.to_dict("records"), strict=True)),
         means=means,
         colour=pictures.FALSE_COLOUR,
         outline=pictures.OUTLINE_COLOUR,

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -121,11 +122,6 @@ def load_study(
         Single settings as ``key=value`` with dots, such as ``seeds=[0,1]`` or
         ``training.steps=500``.
 
-    Returns
-    -------
-    StudyRecipe
-        The checked settings.
-
     Raises
     ------
     MitolumeError
@@ -163,47 +159,28 @@ def planned_runs(study: StudyRecipe, source: str = "the study") -> list[Planned]
 
     In this order, the report of a study that is half finished already shows all arms.
 
-    Parameters
-    ----------
-    study
-        The settings of the study.
-    source
-        Where they come from, for messages.
-
-    Returns
-    -------
-    list of Planned
-        One run for each seed, budget and arm.
-
-    Raises
-    ------
-    MitolumeError
-        A setting of an arm is invalid.
+    ``source`` says in messages where the settings come from. Raises a `MitolumeError` if a setting
+    of an arm is invalid.
     """
-    names = [study.reference, *(name for name in study.arms if name != study.reference)]
+    names = sorted(study.arms, key=lambda name: name != study.reference)
     runs = []
-    for seed in study.seeds:
-        for k in study.labels:
-            for name in names:
-                own = merge(study.base, study.arms[name])
-                own |= {"arm": name, "labels": k, "seed": seed}
-                runs.append(Planned(name, k, seed, complete(own, f"{source}, arm {name}")))
+    for seed, k, name in product(study.seeds, study.labels, names):
+        own = merge(study.base, study.arms[name]) | {"arm": name, "labels": k, "seed": seed}
+        runs.append(Planned(name, k, seed, complete(own, f"{source}, arm {name}")))
     return runs
 
 
 def _with_folders(given: dict[str, Any], base: Path) -> dict[str, Any]:
     """Make the folders of models absolute, in the shared settings and in those of each arm."""
-    given = with_folders(given, base)
     arms = given.get("arms")
     if isinstance(arms, dict):
         own = {n: with_folders(a, base) if isinstance(a, dict) else a for n, a in arms.items()}
         given = given | {"arms": own}
-    return given
+    return with_folders(given, base)
 
 
 def _load_preset(name: str) -> dict[str, Any]:
     if name not in STUDY_PRESETS:
         raise MitolumeError(f"no study preset {name!r}; there are {', '.join(STUDY_PRESETS)}")
     file = resources.files("mitolume.study") / "presets" / f"{name}.yaml"
-    content: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
-    return content
+    return dict(yaml.safe_load(file.read_text(encoding="utf-8")))

@@ -11,11 +11,12 @@ from pathlib import Path
 
 from mitolume.errors import DamagedError, MitolumeError, shorten
 from mitolume.io.check import check_table
+from mitolume.io.fields import read_table, write_table
 from mitolume.io.lock import only_one
 from mitolume.models.bundle import versions
 from mitolume.progress import progress_bar, say
 from mitolume.runs.begin import command
-from mitolume.runs.folder import Run
+from mitolume.runs.folder import Run, seen_from
 from mitolume.runs.recipe import Recipe
 from mitolume.study.arms import StudyRecipe
 from mitolume.study.folder import Study
@@ -36,32 +37,9 @@ def compute_study(
     """Compute all runs of a study that are missing, and collect their tables.
 
     Called again, it continues: finished runs are skipped, interrupted ones continue from their
-    last epoch, damaged ones are repeated. Seeds, budgets and arms may be added later.
-
-    Parameters
-    ----------
-    recipe
-        The arms, seeds and budgets of the study.
-    out
-        The study's folder, which is created where it is missing.
-    jobs
-        Number of runs at a time on this machine, 1 or more.
-    scheduler
-        ``tcp://HOST:PORT`` of a dask scheduler whose workers compute the runs instead.
-    quiet
-        Whether to show no progress.
-
-    Returns
-    -------
-    Study
-        The study's folder, with its tables.
-
-    Raises
-    ------
-    MitolumeError
-        The study, the table or a file is faulty; the folder holds another study.
-    FailedRunsError
-        A run failed; the others were finished first.
+    last epoch, damaged ones are repeated. Seeds, budgets and arms may be added later. The
+    parameters are those of `mitolume.workflow.study`; a `FailedRunsError` is raised after all
+    other runs are finished.
     """
     with only_one(Path(out)):
         study = _begin(recipe, Path(out), quiet)
@@ -95,9 +73,11 @@ def _begin(recipe: StudyRecipe, out: Path, quiet: bool) -> Study:
         study.require_same_images(table, _hashes(study.fields_file, study, quiet))
     else:
         study.require_free()
-        study.begin(
-            table,
-            _hashes(table, study, quiet),
+        hashes = _hashes(table, study, quiet)
+        write_table(study.fields_file, read_table(table))
+        study.note(
+            fields=str(table.absolute()),
+            sha256=hashes,
             command=command(),
             started=datetime.now(UTC).isoformat(timespec="seconds"),
             versions=versions(),
@@ -111,7 +91,7 @@ def _hashes(table: Path, study: Study, quiet: bool) -> dict[str, str]:
     """Check all files of a table; return a hash of each, by its path relative to the study."""
     with progress_bar("checking files", quiet=quiet) as advance:
         checked = check_table(table, progress=advance)
-    return {study.seen_from_here(file): digest for file, digest in checked.sha256.items()}
+    return {seen_from(file, study.path): digest for file, digest in checked.sha256.items()}
 
 
 def _compute_runs(
@@ -148,21 +128,8 @@ def _compute_runs(
 def try_run(recipe: Recipe, place: Path, *, threads: int | None = None, quiet: bool = True) -> str:
     """Begin or continue a run in this process, whatever may go wrong in it.
 
-    Parameters
-    ----------
-    recipe
-        The settings of the run.
-    place
-        Its folder. A damaged run in it is renamed, and the run repeated.
-    threads
-        Number of threads that the network may use; as many as there are processors by default.
-    quiet
-        Whether to show no progress.
-
-    Returns
-    -------
-    str
-        The sentence in which the run failed; empty if it did not.
+    A damaged run in the folder ``place`` is renamed, and repeated. Returns the sentence in which
+    the run failed; empty if it did not.
     """
     import torch
 
@@ -177,16 +144,11 @@ def try_run(recipe: Recipe, place: Path, *, threads: int | None = None, quiet: b
         except DamagedError:
             if not began_before:
                 raise
-            _put_aside(place)
+            names = (place.with_name(f"{place.name}.broken-{number}") for number in count(1))
+            place.rename(next(name for name in names if not name.exists()))
             compute_run(recipe, place, quiet=quiet)
     except MitolumeError as error:
         return str(error)
     except Exception as error:  # one run must not end a study of days
         return f"unexpected {type(error).__name__}: {shorten(error)}"
     return ""
-
-
-def _put_aside(place: Path) -> None:
-    """Rename the folder of a damaged run, so that it can be repeated."""
-    names = (place.with_name(f"{place.name}.broken-{number}") for number in count(1))
-    place.rename(next(name for name in names if not name.exists()))

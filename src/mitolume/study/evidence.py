@@ -107,7 +107,7 @@ class Comparison:
         interval = f"{100 * self.level:g} % interval"
         if self.n_comparisons > 1:
             interval += f" of all {self.n_comparisons} comparisons together"
-        return f"{between}: {self.verdict}, {self.words}. {interval}; {on}."
+        return f"{between}: {self.verdict}; {self.words}. {interval}; {on}."
 
     @property
     def _detectable_words(self) -> str:

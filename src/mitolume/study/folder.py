@@ -11,10 +11,10 @@ from typing import Any
 import pandas as pd
 
 from mitolume.errors import MitolumeError, shorten
-from mitolume.io.fields import read_table, write_table
+from mitolume.io.fields import read_table
 from mitolume.io.lock import LOCK
 from mitolume.io.write import write_text
-from mitolume.runs.folder import Run, seen_from
+from mitolume.runs.folder import Run
 from mitolume.runs.recipe import differences
 from mitolume.runs.results import read_csv, write_csv
 from mitolume.study.arms import Planned, StudyRecipe, load_study, planned_runs
@@ -106,21 +106,6 @@ class Study:
 
     # Beginning and continuing ----------------------------------------------------------------
 
-    def begin(self, table: Path, hashes: dict[str, str], **facts: Any) -> None:
-        """Write a new study's table and facts.
-
-        Parameters
-        ----------
-        table
-            The table of fields that the user named.
-        hashes
-            SHA-256 of each file of the table, by its path relative to the study.
-        **facts
-            When and how the study began.
-        """
-        write_table(self.fields_file, read_table(table))
-        self.note(fields=str(table.absolute()), sha256=hashes, **facts)
-
     def require_free(self) -> None:
         """Refuse a folder that holds something other than a study."""
         others = sorted(p.name for p in self.path.iterdir() if p.name not in (LOCK, _FIELDS))
@@ -130,7 +115,10 @@ class Study:
             )
 
     def require_same_images(self, table: Path, hashes: dict[str, str]) -> None:
-        """Refuse to continue with another table, or with files that have changed since."""
+        """Refuse to continue with another table, or with files that have changed since.
+
+        ``hashes`` are the SHA-256 of each file of the table, by its path relative to the study.
+        """
         if _rows(table) != _rows(self.fields_file):
             raise MitolumeError(
                 f"{self.path} was begun with another table of fields than {table}; "
@@ -229,19 +217,9 @@ class Study:
             lines.append(f"  {row['state']:<9}{where}{note and f': {note}'}")
         return "\n".join(lines)
 
-    def seen_from_here(self, file: Path) -> str:
-        """Return a path relative to the study's folder, so that both can be moved together."""
-        return seen_from(file, self.path)
-
 
 def open_study(path: str | Path) -> Study:
-    """Open the folder of a study.
-
-    Raises
-    ------
-    MitolumeError
-        The folder holds no study.
-    """
+    """Open the folder of a study; refuse one that holds none."""
     study = Study(path)
     if not study.is_begun:
         raise MitolumeError(f"{path} holds no study: {_RECIPE} is missing")
