@@ -61,8 +61,8 @@ class RunContent:
 def report_run(folder: str | Path, agreement: str | Path | None = None) -> Path:
     """Write the page of a finished run, see `mitolume.workflow.report`.
 
-    The summary of ``agreement``, the table of agreement of two annotators, is kept in the run
-    folder, for this and later reports.
+    ``agreement``, the table of agreement of two annotators, is copied into the run folder, for
+    this and later reports.
     """
     run = open_run(folder)
     table = run.ceiling_file if agreement is None else Path(agreement)
