@@ -106,19 +106,10 @@ def cut(
 
 
 def contact_sheet(crops: Sequence[Crop], channel: int = 0) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Draw crops side by side, all at one scale, with their outlines and numbers.
+    """Draw a channel of crops side by side, all at one scale, with their outlines and numbers.
 
-    Parameters
-    ----------
-    crops
-        At least one; the first `MOST` are shown.
-    channel
-        Which channel to show. Of a stack, the plane in which the object is largest.
-
-    Returns
-    -------
-    numpy.ndarray
-        (Y, X, 3) uint8.
+    Of a stack, the plane in which the object is largest; of many crops, the first `MOST`. The sheet
+    is (Y, X, 3) uint8.
     """
     chosen = crops[:MOST]
     planes = [int(c.inside.sum(axis=(1, 2)).argmax()) for c in chosen]

@@ -141,9 +141,8 @@ def measure_objects(
 class _Objects:
     """Objects of a window, numbered from 1 without gaps.
 
-    ``numbers`` is their label image, ``ids`` their labels; for each object, ``boxes`` and
-    ``masks`` are its part of the window and its pixels in it, ``low`` and ``high`` the ends of
-    the box (objects, axes), half-open, ``centroid`` the mean position in the window, px.
+    ``numbers`` is their label image, ``ids`` their labels. ``masks`` are their pixels in their
+    ``boxes``, whose ends are ``low`` and ``high`` (objects, axes), half-open, px.
     """
 
     numbers: NDArray[np.int32]
@@ -250,8 +249,7 @@ def summarise_image(
     Returns
     -------
     dict
-        Column to number. In an image without objects, counts and areas are 0, all that would be a
-        mean or a ratio to them is NaN.
+        Column to number. Without objects, what would be a mean or a ratio to them is NaN.
 
     Examples
     --------

@@ -176,20 +176,7 @@ def superplot(objects: pd.DataFrame, column: str) -> Figure:
 
 
 def write_figure(path: str | Path, figure: Figure) -> None:
-    """Write a figure as PNG or SVG, whole or not at all.
-
-    Parameters
-    ----------
-    path
-        Ends in ``.png`` or ``.svg``.
-    figure
-        What `outlines_by_value` and `superplot` return.
-
-    Raises
-    ------
-    MitolumeError
-        The ending is another, or the place can't be written to.
-    """
+    """Write a figure as ``.png`` or ``.svg``, whole or not at all."""
     ending = Path(path).suffix.lower()
     if ending not in (".png", ".svg"):
         raise MitolumeError(f"{path} must end in .png or .svg, the two kinds of picture there are")

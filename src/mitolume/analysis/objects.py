@@ -98,10 +98,6 @@ def label_field(
         An empty folder for what does not fit into memory.
     progress
         Called with the blocks done and the blocks there are, of one frame.
-
-    Yields
-    ------
-    Frame
     """
 
     def marked(values: Array) -> Array:
@@ -137,23 +133,10 @@ def measure_frame(
     size: PixelSize,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> pd.DataFrame:
-    """Measure the objects of a frame.
+    """Measure the objects of a frame, a row for each (see `measure_objects`).
 
-    Parameters
-    ----------
-    frame
-        As `label_field` gives it.
-    image
-        Dims ``C Z Y X``, the planes of the frame; None measures shapes only.
-    size
-        Pixel size in µm, where known.
-    progress
-        Called with the objects done and the objects there are.
-
-    Returns
-    -------
-    pandas.DataFrame
-        A row for each object, see `measure_objects`; typed and empty where there is none.
+    ``image`` has dims ``C Z Y X``, the planes of the frame; None measures shapes only. ``progress``
+    is called with the objects done and the objects there are.
     """
     names = [] if image is None else [str(name) for name in image["C"].values]
     shape = tuple(frame.labels.shape)
@@ -181,23 +164,10 @@ def measure_frame(
 def crops_of_frame(
     frame: Frame, image: xr.DataArray, size: PixelSize, margin_um: float
 ) -> Iterator[Crop]:
-    """Cut every object of a frame out of an image.
+    """Cut every object of a frame out of an image, with a margin as for `crop_box`.
 
-    Parameters
-    ----------
-    frame
-        As `label_field` gives it.
-    image
-        Dims ``C Z Y X``: the planes of the frame, or every plane of a stack whose mask has one.
-    size
-        Pixel size in µm, where known.
-    margin_um
-        Around each object, in µm; in pixels where the pixel size is unknown.
-
-    Yields
-    ------
-    Crop
-        In the order of their places.
+    The image has dims ``C Z Y X``: the planes of the frame, or every plane of a stack whose mask
+    has one.
     """
     shape = frame.labels.shape
     whole = crop_box((0, 0, 0, 0, 0, 0), margin_um, size, (2**31,) * 3)

@@ -94,8 +94,8 @@ def measure_stripes(plane: Plane) -> Stripes:
     Parameters
     ----------
     plane
-        (Y, X), any numeric dtype: an array, or anything with a shape that gives arrays when
-        sliced; it is read once, in bands of rows.
+        (Y, X), any numeric dtype: an array, or what slices like one; it is read once, in bands
+        of rows.
 
     Returns
     -------
@@ -142,13 +142,7 @@ def remove_stripes(plane: np.ndarray[Any, Any]) -> Image:
 
 
 class StripelessPlane:
-    """A plane without its scan-line noise, which is measured when it is first needed.
-
-    Parameters
-    ----------
-    plane
-        (Y, X), any numeric dtype: an array, or what slices like one.
-    """
+    """A plane without its scan-line noise, which is measured when it is first needed."""
 
     def __init__(self, plane: Plane) -> None:
         self._plane = plane
