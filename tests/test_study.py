@@ -183,7 +183,7 @@ def test_the_report_keeps_how_far_two_annotators_agree(
         assert call(monkeypatch, "report", folder, *more) == 0
         page = (folder / "report.html").read_text(encoding="utf-8")
         # In the strip of test images and on the validation curve.
-        assert page.count("two annotators agree: ") == 2
+        assert page.count("two annotators agree to ") == 2
         assert Run(folder).ceiling_file.read_bytes() == table.read_bytes()
     with pytest.raises(MitolumeError, match="holds no run"):
         report_run(tmp_path, table)

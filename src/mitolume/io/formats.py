@@ -149,7 +149,7 @@ def open_scenes(path: Path) -> tuple[Opened, list[str]]:
 
 
 def stated(path: Path, scene: int = 0) -> Stated:
-    """Return what a file states of a scene: pixel size, channels, bits. Believes all of it."""
+    """Return what a file states of a scene: pixel size, channels. Believes all of it."""
     with quiet():
         try:
             return _reader(path).stated(path, scene)  # type: ignore[no-any-return]

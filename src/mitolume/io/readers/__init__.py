@@ -42,15 +42,14 @@ class Stated:
     ``size_um`` maps those of ``Z Y X`` that have a length unit to micrometres, ``without_unit``
     the others to bare numbers; ``channels`` are names, ``light`` is what is said of each
     channel's light ("Transmitted Brightfield", "emission 512 nm"), both empty where nothing is;
-    ``bits`` are the significant ones of a pixel; ``guessed`` are axes that the file doesn't name;
-    ``fault`` tells that the metadata couldn't be read.
+    ``guessed`` are axes that the file doesn't name; ``fault`` tells that the metadata couldn't be
+    read.
     """
 
     size_um: dict[str, float] = field(default_factory=dict)
     without_unit: dict[str, float] = field(default_factory=dict)
     channels: tuple[str, ...] = ()
     light: tuple[str, ...] = ()
-    bits: int | None = None
     guessed: str = ""
     fault: str = ""
 

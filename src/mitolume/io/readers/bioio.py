@@ -62,4 +62,4 @@ def stated(path: Path, scene: int) -> Stated:
             for c in channels
         ]
         names = tuple(str(c.channel.name or "") for c in channels)
-    return Stated(size, {}, names, tuple(lights), volume.bitsPerComponentSignificant)
+    return Stated(size, {}, names, tuple(lights))

@@ -75,9 +75,7 @@ def stated(path: Path, scene: int) -> Stated:
         properties = [p.findtext("Value") or "" for p in channel.findall("ChannelProperty")]
         names.append(" ".join(dict.fromkeys(filter(None, [lut, *wide]))))
         lights.append(light([*wide, *properties, detector], None))
-    bits = {int(channel.get("Resolution", 0)) for channel in channels}
-    depth = bits.pop() if len(bits) == 1 else None
-    return Stated(size, without, tuple(names), tuple(lights), depth)
+    return Stated(size, without, tuple(names), tuple(lights))
 
 
 def _parts(lif: Any) -> list[_Part]:

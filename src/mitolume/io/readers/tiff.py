@@ -163,5 +163,4 @@ def _ome(xml: str, scene: int) -> Stated:
         size_um=size,
         channels=tuple(c.name or "" for c in pixels.channels),
         light=tuple(lights),
-        bits=pixels.significant_bits,
     )

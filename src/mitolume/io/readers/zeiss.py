@@ -63,12 +63,10 @@ def stated(path: Path, scene: int) -> Stated:
     lights = [
         light([c.findtext(key) for key in keys], c.findtext("EmissionWavelength")) for c in channels
     ]
-    bits = None if image is None else image.findtext("ComponentBitCount")
     return Stated(
         size_um=size,
         channels=tuple(c.get("Name") or c.get("Id") or "" for c in channels),
         light=tuple(lights),
-        bits=int(bits) if bits else None,
     )
 
 
