@@ -128,20 +128,10 @@ class SharpenedPlane:
 
 
 def unsharp_mask(image: np.ndarray[Any, Any]) -> Image:
-    """Sharpen as ImageJ's *Process > Filters > Unsharp Mask* does with 0.5 px and 0.7.
+    """Sharpen a (Y, X) as ImageJ's *Process > Filters > Unsharp Mask* does with 0.5 px and 0.7.
 
     ``(image - 0.7 * blurred) / 0.3``, blurred by a Gaussian with a sigma of 0.5 px (ImageJ,
-    ``ij.plugin.filter.UnsharpMask``).
-
-    Parameters
-    ----------
-    image
-        (Y, X), any numeric dtype.
-
-    Returns
-    -------
-    numpy.ndarray
-        (Y, X) float32, neither clipped nor wrapped around.
+    ``ij.plugin.filter.UnsharpMask``); float32, neither clipped nor wrapped around.
     """
     pixels = image.astype(np.float32)
     blurred = ndimage.gaussian_filter(pixels, 0.5, mode="nearest", truncate=4)

@@ -280,20 +280,10 @@ def run_network(
     box: Box | None = None,
     core: int = CORE,
 ) -> Image:
-    """Send prepared planes through a denoising network; nothing is given back.
+    """Send prepared planes, (Y, X) each, through a denoising network; nothing is given back.
 
-    Parameters
-    ----------
-    network
-        Takes and gives (B, C, Y, X); or takes two planes, of which the answer is the mean.
-    given
-        The channels, (Y, X) float32 each.
-    turns
-        Averaged over these flips, see `turned_box`.
-    box
-        The part to compute; the whole plane by default.
-    core
-        Side of the tiles' cores, a multiple of 16.
+    Averaged over the flips ``turns``, see `turned_box`. Where a network takes two planes, the
+    answer is their mean.
     """
     if network.channels == 2:
         mean = np.asarray((given[0] + given[1]) / 2, np.float32)

@@ -146,14 +146,9 @@ class Predictor:
         prepared
             As `prepare` returns it.
         shape
-            (Y, X) of the plane on its own grid.
+            (Y, X) of the plane on its own grid, on which the box and the answer lie.
         box
-            The part to predict, on the plane's own grid.
-
-        Returns
-        -------
-        numpy.ndarray
-            (Y, X) float32, as large as the box.
+            The part to predict.
         """
 
         def read(part: Box) -> Probability:

@@ -106,11 +106,6 @@ def features(network: nn.Module, plane: Plane, *, core: int = CORE) -> Image:
         (Y, X), prepared: an array, or what slices like one; boxes of it may be (C, Y, X).
     core
         Side of the tiles' cores, a multiple of 16; it changes memory, not results.
-
-    Returns
-    -------
-    numpy.ndarray
-        (16 x width,) float32.
     """
     device = next(network.parameters()).device
     encoder = encoder_of(network)

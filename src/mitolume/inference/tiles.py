@@ -106,25 +106,11 @@ def blocks(shape: Shape, side: int) -> list[Box]:
 
 
 def block_side(shape: Shape, model_shape: Shape, core: int, chunk: int) -> int:
-    """Return the side of the blocks in which a plane is predicted and written.
+    """Return the side of the blocks in which a plane is predicted and written, in pixels.
 
-    A block is made of whole chunks of the output, so that no two blocks write into one chunk, and
-    of about 2 x 2 tiles of the network, so that little is computed twice where a plane is
-    resampled.
-
-    Parameters
-    ----------
-    shape
-        (Y, X) of the plane.
-    model_shape, core
-        (Y, X) of the plane, and side of a tile's core, at the model's pixel size.
-    chunk
-        Side of a chunk of the output.
-
-    Returns
-    -------
-    int
-        One to four chunks.
+    A block is one to four whole chunks of the output wide, so that no two blocks write into one
+    chunk, and about 2 x 2 tiles of the network, so that little is computed twice where a plane of
+    ``shape`` is resampled to ``model_shape``.
     """
     factor = max(new / old for old, new in zip(shape, model_shape, strict=True))
     return chunk * min(4, max(1, round(2 * core / factor / chunk)))
@@ -156,19 +142,10 @@ def inside(box: Box, outer: Box) -> Box:
 
 
 def turned_box(box: Box, shape: Shape, turn: int) -> Box:
-    """Return where a box of an image lies after one of the 8 flips and quarter turns.
+    """Return where a box of an image (Y, X) lies after one of the 8 flips and quarter turns.
 
     Turn 0 to 3 is that many quarter turns (`numpy.rot90`); 4 to 7 the same after swapping left and
     right.
-
-    Parameters
-    ----------
-    box
-        In the image.
-    shape
-        (Y, X) of the image before turning.
-    turn
-        0 to 7.
     """
     (y, x), (height, width) = box, shape
     if turn >= 4:

@@ -29,7 +29,6 @@ from mitolume.progress import Advance, progress_bar
 from mitolume.runs.images import RowImage
 from mitolume.runs.recipe import Recipe, load_recipe
 from mitolume.runs.results import read_csv, write_csv
-from mitolume.training.loop import CHECKPOINT
 
 T = TypeVar("T")
 MODELS = ("model_1", "model_2")
@@ -113,16 +112,6 @@ class Run:
             not self.path.is_dir() or {p.name for p in self.path.iterdir()} - begun
         ):
             raise MitolumeError(f"{self.path} exists and is not empty; choose another --out")
-
-    def require_finished(self) -> None:
-        """Refuse a folder without a finished run."""
-        if not self.is_begun:
-            hint = ""
-            if (self.path / "runs").is_dir():
-                hint = f"; it is a study: name one of the runs in {self.path / 'runs'}"
-            raise MitolumeError(f"{self.path} holds no run ({_RECORD} is missing){hint}")
-        if self.record.get("status") != "finished" or not self.is_scored:
-            raise self._unfinished()
 
     # The settings and facts ------------------------------------------------------------------
 
@@ -231,10 +220,6 @@ class Run:
     def drop_model(self, name: str) -> None:
         """Remove a model that went astray."""
         shutil.rmtree(self.model_folder(name), ignore_errors=True)
-
-    def drop_checkpoint(self, name: str) -> None:
-        """Remove what a finished training would have been resumed from."""
-        (self.model_folder(name) / CHECKPOINT).unlink(missing_ok=True)
 
     def predictor(self, model: str) -> Predictor:
         """Load a model, ready to predict."""
@@ -432,7 +417,13 @@ def open_run(path: str | Path) -> Run:
         It holds no run, a study, or a run that has not finished.
     """
     run = Run(path)
-    run.require_finished()
+    if not run.is_begun:
+        hint = ""
+        if (run.path / "runs").is_dir():
+            hint = f"; it is a study: name one of the runs in {run.path / 'runs'}"
+        raise MitolumeError(f"{run.path} holds no run ({_RECORD} is missing){hint}")
+    if run.record.get("status") != "finished" or not run.is_scored:
+        raise run._unfinished()
     _ = run.kept, run.scores  # what is damaged is said before anything is computed
     return run
 

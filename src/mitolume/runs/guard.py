@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,10 @@ import pandas as pd
 
 from mitolume.analysis.metrics import best_threshold, probability_histogram
 from mitolume.errors import CollapsedError
-from mitolume.inference.denoise import Denoiser
 from mitolume.inference.predictor import load
 from mitolume.runs.folder import MODELS, Run
 from mitolume.runs.learn import ModelTrainer
 from mitolume.runs.results import value_of
-from mitolume.training.patches import PreparedImage
 
 ENOUGH = 3  # validation images that may decide alone: one or two tell little
 _FOLDS = "folds"  # scratch models
@@ -30,34 +29,26 @@ def needs_cross_fit(run: Run) -> bool:
     return len(validation) < ENOUGH and len(run.images("train")) > 1
 
 
-def cross_fit(
-    run: Run,
-    labelled: Sequence[PreparedImage],
-    unlabelled: list[PreparedImage],
-    denoiser: Denoiser | None,
-) -> None:
+def cross_fit(trainer: ModelTrainer) -> None:
     """Score both models on labelled images that they have not seen, and write that down.
 
     Model 1 and model 2 are trained anew on each half of the labelled specimens, for half as many
     steps, and score the other half: cross-fitting, as in cross-validation (Stone 1974). All of
     it costs as much as the run's own two trainings.
     """
+    run = trainer.run
     if run.out_of_fold is not None:
         return
     try:
-        found = _scores_of_halves(run, labelled, unlabelled, denoiser)
+        found = _scores_of_halves(trainer)
     except CollapsedError as error:
         found = {"stopped": f"trained anew from half of the labelled images, to compare: {error}"}
     run.write_out_of_fold(found)
     shutil.rmtree(run.path / _FOLDS, ignore_errors=True)
 
 
-def _scores_of_halves(
-    run: Run,
-    labelled: Sequence[PreparedImage],
-    unlabelled: list[PreparedImage],
-    denoiser: Denoiser | None,
-) -> dict[str, Any]:
+def _scores_of_halves(whole: ModelTrainer) -> dict[str, Any]:
+    run, labelled = whole.run, whole.labelled
     specimens = [image.row.specimen for image in run.images("train")]
     halves = two_halves(specimens)
     histograms: dict[str, Any] = dict.fromkeys(MODELS, 0)
@@ -66,8 +57,12 @@ def _scores_of_halves(
             [image for image, of in zip(labelled, halves, strict=True) if (of == half) == outside]
             for outside in (False, True)
         )
-        trainer = ModelTrainer(
-            run, denoiser, learnt_from, (), unlabelled, f"{_FOLDS}/{half + 1}", shortening=2
+        trainer = replace(
+            whole,
+            labelled=learnt_from,
+            validation=(),
+            part=f"{_FOLDS}/{half + 1}",
+            shortening=2,
         )
         trainer.train_model_1()
         trainer.train_model_2()

@@ -118,20 +118,9 @@ def load_recipe(
 
 
 def complete(own: Mapping[str, Any], source: str, preset: str | None = None) -> Recipe:
-    """Lay settings over their preset and check them all.
+    """Lay settings, as a YAML recipe holds them, over their preset (or another) and check them.
 
-    Parameters
-    ----------
-    own
-        Settings as a YAML recipe holds them; paths are taken as they are.
-    source
-        How messages name where they come from.
-    preset
-        Starts from this one instead of the settings' own.
-
-    Returns
-    -------
-    Recipe
+    ``source`` is how messages name where they come from.
 
     Raises
     ------
@@ -245,20 +234,7 @@ def explain(error: ValidationError, source: str, model: type[BaseModel] = Recipe
 
 
 def differences(own: Recipe, asked: Recipe) -> list[str]:
-    """Say in which settings a recipe that is asked for differs from the one of a folder.
-
-    Parameters
-    ----------
-    own
-        As the folder holds it.
-    asked
-        What is wanted now.
-
-    Returns
-    -------
-    list of str
-        Such as ``seed was 0 and is 1``; empty where a run of the one is a run of the other.
-    """
+    """Say in which settings a recipe differs from a folder's: ``seed was 0 and is 1``."""
     old = dict(_flat(own.model_dump(mode="json")))
     new = dict(_flat(asked.model_dump(mode="json")))
     # The folder has its own table, and "auto" was settled when the run began.

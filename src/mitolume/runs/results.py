@@ -37,37 +37,17 @@ _KEYS = ["arm", "method", "network", "k", "seed", "model", "subset"]
 
 
 def image_scores(prediction: Mask, truth: Mask) -> dict[str, float | int]:
-    """Score one plane.
-
-    Parameters
-    ----------
-    prediction, truth
-        (Y, X) uint8 of 0, 1, 255.
-
-    Returns
-    -------
-    dict
-        The counts, ``iou`` and the scores for thin structures; NaN where undefined.
-    """
+    """Score one plane: its counts, ``iou`` and the scores for thin structures; NaN: undefined."""
     counts = count(prediction, truth)
     thin = {name: score(prediction, truth) for name, score in THIN_SCORES.items()}
     return {**asdict(counts), "iou": iou(counts), **thin}
 
 
 def summarise(images: pd.DataFrame) -> pd.DataFrame:
-    """Make the long table of results.
+    """Make the long table of results: a row for each arm, seed, model, subset and metric.
 
-    Parameters
-    ----------
-    images
-        One row for each scored image and model, with the columns of images.csv.
-
-    Returns
-    -------
-    pandas.DataFrame
-        A row for each arm, seed, model, subset and metric. Scores of counts are pooled over
-        pixels; ``iou_image`` and the scores for thin structures are means over the images where
-        they are defined, whose number is ``n_images``.
+    Scores of counts are pooled over pixels; ``iou_image`` and the scores for thin structures are
+    means over the images where they are defined, whose number is ``n_images``.
     """
     rows: list[dict[str, Any]] = []
     scored = images[images["tp"].notna()]
@@ -113,23 +93,7 @@ def write_csv(path: Path, table: pd.DataFrame) -> None:
 
 
 def read_csv(path: Path) -> pd.DataFrame:
-    """Read a table of a run: a condition called "NA" is a name and not a gap.
-
-    Parameters
-    ----------
-    path
-        As `write_csv` wrote it.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Names are text, "" where there is none.
-
-    Raises
-    ------
-    OSError, ValueError
-        As pandas raises them.
-    """
+    """Read a table of a run: a condition called "NA" is a name and not a gap."""
     table = pd.read_csv(path, converters=dict.fromkeys(_NAMES, str))
     for name in table.columns.intersection(list(_NAMES)):  # pandas makes "" alone NaN
         table[name] = table[name].astype(object).fillna("")
@@ -137,12 +101,9 @@ def read_csv(path: Path) -> pd.DataFrame:
 
 
 def labelled_share(images: pd.DataFrame) -> float:
-    """Return the foreground share of the labelled training images; NaN without any pixel.
+    """Return the foreground share of the labelled training images (rows of images.csv).
 
-    Parameters
-    ----------
-    images
-        Rows of labelled images, with columns ``subset, model, tp, fp, fn, tn``.
+    NaN without any pixel.
     """
     train = images[images["subset"] == "train"]
     tp, fp, fn, tn = train.loc[

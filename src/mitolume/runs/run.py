@@ -34,27 +34,12 @@ def compute_run(
 ) -> Run:
     """Train model 1, label with it, train model 2, score both, and keep one.
 
-    Parameters
-    ----------
-    recipe
-        The settings. None goes on with those in ``out``.
-    out
-        The run folder. It must be new, unless ``go_on``.
-    go_on
-        Resume a run that was stopped, or begin where there is none. What is finished is kept; a
-        training resumes at its last epoch and ends with the weights of an unbroken run.
-    quiet
-        Show no progress.
+    Parameters and faults are those of `mitolume.workflow.run`, ``go_on`` being its ``resume``.
 
     Returns
     -------
     Run
         Finished.
-
-    Raises
-    ------
-    MitolumeError
-        The recipe, the table or a file is faulty; the folder holds another run.
     """
     run = Run(out)
     if recipe is not None and not run.is_begun:
@@ -95,8 +80,6 @@ def _timed(run: Run) -> Iterator[None]:
 
 def _train_models(run: Run) -> None:
     """Train model 1, and model 2 where the method has one, unless they are there already."""
-    for name in run.models:
-        run.drop_checkpoint(name)
     unlabelled = METHODS[run.recipe.method].uses_unlabelled and bool(run.images("unlabelled"))
     guarded = run.out_of_fold is not None or not needs_cross_fit(run)
     compared = "stopped" in run.record or (run.has_model("model_2") and guarded)
@@ -114,7 +97,7 @@ def _train_models(run: Run) -> None:
     try:
         trainer.train_model_2()
         if not guarded:
-            cross_fit(run, labelled, others, denoiser)
+            cross_fit(trainer)
     except CollapsedError as error:
         run.drop_model("model_2")
         run.note(stopped=str(error), model_2=None, notices=[*run.record["notices"], str(error)])

@@ -78,16 +78,9 @@ class DenoisingMethod:
     def samples(
         self, run: PlaneRun, spare: Collection[int] = (), directions: str = "both"
     ) -> list[Sample]:
-        """Return what is learnt from, by default every plane.
+        """Return what is learnt from, by default every plane but those ``spare`` (numbers).
 
-        Parameters
-        ----------
-        run
-            Neighbouring planes.
-        spare
-            Planes (numbers in the run) whose noise may not be learnt.
-        directions
-            ``both`` or ``forward``, for methods that take pairs.
+        ``directions``, of methods that take pairs, is ``both`` or ``forward``.
         """
         return [self.judged(run, z) for z in range(len(run)) if z not in spare]
 
@@ -191,12 +184,9 @@ DENOISING_METHODS: dict[str, DenoisingMethod] = {
 def hold_out(
     runs: Sequence[PlaneRun], method: DenoisingMethod, directions: str
 ) -> tuple[list[Sample], list[Sample]]:
-    """Keep some planes aside: one of every twelve, or rows where there are few planes.
+    """Return what is learnt from, and what is held out: no noise of the latter is in the former.
 
-    Returns
-    -------
-    samples, held_out
-        What is learnt from, and what is not; no noise of the latter is in the former.
+    One of every twelve planes, or rows where there are few planes.
     """
     samples: list[Sample] = []
     held_out: list[Sample] = []
@@ -222,18 +212,8 @@ class SamplePatches(Dataset[tuple[int, Tensor, Tensor]]):
     """Batches of patches out of planes; item ``step`` is always the same batch.
 
     Samples are drawn in proportion to their area and flipped at random along every axis, never
-    turned: noise of a scan line stays along the rows.
-
-    Parameters
-    ----------
-    samples
-        What is given and what is wanted.
-    patch
-        Side in pixels; smaller planes are mirrored at their far edges.
-    batch
-        Patches a step.
-    seed
-        Of all draws.
+    turned: noise of a scan line stays along the rows. Planes smaller than a patch are mirrored at
+    their far edges.
     """
 
     def __init__(self, samples: Sequence[Sample], *, patch: int, batch: int, seed: int) -> None:
@@ -262,19 +242,7 @@ class SamplePatches(Dataset[tuple[int, Tensor, Tensor]]):
 
 
 class Denoising(Task):
-    """Planes without noise, from noisy ones.
-
-    Parameters
-    ----------
-    samples
-        What to learn from.
-    held_out
-        What chooses the epoch; may be empty.
-    settings
-        Patches and batches.
-    seed
-        Of all draws.
-    """
+    """Planes without noise, from noisy ones; ``held_out`` samples choose the epoch."""
 
     section = "denoising"
     score_name = "validation_db"

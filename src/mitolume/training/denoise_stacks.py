@@ -114,25 +114,10 @@ def check_stacks(stacks: Sequence[Stack]) -> NoiseCheck:
 def prepared_runs(
     stacks: Sequence[Stack], scratch: Path, advance: Advance, *, stripes: bool, filtered: bool
 ) -> list[PlaneRun]:
-    """Read and normalise all planes, kept on disk so that memory stays flat.
+    """Read and normalise all planes, kept in files of ``scratch`` so that memory stays flat.
 
-    Parameters
-    ----------
-    stacks
-        What to learn from.
-    scratch
-        A folder for them; the caller removes it.
-    advance
-        Called with planes done, planes there are, and the file's name.
-    stripes
-        Whether scan lines are removed first.
-    filtered
-        Whether each plane is needed filtered by its own spectrum, too.
-
-    Returns
-    -------
-    list of PlaneRun
-        Neighbouring planes; constant ones are left out.
+    Constant planes are left out. ``stripes`` removes scan lines first; with ``filtered``, each
+    plane is also filtered by its own spectrum.
 
     Raises
     ------

@@ -119,14 +119,13 @@ class Segmentation(Task):
     unlabelled
         Unlabelled images with the targets that the method gave them.
     validation
-        Images that choose the epoch; without foreground in any, the weights of the last quarter of
-        the epochs are averaged.
+        Images that choose the epoch.
     collapse_check
         Stops a training that goes astray on the unlabelled images.
     method
         How a step makes its loss.
     settings
-        Length in steps (see `LoopSettings.for_images`), batch, patch, loss and augmentation.
+        With the length in steps, see `LoopSettings.for_images`.
     seed
         Seed of patches and augmentation.
     """
