@@ -31,10 +31,7 @@ def expose(
     lines multiply the light, before its Poisson noise: the laser's flicker shows in transmitted
     light, not in fluorescence. The read noise is normal.
     """
-    down, across = (np.linspace(-1, 1, n) if n > 1 else np.zeros(1) for n in intensity.shape[1:])
-    corner = max(down[-1] ** 2 + across[-1] ** 2, 1.0)
-    fall = settings.shading * (down[:, None] ** 2 + across**2) / corner
-    expected = np.maximum(intensity, 0) * (photons * (1 - fall)).astype(np.float32)
+    expected = electrons(intensity, settings, photons)
     clean = np.asarray(settings.offset + settings.gain * expected, np.float32)
     if scan_lines:
         expected *= _lines(expected.shape, settings.scan_lines, rng)
@@ -43,6 +40,14 @@ def expose(
     counts *= np.float32(settings.gain)
     counts += np.float32(settings.offset)
     return np.rint(counts).clip(0, 2**settings.bits - 1).astype(np.uint16), clean
+
+
+def electrons(intensity: Floats, settings: CameraSettings, photons: float) -> Floats:
+    """Return the photoelectrons (P, Y, X) that are expected: fewer towards the corners."""
+    down, across = (np.linspace(-1, 1, n) if n > 1 else np.zeros(1) for n in intensity.shape[1:])
+    corner = max(down[-1] ** 2 + across[-1] ** 2, 1.0)
+    fall = settings.shading * (down[:, None] ** 2 + across**2) / corner
+    return np.asarray(np.maximum(intensity, 0) * (photons * (1 - fall)).astype(np.float32))
 
 
 def drift_path(

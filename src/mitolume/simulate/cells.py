@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,16 +46,19 @@ class CellMaps:
     nucleus_high: Array
     axis_y: Array
     axis_x: Array
+    cell: NDArray[np.int_]  # number of the cell that is here or nearest, from 0
 
     def at(self, field: Array, points: Array) -> Array:
         """Interpolate a map at points (N, 2) Y X in um."""
         place = (points.T + MARGIN_UM) / MAP_UM
         return np.asarray(map_coordinates(field, place, order=1, mode="nearest"))
 
-    def on_grid(self, field: Array, shape: tuple[int, int], pixel_um: float) -> Array:
-        """Interpolate a map at the pixels of the field."""
+    def on_grid(
+        self, field: NDArray[Any], shape: tuple[int, int], pixel_um: float, order: int = 1
+    ) -> NDArray[Any]:
+        """Interpolate a map at the pixels of the field; at order 0, take the nearest value."""
         place = (np.indices(shape) * pixel_um + MARGIN_UM) / MAP_UM
-        return np.asarray(map_coordinates(field, place, order=1, mode="nearest"))
+        return np.asarray(map_coordinates(field, place, order=order, mode="nearest"))
 
     @property
     def positions(self) -> tuple[Array, Array]:
@@ -68,12 +72,13 @@ def lay_out_cells(extent_um: tuple[float, float], rng: Rng) -> CellMaps:
     shape = [int(np.ceil((side + 2 * MARGIN_UM) / MAP_UM)) + 1 for side in extent_um]
     y, x = np.indices(shape) * MAP_UM - MARGIN_UM
     centres, angles = _places(rng, np.array(extent_um))
-    wobble = 0.8 * _smooth_noise(rng, y.shape, 6.0) + 0.15 * _smooth_noise(rng, y.shape, 1.8)
+    wobble = 0.8 * smooth_noise(rng, y.shape, 6.0) + 0.15 * smooth_noise(rng, y.shape, 1.8)
 
     best, second = np.full(y.shape, -99.0), np.full(y.shape, -99.0)
     nucleus, low, high = np.full(y.shape, 99.0), np.zeros(y.shape), np.zeros(y.shape)
     along_y, along_x = np.zeros(y.shape), np.ones(y.shape)
-    for (cy, cx), angle in zip(centres, angles, strict=True):
+    cell = np.zeros(y.shape, int)
+    for number, ((cy, cx), angle) in enumerate(zip(centres, angles, strict=True)):
         core, bottom, top = _nucleus(rng, y - cy, x - cx, angle + rng.normal(0, 0.25))
         level = np.maximum(_body(rng, y - cy, x - cx, angle) + wobble, 2.5 - core)
         mine = level > best
@@ -82,7 +87,7 @@ def lay_out_cells(extent_um: tuple[float, float], rng: Rng) -> CellMaps:
         along_y[mine], along_x[mine] = np.sin(2 * angle), np.cos(2 * angle)
         inside = mine & (core < 0)
         low[inside], high[inside] = bottom[inside], top[inside]
-        nucleus[mine] = core[mine]
+        nucleus[mine], cell[mine] = core[mine], number
     inside = (best > 0) & (best - second > 0.3)
     edge = np.full(y.shape, -99.0)
     if inside.any():
@@ -90,7 +95,7 @@ def lay_out_cells(extent_um: tuple[float, float], rng: Rng) -> CellMaps:
     edge = gaussian_filter(edge, 1.5)  # without steps of a pixel at the outline
     height = _height(rng, edge, nucleus, high)
     axis_y, axis_x = _filament_axis(along_y, along_x, edge, nucleus)
-    return CellMaps(edge, height, nucleus, low, high, axis_y, axis_x)
+    return CellMaps(edge, height, nucleus, low, high, axis_y, axis_x, cell)
 
 
 def _places(rng: Rng, extent: Array) -> tuple[Array, Array]:
@@ -154,7 +159,7 @@ def _height(rng: Rng, edge: Array, nucleus: Array, nucleus_high: Array) -> Array
     rim = 1 - np.exp(-edge / 0.35)
     mound = np.exp(-((outside / rng.uniform(5.5, 8)) ** 1.3)) * (1 - np.exp(-edge / 4))
     height = 0.4 * rim + (lamella - 0.4) * (1 - np.exp(-edge / 3)) + 3.0 * mound
-    height *= 1 + 0.06 * _smooth_noise(rng, edge.shape, 4.0)
+    height *= 1 + 0.06 * smooth_noise(rng, edge.shape, 4.0)
     covered = gaussian_filter(np.maximum(height, (nucleus_high + 0.6) * (nucleus < 0)), 3.0)
     height = np.where(nucleus < 3, np.maximum(covered, nucleus_high + 0.3), height)
     return np.asarray(gaussian_filter(height, 1.0) * (edge > 0))
@@ -174,7 +179,7 @@ def _filament_axis(
     return along_y / strength, along_x / strength
 
 
-def _smooth_noise(rng: Rng, shape: tuple[int, ...], size_um: float) -> Array:
+def smooth_noise(rng: Rng, shape: tuple[int, ...], size_um: float) -> Array:
     """Gaussian noise of standard deviation 1, correlated over ``size_um``."""
     coarse = [int(np.ceil(side * MAP_UM / size_um)) + 4 for side in shape]
     place = np.indices(shape) * MAP_UM / size_um + 1
@@ -201,7 +206,7 @@ def place_inclusions(cells: CellMaps, rng: Rng, crowding: float = 1.0) -> dict[s
     many as `KINDS` says, times ``crowding``.
     """
     centres, radii, indices, dyed = [], [], [], []
-    clumps = 1.2 * _smooth_noise(rng, cells.edge.shape, 3.0)  # they lie in groups
+    clumps = 1.2 * smooth_noise(rng, cells.edge.shape, 3.0)  # they lie in groups
     for per_um2, diameter, index, decay, share in KINDS.values():
         weight = np.exp(clumps - cells.nucleus.clip(0, 60) / decay)
         weight *= (cells.height > diameter + 0.3) & (cells.nucleus > 0.7 * diameter)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -10,20 +10,34 @@ from numpy.typing import NDArray
 from scipy.fft import next_fast_len
 
 from mitolume.errors import MitolumeError
-from mitolume.simulate.camera import drift_path, drifted, expose
+from mitolume.simulate.camera import drift_path, drifted, electrons, expose
+from mitolume.simulate.dye import as_seen, clipping_gain, dye_of_field, dyed, stain
 from mitolume.simulate.hand_labels import imitate_hand_labels
 from mitolume.simulate.optics import fluorescence_stack, transmitted_stack
-from mitolume.simulate.settings import CONDITIONS, OpticsSettings, SimulationSettings
+from mitolume.simulate.settings import (
+    CONDITIONS,
+    CameraSettings,
+    DyeSettings,
+    OpticsSettings,
+    SimulationSettings,
+)
 from mitolume.simulate.specimen import Volume, grow_specimen
 
 CHANNELS = ("Transmitted", "Mitochondria", "CellMask")
+DYES = CHANNELS[1:]
 
 SLICE_UM = 0.2  # height of a voxel: the finest period along the axis is 0.85 um at NA 1.2
 MARGIN_UM = 3.2  # structures outside the field, and the wrap-around of the optics
 # Brightness that gives ``fluorescence_photons``: mitochondria on top of each other, a fold of
 # membrane. One in a thousand pixels of control fields is as bright.
 _BRIGHT = {"Mitochondria": 0.6, "CellMask": 2.0}
-_STEP, _DRIFT, _PERSON, _NOISE = 101, 102, 103, 104  # streams of random numbers; 0 to 4 are cells'
+_STEP, _DRIFT, _PERSON, _NOISE, _DYE = (
+    101,
+    102,
+    103,
+    104,
+    105,
+)  # streams of random numbers; 0 to 4 are cells'
 
 Floats = NDArray[np.float32]
 
@@ -54,6 +68,11 @@ class SimulatedField:
     label_um
         Voxel size of the labels (Z, Y, X) in um. Slice 0 lies on the coverslip: its centre is half
         a slice above.
+    stain
+        (Y, X), concentration of the dye of mitochondria relative to an even stain of all cells; 0
+        in cells that took up none. It is where the cells are, without ``shift_um`` and drift.
+    dye
+        Settings of the dye that hold for this field, as ``dye.affected`` decides.
     skeletons
         Points of the centrelines: ``object`` (the number in the labels), ``branch``, ``z``,
         ``y``, ``x`` (0 is the centre of pixel (0, 0)) and ``radius``, in um.
@@ -70,6 +89,8 @@ class SimulatedField:
     hand_masks: NDArray[np.uint8]
     labels: NDArray[np.int32]
     label_um: tuple[float, float, float]
+    stain: Floats
+    dye: DyeSettings
     skeletons: pd.DataFrame
 
     @property
@@ -117,8 +138,12 @@ def simulate_field(
     px, optics = settings.pixel_um, settings.optics
     step = float(np.random.default_rng([seed, _STEP]).uniform(*settings.z_step_um))
     padded, inner = _padded(settings.shape, px)
-    specimen = grow_specimen(padded, px, CONDITIONS[condition], seed, settings.crowding)
-    volume = specimen.volume(SLICE_UM)
+    staining = np.random.default_rng([seed, _DYE])
+    dye = dye_of_field(settings.dye, staining)
+    specimen = grow_specimen(padded, px, dyed(CONDITIONS[condition], dye), seed, settings.crowding)
+    cells, volume = specimen.cells, specimen.volume(SLICE_UM)
+    stained = stain(cells, padded, px, dye, staining)
+    volume = replace(volume, mitochondria=volume.mitochondria * stained)
     counts = np.count_nonzero(volume.labels[:, *inner], axis=(1, 2))
     middle = np.average(volume.heights, weights=counts) if counts.any() else 1.5
     steps = np.arange(settings.planes, dtype=np.float64) - settings.planes // 2
@@ -128,11 +153,11 @@ def simulate_field(
 
     path = drift_path(settings.planes, px, settings.camera, np.random.default_rng([seed, _DRIFT]))
     masks = drifted(masks, path)[:, *inner]
-    light = _light(volume, focus, optics)
-    light = {name: drifted(stack, path)[:, *inner] for name, stack in light.items()}
-    images, clean = _expose(light, settings, seed)
+    light = _light(volume, focus, optics, dye)
+    away = {name: path + np.array(dye.shift_um) / px * (name in DYES) for name in CHANNELS}
+    light = {name: drifted(stack, away[name])[:, *inner] for name, stack in light.items()}
+    images, clean = _expose(light, masks, dye.saturated, settings.camera, seed)
     person = np.random.default_rng([seed, _PERSON])
-    cells = specimen.cells
     edge, nucleus = (cells.on_grid(one, padded, px) for one in (cells.edge, cells.nucleus))
     cytoplasm = np.broadcast_to((edge > 0) & (nucleus > 0), (settings.planes, *padded))
     hand = [
@@ -151,6 +176,8 @@ def simulate_field(
         hand_masks=np.stack(hand),
         labels=volume.labels[:, *inner],
         label_um=volume.voxel_um,
+        stain=stained[inner],
+        dye=dye,
         skeletons=specimen.skeletons(settings.shape, (inner[0].start, inner[1].start)),
     )
 
@@ -174,28 +201,41 @@ def _padded(shape: tuple[int, int], px: float) -> tuple[tuple[int, int], tuple[s
     return (rows, columns), inner
 
 
-def _light(volume: Volume, focus: NDArray[np.float64], optics: OpticsSettings) -> dict[str, Floats]:
+def _light(
+    volume: Volume, focus: NDArray[np.float64], optics: OpticsSettings, dye: DyeSettings
+) -> dict[str, Floats]:
     """Intensity of each channel (Z, Y, X), 1 for the background or what is bright."""
     where = (volume.voxel_um, volume.heights, focus, optics)
     mitochondria = fluorescence_stack(volume.mitochondria, *where, optics.mitochondria_um)
+    mitochondria /= np.float32(_BRIGHT["Mitochondria"])
     membrane = fluorescence_stack(volume.membrane, *where, optics.membrane_um)
+    membrane /= np.float32(_BRIGHT["CellMask"])
     return {
         "Transmitted": transmitted_stack(volume.index, *where),
-        "Mitochondria": mitochondria / np.float32(_BRIGHT["Mitochondria"]),
-        "CellMask": membrane / np.float32(_BRIGHT["CellMask"]),
+        "Mitochondria": as_seen(mitochondria, membrane, dye),
+        "CellMask": membrane,
     }
 
 
 def _expose(
-    light: dict[str, Floats], settings: SimulationSettings, seed: int
+    light: dict[str, Floats],
+    masks: NDArray[np.uint8],
+    saturated: float,
+    camera: CameraSettings,
+    seed: int,
 ) -> tuple[dict[str, NDArray[np.uint16]], dict[str, Floats]]:
     images, clean = {}, {}
     for number, (name, intensity) in enumerate(light.items()):
-        camera, photons = settings.camera, settings.camera.photons
-        if not (lit := name == "Transmitted"):
-            camera = camera.model_copy(update={"gain": camera.fluorescence_gain})
-            photons = camera.fluorescence_photons
+        photons, gain = camera.photons, camera.gain
+        if name in DYES:
+            photons, gain = camera.fluorescence_photons, camera.fluorescence_gain
+        if name == "Mitochondria" and saturated and masks.any():
+            bright = electrons(intensity, camera, photons)[masks == 1]
+            gain = clipping_gain(bright, saturated, 2**camera.bits - 1 - camera.offset)
+        detector = camera.model_copy(update={"gain": gain})
         rng = np.random.default_rng([seed, _NOISE, number])
-        images[name], clean[name] = expose(intensity, camera, rng, photons=photons, scan_lines=lit)
+        images[name], clean[name] = expose(
+            intensity, detector, rng, photons=photons, scan_lines=name not in DYES
+        )
 
     return images, clean

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -11,6 +11,7 @@ Positive = Annotated[float, Field(gt=0, le=1e6)]
 NotNegative = Annotated[float, Field(ge=0, le=1e4)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Shift = Annotated[float, Field(ge=0, le=5)]  # um
+Sideways = Annotated[float, Field(ge=-3, le=3)]  # um; the margin of a field is 3.2 um
 Wavelength = Annotated[float, Field(ge=0.3, le=1.2)]  # um; nanometres are refused
 Side = Annotated[int, Field(ge=16, le=2048)]  # memory grows with the area: 3 kB a pixel
 FARTHEST_UM = 200.0  # between the outermost planes; far light needs a fine grid of frequencies
@@ -37,7 +38,10 @@ class Condition:
     index
         Refractive index.
     brightness
-        Dye concentration; dyes that follow the membrane potential fade without it.
+        Concentration of a steady dye.
+    potential
+        Concentration of a dye that follows the membrane potential: 1 as in control, 0 what is left
+        where there is no potential.
     """
 
     volume_share: float = 0.08
@@ -49,6 +53,7 @@ class Condition:
     clustering_um: float = 11.0
     index: float = 1.400
     brightness: float = 1.0
+    potential: float = 1.0
 
 
 # Sources are named where a number or its direction has one; every other number is chosen, so that
@@ -77,14 +82,30 @@ class Condition:
 # Clustering around the nucleus has been shown under hypoxia (Al-Mehdi et al. 2012, Sci Signal
 # 5:ra47); that antimycin A does it, and that rotenone leaves fewer mitochondria, is chosen, to tell
 # the two apart.
-_INHIBITED = Condition(length_spread=0.4, turning=0.6, branching=0.0, index=1.394, brightness=0.7)
+#
+# Potential. FCCP takes it away; oligomycin raises it, since protons no longer flow back through the
+# ATP synthase; without electron transport it falls in part, held up by the ATP synthase in reverse
+# (reviewed by Nicholls and Ward 2000, Trends Neurosci 23:166). The sizes are chosen.
+_INHIBITED = Condition(
+    length_spread=0.4, turning=0.6, branching=0.0, index=1.394, brightness=0.7, potential=0.6
+)
 CONDITIONS: dict[str, Condition] = {
     "control": Condition(),
     "fccp": Condition(  # fragmented, swollen
-        length_um=0.4, diameter_um=0.72, branching=0.0, index=1.388, brightness=0.4
+        length_um=0.4,
+        diameter_um=0.72,
+        branching=0.0,
+        index=1.388,
+        brightness=0.4,
+        potential=0.0,
     ),
     "oligomycin": Condition(  # hyperfused; the gradient it hyperpolarises holds more dye
-        length_um=9.0, length_spread=0.4, diameter_um=0.44, branching=0.4, brightness=1.1
+        length_um=9.0,
+        length_spread=0.4,
+        diameter_um=0.44,
+        branching=0.4,
+        brightness=1.1,
+        potential=1.2,
     ),
     "antimycin_a": replace(  # fragmented, perinuclear
         _INHIBITED, volume_share=0.045, length_um=0.9, diameter_um=0.5, clustering_um=2.5
@@ -156,6 +177,40 @@ class CameraSettings(_Settings):
     drift_um: Shift = 0.0
 
 
+class DyeSettings(_Settings):
+    """The dye of the mitochondria, and what goes wrong with it; by default, nothing does.
+
+    ``kind`` is ``steady``, or ``potential`` for a dye that follows the membrane potential: where
+    there is none, the share ``left`` of control's light remains. ``brightness`` multiplies its
+    light. ``unstained`` is the share of cells that took up none. ``uneven`` is the standard
+    deviation of the logarithm of its concentration, which varies smoothly across the field.
+    ``bleaching`` is the share of its light lost from the first plane to the last, exponentially.
+    ``bleed_through`` is the share of the membrane dye's light that its channel shows as well.
+    ``shift_um`` (Y, X) moves both fluorescence channels against transmitted light and masks.
+    ``saturated`` is the share of the pixels of mitochondria that the camera clips: where it is
+    above 0, it sets the gain of the channel. ``affected`` is the share of fields, drawn by their
+    seeds, that these settings hold for; the dye of the others is the default one.
+    """
+
+    kind: Literal["steady", "potential"] = "steady"
+    left: Share = 0.15
+    brightness: Positive = 1.0
+    unstained: Share = 0.0
+    uneven: Annotated[float, Field(ge=0, le=2)] = 0.0
+    bleaching: Annotated[float, Field(ge=0, le=0.99)] = 0.0
+    bleed_through: Share = 0.0
+    shift_um: tuple[Sideways, Sideways] = (0.0, 0.0)
+    saturated: Share = 0.0
+    affected: Share = 1.0
+
+    @field_validator("shift_um", mode="before")
+    @classmethod
+    def _has_two_directions(cls, value: Any) -> Any:
+        if not isinstance(value, list | tuple) or len(value) != 2:
+            raise ValueError("must be [down, right] in um")
+        return value
+
+
 class HandLabelSettings(_Settings):
     """How a person's outlines differ from the truth.
 
@@ -169,14 +224,21 @@ class HandLabelSettings(_Settings):
     invented: NotNegative = 0.05
 
 
+HANDS = {
+    "rough": HandLabelSettings(),
+    "careful": HandLabelSettings(jitter_um=0.06, missed=0.05, invented=0.03),
+    "expert": HandLabelSettings(jitter_um=0.02, missed=0.02, invented=0.01),
+}
+
+
 class SimulationSettings(_Settings):
-    """One kind of simulated field: size, planes, microscope, camera, annotator.
+    """One kind of simulated field: size, planes, microscope, camera, dye, annotator.
 
     ``shape`` is (Y, X) in pixels, ``planes`` the number of planes, ``z_step_um`` their distance:
     drawn from a range field by field, or one number. ``middle_um`` is the height of plane
     ``planes // 2`` above the mean height of the mitochondria: below it, they are bright.
     ``crowding`` is the number of droplets, lysosomes, vesicles and granules in the cytoplasm
-    relative to the default's.
+    relative to the default's. ``hand_labels`` may be a name in ``HANDS``.
 
     Raises
     ------
@@ -192,7 +254,15 @@ class SimulationSettings(_Settings):
     crowding: Annotated[float, Field(ge=0, le=5)] = 1.0
     optics: OpticsSettings = OpticsSettings()
     camera: CameraSettings = CameraSettings()
-    hand_labels: HandLabelSettings = HandLabelSettings()
+    dye: DyeSettings = DyeSettings()
+    hand_labels: HandLabelSettings = HANDS["rough"]
+
+    @field_validator("hand_labels", mode="before")
+    @classmethod
+    def _one_name_is_a_hand(cls, value: Any) -> Any:
+        if isinstance(value, str) and value not in HANDS:
+            raise ValueError(f"must be one of {', '.join(HANDS)}, or have keys below it")
+        return HANDS[value] if isinstance(value, str) else value
 
     @field_validator("shape", mode="before")
     @classmethod
