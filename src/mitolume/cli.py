@@ -555,7 +555,8 @@ def simulate(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed; another one gives other cells.")] = 0,
     preset: Annotated[
-        str | None, typer.Option(help="Whole data set: study, fine, demo or brightfield.")
+        str | None,
+        typer.Option(help="Whole data set: study, fine, demo, treatments or brightfield."),
     ] = None,
     set_: Set = None,
     jobs: Jobs = 1,

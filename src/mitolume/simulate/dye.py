@@ -57,4 +57,4 @@ def as_seen(mitochondria: Floats, membrane: Floats, dye: DyeSettings) -> Floats:
 
 def clipping_gain(electrons: NDArray[np.floating], share: float, most: float) -> float:
     """Return the gain, in counts an electron, at which this share of pixels exceeds ``most``."""
-    return float(most / np.quantile(electrons, 1 - share))
+    return float(most / max(np.quantile(electrons, 1 - share), 1.0))

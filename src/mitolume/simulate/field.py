@@ -31,13 +31,8 @@ MARGIN_UM = 3.2  # structures outside the field, and the wrap-around of the opti
 # Brightness that gives ``fluorescence_photons``: mitochondria on top of each other, a fold of
 # membrane. One in a thousand pixels of control fields is as bright.
 _BRIGHT = {"Mitochondria": 0.6, "CellMask": 2.0}
-_STEP, _DRIFT, _PERSON, _NOISE, _DYE = (
-    101,
-    102,
-    103,
-    104,
-    105,
-)  # streams of random numbers; 0 to 4 are cells'
+# Streams of random numbers; 0 to 4 are those of cells.
+_STEP, _DRIFT, _PERSON, _NOISE, _DYE = 101, 102, 103, 104, 105
 
 Floats = NDArray[np.float32]
 

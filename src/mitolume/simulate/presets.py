@@ -79,6 +79,18 @@ PRESETS: dict[str, Preset] = {
             *(Group(name, 2, 1, "unlabelled") for name in ("control", *TREATMENTS)),
         ),
     ),
+    # For benchmarks of labels from the dye: planes close enough for neighbours to help, test fields
+    # of other dishes in every condition.
+    "treatments": Preset(
+        SimulationSettings(shape=(256, 256), planes=7, z_step_um=(0.5, 0.5)),
+        (
+            Group("control", 4, 2, "train"),
+            Group("control", 2, 2, "validation"),
+            Group("control", 4, 2, "test"),
+            *(Group(name, 2, 2, "unlabelled") for name in TREATMENTS),
+            *(Group(name, 2, 2, "test") for name in TREATMENTS),
+        ),
+    ),
     # Brightfield of live H9c2 cells: a condenser nearly closed, focus below the mitochondria,
     # little light, crowds of droplets and vesicles. In half of the fields mitochondria are short
     # and lie around the nucleus, as in cells with much OMP25 (Nemoto & De Camilli 1999, EMBO J
