@@ -207,6 +207,8 @@ def _write(out: Path, one: FieldPlan, advance: Callable[[int], None]) -> Report:
         "focus_um": field.focus_um.round(4).tolist(),
         "near_focus": field.near_focus,
         "foreground": field.masks.mean(axis=(1, 2)).round(6).tolist(),
+        "dye": field.dye.model_dump(mode="json"),
+        "unstained": round(field.unstained, 6),
     }
     # Last: a field with facts is finished.
     write_text(_file(out, "facts", one), json.dumps(facts, indent=1) + "\n")

@@ -94,6 +94,11 @@ class SimulatedField:
         counts = self.masks.sum(axis=(1, 2), dtype=np.int64)
         return tuple(np.flatnonzero(2 * counts >= max(counts.max(), 1)).tolist())
 
+    @property
+    def unstained(self) -> float:
+        """Share of the pixels of the masks that lie in cells without dye."""
+        return float(self.masks[:, self.stain == 0].sum() / max(self.masks.sum(), 1))
+
 
 def simulate_field(
     settings: SimulationSettings | None = None, *, condition: str = "control", seed: int = 0

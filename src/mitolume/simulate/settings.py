@@ -85,7 +85,7 @@ class Condition:
 #
 # Potential. FCCP takes it away; oligomycin raises it, since protons no longer flow back through the
 # ATP synthase; without electron transport it falls in part, held up by the ATP synthase in reverse
-# (reviewed by Nicholls and Ward 2000, Trends Neurosci 23:166). The sizes are chosen.
+# (reviewed by Brand and Nicholls 2011, Biochem J 435:297). The sizes are chosen.
 _INHIBITED = Condition(
     length_spread=0.4, turning=0.6, branching=0.0, index=1.394, brightness=0.7, potential=0.6
 )
