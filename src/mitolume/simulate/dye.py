@@ -48,11 +48,8 @@ def stain(
 def as_seen(mitochondria: Floats, membrane: Floats, dye: DyeSettings) -> Floats:
     """Return the light (Z, Y, X) in the channel of mitochondria: dimmed, bleached, mixed."""
     time = np.linspace(0, 1, len(mitochondria))[:, None, None]
-    bright = dye.brightness * (1 - dye.bleaching) ** time
-    return np.asarray(
-        mitochondria * bright.astype(np.float32) + np.float32(dye.bleed_through) * membrane,
-        np.float32,
-    )
+    bright = np.asarray(dye.brightness * (1 - dye.bleaching) ** time, np.float32)
+    return mitochondria * bright + np.float32(dye.bleed_through) * membrane
 
 
 def clipping_gain(electrons: NDArray[np.floating], share: float, most: float) -> float:

@@ -237,5 +237,4 @@ def _expose(
         images[name], clean[name] = expose(
             intensity, detector, rng, photons=photons, scan_lines=name not in DYES
         )
-
     return images, clean
