@@ -35,7 +35,7 @@ WAYS: dict[str, tuple[float, dict[str, Any]]] = {
     "pseudo-label": (1 / 2, {"method": "pseudo_label"}),
     "noisy-student": (STUDENT, {"method": "noisy_student"}),
     "mean-teacher": (STUDENT, {"method": "mean_teacher"}),
-    "planes-in-3": (1, {"method": "supervised", "network": {"planes_in": 3}}),
+    "three-planes": (1, {"method": "supervised", "inputs": {"planes": 3}}),
 }
 
 

@@ -17,7 +17,6 @@ from PIL import Image
 import mitolume
 from mitolume.batch.predict import PredictionOptions, predict_files
 from mitolume.errors import MitolumeError
-from mitolume.inference.denoise import planes_around
 from mitolume.inference.predictor import Predictor
 from mitolume.inference.tiled import predict_tiled
 from mitolume.inference.tiles import tiles
@@ -27,7 +26,6 @@ from mitolume.models.bundle import CARD, WEIGHTS, Card, load_bundle, save_bundle
 from mitolume.models.losses import LOSSES
 from mitolume.models.networks import HALO, MULTIPLE, SegmentationNetwork
 from mitolume.models.settings import NetworkSettings, Views
-from mitolume.preprocess.settings import ChainSettings
 from mitolume.runs.folder import find_bundle
 
 
@@ -152,32 +150,6 @@ def test_false_positives_in_empty_patches_are_punished() -> None:
     empty, ones = torch.zeros(1, 1, 16, 16), torch.ones(1, 1, 16, 16)
     for loss in LOSSES.values():
         assert loss(4 * ones, empty) > loss(-4 * ones, empty) + 0.5
-
-
-@pytest.mark.parametrize("stripes", ["none", "auto"])
-def test_a_network_of_three_planes_sees_those_beside(stripes: str, tmp_path: Path) -> None:
-    """Box by box as at once; both ends see what there is; a plane alone is its own neighbour."""
-    settings_ = NetworkSettings(width=2, planes_in=3)
-    card = Card(network=settings_, pixel_size_um=0.13, chain=ChainSettings(stripes=stripes))
-    ready = Predictor(SegmentationNetwork(settings_, seed=1), card)
-    stack = np.stack([blobs(z, (90, 70))[0] for z in range(4)])
-
-    def predicted(planes: np.ndarray) -> np.ndarray:
-        pixel = {"pixel_size_um": {"Z": 1.0, "Y": 0.1, "X": 0.1}}
-        write_image(tmp_path / "s.ome.tif", xr.DataArray(planes, dims=("Z", "Y", "X"), attrs=pixel))
-        return np.asarray(ready.predict(read(tmp_path / "s.ome.tif"))[0, 0])
-
-    whole = predicted(stack)
-    for z in range(4):
-        near = [stack[n] for n in planes_around(z, 4)]
-        one = ready.predict_plane(stack[z], (0.1, 0.1), neighbours=near)
-        np.testing.assert_allclose(one, whole[z], atol=1e-5)
-    changed = predicted(np.concatenate([stack[:3], 255 - stack[3:]]))
-    unchanged = [np.allclose(a, b, atol=1e-5) for a, b in zip(whole, changed, strict=True)]
-    assert unchanged == [True, True, False, False]
-    alone = ready.predict_plane(stack[0], (0.1, 0.1))
-    thrice = ready.predict_plane(stack[0], (0.1, 0.1), neighbours=[stack[0]] * 4)
-    np.testing.assert_array_equal(alone, thrice)
 
 
 def test_a_bundle_gives_the_same_answer_after_loading(tmp_path: Path) -> None:

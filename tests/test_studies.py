@@ -136,7 +136,7 @@ def test_arms_of_presets_cost_the_same(preset: str, table: Path) -> None:
         ({"arms": {"a": {"metod": "supervised"}, "b": {}}}, "arm a: unknown key 'metod'.*method"),
         ({"arms": {"a": {"seed": 3, "network": {"width": -1}}, "b": {}}}, "network.width is -1"),
         ({"seeds": [0, 0]}, "seeds has a value twice"),
-        ({"labels": [0]}, "labels 1 or more"),
+        ({"labels": [-1]}, "labels must be 0 or more"),
         ({"labels": ["some"]}, "labels"),
     ],
 )

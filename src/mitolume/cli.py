@@ -48,6 +48,14 @@ Scheduler = Annotated[
     typer.Option(metavar="tcp://HOST:PORT", help="Compute on the workers of this dask scheduler."),
 ]
 Channel = Annotated[str | None, typer.Option(help="Channel to use: name, or number from 0.")]
+Channels = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--channel",
+        help="Channel to use: name, or number from 0; once for each that the model sees, in its "
+        "order.",
+    ),
+]
 Scene = Annotated[str | None, typer.Option(help="Scene: name, or number from 0.")]
 Scenes = Annotated[str | None, typer.Option(help="Scene: name, or number from 0; or all.")]
 PixelSize = Annotated[
@@ -210,7 +218,7 @@ def predict(
     model: Annotated[Path, typer.Argument(help="A model folder, or a run folder.")],
     files: Images,
     out: Out = Path("masks"),
-    channel: Channel = None,
+    channel: Channels = None,
     scene: Scenes = None,
     pixel_size: PixelSize = None,
     threshold: Annotated[
@@ -245,7 +253,9 @@ def predict(
     from mitolume.batch.predict import PredictionOptions, predict_files
     from mitolume.runs.folder import load
 
-    options = PredictionOptions(channel, scene, pixel_size, threshold, probability, overlay)
+    options = PredictionOptions(
+        tuple(channel or ()), scene, pixel_size, threshold, probability, overlay
+    )
     predictor = load(model, views=views, core=tile_size)
     _batch(
         "predicting", "images", "predicted", predict_files, predictor, files, out, options,
@@ -296,6 +306,37 @@ def evaluate(
         raise typer.BadParameter("--consensus needs --agreement: it is what two people agree on")
     else:
         print(scores_text(score(masks, truth, mask_kind, objects=objects, **options)))
+
+
+@app.command()
+def label(
+    files: Images,
+    channel: Annotated[
+        str, typer.Option(help="Channel of the mitochondria's dye: name, or number from 0.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for masks, figures, pictures and a table.")],
+    light: Annotated[
+        str | None,
+        typer.Option(help="Channel of transmitted light, for pictures and table; found if it can."),
+    ] = None,
+    scene: Scene = None,
+    pixel_size: PixelSize = None,
+    planes: Annotated[str, typer.Option(help="Planes, such as 3-9; all by default.")] = "",
+    threshold: Annotated[
+        float | None,
+        typer.Option(min=0.05, max=0.95, help="Share of its local peak at which a structure ends."),
+    ] = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make masks from the dye's fluorescence, to train on without outlines."""
+    from mitolume.batch.label import label_files
+
+    _batch(
+        "labelling", "images", "labelled", label_files, files, out, channel=channel, light=light,
+        scene=scene, pixel_size_um=pixel_size, planes=planes, threshold=threshold,
+        overwrite=overwrite, quiet=quiet,
+    )  # fmt: skip
 
 
 @app.command()

@@ -20,15 +20,14 @@ import xarray as xr
 from mitolume.analysis.pictures import overlay, write_png
 from mitolume.batch.runner import Finished, Job, Outcome, Report, run_files, side_by_side
 from mitolume.errors import MitolumeError
-from mitolume.inference.denoise import open_neighbours
+from mitolume.inference.inputs import unlike_stack
 from mitolume.inference.predictor import Predictor, load
 from mitolume.inference.tiles import Box, block_side, blocks
-from mitolume.io.channels import select_channel
 from mitolume.io.formats import sha256
 from mitolume.io.listing import named_scenes, result_ending
 from mitolume.io.pixel_size import plane_pixel_size
-from mitolume.io.read import read
-from mitolume.io.windows import IN_MEMORY, FilePlane, open_plane
+from mitolume.io.read import read_channels
+from mitolume.io.windows import IN_MEMORY, FilePlane
 from mitolume.io.zarr_out import CHUNK, new_image
 from mitolume.preprocess.fingerprint import unlike_training
 from mitolume.preprocess.rescale import scale_factors, scaled_shape
@@ -43,8 +42,11 @@ class PredictionOptions:
 
     Attributes
     ----------
-    channel, scene
-        Name or number (from 0); scene "all" is each scene of a file.
+    channels
+        Names or numbers (from 0), in the order in which the model sees them; by default those it
+        learnt from.
+    scene
+        Name or number (from 0); "all" is each scene of a file.
     pixel_size_um
         Pixel size along Y and X in µm, over what the files state.
     threshold
@@ -53,7 +55,7 @@ class PredictionOptions:
         Write probabilities and PNG pictures with outlines beside the masks.
     """
 
-    channel: str | None = None
+    channels: tuple[str, ...] = ()
     scene: str | None = None
     pixel_size_um: float | None = None
     threshold: float | None = None
@@ -129,20 +131,21 @@ def _jobs_of(
 ) -> Iterator[Job]:
     """Open a file, and decide what its scenes become."""
     for scene, name in named_scenes(file, options.scene):
-        opened = _open_channel(file, scene, options)
+        opened = _open_channels(predictor, file, scene, options)
         image = _image_of(file, scene, opened, options, predictor, out / name)
         settings = {
             "model": model,  # a hash
             "views": predictor.views,
             "threshold": image.threshold,
-            "channel": str(opened["C"].values[0]),
+            "channels": [str(name) for name in opened["C"].values],
             "scene": scene,
             "pixel size": options.pixel_size_um,
         }
+        files = opened.attrs["sources"]
         beside = filter(None, [image.probability, *image.pictures.values()])
         work = opened.sizes["T"] * opened.sizes["Z"] * len(image.boxes)
         compute = partial(_predict, predictor, image)
-        yield Job(file.name, (file,), (*beside, image.mask), compute, settings, work)
+        yield Job(file.name, files, (*beside, image.mask), compute, settings, work)
 
 
 def _image_of(
@@ -155,7 +158,7 @@ def _image_of(
 ) -> _Image:
     """Say in which boxes an image is predicted, and what it becomes."""
     size, model_um = plane_pixel_size(opened), predictor.card.pixel_size_um
-    sizes, ending = opened.sizes, result_ending(file, opened.size)
+    sizes, ending = opened.sizes, result_ending(file, opened[:, :1].size)
     shape = (sizes["Y"], sizes["X"])
     model_shape = scaled_shape(shape, scale_factors(size, model_um, str(file)))
 
@@ -177,9 +180,11 @@ def _image_of(
     )  # fmt: skip
 
 
-def _open_channel(file: Path, scene: str | None, options: PredictionOptions) -> xr.DataArray:
-    """Open the channel to predict, with the pixel size that was said over the file's own."""
-    image = select_channel(read(file, scene=scene), options.channel)
+def _open_channels(
+    predictor: Predictor, file: Path, scene: str | None, options: PredictionOptions
+) -> xr.DataArray:
+    """Open what the model sees, with the pixel size that was said over the file's own."""
+    image = read_channels(file, predictor.channels(options.channels), scene=scene)
     if options.pixel_size_um is None:
         return image
     said = dict.fromkeys("YX", options.pixel_size_um)
@@ -195,26 +200,23 @@ def _predict(
     predictor: Predictor, image: _Image, advance: Callable[[int], None] = lambda done: None
 ) -> Report:
     """Predict an image block by block, and write its results."""
-    opened = _open_channel(image.file, image.scene, image.options)
-    shape, size = (opened.sizes["Y"], opened.sizes["X"]), plane_pixel_size(opened)
-    planes, notices, done = _planes(opened), [], 0
+    opened = _open_channels(predictor, image.file, image.scene, image.options)
+    first, reader = opened.isel(C=[0]), predictor.reader(opened)
+    shape = (opened.sizes["Y"], opened.sizes["X"])
+    planes, done = _planes(opened), 0
+    notices = [unlike_stack(predictor.card.inputs, opened)]
     with ExitStack() as stack:  # left in reverse order: the mask is finished last
         mask = stack.enter_context(
-            new_image(image.mask, opened, name="mask", dtype="uint8", mask=True)
+            new_image(image.mask, first, name="mask", dtype="uint8", mask=True)
         )
         probabilities: Any = image.probability and stack.enter_context(
-            new_image(image.probability, opened, name="mitochondria", dtype="float32")
+            new_image(image.probability, first, name="mitochondria", dtype="float32")
         )
         for t, z in planes:
-            prepared = predictor.prepare(
-                open_plane(opened, t=t, z=z),
-                size,
-                neighbours=open_neighbours(opened, z, t),
-                source=opened.attrs["source"],
-            )
+            prepared = reader.at(z, t)
             if (t, z) == planes[len(planes) // 2]:  # the ends of a stack are often out of focus
                 known = predictor.card.fingerprint
-                notices.append(unlike_training(known, prepared.middle, str(image.file)))
+                notices.append(unlike_training(known, prepared.plane, str(image.file)))
             for box in image.boxes:
                 probability = predictor.predict_box(prepared, shape, box)
                 mask[t, 0, z, *box] = probability >= image.threshold
@@ -222,7 +224,7 @@ def _predict(
                     probabilities[t, 0, z, *box] = probability
                 done += 1
                 advance(done)
-        _draw(image, opened, mask)
+        _draw(image, first, mask)
     return Report(str(image.mask), tuple(filter(None, notices)))
 
 

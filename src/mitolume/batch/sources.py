@@ -320,9 +320,8 @@ def _images_of(row: Field) -> tuple[IntensityImage, ...]:
     image = IntensityImage(row.image, "image", row.channel, row.scene)
     if not row.fluorescence:
         return (image,)
-    file = row.image.parent / row.fluorescence
-    if file.exists():
-        return image, IntensityImage(file, "fluorescence")
+    if isinstance(row.fluorescence, Path):
+        return image, IntensityImage(row.fluorescence, "fluorescence")
     return image, IntensityImage(row.image, "fluorescence", row.fluorescence, row.scene)
 
 

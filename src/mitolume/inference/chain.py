@@ -7,7 +7,6 @@ that planes larger than memory may stay in their file.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from copy import copy
 from functools import cached_property
 from typing import Any
 
@@ -26,7 +25,7 @@ Image = np.ndarray[Any, np.dtype[np.float32]]
 
 
 class PreparedPlane:
-    """A plane as the network reads it, with the planes beside it where the network sees them.
+    """A plane as the network reads it.
 
     Parameters
     ----------
@@ -34,14 +33,10 @@ class PreparedPlane:
         (Y, X), the file's dtype and grid: an array, or what slices like one.
     chain
         Which steps.
-    planes_in
-        1, or 3 for the plane before, the plane and the one behind. All have the grey range of the
-        plane.
     denoiser
         Needed where the chain has one.
     neighbours
-        The planes around it in its stack, see `open_neighbours`; without them, the plane is its
-        own neighbour.
+        The planes around it in its stack, see `planes_around`; only a denoiser looks at them.
     pixel_size_um
         The plane's, along Y and X.
     model_um
@@ -67,7 +62,6 @@ class PreparedPlane:
         plane: Plane,
         chain: ChainSettings,
         *,
-        planes_in: int = 1,
         denoiser: Denoiser | None = None,
         neighbours: Sequence[Plane] = (),
         pixel_size_um: tuple[float, float] | None = None,
@@ -77,37 +71,22 @@ class PreparedPlane:
     ) -> None:
         self.shape = scaled_shape(plane.shape, scale_factors(pixel_size_um, model_um, source))
         sharpens = chain.sharpen == "all" or (chain.sharpen == "unlabelled" and unlabelled)
-        in_memory = isinstance(plane, np.ndarray)
-
-        def before_normalising(one: Plane, near: Sequence[Plane] = ()) -> Plane:
-            denoised = _without_noise(one, chain, denoiser, near)
-            scaled = _ScaledPlane(SharpenedPlane(denoised) if sharpens else denoised, self.shape)
-            return scaled[whole(self.shape)] if in_memory else scaled
-
-        self._centre = before_normalising(plane, neighbours)
-        self._planes = [self._centre]
-        if planes_in > 1:
-            # Of the two on each side the nearer ones.
-            before, behind = neighbours[1:3] if neighbours else (plane, plane)
-            self._planes = [before_normalising(before), self._centre, before_normalising(behind)]
+        clean = _without_noise(plane, chain, denoiser, neighbours)
+        scaled = _ScaledPlane(SharpenedPlane(clean) if sharpens else clean, self.shape)
+        self._pixels = scaled[whole(self.shape)] if isinstance(plane, np.ndarray) else scaled
 
     @cached_property
     def grey(self) -> GreyRange:
         """The range of the whole plane on the model's grid, from pixels on a regular grid."""
-        return measure_range(self._centre)
+        return measure_range(self._pixels)
 
-    @property
-    def middle(self) -> PreparedPlane:
-        """The plane itself, without those beside it."""
-        _ = self.grey  # measured once for both
-        alone = copy(self)
-        alone._planes = [self._centre]
-        return alone
+    def normalised(self, box: Box, grey: GreyRange) -> Image:
+        """Compute a box on the model's grid, (Y, X) float32, by the grey range of some plane."""
+        return normalise(self._pixels[box], grey)
 
     def __getitem__(self, box: Box, /) -> Image:
-        """Compute a box on the model's grid, float32: (Y, X), or (3, Y, X) with three planes."""
-        found = [normalise(plane[box], self.grey) for plane in self._planes]
-        return found[0] if len(found) == 1 else np.stack(found)
+        """Compute a box on the model's grid, (Y, X) float32, by the plane's own grey range."""
+        return self.normalised(box, self.grey)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Image:
         """Compute the whole plane."""
@@ -157,9 +136,11 @@ def _without_noise(
     plane: Plane, chain: ChainSettings, denoiser: Denoiser | None, neighbours: Sequence[Plane]
 ) -> Plane:
     """Remove scan lines and noise, as far as the chain asks for it."""
+    if chain.stripes == "auto":
+        plane = StripelessPlane(plane)
     if not chain.denoises:
-        return StripelessPlane(plane) if chain.stripes == "auto" else plane
+        return plane
     assert denoiser is not None, "a chain that denoises comes with its denoiser"
     if chain.stripes == "auto":
-        plane, *neighbours = (StripelessPlane(one) for one in (plane, *neighbours))
+        neighbours = [StripelessPlane(one) for one in neighbours]
     return DenoisedPlane(plane, denoiser, neighbours)

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import xarray as xr
 from torch import nn
 
 from mitolume.inference.tiled import CORE, predict_tiled, release_buffers, to_device
 from mitolume.inference.tiles import Box, around, block_side, blocks, grown, inside, shifted, whole
-from mitolume.io.windows import FilePlane, Plane
+from mitolume.io.windows import Plane
 from mitolume.io.zarr_out import CHUNK
 from mitolume.models.bundle import DenoiserCard, load_denoiser
 from mitolume.models.networks import HALO, MULTIPLE, DenoisingNetwork
@@ -265,11 +264,6 @@ def nearest(around: Sequence[T], channels: int) -> Sequence[T]:
     """Return as many of `planes_around` as a network sees: of two on each side the nearer ones."""
     skipped = (len(around) - channels) // 2
     return around[skipped : len(around) - skipped]
-
-
-def open_neighbours(image: xr.DataArray, z: int, t: int = 0) -> list[Plane]:
-    """Return the planes around one of an image (dims ``T C Z Y X``), still in their file."""
-    return [FilePlane(image, z=near, t=t) for near in planes_around(z, image.sizes["Z"])]
 
 
 def run_network(

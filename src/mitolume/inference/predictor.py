@@ -12,12 +12,12 @@ from torch import nn
 
 from mitolume.errors import MitolumeError
 from mitolume.inference.chain import PreparedPlane
-from mitolume.inference.denoise import Denoiser, open_neighbours
+from mitolume.inference.denoise import Denoiser
+from mitolume.inference.inputs import InputReader, NetworkInput
 from mitolume.inference.tiled import CORE, Probability, predict_tiled, release_buffers, to_device
 from mitolume.inference.tiles import Box, Shape, around, block_side, blocks, inside
-from mitolume.io.pixel_size import plane_pixel_size
-from mitolume.io.read import select_channel
-from mitolume.io.windows import Plane, open_plane
+from mitolume.io.channels import Channel, select_channel
+from mitolume.io.windows import Plane
 from mitolume.io.zarr_out import CHUNK
 from mitolume.models.bundle import DENOISER, Card, load_bundle
 from mitolume.models.networks import HALO, MULTIPLE
@@ -76,21 +76,18 @@ class Predictor:
         plane: Plane,
         pixel_size_um: tuple[float, float] | None = None,
         *,
-        neighbours: Sequence[Plane] = (),
         unlabelled: bool = False,
         source: str = "the image",
     ) -> Probability:
-        """Predict one plane.
+        """Predict one plane that is an image of its own.
 
         Parameters
         ----------
         plane
-            (Y, X), as the file holds it: an array, or what slices like one.
+            (Y, X), as the file holds it: an array, or what slices like one. A network of several
+            planes sees it in the place of all.
         pixel_size_um
             Along Y and X; needed where the model has one.
-        neighbours
-            The planes around it in its stack, see `open_neighbours`; only a chain with a denoiser
-            or a network of several planes looks at them.
         unlabelled
             Whether the plane is an unlabelled training image (a chain may sharpen only those).
         source
@@ -100,10 +97,13 @@ class Predictor:
         -------
         numpy.ndarray
             (Y, X) float32, the probability of mitochondria, on the plane's own grid.
+
+        Raises
+        ------
+        MitolumeError
+            The model needs several channels, or pixel sizes don't fit.
         """
-        prepared = self.prepare(
-            plane, pixel_size_um, neighbours=neighbours, unlabelled=unlabelled, source=source
-        )
+        prepared = self.prepare(plane, pixel_size_um, unlabelled=unlabelled, source=source)
         return self.predict_boxes(prepared, (plane.shape[0], plane.shape[1]))
 
     def prepare(
@@ -111,40 +111,64 @@ class Predictor:
         plane: Plane,
         pixel_size_um: tuple[float, float] | None = None,
         *,
-        neighbours: Sequence[Plane] = (),
         unlabelled: bool = False,
         source: str = "the image",
-    ) -> PreparedPlane:
+    ) -> NetworkInput:
         """Send a plane through the chain: at once where it is an array, else window by window.
 
-        Parameters are those of `predict_plane`.
+        Parameters are those of `predict_plane`; for planes of a stack, see `reader`.
         """
-        return PreparedPlane(
+        inputs = self.card.inputs
+        if len(inputs.channels) > 1:
+            raise MitolumeError(
+                f"{source} is one plane, but the model sees {len(inputs.channels)} channels "
+                f"({', '.join(inputs.channels)})"
+            )
+        prepared = PreparedPlane(
             plane,
             self.card.chain,
-            planes_in=self.card.network.planes_in,
             denoiser=self.denoiser,
-            neighbours=neighbours,
             pixel_size_um=pixel_size_um,
             model_um=self.card.pixel_size_um,
             unlabelled=unlabelled,
             source=source,
         )
+        return NetworkInput([[prepared] * inputs.count])
 
-    def predict_boxes(self, prepared: PreparedPlane, shape: Shape) -> Probability:
+    def reader(self, image: xr.DataArray, *, unlabelled: bool = False) -> InputReader:
+        """Return what gives the planes of an image as the network sees them.
+
+        Parameters
+        ----------
+        image
+            Dims ``T C Z Y X``, with the channels of the model in its order, see
+            `mitolume.io.read.read_channels`.
+        unlabelled
+            Whether it is an unlabelled training image.
+        """
+        return InputReader(
+            image,
+            self.card.inputs,
+            self.card.chain,
+            denoiser=self.denoiser,
+            model_um=self.card.pixel_size_um,
+            unlabelled=unlabelled,
+        )
+
+    def predict_boxes(self, prepared: NetworkInput, shape: Shape) -> Probability:
         """Predict all boxes of a plane of a (Y, X) shape, see `predict_box`."""
         result = np.empty(shape, np.float32)
         for box in blocks(shape, block_side(shape, prepared.shape, self.core, CHUNK)):
             result[box] = self.predict_box(prepared, shape, box)
         return result
 
-    def predict_box(self, prepared: PreparedPlane, shape: Shape, box: Box) -> Probability:
+    def predict_box(self, prepared: NetworkInput, shape: Shape, box: Box) -> Probability:
         """Predict a box of a plane; boxes of any size fit together to the whole plane's answer.
 
         Parameters
         ----------
         prepared
-            As `prepare` returns it.
+            As `prepare` or a `reader` returns it.
         shape
             (Y, X) of the plane on its own grid, on which the box and the answer lie.
         box
@@ -179,7 +203,7 @@ class Predictor:
         self,
         image: xr.DataArray,
         *,
-        channel: str | int | None = None,
+        channel: str | int | Sequence[str | int] | None = None,
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> xr.DataArray:
         """Predict every plane of an image.
@@ -189,7 +213,8 @@ class Predictor:
         image
             As `mitolume.read` returns it.
         channel
-            Which channel, where the image has several.
+            Name or number of the channel, where the image has several; a list of them in the
+            model's order, where the model sees several that are called otherwise here.
         progress
             Called with the planes done and the planes there are.
 
@@ -204,19 +229,38 @@ class Predictor:
         MitolumeError
             The channel is ambiguous, a plane can't be read, or pixel sizes don't fit.
         """
-        image = select_channel(image, channel)
-        source = image.attrs.get("source", "the image")
-        size = plane_pixel_size(image)
-        result = np.empty(image.shape, np.float32)
+        names = self.channels(channel)
+        image = xr.concat(
+            [select_channel(image, name) for name in names], "C", combine_attrs="override"
+        )
+        reader, shape = self.reader(image), (image.sizes["Y"], image.sizes["X"])
+        result = np.empty((image.sizes["T"], 1, image.sizes["Z"], *shape), np.float32)
         planes = [(t, z) for t in range(image.sizes["T"]) for z in range(image.sizes["Z"])]
         for done, (t, z) in enumerate(planes):
             progress(done, len(planes))
-            plane = open_plane(image, z=z, t=t)
-            near = open_neighbours(image, z, t)
-            result[t, 0, z] = self.predict_plane(plane, size, neighbours=near, source=source)
+            result[t, 0, z] = self.predict_boxes(reader.at(z, t), shape)
         progress(len(planes), len(planes))
         coords = {"C": np.array(["mitochondria"], dtype=object)}
         return xr.DataArray(result, dims=image.dims, coords=coords, attrs=dict(image.attrs))
+
+    def channels(self, named: Channel | Sequence[Channel] = None) -> tuple[Channel, ...]:
+        """Return which channels of an image to read: as named, else those of the model.
+
+        Raises
+        ------
+        MitolumeError
+            More or fewer are named than the model sees.
+        """
+        own: tuple[Channel, ...] = self.card.inputs.channels or (None,)
+        if named is None or named == ():
+            return own
+        chosen = (named,) if isinstance(named, str | int) else tuple(named)
+        if len(chosen) != len(own):
+            listing = f" ({', '.join(map(str, own))})" if len(own) > 1 else ""
+            raise MitolumeError(
+                f"{len(chosen)} channels are named, but the model sees {len(own)}{listing}"
+            )
+        return chosen
 
     def mask(self, probability: xr.DataArray, threshold: float | None = None) -> xr.DataArray:
         """Make a mask (uint8, 0 and 1, no C axis) of a probability, at the model's threshold."""

@@ -9,6 +9,8 @@ import xarray as xr
 
 from mitolume.errors import MitolumeError
 
+Channel = str | int | None
+
 # Whole words that name transmitted light, after "_" and "-" became spaces. Not among them: DIA (a
 # dye), PH3 (a histone), and "bright" beside another word.
 _TRANSMITTED = re.compile(
@@ -65,7 +67,7 @@ def transmitted_channel(names: Sequence[str], light: Sequence[str] = ()) -> tupl
     return [], ""
 
 
-def select_channel(image: xr.DataArray, channel: str | int | None) -> xr.DataArray:
+def select_channel(image: xr.DataArray, channel: Channel) -> xr.DataArray:
     """Keep one channel of an image.
 
     Parameters

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -15,9 +15,9 @@ from mitolume.errors import MitolumeError, some_names
 from mitolume.io.fields import Field, TableError, format_planes, parse_table, with_planes
 from mitolume.io.formats import sha256
 from mitolume.io.mask_files import is_outlined, kind_of, open_mask
-from mitolume.io.masks import FOREGROUND, UNSURE, Mask, MaskKind, decide_kind, to_mask
+from mitolume.io.masks import FOREGROUND, UNSURE, Mask, MaskKind, ValuesKind, decide_kind, to_mask
 from mitolume.io.pixel_size import plane_pixel_size
-from mitolume.io.read import Image2D, read, read_plane, select_channel
+from mitolume.io.read import Image2D, read_channels, read_plane
 from mitolume.io.suspicion import (
     MOST_PLANES,
     look_closely,
@@ -49,6 +49,7 @@ def check_table(
     path: str | Path,
     *,
     mask_kind: MaskKind = "auto",
+    channels: Sequence[str] = (),
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> CheckedTable:
     """Read a table, and every plane and mask of it once.
@@ -59,6 +60,8 @@ def check_table(
         The table of fields.
     mask_kind
         What mask values mean; ``auto`` finds out.
+    channels
+        The channels that are read of each image, its own first; see `open_image`.
     progress
         Called with the rows done and the rows there are.
 
@@ -88,14 +91,16 @@ def check_table(
         if row.line in faulty:
             continue
         try:
-            row, found, size = _check_row(row, notices, odd)
+            row, found, size = _check_row(row, channels, notices, odd)
         except MitolumeError as error:
             faults.append(f"line {row.line}: {error}")
             continue
         checked.append(row)
         sizes[row.line] = size
         if row.is_labelled:
-            if row.mask and is_outlined(open_mask(row.mask, open_image(row))):
+            if row.label == "dye":
+                found = {z: of_plane - {UNSURE} for z, of_plane in found.items()}
+            elif row.mask and is_outlined(open_mask(row.mask, open_image(row))):
                 # Outlines say themselves what they mean.
                 found = {z: of_plane - {UNSURE} for z, of_plane in found.items()}
             else:
@@ -133,16 +138,23 @@ def check_table(
     return CheckedTable(tuple(checked), kind, said, sizes, hashes, blank)
 
 
-def open_image(row: Field) -> xr.DataArray:
-    """Open the image of a row: one channel, the table's pixel size over the file's.
+def open_image(row: Field, channels: Sequence[str] = ()) -> xr.DataArray:
+    """Open the image of a row, with the table's pixel size over the file's.
+
+    Parameters
+    ----------
+    row
+        Its column ``channel``, where it is filled in, goes before the first of ``channels``.
+    channels
+        Which channels, in this order; without any, the one that the row names, or the only one.
 
     Returns
     -------
     xarray.DataArray
-        Dims ``T C Z Y X``, T and C of length 1.
+        Dims ``T C Z Y X``, T of length 1, C the channels.
     """
-    image = _read_once(row.image, row.scene, row.image.stat().st_mtime_ns)
-    image = select_channel(image, row.channel)
+    names = (row.channel or next(iter(channels), ""), *channels[1:])
+    image = _read_once(row.image, row.scene, names, row.image.stat().st_mtime_ns)
     if image.sizes["T"] > 1:
         raise MitolumeError(
             f"{row.image} has {image.sizes['T']} time points; save the one that was labelled"
@@ -153,6 +165,31 @@ def open_image(row: Field) -> xr.DataArray:
     if row.z_step_um:
         stated["Z"] = row.z_step_um
     return image.assign_attrs(pixel_size_um=stated) if stated else image
+
+
+def open_fluorescence(row: Field) -> xr.DataArray:
+    """Open the fluorescence of the mitochondria's dye, as large as the image of its row.
+
+    Returns
+    -------
+    xarray.DataArray
+        Dims ``T C Z Y X``, T and C of length 1; the row's pixel size over the file's.
+
+    Raises
+    ------
+    MitolumeError
+        There is no such file or channel, or it is of another size.
+    """
+    if not isinstance(row.fluorescence, Path):
+        return open_image(replace(row, channel=row.fluorescence))
+    image = open_image(row)
+    dye = open_image(replace(row, image=row.fluorescence, channel="", scene=""))
+    own, other = (" x ".join(str(one.sizes[axis]) for axis in "ZYX") for one in (image, dye))
+    if own != other:
+        raise MitolumeError(
+            f"fluorescence {row.fluorescence} is {other} (Z x Y x X), but its image is {own}"
+        )
+    return dye
 
 
 def read_row(row: Field, z: int, kind: MaskKind) -> tuple[Image2D, Mask | None]:
@@ -176,7 +213,12 @@ def read_row(row: Field, z: int, kind: MaskKind) -> tuple[Image2D, Mask | None]:
     if not row.is_labelled or row.mask is None:
         return plane, None
     mask = open_mask(row.mask, open_image(row))
-    return plane, to_mask(_mask_plane(mask, z), kind_of(mask, kind))
+    return plane, to_mask(_mask_plane(mask, z), _kind_of(row, mask, kind))
+
+
+def _kind_of(row: Field, mask: xr.DataArray, kind: MaskKind) -> ValuesKind:
+    """Return what the values of a row's mask mean; those made from the dye are of one kind."""
+    return "unsure" if row.label == "dye" else kind_of(mask, kind)
 
 
 def _spread(fields: Sequence[Field], kind: MaskKind) -> Iterator[tuple[str, Image2D, Mask]]:
@@ -190,10 +232,12 @@ def _spread(fields: Sequence[Field], kind: MaskKind) -> Iterator[tuple[str, Imag
 
 
 def _check_row(
-    row: Field, notices: list[str], odd: dict[str, list[str]]
+    row: Field, channels: Sequence[str], notices: list[str], odd: dict[str, list[str]]
 ) -> tuple[Field, dict[int, set[float]], PixelSize]:
     """Return the row with its planes, the values of its mask by plane, and its pixel size."""
-    image = open_image(row)
+    image = open_image(row, channels)
+    if channels:
+        row = replace(row, channel=row.channel or channels[0])
     if found_by := image.attrs.get("channel_found_by"):
         notices.append(
             f"no channel is named: took {found_by}; name another in column `channel` if it is wrong"
@@ -205,15 +249,18 @@ def _check_row(
         raise MitolumeError(
             f"{row.image} has planes 0 to {depth - 1}, but column `planes` names {row.planes[-1]}"
         )
+    if row.fluorescence:
+        open_fluorescence(row)
     mask = open_mask(row.mask, image) if row.is_labelled and row.mask else None
     if mask is not None:
         notices.extend(mask.attrs.get("notices", ()))
         _check_mask_shape(row, image, mask)
     found: dict[int, set[float]] = {}
     for z in row.planes:
-        plane = read_plane(image, z=z)
-        if reason := odd_pixels(plane):
-            odd[reason].append(row.image.name + (f" plane {z}" if depth > 1 else ""))
+        for c, name in enumerate(image["C"].values):
+            if reason := odd_pixels(read_plane(image, z=z, c=c)):
+                place = f" plane {z}" * (depth > 1) + f" of {name}" * (c > 0)
+                odd[reason].append(row.image.name + place)
         if mask is not None:
             found[z] = {float(v) for v in np.unique(_mask_plane(mask, z))}
     blank = [z for z, values in found.items() if values == {0.0}]
@@ -250,9 +297,9 @@ def _mask_plane(mask: xr.DataArray, z: int) -> Image2D:
 
 
 @lru_cache(maxsize=16)
-def _read_once(path: Path, scene: str, modified_ns: int) -> xr.DataArray:
+def _read_once(path: Path, scene: str, channels: tuple[str, ...], modified_ns: int) -> xr.DataArray:
     """Keep the last files open: the rows of one stack follow each other."""
-    return read(path, scene=scene or None)
+    return read_channels(path, channels, scene=scene or None)
 
 
 def _repeated_planes(fields: Sequence[Field], sha256: dict[Path, str]) -> list[str]:

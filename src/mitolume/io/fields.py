@@ -24,7 +24,7 @@ from mitolume.io.write import write_text
 ROLES = ("train", "validation", "test", "unlabelled")
 COLUMNS = (
     "image", "mask", "role", "planes", "specimen", "condition", "batch",
-    "channel", "scene", "fluorescence", "pixel_size_um", "z_step_um",
+    "channel", "scene", "fluorescence", "label", "pixel_size_um", "z_step_um",
 )  # fmt: skip
 
 
@@ -42,7 +42,9 @@ class Field:
     """One row of the table.
 
     ``planes`` is None for all planes; ``role`` is "" until `split.assign_roles` drew one;
-    ``line`` is the row's line in the file (the header is line 1).
+    ``fluorescence`` of the mitochondria's dye is a file or the name of a channel of the image;
+    ``label`` is "dye" where the mask was made from it; ``line`` is the row's line in the file (the
+    header is line 1).
     """
 
     image: Path
@@ -54,7 +56,8 @@ class Field:
     batch: str = ""
     channel: str = ""
     scene: str = ""
-    fluorescence: str = ""
+    fluorescence: Path | str = ""
+    label: str = ""
     pixel_size_um: float | None = None
     z_step_um: float | None = None
     line: int = 0
@@ -155,6 +158,11 @@ def parse_table(path: Path) -> tuple[list[Field], list[tuple[int, str]], list[st
         line = next_line
     if not fields:
         faults.append((0, "it has no rows"))
+    if any(row.mask and row.role in ("", "train") for row in fields):
+        # With outlines to learn from, an image without is unlabelled, dye or not.
+        fields = [
+            row if row.mask or row.role else replace(row, role="unlabelled") for row in fields
+        ]
     faults += [(0, fault) for fault in leaks(fields)]
     return fields, faults, _column_notices(names)
 
@@ -190,7 +198,9 @@ def write_table(path: str | Path, fields: Iterable[Field]) -> None:
         cells = [
             _relative(row.image, base), _relative(row.mask, base) if row.mask else "", row.role,
             format_planes(row.planes), row.specimen, row.condition, row.batch, row.channel,
-            row.scene, row.fluorescence, row.pixel_size_um, row.z_step_um,
+            row.scene, _relative(row.fluorescence, base)
+            if isinstance(row.fluorescence, Path) else row.fluorescence,
+            row.label, row.pixel_size_um, row.z_step_um,
         ]  # fmt: skip
         writer.writerow(cells + [row.extra.get(name, "") for name in extras])
     write_text(path, out.getvalue())
@@ -251,8 +261,18 @@ def _parse_row(cells: dict[str, str], base: Path, line: int) -> tuple[Field, lis
     if role not in ("", *ROLES):
         faults.append(f"role {role!r} is not one of {', '.join(ROLES)} (or empty)")
         role = ""
-    if mask is None and role in ("train", "validation", "test"):
-        faults.append(f"role {role} needs a mask; without one the role is unlabelled")
+    fluorescence: Path | str = cells.get("fluorescence", "")
+    beside = Path(os.path.normpath(base / fluorescence))
+    if fluorescence and os.path.exists(beside):
+        fluorescence = beside
+    if not (mask or fluorescence) and role in ("train", "validation", "test"):
+        faults.append(
+            f"role {role} needs a mask, or the mitochondria's fluorescence to make one of; "
+            "without either the role is unlabelled"
+        )
+    label = cells.get("label", "")
+    if label not in ("", "dye"):
+        faults.append(f"label is {label!r}, but only dye, for a mask made of it, or empty")
     try:
         planes = parse_planes(cells.get("planes", ""))
     except ValueError as error:
@@ -261,19 +281,18 @@ def _parse_row(cells: dict[str, str], base: Path, line: int) -> tuple[Field, lis
     row = Field(
         image=image or base,
         mask=mask,
-        role=role or ("" if mask else "unlabelled"),
+        role=role or ("" if mask or fluorescence else "unlabelled"),
         planes=planes,
         specimen=cells.get("specimen") or _relative(image or base, base),
-        **{name: cells.get(name, "") for name in _TEXT_COLUMNS},
+        **{name: cells.get(name, "") for name in ("condition", "batch", "channel", "scene")},
+        fluorescence=fluorescence,
+        label=label,
         pixel_size_um=length("pixel_size_um", *CREDIBLE_UM),
         z_step_um=length("z_step_um", 0.001, 1000),
         line=line,
         extra={name: value for name, value in cells.items() if name and name not in COLUMNS},
     )
     return row, faults
-
-
-_TEXT_COLUMNS = ("condition", "batch", "channel", "scene", "fluorescence")
 
 
 def _relative(path: Path, base: Path) -> str:

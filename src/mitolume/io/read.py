@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from mitolume.errors import MitolumeError
+from mitolume.io.channels import Channel
 from mitolume.io.channels import select_channel as select_channel
 from mitolume.io.formats import damaged, decoding, open_scenes, stated
 from mitolume.io.pixel_size import believed_pixel_size
@@ -72,6 +73,70 @@ def read(
     if any(said.light) and len(said.light) == image.sizes["C"]:
         image.attrs["channel_light"] = said.light
     return image if channel is None else select_channel(image, channel)
+
+
+def read_channels(
+    path: str | Path, channels: Sequence[Channel], *, scene: str | int | None = None
+) -> xr.DataArray:
+    """Open several channels of an image, in the order in which they are named.
+
+    Parameters
+    ----------
+    path
+        The image file, as for `read`.
+    channels
+        Each as for `select_channel`. Where every channel is a file of its own, ``path`` is that of
+        the first, and the others are called alike but for the channel's name:
+        ``a_Transmitted.tif`` and ``a_CellMask.tif``.
+    scene
+        As for `read`.
+
+    Returns
+    -------
+    xarray.DataArray
+        As `read` returns it, ``C`` in the order of ``channels``; ``attrs["sources"]`` lists the
+        files.
+
+    Raises
+    ------
+    MitolumeError
+        A channel is missing or ambiguous, or its file has another size.
+    """
+    path = Path(path)
+    image = read(path, scene=scene)
+    kept = [_channel_of_set(path, image, channels[0], one, scene) for one in channels]
+    for name, other in zip(channels[1:], kept[1:], strict=True):
+        sizes = [{axis: of.sizes[axis] for axis in "TZYX"} for of in (kept[0], other)]
+        if sizes[0] != sizes[1]:
+            raise MitolumeError(
+                f"{other.attrs['source']}: channel {name} is {_by(sizes[1])}, but "
+                f"{channels[0]} of {path.name} is {_by(sizes[0])} (T x Z x Y x X)"
+            )
+    files = tuple(dict.fromkeys(Path(one.attrs["source"]) for one in kept))
+    whole = kept[0] if len(kept) == 1 else xr.concat(kept, "C", combine_attrs="override")
+    return whole.assign_attrs(sources=files)
+
+
+def _channel_of_set(
+    path: Path, image: xr.DataArray, first: Channel, name: Channel, scene: str | int | None
+) -> xr.DataArray:
+    """Return a channel of an image, or of the file beside it that is named after the channel."""
+    alone = image.sizes["C"] == 1 and bool(first) and str(first) in path.name
+    if not alone:
+        return select_channel(image, name)
+    if name == first:
+        return image.assign_coords(C=[name])
+    file = path.with_name(path.name.replace(str(first), str(name)))
+    if not file.exists():
+        raise MitolumeError(
+            f"{path} holds one channel, {first} by its name, and {file.name} with {name} is not "
+            "beside it"
+        )
+    return select_channel(read(file, scene=scene), None).assign_coords(C=[name])
+
+
+def _by(sizes: dict[str, int]) -> str:
+    return " x ".join(map(str, sizes.values()))
 
 
 def read_plane(image: xr.DataArray, *, z: int = 0, t: int = 0, c: int = 0) -> Image2D:

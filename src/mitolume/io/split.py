@@ -53,7 +53,7 @@ def assign_roles(fields: Sequence[Field], settings: SplitSettings) -> list[Field
     for row in fields:
         if row.role:
             given[row.specimen] = "train" if row.role == "unlabelled" else row.role
-    explicit = {row.role for row in fields if row.mask and row.role}
+    explicit = {row.role for row in fields if row.role and (row.mask or row.fluorescence)}
     free = sorted({row.specimen for row in fields if not row.role} - given.keys())
     order = np.random.default_rng([settings.seed, 1]).permutation(len(free))
     queue = [free[i] for i in order]

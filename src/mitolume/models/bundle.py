@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from mitolume.errors import MitolumeError, shorten
 from mitolume.io.write import atomic, write_text
 from mitolume.models.networks import DenoisingNetwork, SegmentationNetwork
-from mitolume.models.settings import DenoiserNetworkSettings, NetworkSettings, Views
+from mitolume.models.settings import DenoiserNetworkSettings, InputSettings, NetworkSettings, Views
 from mitolume.preprocess.fingerprint import Fingerprint
 from mitolume.preprocess.settings import ChainSettings
 
@@ -37,6 +37,7 @@ def versions() -> dict[str, str]:
 class Card(BaseModel):
     """What a model is and where it comes from, beside its weights.
 
+    ``inputs`` is what the network sees: channels by name, planes and their distance in µm.
     ``threshold`` makes masks of probabilities, which are averaged over ``views`` of an image;
     ``pixel_size_um`` is the grid the network works on, None where the training images stated none;
     ``fields`` lists the training images with the SHA-256 of their files; ``scores`` holds
@@ -50,6 +51,7 @@ class Card(BaseModel):
     name: str = ""
     method: str = "supervised"
     network: NetworkSettings
+    inputs: InputSettings = InputSettings(planes=1)
     chain: ChainSettings = ChainSettings()
     pixel_size_um: float | None = Field(None, gt=0)
     threshold: float = Field(0.5, gt=0, lt=1)
@@ -118,7 +120,7 @@ def load_bundle(folder: str | Path) -> tuple[SegmentationNetwork, Card]:
         The folder is missing, not a bundle, from a newer version, or its weights don't fit.
     """
     card = read_card(folder, Card)
-    network = SegmentationNetwork(card.network)
+    network = SegmentationNetwork(card.network, card.inputs.count)
     _load_weights(folder, network)
     return network, card
 
@@ -156,6 +158,11 @@ def read_card(folder: str | Path, kind: type[C]) -> C:
     if not denoises and kind is DenoiserCard:
         raise MitolumeError(
             f"{folder} is a model that segments, not a denoiser; `mitolume denoise train` makes one"
+        )
+    if kind is Card and content.get("network", {}).pop("planes_in", 1) > 1:
+        raise MitolumeError(
+            f"{folder} was trained on 3 planes by an earlier mitolume, which took them in another "
+            "order; train it anew with inputs.planes=3"
         )
     try:
         return kind.model_validate(content)

@@ -20,18 +20,19 @@ class SegmentationNetwork(nn.Module):
     Parameters
     ----------
     settings
-        Name and width of the network, and the number of planes it sees.
+        Name and width of the network.
+    channels
+        Number of planes that it takes, see `InputSettings.count`.
     seed
         Seed of the initial weights; the global random state does not change.
     """
 
-    def __init__(self, settings: NetworkSettings, seed: int = 0) -> None:
+    def __init__(self, settings: NetworkSettings, channels: int = 1, seed: int = 0) -> None:
         super().__init__()
-        self.planes_in = settings.planes_in
-        self.body = _body(settings, settings.planes_in, "batch", seed)
+        self.body = _body(settings, channels, "batch", seed)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the logits, (B, 1, Y, X), of normalised images (B, planes_in, Y, X).
+        """Return the logits, (B, 1, Y, X), of normalised images (B, C, Y, X).
 
         Y and X are multiples of 16.
         """

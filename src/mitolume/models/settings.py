@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Annotated, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 # Number of views of an image that a prediction averages: the image alone, its four quarter turns,
 # or these and their mirror images.
@@ -26,13 +26,59 @@ class BodySettings(BaseModel):
 
 
 class NetworkSettings(BodySettings):
-    """A network that segments.
+    """A network that segments."""
 
-    ``planes_in`` is 1, or 3 for a network that also sees the planes before and behind in the
-    z-stack (a single plane counts as its own neighbours).
+
+class InputSettings(BaseModel):
+    """What a network that segments sees of an image.
+
+    ``channels`` are names, the image's own first; empty for one channel, whatever its name.
+    ``planes`` is how many planes of each channel it sees, an odd number: the plane itself and
+    those around it. ``step_um`` is how far apart in the z-stack they are, in µm; None for planes
+    that follow each other. ``auto`` planes are chosen when a run begins, from the table's z-steps.
     """
 
-    planes_in: Literal[1, 3] = 1
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    channels: tuple[str, ...] = ()
+    planes: Literal["auto"] | Annotated[int, Field(ge=1, le=31)] = "auto"
+    step_um: float | None = Field(None, gt=0)
+
+    @model_validator(mode="after")
+    def _odd_and_named_once(self) -> Self:
+        if self.planes != "auto" and self.planes % 2 == 0:
+            raise ValueError(
+                f"planes is {self.planes}, but must be odd: as many planes before as behind"
+            )
+        if len({name.casefold() for name in self.channels}) < len(self.channels):
+            raise ValueError("channels names one channel twice")
+        return self
+
+    @property
+    def count(self) -> int:
+        """Number of planes, of all channels together, that the network takes."""
+        assert self.planes != "auto", "a run settles how many planes there are when it begins"
+        return max(1, len(self.channels)) * self.planes
+
+    def offsets(self, z_step_um: float | None) -> tuple[int, ...]:
+        """Return where the planes lie in a stack, from the plane itself outward.
+
+        Parameters
+        ----------
+        z_step_um
+            Distance between the planes of the stack in µm; None where unknown.
+
+        Examples
+        --------
+        >>> InputSettings(planes=5).offsets(None)
+        (0, -1, 1, -2, 2)
+        >>> InputSettings(planes=3, step_um=1.0).offsets(0.3)
+        (0, -3, 3)
+        """
+        assert self.planes != "auto", "a run settles how many planes there are when it begins"
+        apart = self.step_um / z_step_um if self.step_um and z_step_um else 1.0
+        steps = [max(n, round(n * apart)) for n in range(1, self.planes // 2 + 1)]
+        return (0, *(sign * step for step in steps for sign in (-1, 1)))
 
 
 class DenoiserNetworkSettings(BodySettings):

@@ -16,6 +16,7 @@ from mitolume.analysis import pictures
 from mitolume.analysis.metrics import pooled
 from mitolume.batch.agreement import Ceiling, ceiling_of
 from mitolume.io.write import write_text
+from mitolume.models.settings import InputSettings
 from mitolume.progress import time_left
 from mitolume.report import charts, run_tables
 from mitolume.report.panels import SMALL, PagePicture, Panel, extremes, model_panel
@@ -131,7 +132,7 @@ def _content(run: Run) -> RunContent:
         title=f"{Path(record['fields']).parent.resolve().name or 'mitolume'} — {first['arm']}",
         verdict=_verdict(run),
         notices=record["notices"],
-        facts=_facts(record, first),
+        facts=_facts(run, first),
         results=run.results,
         images=run.scores[run.scores["subset"] != "unlabelled"],
         log=run.log,
@@ -176,16 +177,25 @@ def _verdict(run: Run) -> list[str]:
     if "model_2" in run.record:
         one, two = (value_of(results, m, subset, "iou") for m in ("model_1", "model_2"))
         if not math.isnan(two - one):
+            taught = "Learning from unlabelled images"
+            if run.recipe.way == "dye":
+                taught = "Learning from the dye of images without an outline, too,"
             sentences.append(
-                "Learning from unlabelled images changed this IoU by "
+                f"{taught} changed this IoU by "
                 f"{number(two - one, signed=True)} ({one:.3f} to {two:.3f}), in this single run "
                 "with one seed."
             )
         sentences.append(f"{name} was kept: {run.kept_reason}.")
+    if all(image.row.label == "dye" for image in run.images(subset)):
+        sentences.append(
+            f"The masks of the {subset} images were made from the dye: this score says how well "
+            "the dye can be foretold, and not how right it is."
+        )
     return sentences
 
 
-def _facts(record: dict[str, Any], first: Any) -> dict[str, str]:
+def _facts(run: Run, first: Any) -> dict[str, str]:
+    record = run.record
     specimens, size = record["n_specimens"], record["pixel_size_um"]
     images = (
         f"{n} {role} (specimens: {specimens[role]})" for role, n in record["n_images"].items() if n
@@ -193,6 +203,8 @@ def _facts(record: dict[str, Any], first: Any) -> dict[str, str]:
     facts = {
         "Table of fields": str(record["fields"]),
         "Images": ", ".join(images),
+        "Masks to learn from": _labels(run),
+        "The network sees": _inputs(run.recipe.inputs),
         "Pixel size": f"{size:g} µm" if size else "not given in the files",
         "Preset": record["preset"],
         "Network": str(first["network"]),
@@ -211,6 +223,20 @@ def _facts(record: dict[str, Any], first: Any) -> dict[str, str]:
                 f"{model['threshold']:g}"
             )
     return facts
+
+
+def _labels(run: Run) -> str:
+    """Count the images that are outlined, and those whose masks come from the dye."""
+    learnt = [i for i in run.images("train", "unlabelled") if i.has_label]
+    dye = sum(image.row.label == "dye" for image in learnt)
+    return f"{count(len(learnt) - dye, 'outline')}, {dye} from the dye"
+
+
+def _inputs(inputs: InputSettings) -> str:
+    """Describe which planes of which channels a network sees."""
+    apart = f" {inputs.step_um:g} µm apart" if inputs.step_um else ""
+    planes = "one plane" if inputs.planes == 1 else f"{inputs.planes} planes{apart}"
+    return f"{planes} of {' and '.join(inputs.channels) or 'one channel'}"
 
 
 def _denoiser(record: dict[str, Any] | None) -> str:

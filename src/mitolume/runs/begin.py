@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import platform
 import shlex
+import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 
 from mitolume.errors import DamagedError, MitolumeError
+from mitolume.inference.inputs import settled_inputs
 from mitolume.inference.tiled import default_device
-from mitolume.io.check import CheckedTable, check_table
+from mitolume.io.check import CheckedTable, check_table, open_image
 from mitolume.io.fields import Field, TableError, leaks
+from mitolume.io.formats import sha256
 from mitolume.io.masks import MaskKind
 from mitolume.io.split import assign_roles, choose_labelled
 from mitolume.models.bundle import Card, read_card, versions
 from mitolume.preprocess.rescale import MOST, scale_factors
 from mitolume.progress import progress_bar, say
 from mitolume.runs.denoiser import require_denoiser
+from mitolume.runs.dye import label_rows
 from mitolume.runs.folder import ROLES, Run, find_bundle
 from mitolume.runs.likeness import unlike_rows
 from mitolume.runs.recipe import Recipe, differences
@@ -44,19 +50,35 @@ def begin(path: Path, recipe: Recipe, *, quiet: bool) -> Run:
     """
     Run(path).require_new()
     require_denoiser(recipe.chain)
-    _require_first_weights(recipe)
-    table = _checked(recipe.fields, recipe.mask_kind, quiet)
+    table = _checked(recipe.fields, recipe.mask_kind, recipe.inputs.channels, quiet)
     rows = assign_roles(table.fields, recipe.split)
     rows = choose_labelled(rows, None if recipe.labels == "all" else recipe.labels, recipe.seed)
+    if not any(row.role == "train" for row in rows):  # the dye is all there is to learn from
+        rows = [
+            replace(row, role="train", mask=None)
+            if row.role == "unlabelled" and row.fluorescence
+            else row
+            for row in rows
+        ]
+    run = Run(path, table=replace(table, fields=tuple(rows)), quiet=quiet)
+    teacher = _label_from_dye(run, recipe)
+    table, rows = run.table, list(run.table.fields)
     model_um = _model_pixel_size(rows, table)
     _require_usable(rows, table, model_um, recipe.fields)
     training = recipe.training.model_copy(
         update={"precision": resolve_precision(recipe.training.precision)}
     )
+    stacks = [open_image(row) for row in rows if row.role == "train"]
     own = recipe.model_copy(
-        update={"training": training, "fields": Path(Run(path).fields_file.name)}
+        update={
+            "training": training,
+            "inputs": settled_inputs(recipe.inputs, stacks),
+            "unlabelled": recipe.unlabelled.model_copy(update={"teacher": teacher}),
+            "fields": Path(run.fields_file.name),
+        }
     )
-    run = Run(path, recipe=own, table=replace(table, fields=tuple(rows)), quiet=quiet)
+    _require_first_weights(own)
+    run = Run(path, recipe=own, table=table, quiet=quiet)
     run.write_beginning(rows)
     run.note(
         status="running",
@@ -85,6 +107,43 @@ def begin(path: Path, recipe: Recipe, *, quiet: bool) -> Run:
     return run
 
 
+def _label_from_dye(run: Run, recipe: Recipe) -> Literal["dye", "self"]:
+    """Make masks of the dye for the run's rows that need one; return who labels the unlabelled.
+
+    Unlabelled rows get one if the dye is to be their teacher, which ``auto`` decides where any has
+    its dye recorded.
+    """
+    table = run.table
+    asked, own = recipe.unlabelled.teacher, METHODS[recipe.method].uses_unlabelled
+    some = any(row.role == "unlabelled" and row.fluorescence for row in table.fields)
+    if asked == "dye" and not some:
+        raise MitolumeError(
+            f"unlabelled.teacher is dye, but no unlabelled row of {recipe.fields} has its "
+            "`fluorescence`"
+        )
+    teacher: Literal["dye", "self"] = "dye" if own and some and asked != "self" else "self"
+    rows = [
+        replace(row, fluorescence="") if row.role == "unlabelled" and teacher == "self" else row
+        for row in table.fields
+    ]
+    shutil.rmtree(run.dye_folder, ignore_errors=True)
+    if not any(row.fluorescence and not row.is_labelled for row in rows):
+        return teacher
+    with progress_bar("masks from the dye", quiet=run.quiet) as advance:
+        rows, quality, notices = label_rows(rows, run.dye_folder, table.mask_kind, advance)
+    run.write_dye_quality(quality)
+    places = zip(quality["line"], quality["plane"], quality["foreground"], strict=True)
+    masks = [row.mask for row in rows if row.label == "dye" and row.mask]
+    run.table = replace(
+        table,
+        fields=tuple(rows),
+        notices=(*table.notices, *notices),
+        sha256=table.sha256 | {mask: sha256(mask) for mask in masks},
+        empty_planes=table.empty_planes | {(line, z) for line, z, share in places if not share},
+    )
+    return teacher
+
+
 def resume(path: Path, recipe: Recipe | None, *, quiet: bool) -> Run:
     """Open a run that was stopped, refusing to go on with other settings or other images.
 
@@ -107,7 +166,9 @@ def resume(path: Path, recipe: Recipe | None, *, quiet: bool) -> Run:
     if recipe is not None:
         _require_same(run, recipe)
     if not run.is_finished:
-        run.table = _checked(run.fields_file, run.record["mask_kind"], quiet)
+        run.table = _checked(
+            run.fields_file, run.record["mask_kind"], run.recipe.inputs.channels, quiet
+        )
         for file, digest in run.table.sha256.items():
             if run.record["sha256"].get(run.seen_from_here(file)) != digest:
                 raise MitolumeError(f"{file} has changed since {path} was begun; "
@@ -129,9 +190,9 @@ def _require_same(run: Run, asked: Recipe) -> None:
         )
 
 
-def _checked(path: Path, mask_kind: MaskKind, quiet: bool) -> CheckedTable:
+def _checked(path: Path, mask_kind: MaskKind, channels: Sequence[str], quiet: bool) -> CheckedTable:
     with progress_bar("checking files", quiet=quiet) as advance:
-        return check_table(path, mask_kind=mask_kind, progress=advance)
+        return check_table(path, mask_kind=mask_kind, channels=channels, progress=advance)
 
 
 def _model_pixel_size(rows: list[Field], table: CheckedTable) -> float | None:
@@ -184,7 +245,7 @@ def _notices(run: Run) -> list[str]:
             "no test images: no score here is a test score (rows without a role are kept aside "
             "only in specimens that have no unlabelled rows)"
         )
-    if METHODS[recipe.method].uses_unlabelled and not run.images("unlabelled"):
+    if METHODS[recipe.way].uses_unlabelled and not run.images("unlabelled"):
         notices.append("no unlabelled images: model 2 is not trained")
     if recipe.preset == "paper" and recipe.network.width < 64:
         notices.append(
@@ -237,10 +298,10 @@ def _require_first_weights(recipe: Recipe) -> None:
     if recipe.init == "random":
         return
     card = read_card(find_bundle(recipe.init), Card)
-    if card.network != recipe.network:
+    if (card.network, card.inputs.count) != (recipe.network, recipe.inputs.count):
         own, theirs = (
-            f"{n.name} of width {n.width} with planes_in {n.planes_in}"
-            for n in (recipe.network, card.network)
+            f"{of.network.name} of width {of.network.width} for {of.inputs.count} planes"
+            for of in (recipe, card)
         )
         raise MitolumeError(
             f"init: {recipe.init} is a {theirs}, the recipe's network a {own}: make them the same"

@@ -13,7 +13,7 @@ from mitolume.inference.tiled import features, predict_tiled
 from mitolume.io.masks import FOREGROUND
 from mitolume.preprocess.rescale import rescale
 from mitolume.runs.folder import Run
-from mitolume.runs.images import RowImage
+from mitolume.runs.images import RowImage, predictor_inputs
 from mitolume.runs.results import labelled_share
 
 _TURNS = range(8)
@@ -61,7 +61,8 @@ class Committee:
             masks = [self._run.mask(model, image) == FOREGROUND for model in self._run.models]
             return np.mean(masks, axis=0, dtype=np.float32), len(masks)
         predictor = self._predictor
-        plane, _, ready = image.prepared(predictor)
+        plane, _, _ = image.read()
+        ((_, ready),) = predictor_inputs([image], predictor)
         marked: Any = 0
         for turn in _TURNS:
             probability = predict_tiled(predictor.network, ready, [turn], core=predictor.core)
@@ -84,8 +85,8 @@ def compare(run: Run, images: Sequence[RowImage]) -> tuple[LabelledSet, Vectors]
     """
     predictor = run.predictor("model_1" if "model_1" in run.models else run.kept)
     train, found = run.images("train"), []
-    for image in run.each("comparing images", [*train, *images]):
-        _, _, ready = image.prepared(predictor)
+    every = run.each("comparing images", [*train, *images])
+    for _, ready in predictor_inputs(every, predictor):
         found.append(features(predictor.network, ready, core=predictor.core))
     vectors = np.stack(found)
     known = labelled_set(vectors[: len(train)], [image.row.specimen for image in train])

@@ -36,6 +36,7 @@ ROLES = ("train", "validation", "test", "unlabelled")
 LOG_COLUMNS = ["model", "step", "loss", "validation_iou", "learning_rate", "seconds"]
 
 _RECIPE, _FIELDS = "recipe.yaml", "fields.csv"
+_DYE, _QUALITY = "dye", "quality.csv"
 _IMAGES, _RESULTS, _KEPT, _LOG = "images.csv", "results.csv", "kept.json", "log.csv"
 _AUDIT, _CONDITIONS, _CALIBRATION = "audit.csv", "audit_conditions.csv", "calibration.csv"
 _OUT_OF_FOLD, _CEILING = "out_of_fold.json", "agreement.csv"
@@ -107,7 +108,7 @@ class Run:
 
     def require_new(self) -> None:
         """Refuse a folder that holds something; a run killed while it began may go on."""
-        begun = {_RECIPE, _FIELDS, LOCK}
+        begun = {_RECIPE, _FIELDS, LOCK, _DYE}
         if self.path.exists() and (
             not self.path.is_dir() or {p.name for p in self.path.iterdir()} - begun
         ):
@@ -192,6 +193,22 @@ class Run:
             )
             for z in row.planes or ()
         ]
+
+    @property
+    def dye_folder(self) -> Path:
+        """Where the masks lie that were made from the dye."""
+        return self.path / _DYE
+
+    @property
+    def dye_quality(self) -> pd.DataFrame | None:
+        """How far the dye of each image can be trusted; None where no mask was made of it."""
+        if not (self.dye_folder / _QUALITY).exists():
+            return None
+        return self._csv(f"{_DYE}/{_QUALITY}", "image", "plane", "verdict")
+
+    def write_dye_quality(self, quality: pd.DataFrame) -> None:
+        """Write `dye_quality`."""
+        write_text(self.dye_folder / _QUALITY, quality.to_csv(index=False))
 
     def mask_file(self, model: str, name: str) -> Path:
         """Return where the masks of one row lie, a plane for each image (see `row_names`)."""

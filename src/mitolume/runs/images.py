@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any
 
-from mitolume.inference.chain import PreparedPlane
-from mitolume.inference.denoise import open_neighbours
+from mitolume.inference.inputs import InputReader, NetworkInput
 from mitolume.inference.predictor import Predictor
 from mitolume.io.check import open_image, read_row
 from mitolume.io.fields import Field
 from mitolume.io.masks import Mask, MaskKind
 from mitolume.io.pixel_size import plane_pixel_size
 from mitolume.io.read import Image2D
-from mitolume.io.windows import Plane
+from mitolume.models.settings import InputSettings
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,24 +56,51 @@ class RowImage:
             "specimen": row.specimen, "condition": row.condition, "batch": row.batch,
         }  # fmt: skip
 
+    @property
+    def has_label(self) -> bool:
+        """Whether there is a mask to learn from: an outline, or one that was made from the dye."""
+        return self.row.is_labelled or self.row.label == "dye"
+
+    def label(self) -> Mask | None:
+        """Return the mask to learn from, (Y, X)."""
+        row = self.row
+        if row.label == "dye":
+            row = replace(row, role="train")  # scores leave masks of unlabelled images out
+        return read_row(row, self.z, self.mask_kind)[1]
+
     def read(self) -> tuple[Image2D, Mask | None, tuple[float, float] | None]:
         """Return the plane, its mask (None: unlabelled) and its pixel size along Y and X in µm."""
         plane, mask = read_row(self.row, self.z, self.mask_kind)
         return plane, mask, plane_pixel_size(open_image(self.row))
 
-    def prepared(self, predictor: Predictor) -> tuple[Image2D, Mask | None, PreparedPlane]:
-        """Return the plane, its mask, and the plane as a model's network reads it, all (Y, X)."""
-        plane, mask, size = self.read()
-        ready = predictor.prepare(
-            plane,
-            size,
-            neighbours=self.neighbours,
-            unlabelled=self.row.role == "unlabelled",
-            source=str(self.row.image),
-        )
-        return plane, mask, ready
 
-    @property
-    def neighbours(self) -> list[Plane]:
-        """The planes around it in its stack, still in their file."""
-        return open_neighbours(open_image(self.row), self.z)
+def network_inputs(
+    images: Iterable[RowImage], inputs: InputSettings, reader: Callable[..., InputReader]
+) -> Iterator[tuple[RowImage, NetworkInput]]:
+    """Yield each image with what a network sees of it; the planes of a row are read once.
+
+    Parameters
+    ----------
+    images
+        In the order of the table.
+    inputs
+        What the network sees.
+    reader
+        Makes the reader of an opened row, such as `Predictor.reader`.
+    """
+    for _, planes in groupby(images, key=lambda image: image.line):
+        opened: InputReader | None = None
+        for image in planes:
+            if opened is None:
+                row = image.row
+                opened = reader(
+                    open_image(row, inputs.channels), unlabelled=row.role == "unlabelled"
+                )
+            yield image, opened.at(image.z)
+
+
+def predictor_inputs(
+    images: Iterable[RowImage], predictor: Predictor
+) -> Iterator[tuple[RowImage, NetworkInput]]:
+    """Yield each image with what the network of a predictor sees of it."""
+    return network_inputs(images, predictor.card.inputs, predictor.reader)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from mitolume.inference.chain import PreparedPlane
 from mitolume.inference.denoise import Denoiser
+from mitolume.inference.inputs import InputReader
 from mitolume.inference.predictor import Predictor
 from mitolume.inference.predictor import load as load_model
 from mitolume.io.fields import Field
@@ -21,6 +22,7 @@ from mitolume.preprocess.fingerprint import Fingerprint
 from mitolume.preprocess.rescale import rescale_mask
 from mitolume.runs.denoiser import copy_denoiser
 from mitolume.runs.folder import MODELS, Run, find_bundle
+from mitolume.runs.images import network_inputs
 from mitolume.runs.likeness import fingerprint_of
 from mitolume.runs.score import best_threshold_of
 from mitolume.training.loop import CHECKPOINT, fit
@@ -78,17 +80,21 @@ class ModelTrainer:
             return
         recipe, images = self.run.recipe, self.unlabelled
         teacher = load_model(self.place("model_1"))
-        method = METHODS[recipe.method](recipe.unlabelled, teacher.card.threshold)
+        method = METHODS[recipe.way](recipe.unlabelled, teacher.card.threshold)
         taught = self._labelled_by(teacher, method)
         student = self._new_network("model_2")
         weights = teacher.network.state_dict() if method.settings.start == "teacher" else None
         if weights:
             student.load_state_dict(weights)
-        check = CollapseCheck.against(images, teacher.network, teacher.card.threshold)
+        check = None
+        if recipe.unlabelled.teacher == "self":  # the dye may well know better than model 1
+            check = CollapseCheck.against(images, teacher.network, teacher.card.threshold)
         self._train("model_2", method, student, taught, check, weights)
 
     def _new_network(self, name: str) -> SegmentationNetwork:
-        return SegmentationNetwork(self.run.recipe.network, self._seed(name))
+        return SegmentationNetwork(
+            self.run.recipe.network, self.run.recipe.inputs.count, self._seed(name)
+        )
 
     def _labelled_by(self, teacher: Predictor, method: Supervised) -> Sequence[PreparedImage]:
         """Give the unlabelled images the teacher's masks, on disk, where the method wants them."""
@@ -177,8 +183,9 @@ class ModelTrainer:
         denoiser = self.denoiser
         card = Card(
             name=f"{recipe.arm} {title}",
-            method=recipe.method if name == "model_2" else "supervised",
+            method=recipe.way if name == "model_2" else "supervised",
             network=recipe.network,
+            inputs=recipe.inputs,
             chain=recipe.chain.with_method(denoiser.card.method if denoiser else "none"),
             pixel_size_um=run.record["pixel_size_um"],
             fields=[_entry(run, row) for row in run.rows if row.role in _LEARNT_FROM[name]],
@@ -202,25 +209,22 @@ def prepare_images(run: Run, role: str, denoiser: Denoiser | None) -> list[Prepa
         return []
     planes = ArrayFile(run.scratch / role / "planes", np.float32)
     masks = ArrayFile(run.scratch / role / "masks", np.uint8)
-    for image in run.each(f"preparing {role}", images):
-        plane, mask, size = image.read()
-        ready = PreparedPlane(
-            plane,
-            run.recipe.chain,
-            planes_in=run.recipe.network.planes_in,
-            denoiser=denoiser,
-            neighbours=image.neighbours,
-            pixel_size_um=size,
-            model_um=run.record["pixel_size_um"],
-            unlabelled=role == "unlabelled",
-            source=str(image.row.image),
-        )
+    reader = partial(
+        InputReader,
+        inputs=run.recipe.inputs,
+        chain=run.recipe.chain,
+        denoiser=denoiser,
+        model_um=run.record["pixel_size_um"],
+    )
+    every = run.each(f"preparing {role}", images)
+    for image, ready in network_inputs(every, run.recipe.inputs, reader):
+        mask = image.label()
         planes.append(np.asarray(ready))
         if mask is not None:
             masks.append(rescale_mask(mask, ready.shape))
     on_disk = iter(masks.read_all())
     return [
-        PreparedImage(plane, next(on_disk) if image.row.is_labelled else None)
+        PreparedImage(plane, next(on_disk) if image.has_label else None)
         for plane, image in zip(planes.read_all(), images, strict=True)
     ]
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from mitolume.errors import MitolumeError
 from mitolume.io.masks import MaskKind
 from mitolume.io.split import SplitSettings
-from mitolume.models.settings import NetworkSettings, Views
+from mitolume.models.settings import InputSettings, NetworkSettings, Views
 from mitolume.preprocess.settings import DENOISING, ChainSettings
 from mitolume.training.settings import DenoisingSettings, TrainingSettings, UnlabelledSettings
 
@@ -37,10 +37,11 @@ class Recipe(BaseModel):
     arm: str = ""
     fields: Path
     mask_kind: MaskKind
-    labels: Literal["all"] | Annotated[int, Field(strict=True, ge=1)]
+    labels: Literal["all"] | Annotated[int, Field(strict=True, ge=0)]
     split: SplitSettings
     chain: ChainSettings
     denoising: DenoisingSettings
+    inputs: InputSettings
     network: NetworkSettings
     init: str
     training: TrainingSettings
@@ -51,15 +52,6 @@ class Recipe(BaseModel):
     seed: int = Field(ge=0)
 
     @model_validator(mode="after")
-    def _planes_are_read_as_they_are(self) -> Self:
-        if self.network.planes_in > 1 and self.chain.denoises:
-            raise ValueError(
-                "network.planes_in 3 reads neighbouring planes as the file holds them: set "
-                "chain.denoise to none, or network.planes_in to 1"
-            )
-        return self
-
-    @model_validator(mode="after")
     def _unlabelled_images_have_a_place(self) -> Self:
         if self.method in ("noisy_student", "mean_teacher") and self.training.batch < 2:
             raise ValueError(
@@ -67,6 +59,12 @@ class Recipe(BaseModel):
                 "patches, so it needs 2 or more"
             )
         return self
+
+    @property
+    def way(self) -> str:
+        """How unlabelled images are used: ``method``, unless their masks come from the dye."""
+        taught_by_dye = self.method != "supervised" and self.unlabelled.teacher == "dye"
+        return "dye" if taught_by_dye else self.method
 
     def to_yaml(self) -> str:
         """Write the recipe as YAML that `load_recipe` reads back equal."""
@@ -238,9 +236,13 @@ def differences(own: Recipe, asked: Recipe) -> list[str]:
     old = dict(_flat(own.model_dump(mode="json")))
     new = dict(_flat(asked.model_dump(mode="json")))
     # The folder has its own table, and "auto" was settled when the run began.
-    ignored = {"fields"}
-    if new["training.precision"] == "auto":
-        ignored.add("training.precision")
+    settled = {
+        "training.precision": "auto",
+        "inputs.planes": "auto",
+        "inputs.step_um": None,
+        "unlabelled.teacher": "auto",
+    }
+    ignored = {"fields", *(key for key, unsettled in settled.items() if new[key] == unsettled)}
     changed = [key for key in old if key not in ignored and old[key] != new.get(key)]
     return [f"{key} was {old[key]} and is {new.get(key)}" for key in changed]
 

@@ -80,7 +80,7 @@ def _timed(run: Run) -> Iterator[None]:
 
 def _train_models(run: Run) -> None:
     """Train model 1, and model 2 where the method has one, unless they are there already."""
-    unlabelled = METHODS[run.recipe.method].uses_unlabelled and bool(run.images("unlabelled"))
+    unlabelled = METHODS[run.recipe.way].uses_unlabelled and bool(run.images("unlabelled"))
     guarded = run.out_of_fold is not None or not needs_cross_fit(run)
     compared = "stopped" in run.record or (run.has_model("model_2") and guarded)
     if run.has_model("model_1") and (compared or not unlabelled):

@@ -20,7 +20,7 @@ from mitolume.io.masks import FOREGROUND, Mask
 from mitolume.io.write import write_mask
 from mitolume.preprocess.fingerprint import distance
 from mitolume.runs.folder import Run
-from mitolume.runs.images import RowImage
+from mitolume.runs.images import RowImage, predictor_inputs
 from mitolume.runs.results import IMAGE_COLUMNS, image_scores
 
 SURE = 0.9  # a pixel with this confidence counts as accepted
@@ -29,10 +29,10 @@ SURE = 0.9  # a pixel with this confidence counts as accepted
 def best_threshold_of(predictor: Predictor, validation: Iterable[RowImage]) -> float:
     """Return the best threshold of a model on validation images; 0.5 where they tell nothing."""
     total: Any = 0
-    for image in validation:
-        plane, mask, size = image.read()
+    for image, prepared in predictor_inputs(validation, predictor):
+        plane, mask, _ = image.read()
         assert mask is not None
-        probability = predictor.predict_plane(plane, size, neighbours=image.neighbours)
+        probability = predictor.predict_boxes(prepared, plane.shape)
         total = total + probability_histogram(probability, mask)
     return best_threshold(total)[0] if total[1].sum() else 0.5
 
@@ -51,13 +51,14 @@ def score_model(predictor: Predictor, run: Run, model: str) -> pd.DataFrame:
     """
     rows: list[dict[str, Any]] = []
     counted: dict[tuple[str, str, str], Any] = {}
-    images = run.each(f"scoring {model.replace('_', ' ')}", run.images())
-    for _, planes in groupby(images, key=lambda image: image.line):
+    every = run.each(f"scoring {model.replace('_', ' ')}", run.images())
+    inputs = predictor_inputs(every, predictor)
+    for _, planes in groupby(inputs, key=lambda found: found[0].line):
         predicted = []
-        for image in planes:
+        for image, prepared in planes:
             row = image.row
-            plane, truth, prepared = image.prepared(predictor)
-            probability = predictor.predict_boxes(prepared, (plane.shape[0], plane.shape[1]))
+            plane, truth, _ = image.read()
+            probability = predictor.predict_boxes(prepared, plane.shape)
             mask = (probability >= predictor.card.threshold).astype(np.uint8)
             predicted.append(mask)
             if truth is not None:
@@ -70,7 +71,7 @@ def score_model(predictor: Predictor, run: Run, model: str) -> pd.DataFrame:
                 | {
                     "foreground_share": float(mask.mean()),
                     **_confidence(probability, mask),
-                    "distance": distance(predictor.card.fingerprint, prepared.middle),
+                    "distance": distance(predictor.card.fingerprint, prepared.plane),
                 }
             )
         _write_row_mask(run.mask_file(model, image.row_name), row, predicted)

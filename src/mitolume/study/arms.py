@@ -74,8 +74,8 @@ class StudyRecipe(BaseModel):
         for name, values in (("seeds", self.seeds), ("labels", self.labels)):
             if len(set(values)) < len(values):
                 raise ValueError(f"{name} has a value twice")
-        if min(self.seeds) < 0 or any(k != "all" and k < 1 for k in self.labels):
-            raise ValueError("seeds must be 0 or more, labels 1 or more")
+        if min(self.seeds) < 0 or any(k != "all" and k < 0 for k in self.labels):
+            raise ValueError("seeds and labels must be 0 or more")
         return self
 
     def to_yaml(self) -> str:

@@ -22,8 +22,8 @@ SoftMask = np.ndarray[Any, np.dtype[np.float16]]
 class PreparedImage:
     """An image after the chain, on the model's grid, with its targets.
 
-    ``image`` is (Y, X), or (C, Y, X) with the planes around it. ``mask`` is (Y, X): 0, 1, 255
-    (unsure), or as float16 a teacher's probability, or None for an unlabelled image.
+    ``image`` is (C, Y, X), the plane itself first, or (Y, X) of it alone. ``mask`` is (Y, X): 0, 1,
+    255 (unsure), or as float16 a teacher's probability, or None for an unlabelled image.
     """
 
     image: Image
@@ -31,9 +31,9 @@ class PreparedImage:
 
     @property
     def plane(self) -> Image:
-        """The plane itself, without those beside it: (Y, X)."""
-        middle: Image = self.planes[len(self.planes) // 2]
-        return middle
+        """The plane itself, without what the network sees beside it: (Y, X)."""
+        plane: Image = self.planes[0]
+        return plane
 
     @property
     def planes(self) -> Image:

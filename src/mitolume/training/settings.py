@@ -81,6 +81,9 @@ class TrainingSettings(LoopSettings):
 class UnlabelledSettings(BaseModel):
     """How the unlabelled images are used, by the methods that use them.
 
+    ``teacher`` says where their masks come from: the ``dye``, where its fluorescence was recorded
+    beside them, or the run it``self``, that is model 1; ``auto`` takes the dye where there is one.
+    With the dye, ``method`` only says that there is a model 2, and only ``weight`` counts.
     ``length`` and ``rate`` are the steps and the learning rate of model 2, relative to those of
     model 1. ``start``: the student's initial weights are those of the ``teacher`` (model
     2 is then the average of student and teacher) or ``random``. ``weight`` is the weight of the
@@ -92,6 +95,7 @@ class UnlabelledSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    teacher: Literal["auto", "dye", "self"] = "auto"
     length: float = Field(0.1, gt=0, le=10)
     rate: float = Field(0.3, gt=0, le=10)
     start: Literal["random", "teacher"] = "teacher"

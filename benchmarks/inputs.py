@@ -1,0 +1,96 @@
+"""How many neighbouring planes help, and how far apart: IoU against planes and z-step.
+
+Simulated stacks of 7 planes, eight outlined control fields, exact masks of other dishes as the
+test; and EPFL's electron microscopy, 8 labelled planes 5 nm apart. Each way trains for as many
+steps. ``python benchmarks/inputs.py [--data FOLDER] [--scratch FOLDER] [--seeds 1] [--steps 800]``
+"""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+from shared import Key, compute_missing, fresh, scores_by_condition, simulated_dishes
+
+from mitolume.runs.recipe import load_recipe
+from mitolume.runs.run import compute_run
+from mitolume.simulate.settings import SimulationSettings
+
+RESULTS = Path(__file__).with_name("inputs.csv")
+PLANES = (1, 3, 5, 7)
+Z_STEPS_UM = (0.25, 0.5, 1.0, 2.0, 5.0)
+
+
+def compute(options: argparse.Namespace, key: Key) -> pd.DataFrame:
+    """Train with some planes as input, and score the test images by condition."""
+    out = options.scratch / "_".join(map(str, key.values()))
+    fields = _epfl(options) if key["data"] == "epfl" else _simulated(options, key)
+    table = options.scratch / f"{out.name}.csv"
+    fields.to_csv(table, index=False)
+    settings = [
+        "method=supervised", "views=1", f"seed={key['seed']}", f"training.steps={options.steps}",
+        f"inputs.planes={key['planes']}",
+    ]  # fmt: skip
+    compute_run(load_recipe(fields=table, settings=settings), fresh(out), quiet=True)
+    return scores_by_condition(out).assign(steps=options.steps)
+
+
+def _simulated(options: argparse.Namespace, key: Key) -> pd.DataFrame:
+    step = key["z_step_um"]
+    settings = SimulationSettings(shape=(256, 256), planes=7, z_step_um=(step, step))
+    dishes = simulated_dishes(
+        options.scratch / f"dishes_{step}_{key['seed']}", settings, 100 + key["seed"],
+        control=8, treated=0, test_control=8, test_treated=2,
+    )  # fmt: skip
+    test = dishes["test"]
+    return dishes.assign(mask=dishes["hand"].where(~test, dishes["exact"])).assign(
+        role=test.map({True: "test", False: "train"})
+    )[["image", "mask", "role", "channel", "planes", "specimen", "condition"]]
+
+
+def _epfl(options: argparse.Namespace) -> pd.DataFrame:
+    folder = (options.data / "epfl-hippocampus").resolve()
+    return pd.DataFrame(
+        {
+            "image": folder / "train.ome.tif",
+            "mask": folder / "train_mask.ome.tif",
+            "role": ["train", "test"],
+            "planes": ["4-95:13", "120-164:4"],
+            "specimen": ["z 0-99", "z 120-164"],
+            "condition": "EPFL",
+        }
+    )
+
+
+def main() -> None:
+    """Compute what is missing, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--scratch", type=Path, default=Path("benchmark_inputs"))
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--jobs", type=int, default=2)
+    options = parser.parse_args()
+    options.scratch.mkdir(parents=True, exist_ok=True)
+    keys: list[Key] = []
+    for seed in range(options.seeds):
+        for planes in PLANES:
+            keys += [
+                {"data": "simulated", "z_step_um": step, "planes": planes, "seed": seed}
+                for step in Z_STEPS_UM
+            ]
+            if options.data.exists():
+                keys.append({"data": "epfl", "z_step_um": 0.005, "planes": planes, "seed": seed})
+    # The data sets first, one process each, so that no two runs simulate the same.
+    for seed in range(options.seeds):
+        for step in Z_STEPS_UM:
+            _simulated(options, {"z_step_um": step, "seed": seed})
+    table = compute_missing(RESULTS, keys, partial(compute, options), options.jobs)
+    shown = table[table["condition"].isin(["control", "treated", "EPFL"])]
+    print(shown.pivot_table("iou", ["data", "condition", "z_step_um"], "planes").round(3))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+"""Masks made from the dye, for the images of a table that nobody outlined."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from mitolume.analysis.dye_labels import THRESHOLD, DyeLabels, choose_threshold, label_dye
+from mitolume.errors import MitolumeError, some_names
+from mitolume.io.check import open_fluorescence, read_row
+from mitolume.io.fields import Field, row_names, with_planes
+from mitolume.io.masks import UNSURE, MaskKind
+from mitolume.io.pixel_size import plane_pixel_size
+from mitolume.io.read import read_plane
+from mitolume.io.write import write_mask
+
+MOST_OUTLINED = 24  # planes with outlines, spread over all, that choose the threshold
+
+
+def label_rows(
+    rows: Sequence[Field],
+    folder: Path,
+    kind: MaskKind,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[list[Field], pd.DataFrame, list[str]]:
+    """Make masks for rows whose fluorescence was recorded and that are not outlined.
+
+    Parameters
+    ----------
+    rows
+        Checked rows with roles. Outlined training rows whose fluorescence was recorded too choose
+        the threshold.
+    folder
+        Where the masks are written, ``NAME_mask.ome.tif`` for each row.
+    kind
+        What the values of outlined masks mean.
+    progress
+        Called with the rows done and the rows there are.
+
+    Returns
+    -------
+    rows, quality, notices
+        The rows in their order, labelled ones with their mask and without the planes that show no
+        dye; a row for each plane that was looked at; what the user should know.
+
+    Raises
+    ------
+    MitolumeError
+        The pixel size of a row is unknown, or its pixels can't be read.
+    """
+    wanted = [row for row in rows if row.fluorescence and not row.is_labelled]
+    outlined = [row for row in rows if row.fluorescence and row.is_labelled and row.role == "train"]
+    threshold, n_outlined = _threshold_on_outlines(outlined, kind)
+    labelled: dict[int, Field | None] = {}
+    qualities: list[dict[str, Any]] = []
+    for done, (row, name) in enumerate(zip(wanted, row_names(wanted), strict=True)):
+        progress(done, len(wanted))
+        path = folder / f"{name}_mask.ome.tif"
+        found = label_row(row, path, threshold)
+        qualities += found
+        shown = [one["plane"] for one in found if one["has_dye"]]
+        own = replace(with_planes(row, shown), mask=path, label="dye")
+        labelled[id(row)] = own if shown else None
+    progress(len(wanted), len(wanted))
+    quality = pd.DataFrame(qualities)
+    kept = [labelled.get(id(row), row) for row in rows]
+    return [row for row in kept if row], quality, _notices(quality, threshold, n_outlined)
+
+
+def label_row(row: Field, path: Path, threshold: float = THRESHOLD) -> list[dict[str, Any]]:
+    """Make the masks of a row's planes, and write them as a stack as deep as the image's.
+
+    Planes that the row does not name, or that show no dye, are unsure.
+
+    Returns
+    -------
+    list of dict
+        For each plane: where it is, and how far its dye can be trusted.
+    """
+    image = open_fluorescence(row)
+    masks = np.full([image.sizes[axis] for axis in "ZYX"], UNSURE, np.uint8)
+    rows = []
+    for z, labels in label_planes(row, image, threshold):
+        masks[z], quality = labels.mask, labels.quality
+        rows.append(
+            {
+                "line": row.line, "image": row.image.name, "plane": z, "specimen": row.specimen,
+                "condition": row.condition, "batch": row.batch, "has_dye": quality.has_dye,
+                "signal_to_noise": quality.signal_to_noise, "foreground": quality.foreground,
+                "unsure": quality.unsure, "saturated": quality.saturated, "verdict": str(quality),
+            }
+        )  # fmt: skip
+    size = image.attrs.get("pixel_size_um", {})
+    stack = xr.DataArray(masks, dims=("Z", "Y", "X"), attrs={"pixel_size_um": size})
+    write_mask(path, stack if len(masks) > 1 else stack.isel(Z=0))
+    return rows
+
+
+def label_planes(
+    row: Field, image: xr.DataArray, threshold: float = THRESHOLD
+) -> Iterator[tuple[int, DyeLabels]]:
+    """Yield each plane of a row with its mask from the dye.
+
+    Raises
+    ------
+    MitolumeError
+        The pixel size is unknown, or pixels can't be read.
+    """
+    size = plane_pixel_size(image)
+    if size is None:
+        raise MitolumeError(
+            f"{image.attrs['source']} states no pixel size, which says how wide a mitochondrion "
+            "is; fill in column `pixel_size_um` (on the command line --pixel-size)"
+        )
+    step = image.attrs["pixel_size_um"].get("Z")
+    depth = image.sizes["Z"]
+    for z in row.planes if row.planes is not None else range(depth):
+        first = max(z - 1, 0)
+        near = [read_plane(image, z=n) for n in range(first, min(z + 2, depth))]
+        yield (
+            z,
+            label_dye(
+                np.stack(near),
+                float(np.mean(size)),
+                z=z - first,
+                z_step_um=step,
+                threshold=threshold,
+            ),
+        )
+
+
+def _threshold_on_outlines(outlined: Sequence[Field], kind: MaskKind) -> tuple[float, int]:
+    """Return the threshold that fits outlines best, and on how many planes it was chosen."""
+    planes = [(row, z) for row in outlined for z in row.planes or ()]
+    some = np.linspace(0, len(planes) - 1, min(len(planes), MOST_OUTLINED)).round().astype(int)
+    scores, masks = [], []
+    for row, z in (planes[i] for i in some):
+        ((_, labels),) = label_planes(with_planes(row, [z]), open_fluorescence(row))
+        mask = read_row(row, z, kind)[1]
+        if labels.quality.has_dye and mask is not None:
+            scores.append(labels.score)
+            masks.append(mask)
+    return choose_threshold(scores, masks), len(scores)
+
+
+def _notices(quality: pd.DataFrame, threshold: float, n_outlined: int) -> list[str]:
+    """Say how many masks were made, and which images show too little dye for one."""
+    if quality.empty:
+        return []
+    used = quality[quality["has_dye"]]
+    how = f", the threshold chosen on {n_outlined} outlined images" if n_outlined else ""
+    said = [
+        f"{len(quality)} images without an outline, {len(used)} used with masks made from their "
+        f"dye (at {threshold:.2f} of the local peak{how})"
+    ]
+    without = quality[~quality["has_dye"]]
+    if len(without):
+        said.append(f"no dye to make a mask of: {some_names(list(without['image']))}; left out")
+    burnt = quality[quality["saturated"] > 0.005]
+    if len(burnt):
+        said.append(
+            f"{some_names(list(burnt['image']))}: the dye is saturated in up to "
+            f"{burnt['saturated'].max():.1%} of the pixels, which are unsure; record it darker"
+        )
+    return said

@@ -1,0 +1,183 @@
+"""Runs that learn from the dye: without an outline, and with some."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from helpers.command import call
+from helpers.fields import blobs
+from scipy import ndimage
+
+import mitolume
+from mitolume.errors import MitolumeError
+from mitolume.io.fields import read_table
+from mitolume.io.read import read
+from mitolume.io.write import write_image, write_mask
+from mitolume.runs.folder import Run
+from mitolume.runs.recipe import load_recipe
+
+QUICK = (
+    "training.steps=4", "training.checks=2", "training.patch=32", "training.batch=2",
+    "network.width=2", "views=1",
+)  # fmt: skip
+SIZE = {"Y": 0.05, "X": 0.05}
+
+
+def dyed(seed: int, brightness: float = 1000.0) -> tuple[np.ndarray, np.ndarray]:
+    """Return transmitted light and dye, (2, Y, X), and the exact mask."""
+    light, mask = blobs(seed)
+    rng = np.random.default_rng(seed)
+    dye = 100 + brightness * ndimage.gaussian_filter(mask.astype(float), 1.5)
+    return np.stack([light, rng.poisson(dye)]).astype(np.uint16), mask
+
+
+def write_dyed(folder: Path, name: str, seed: int, *, outlined: bool, **options: float) -> Path:
+    channels, mask = dyed(seed, **options)
+    image = xr.DataArray(
+        channels, dims=("C", "Y", "X"), coords={"C": ["BF", "Mito"]}, attrs={"pixel_size_um": SIZE}
+    )
+    write_image(folder / f"{name}.ome.tif", image)
+    if outlined:
+        write_mask(folder / f"{name}_mask.ome.tif", xr.DataArray(mask, dims=("Y", "X")))
+    return folder / f"{name}.ome.tif"
+
+
+def table_of(folder: Path, *rows: dict[str, object]) -> Path:
+    """Write fields and their table; a row is role, outlined, dye, and brightness of the dye."""
+    folder.mkdir(exist_ok=True)
+    lines = []
+    for number, row in enumerate(rows):
+        outlined = bool(row.get("outlined"))
+        options = {"brightness": float(str(row["brightness"]))} if "brightness" in row else {}
+        write_dyed(folder, f"f{number}", number, outlined=outlined, **options)
+        lines.append(
+            {
+                "image": f"f{number}.ome.tif", "mask": f"f{number}_mask.ome.tif" * outlined,
+                "role": row.get("role", ""), "channel": "BF",
+                "fluorescence": "Mito" if row.get("dye", True) else "", "specimen": f"d{number}",
+            }
+        )  # fmt: skip
+    with (folder / "fields.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, lines[0].keys())
+        writer.writeheader()
+        writer.writerows(lines)
+    return folder / "fields.csv"
+
+
+def run_of(table: Path, out: Path, *settings: str) -> Run:
+    recipe = load_recipe(fields=table, settings=[*QUICK, *settings])
+    return Run(mitolume.run(recipe, out, quiet=True))
+
+
+def test_a_table_without_outlines_trains_and_is_scored(tmp_path: Path) -> None:
+    table = table_of(tmp_path / "data", *({"dye": True} for _ in range(6)))
+    run = run_of(table, tmp_path / "run")
+    assert {row.role for row in run.rows} == {"train", "validation", "test"}
+    assert all(row.label == "dye" and row.mask and row.mask.exists() for row in run.rows)
+    assert run.scores["iou"].notna().all()
+    assert "6 images without an outline, 6 used" in " ".join(run.record["notices"])
+    page = run.report_file.read_text(encoding="utf-8")
+    assert "how well the dye can be foretold" in page.replace("\n", " ")
+    assert "0 outlines, " in page
+    for row in run.rows:  # the masks are those of the mitochondria
+        found, exact = np.asarray(read(row.mask)).squeeze(), dyed(int(row.image.name[1]))[1]
+        sure = found != 255
+        both = ((found == 1) & (exact == 1))[sure].sum()
+        assert both / ((found == 1) | (exact == 1))[sure].sum() > 0.7
+    assert mitolume.run(None, run.path, resume=True, quiet=True) == run.path
+
+
+def test_outlines_are_what_is_scored_where_the_table_has_some(tmp_path: Path) -> None:
+    rows = [{"role": "train"}] * 3 + [{"role": "test", "outlined": True}] * 2
+    run = run_of(table_of(tmp_path / "data", *rows), tmp_path / "run")
+    assert [row.label for row in run.rows] == ["dye"] * 3 + [""] * 2
+    assert "foretold" not in run.report_file.read_text(encoding="utf-8")
+
+
+def test_a_field_without_dye_is_named_and_left_out(tmp_path: Path) -> None:
+    rows = [{"role": "train"}] * 3 + [{"role": "train", "brightness": 0.0}]
+    run = run_of(table_of(tmp_path / "data", *rows), tmp_path / "run")
+    assert [row.image.name for row in run.rows] == ["f0.ome.tif", "f1.ome.tif", "f2.ome.tif"]
+    said = " ".join(run.record["notices"])
+    assert "4 images without an outline, 3 used" in said
+    assert "no dye to make a mask of: f3.ome.tif" in said
+    assert list(run.dye_quality["has_dye"]) == [True] * 3 + [False]
+
+
+def test_a_dye_in_a_file_of_its_own_gives_the_same_masks(tmp_path: Path) -> None:
+    table = table_of(tmp_path / "data", *({"role": "train"} for _ in range(2)))
+    by_channel = run_of(table, tmp_path / "one")
+    rows = pd.read_csv(table)
+    (tmp_path / "data" / "dyes").mkdir()
+    for number in range(2):
+        dye = xr.DataArray(dyed(number)[0][1], dims=("Y", "X"), attrs={"pixel_size_um": SIZE})
+        write_image(tmp_path / "data" / "dyes" / f"d{number}.ome.tif", dye)
+    rows["fluorescence"] = [f"dyes/d{number}.ome.tif" for number in range(2)]
+    rows.to_csv(table, index=False)
+    by_file = run_of(table, tmp_path / "two")
+    for one, other in zip(by_channel.rows, by_file.rows, strict=True):
+        np.testing.assert_array_equal(read(one.mask).values, read(other.mask).values)
+    # The run's own table finds the file, from its own folder.
+    assert read_table(by_file.fields_file)[0].fluorescence == tmp_path / "data/dyes/d0.ome.tif"
+
+
+@pytest.mark.parametrize(("teacher", "method"), [("auto", "dye"), ("self", "noisy_student")])
+def test_unlabelled_images_are_taught_by_their_dye(
+    teacher: str, method: str, tmp_path: Path
+) -> None:
+    rows = [{"role": "train", "outlined": True}] * 3 + [{"role": "unlabelled"}] * 2
+    rows += [{"role": "validation", "outlined": True}] * 3
+    table = table_of(tmp_path / "data", *rows)
+    run = run_of(table, tmp_path / "run", f"unlabelled.teacher={teacher}")
+    assert run.predictor("model_1").card.method == "supervised"
+    assert run.predictor("model_2").card.method == method
+    assert run.recipe.unlabelled.teacher == ("dye" if teacher == "auto" else "self")
+    labelled = [row.label for row in run.rows if row.role == "unlabelled"]
+    assert labelled == (["dye"] * 2 if teacher == "auto" else [""] * 2)
+    # Images that are taught by their dye are not scored against it.
+    assert set(run.scores.loc[run.scores["iou"].notna(), "subset"]) == {"train", "validation"}
+
+
+def test_a_budget_of_no_outlines_learns_from_the_dye_alone(tmp_path: Path) -> None:
+    rows = [{"role": "train", "outlined": True}] * 3 + [{"role": "test", "outlined": True}]
+    run = run_of(table_of(tmp_path / "data", *rows), tmp_path / "run", "labels=0")
+    assert [row.label for row in run.rows] == ["dye"] * 3 + [""]
+
+
+def test_what_can_not_be_labelled_is_said(tmp_path: Path) -> None:
+    rows = [{"role": "train", "outlined": True, "dye": False}, {"role": "unlabelled", "dye": False}]
+    table = table_of(tmp_path / "data", *rows)
+    with pytest.raises(MitolumeError, match=r"no unlabelled row .* has its `fluorescence`"):
+        run_of(table, tmp_path / "a", "unlabelled.teacher=dye")
+    table.write_text("image,channel,fluorescence\nf0.ome.tif,BF,Mitos\n")
+    with pytest.raises(MitolumeError, match="no single channel 'Mitos'"):
+        run_of(table, tmp_path / "b")
+    table.write_text("image,channel,role\nf0.ome.tif,BF,train\n")
+    with pytest.raises(MitolumeError, match="needs a mask, or the mitochondria's fluorescence"):
+        run_of(table, tmp_path / "c")
+
+
+def test_label_writes_masks_figures_and_a_table_to_train_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, brightness in enumerate((1000.0, 1000.0, 0.0)):
+        write_dyed(tmp_path, f"f{number}", number, outlined=False, brightness=brightness)
+    files = [tmp_path / f"f{number}.ome.tif" for number in range(3)]
+    out = tmp_path / "out"
+    assert call(monkeypatch, "label", *files, "--channel", "mito", "--out", out) == 0
+    assert "a dye in 2 of 3 planes" in capsys.readouterr().out
+    assert list(pd.read_csv(out / "quality.csv")["has_dye"]) == [True, True, False]
+    assert (np.asarray(read(out / "f2_mask.ome.tif")) == 255).all()
+    rows = read_table(out / "fields.csv")
+    assert [(row.image, row.label, row.channel) for row in rows] == [
+        (file, "dye", "BF") for file in files[:2]
+    ]
+    assert (out / "sheet.png").stat().st_size > 10_000
+    assert call(monkeypatch, "label", *files, "--channel", "mito", "--out", out) == 1
+    assert "--overwrite" in capsys.readouterr().err
+    assert len(run_of(out / "fields.csv", tmp_path / "run").rows) == 2
