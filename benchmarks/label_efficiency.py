@@ -34,7 +34,6 @@ WAYS: dict[str, tuple[float, dict[str, Any]]] = {
     "supervised": (1, {"method": "supervised"}),
     "pseudo-label": (1 / 2, {"method": "pseudo_label"}),
     "noisy-student": (STUDENT, {"method": "noisy_student"}),
-    "mean-teacher": (STUDENT, {"method": "mean_teacher"}),
     "three-planes": (1, {"method": "supervised", "inputs": {"planes": 3}}),
 }
 

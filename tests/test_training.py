@@ -21,7 +21,7 @@ from mitolume.preprocess.normalise import normalise
 from mitolume.training import loop
 from mitolume.training.augment import AUGMENTATIONS, Augmentation, cut_mix, flips, intensity, strong
 from mitolume.training.loop import CHECKPOINT, cosine, resolve_precision
-from mitolume.training.methods import METHODS, Step, average_with_teacher, most_confident
+from mitolume.training.methods import METHODS, Step, average_with_teacher
 from mitolume.training.patches import Patches, PreparedImage, StepSampler
 from mitolume.training.record import TrainingResult
 from mitolume.training.segmentation import CollapseCheck, Segmentation, Validation
@@ -214,7 +214,7 @@ def test_a_loss_that_explodes_says_what_to_do(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_gives_a_loss_that_teaches_the_network(name: str, tmp_path: Path) -> None:
-    method = METHODS[name](UnlabelledSettings(decay=0.5), 0.4)
+    method = METHODS[name](UnlabelledSettings(), 0.4)
     others = [PreparedImage(i.image) for i in prepared(3)]
     if method.target_dtype:
         others = [replace(i, mask=method.label((i.image > 0) * np.float32(0.6))) for i in others]
@@ -243,7 +243,7 @@ def test_a_student_learns_the_probability_itself() -> None:
                 return torch.full_like(x, probability).logit()
 
         step = Step(images, targets, 1, AUGMENTATIONS["none"], bce, Generator().manual_seed(0))
-        return float(method.loss(Constant(), None, step))
+        return float(method.loss(Constant(), step))
 
     losses = {p: loss(p) for p in (0.1, 0.2, 0.3, 0.4, 0.9)}
     assert min(losses, key=losses.get) == 0.3
@@ -262,35 +262,6 @@ def test_the_average_lies_between_teacher_and_student() -> None:
         else:
             assert torch.equal(tensor, student[name])
     SegmentationNetwork(NetworkSettings(width=4)).load_state_dict(between)
-
-
-@given(st.floats(0.05, 0.95), st.floats(0.05, 1), st.integers(0, 99))
-def test_the_most_confident_share_of_each_class_is_kept(cut: float, share: float, n: int) -> None:
-    probability = torch.rand(200, generator=Generator().manual_seed(n))
-    labels = most_confident(probability, cut, share)
-    for chosen, value in ((probability >= cut, 1), (probability < cut, 0)):
-        kept = labels[chosen]
-        assert set(kept[~kept.isnan()].tolist()) <= {value}
-        assert abs(int((~kept.isnan()).sum()) - share * len(kept)) <= 1.01
-        far = (probability[chosen] - cut).abs()
-        if kept.isnan().any():
-            assert far[kept.isnan()].max() <= far[~kept.isnan()].min()
-
-
-def test_the_teacher_averages_weights_and_normalisation(tmp_path: Path) -> None:
-    """A decay of nearly 1 leaves the teacher where the student was after its first step."""
-    found = {}
-    for decay in (0.0, 0.999999):
-        method = METHODS["mean_teacher"](UnlabelledSettings(decay=decay))
-        network = SegmentationNetwork(NetworkSettings(width=4), seed=1)
-        found[decay] = train(
-            network, prepared(2), Validation(), unlabelled=[PreparedImage(prepared(1)[0].image)],
-            method=method, settings=short(steps=6, checks=1), seed=0, folder=tmp_path / str(decay),
-        ).weights  # fmt: skip
-        last = network.state_dict()
-        for name, tensor in found[decay].items():
-            if tensor.is_floating_point():
-                assert torch.allclose(tensor, last[name].cpu(), atol=1e-6) == (decay == 0), name
 
 
 def test_the_model_is_the_average_of_the_weights_where_settings_ask_for_it(tmp_path: Path) -> None:

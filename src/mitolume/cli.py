@@ -392,7 +392,7 @@ def measure(
     ] = None,
     crops: Annotated[
         Path | None,
-        typer.Option(help="Save a crop of every object in this folder, or in one NAME.ome.zarr."),
+        typer.Option(help="Save a crop of every object in this folder."),
     ] = None,
     margin: Annotated[
         float, typer.Option(min=0, max=1000, help="Space around each object in its crop, in µm.")

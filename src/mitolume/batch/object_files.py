@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,12 +17,9 @@ from mitolume.analysis.crops import MOST, Crop, contact_sheet
 from mitolume.analysis.object_pictures import outlines_by_value, superplot, write_figure
 from mitolume.analysis.objects import Frame, crops_of_frame
 from mitolume.analysis.pictures import write_png
-from mitolume.errors import MitolumeError
 from mitolume.io.rois import labels_to_rois, write_rois
-from mitolume.io.write import below_each_other, write_image, write_labels, write_table, write_text
-from mitolume.io.zarr_out import save_crops, write_crop_store
+from mitolume.io.write import below_each_other, write_image, write_labels, write_table
 
-_MOST_STORED = 2048  # px; in a store every crop takes the room of the largest
 _EDGES = [f"{axis}{end}_px" for axis in "zyx" for end in (0, 1)]
 _LINKS = ["crop", "image", "t", "plane", "label", *_EDGES]
 _PLOTTED = ("area", "volume", "length", "width", "aspect_ratio", "form_factor", "contrast")
@@ -37,7 +32,7 @@ class Outputs:
     Attributes
     ----------
     crops
-        A folder, or a name in ``.ome.zarr`` for one store instead of thousands of files.
+        Folder for an OME-TIFF of each object, contact sheets, and ``crops.csv``.
     margin_um
         Around each crop, in µm; in pixels where the pixel size is unknown.
     rois, labels, pictures
@@ -57,10 +52,7 @@ class Outputs:
 
     def shared_files(self) -> list[Path]:
         """Return the files that all fields share."""
-        if self.crops is None:
-            return []
-        store = [self.crops] if is_store(self.crops) else []
-        return [sheet_folder(self.crops) / "crops.csv", *store]
+        return [] if self.crops is None else [self.crops / "crops.csv"]
 
 
 @dataclass
@@ -73,7 +65,6 @@ class FieldFiles:
     frames: list[Frame] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
     shown: list[Crop] = field(default_factory=list)
-    stored: list[np.ndarray[Any, Any]] = field(default_factory=list)
 
     def add(
         self, frame: Frame, grey: xr.DataArray | None, table: pd.DataFrame, facts: dict[str, Any]
@@ -107,15 +98,10 @@ class FieldFiles:
             for channel, name in enumerate(self.shown[0].pixels["C"].values):
                 sheet = contact_sheet(self.shown, channel)
                 safe = re.sub(r"[^\w.-]+", "_", str(name))
-                place = sheet_folder(self.outputs.crops)
-                write_png(place / f"{self.name}_sheet_{safe}.png", sheet)
+                write_png(self.outputs.crops / f"{self.name}_sheet_{safe}.png", sheet)
         table = pd.DataFrame(self.rows)
         known = [name for name in _LINKS if name in table or name not in ("t", "plane")]
         table.reindex(columns=known).to_parquet(folder / "crops.parquet")
-        if self.stored:
-            save_crops(folder / "crops.npz", self.stored)
-            channels = [str(name) for name in self.shown[0].pixels["C"].values]
-            write_text(folder / "channels.json", json.dumps([channels, self.size]))
 
     def _rois(self) -> Iterator[ImagejRoi]:
         """Outline the objects, each on its plane and time point."""
@@ -136,18 +122,8 @@ class FieldFiles:
         assert where is not None
         assert grey is not None
         for crop in crops_of_frame(frame, grey, self.size, self.outputs.margin_um):
-            name = f"{self.name}{place}_{crop.label:05}"
-            pixels = crop.pixels.assign_attrs(pixel_size_um=self.size)
-            if is_store(where):
-                if (side := max(crop.pixels.shape[-2:])) > _MOST_STORED:
-                    raise MitolumeError(
-                        f"crop {name} is {side} px long, too large for one store; cut networks "
-                        "with --split distance, or name a folder with --crops"
-                    )
-                self.stored.append(crop.pixels.values)
-            else:
-                name += ".ome.tif"
-                write_image(where / name, pixels)
+            name = f"{self.name}{place}_{crop.label:05}.ome.tif"
+            write_image(where / name, crop.pixels.assign_attrs(pixel_size_um=self.size))
             ends = [end for part in crop.box for end in (part.start, part.stop)]
             self.rows.append(
                 {"crop": name, "image": self.name, "label": crop.label}
@@ -158,47 +134,19 @@ class FieldFiles:
                 self.shown.append(crop)
 
 
-def is_store(crops: Path) -> bool:
-    """Tell whether crops go into one OME-Zarr instead of a folder of files."""
-    return crops.name.lower().endswith(".zarr")
-
-
-def sheet_folder(crops: Path) -> Path:
-    """Return where the table and the contact sheets of crops lie: beside a store, in a folder."""
-    return crops.parent if is_store(crops) else crops
-
-
 def finish_crops(crops: Path, folders: Sequence[Path]) -> None:
-    """Write ``crops.csv``, which links crops, objects, images and boxes, and the store.
+    """Write ``crops.csv``, which links crops, objects, images and boxes.
 
-    The folders are those that `FieldFiles.close` wrote to, one for each field.
+    The folders are those that `FieldFiles.close` wrote to, one for each field. Crops of an earlier
+    ``crops.csv`` that are no longer listed are removed.
     """
-    tables = [pd.read_parquet(folder / "crops.parquet") for folder in folders]
-    table = below_each_other(tables)
+    table = below_each_other([pd.read_parquet(folder / "crops.parquet") for folder in folders])
     table = table[[name for name in _LINKS if name in table]]
-    parts = [folder for folder, own in zip(folders, tables, strict=True) if len(own)]
-    if is_store(crops):
-        if lost := [part for part in parts if not (part / "crops.npz").exists()]:
-            raise MitolumeError(f"{lost[0]} lacks its crops; measure again with --overwrite")
-        table.insert(0, "t_in_store", np.arange(len(table)))
-        if not parts:
-            shutil.rmtree(crops, ignore_errors=True)
-    listing = sheet_folder(crops) / "crops.csv"
-    if listing.exists() and not is_store(crops):
+    listing = crops / "crops.csv"
+    if listing.exists():
         for name in set(pd.read_csv(listing)["crop"].astype(str)) - set(table["crop"]):
             (crops / Path(name).name).unlink(missing_ok=True)
     write_table(listing, table)
-    if parts and is_store(crops):
-        said = {part: (part / "channels.json").read_text(encoding="utf-8") for part in parts}
-        differing = [part for part in parts if said[part] != said[parts[0]]]
-        if differing:
-            raise MitolumeError(
-                f"{crops}: the images differ in their channels or pixel sizes "
-                f"({said[parts[0]]} and {said[differing[0]]}), which one store can't hold; name a "
-                "folder with --crops"
-            )
-        channels, size = json.loads(said[parts[0]])
-        write_crop_store(crops, [part / "crops.npz" for part in parts], channels, size)
 
 
 def write_superplots(folder: Path, objects: pd.DataFrame) -> None:

@@ -1,4 +1,4 @@
-"""Images written plane by plane, and thousands of crops, as OME-Zarr: whole or not at all.
+"""Images written plane by plane, as OME-TIFF or OME-Zarr: whole or not at all.
 
 The format is OME-NGFF 0.5 (https://ngff.openmicroscopy.org/0.5): Zarr 3, five axes ``t c z y x``.
 """
@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import islice, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,6 @@ from mitolume.io.write import atomic, write_image, write_mask
 CHUNK = 1024  # side of a chunk in pixels
 _SMALLEST = 512  # the pyramid ends with the first level whose sides are all shorter
 _SIDE = 2 * CHUNK  # of what is read at once to make the next level
-_CROP_CHUNK = 256  # side of a chunk of crops, px: empty margins of small crops cost nothing
-_VALUES_IN_MEMORY = 2**27  # of crops, while they are written
 Pixels = np.ndarray[Any, np.dtype[Any]]
 
 
@@ -120,7 +118,7 @@ def _empty_pyramid(
         levels.append(array)
         height, width = -(-height // 2), -(-width // 2)
     size = like.attrs.get("pixel_size_um", {})
-    group.attrs["ome"] = _metadata(name, [name], size, levels=len(levels), window=window)
+    group.attrs["ome"] = _metadata(name, size, len(levels), window)
     return levels
 
 
@@ -162,26 +160,17 @@ def _quads(image: Pixels) -> Pixels:
 
 
 def _metadata(
-    name: str,
-    channels: Sequence[str],
-    pixel_size_um: dict[str, float],
-    *,
-    levels: int = 1,
-    window: tuple[float, float] | None = None,
+    name: str, pixel_size_um: dict[str, float], levels: int, window: tuple[float, float]
 ) -> dict[str, Any]:
-    """Return the OME metadata of an image: axes, scales, channels.
-
-    `window` is what a viewer shows as black and white; it chooses itself where none is given.
-    """
+    """Return the OME metadata of an image of one channel: axes, scales, what a viewer shows."""
     axes: list[dict[str, str]] = [{"name": "t", "type": "time"}, {"name": "c", "type": "channel"}]
     for axis in "ZYX":
         # Without a unit, a scale is not a pixel size.
         unit = {"unit": "micrometer"} if axis in pixel_size_um else {}
         axes.append({"name": axis.lower(), "type": "space"} | unit)
-    shown: dict[str, Any] = {"color": "FFFFFF", "active": True}
-    if window is not None:
-        low, high = window
-        shown["window"] = {"start": low, "end": high, "min": low, "max": high}
+    low, high = window
+    shown = {"start": low, "end": high, "min": low, "max": high}
+    channel = {"label": name, "color": "FFFFFF", "active": True, "window": shown}
     size = [pixel_size_um.get(axis, 1.0) for axis in "ZYX"]
     datasets = []
     for number in range(levels):
@@ -195,63 +184,5 @@ def _metadata(
     return {
         "version": "0.5",
         "multiscales": [{"name": name, "axes": axes, "datasets": datasets}],
-        "omero": {"channels": [{"label": channel} | shown for channel in channels]},
+        "omero": {"channels": [channel]},
     }
-
-
-# --- crops --------------------------------------------------------------------------------------
-
-
-def save_crops(path: Path, crops: Sequence[Pixels]) -> None:
-    """Keep crops of one field, (C, Z, Y, X), until all fields' are there."""
-    np.savez(path, *crops)
-
-
-def write_crop_store(
-    path: Path, parts: Sequence[Path], channels: Sequence[str], pixel_size_um: dict[str, float]
-) -> None:
-    """Write crops as one OME-Zarr 0.5 image whose T axis counts them.
-
-    Every crop begins at the corner of its plane; what lies beyond its end is 0. So many chunks
-    share a file (a shard) that there are few files.
-
-    Parameters
-    ----------
-    path
-        The store, ending in ``.zarr``.
-    parts
-        Files of `save_crops`, in order.
-    channels
-        Their names, the same of all crops.
-    pixel_size_um
-        ``Z Y X`` to µm, where known.
-    """
-    import zarr
-
-    shapes = [crop.shape for crop in _crops(parts)]
-    most = tuple(map(max, zip(*shapes, strict=True)))
-    dtype = np.result_type(*{crop.dtype for crop in _crops(parts)})
-    inner = (most[1], min(_CROP_CHUNK, most[2]), min(_CROP_CHUNK, most[3]))
-    shard = tuple(-(-size // chunk) * chunk for size, chunk in zip(most[1:], inner, strict=True))
-    together = int(np.clip(_VALUES_IN_MEMORY // (most[0] * np.prod(shard)), 1, len(shapes)))
-    with _replacing(path) as temporary:
-        group = zarr.create_group(
-            str(temporary), attributes={"ome": _metadata(path.name, channels, pixel_size_um)}
-        )
-        array = group.create_array(
-            "0", shape=(len(shapes), *most), dtype=dtype, chunks=(1, 1, *inner),
-            shards=(together, most[0], *shard), dimension_names=list("tczyx"),
-        )  # fmt: skip
-        crops = _crops(parts)
-        for first in range(0, len(shapes), together):
-            block = list(islice(crops, together))
-            buffer = np.zeros((len(block), *most), dtype)
-            for place, crop in zip(buffer, block, strict=True):
-                place[tuple(map(slice, crop.shape))] = crop
-            array[first : first + len(block)] = buffer
-
-
-def _crops(parts: Sequence[Path]) -> Iterator[Pixels]:
-    for part in parts:
-        with np.load(part) as crops:
-            yield from (crops[key] for key in crops.files)

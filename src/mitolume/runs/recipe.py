@@ -45,7 +45,7 @@ class Recipe(BaseModel):
     network: NetworkSettings
     init: str
     training: TrainingSettings
-    method: Literal["supervised", "pseudo_label", "noisy_student", "mean_teacher"]
+    method: Literal["supervised", "pseudo_label", "noisy_student"]
     unlabelled: UnlabelledSettings
     threshold: Literal["auto"] | Annotated[float, Field(gt=0, lt=1)]
     views: Views
@@ -53,7 +53,7 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _unlabelled_images_have_a_place(self) -> Self:
-        if self.method in ("noisy_student", "mean_teacher") and self.training.batch < 2:
+        if self.method == "noisy_student" and self.training.batch < 2:
             raise ValueError(
                 f"training.batch is 1: {self.method} fills half of each batch with unlabelled "
                 "patches, so it needs 2 or more"

@@ -263,9 +263,7 @@ class Denoising(Task):
         """Whether planes were held out."""
         return bool(self.held_out)
 
-    def loss(
-        self, network: nn.Module, average: nn.Module | None, batch: tuple[int, Tensor, Tensor]
-    ) -> Tensor:
+    def loss(self, network: nn.Module, batch: tuple[int, Tensor, Tensor]) -> Tensor:
         """Return the mean squared error of one step."""
         _, given, wanted = batch
         return functional.mse_loss(network(given).float(), wanted)

@@ -60,8 +60,8 @@ class Task:
         """Whether there is something to score."""
         return False
 
-    def loss(self, network: nn.Module, average: nn.Module | None, batch: Any) -> Tensor:
-        """Return the loss of one step, a scalar; ``average`` is in evaluation mode."""
+    def loss(self, network: nn.Module, batch: Any) -> Tensor:
+        """Return the loss of one step, a scalar."""
         raise NotImplementedError
 
     def score(self, network: nn.Module) -> float:
@@ -194,9 +194,7 @@ class _Module(lightning.LightningModule):
         return self.network if self.average is None else self.average.module
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        if self.average is not None:
-            self.average.eval()
-        return self.task.loss(self.network, self.average, batch)
+        return self.task.loss(self.network, batch)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         if self.average is not None:

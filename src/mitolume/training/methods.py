@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -51,18 +51,14 @@ class Supervised:
     splits_batch
         Whether half of each batch comes from the labelled images; otherwise every pixel of all
         images is equally likely to be drawn.
-    keeps_teacher
-        Whether the teacher is a moving average of the network in training, which is then the model.
     target_dtype
-        Of the masks that `label` makes of an image once; None where the method makes targets during
-        training.
+        Of the masks that `label` makes of an image; None where it makes none.
     views
         Number of quarter turns of an image over which the teacher averages to label it.
     """
 
     uses_unlabelled = False
     splits_batch = False
-    keeps_teacher = False
     target_dtype: type[np.generic] | None = None
     views = 1
 
@@ -76,8 +72,8 @@ class Supervised:
         """Make the mask to learn from of model 1's probability (Y, X) for an unlabelled image."""
         raise NotImplementedError
 
-    def loss(self, network: nn.Module, average: nn.Module | None, step: Step) -> Tensor:
-        """Return the loss of one step; ``average`` is None unless the method keeps a teacher."""
+    def loss(self, network: nn.Module, step: Step) -> Tensor:
+        """Return the loss of one step."""
         images, targets = _augmented(step)
         return step.loss(network(images).float(), targets)
 
@@ -114,14 +110,14 @@ class NoisyStudent(Supervised):
 
     uses_unlabelled = True
     splits_batch = True
-    target_dtype: type[np.generic] | None = np.float16
+    target_dtype = np.float16
     views = 4
 
     def label(self, probability: Image) -> Mask | SoftMask:
         """Return the probability itself."""
         return probability.astype(np.float16)
 
-    def loss(self, network: nn.Module, average: nn.Module | None, step: Step) -> Tensor:
+    def loss(self, network: nn.Module, step: Step) -> Tensor:
         """Return the loss of the labelled half plus that of the other."""
         n = step.n_labelled
         images, targets = _augmented(step)
@@ -146,7 +142,7 @@ class DyeTaught(Supervised):
         weight = (settings or UnlabelledSettings()).weight
         super().__init__(PUBLISHED.model_copy(update={"weight": weight}), threshold)
 
-    def loss(self, network: nn.Module, average: nn.Module | None, step: Step) -> Tensor:
+    def loss(self, network: nn.Module, step: Step) -> Tensor:
         """Return the loss of the outlined half plus that of the other."""
         n = step.n_labelled
         with torch.autocast(step.images.device.type, enabled=False):
@@ -154,30 +150,6 @@ class DyeTaught(Supervised):
         logits = network(images).float()
         taught = step.loss(logits[n:], targets[n:])
         return step.loss(logits[:n], targets[:n]) + self.settings.weight * taught
-
-
-class MeanTeacher(NoisyStudent):
-    """Agree with the average of one's own weights on harder views of the same patch.
-
-    The teacher averages the weights of the steps so far, normalisation buffers included
-    (Tarvainen and Valpola 2017). It labels the patch as it is, the student sees it changed, with
-    CutMix (French et al. 2020), as in FixMatch (Sohn et al. 2020) and UniMatch (Yang et al. 2023).
-    Their fixed confidence of 0.95 would accept nothing but background here: instead the most
-    confident share of each class is learnt (Zou et al. 2018).
-    """
-
-    keeps_teacher = True
-    target_dtype = None
-
-    def loss(self, network: nn.Module, average: nn.Module | None, step: Step) -> Tensor:
-        """Return the loss of the labelled half plus that of the other."""
-        assert average is not None, "the loop keeps the average"
-        n = step.n_labelled
-        with torch.no_grad():
-            seen = average(step.images[n:]).float().sigmoid()
-        accepted = most_confident(seen, self.threshold, self.settings.accept)
-        labelled = torch.cat([step.targets[:n], accepted])
-        return super().loss(network, None, replace(step, targets=labelled))
 
 
 def average_with_teacher(
@@ -194,23 +166,6 @@ def average_with_teacher(
         name: (teacher[name].to(own) + own) / 2 if own.is_floating_point() else own
         for name, own in student.items()
     }
-
-
-def most_confident(probability: Tensor, threshold: float, share: float) -> Tensor:
-    """Keep the most confident share (0 to 1) of each class as labels 1 and 0; the rest is NaN.
-
-    Pixels whose probability reaches the threshold are foreground.
-    """
-    labels = torch.full_like(probability, float("nan"))
-    foreground = probability >= threshold
-    for chosen, value in ((foreground, 1.0), (~foreground, 0.0)):
-        distances = (probability[chosen] - threshold).abs()
-        if distances.numel():
-            # Not torch.quantile, which takes 16 million values at most.
-            rank = min(distances.numel(), 1 + int((1 - share) * distances.numel()))
-            least = distances.kthvalue(rank).values
-            labels[chosen & ((probability - threshold).abs() >= least)] = value
-    return labels
 
 
 def _augmented(step: Step) -> tuple[Tensor, Tensor]:
@@ -230,6 +185,5 @@ METHODS: dict[str, type[Supervised]] = {
     "supervised": Supervised,
     "pseudo_label": PseudoLabel,
     "noisy_student": NoisyStudent,
-    "mean_teacher": MeanTeacher,
     "dye": DyeTaught,
 }

@@ -166,12 +166,10 @@ class Segmentation(Task):
 
     @property
     def decay(self) -> float | None:
-        """Decay of the average of the weights: a teacher's, or that of the recipe."""
-        return self.method.settings.decay if self.method.keeps_teacher else self.settings.decay
+        """Decay per step of the average of the weights."""
+        return self.settings.decay
 
-    def loss(
-        self, network: nn.Module, average: nn.Module | None, batch: tuple[int, Tensor, Tensor]
-    ) -> Tensor:
+    def loss(self, network: nn.Module, batch: tuple[int, Tensor, Tensor]) -> Tensor:
         """Return the loss of one step: its number, (B, C, Y, X) images, and targets."""
         number, images, targets = batch
         step = Step(
@@ -182,7 +180,7 @@ class Segmentation(Task):
             LOSSES[self.settings.loss],
             step_generator(self.seed, number),
         )
-        return self.method.loss(network, average, step)
+        return self.method.loss(network, step)
 
     def score(self, network: nn.Module) -> float:
         """Return the foreground IoU on the validation images."""

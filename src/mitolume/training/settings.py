@@ -87,10 +87,9 @@ class UnlabelledSettings(BaseModel):
     ``length`` and ``rate`` are the steps and the learning rate of model 2, relative to those of
     model 1. ``start``: the student's initial weights are those of the ``teacher`` (model
     2 is then the average of student and teacher) or ``random``. ``weight`` is the weight of the
-    loss on unlabelled images relative to that on labelled ones. For ``mean_teacher`` only:
-    ``accept``, the share of each class's pixels that is learnt, and ``decay`` of the teacher's
-    average. ``pseudo_label`` ignores these settings: as published, it has a training as
-    long as model 1's, from random weights.
+    loss on unlabelled images relative to that on labelled ones. ``pseudo_label``
+    ignores these settings: as published, it has a training as long as model 1's, from random
+    weights.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -100,8 +99,6 @@ class UnlabelledSettings(BaseModel):
     rate: float = Field(0.3, gt=0, le=10)
     start: Literal["random", "teacher"] = "teacher"
     weight: float = Field(1.0, gt=0)
-    accept: float = Field(0.8, gt=0, le=1)
-    decay: float = Field(0.99, ge=0, lt=1)
 
 
 class DenoisingSettings(LoopSettings):
