@@ -112,7 +112,6 @@ def test_a_run_leaves_all_that_was_promised(finished: Path) -> None:
     expected = {
         "recipe.yaml", "run.json", "fields.csv", "model_1", "model_2", "kept.json", "masks",
         "results.csv", "images.csv", "report.html", "log.csv", "audit.csv", "audit_conditions.csv",
-        "calibration.csv",
     }  # fmt: skip
     assert {p.name for p in finished.iterdir()} == expected
     for model in ("model_1", "model_2"):

@@ -123,7 +123,6 @@ def unlabelled(number: int = 40) -> pd.DataFrame:
             "batch": "",
             "foreground_share": np.clip(random.normal(0.1 - 0.015 * kind, 0.015), 0, 1),
             "mean_confidence": random.uniform(0.8, 0.97, number),
-            "accepted_foreground": random.uniform(0.2, 0.5, number),
             "disagreement": random.uniform(0, 0.2, number),
             "feature_distance": np.nan,
         }

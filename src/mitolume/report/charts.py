@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from mitolume.analysis.metrics import calibration_error
 from mitolume.batch.agreement import Ceiling
 from mitolume.study.evidence import HELPED, HINT, HURT, Comparison
 from mitolume.text import number
@@ -132,56 +130,6 @@ def image_scores(images: pd.DataFrame, ceiling: Ceiling | None = None) -> list[C
             f"{(change < 0).sum()}."
         )
     return [to_chart(figure, "strip-iou", "Spread over images", caption)]
-
-
-@rc_context(_STYLE)
-def pseudo_label_shares(shares: Mapping[str, NDArray[np.float64]], labelled: float) -> list[Chart]:
-    """Draw the foreground share of each pseudo-labelled image, a strip per condition.
-
-    Parameters
-    ----------
-    shares
-        The foreground shares of each condition, 0 to 1, shape (N,), finite and not empty.
-    labelled
-        The share in the labelled training images, 0 to 1; NaN where there is none.
-    """
-    if not shares:
-        return []
-    percents = {condition: 100 * values for condition, values in shares.items()}
-    figure = _strip(percents, "foreground, % of the image", [_ONE] * len(shares))
-    caption = "One dot is one image; the bar marks the mean."
-    if math.isfinite(labelled):
-        figure.axes[0].axvline(100 * labelled, **_DASHED)
-        caption += " Dashed: the share in the labelled training images."
-    return [to_chart(figure, "strip-share", "Foreground share of pseudo-labels", caption)]
-
-
-@rc_context(_STYLE)
-def reliability(counted: NDArray[np.float64], images: str) -> list[Chart]:
-    """Draw the share of mitochondria against the predicted probability of pixels.
-
-    Parameters
-    ----------
-    counted
-        Shape (3, 10), see `mitolume.analysis.metrics.reliability`.
-    images
-        Which images were counted, for the caption, such as "validation and test".
-    """
-    pixels, foreground, probability = counted
-    there = pixels > 0
-    if not there.any():
-        return []
-    figure, axes = _new_axes("predicted probability", "share that is mitochondria", height=3.3)
-    axes.plot([0, 1], [0, 1], **_DASHED)
-    given, found = probability[there] / pixels[there], foreground[there] / pixels[there]
-    axes.plot(given, found, "-o", color=_ONE, markersize=4.5, linewidth=1.6)
-    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
-    axes.grid()
-    caption = (
-        f"Counted over the pixels of the {images} images; dashed: perfect calibration. The "
-        f"expected calibration error is {number(calibration_error(counted))}."
-    )
-    return [to_chart(figure, "reliability", "Are the probabilities right?", caption)]
 
 
 # Charts of a study, as figures that can be saved as well --------------------------------------

@@ -13,7 +13,6 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from mitolume.analysis import pictures
-from mitolume.analysis.metrics import pooled
 from mitolume.batch.agreement import Ceiling, ceiling_of
 from mitolume.io.write import write_text
 from mitolume.models.settings import InputSettings
@@ -54,7 +53,6 @@ class RunContent:
     """How far two annotators agree, where that was measured."""
     conditions: pd.DataFrame = field(default_factory=pd.DataFrame)
     """audit_conditions.csv."""
-    reliability: Sequence[charts.Chart] = ()
     doubtful: Sequence[PagePicture] = ()
     """The masks of unlabelled images that are least to be trusted."""
 
@@ -83,7 +81,6 @@ def render(content: RunContent) -> str:
     }
     image_tables = {s: run_tables.worst_first(rows) for s, rows in of_subset.items()}
     shown = next(iter(of_subset), "")
-    share = labelled_share(images)
     return template("run.html.j2").render(
         content=content,
         limit=ROWS_SHOWN,
@@ -97,13 +94,10 @@ def render(content: RunContent) -> str:
         image_tables=image_tables,
         conditions=run_tables.condition_scores(of_subset[shown]) if shown else [],
         unlabelled=content.unlabelled,
-        labelled_share=share,
+        labelled_share=labelled_share(images),
         groups=run_tables.named_groups(content.conditions),
         signs=run_tables.known_columns(content.unlabelled, run_tables.SIGNS),
         group_signs=run_tables.known_columns(content.conditions, run_tables.GROUP_SIGNS),
-        share_charts=charts.pseudo_label_shares(
-            run_tables.condition_shares(content.unlabelled), share
-        ),
     )
 
 
@@ -144,14 +138,9 @@ def _content(run: Run) -> RunContent:
     )
     if not run.has_audit:
         return content
-    known = run.calibration
-    held_out = known[(known["model"] == run.kept) & known["subset"].isin(["validation", "test"])]
     return replace(
         content,
         conditions=run.audit_conditions,
-        reliability=charts.reliability(
-            pooled(held_out), " and ".join(dict.fromkeys(held_out["subset"]))
-        ),
         doubtful=[
             _doubtful(run, row)
             for row in content.unlabelled.head(_DOUBTFUL_SHOWN).to_dict("records")

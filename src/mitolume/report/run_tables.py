@@ -7,9 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from mitolume.analysis.metrics import Counts, iou
 from mitolume.runs.folder import open_run
@@ -17,7 +15,6 @@ from mitolume.runs.folder import open_run
 SUBSETS = ("train", "validation", "test")
 NAMES = ["image", "plane", "specimen", "condition", "batch"]
 SIGNS = {
-    "accepted_foreground": "Sure foreground",
     "disagreement": "Disagreement",
     "feature_distance": "Distance",
 }
@@ -25,7 +22,6 @@ GROUP_SIGNS = {
     "foreground_share": "Foreground share",
     "mean_confidence": "Mean confidence",
     **SIGNS,
-    "calibration_error": "Calibration error",
 }
 _COUNTS = ["tp", "fp", "fn", "tn"]
 
@@ -140,11 +136,3 @@ def named_groups(conditions: pd.DataFrame) -> list[dict[Any, Any]]:
         row | {"name": ", ".join(filter(None, (row["condition"], row["batch"]))) or "all"}
         for row in rows
     ]
-
-
-def condition_shares(unlabelled: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
-    """Return the defined foreground shares of the unlabelled images by condition."""
-    conditions = unlabelled["condition"]
-    names = conditions.replace("", "not given" if conditions.any() else "all")
-    shares = unlabelled["foreground_share"].dropna().groupby(names, sort=False)
-    return {str(condition): group.to_numpy(float) for condition, group in shares}

@@ -21,11 +21,10 @@ from mitolume.report.study_tables import (
     by_group,
     comparison_table,
     group_table,
-    pseudo_label_table,
     score_tables,
     sizes,
 )
-from mitolume.report.study_words import Head, head_of, pseudo_label_sentence, shift_sentences
+from mitolume.report.study_words import Head, head_of, shift_sentences
 from mitolume.study.cells import image_count
 from mitolume.study.evidence import compare, label_curve
 from mitolume.study.folder import Study, open_study
@@ -157,11 +156,6 @@ class StudyContent:
         return ["The scored images have no condition, or all have the same.", *sentences]
 
     @property
-    def pseudo_label_sentence(self) -> str:
-        """What model 2 learned from."""
-        return pseudo_label_sentence(self.images)
-
-    @property
     def facts(self) -> dict[str, str]:
         """What was computed, on which images."""
         study = self.study
@@ -210,11 +204,6 @@ class StudyContent:
     def group_tables(self) -> list[Table]:
         """Scores by condition and by batch."""
         return [group_table(name, groups) for name, groups in self._groups.items() if len(groups)]
-
-    @property
-    def pseudo_label_table(self) -> Table | None:
-        """The pseudo-labels by arm and condition."""
-        return pseudo_label_table(self.images)
 
     # Charts and pictures -----------------------------------------------------------------------
 

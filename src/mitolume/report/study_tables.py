@@ -187,27 +187,6 @@ def group_table(column: str, groups: pd.DataFrame) -> Table:
     return Table(f"Scores by {column}", caption, columns, rows)
 
 
-def pseudo_labelled(images: pd.DataFrame) -> pd.DataFrame:
-    """Return model 1's rows of the unlabelled images in runs that have a model 2."""
-    taught = set(images[images["model"] == "model_2"]["run"])
-    own = images["run"].isin(taught) & (images["model"] == "model_1")
-    return images[own & (images["subset"] == "unlabelled")]
-
-
-def pseudo_label_table(images: pd.DataFrame) -> Table | None:
-    """Make the table of pseudo-labels by arm and condition; None where no arm learned from any."""
-    rows = []
-    for (arm, condition), own in pseudo_labelled(images).groupby(["arm", "condition"], sort=False):
-        share = own["foreground_share"]
-        span = f"{percent(share.min())} to {percent(share.max())}"
-        confidence = number(float(own["mean_confidence"].mean()))
-        sizes = str(image_count(own)), percent(share.mean())
-        rows.append([str(arm), str(condition) or "(none)", *sizes, span, confidence])
-    columns = ["Arm", "Condition", "Images", "Foreground share", "from … to", "Mean confidence"]
-    caption = "Pseudo-labels by arm and condition, means over images, seeds and budgets"
-    return Table("Pseudo-labels", caption, columns, rows) if rows else None
-
-
 def sizes(scored: pd.DataFrame, subset: str) -> str:
     """Say how many images of how many specimens a subset has."""
     own = scored[scored["subset"] == subset]

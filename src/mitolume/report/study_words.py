@@ -1,4 +1,4 @@
-"""The sentences of a study's page: verdicts, shifts between conditions, pseudo-labels."""
+"""The sentences of a study's page: verdicts, shifts between conditions."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from typing import Any
 import pandas as pd
 
 from mitolume.preprocess.fingerprint import UNLIKE
-from mitolume.report.study_tables import pseudo_labelled
-from mitolume.runs.results import labelled_share
 from mitolume.study.evidence import VERDICTS, Comparison, LabelCurve
 from mitolume.text import count, number, percent
 
@@ -139,15 +137,3 @@ def _named(group: Any) -> str:
 
 def _more(group: Any) -> str:
     return f"{percent(abs(group.area_bias), 0)} {'more' if group.area_bias >= 0 else 'less'}"
-
-
-def pseudo_label_sentence(images: pd.DataFrame) -> str:
-    """Say what model 2 learned from, given the rows of study_images.csv."""
-    if pseudo_labelled(images).empty:
-        return "No arm learned from unlabelled images."
-    return (
-        "These are the masks that model 1 made of the unlabelled images, and that model 2 learned "
-        f"from. In the labelled training images {percent(labelled_share(images))} of the area is "
-        "mitochondria; if a share is far from that, the cells differ or model 1 fails. The page of "
-        "each run shows the masks to check first."
-    )

@@ -38,7 +38,7 @@ LOG_COLUMNS = ["model", "step", "loss", "validation_iou", "learning_rate", "seco
 _RECIPE, _FIELDS = "recipe.yaml", "fields.csv"
 _DYE, _QUALITY = "dye", "quality.csv"
 _IMAGES, _RESULTS, _KEPT, _LOG = "images.csv", "results.csv", "kept.json", "log.csv"
-_AUDIT, _CONDITIONS, _CALIBRATION = "audit.csv", "audit_conditions.csv", "calibration.csv"
+_AUDIT, _CONDITIONS = "audit.csv", "audit_conditions.csv"
 _OUT_OF_FOLD, _CEILING = "out_of_fold.json", "agreement.csv"
 
 
@@ -303,16 +303,8 @@ class Run:
         """audit_conditions.csv: the audit by condition and batch."""
         return self._csv(_CONDITIONS)
 
-    @property
-    def calibration(self) -> pd.DataFrame:
-        """calibration.csv: how often pixels of each probability are mitochondria."""
-        return self._csv(_CALIBRATION)
-
-    def write_audit(
-        self, audit: pd.DataFrame, conditions: pd.DataFrame, calibration: pd.DataFrame
-    ) -> None:
+    def write_audit(self, audit: pd.DataFrame, conditions: pd.DataFrame) -> None:
         """Write the tables of the audit."""
-        write_csv(self.path / _CALIBRATION, calibration)
         write_csv(self.path / _CONDITIONS, conditions)
         write_csv(self.path / _AUDIT, audit)
 

@@ -26,7 +26,6 @@ IMAGE_COLUMNS = (
     "image", "plane", "model", "subset", "specimen", "condition", "batch", "arm", "method",
     "network", "k", "seed", "threshold", *COUNT_COLUMNS, "iou", *THIN_SCORES,
     "foreground_share", "mean_confidence", "distance",
-    "accepted", "accepted_foreground",
 )  # fmt: skip
 RESULT_COLUMNS = (
     "arm", "method", "network", "k", "seed", "model", "subset", "metric", "value",

@@ -17,7 +17,7 @@ from mitolume.io.lock import only_one
 from mitolume.io.write import write_text
 from mitolume.models.bundle import CARD
 from mitolume.progress import say
-from mitolume.runs.audit import calibration, write_audit
+from mitolume.runs.audit import write_audit
 from mitolume.runs.begin import begin, resume
 from mitolume.runs.denoiser import denoiser_of_run
 from mitolume.runs.folder import MODELS, Run
@@ -124,7 +124,7 @@ def _score_models(run: Run) -> None:
     if "stopped" in run.record:
         kept, reason = MODELS[0], run.record["stopped"]
     run.keep(kept, reason)
-    write_audit(run, calibration(tables))
+    write_audit(run)
 
 
 def _write_scores(path: Path, results: pd.DataFrame) -> None:

@@ -11,19 +11,16 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from mitolume.analysis.metrics import best_threshold, probability_histogram, reliability
+from mitolume.analysis.metrics import best_threshold, probability_histogram
 from mitolume.inference.predictor import Predictor
-from mitolume.inference.tiled import Probability
 from mitolume.io.check import open_image
 from mitolume.io.fields import Field
-from mitolume.io.masks import FOREGROUND, Mask
+from mitolume.io.masks import Mask
 from mitolume.io.write import write_mask
 from mitolume.preprocess.fingerprint import distance
 from mitolume.runs.folder import Run
 from mitolume.runs.images import RowImage, predictor_inputs
 from mitolume.runs.results import IMAGE_COLUMNS, image_scores
-
-SURE = 0.9  # a pixel with this confidence counts as accepted
 
 
 def best_threshold_of(predictor: Predictor, validation: Iterable[RowImage]) -> float:
@@ -44,13 +41,10 @@ def score_model(predictor: Predictor, run: Run, model: str) -> pd.DataFrame:
     -------
     pandas.DataFrame
         A row for each image: where it comes from, counts and scores (NaN where unlabelled), the
-        share of foreground and the mean confidence of the prediction, the shares of all pixels
-        and of the foreground that it is sure of, and how far the image is from those the model
-        was trained on (see `distance`). ``attrs["reliability"]`` has rows on the
-        probabilities of labelled images, see `mitolume.runs.audit.calibration`.
+        share of foreground and the mean confidence of the prediction, and how far the image is
+        from those the model was trained on (see `distance`).
     """
     rows: list[dict[str, Any]] = []
-    counted: dict[tuple[str, str, str], Any] = {}
     every = run.each(f"scoring {model.replace('_', ' ')}", run.images())
     inputs = predictor_inputs(every, predictor)
     for _, planes in groupby(inputs, key=lambda found: found[0].line):
@@ -61,37 +55,18 @@ def score_model(predictor: Predictor, run: Run, model: str) -> pd.DataFrame:
             probability = predictor.predict_boxes(prepared, plane.shape)
             mask = (probability >= predictor.card.threshold).astype(np.uint8)
             predicted.append(mask)
-            if truth is not None:
-                key = (row.role, row.condition, row.batch)
-                counted[key] = counted.get(key, 0) + reliability(probability, truth)
             rows.append(
                 image.facts
                 | {"subset": row.role, "threshold": predictor.card.threshold}
                 | (image_scores(mask, truth) if truth is not None else {})
                 | {
                     "foreground_share": float(mask.mean()),
-                    **_confidence(probability, mask),
+                    "mean_confidence": float(np.maximum(probability, 1 - probability).mean()),
                     "distance": distance(predictor.card.fingerprint, prepared.plane),
                 }
             )
         _write_row_mask(run.mask_file(model, image.row_name), row, predicted)
-    scored = pd.DataFrame(rows).reindex(columns=list(IMAGE_COLUMNS))
-    scored.attrs["reliability"] = [
-        dict(zip(("subset", "condition", "batch"), key, strict=True), counted=sums.tolist())
-        for key, sums in counted.items()
-    ]
-    return scored
-
-
-def _confidence(probability: Probability, mask: Mask) -> dict[str, float]:
-    """Say how sure a prediction is, of all pixels and of its foreground."""
-    confidence = np.maximum(probability, 1 - probability)
-    sure = probability[mask == FOREGROUND] >= SURE
-    return {
-        "mean_confidence": float(confidence.mean()),
-        "accepted": float((confidence >= SURE).mean()),
-        "accepted_foreground": float(sure.mean()) if sure.size else np.nan,
-    }
+    return pd.DataFrame(rows).reindex(columns=list(IMAGE_COLUMNS))
 
 
 def _write_row_mask(path: Path, row: Field, planes: list[Mask]) -> None:
