@@ -23,11 +23,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
 
-from mitolume.analysis.metrics import COUNT_SCORES, Counts
+from mitolume.analysis.metrics import Counts, iou
 from mitolume.errors import MitolumeError
 from mitolume.report.study_tables import comparison_table
 from mitolume.report.study_words import head_of
-from mitolume.study.cells import METRICS, cell_scores, paired
+from mitolume.study.cells import cell_scores, paired
 from mitolume.study.crossed import (
     degrees_of_freedom,
     detectable,
@@ -193,33 +193,16 @@ def test_expected_power_of_a_t_test() -> None:
 # From images to cells ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("metric", ["iou", "miou", "dice", "recall"])
-def test_cells_pool_the_counts_of_their_images(metric: str) -> None:
+def test_cells_pool_the_counts_of_their_images() -> None:
     images = study(3)
-    cells = cell_scores(images, metric)
+    cells = cell_scores(images)
     assert len(cells) == 2 * 5 * 3
     for row in cells.to_dict("records"):
         keys = ["arm", "seed", "specimen"]
         part = images[(images[keys] == [row[key] for key in keys]).all(axis=1)]
         pooled = Counts(*part[["tp", "fp", "fn", "tn"]].sum().astype(int))
-        assert row["score"] == pytest.approx(COUNT_SCORES[metric](pooled))
+        assert row["score"] == pytest.approx(iou(pooled))
         assert row["n_images"] == len(part)
-
-
-def test_scores_without_counts_are_means_over_images_that_show_mitochondria() -> None:
-    images = study(4).assign(cldice=lambda t: t["tp"] / (t["tp"] + t["fn"]))
-    empty = images.index[images["specimen"] == "dish 0"][0]
-    name = images.at[empty, "image"]
-    blank = images["image"] == name
-    images.loc[blank, ["tp", "fn"]] = 0
-    images.loc[blank, "cldice"] = np.nan
-    images.loc[empty, "cldice"] = 0.0  # this run drew something on it
-    cells = cell_scores(images, "cldice").set_index(["arm", "seed", "specimen"])["score"]
-    shown = images[~blank]
-    expected = shown.groupby(["arm", "seed", "specimen"])["cldice"].mean()
-    pd.testing.assert_series_equal(
-        cells.sort_index(), expected.sort_index(), check_names=False, check_index_type=False
-    )
 
 
 def test_compare_gives_the_numbers_of_the_arrays_in_any_order_of_rows() -> None:
@@ -407,11 +390,6 @@ def test_label_curve_and_its_steps() -> None:
 def test_tables_that_can_not_be_compared_are_refused(change: Any, says: str) -> None:
     with pytest.raises(MitolumeError, match=says):
         compare(change(study(18)), "reference")
-
-
-def test_an_unknown_metric_is_answered_by_the_list() -> None:
-    with pytest.raises(MitolumeError, match=", ".join(METRICS)):
-        compare(study(19), "reference", metric="chance_iou")
 
 
 def test_unlabelled_images_count_nowhere() -> None:

@@ -8,14 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mitolume.analysis.metrics import COUNT_SCORES, THIN_SCORES, Counts
+from mitolume.analysis.metrics import Counts, iou
 from mitolume.errors import MitolumeError
 from mitolume.runs.results import COUNT_COLUMNS
 from mitolume.study.crossed import Floats
 
 RUN = ["arm", "k", "seed"]
-MEANS = {"iou_image": "iou"} | {name: name for name in THIN_SCORES}  # metric: column
-METRICS = (*(name for name in COUNT_SCORES if not name.startswith("chance")), *MEANS)
 _IMAGE = ["image", "plane", "specimen", "line"]
 
 
@@ -29,18 +27,14 @@ class Paired:
     notice: str
 
 
-def cell_scores(images: pd.DataFrame, metric: str = "iou") -> pd.DataFrame:
-    """Score each specimen in each run.
+def cell_scores(images: pd.DataFrame) -> pd.DataFrame:
+    """Compute the foreground IoU of each specimen in each run, pooled over its pixels.
 
     Parameters
     ----------
     images
         Rows of images.csv of any number of runs, of one subset and of one model of each run.
         Images without a truth are left out.
-    metric
-        Name of the score, one of `METRICS`. Scores of counts are pooled over the pixels of a
-        specimen, so that a large image counts more than a small one; the others are means over
-        its images.
 
     Returns
     -------
@@ -51,22 +45,13 @@ def cell_scores(images: pd.DataFrame, metric: str = "iou") -> pd.DataFrame:
     Raises
     ------
     MitolumeError
-        The metric is unknown, a column is missing, or rows of several subsets or models are mixed.
+        A column is missing, or rows of several subsets or models are mixed.
     """
-    if metric not in METRICS:
-        raise MitolumeError(f"no metric {metric!r} to compare by; there are {', '.join(METRICS)}")
-    rows = _checked(images, MEANS.get(metric))
+    rows = _checked(images)
     counts = list(COUNT_COLUMNS)
     grouped = rows.groupby([*RUN, "specimen"], sort=False)
     cells = grouped[counts].sum()
-    if metric in MEANS:
-        # Without true mitochondria these are 0 or undefined, whatever was predicted.
-        shown = rows[rows["tp"] + rows["fn"] > 0]
-        scores = shown.groupby([*RUN, "specimen"], sort=False)[MEANS[metric]].mean()
-        cells["score"] = scores.reindex(cells.index)
-    else:
-        score = COUNT_SCORES[metric]
-        cells["score"] = [score(Counts(*row)) for row in cells[counts].to_numpy(int).tolist()]
+    cells["score"] = [iou(Counts(*row)) for row in cells[counts].to_numpy(int).tolist()]
     cells["n_images"] = grouped.size()
     cells["images"] = grouped["of"].agg(frozenset)
     cells = cells[cells["tp"] + cells["fn"] > 0]
@@ -123,10 +108,10 @@ def _complete(values: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     return values, f"left out: {' and '.join(said)} ({reason})" if said else ""
 
 
-def _checked(images: pd.DataFrame, column: str | None) -> pd.DataFrame:
+def _checked(images: pd.DataFrame) -> pd.DataFrame:
     """Rows with a truth, each image once in a run; names as text."""
     needed = ["model", "subset", "image", "plane", "specimen", *RUN, *COUNT_COLUMNS]
-    missing = [name for name in (*needed, *([column] if column else [])) if name not in images]
+    missing = [name for name in needed if name not in images]
     if missing:
         raise MitolumeError(f"the table of image scores lacks the columns {', '.join(missing)}")
     rows = images[images["tp"].notna()]

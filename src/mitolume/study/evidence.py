@@ -26,16 +26,6 @@ NO_DIFFERENCE, UNDETERMINED = "no difference shown", "undetermined"
 # Of identical arms trained once, half may differ clearly: docs/evidence.md has the rates.
 HINT = "a hint only"
 VERDICTS = (HELPED, HURT, NO_DIFFERENCE, HINT, UNDETERMINED)
-_NAMES = {
-    "iou": "foreground IoU",
-    "iou_image": "mean foreground IoU of images",
-    "miou": "mean IoU of foreground and background",
-    "cldice": "clDice",
-    "boundary_f1": "boundary F1",
-    "object_recall": "object recall",
-}
-
-
 Arm = tuple[str, int]  # its name and k
 
 
@@ -56,7 +46,6 @@ class Comparison:
     k: int
     reference: str
     k_reference: int
-    metric: str
     subset: str
     difference: float
     low: float
@@ -88,8 +77,7 @@ class Comparison:
         if self.verdict == UNDETERMINED:
             return self._why_undetermined
         low, high = (number(value, signed=True) for value in (self.low, self.high))
-        name = _NAMES.get(self.metric, self.metric)
-        said = f"{name} {number(self.difference, signed=True)} ({low} to {high})"
+        said = f"foreground IoU {number(self.difference, signed=True)} ({low} to {high})"
         if self.verdict == HINT:
             return f"{said}, trained once"
         if self.verdict == NO_DIFFERENCE:
@@ -139,9 +127,7 @@ class LabelCurve:
     steps: list[Comparison]
 
 
-def compare(
-    images: pd.DataFrame, reference: str, *, metric: str = "iou", level: float = 0.95
-) -> list[Comparison]:
+def compare(images: pd.DataFrame, reference: str, *, level: float = 0.95) -> list[Comparison]:
     """Compare each arm with the reference, at each number of labelled images.
 
     Scores are paired by specimen and seed, both of which are random effects. docs/evidence.md
@@ -154,8 +140,6 @@ def compare(
         of each run. Each arm in the table widens all intervals.
     reference
         Name of the arm that the others are compared with.
-    metric
-        Name of the score, one of `mitolume.study.cells.METRICS`.
     level
         Confidence level of all intervals together (Bonferroni), between 0 and 1.
 
@@ -167,22 +151,22 @@ def compare(
     Raises
     ------
     MitolumeError
-        The reference or the metric is not there, or the table mixes subsets or models.
+        The reference is not there, or the table mixes subsets or models.
     """
-    arms = _arms(images, metric)
+    arms = _arms(images)
     names = list(dict.fromkeys(name for name, _ in arms))
     if reference not in names:
         raise MitolumeError(f"no arm {reference!r} to compare with; there are {', '.join(names)}")
     pairs = [((arm, k), (reference, k)) for arm, k in arms if arm != reference]
-    return _judge(arms, pairs, metric, _subset(images), level)
+    return _judge(arms, pairs, _subset(images), level)
 
 
-def label_curve(images: pd.DataFrame, *, metric: str = "iou", level: float = 0.95) -> LabelCurve:
+def label_curve(images: pd.DataFrame, *, level: float = 0.95) -> LabelCurve:
     """Follow the score of each arm over the numbers of labelled images.
 
     Parameters
     ----------
-    images, metric
+    images
         As for `compare`.
     level
         Confidence level, between 0 and 1, of all steps together and of each point by itself.
@@ -192,7 +176,7 @@ def label_curve(images: pd.DataFrame, *, metric: str = "iou", level: float = 0.9
     MitolumeError
         As for `compare`.
     """
-    arms = _arms(images, metric)
+    arms = _arms(images)
     points = []
     for (arm, k), cells in arms.items():
         table = paired(cells)
@@ -203,14 +187,14 @@ def label_curve(images: pd.DataFrame, *, metric: str = "iou", level: float = 0.9
             | _sizes(table)
         )
     pairs = [(more, less) for less, more in pairwise(arms) if less[0] == more[0]]
-    return LabelCurve(pd.DataFrame(points), _judge(arms, pairs, metric, _subset(images), level))
+    return LabelCurve(pd.DataFrame(points), _judge(arms, pairs, _subset(images), level))
 
 
-def _arms(images: pd.DataFrame, metric: str) -> dict[Arm, pd.DataFrame]:
+def _arms(images: pd.DataFrame) -> dict[Arm, pd.DataFrame]:
     """Cells by arm, in the order of the table, and k, ascending."""
     return {
         (str(name), int(k)): of_arm[of_arm["k"] == k]
-        for name, of_arm in cell_scores(images, metric).groupby("arm", sort=False)
+        for name, of_arm in cell_scores(images).groupby("arm", sort=False)
         for k in sorted(of_arm["k"].unique())
     }
 
@@ -222,7 +206,6 @@ def _subset(images: pd.DataFrame) -> str:
 def _judge(
     arms: dict[Arm, pd.DataFrame],
     pairs: Sequence[tuple[Arm, Arm]],
-    metric: str,
     subset: str,
     level: float,
 ) -> list[Comparison]:
@@ -249,7 +232,6 @@ def _judge(
                 k=k,
                 reference=reference,
                 k_reference=k_reference,
-                metric=metric,
                 subset=subset,
                 difference=difference,
                 low=low,
