@@ -21,9 +21,7 @@ from scipy import ndimage
 from scipy.spatial.distance import cdist
 
 from mitolume.analysis.agreement import (
-    agreement_share,
     area_ratio,
-    cohen_kappa,
     consensus,
     mean_interval,
     outline_distance,
@@ -131,35 +129,12 @@ def test_nobody_drew_the_edge_of_the_image_or_the_rim_of_an_unsure_region() -> N
 def test_nothing_depends_on_who_is_called_a(pair: np.ndarray) -> None:
     a, b = pair
     there, back = count(a, b), count(b, a)
-    for score in (iou, dice, cohen_kappa, agreement_share):
+    for score in (iou, dice):
         assert score(there) == pytest.approx(score(back), nan_ok=True)
     assert area_ratio(there) * area_ratio(back) == pytest.approx(1) or math.isnan(area_ratio(there))
     one, two = outline_distance(a, b), outline_distance(b, a)
     assert one == pytest.approx(two, nan_ok=True)
     assert (consensus(a, b) == consensus(b, a)).all()
-
-
-@settings(max_examples=60, deadline=None)
-@given(pair=PAIR)
-def test_kappa_is_that_of_its_definition(pair: np.ndarray) -> None:
-    sure = pair[:, (pair != 255).all(axis=0)]
-    if len(np.unique(sure)) < 2:
-        assert math.isnan(cohen_kappa(count(*pair)))
-        return
-    a, b = sure
-    observed = (a == b).mean()
-    chance = sum((a == v).mean() * (b == v).mean() for v in (0, 1))
-    assert cohen_kappa(count(*pair)) == pytest.approx((observed - chance) / (1 - chance), abs=1e-9)
-
-
-def test_kappa_of_known_tables() -> None:
-    assert cohen_kappa(Counts(tp=20, fp=5, fn=10, tn=15)) == pytest.approx(0.4)
-    assert cohen_kappa(Counts(tp=25, fp=25, fn=25, tn=25)) == 0
-    assert cohen_kappa(Counts(tp=0, fp=1, fn=1, tn=0)) == -1
-    assert math.isnan(cohen_kappa(Counts(tn=9)))
-    assert math.isnan(cohen_kappa(Counts(tp=9)))
-    huge = 3 * 10**9  # beyond what fits when squared in 64 bits
-    assert cohen_kappa(Counts(tp=huge, tn=huge)) == 1
 
 
 def test_area_ratio_says_who_draws_larger() -> None:

@@ -25,27 +25,6 @@ Map = NDArray[np.floating[Any]]
 PIXELS = ("n_both_px", "n_only_a_px", "n_only_b_px", "n_neither_px", "n_unsure_px")
 
 
-def cohen_kappa(c: Counts) -> float:
-    """Agreement over pixels beyond what the two areas alone would give (Cohen 1960).
-
-    ``(observed - chance) / (1 - chance)``, Educational and Psychological Measurement 20:37-46.
-    1 is full agreement, 0 what two people reach who mark as many pixels each anywhere. NaN where
-    chance agreement is 1: both marked nothing, or both everything. The more background, the nearer
-    it is to Dice (Zijdenbos et al., IEEE TMI 1994).
-    """
-    n = c.tp + c.fp + c.fn + c.tn
-    chance = (c.tp + c.fp) * (c.tp + c.fn) + (c.tn + c.fp) * (c.tn + c.fn)
-    if n * n == chance:
-        return math.nan
-    return (n * (c.tp + c.tn) - chance) / (n * n - chance)
-
-
-def agreement_share(c: Counts) -> float:
-    """Share of the sure pixels that both call the same; NaN where none is sure."""
-    n = c.tp + c.fp + c.fn + c.tn
-    return (c.tp + c.tn) / n if n else math.nan
-
-
 def area_ratio(c: Counts) -> float:
     """Area that A marked over the area that B marked; NaN where either marked nothing.
 

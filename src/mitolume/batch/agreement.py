@@ -13,9 +13,7 @@ import xarray as xr
 
 from mitolume.analysis.agreement import (
     PIXELS,
-    agreement_share,
     area_ratio,
-    cohen_kappa,
     consensus,
     mean_interval,
     outline_distance,
@@ -34,8 +32,6 @@ from mitolume.text import number
 SCORES = {
     "iou": iou,
     "dice": dice,
-    "kappa": cohen_kappa,
-    "agreement_share": agreement_share,
     "area_ratio_a_to_b": area_ratio,
 }
 OBJECTS = (
@@ -46,7 +42,7 @@ DISTANCES = (
     "outline_mean_um", "outline_95_percent_um", "outline_mean_px", "outline_95_percent_px",
 )  # fmt: skip
 _TITLES = (
-    "IoU", "Dice", "kappa", "agree", "A/B area", "apart", "95 % apart", "objects A", "objects B",
+    "IoU", "Dice", "A/B area", "apart", "95 % apart", "objects A", "objects B",
 )  # fmt: skip
 COLUMNS = ("image", "plane", "file_a", "file_b", *PIXELS, *SCORES, *OBJECTS, *DISTANCES)
 

@@ -123,21 +123,6 @@ def degrees_of_freedom(found: MeanSquares, alpha: ArrayLike) -> Floats:
     return np.maximum(freedom, least)
 
 
-def p_value(found: MeanSquares) -> Floats:
-    """Find the error rate at which the interval just reaches 0, (...); 1 where the mean is 0.
-
-    The smallest value returned is 1e-12.
-    """
-    size = np.abs(found.mean)
-    low, high = np.full(np.shape(size), -12.0), np.zeros(np.shape(size))
-    for _ in range(50):
-        middle = (low + high) / 2
-        inside = half_width(found, 10**middle) >= size
-        low, high = np.where(inside, middle, low), np.where(inside, high, middle)
-    p: Floats = np.where(size == 0, 1.0, 10**high)
-    return np.where(np.isnan(half_width(found, 0.5)), np.nan, p)
-
-
 def detectable(found: MeanSquares, alpha: ArrayLike, power: float = 0.8) -> Floats:
     """Find the true difference that a study of this size would show with a given power.
 

@@ -13,11 +13,9 @@ import pandas as pd
 from mitolume.errors import MitolumeError
 from mitolume.study.cells import Paired, cell_scores, paired
 from mitolume.study.crossed import (
-    degrees_of_freedom,
     detectable,
     half_width,
     mean_squares,
-    p_value,
 )
 from mitolume.text import count, number
 
@@ -26,6 +24,7 @@ NO_DIFFERENCE, UNDETERMINED = "no difference shown", "undetermined"
 # Of identical arms trained once, half may differ clearly: docs/evidence.md has the rates.
 HINT = "a hint only"
 VERDICTS = (HELPED, HURT, NO_DIFFERENCE, HINT, UNDETERMINED)
+LEVEL = 0.95  # of confidence, of all intervals of a study together
 Arm = tuple[str, int]  # its name and k
 
 
@@ -35,10 +34,9 @@ class Comparison:
 
     ``difference`` is the score of ``arm`` with ``k`` labelled images less that of ``reference``
     with ``k_reference``. ``low`` to ``high`` is its confidence interval; those of all
-    ``n_comparisons`` hold simultaneously at ``level``. ``p`` is adjusted likewise: it is below
-    1 - level exactly where the interval excludes 0. ``df`` are the degrees of freedom of the
-    interval. ``detectable`` is the true difference that a study of this size would show with 80 %
-    power. These five are NaN for one specimen and one seed, or where there is nothing to compare.
+    ``n_comparisons`` hold simultaneously at ``LEVEL``. ``detectable`` is the true difference that a
+    study of this size would show with 80 % power. These three are NaN for one specimen and one
+    seed, or where there is nothing to compare.
     ``notice`` says which seeds and specimens were left out, if any.
     """
 
@@ -50,13 +48,10 @@ class Comparison:
     difference: float
     low: float
     high: float
-    df: float = np.nan
-    p: float = np.nan
-    detectable: float = np.nan
+    detectable: float
     n_images: int
     n_specimens: int
     n_seeds: int
-    level: float
     n_comparisons: int
     notice: str
 
@@ -92,7 +87,7 @@ class Comparison:
             between = f"{self.arm}, {self.k} against {count(self.k_reference, 'labelled image')}"
         images = count(self.n_images, f"{self.subset} image")
         on = f"{images} of {count(self.n_specimens, 'specimen')}, {count(self.n_seeds, 'seed')}"
-        interval = f"{100 * self.level:g} % interval"
+        interval = f"{100 * LEVEL:g} % interval"
         if self.n_comparisons > 1:
             interval += f" of all {self.n_comparisons} comparisons together"
         return f"{between}: {self.verdict}; {self.words}. {interval}; {on}."
@@ -127,7 +122,7 @@ class LabelCurve:
     steps: list[Comparison]
 
 
-def compare(images: pd.DataFrame, reference: str, *, level: float = 0.95) -> list[Comparison]:
+def compare(images: pd.DataFrame, reference: str) -> list[Comparison]:
     """Compare each arm with the reference, at each number of labelled images.
 
     Scores are paired by specimen and seed, both of which are random effects. docs/evidence.md
@@ -140,8 +135,6 @@ def compare(images: pd.DataFrame, reference: str, *, level: float = 0.95) -> lis
         of each run. Each arm in the table widens all intervals.
     reference
         Name of the arm that the others are compared with.
-    level
-        Confidence level of all intervals together (Bonferroni), between 0 and 1.
 
     Returns
     -------
@@ -158,36 +151,23 @@ def compare(images: pd.DataFrame, reference: str, *, level: float = 0.95) -> lis
     if reference not in names:
         raise MitolumeError(f"no arm {reference!r} to compare with; there are {', '.join(names)}")
     pairs = [((arm, k), (reference, k)) for arm, k in arms if arm != reference]
-    return _judge(arms, pairs, _subset(images), level)
+    return _judge(arms, pairs, _subset(images))
 
 
-def label_curve(images: pd.DataFrame, *, level: float = 0.95) -> LabelCurve:
-    """Follow the score of each arm over the numbers of labelled images.
-
-    Parameters
-    ----------
-    images
-        As for `compare`.
-    level
-        Confidence level, between 0 and 1, of all steps together and of each point by itself.
-
-    Raises
-    ------
-    MitolumeError
-        As for `compare`.
-    """
+def label_curve(images: pd.DataFrame) -> LabelCurve:
+    """Follow the score of each arm over the numbers of labelled images, see `compare`."""
     arms = _arms(images)
     points = []
     for (arm, k), cells in arms.items():
         table = paired(cells)
-        score, low, high = _interval(table, 1 - level)
+        score, low, high = _interval(table, 1 - LEVEL)
         points.append(
             {"arm": arm, "k": k, "score": score}
             | {"low": np.maximum(low, 0.0), "high": np.minimum(high, 1.0)}
             | _sizes(table)
         )
     pairs = [(more, less) for less, more in pairwise(arms) if less[0] == more[0]]
-    return LabelCurve(pd.DataFrame(points), _judge(arms, pairs, _subset(images), level))
+    return LabelCurve(pd.DataFrame(points), _judge(arms, pairs, _subset(images)))
 
 
 def _arms(images: pd.DataFrame) -> dict[Arm, pd.DataFrame]:
@@ -204,28 +184,19 @@ def _subset(images: pd.DataFrame) -> str:
 
 
 def _judge(
-    arms: dict[Arm, pd.DataFrame],
-    pairs: Sequence[tuple[Arm, Arm]],
-    subset: str,
-    level: float,
+    arms: dict[Arm, pd.DataFrame], pairs: Sequence[tuple[Arm, Arm]], subset: str
 ) -> list[Comparison]:
     """Compare the first arm of each pair with the second; all intervals hold simultaneously."""
     nothing = next(iter(arms.values())).iloc[:0]
     tables = [paired(arms[one], arms.get(other, nothing)) for one, other in pairs]
-    # Only comparisons that can be decided share the error rate.
+    # Bonferroni; only comparisons that can be decided share the error rate.
     n = sum(table.values.size > 1 for table in tables)
-    alpha = (1 - level) / max(n, 1)
+    alpha = (1 - LEVEL) / max(n, 1)
     found = []
     for ((arm, k), (reference, k_reference)), table in zip(pairs, tables, strict=True):
         difference, low, high = _interval(table, alpha)
-        precision: dict[str, Any] = {}
-        if table.values.size > 1:
-            squares = mean_squares(table.values)
-            precision = {
-                "df": float(degrees_of_freedom(squares, alpha)),
-                "p": min(1.0, n * float(p_value(squares))),
-                "detectable": float(detectable(squares, alpha)),
-            }
+        several = table.values.size > 1
+        seen = float(detectable(mean_squares(table.values), alpha)) if several else np.nan
         found.append(
             Comparison(
                 arm=arm,
@@ -236,9 +207,8 @@ def _judge(
                 difference=difference,
                 low=low,
                 high=high,
-                **precision,
+                detectable=seen,
                 **_sizes(table),
-                level=level,
                 n_comparisons=n,
             )
         )
