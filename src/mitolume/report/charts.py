@@ -67,14 +67,9 @@ class Chart:
 
 @rc_context(_STYLE)
 def curves(log: pd.DataFrame, ceiling: Ceiling | None = None) -> list[Chart]:
-    """Draw the loss and the validation IoU against the step, where there is any.
+    """Draw the loss and the validation IoU of a log against the step, where there is any.
 
-    Parameters
-    ----------
-    log
-        Columns model, step, loss, validation_iou; values that are not finite are left out.
-    ceiling
-        How far two annotators agree: a line across the validation IoU, both pooled over pixels.
+    How far two annotators agree is a line across the validation IoU, both pooled over pixels.
     """
     charts = []
     for column, heading, y_label in (
@@ -105,14 +100,9 @@ def curves(log: pd.DataFrame, ceiling: Ceiling | None = None) -> list[Chart]:
 
 @rc_context(_STYLE)
 def image_scores(images: pd.DataFrame, ceiling: Ceiling | None = None) -> list[Chart]:
-    """Draw the IoU of each image, a strip per model.
+    """Draw the IoU of each image, a strip for each model that has a column of it.
 
-    Parameters
-    ----------
-    images
-        A row for each image, with a column of IoU for each model; NaN is left out.
-    ceiling
-        How far two annotators agree: a line across the strips.
+    How far two annotators agree is a line across the strips.
     """
     models = [model for model in _LINE if model in images and images[model].notna().any()]
     if not models:

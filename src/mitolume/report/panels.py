@@ -64,13 +64,9 @@ class Panel:
 
 
 def extremes(order: pd.DataFrame) -> dict[str, pd.Series[Any]]:
-    """Choose rows of a table that is sorted from worst to best.
+    """Choose the "worst", "median" and "best" row of a table that is sorted so.
 
-    Returns
-    -------
-    dict
-        The first, the middle and the last row by "worst", "median" and "best". Of two rows, the
-        first is "worst and median"; the only row is "worst and median and best".
+    Of two rows, the first is "worst and median"; the only row is "worst and median and best".
     """
     titles: dict[int, str] = {}
     if len(order):
@@ -90,16 +86,7 @@ def model_panel(
 ) -> Panel:
     """Show one image in pairs: the image and its truth, the outline and the errors of each model.
 
-    Parameters
-    ----------
-    title, image, caption
-        See `Panel`.
-    plane
-        (Y, X), raw values.
-    truth
-        (Y, X): 0 background, 1 mitochondria, 255 unsure.
-    masks
-        The mask of each model by its name, such as "model 1": (Y, X), 0 or 1.
+    Plane and masks are (Y, X); the truth has 255 where it is unsure.
     """
     pictures = [
         PagePicture("Image", "", fit(to_8bit(plane), LARGE, smooth=True)),

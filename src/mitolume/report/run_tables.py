@@ -60,16 +60,8 @@ def scores(results: pd.DataFrame) -> dict[tuple[str, str, str], float]:
 def results_text(folder: str | Path) -> str:
     """Return the scores of a finished run as a table for the terminal.
 
-    Parameters
-    ----------
-    folder
-        The run folder.
-
-    Returns
-    -------
-    str
-        Mean IoU and IoU of each model and by chance, the sizes of the subsets, and which model was
-        kept.
+    There are mean IoU and IoU of each model and by chance, the sizes of the subsets, and which
+    model was kept.
     """
     run = open_run(folder)
     results = with_spaces(run.results)
@@ -90,18 +82,9 @@ def results_text(folder: str | Path) -> str:
 
 
 def worst_first(images: pd.DataFrame) -> pd.DataFrame:
-    """Return a row for each labelled image, worst first.
+    """Return a row for each labelled image of one subset, worst first, undefined ones last.
 
-    Parameters
-    ----------
-    images
-        Rows of images.csv of one subset.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Its names, ``share`` (of true foreground) and a column of IoU for each model, ordered by the
-        lower IoU; undefined ones last.
+    It has the image's names, ``share`` (of true foreground) and a column of IoU for each model.
     """
     true = (images["tp"] + images["fn"]) / images[_COUNTS].sum(axis=1)
     keys = ["line", *NAMES]

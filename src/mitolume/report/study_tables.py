@@ -41,16 +41,8 @@ def comparison_table(
 ) -> Table:
     """Make the table of comparisons, the reference first at each number of labelled images.
 
-    Parameters
-    ----------
-    comparisons
-        The comparisons with the reference.
-    points
-        The score of each arm at each number of labelled images, from a `LabelCurve`.
-    reference
-        Name of the arm that the others are compared with.
-    scored_on
-        Which images were scored, in words.
+    ``points`` has the score of each arm there, from a `LabelCurve`; ``scored_on`` says in words
+    which images were scored.
     """
     scores = points.set_index(["arm", "k"])["score"].map(number)
     rows = []
@@ -77,12 +69,9 @@ def comparison_table(
 
 
 def score_tables(results: pd.DataFrame, images: pd.DataFrame) -> list[Table]:
-    """Make the tables of the published study: mean IoU on train and test, arm by arm.
+    """Make the tables of the published study: scores on train and test, arm by arm.
 
-    Parameters
-    ----------
-    results, images
-        The tables study.csv and study_images.csv.
+    They are made of study.csv and study_images.csv.
     """
     standing = results[results["stands"]]
     subsets = [s for s in ("train", "validation", "test") if (standing["subset"] == s).any()]

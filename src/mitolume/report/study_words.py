@@ -40,14 +40,7 @@ class Head:
 def head_of(comparisons: Sequence[Comparison], curve: LabelCurve, reference: str, on: str) -> Head:
     """Put the verdicts of a study into words: what helped first, then what hurt, then the rest.
 
-    Parameters
-    ----------
-    comparisons, curve
-        The comparisons with the reference, and the scores of all arms.
-    reference
-        Name of the arm that the others are compared with.
-    on
-        Which images were scored, in words.
+    ``on`` says which images were scored.
     """
     if not comparisons:
         return Head(f"Only {reference} has finished runs: there is nothing to compare yet.")
@@ -74,22 +67,12 @@ def head_of(comparisons: Sequence[Comparison], curve: LabelCurve, reference: str
 
 
 def shift_sentences(groups: pd.DataFrame, arm: str, unscored: Mapping[str, int]) -> list[str]:
-    """Say where a model is worse, and how that affects a comparison of conditions.
+    """Say where an arm's model is worse, and how that affects a comparison of conditions.
 
-    Parameters
-    ----------
-    groups
-        Scores by condition, see `mitolume.report.study_tables.by_group`.
-    arm
-        Name of the arm that the sentences are about.
-    unscored
-        Conditions without any labelled image to score on, with their numbers of images.
-
-    Returns
-    -------
-    list of str
-        A warning about the two conditions whose areas are distorted most differently; images unlike
-        the training images; conditions without scores.
+    ``groups`` are scores by condition, see `mitolume.report.study_tables.by_group`; ``unscored``
+    are the conditions without any labelled image to score on, with their numbers of images. The
+    warnings are about the two conditions whose areas are distorted most differently, about images
+    unlike the training images, and about conditions without scores.
     """
     own: list[Any] = list(groups[groups["arm"] == arm].itertuples())
     sentences = [

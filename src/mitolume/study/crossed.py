@@ -124,26 +124,15 @@ def degrees_of_freedom(found: MeanSquares, alpha: ArrayLike) -> Floats:
 
 
 def detectable(found: MeanSquares, alpha: ArrayLike, power: float = 0.8) -> Floats:
-    """Find the true difference that a study of this size would show with a given power.
+    """Find the true difference that a study of this size would show with a given power (0 to 1).
 
     The noise is estimated from this table only, so the power is averaged over its uncertainty and
     over the interval of the repeated study (expected power: Julious and Owen, Pharmaceutical
     Statistics 5:29, 2006; here both studies have the same size). The usual plug-in estimate with
     the noncentral t ignores the first, and promised 80 % where the true power was 57 to 72 %.
 
-    Parameters
-    ----------
-    found
-        Mean squares, (...).
-    alpha
-        Two-sided error rate of the interval, as for `half_width`.
-    power
-        Probability of showing the difference, between 0 and 1.
-
-    Returns
-    -------
-    numpy.ndarray
-        (...) float, above 0; 0 without any variation; NaN where there is no interval.
+    ``alpha`` is the two-sided error rate of the interval, as for `half_width`. The result is (...)
+    float, 0 without any variation, NaN where there is no interval.
     """
     freedom = degrees_of_freedom(found, alpha)[..., None]
     error = np.sqrt(_combined(found.specimens, found.seeds, found.rest) / found.n_cells)
