@@ -139,7 +139,7 @@ def test_channels_by_name_and_number(wanted: str | int, number: int) -> None:
 
 @pytest.mark.parametrize("wanted", ["RFP", "3", "-1", "1.0"])
 def test_channels_that_are_not_there(wanted: str) -> None:
-    with pytest.raises(MitolumeError, match=r"no single channel .*; it has 0 = DAPI, 1 = T PMT"):
+    with pytest.raises(MitolumeError, match=r"no channel .*; it has 0 = DAPI, 1 = T PMT"):
         select_channel(image("DAPI", "T PMT"), wanted)
 
 

@@ -125,7 +125,7 @@ def test_inspect_names_what_may_go_wrong(
         (("predict", "{model}", "plain.tif"), "plain.tif states no pixel size"),
         (("predict", "{model}", "nan.tif", "--pixel-size", "0.1"), "NaN"),
         (("predict", "{model}", "cut.tif", "--pixel-size", "0.1"), "truncated"),
-        (("predict", "{model}", "plain.tif", "--channel", "GFP"), "no single channel 'GFP'"),
+        (("predict", "{model}", "plain.tif", "--channel", "GFP"), "no channel 'GFP'"),
         (("evaluate", "plain.tif", "small.tif"), "plain.tif is Y 64 x X 80"),
         (("evaluate", "plain.tif", "nothing"), "no such file or folder"),
         (("report", "."), "holds no run"),

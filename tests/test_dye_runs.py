@@ -105,7 +105,7 @@ def test_a_field_without_dye_is_named_and_left_out(tmp_path: Path) -> None:
     assert [row.image.name for row in run.rows] == ["f0.ome.tif", "f1.ome.tif", "f2.ome.tif"]
     said = " ".join(run.record["notices"])
     assert "4 images without an outline, 3 used" in said
-    assert "no dye to make a mask of: f3.ome.tif" in said
+    assert "no dye to make a mask of in 1 image, left out: f3.ome.tif" in said
     assert list(run.dye_quality["has_dye"]) == [True] * 3 + [False]
 
 
@@ -155,7 +155,7 @@ def test_what_can_not_be_labelled_is_said(tmp_path: Path) -> None:
     with pytest.raises(MitolumeError, match=r"no unlabelled row .* has its `fluorescence`"):
         run_of(table, tmp_path / "a", "unlabelled.teacher=dye")
     table.write_text("image,channel,fluorescence\nf0.ome.tif,BF,Mitos\n")
-    with pytest.raises(MitolumeError, match="no single channel 'Mitos'"):
+    with pytest.raises(MitolumeError, match="no channel 'Mitos'"):
         run_of(table, tmp_path / "b")
     table.write_text("image,channel,role\nf0.ome.tif,BF,train\n")
     with pytest.raises(MitolumeError, match="needs a mask, or the mitochondria's fluorescence"):
@@ -181,3 +181,34 @@ def test_label_writes_masks_figures_and_a_table_to_train_on(
     assert call(monkeypatch, "label", *files, "--channel", "mito", "--out", out) == 1
     assert "--overwrite" in capsys.readouterr().err
     assert len(run_of(out / "fields.csv", tmp_path / "run").rows) == 2
+
+
+def test_label_pairs_files_of_one_channel_each_and_loses_no_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = read(write_dyed(tmp_path, "whole", 0, outlined=False))
+    data, out = tmp_path / "data", tmp_path / "out"
+    for name in ("BF", "Mito"):
+        one = whole.sel(C=[name]).assign_coords(C=["Channel:0"])
+        write_image(data / f"a_{name}.ome.tif", one)
+    asked = ("label", data, "--channel", "Mito", "--out")
+    assert call(monkeypatch, *asked, out, "--light", "BF") == 0
+    said = capsys.readouterr()
+    assert "1 file taken as other channels of those named Mito" in said.err
+    (row,) = read_table(out / "fields.csv")
+    assert (row.image, row.fluorescence) == (data / "a_BF.ome.tif", data / "a_Mito.ome.tif")
+    assert call(monkeypatch, *asked, out) == 1
+    assert "fields.csv exists already" in capsys.readouterr().err
+    for _ in range(2):  # the sheet and the masks in the folder are not taken for images
+        assert call(monkeypatch, *asked, data, "--overwrite") == 0
+    assert "no transmitted light found for 1 image, which" in capsys.readouterr().err
+    assert not (data / "fields.csv").exists()
+    assert call(monkeypatch, *asked, tmp_path / "no", "--planes", "first") == 1
+    assert "planes 'first' can't be read" in capsys.readouterr().err
+
+
+def test_the_dye_is_not_trained_on_as_if_it_were_the_image(tmp_path: Path) -> None:
+    table = table_of(tmp_path / "data", {"dye": True})
+    table.write_text("image,channel,fluorescence\nf0.ome.tif,Mito,mito\n")
+    with pytest.raises(MitolumeError, match="the image to segment is the fluorescence itself"):
+        run_of(table, tmp_path / "run")

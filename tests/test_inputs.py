@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mitolume
+from mitolume.batch.predict import predict_files
 from mitolume.errors import MitolumeError
 from mitolume.inference import inputs as inputs_module
 from mitolume.inference.chain import PreparedPlane
@@ -151,6 +152,17 @@ def test_channels_in_one_file_or_in_one_file_each(tmp_path: Path) -> None:
     write_image(tmp_path / "a_CellMask.ome.tif", image.sel(C=["CellMask"])[..., :30])
     with pytest.raises(MitolumeError, match="1 x 6 x 48 x 30, but Transmitted"):
         read_channels(tmp_path / "a_Transmitted.ome.tif", CHANNELS)
+
+
+def test_further_channels_in_a_folder_are_not_predicted_as_images(tmp_path: Path) -> None:
+    for name in CHANNELS:
+        one = stack().sel(C=[name]).assign_coords(C=["Channel:0"])
+        write_image(tmp_path / f"a_{name}.ome.tif", one)
+    write_image(tmp_path / "b_CellMask.ome.tif", one)
+    outcome = predict_files(predictor(), [tmp_path], tmp_path / "out")
+    assert [path.name for path in outcome.written] == ["a_Transmitted_mask.ome.tif"]
+    assert "1 file taken as other channels" in " ".join(outcome.notices)
+    assert "b_CellMask.ome.tif has no channel 'Transmitted'" in " ".join(outcome.faults)
 
 
 def test_a_model_of_several_channels_says_what_it_needs(tmp_path: Path) -> None:

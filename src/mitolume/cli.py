@@ -319,7 +319,7 @@ def label(
         str | None,
         typer.Option(help="Channel of transmitted light, for pictures and table; found if it can."),
     ] = None,
-    scene: Scene = None,
+    scene: Scenes = None,
     pixel_size: PixelSize = None,
     planes: Annotated[str, typer.Option(help="Planes, such as 3-9; all by default.")] = "",
     threshold: Annotated[

@@ -12,19 +12,19 @@ from matplotlib.figure import Figure
 
 from mitolume.analysis.dye_labels import THRESHOLD
 from mitolume.analysis.pictures import fit, overlay, to_8bit
-from mitolume.batch.runner import Job, Outcome, Report, run_files
-from mitolume.errors import MitolumeError
+from mitolume.batch.runner import Job, Outcome, Report, require_free, run_files
+from mitolume.errors import MitolumeError, some_names
 from mitolume.io.channels import transmitted_channel
-from mitolume.io.check import open_fluorescence, open_image, read_row
+from mitolume.io.check import open_fluorescence, open_image
 from mitolume.io.fields import Field, parse_planes, with_planes, write_table
-from mitolume.io.formats import bare_name
+from mitolume.io.listing import SHEET, named_scenes
 from mitolume.io.read import read, read_plane
 from mitolume.io.write import atomic, write_text
 from mitolume.progress import Advance
 from mitolume.runs.dye import label_row
 from mitolume.text import count
 
-TABLE, QUALITY, SHEET = "fields.csv", "quality.csv", "sheet.png"
+TABLE, QUALITY = "fields.csv", "quality.csv"
 _SIDE, _MOST_SHOWN = 360, 24  # pixels of a picture's longer side, and rows of the sheet
 _TITLES = ("transmitted light", "dye", "outline")
 
@@ -56,7 +56,7 @@ def label_files(
     light
         The channel of transmitted light, for the sheet and the table; found where possible.
     scene
-        Name or number (from 0).
+        Name or number (from 0); "all" is each scene of a file.
     pixel_size_um
         Pixel size along Y and X in µm, over what the files state.
     planes
@@ -78,20 +78,26 @@ def label_files(
     MitolumeError
         A result would replace something.
     """
-    chosen = parse_planes(planes)
+    try:
+        chosen = parse_planes(planes)
+    except ValueError as error:
+        raise MitolumeError(f"--planes: {error}") from None
+    require_free([out / TABLE, out / QUALITY, out / SHEET], (), replace=overwrite)
     qualities: list[dict[str, Any]] = []
     rows: list[Field] = []
 
     def make(file: Path) -> Iterator[Job]:
-        row = Field(
-            file, channel=light or _light_of(file, scene), scene=scene or "", fluorescence=channel,
-            pixel_size_um=pixel_size_um, specimen=bare_name(file),
-        )  # fmt: skip
-        depth = open_fluorescence(row).sizes["Z"]
+        for own_scene, name in named_scenes(file, scene):
+            yield job_of(_row_of(file, channel, light, own_scene), name)
+
+    def job_of(row: Field, name: str) -> Job:
+        row = replace(row, pixel_size_um=pixel_size_um, specimen=name)
+        dye = open_fluorescence(row)
+        depth = dye.sizes["Z"]
         if chosen and chosen[-1] >= depth:
-            raise MitolumeError(f"{file} has planes 0 to {depth - 1}, not {chosen[-1]}")
+            raise MitolumeError(f"{row.image} has planes 0 to {depth - 1}, not {chosen[-1]}")
         row = with_planes(row, chosen or range(depth))
-        mask = out / f"{bare_name(file)}_mask.ome.tif"
+        mask = out / f"{name}_mask.ome.tif"
 
         def compute(advance: Callable[[int], None]) -> Report:
             found = label_row(row, mask, threshold or THRESHOLD)
@@ -102,28 +108,48 @@ def label_files(
             middle = "" if len(found) == 1 else " in the middle plane"
             return Report(f"{mask}: {found[len(found) // 2]['verdict']}{middle}")
 
-        yield Job(file.name, (file,), (mask,), compute)
+        inputs = tuple({row.image, Path(dye.attrs["source"])})
+        return Job(name, inputs, (mask,), compute)
 
-    outcome = run_files(files, make, overwrite=overwrite, progress=progress)
+    outcome = run_files(files, make, first=channel, overwrite=overwrite, progress=progress)
     if qualities:
         quality = pd.DataFrame(qualities).drop(columns="line")
         write_text(out / QUALITY, quality.to_csv(index=False, float_format="%.4f"))
         found = f"a dye in {int(quality['has_dye'].sum())} of {count(len(quality), 'plane')}"
         outcome.summary = f"{found}; figures: {out / QUALITY}"
     if rows:
-        write_table(out / TABLE, rows)
-        _write_sheet(out / SHEET, rows[:_MOST_SHOWN])
-        outcome.summary += (
-            f"\nlook at {out / SHEET}, then: mitolume run --fields {out / TABLE} --out RUN"
+        _write_sheet(out / SHEET, rows[:: -(-len(rows) // _MOST_SHOWN)])
+        outcome.summary += f"\nlook at {out / SHEET}"
+    if lit := [row for row in rows if row.channel]:
+        write_table(out / TABLE, lit)
+        outcome.summary += f", then: mitolume run --fields {out / TABLE} --out RUN"
+    if dark := [row.image for row in rows if not row.channel]:
+        outcome.notices.append(
+            f"no transmitted light found for {count(len(dark), 'image')}, which {TABLE} leaves "
+            f"out: {some_names(dark)}; name its channel with --light"
         )
     return outcome
 
 
-def _light_of(file: Path, scene: str | None) -> str:
-    """Return the channel of transmitted light, or "" where none is surely that."""
-    names = [str(name) for name in read(file, scene=scene)["C"].values]
-    fits, _ = transmitted_channel(names)
-    return names[fits[0]] if len(fits) == 1 else ""
+def _row_of(file: Path, channel: str, light: str | None, scene: str | None) -> Field:
+    """Return the row of a file; ``channel`` is "" where no transmitted light is surely known.
+
+    Where each channel is a file of its own, named after it, this is the dye's file, and the image
+    is the one beside it.
+    """
+    image = read(file, scene=scene)
+    row = Field(file, channel=light or "", scene=scene or "", fluorescence=channel)
+    if image.sizes["C"] == 1 and channel in file.name and not channel.isdecimal():
+        beside = file.with_name(file.name.replace(channel, light or channel))
+        if beside != file and beside.exists():
+            return replace(row, image=beside, fluorescence=file)
+        return replace(row, channel="")
+    if light:
+        open_image(row)
+        return row
+    names = [str(name) for name in image["C"].values]
+    fits, _ = transmitted_channel(names, image.attrs.get("channel_light", ()))
+    return replace(row, channel=names[fits[0]] if len(fits) == 1 else "")
 
 
 def _write_sheet(path: Path, rows: Sequence[Field]) -> None:
@@ -133,8 +159,8 @@ def _write_sheet(path: Path, rows: Sequence[Field]) -> None:
     for row, (left, middle, right) in zip(rows, axes, strict=True):
         z = (row.planes or (0,))[len(row.planes or ()) // 2]
         dye = read_plane(open_fluorescence(row), z=z)
-        mask = read_row(row, z, "unsure")[1]
-        assert mask is not None
+        assert row.mask is not None
+        mask = read_plane(read(row.mask), z=z)
         if row.channel:
             left.imshow(fit(to_8bit(read_plane(open_image(row), z=z)), _SIDE, smooth=True), "gray")
         middle.imshow(fit(to_8bit(dye), _SIDE, smooth=True), "gray")

@@ -119,6 +119,7 @@ def predict_files(
         files,
         partial(_jobs_of, predictor, model, out, options),
         out / "predict.jsonl",
+        first=str(predictor.channels(options.channels)[0] or ""),
         resume=resume,
         overwrite=overwrite,
         scheduler=partial(_on_cluster, scheduler, predictor, out) if scheduler else None,

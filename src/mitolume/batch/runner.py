@@ -11,11 +11,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from mitolume.errors import MitolumeError, shorten
+from mitolume.errors import MitolumeError, shorten, some_names
 from mitolume.io.formats import sha256
-from mitolume.io.listing import RESULTS, image_files
+from mitolume.io.listing import RESULTS, image_files, is_other_channel
 from mitolume.parallel import run_side_by_side
 from mitolume.progress import Advance
+from mitolume.text import count
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,7 @@ def run_files(
     record: Path | None = None,
     *,
     passed_over: tuple[str, ...] = RESULTS,
+    first: str = "",
     progress: Advance = lambda done, total, note="": None,
     **options: Any,
 ) -> Outcome:
@@ -123,20 +125,30 @@ def run_files(
     make
         Opens a file and returns its jobs, one for each scene for example. A file that it can't
         open does not stop the others.
+    first
+        A channel that files may be named after. Those that differ from them in the channel alone
+        and can't be opened are no faults.
     record, progress, options
         As for `run_jobs`.
     """
     faults: list[str] = []
     jobs: list[Job] = []
+    others: list[Path] = []
     files = image_files(paths, faults, passed_over)
     for number, file in enumerate(files):
         progress(number, len(files), f"opening {file.name}")
         try:
             jobs += make(file)
         except MitolumeError as error:
-            faults.append(str(error))
+            if first and is_other_channel(file, files, first):
+                others.append(file)
+            else:
+                faults.append(str(error))
         except Exception as error:  # a reader's fault must not cost the rest of a batch
             faults.append(_unexpected(str(file), error))
+    if others:
+        taken = f"{count(len(others), 'file')} taken as other channels of those named {first}"
+        options["notices"] = [f"{taken}, not as images of their own: {some_names(others)}"]
     return run_jobs(jobs, record, faults=faults, progress=progress, **options)
 
 

@@ -115,7 +115,7 @@ def select_channel(image: xr.DataArray, channel: Channel) -> xr.DataArray:
             f"{where} has {len(matches)} channels {text!r}; give the number of one ({listing})"
         )
     if not matches:
-        raise MitolumeError(f"{where} has no single channel {text!r}; it has {listing}")
+        raise MitolumeError(f"{where} has no channel {text!r}; it has {listing}")
     return _keep(image, matches[0])
 
 

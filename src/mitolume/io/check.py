@@ -157,7 +157,7 @@ def open_image(row: Field, channels: Sequence[str] = ()) -> xr.DataArray:
     image = _read_once(row.image, row.scene, names, row.image.stat().st_mtime_ns)
     if image.sizes["T"] > 1:
         raise MitolumeError(
-            f"{row.image} has {image.sizes['T']} time points; save the one that was labelled"
+            f"{row.image} has {image.sizes['T']} time points; save one as a file of its own"
         )
     stated = dict(image.attrs.get("pixel_size_um", {}))
     if row.pixel_size_um:
@@ -250,7 +250,13 @@ def _check_row(
             f"{row.image} has planes 0 to {depth - 1}, but column `planes` names {row.planes[-1]}"
         )
     if row.fluorescence:
-        open_fluorescence(row)
+        dye = open_fluorescence(row)
+        light, own = ((of.attrs["source"], str(of["C"].values[0])) for of in (image, dye))
+        if light == own and not row.mask:
+            raise MitolumeError(
+                f"{row.image}: the image to segment is the fluorescence itself; name the channel "
+                "of transmitted light in column `channel`, or its file in column `image`"
+            )
     mask = open_mask(row.mask, image) if row.is_labelled and row.mask else None
     if mask is not None:
         notices.extend(mask.attrs.get("notices", ()))

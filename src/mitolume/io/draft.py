@@ -143,9 +143,14 @@ def _beside(folder: Path, rows: Sequence[Row]) -> Iterator[str]:
     if (folder / "fields.csv").exists():
         yield f"{folder / 'fields.csv'} exists already; it may be the table that you need"
     if not any(row["mask"] for row in rows):
+        without = (
+            "masks will be made from the fluorescence; "
+            if any(row["fluorescence"] for row in rows)
+            else "if the dye is a channel of the images, name it in column fluorescence; "
+        )
         yield (
-            "no image has a mask, so there is nothing to train on; if a folder beside this one "
-            f"holds the masks, draft from {folder.resolve().parent}"
+            f"no image has a mask; {without}if a folder beside this one holds masks, draft from "
+            f"{folder.resolve().parent}"
         )
 
 

@@ -14,6 +14,7 @@ from mitolume.io.read import scenes
 
 # How names of results end, of `predict`, `denoise check` and `focus`.
 RESULTS = ("_mask", "_probability", "_overlay", "_check", "_focus")
+SHEET = "sheet.png"  # of `label` and `simulate`
 RUN_RECORD = "run.json"  # by this file a run folder is known, whose masks are results
 _MOST_IN_A_TIFF = 2**28  # pixels of a result, above which it is written piece by piece
 
@@ -51,7 +52,9 @@ def image_files(
 
 def _in_folder(folder: Path, passed_over: tuple[str, ...]) -> Iterator[Path]:
     for path in sorted(folder.iterdir(), key=lambda path: natural_key(path.name)):
-        is_passed_over = path.name.startswith(".") or bare_name(path).endswith(passed_over)
+        is_passed_over = (
+            path.name.startswith(".") or path.name == SHEET or bare_name(path).endswith(passed_over)
+        )
         if not is_passed_over and not says_mask(path) and _is_image(path):
             yield path
 
@@ -61,6 +64,25 @@ def _is_image(path: Path) -> bool:
         return (reader_of(path) == "ome_zarr") == path.is_dir()
     except MitolumeError:
         return False
+
+
+def is_other_channel(file: Path, files: Sequence[Path], first: str) -> bool:
+    """Tell whether a file is named like one of the others but for its channel.
+
+    Parameters
+    ----------
+    file, files
+        Which one, of which.
+    first
+        What the other is named after: a model's first channel, or the dye's.
+    """
+    for other in files:
+        start, found, end = other.name.partition(first)
+        if found and other != file and file.parent == other.parent:
+            own = file.name.removeprefix(start).removesuffix(end)
+            if file.name == start + own + end and re.fullmatch(r"[^\W\d][\w -]*", own):
+                return True
+    return False
 
 
 def named_scenes(file: Path, scene: str | None) -> list[tuple[str | None, str]]:

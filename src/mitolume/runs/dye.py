@@ -19,6 +19,7 @@ from mitolume.io.masks import UNSURE, MaskKind
 from mitolume.io.pixel_size import plane_pixel_size
 from mitolume.io.read import read_plane
 from mitolume.io.write import write_mask
+from mitolume.text import count
 
 MOST_OUTLINED = 24  # planes with outlines, spread over all, that choose the threshold
 
@@ -123,16 +124,17 @@ def label_planes(
     for z in row.planes if row.planes is not None else range(depth):
         first = max(z - 1, 0)
         near = [read_plane(image, z=n) for n in range(first, min(z + 2, depth))]
-        yield (
-            z,
-            label_dye(
+        try:
+            labels = label_dye(
                 np.stack(near),
                 float(np.mean(size)),
                 z=z - first,
                 z_step_um=step,
                 threshold=threshold,
-            ),
-        )
+            )
+        except MitolumeError as error:
+            raise MitolumeError(f"{image.attrs['source']}: {error}") from None
+        yield z, labels
 
 
 def _threshold_on_outlines(outlined: Sequence[Field], kind: MaskKind) -> tuple[float, int]:
@@ -154,14 +156,17 @@ def _notices(quality: pd.DataFrame, threshold: float, n_outlined: int) -> list[s
     if quality.empty:
         return []
     used = quality[quality["has_dye"]]
-    how = f", the threshold chosen on {n_outlined} outlined images" if n_outlined else ""
+    how = f", the threshold chosen on {count(n_outlined, 'outlined image')}" if n_outlined else ""
     said = [
         f"{len(quality)} images without an outline, {len(used)} used with masks made from their "
         f"dye (at {threshold:.2f} of the local peak{how})"
     ]
     without = quality[~quality["has_dye"]]
     if len(without):
-        said.append(f"no dye to make a mask of: {some_names(list(without['image']))}; left out")
+        said.append(
+            f"no dye to make a mask of in {count(len(without), 'image')}, left out: "
+            f"{some_names(list(without['image']))}"
+        )
     burnt = quality[quality["saturated"] > 0.005]
     if len(burnt):
         said.append(

@@ -208,7 +208,7 @@ class Run:
 
     def write_dye_quality(self, quality: pd.DataFrame) -> None:
         """Write `dye_quality`."""
-        write_text(self.dye_folder / _QUALITY, quality.to_csv(index=False))
+        write_text(self.dye_folder / _QUALITY, quality.to_csv(index=False, float_format="%.4f"))
 
     def mask_file(self, model: str, name: str) -> Path:
         """Return where the masks of one row lie, a plane for each image (see `row_names`)."""
