@@ -31,6 +31,7 @@ from mitolume.runs.dye import label_rows
 from mitolume.runs.folder import ROLES, Run, find_bundle
 from mitolume.runs.likeness import unlike_rows
 from mitolume.runs.recipe import Recipe, differences
+from mitolume.text import count
 from mitolume.training.loop import resolve_precision
 from mitolume.training.methods import METHODS
 
@@ -300,7 +301,8 @@ def _require_first_weights(recipe: Recipe) -> None:
     card = read_card(find_bundle(recipe.init), Card)
     if (card.network, card.inputs.count) != (recipe.network, recipe.inputs.count):
         own, theirs = (
-            f"{of.network.name} of width {of.network.width} for {of.inputs.count} planes"
+            f"{of.network.name} of width {of.network.width} for {count(of.inputs.planes, 'plane')} "
+            f"of {count(max(1, len(of.inputs.channels)), 'channel')}"
             for of in (recipe, card)
         )
         raise MitolumeError(

@@ -17,6 +17,7 @@ from mitolume.inference.predictor import load
 from mitolume.runs.folder import MODELS, Run
 from mitolume.runs.learn import ModelTrainer
 from mitolume.runs.results import value_of
+from mitolume.text import count
 
 ENOUGH = 3  # validation images that may decide alone: one or two tell little
 _FOLDS = "folds"  # scratch models
@@ -112,8 +113,8 @@ def choose_kept(
         begun = f" since they began as {out_of_fold['init']}" if "init" in out_of_fold else ""
         first, second = (float(out_of_fold[name]) for name in names)
         where = (
-            f"on the {out_of_fold['n_images']} labelled images of {out_of_fold['n_specimens']} "
-            f"specimen(s), each predicted by models that had not seen it{begun},"
+            f"on the {out_of_fold['n_images']} labelled images of "
+            f"{count(out_of_fold['n_specimens'], 'specimen')}, each predicted by models that had not seen it{begun},"
         )
     else:
         first, second = (value_of(results, name, "validation", "iou") for name in names)
