@@ -396,7 +396,7 @@ def test_few_validation_images_leave_the_choice_to_images_not_seen(
     assert (found["n_images"], found["n_specimens"]) == (3, 3)
     kept = json.loads((out / "kept.json").read_text())
     assert kept["kept"] == ("model_2" if found["model_2"] > found["model_1"] else "model_1")
-    assert "3 labelled images of 3 specimen(s), each predicted by models" in kept["reason"]
+    assert "3 labelled images of 3 specimens, each predicted by models" in kept["reason"]
     assert not (out / "folds").exists()
 
 

@@ -301,7 +301,7 @@ def _require_first_weights(recipe: Recipe) -> None:
     card = read_card(find_bundle(recipe.init), Card)
     if (card.network, card.inputs.count) != (recipe.network, recipe.inputs.count):
         own, theirs = (
-            f"{of.network.name} of width {of.network.width} for {count(of.inputs.planes, 'plane')} "
+            f"{of.network.name} of width {of.network.width} for {of.inputs.planes} plane(s) "
             f"of {count(max(1, len(of.inputs.channels)), 'channel')}"
             for of in (recipe, card)
         )

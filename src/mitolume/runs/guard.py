@@ -114,7 +114,8 @@ def choose_kept(
         first, second = (float(out_of_fold[name]) for name in names)
         where = (
             f"on the {out_of_fold['n_images']} labelled images of "
-            f"{count(out_of_fold['n_specimens'], 'specimen')}, each predicted by models that had not seen it{begun},"
+            f"{count(out_of_fold['n_specimens'], 'specimen')}, each predicted by models that had "
+            f"not seen it{begun},"
         )
     else:
         first, second = (value_of(results, name, "validation", "iou") for name in names)
