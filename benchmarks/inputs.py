@@ -2,7 +2,8 @@
 
 Simulated stacks of 7 planes, eight outlined control fields, exact masks of other dishes as the
 test; and EPFL's electron microscopy, 8 labelled planes 5 nm apart. Each way trains for as many
-steps. ``python benchmarks/inputs.py [--data FOLDER] [--scratch FOLDER] [--seeds 1] [--steps 800]``
+steps. ``python benchmarks/inputs.py [--data FOLDER] [--scratch FOLDER] [--seeds 1] [--steps 600]
+[--width 8]``
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ def compute(options: argparse.Namespace, key: Key) -> pd.DataFrame:
     fields.to_csv(table, index=False)
     settings = [
         "method=supervised", "views=1", f"seed={key['seed']}", f"training.steps={options.steps}",
-        f"inputs.planes={key['planes']}",
+        f"inputs.planes={key['planes']}", f"network.width={options.width}",
     ]  # fmt: skip
     compute_run(load_recipe(fields=table, settings=settings), fresh(out), quiet=True)
-    return scores_by_condition(out).assign(steps=options.steps)
+    return scores_by_condition(out).assign(steps=options.steps, width=options.width)
 
 
 def _simulated(options: argparse.Namespace, key: Key) -> pd.DataFrame:
@@ -70,7 +71,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--scratch", type=Path, default=Path("benchmark_inputs"))
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--width", type=int, default=8)
     parser.add_argument("--jobs", type=int, default=2)
     options = parser.parse_args()
     options.scratch.mkdir(parents=True, exist_ok=True)

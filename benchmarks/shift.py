@@ -1,11 +1,11 @@
 """From control to treated cells: what closes the gap, outlines by hand or masks from the dye.
 
 Simulated dishes: 8 control fields and 4 of each treatment to learn from, other dishes as the test,
-scored against exact masks; k control fields are outlined by an imitated hand. All trainings of a
-run together take the same number of steps, whatever the arm.
+scored against exact masks; k control fields, and three others that validate, are outlined by an
+imitated hand. All trainings of a run together take the same number of steps, whatever the arm.
 
-``python benchmarks/shift.py [--scratch FOLDER] [--seeds 3] [--steps 800] [--outlines 8 2 1]
-[--arms ...]``
+``python benchmarks/shift.py [--scratch FOLDER] [--seeds 3] [--steps 600] [--width 8]
+[--outlines 8 2 1] [--arms ...]``
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 import pandas as pd
 from shared import Key, compute_missing, fresh, scores_by_condition, simulated_dishes
 
+from mitolume.runs.folder import Run
 from mitolume.runs.recipe import load_recipe
 from mitolume.runs.run import compute_run
 from mitolume.simulate.settings import SimulationSettings
@@ -44,12 +45,14 @@ def compute(options: argparse.Namespace, key: Key) -> pd.DataFrame:
     _rows(options, key).to_csv(table, index=False)
     settings = [
         *settings, "views=1", f"seed={key['seed']}", f"inputs.planes={options.planes}",
-        f"training.steps={round(share * options.steps)}",
+        f"training.steps={round(share * options.steps)}", f"network.width={options.width}",
     ]  # fmt: skip
     compute_run(load_recipe(fields=table, settings=settings), fresh(out), quiet=True)
-    # A guard would cost trainings of its own: the last model stands, as published.
+    # Whichever model the run would keep, an arm is its last one.
     model = "model_2" if share < 1 else "model_1"
-    return scores_by_condition(out, model).assign(steps=options.steps)
+    return scores_by_condition(out, model).assign(
+        steps=options.steps, width=options.width, kept=Run(out).kept
+    )
 
 
 def _dishes(options: argparse.Namespace, seed: int) -> pd.DataFrame:
@@ -75,8 +78,15 @@ def _rows(options: argparse.Namespace, key: Key) -> pd.DataFrame:
         role=outlined.map({True: "train", False: "train" if arm == "dye alone" else "unlabelled"}),
         fluorescence=learnt["fluorescence"] if with_dye else "",
     )
-    # The exact masks of the test are no outlines to choose a threshold on, nor is its dye used.
-    tested = test.assign(mask=test["exact"], role="test", fluorescence="")
+    validates = (test["condition"] == "control") & ((test["condition"] == "control").cumsum() <= 3)
+    if arm == "dye alone":
+        tested = test.assign(
+            mask=test["exact"].where(~validates, ""),
+            fluorescence=test["fluorescence"].where(validates, ""),
+        )
+    else:
+        tested = test.assign(mask=test["hand"].where(validates, test["exact"]), fluorescence="")
+    tested["role"] = validates.map({True: "validation", False: "test"})
     columns = [
         "image",
         "mask",
@@ -125,7 +135,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scratch", type=Path, default=Path("benchmark_shift"))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--width", type=int, default=8)
     parser.add_argument("--planes", type=int, default=3)
     parser.add_argument("--outlines", type=int, nargs="+", default=[8, 2, 1])
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))

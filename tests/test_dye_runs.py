@@ -149,6 +149,44 @@ def test_a_budget_of_no_outlines_learns_from_the_dye_alone(tmp_path: Path) -> No
     assert [row.label for row in run.rows] == ["dye"] * 3 + [""]
 
 
+def crowd(folder: Path, shift: int) -> Path:
+    """Write two fields of many mitochondria whose dye lies too low, and their table."""
+    for number in range(2):
+        rng = np.random.default_rng(number)
+        mask = np.zeros((260, 260), bool)
+        y, x = np.mgrid[:260, :260]
+        for cy, cx in rng.uniform(0, 260, (70, 2)):
+            mask |= (y - cy) ** 2 / 2 + (x - cx) ** 2 < rng.uniform(9, 25)
+        light = (
+            100 + 60 * ndimage.gaussian_filter(mask.astype(float), 1) + rng.normal(0, 6, mask.shape)
+        )
+        dye = 100 + 1000 * ndimage.gaussian_filter(mask.astype(float), 1.5)
+        channels = np.stack(
+            [light[20:-20, 20:-20], rng.poisson(dye)[20 - shift : 240 - shift, 20:-20]]
+        )
+        image = xr.DataArray(
+            channels.astype(np.uint16),
+            dims=("C", "Y", "X"), coords={"C": ["BF", "Mito"]}, attrs={"pixel_size_um": SIZE},
+        )  # fmt: skip
+        write_image(folder / f"c{number}.ome.tif", image)
+    rows = [f"c{number}.ome.tif,BF,Mito,train" for number in range(2)]
+    (folder / "crowd.csv").write_text("\n".join(["image,channel,fluorescence,role", *rows]) + "\n")
+    return folder / "crowd.csv"
+
+
+def test_a_shifted_dye_is_named_and_moved_back_on_request(tmp_path: Path) -> None:
+    table = crowd(tmp_path, 5)
+    as_it_is = run_of(table, tmp_path / "a")
+    assert "lies +0.25 µm (y) and +0.00 µm (x)" in " ".join(as_it_is.record["notices"])
+    moved = run_of(table, tmp_path / "b", "dye.align=true")
+    assert "the masks were moved back" in " ".join(moved.record["notices"])
+    one, other = (np.asarray(read(run.rows[0].mask)).squeeze() for run in (as_it_is, moved))
+    np.testing.assert_array_equal(other[:-5], one[5:])
+    assert (other[-5:] == 255).all()
+    unmoved = run_of(crowd(tmp_path, 0), tmp_path / "c")
+    assert "transmitted light shows" not in " ".join(unmoved.record["notices"])
+
+
 def test_what_can_not_be_labelled_is_said(tmp_path: Path) -> None:
     rows = [{"role": "train", "outlined": True, "dye": False}, {"role": "unlabelled", "dye": False}]
     table = table_of(tmp_path / "data", *rows)

@@ -326,6 +326,9 @@ def label(
         float | None,
         typer.Option(min=0.05, max=0.95, help="Share of its local peak at which a structure ends."),
     ] = None,
+    align: Annotated[
+        bool, typer.Option("--align", help="Move masks by the shift measured between channels.")
+    ] = False,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
@@ -335,7 +338,7 @@ def label(
     _batch(
         "labelling", "images", "labelled", label_files, files, out, channel=channel, light=light,
         scene=scene, pixel_size_um=pixel_size, planes=planes, threshold=threshold,
-        overwrite=overwrite, quiet=quiet,
+        move=align, overwrite=overwrite, quiet=quiet,
     )  # fmt: skip
 
 

@@ -21,7 +21,7 @@ from mitolume.io.listing import SHEET, named_scenes
 from mitolume.io.read import read, read_plane
 from mitolume.io.write import atomic, write_text
 from mitolume.progress import Advance
-from mitolume.runs.dye import label_row
+from mitolume.runs.dye import label_row, quality_notices, register
 from mitolume.text import count
 
 TABLE, QUALITY = "fields.csv", "quality.csv"
@@ -39,6 +39,7 @@ def label_files(
     pixel_size_um: float | None = None,
     planes: str = "",
     threshold: float | None = None,
+    move: bool = False,
     overwrite: bool = False,
     progress: Advance = lambda done, total, note="": None,
 ) -> Outcome:
@@ -63,6 +64,8 @@ def label_files(
         Which planes, such as ``3-9``; all by default.
     threshold
         At which share of its local peak a structure ends, 0 to 1; `THRESHOLD` by default.
+    move
+        Move the masks by the shift that is measured between the dye and transmitted light.
     overwrite
         Replace results.
     progress
@@ -117,7 +120,9 @@ def label_files(
         write_text(out / QUALITY, quality.to_csv(index=False, float_format="%.4f"))
         found = f"a dye in {int(quality['has_dye'].sum())} of {count(len(quality), 'plane')}"
         outcome.summary = f"{found}; figures: {out / QUALITY}"
+        outcome.notices += quality_notices(quality)
     if rows:
+        outcome.notices += register([row for row in rows if row.channel], move)
         _write_sheet(out / SHEET, rows[:: -(-len(rows) // _MOST_SHOWN)])
         outcome.summary += f"\nlook at {out / SHEET}"
     if lit := [row for row in rows if row.channel]:

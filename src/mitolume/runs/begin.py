@@ -131,7 +131,9 @@ def _label_from_dye(run: Run, recipe: Recipe) -> Literal["dye", "self"]:
     if not any(row.fluorescence and not row.is_labelled for row in rows):
         return teacher
     with progress_bar("masks from the dye", quiet=run.quiet) as advance:
-        rows, quality, notices = label_rows(rows, run.dye_folder, table.mask_kind, advance)
+        rows, quality, notices = label_rows(
+            rows, run.dye_folder, recipe.dye, table.mask_kind, advance
+        )
     run.write_dye_quality(quality)
     places = zip(quality["line"], quality["plane"], quality["foreground"], strict=True)
     masks = [row.mask for row in rows if row.label == "dye" and row.mask]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,20 +14,26 @@ import xarray as xr
 
 from mitolume.analysis.dye_labels import THRESHOLD, DyeLabels, choose_threshold, label_dye
 from mitolume.errors import MitolumeError, some_names
+from mitolume.io.alignment import find_shift, measure_fit
 from mitolume.io.check import open_fluorescence, read_row
 from mitolume.io.fields import Field, row_names, with_planes
-from mitolume.io.masks import UNSURE, MaskKind
+from mitolume.io.masks import FOREGROUND, UNSURE, MaskKind
 from mitolume.io.pixel_size import plane_pixel_size
-from mitolume.io.read import read_plane
+from mitolume.io.read import read, read_plane
 from mitolume.io.write import write_mask
+from mitolume.runs.recipe import DyeSettings
 from mitolume.text import count
 
 MOST_OUTLINED = 24  # planes with outlines, spread over all, that choose the threshold
+MOST_COMPARED = 24  # planes of a batch, spread over all, on which a shift is measured
+MOST_SHIFTED_UM = 1.5  # three widths of a mitochondrion: beyond, channels show different places
+MOST_SATURATED = 0.002  # share of a plane's pixels: about a fiftieth of its mitochondria
 
 
 def label_rows(
     rows: Sequence[Field],
     folder: Path,
+    settings: DyeSettings,
     kind: MaskKind,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[list[Field], pd.DataFrame, list[str]]:
@@ -39,6 +46,8 @@ def label_rows(
         the threshold.
     folder
         Where the masks are written, ``NAME_mask.ome.tif`` for each row.
+    settings
+        How they are made.
     kind
         What the values of outlined masks mean.
     progress
@@ -53,12 +62,15 @@ def label_rows(
     Raises
     ------
     MitolumeError
-        The pixel size of a row is unknown, or its pixels can't be read.
+        The pixel size of a row is unknown, its pixels can't be read, or its dye is shifted too far.
     """
     wanted = [row for row in rows if row.fluorescence and not row.is_labelled]
-    outlined = [row for row in rows if row.fluorescence and row.is_labelled and row.role == "train"]
-    threshold, n_outlined = _threshold_on_outlines(outlined, kind)
-    labelled: dict[int, Field | None] = {}
+    threshold, how = settings.threshold, ""
+    if threshold == "auto":
+        outlined = [row for row in rows if row.fluorescence and row.is_labelled]
+        threshold, n = _threshold_on_outlines([r for r in outlined if r.role == "train"], kind)
+        how = f", chosen on {count(n, 'outlined image')}" if n else ""
+    labelled: dict[int, Field] = {}
     qualities: list[dict[str, Any]] = []
     for done, (row, name) in enumerate(zip(wanted, row_names(wanted), strict=True)):
         progress(done, len(wanted))
@@ -66,12 +78,19 @@ def label_rows(
         found = label_row(row, path, threshold)
         qualities += found
         shown = [one["plane"] for one in found if one["has_dye"]]
-        own = replace(with_planes(row, shown), mask=path, label="dye")
-        labelled[id(row)] = own if shown else None
-    progress(len(wanted), len(wanted))
+        labelled[id(row)] = replace(with_planes(row, shown), mask=path, label="dye")
     quality = pd.DataFrame(qualities)
-    kept = [labelled.get(id(row), row) for row in rows]
-    return [row for row in kept if row], quality, _notices(quality, threshold, n_outlined)
+    used = [row for row in labelled.values() if row.planes]
+    n_used = int(quality["has_dye"].sum())
+    notices = [
+        f"{len(quality)} images without an outline, {n_used} used with masks made from their dye "
+        f"(at {threshold:.2f} of the local peak{how})",
+        *quality_notices(quality),
+        *register(used, settings.align),
+    ]
+    progress(len(wanted), len(wanted))
+    kept = (labelled.get(id(row), row) for row in rows)
+    return [row for row in kept if row.planes], quality, notices
 
 
 def label_row(row: Field, path: Path, threshold: float = THRESHOLD) -> list[dict[str, Any]]:
@@ -151,26 +170,80 @@ def _threshold_on_outlines(outlined: Sequence[Field], kind: MaskKind) -> tuple[f
     return choose_threshold(scores, masks), len(scores)
 
 
-def _notices(quality: pd.DataFrame, threshold: float, n_outlined: int) -> list[str]:
-    """Say how many masks were made, and which images show too little dye for one."""
-    if quality.empty:
-        return []
-    used = quality[quality["has_dye"]]
-    how = f", the threshold chosen on {count(n_outlined, 'outlined image')}" if n_outlined else ""
-    said = [
-        f"{len(quality)} images without an outline, {len(used)} used with masks made from their "
-        f"dye (at {threshold:.2f} of the local peak{how})"
-    ]
+def quality_notices(quality: pd.DataFrame) -> list[str]:
+    """Name the images that show too little dye for a mask, or saturated pixels."""
+    said = []
     without = quality[~quality["has_dye"]]
     if len(without):
         said.append(
             f"no dye to make a mask of in {count(len(without), 'image')}, left out: "
             f"{some_names(list(without['image']))}"
         )
-    burnt = quality[quality["saturated"] > 0.005]
+    burnt = quality[quality["saturated"] > MOST_SATURATED]
     if len(burnt):
         said.append(
             f"{some_names(list(burnt['image']))}: the dye is saturated in up to "
-            f"{burnt['saturated'].max():.1%} of the pixels, which are unsure; record it darker"
+            f"{burnt['saturated'].max():.1%} of the pixels, and structures with such pixels are "
+            "unsure; record it darker"
         )
     return said
+
+
+def register(rows: Sequence[Field], move: bool) -> list[str]:
+    """Measure how far the dye lies from what transmitted light shows, batch by batch.
+
+    Parameters
+    ----------
+    rows
+        With masks that were made from the dye, and the channel of transmitted light.
+    move
+        Whether to move the masks back, in their files.
+
+    Returns
+    -------
+    list of str
+        A sentence for each batch whose dye is shifted.
+
+    Raises
+    ------
+    MitolumeError
+        The shift is more than `MOST_SHIFTED_UM`: then the channels show different places.
+    """
+    batches: dict[str, list[Field]] = defaultdict(list)
+    for row in rows:
+        batches[row.batch].append(row)
+    said = []
+    for batch, own in batches.items():
+        planes = [(row, z) for row in own for z in row.planes or ()]
+        some = np.linspace(0, len(planes) - 1, min(len(planes), MOST_COMPARED)).round().astype(int)
+        evidence = []
+        for row, z in (planes[i] for i in some):
+            plane, mask = read_row(row, z, "unsure")
+            if mask is not None and (mask == FOREGROUND).any():
+                evidence.append(measure_fit(plane, mask))
+        shift = find_shift(evidence, least=1)
+        if shift is None:
+            continue
+        size = plane_pixel_size(open_fluorescence(own[0])) or (1.0, 1.0)
+        down, right = (px * um for px, um in zip(shift, size, strict=True))
+        where = (
+            f"the dye{f' of batch {batch}' if batch else ''} lies {down:+.2f} µm (y) and "
+            f"{right:+.2f} µm (x) from what transmitted light shows, measured on "
+            f"{len(evidence)} images"
+        )
+        if np.hypot(down, right) > MOST_SHIFTED_UM:
+            raise MitolumeError(f"{where}; align the channels before you train on the dye")
+        if not move:
+            said.append(f"{where}; --set dye.align=true moves the masks (label: --align)")
+            continue
+        for path in {row.mask for row in own if row.mask}:
+            _move(path, (-shift[0], -shift[1]))
+        said.append(f"{where}; the masks were moved back")
+    return said
+
+
+def _move(path: Path, by: tuple[int, int]) -> None:
+    """Move a mask by whole pixels along Y and X; what was beyond its edge is unsure."""
+    mask = read(path).isel(T=0, C=0, drop=True)
+    moved = mask.compute().shift(Y=by[0], X=by[1], fill_value=UNSURE)
+    write_mask(path, moved if moved.sizes["Z"] > 1 else moved.isel(Z=0))

@@ -21,6 +21,20 @@ from mitolume.training.settings import DenoisingSettings, TrainingSettings, Unla
 PRESETS = ("default", "quick", "paper")
 
 
+class DyeSettings(BaseModel):
+    """How masks are made from the fluorescence of the mitochondria's dye.
+
+    ``threshold`` is the share of its local peak at which a structure ends; ``auto`` chooses it on
+    outlined training images whose dye was recorded too, where there are some. ``align`` moves
+    the masks by the shift that is measured between the dye and transmitted light.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    threshold: Literal["auto"] | Annotated[float, Field(gt=0, lt=1)] = "auto"
+    align: bool = False
+
+
 class Recipe(BaseModel):
     """Everything that decides a run, beside the images.
 
@@ -39,6 +53,7 @@ class Recipe(BaseModel):
     mask_kind: MaskKind
     labels: Literal["all"] | Annotated[int, Field(strict=True, ge=0)]
     split: SplitSettings
+    dye: DyeSettings
     chain: ChainSettings
     denoising: DenoisingSettings
     inputs: InputSettings

@@ -21,7 +21,7 @@ from mitolume.runs.audit import write_audit
 from mitolume.runs.begin import begin, resume
 from mitolume.runs.denoiser import denoiser_of_run
 from mitolume.runs.folder import MODELS, Run
-from mitolume.runs.guard import choose_kept, cross_fit, needs_cross_fit
+from mitolume.runs.guard import DYE_MAY_LOSE, choose_kept, cross_fit, needs_cross_fit
 from mitolume.runs.learn import ModelTrainer, prepare_images
 from mitolume.runs.recipe import Recipe
 from mitolume.runs.results import IMAGE_COLUMNS, summarise
@@ -120,7 +120,9 @@ def _score_models(run: Run) -> None:
     run.write_scores(images, results)
     for name in names:
         _write_scores(run.model_folder(name) / CARD, results[results["model"] == name])
-    kept, reason = choose_kept(results, names, run.out_of_fold)
+    kept, reason = choose_kept(
+        results, names, run.out_of_fold, DYE_MAY_LOSE if run.recipe.way == "dye" else 0
+    )
     if "stopped" in run.record:
         kept, reason = MODELS[0], run.record["stopped"]
     run.keep(kept, reason)
