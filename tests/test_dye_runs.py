@@ -250,3 +250,13 @@ def test_the_dye_is_not_trained_on_as_if_it_were_the_image(tmp_path: Path) -> No
     table.write_text("image,channel,fluorescence\nf0.ome.tif,Mito,mito\n")
     with pytest.raises(MitolumeError, match="the image to segment is the fluorescence itself"):
         run_of(table, tmp_path / "run")
+
+
+def test_the_page_says_where_masks_come_from(tmp_path: Path) -> None:
+    rows = [{"role": "train", "outlined": True}, {"role": "unlabelled"}, {"role": "test"}]
+    run = run_of(table_of(tmp_path / "data", *rows), tmp_path / "run")
+    page = run.report_file.read_text(encoding="utf-8")
+    for sentence in ("with masks made from", "mask made from the dye", "can be foretold"):
+        assert sentence in page
+    assert "labelled by model 1" not in page
+    assert "n_undefined" not in page

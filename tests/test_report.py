@@ -95,7 +95,7 @@ def test_names_and_sentences_are_escaped():
 @pytest.mark.parametrize("name", ["$\\frac{", "x^2_$a$", "対照", "", "a" * 300, EVIL])
 def test_any_condition_name_can_be_drawn(name):
     named = unlabelled().assign(condition=name)
-    assert "Pseudo-labels of each image" in render(empty_tables(unlabelled=named))
+    assert "Masks of model 1, least trustworthy" in render(empty_tables(unlabelled=named))
 
 
 def test_scores_chance_and_difference_are_told(full):

@@ -53,6 +53,8 @@ class RunContent:
     """How far two annotators agree, where that was measured."""
     conditions: pd.DataFrame = field(default_factory=pd.DataFrame)
     """audit_conditions.csv."""
+    from_dye: bool = False
+    """Whether model 2 learned from the dye of the unlabelled images."""
     doubtful: Sequence[PagePicture] = ()
     """The masks of unlabelled images that are least to be trusted."""
 
@@ -140,6 +142,7 @@ def _content(run: Run) -> RunContent:
         return content
     return replace(
         content,
+        from_dye=run.recipe.way == "dye" and "model_2" in run.models,
         conditions=run.audit_conditions,
         doubtful=[
             _doubtful(run, row)
@@ -252,6 +255,8 @@ def _panels(run: Run) -> list[Panel]:
         assert truth is not None
         masks = {model.replace("_", " "): run.mask(model, image) for model in run.models}
         caption = f"{subset} image, specimen {row['specimen']}"
+        if image.row.label == "dye":
+            caption += ", mask made from the dye"
         panels.append(model_panel(title, image.name, plane, truth, masks, caption))
     return panels
 
