@@ -195,6 +195,12 @@ def test_what_can_not_be_labelled_is_said(tmp_path: Path) -> None:
     table.write_text("image,channel,fluorescence\nf0.ome.tif,BF,Mitos\n")
     with pytest.raises(MitolumeError, match="no channel 'Mitos'"):
         run_of(table, tmp_path / "b")
+    table.write_text("image,channel,fluorescence\nf0.ome.tif,BF,dye/f0.tif\n")
+    with pytest.raises(MitolumeError, match=r"fluorescence dye/f0.tif does not exist"):
+        run_of(table, tmp_path / "b")
+    table = table_of(tmp_path / "dark", {"brightness": 0}, {"brightness": 0})
+    with pytest.raises(MitolumeError, match="no image to train on shows enough dye"):
+        run_of(table, tmp_path / "b")
     table.write_text("image,channel,role\nf0.ome.tif,BF,train\n")
     with pytest.raises(MitolumeError, match="needs a mask, or the mitochondria's fluorescence"):
         run_of(table, tmp_path / "c")
@@ -254,9 +260,10 @@ def test_the_dye_is_not_trained_on_as_if_it_were_the_image(tmp_path: Path) -> No
 
 def test_the_page_says_where_masks_come_from(tmp_path: Path) -> None:
     rows = [{"role": "train", "outlined": True}, {"role": "unlabelled"}, {"role": "test"}]
-    run = run_of(table_of(tmp_path / "data", *rows), tmp_path / "run")
+    run = run_of(table_of(tmp_path / "data", *rows), tmp_path / "run", "inputs.planes=3")
     page = run.report_file.read_text(encoding="utf-8")
-    for sentence in ("with masks made from", "mask made from the dye", "can be foretold"):
+    single = "f0.ome.tif, f1.ome.tif, f2.ome.tif: a single plane"
+    for sentence in (single, "with masks made from", "mask made from the dye", "can be foretold"):
         assert sentence in page
     assert "labelled by model 1" not in page
     assert "n_undefined" not in page

@@ -17,7 +17,7 @@ from itertools import count
 from pathlib import Path
 
 from mitolume.errors import MitolumeError, shorten
-from mitolume.io.formats import bare_name
+from mitolume.io.formats import READERS, bare_name
 from mitolume.io.pixel_size import CREDIBLE_UM, guess_unit
 from mitolume.io.write import write_text
 
@@ -265,6 +265,8 @@ def _parse_row(cells: dict[str, str], base: Path, line: int) -> tuple[Field, lis
     beside = Path(os.path.normpath(base / fluorescence))
     if fluorescence and os.path.exists(beside):
         fluorescence = beside
+    elif str(fluorescence).lower().endswith(tuple(READERS)):
+        faults.append(f"fluorescence {fluorescence} does not exist (looked for {beside})")
     if not (mask or fluorescence) and role in ("train", "validation", "test"):
         faults.append(
             f"role {role} needs a mask, or the mitochondria's fluorescence to make one of; "

@@ -15,8 +15,8 @@ from typing import Literal
 import numpy as np
 import torch
 
-from mitolume.errors import DamagedError, MitolumeError
-from mitolume.inference.inputs import settled_inputs
+from mitolume.errors import DamagedError, MitolumeError, some_names
+from mitolume.inference.inputs import settled_inputs, unlike_stack
 from mitolume.inference.tiled import default_device
 from mitolume.io.check import CheckedTable, check_table, open_image
 from mitolume.io.fields import Field, TableError, leaks
@@ -96,6 +96,7 @@ def begin(path: Path, recipe: Recipe, *, quiet: bool) -> Run:
         notices=[
             *table.notices,
             *unlike_rows(rows, table, model_um),
+            *_unlike_stacks(run),
             *_notices(run),
             *_seen_before(run),
         ],
@@ -135,6 +136,11 @@ def _label_from_dye(run: Run, recipe: Recipe) -> Literal["dye", "self"]:
             rows, run.dye_folder, recipe.dye, table.mask_kind, advance
         )
     run.write_dye_quality(quality)
+    if not any(row.role == "train" for row in rows):
+        raise MitolumeError(
+            f"{recipe.fields}: no image to train on shows enough dye to make a mask of it; "
+            f"{run.dye_folder} has the figures of each"
+        )
     places = zip(quality["line"], quality["plane"], quality["foreground"], strict=True)
     masks = [row.mask for row in rows if row.label == "dye" and row.mask]
     run.table = replace(
@@ -231,6 +237,19 @@ def _require_usable(
             )
     if faults:
         raise TableError(source, faults)
+
+
+def _unlike_stacks(run: Run) -> list[str]:
+    """Name images in which the network can't see the planes that it sees in most."""
+    inputs = run.recipe.inputs
+    rows = [row for row in run.table.fields if unlike_stack(inputs, open_image(row))]
+    if not rows:
+        return []
+    apart = f" {inputs.step_um:g} µm apart" if inputs.step_um else ""
+    return [
+        f"{some_names(row.image for row in rows)}: a single plane, or planes of another z-step, "
+        f"while the network sees {inputs.planes} planes{apart}"
+    ]
 
 
 def _notices(run: Run) -> list[str]:
