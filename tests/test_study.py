@@ -91,7 +91,7 @@ def test_files_go_over_presets_and_set_goes_over_files(tmp_path: Path) -> None:
             "method is 'magic': .*'supervised', 'pseudo_label'",
         ),
         ("fields: f.csv\nlabels: many", "labels is 'many'"),
-        ("fields: f.csv\nlabels: -2", "labels is -2: .*greater than or equal to 1"),
+        ("fields: f.csv\nlabels: -2", "labels is -2: .*greater than or equal to 0"),
         ("fields: f.csv\nthreshold: 50", "threshold is 50: .*less than 1"),
         ("fields: f.csv\ntraining: {patch: 16, batch: 1}", "needs a batch of 2"),
         ("fields: f.csv\ntraining: {batch: 1}", "training.batch is 1: noisy_student fills half"),

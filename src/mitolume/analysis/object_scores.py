@@ -29,12 +29,6 @@ class ObjectCounts:
     tp: tuple[int, ...] = (0,) * len(THRESHOLDS)
     iou_sum: float = 0.0
 
-    def __add__(self, other: ObjectCounts) -> ObjectCounts:
-        tp = tuple(a + b for a, b in zip(self.tp, other.tp, strict=True))
-        n_predicted = self.n_predicted + other.n_predicted
-        iou_sum = self.iou_sum + other.iou_sum
-        return ObjectCounts(self.n_true + other.n_true, n_predicted, tp, iou_sum)
-
 
 def count_objects(
     predicted: Array,
