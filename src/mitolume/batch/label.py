@@ -127,7 +127,10 @@ def label_files(
         outcome.summary += f"\nlook at {out / SHEET}"
     if lit := [row for row in rows if row.channel]:
         write_table(out / TABLE, lit)
-        outcome.summary += f", then: mitolume run --fields {out / TABLE} --out RUN"
+        outcome.summary += (
+            f", fill in specimen and condition in {out / TABLE} (so far each image is a specimen),"
+            f"\nthen: mitolume run --fields {out / TABLE} --out RUN"
+        )
     if dark := [row.image for row in rows if not row.channel]:
         outcome.notices.append(
             f"no transmitted light found for {count(len(dark), 'image')}, which {TABLE} leaves "
