@@ -260,10 +260,17 @@ def test_the_dye_is_not_trained_on_as_if_it_were_the_image(tmp_path: Path) -> No
 
 def test_the_page_says_where_masks_come_from(tmp_path: Path) -> None:
     rows = [{"role": "train", "outlined": True}, {"role": "unlabelled"}, {"role": "test"}]
-    run = run_of(table_of(tmp_path / "data", *rows), tmp_path / "run", "inputs.planes=3")
+    run = run_of(table_of(tmp_path / "data", *rows), tmp_path / "run", "inputs.planes=3",
+                 "inputs.channels=[BF, Mito]")  # fmt: skip
     page = run.report_file.read_text(encoding="utf-8")
     single = "f0.ome.tif, f1.ome.tif, f2.ome.tif: a single plane"
-    for sentence in (single, "with masks made from", "mask made from the dye", "can be foretold"):
+    for sentence in (
+        single,
+        "the network sees the dye that",
+        "with masks made from",
+        "mask made from the dye",
+        "can be foretold",
+    ):
         assert sentence in page
     assert "labelled by model 1" not in page
     assert "n_undefined" not in page

@@ -262,6 +262,12 @@ def _notices(run: Run) -> list[str]:
             "training is fixed, the weights of the last quarter are averaged, and the threshold "
             "is 0.5 where the recipe says auto"
         )
+    seen = [name.casefold() for name in recipe.inputs.channels]
+    if any(r.label == "dye" and str(r.fluorescence).casefold() in seen for r in run.table.fields):
+        notices.append(
+            "the network sees the dye that its masks are made from, and new images will need it; "
+            "leave it out of inputs.channels to learn from transmitted light"
+        )
     if not run.images("test"):
         notices.append(
             "no test images: no score here is a test score (rows without a role are kept aside "
