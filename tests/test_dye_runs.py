@@ -137,6 +137,8 @@ def test_unlabelled_images_are_taught_by_their_dye(
     assert run.predictor("model_1").card.method == "supervised"
     assert run.predictor("model_2").card.method == method
     assert run.recipe.unlabelled.teacher == ("dye" if teacher == "auto" else "self")
+    said = "outlines and masks from the dye agree with a mean IoU of 0."
+    assert (said in " ".join(run.record["notices"])) == (teacher == "auto")
     labelled = [row.label for row in run.rows if row.role == "unlabelled"]
     assert labelled == (["dye"] * 2 if teacher == "auto" else [""] * 2)
     # Images that are taught by their dye are not scored against it.

@@ -136,7 +136,7 @@ def report(
 
 
 def demo(out: str | Path, *, resume: bool = False, quiet: bool = False) -> Path:
-    """Simulate the data set ``demo`` and run preset ``quick`` on it.
+    """Simulate the data set ``demo``, and run preset ``quick`` on its dye, without an outline.
 
     Parameters
     ----------
@@ -166,6 +166,6 @@ def demo(out: str | Path, *, resume: bool = False, quiet: bool = False) -> Path:
         table = write_data_set(
             plan(preset="demo"), out / "data", jobs=2, command="mitolume demo", progress=advance
         )
-    say("training on them with preset quick (some minutes on a laptop)", quiet=quiet)
-    recipe = load_recipe(preset="quick", fields=table)
+    say("training on their dye, with preset quick (some minutes on a laptop)", quiet=quiet)
+    recipe = load_recipe(preset="quick", fields=table, settings=["labels=0"])
     return run(recipe, out / "run", resume=resume, quiet=quiet) / "report.html"

@@ -13,6 +13,8 @@ import pandas as pd
 import xarray as xr
 
 from mitolume.analysis.dye_labels import THRESHOLD, DyeLabels, choose_threshold, label_dye
+from mitolume.analysis.metrics import count as count_pixels
+from mitolume.analysis.metrics import iou
 from mitolume.errors import MitolumeError, some_names
 from mitolume.io.alignment import find_shift, measure_fit
 from mitolume.io.check import open_fluorescence, read_row
@@ -65,11 +67,8 @@ def label_rows(
         The pixel size of a row is unknown, its pixels can't be read, or its dye is shifted too far.
     """
     wanted = [row for row in rows if row.fluorescence and not row.is_labelled]
-    threshold, how = settings.threshold, ""
-    if threshold == "auto":
-        outlined = [row for row in rows if row.fluorescence and row.is_labelled]
-        threshold, n = _threshold_on_outlines([r for r in outlined if r.role == "train"], kind)
-        how = f", chosen on {count(n, 'outlined image')}" if n else ""
+    given = None if settings.threshold == "auto" else settings.threshold
+    threshold, compared = _compare_with_outlines(rows, kind, given)
     labelled: dict[int, Field] = {}
     qualities: list[dict[str, Any]] = []
     for done, (row, name) in enumerate(zip(wanted, row_names(wanted), strict=True)):
@@ -84,7 +83,8 @@ def label_rows(
     n_used = int(quality["has_dye"].sum())
     notices = [
         f"{len(quality)} images without an outline, {n_used} used with masks made from their dye "
-        f"(at {threshold:.2f} of the local peak{how})",
+        f"(at {threshold:.2f} of the local peak)",
+        *compared,
         *quality_notices(quality),
         *register(used, settings.align),
     ]
@@ -156,18 +156,40 @@ def label_planes(
         yield z, labels
 
 
-def _threshold_on_outlines(outlined: Sequence[Field], kind: MaskKind) -> tuple[float, int]:
-    """Return the threshold that fits outlines best, and on how many planes it was chosen."""
+def _compare_with_outlines(
+    rows: Sequence[Field], kind: MaskKind, threshold: float | None
+) -> tuple[float, list[str]]:
+    """Hold the dye of outlined training images against their outlines.
+
+    Returns
+    -------
+    threshold, notices
+        As given, or else the one that fits the outlines best; how far both agree.
+    """
+    outlined = [r for r in rows if r.fluorescence and r.is_labelled and r.role == "train"]
     planes = [(row, z) for row in outlined for z in row.planes or ()]
     some = np.linspace(0, len(planes) - 1, min(len(planes), MOST_OUTLINED)).round().astype(int)
-    scores, masks = [], []
+    scores, masks, names = [], [], []
     for row, z in (planes[i] for i in some):
         ((_, labels),) = label_planes(with_planes(row, [z]), open_fluorescence(row))
         mask = read_row(row, z, kind)[1]
-        if labels.quality.has_dye and mask is not None:
+        if labels.quality.has_dye and mask is not None and (mask == FOREGROUND).any():
             scores.append(labels.score)
             masks.append(mask)
-    return choose_threshold(scores, masks), len(scores)
+            names.append(row.image.name)
+    threshold = threshold or choose_threshold(scores, masks)
+    if not scores:
+        return threshold, []
+    agreement = [
+        iou(count_pixels((score > threshold).astype(np.uint8), mask))
+        for score, mask in zip(scores, masks, strict=True)
+    ]
+    least = int(np.argmin(agreement))
+    return threshold, [
+        f"outlines and masks from the dye agree with a mean IoU of {np.mean(agreement):.2f} on "
+        f"{count(len(scores), 'training image')}, least on {names[least]} "
+        f"({agreement[least]:.2f}): look there at which of them is off"
+    ]
 
 
 def quality_notices(quality: pd.DataFrame) -> list[str]:

@@ -71,12 +71,13 @@ PRESETS: dict[str, Preset] = {
         (Group("control", 12),),
     ),
     "demo": Preset(
-        SimulationSettings(shape=(256, 256), planes=3, z_step_um=(1.0, 1.0)),
+        SimulationSettings(shape=(256, 256), planes=3, z_step_um=(0.5, 0.5)),
         (
             Group("control", 6, 1, "train"),
+            *(Group(name, 2, 1, "unlabelled") for name in TREATMENTS),
             Group("control", 3, 1, "validation"),
-            Group("control", 6, 1, "test"),
-            *(Group(name, 2, 1, "unlabelled") for name in ("control", *TREATMENTS)),
+            Group("control", 4, 1, "test"),
+            *(Group(name, 1, 1, "test") for name in TREATMENTS),
         ),
     ),
     # For benchmarks of labels from the dye: planes close enough for neighbours to help, test fields
