@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def compute_missing(
     missing = [key for key in keys if _named(key, key) not in known]
     os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     with (
-        ProcessPoolExecutor(jobs, max_tasks_per_child=1) as pool,
+        ProcessPoolExecutor(jobs, get_context("spawn")) as pool,
         progress_bar(results.stem) as advance,
     ):
         running = {pool.submit(compute, key): key for key in missing}
