@@ -33,29 +33,13 @@ def run_side_by_side(
 ) -> Iterator[tuple[Any, Any]]:
     """Run tasks in processes of this machine, or on the workers of a dask scheduler.
 
-    A task whose worker dies is done by another; one that fails is tried twice more.
+    Each task is, by its name, a function of a module and its arguments; all are pickled. One whose
+    worker dies is done by another; one that fails is tried twice more. Yields each name with its
+    task's result, or the error it ended in, as they come.
 
-    Parameters
-    ----------
-    tasks
-        For each name a function of a module and its arguments; all are pickled.
-    processes
-        How many tasks at a time on this machine.
-    scheduler
-        ``tcp://HOST:PORT``; its workers run the tasks instead.
-    inputs, out
-        Absolute paths of files, and of the folder of results, that every worker must see.
-
-    Yields
-    ------
-    tuple
-        A name with its task's result, or the error it ended in, as they come.
-
-    Raises
-    ------
-    MitolumeError
-        No scheduler answers, there are no workers, or one has another version or lacks a file;
-        or the scheduler is gone, or has had no workers for a minute.
+    ``scheduler`` is ``tcp://HOST:PORT``. Its workers must see ``inputs`` and the folder ``out``
+    under these absolute paths and have this version. Where they don't, where no scheduler answers,
+    or where it has no workers for a minute, a `MitolumeError` says so.
     """
     if not tasks:
         return

@@ -148,20 +148,11 @@ def outlines(a: Mask, b: Mask, sure: Bools) -> tuple[Bools, Bools]:
 
 
 def shared_objects(of: Mask, other: Mask) -> tuple[int, int, int]:
-    """Count the objects in one mask, and those of them that another mask has too.
+    """Count a mask's objects, those that another mask touches, and those it marks by half or more.
 
-    Objects are connected components (8 neighbours). One that is mostly unsure in the other mask is
-    not counted; of the rest, unsure pixels are left out.
-
-    Parameters
-    ----------
-    of, other
-        (Y, X) uint8 of 0, 1, 255 (unsure).
-
-    Returns
-    -------
-    n, n_touched, n_half
-        All of them, those that the other mask touches, and those it marks by half or more.
+    Masks are (Y, X) uint8 of 0, 1, 255 (unsure). Objects are connected components (8 neighbours).
+    One that is mostly unsure in the other mask is not counted; of the rest, unsure pixels are left
+    out.
     """
     labels, n = ndimage.label(of == FOREGROUND, structure=np.ones((3, 3)))
     size, unsure, shared = (

@@ -95,21 +95,10 @@ def windows_of(
     not: every object comes once. The objects of a group are those that may be measured in its
     window; others may reach into it.
 
-    Parameters
-    ----------
-    boxes
-        A row for each object, with columns ``z0 z1 y0 y1 x0 x1`` (half-open, px).
-    shape
-        (Z, Y, X) of the image.
-    margin
-        How far around the boxes to look, px along Z, Y and X; cut at the image's edges.
-    pixels
-        About how many pixels to hold at once. A single object may need more.
-
-    Yields
-    ------
-    tuple of slice, pandas.DataFrame
-        The window along Z, Y and X, and the rows of ``boxes`` in it.
+    ``boxes`` has a row for each object, with columns ``z0 z1 y0 y1 x0 x1`` (half-open, px); each
+    group holds some of its rows. ``margin`` (px along Z, Y and X) is added around the boxes, and
+    cut at the edges of the image of ``shape``. A window has about ``pixels`` pixels; a single
+    object may need more.
     """
     if boxes.empty:
         return

@@ -36,7 +36,7 @@ def count_objects(
     predicted_unsure: Array | None = None,
     truth_unsure: Array | None = None,
 ) -> ObjectCounts:
-    """Match predicted with true objects and count the pairs.
+    """Match predicted with true objects of two label images of one shape, and count the pairs.
 
     Two objects are a pair where their intersection over union is above the threshold. From 0.5 on
     each object has one partner at most (it would need more than half of two disjoint objects), so
@@ -44,17 +44,6 @@ def count_objects(
 
     Unsure pixels, of either side, count in no area. An object that is mostly unsure and has no
     partner is not counted, as Kirillov et al. (CVPR 2019) do with their void pixels.
-
-    Parameters
-    ----------
-    predicted, truth
-        Label images, (Y, X) or (Z, Y, X), of the same shape; 0 is background. Gaps are fine.
-    predicted_unsure, truth_unsure
-        The same shape, bool.
-
-    Returns
-    -------
-    ObjectCounts
 
     Examples
     --------

@@ -84,20 +84,10 @@ def label_field(
 ) -> Iterator[Frame]:
     """Label the objects of a field, frame by frame, numbered without gaps through all frames.
 
-    Parameters
-    ----------
-    mask
-        Dims ``T Z Y X``.
-    kind
-        What its values mean; None: it is a label image, whose numbers are kept, and -1 unsure.
-    settings
-        What counts as one object.
-    in_3d
-        Whether objects go on from plane to plane; else each plane is labelled on its own.
-    scratch
-        An empty folder for what does not fit into memory.
-    progress
-        Called with the blocks done and the blocks there are, of one frame.
+    ``mask`` has the dims ``T Z Y X``; where ``kind`` is None it is a label image, whose numbers are
+    kept, and -1 unsure. With ``in_3d``, objects go on from plane to plane; else each plane is
+    labelled on its own. ``scratch`` is an empty folder for what does not fit into memory.
+    ``progress`` is called with the blocks done and the blocks of one frame.
     """
 
     def marked(values: Array) -> Array:

@@ -49,30 +49,11 @@ def convert_files(
 ) -> Outcome:
     """Write mask files as mask files of another kind.
 
-    Parameters
-    ----------
-    masks
-        Mask files of any kind, or folders of them. What pixel values mean is decided for all
-        together.
-    out
-        The new file, whose ending says the kind (`OUT_ENDINGS`); with `to` a folder.
-    to
-        Without its dot, the ending of the files in the folder `out`.
-    like
-        The image, or folder of images, whose size outlines need.
-    labels
-        Write label images.
-    mask_kind
-        What pixel values mean: ``auto``, ``unsure`` or ``labels``.
-    overwrite
-        Replace files that exist.
-    progress
-        Called with the files done, the files there are, and a name.
-
-    Raises
-    ------
-    MitolumeError
-        A file can't be written, exists already, or values mean nothing.
+    ``masks`` are mask files of any kind, or folders of them. ``out`` is the new file, whose ending
+    says the kind (`OUT_ENDINGS`); with ``to`` (an ending without its dot) it is a folder. ``like``
+    is the image, or folder of images, whose size outlines need. What pixel values mean
+    (``mask_kind``: ``auto``, ``unsure`` or ``labels``) is decided for all masks together.
+    ``progress`` is called with the files done, the files there are, and a name.
     """
     ending = _ending(out, to)
     if labels and ending != ".ome.tif":

@@ -33,30 +33,14 @@ def denoise_files(
     sharpen: bool = False,
     **options: Any,
 ) -> Outcome:
-    """Denoise files, and what is in folders, one after the other.
+    """Denoise images, and those in folders, one after the other; all are opened first.
 
-    Parameters
-    ----------
-    denoiser
-        As `Denoiser.load` returns it.
-    files
-        Images, or folders of them; all are opened before the first is denoised.
-    out
-        Folder for ``NAME_denoised.ome.tif``, or ``.ome.zarr`` for images that are OME-Zarr
-        themselves or too large for a TIFF. One channel, of the file's own type of integers, rounded
-        and clipped to what it holds, or else float32; pixel size, z and t as they were.
-    channel, scene
-        Name or number (from 0); scene "all" is each scene of a file.
-    sharpen
-        Apply the unsharp mask (0.5 px, 0.7) afterwards, as published.
-    options
-        ``resume``, ``overwrite``, ``progress`` of `mitolume.batch.runner.run_jobs`; work is
-        counted in planes.
-
-    Raises
-    ------
-    MitolumeError
-        A result would replace something.
+    ``out`` gets ``NAME_denoised.ome.tif``, or ``.ome.zarr`` for images that are OME-Zarr themselves
+    or too large for a TIFF: one channel, of the file's own type of integers, rounded and clipped to
+    what it holds, or else float32; pixel size, z and t as they were. ``channel`` and ``scene`` are
+    names or numbers (from 0); scene "all" is each scene of a file. ``sharpen`` applies the unsharp
+    mask (0.5 px, 0.7) afterwards, as published. ``options`` are ``resume``, ``overwrite`` and
+    ``progress`` of `mitolume.batch.runner.run_jobs`; work is counted in planes.
     """
     model = None if denoiser.bundle is None else sha256(denoiser.bundle)
 

@@ -53,16 +53,9 @@ def check_files(
 ) -> Outcome:
     """Check stacks in files, as `mitolume.preprocess.noise_check.check_stack` does.
 
-    Parameters
-    ----------
-    stacks
-        Image files, or folders of them.
-    out
-        Folder for ``NAME_check.png`` and the numbers in ``NAME_check.json``, which are replaced.
-    channel, scene
-        Name or number (from 0).
-    progress
-        Called with planes read, planes in total, and the file's name.
+    ``out`` gets ``NAME_check.png`` and the numbers in ``NAME_check.json``, which are replaced.
+    ``channel`` and ``scene`` are names or numbers (from 0). ``progress`` is called with planes
+    read, planes in total, and the file's name.
     """
 
     def make(file: Path) -> Iterator[Job]:

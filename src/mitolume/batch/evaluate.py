@@ -183,11 +183,6 @@ def match_files(first: Path, second: Path) -> MatchedFiles:
 
     Endings and ``_mask``, ``_labels`` and the like are ignored in names. There is at least one
     pair; pairs are in the order of names.
-
-    Raises
-    ------
-    MitolumeError
-        One is missing, only one is a folder, names repeat, or no name is in both.
     """
     for path in (first, second):
         if not path.exists():
@@ -218,20 +213,8 @@ def open_pairs(
 ) -> tuple[list[MaskPair], list[str]]:
     """Open matched mask files and decide what their values mean, once for each side.
 
-    Parameters
-    ----------
-    files, mask_kind, like
-        As `match_files` pairs them, and as for `evaluate`.
-
-    Returns
-    -------
-    pairs, notices
-        The notices say what was left out of folders and of outlines, each thing once.
-
-    Raises
-    ------
-    MitolumeError
-        A file can't be read, sizes differ, values mean nothing, or an image is missing.
+    ``mask_kind`` and ``like`` are as for `evaluate`. The notices say what was left out of folders
+    and of outlines, each thing once.
     """
     require_kind(mask_kind)
     opened = {paths: _opened(paths, like) for paths in files.both}

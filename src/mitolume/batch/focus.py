@@ -73,26 +73,12 @@ def focus_files(
 ) -> Outcome:
     """Measure stacks and draw the curve of each, or choose planes for the rows of a table.
 
-    Parameters
-    ----------
-    stacks
-        Image files, or folders of them.
-    out
-        Folder for ``NAME_focus.png``, which are replaced; for a table, the new table (CSV).
-    table
-        A table of fields, in place of stacks: its rows say which channel and scene. Rows that
-        name planes, and images of one plane, stay as they are.
-    channel, scene
-        Name or number (from 0); the channel of transmitted light where none is named.
-    planes
-        As `mitolume.preprocess.focus.choose_planes` reads it: auto, all, 3, 4um or 2,5-7.
-    progress
-        Called with planes or rows done, their total, and a name.
-
-    Raises
-    ------
-    MitolumeError
-        The table or one of its images can't be read; all are named, and nothing is written.
+    ``stacks`` are image files, or folders of them; ``out`` is then a folder for ``NAME_focus.png``,
+    which are replaced. With ``table``, ``out`` is the new table (CSV); rows that name planes, and
+    images of one plane, stay as they are. ``channel`` and ``scene`` are names or numbers (from 0);
+    without ``channel`` it is that of transmitted light. ``planes`` is as
+    `mitolume.preprocess.focus.choose_planes` reads it: auto, all, 3, 4um or 2,5-7. Nothing is
+    written if a row can't be read; the error names all of them.
     """
     if bool(stacks) == (table is not None):
         raise MitolumeError("name either z-stacks or a table with --fields")
@@ -124,22 +110,9 @@ def measure_focus(
 ) -> StackFocus:
     """Measure the planes of a stack, one after the other, and choose some.
 
-    Parameters
-    ----------
-    path, image
-        A file and its image, dims ``T C Z Y X`` with C of length 1; of a movie, the first frame
-        is measured.
-    choice
-        As `mitolume.preprocess.focus.choose_planes` reads it.
-    z_step_um
-        Distance between planes in µm, over what the file states.
-    advance
-        Called with the planes done.
-
-    Raises
-    ------
-    MitolumeError
-        A plane can't be read, or there are no such planes.
+    ``image`` has the dims ``T C Z Y X`` with C of length 1; of a movie, the first frame is
+    measured. ``choice`` is as `choose_planes` reads it; ``z_step_um`` comes before what the file
+    states.
     """
     size = image.attrs.get("pixel_size_um", {})
 

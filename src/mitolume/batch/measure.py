@@ -56,16 +56,8 @@ _FRONT = ("image", "t", "plane", "specimen", "condition", "batch")
 class MeasureSettings:
     """How masks are measured, and what is written beside the tables.
 
-    Attributes
-    ----------
-    objects
-        What counts as one object.
-    mask_kind
-        What values of masks mean: ``auto``, ``unsure`` or ``labels``.
-    pixel_size_um, z_step_um
-        In µm, in place of what files and tables state.
-    per_plane
-        Label each plane of a stack on its own.
+    ``objects`` says what counts as one object. ``pixel_size_um`` and ``z_step_um``, in µm, replace
+    what files and tables state. With ``per_plane``, each plane of a stack is labelled on its own.
     """
 
     objects: ObjectSettings = field(default_factory=ObjectSettings)
@@ -108,25 +100,13 @@ def measure_masks(
 ) -> Outcome:
     """Measure the objects of every mask, and write the tables.
 
+    ``masks``, ``images`` and ``table`` are as `find_sources` takes them. ``out`` is the table of
+    objects, ``.csv`` or ``.parquet``; beside it, ``NAME_images`` of the same kind has a row for
+    each image, and ``NAME_settings.json`` has the settings.
+
     Each field is finished on its own below ``OUT.parts``, so that a measurement that was stopped
-    can be resumed; a mask that can't be used does not stop the others.
-
-    Parameters
-    ----------
-    masks, images, table
-        As `find_sources` takes them.
-    out
-        The table of objects, ``.csv`` or ``.parquet``. Beside it, ``NAME_images`` of the same kind
-        has a row for each image, and ``NAME_settings.json`` has the settings.
-    settings
-        How to measure, and what else to write.
-    resume, overwrite, progress
-        As for `mitolume.batch.runner.run_jobs`; work is counted in blocks of images.
-
-    Raises
-    ------
-    MitolumeError
-        Nothing could be measured, masks can't be understood, or results exist.
+    can be resumed (``resume``, ``overwrite``, ``progress``: see `mitolume.batch.runner.run_jobs`;
+    work is counted in blocks of images). A mask that can't be used does not stop the others.
     """
     if out.suffix.lower() not in (".csv", ".parquet"):
         raise MitolumeError(f"--out {out} must end in .csv or .parquet: it is a table")

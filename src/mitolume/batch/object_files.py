@@ -27,16 +27,11 @@ _PLOTTED = ("area", "volume", "length", "width", "aspect_ratio", "form_factor", 
 
 @dataclass(frozen=True)
 class Outputs:
-    """What to write beside the tables; None writes none.
+    """What to write beside the tables, each into its folder; None writes none.
 
-    Attributes
-    ----------
-    crops
-        Folder for an OME-TIFF of each object, contact sheets, and ``crops.csv``.
-    margin_um
-        Around each crop, in µm; in pixels where the pixel size is unknown.
-    rois, labels, pictures
-        Folders for ROI sets, label images, and outlines in colour with superplots.
+    ``crops``: an OME-TIFF of each object, contact sheets, and ``crops.csv``, with ``margin_um``
+    around each crop (in pixels where the pixel size is unknown). ``pictures``: outlines in colour
+    and superplots.
     """
 
     crops: Path | None = None

@@ -40,19 +40,10 @@ _PICTURE = 2048  # pixels of a picture's longer side, where the plane is too lar
 class PredictionOptions:
     """Where to look in files, and what to write.
 
-    Attributes
-    ----------
-    channels
-        Names or numbers (from 0), in the order in which the model sees them; by default those it
-        learnt from.
-    scene
-        Name or number (from 0); "all" is each scene of a file.
-    pixel_size_um
-        Pixel size along Y and X in µm, over what the files state.
-    threshold
-        Probability from which a pixel is mitochondria, 0 to 1; the model's own by default.
-    probability, overlay
-        Write probabilities and PNG pictures with outlines beside the masks.
+    ``channels`` are names or numbers (from 0), in the order in which the model sees them; by
+    default those it learnt from. ``scene`` is a name or number (from 0); "all" is each scene of a
+    file. ``pixel_size_um``, in µm along Y and X, comes before what files state. ``threshold`` is
+    the probability from which a pixel is mitochondria; the model's own by default.
     """
 
     channels: tuple[str, ...] = ()
@@ -88,29 +79,13 @@ def predict_files(
     scheduler: str | None = None,
     progress: Advance = lambda done, total, note="": None,
 ) -> Outcome:
-    """Predict files, and what is in folders.
+    """Predict images, and those in folders; all are opened before the first is predicted.
 
-    Parameters
-    ----------
-    predictor
-        The model.
-    files
-        Images, or folders of them; all are opened before the first is predicted.
-    out
-        Folder for ``NAME_mask.ome.tif``, ``NAME_probability.ome.tif``, ``NAME_overlay.png``;
-        ``.ome.zarr`` for images that are OME-Zarr themselves or too large for a TIFF.
-    options
-        Where to look, and what to write.
-    resume, overwrite, progress
-        As for `mitolume.batch.runner.run_jobs`; work is counted in blocks.
-    scheduler
-        ``tcp://HOST:PORT`` of a dask scheduler whose workers compute; they must see model, images
-        and ``out`` under the same absolute paths.
-
-    Raises
-    ------
-    MitolumeError
-        A result would replace something, or the cluster can't be used.
+    ``out`` gets ``NAME_mask.ome.tif``, ``NAME_probability.ome.tif``, ``NAME_overlay.png``;
+    ``.ome.zarr`` for images that are OME-Zarr themselves or too large for a TIFF. ``resume``,
+    ``overwrite`` and ``progress`` are as for `mitolume.batch.runner.run_jobs`; work is counted in
+    blocks. ``scheduler`` is the ``tcp://HOST:PORT`` of a dask scheduler whose workers compute; they
+    must see model, images and ``out`` under the same absolute paths.
     """
     if scheduler is not None:  # a worker may run in another folder
         files, out = [path.absolute() for path in files], out.absolute()

@@ -67,27 +67,12 @@ class Source:
 def find_sources(
     masks: Sequence[Path], images: Sequence[Path], table: Path | None = None
 ) -> tuple[list[Source], list[str]]:
-    """Find out what is to be measured.
+    """Find out what is to be measured, and say what was left out of folders.
 
-    Parameters
-    ----------
-    masks
-        Mask files, folders of them, or run folders (the masks of the kept model).
-    images
-        Image files, or folders whose files have the masks' names. Several files or folders are
-        several channels of the same fields.
-    table
-        A table of fields that says of each image to what specimen and condition it belongs.
-
-    Returns
-    -------
-    sources, notices
-        At least one; what was left out of folders.
-
-    Raises
-    ------
-    MitolumeError
-        Something is missing, or files don't match.
+    ``masks`` are mask files, folders of them, or run folders (the masks of the kept model).
+    ``images`` are image files, or folders whose files have the masks' names; several are several
+    channels of the same fields. ``table`` is a table of fields that says of each image to what
+    specimen and condition it belongs.
     """
     notices: list[str] = []
     runs = [path for path in masks if Run(path).is_begun]
@@ -115,23 +100,11 @@ def find_sources(
 
 
 def find_image(mask: Path, images: Path, masks: Collection[Path] = ()) -> Path:
-    """Find the image that a mask belongs to.
+    """Find the image that a mask belongs to: ``images`` itself, or one in that folder.
 
-    Parameters
-    ----------
-    mask
-        A mask file.
-    images
-        The image itself, or a folder. In a folder the image has the name of the mask without
-        ``_mask``; otherwise one of the two names continues the other after a mark that is no
-        letter or digit: ``f1_bf`` belongs to ``f1``, but ``f10`` does not.
-    masks
-        Files that can't be the image, since they are masks of others.
-
-    Raises
-    ------
-    MitolumeError
-        There is none, or more than one could be meant.
+    In a folder the image has the name of the mask without ``_mask``; otherwise one of the two names
+    continues the other after a mark that is no letter or digit: ``f1_bf`` belongs to ``f1``, but
+    ``f10`` does not. ``masks`` are files that can't be the image, since they are masks of others.
     """
     if not images.exists():
         raise MitolumeError(f"{images}: no such file or folder")
@@ -170,28 +143,15 @@ def open_masks(
 ) -> tuple[list[tuple[Input, ValuesKind, Mapping[Any, int]]], list[str]]:
     """Open masks of any kind, and decide what the values of all of them together mean.
 
-    Parameters
-    ----------
-    inputs, open_one
-        Files, or whatever `open_one` takes to open a mask (`mitolume.io.mask_files.open_mask`).
-    mask_kind
-        What the user says: ``auto``, ``unsure`` or ``labels``.
-    faults
-        Gets a sentence for each mask that can't be used; it does not stop the others.
-    progress
-        Called with masks opened, masks in total, and what is being done.
-    probabilities
-        Accept masks of fractions from 0 to 1.
+    ``inputs`` are files, or whatever ``open_one`` takes to open a mask (`open_mask`). ``mask_kind``
+    is what the user says: ``auto``, ``unsure`` or ``labels``. ``faults`` gets a sentence for each
+    mask that can't be used; it does not stop the others. ``progress`` is called with masks opened,
+    masks in total, and what is being done. With ``probabilities``, masks may hold fractions.
 
     Returns
     -------
     opened, notices
         Each usable input, what its values mean, and the lengths of its axes.
-
-    Raises
-    ------
-    MitolumeError
-        There is no such kind, or the values of a mask don't fit.
     """
     require_kind(mask_kind)
     opened: list[tuple[Input, ValuesKind, Mapping[Any, int]]] = []
@@ -232,15 +192,8 @@ def fit_to_mask(
 ) -> xr.DataArray | None:
     """Put the channels of all images of a mask into one image, None where there is none.
 
-    Returns
-    -------
-    xarray.DataArray or None
-        Dims ``T C Z Y X``, T, Y and X as those of the mask, Z too unless the mask has one plane.
-
-    Raises
-    ------
-    MitolumeError
-        An image does not fit the mask, or another image.
+    Its dims are ``T C Z Y X``, T, Y and X as those of the mask, Z too unless the mask has one
+    plane.
     """
     if not images:
         return None

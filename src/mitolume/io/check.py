@@ -170,15 +170,7 @@ def open_image(row: Field, channels: Sequence[str] = ()) -> xr.DataArray:
 def open_fluorescence(row: Field) -> xr.DataArray:
     """Open the fluorescence of the mitochondria's dye, as large as the image of its row.
 
-    Returns
-    -------
-    xarray.DataArray
-        Dims ``T C Z Y X``, T and C of length 1; the row's pixel size over the file's.
-
-    Raises
-    ------
-    MitolumeError
-        There is no such file or channel, or it is of another size.
+    Its dims are ``T C Z Y X``, T and C of length 1; the row's pixel size comes before the file's.
     """
     if not isinstance(row.fluorescence, Path):
         return open_image(replace(row, channel=row.fluorescence))
@@ -193,21 +185,10 @@ def open_fluorescence(row: Field) -> xr.DataArray:
 
 
 def read_row(row: Field, z: int, kind: MaskKind) -> tuple[Image2D, Mask | None]:
-    """Read one plane of a row and its mask.
+    """Read one plane of a checked row, in the file's dtype, and its mask.
 
-    Parameters
-    ----------
-    row
-        A checked row.
-    z
-        The plane.
-    kind
-        What the mask's values mean.
-
-    Returns
-    -------
-    image, mask
-        (Y, X) in the file's dtype; (Y, X) uint8 of 0, 1, 255, or None where unlabelled.
+    The mask is (Y, X) uint8 of 0, 1, 255, or None where the row is unlabelled; ``kind`` is what its
+    file's values mean.
     """
     plane = read_plane(open_image(row), z=z)
     if not row.is_labelled or row.mask is None:

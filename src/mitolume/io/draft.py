@@ -31,22 +31,8 @@ class Draft:
 def draft_table(folder: str | Path, base: str | Path = ".") -> Draft:
     """Draft the table of fields of a folder from the names in it.
 
-    Parameters
-    ----------
-    folder
-        Holds images and masks in any usual layout; folders in it are searched too.
-    base
-        The folder that the table will lie in: paths are relative to it.
-
-    Returns
-    -------
-    Draft
-        A table that `read_table` reads, and what to know of it.
-
-    Raises
-    ------
-    MitolumeError
-        The folder is missing, can't be listed, or holds no image that can be read.
+    The folder holds images and masks in any usual layout; folders in it are searched too. ``base``
+    is the folder that the table will lie in: paths are relative to it.
     """
     folder = Path(folder)
     notes = Notes()

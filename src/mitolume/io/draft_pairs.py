@@ -166,11 +166,6 @@ def list_files(folder: Path, notes: Notes) -> list[Found]:
 
     In natural order, those of a folder before those of the folders in it; links to folders are not
     followed. The notes say what was left out and why.
-
-    Raises
-    ------
-    MitolumeError
-        The folder is missing.
     """
     if not folder.exists():
         raise MitolumeError(f"{folder}: no such folder")

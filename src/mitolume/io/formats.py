@@ -114,17 +114,10 @@ def decoding(path: str | Path) -> Iterator[list[str]]:
 
 
 def open_scenes(path: Path) -> tuple[Opened, list[str]]:
-    """Open a file, or the folder of an OME-Zarr, without reading its pixels.
+    """Open the scenes of a file, or of the folder of an OME-Zarr, without reading pixels.
 
-    Returns
-    -------
-    opened, complaints
-        Its scenes, all names different; what tifffile logged that means a damaged file.
-
-    Raises
-    ------
-    MitolumeError
-        The file is missing, empty, damaged, of an unknown kind, or needs another package.
+    All names of scenes are different. The complaints are what tifffile logged that means a damaged
+    file.
     """
     reader = _reader(path)
     if not path.exists():

@@ -25,24 +25,11 @@ _NUMBER = re.compile(r"0*[1-9][0-9]{0,8}")  # an object's number, as a name
 def read_geojson(path: str | Path) -> tuple[list[Outline], list[str]]:
     """Read outlines that QuPath exported (File > Export objects as GeoJSON).
 
-    Parameters
-    ----------
-    path
-        A FeatureCollection, a list of features, one feature, or a bare geometry, in pixels of the
-        full image.
-
-    Returns
-    -------
-    outlines, notices
-        Polygons with their holes. Objects whose class or name is ``Ignore*``, ``ignore``,
-        ``unsure`` or ``255`` are unsure. Other classes that end in ``*`` (QuPath's ``Region*``)
-        are left out. If any class begins with ``mito``, only such classes are used. The notices
-        say what was left out.
-
-    Raises
-    ------
-    MitolumeError
-        The file is not GeoJSON.
+    The notices say what was left out. The file holds a FeatureCollection, a list of features, one
+    feature, or a bare geometry, in pixels of the full image. Objects whose class or name is
+    ``Ignore*``, ``ignore``, ``unsure`` or ``255`` are unsure. Other classes that end in ``*``
+    (QuPath's ``Region*``) are left out. If any class begins with ``mito``, only such classes are
+    used.
     """
     path = Path(path)
     if not path.is_file():
@@ -65,20 +52,10 @@ def read_geojson(path: str | Path) -> tuple[list[Outline], list[str]]:
 
 
 def labels_to_geojson(labels: Labels, unsure: Inside | None = None) -> dict[str, Any]:
-    """Outline the objects of a label image as GeoJSON for QuPath.
+    """Outline the objects of a label image, (Y, X) or (Z, Y, X), as a GeoJSON FeatureCollection.
 
-    Parameters
-    ----------
-    labels
-        (Y, X) or (Z, Y, X), whole numbers, 0 is background.
-    unsure
-        The same shape, bool: what becomes an annotation of class ``Ignore*`` on each plane.
-
-    Returns
-    -------
-    dict
-        A FeatureCollection with an annotation for each object and plane, along the edges of its
-        pixels; its name is the object's number (``0012``).
+    It has an annotation for each object and plane, along the edges of its pixels, whose name is the
+    object's number (``0012``), and one of class ``Ignore*`` for what is ``unsure`` on a plane.
     """
     stack = np.ndim(labels) == 3
     features = [

@@ -24,20 +24,10 @@ def image_files(
 ) -> list[Path]:
     """List image files; a folder stands for the images in it.
 
-    Parameters
-    ----------
-    paths
-        Files and folders.
-    faults
-        Gets a sentence for each folder without images.
-    passed_over
-        How names (without their endings) of results end, which are not listed of a folder; masks
-        (see `says_mask`) never are.
-
-    Returns
-    -------
-    list of Path
-        Each file once, those of a folder in natural order (``f2`` before ``f10``).
+    Each file comes once, those of a folder in natural order (``f2`` before ``f10``). ``faults``
+    gets a sentence for each folder without images. ``passed_over`` are the ends of the names of
+    results (without their endings), which are not listed of a folder; masks (see `says_mask`) never
+    are.
     """
     found: dict[str, Path] = {}
     for path in paths:
@@ -69,12 +59,7 @@ def _is_image(path: Path) -> bool:
 def is_other_channel(file: Path, files: Sequence[Path], first: str) -> bool:
     """Tell whether a file is named like one of the others but for its channel.
 
-    Parameters
-    ----------
-    file, files
-        Which one, of which.
-    first
-        What the other is named after: a model's first channel, or the dye's.
+    ``first`` is what the other is named after: a model's first channel, or the dye's.
     """
     for other in files:
         start, found, end = other.name.partition(first)

@@ -64,17 +64,9 @@ def decide_kind(
 ) -> tuple[MaskKind, list[str], list[str]]:
     """Decide once, for all masks of a set, what their values mean.
 
-    Parameters
-    ----------
-    values
-        File name to the distinct values of that mask.
-    kind
-        What mask values mean; ``auto`` finds out, and refuses what can't be known.
-
-    Returns
-    -------
-    kind, notices, faults
-        ``unsure`` or ``labels``; what the user should know; a sentence for each unfit mask.
+    ``values`` are the distinct values of each mask by its file's name; the kind ``auto`` finds out,
+    and refuses what can't be known. Also returned: what the user should know, and a sentence for
+    each unfit mask.
 
     Examples
     --------

@@ -106,20 +106,10 @@ def write_rois(path: str | Path, rois: Iterable[ImagejRoi]) -> None:
 def outlines_of_rois(
     rois: Sequence[ImagejRoi], *, depth: int = 1
 ) -> tuple[list[Outline], list[str]]:
-    """Turn ROIs into outlines.
+    """Turn ROIs into outlines, in the same order, and say what was left out, having no area.
 
-    Parameters
-    ----------
-    rois
-        As `read_rois` reads them.
-    depth
-        The z-planes of the image. Only a stack makes names like ``0005-0123-0456`` mean plane 5,
-        where no ROI says its position otherwise: so does ImageJ.
-
-    Returns
-    -------
-    outlines, notices
-        In the same order; what was left out, since it has no area (lines, points, text).
+    ``depth`` is the number of z-planes of the image. Only a stack makes names like
+    ``0005-0123-0456`` mean plane 5, where no ROI says its position otherwise: so does ImageJ.
     """
     outlines, left_out = [], Counter[str]()
     by_name = depth > 1 and not any(_position(roi) != (None, None) for roi in rois)

@@ -69,28 +69,11 @@ def assign_roles(fields: Sequence[Field], settings: SplitSettings) -> list[Field
 
 
 def choose_labelled(fields: Sequence[Field], labels: int | None, seed: int) -> list[Field]:
-    """Keep the masks of `labels` training images and make the other training images unlabelled.
+    """Keep the masks of ``labels`` training images and make the other training images unlabelled.
 
-    Drawn by the seed, one specimen after the other, so that a small budget still sees many.
-
-    Parameters
-    ----------
-    fields
-        Rows with roles and written-out planes; each plane is one image.
-    labels
-        How many labelled training images to keep; None keeps all.
-    seed
-        Of the draw.
-
-    Returns
-    -------
-    list of Field
-        Rows of mixed fate are cut in two.
-
-    Raises
-    ------
-    MitolumeError
-        The table has fewer labelled training images.
+    Drawn by the seed, one specimen after the other, so that a small budget still sees many. The
+    rows have roles and written-out planes; each plane is one image, and a row of which only some
+    are kept is cut in two. ``labels`` None keeps all.
     """
     if labels is None:
         return list(fields)

@@ -185,16 +185,8 @@ def write_table(path: str | Path, table: pd.DataFrame) -> None:
 def below_each_other(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Put tables with different columns below each other.
 
-    Parameters
-    ----------
-    tables
-        At least one. Of empty ones only the columns of the first count, and those only where all
-        are empty.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Whole numbers that some tables lack stay whole numbers (``Int64``), and are missing there.
+    Of empty ones only the columns of the first count, and those only where all are empty. Whole
+    numbers that some tables lack stay whole numbers (``Int64``), and are missing there.
     """
     import pandas as pd
 

@@ -50,18 +50,10 @@ class Fingerprint:
 
 
 def measure_windows(plane: Any) -> Features:
-    """Measure up to nine windows spread over a plane.
+    """Measure up to nine windows spread over a plane: (window, feature).
 
-    Parameters
-    ----------
-    plane
-        (Y, X) of mean 0 and spread 1, as `normalise` makes it: an array, or anything with a
-        shape that gives arrays when sliced.
-
-    Returns
-    -------
-    numpy.ndarray
-        (window, feature); without windows where the plane is smaller than 64 pixels.
+    The plane is (Y, X) of mean 0 and spread 1, as `normalise` makes it: an array, or what slices
+    like one. Without windows where the plane is smaller than 64 pixels.
     """
     if min(plane.shape) < _LEAST:
         return np.empty((0, len(FEATURES)))
@@ -99,22 +91,11 @@ def distance(fingerprint: Fingerprint | None, plane: Any) -> float:
 
 
 def unlike_training(fingerprint: Fingerprint | None, plane: Any, source: str = "the image") -> str:
-    """Say that an image does not look like those a model was trained on.
+    """Warn that an image does not look like those a model was trained on; "" where it does.
 
-    Parameters
-    ----------
-    fingerprint
-        Of the model's training images, from its card; None says nothing.
-    plane
-        (Y, X) after the model's chain: an array, or anything with a shape that gives arrays when
-        sliced. Nine windows of it are read.
-    source
-        How the warning names the image.
-
-    Returns
-    -------
-    str
-        A warning; "" where nothing is suspicious.
+    ``fingerprint`` is that of the training images, from the model's card; None says nothing.
+    ``plane`` is (Y, X) after the model's chain: an array, or what slices like one; nine windows of
+    it are read.
     """
     reason = unlikeness(fingerprint, measure_windows(plane)) if fingerprint else ""
     if not reason:

@@ -126,20 +126,9 @@ def choose_planes(
 ) -> list[int]:
     """Choose planes the way a person writes it.
 
-    Parameters
-    ----------
-    choice
-        ``auto`` (see `planes_in_focus`), ``all``, a number of planes (``3``), a width
-        (``4um``), or a list with a comma or a range in it (``2,5-7``; plane 3 alone is ``3-3``).
-    scores
-        (Z,), as `focus_scores` gives them.
-    z_step_um
-        Between planes; needed for a width.
-
-    Raises
-    ------
-    MitolumeError
-        The choice can't be read, or names a plane that the stack doesn't have.
+    ``choice`` is ``auto`` (see `planes_in_focus`), ``all``, a number of planes (``3``), a width
+    (``4um``, which needs ``z_step_um``), or a list with a comma or a range in it (``2,5-7``; plane
+    3 alone is ``3-3``). ``scores`` are (Z,), as `focus_scores` gives them.
 
     Examples
     --------

@@ -22,19 +22,10 @@ class GreyRange:
 
 
 def measure_range(plane: Plane) -> GreyRange:
-    """Measure mean and spread of a plane, leaving out the darkest and brightest 0.5 %.
+    """Measure mean and spread of a plane between its 0.5 and 99.5 percentiles.
 
-    Dust, hot pixels and droplets would otherwise set the scale for everything else.
-
-    Parameters
-    ----------
-    plane
-        (Y, X), any numeric dtype: an array, or what slices like one, which is read in parts.
-
-    Returns
-    -------
-    GreyRange
-        The 0.5 and 99.5 percentiles, and mean and standard deviation between them.
+    Dust, hot pixels and droplets would otherwise set the scale for everything else. The plane is
+    (Y, X): an array, or what slices like one, which is read in parts.
     """
     height, width = plane.shape
     # A regular grid of at most 4 Mpx is enough for a percentile, and memory stays flat.

@@ -77,26 +77,10 @@ def rescale_window(
     new_shape: tuple[int, int],
     box: Box,
 ) -> Image:
-    """Resample a plane linearly, smoothed before shrinking, and compute a window of the result.
+    """Compute a window (``box``) of a plane of ``shape`` resampled linearly to ``new_shape``.
 
     The same as scikit-image's ``resize(plane, new_shape, order=1, anti_aliasing=True)``, but only
-    what the window needs is read.
-
-    Parameters
-    ----------
-    read
-        Gives the pixels of a box (rows, columns) of the plane.
-    shape
-        (Y, X) of the plane.
-    new_shape
-        (Y, X) that the whole plane would be resampled to.
-    box
-        The window of the resampled plane.
-
-    Returns
-    -------
-    numpy.ndarray
-        (Y, X) float32, as large as ``box``.
+    what the window needs is read: ``read`` gives the pixels of a box (rows, columns) of the plane.
     """
     if shape == new_shape:
         return read(box).astype(np.float32, copy=False)

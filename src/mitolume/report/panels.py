@@ -109,14 +109,9 @@ def model_panel(
 class ArmPictures:
     """The labelled images that all arms of a study were scored on, worst first.
 
-    Parameters
-    ----------
-    runs
-        The run of each arm, all of one seed and one budget.
-    images
-        Their rows of study_images.csv, of one subset and of the models that stand for the arms.
-    reference
-        The arm whose IoU orders the images.
+    ``runs`` are one of each arm, all of one seed and one budget; ``images`` their rows of
+    study_images.csv, of one subset and of the models that stand for the arms. ``reference`` is the
+    arm whose IoU orders the images.
     """
 
     def __init__(self, runs: Mapping[str, Run], images: pd.DataFrame, reference: str) -> None:

@@ -108,25 +108,16 @@ def _mean_and_spread(values: pd.Series[float]) -> str:
 
 
 def by_group(images: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Summarise images by condition or batch.
+    """Summarise images by condition or batch: a row for each name and arm, none of a single name.
 
-    Parameters
-    ----------
-    images
-        Rows of study_images.csv of the models that stand for their arms: the scored images of one
-        subset, and unlabelled images. Unlabelled images count only in groups without scored
-        images, where they still tell the distance from the training images.
-    column
-        ``condition`` or ``batch``.
+    ``images`` are the rows of study_images.csv of the models that stand for their arms: the scored
+    images of one subset, and unlabelled images. These count only in groups without scored images,
+    where they still tell the distance from the training images.
 
-    Returns
-    -------
-    pandas.DataFrame
-        A row for each name and arm, in the order of the table; without rows if there is only one
-        name. ``name, arm, n_images, n_specimens``; ``iou``; ``area_bias``, the marked area divided
-        by the true area, minus 1, pooled over images and seeds, and ``low`` and ``high``, the
-        smallest and the largest of a specimen; ``distance``, the median distance of the images from
-        the training images, in their standard deviations. NaN where no image is labelled.
+    The columns are ``name, arm, n_images, n_specimens``; ``iou``; ``area_bias``, the marked area
+    divided by the true area, minus 1, pooled over images and seeds, and ``low`` and ``high``, the
+    smallest and the largest of a specimen; ``distance``, the median distance of the images from the
+    training images, in their standard deviations. NaN where no image is labelled.
     """
     groups = []
     several = images if images[column].nunique() > 1 else images.iloc[:0]

@@ -79,14 +79,8 @@ def network_inputs(
 ) -> Iterator[tuple[RowImage, NetworkInput]]:
     """Yield each image with what a network sees of it; the planes of a row are read once.
 
-    Parameters
-    ----------
-    images
-        In the order of the table.
-    inputs
-        What the network sees.
-    reader
-        Makes the reader of an opened row, such as `Predictor.reader`.
+    The images are in the order of the table. ``reader`` makes the reader of an opened row, such as
+    `Predictor.reader`.
     """
     for _, planes in groupby(images, key=lambda image: image.line):
         opened: InputReader | None = None

@@ -39,18 +39,9 @@ _LEARNT_FROM = {"model_1": ("train",), "model_2": ("train", "unlabelled")}
 class ModelTrainer:
     """Trains the models of a run, or models of the same kind from a part of its labelled images.
 
-    Parameters
-    ----------
-    run
-        The run, which knows where models lie and which are finished.
-    denoiser
-        The denoiser of its chain, where it has one.
-    labelled, validation, unlabelled
-        Prepared images.
-    part
-        For models from a part of the labelled images: the folder inside the run's.
-    shortening
-        How many times fewer steps than the recipe says, 1 or more.
+    ``labelled``, ``validation`` and ``unlabelled`` are prepared images; ``denoiser`` is that of the
+    chain, where it has one. For models from a part of the labelled images, ``part`` is the folder
+    inside the run's, and ``shortening`` says how many times fewer steps they take.
     """
 
     run: Run

@@ -35,11 +35,6 @@ def compute_run(
     """Train model 1, label with it, train model 2, score both, and keep one.
 
     Parameters and faults are those of `mitolume.workflow.run`, ``go_on`` being its ``resume``.
-
-    Returns
-    -------
-    Run
-        Finished.
     """
     run = Run(out)
     if recipe is not None and not run.is_begun:

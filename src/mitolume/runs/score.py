@@ -37,12 +37,9 @@ def best_threshold_of(predictor: Predictor, validation: Iterable[RowImage]) -> f
 def score_model(predictor: Predictor, run: Run, model: str) -> pd.DataFrame:
     """Predict every image of a table, write the masks, and score the labelled images.
 
-    Returns
-    -------
-    pandas.DataFrame
-        A row for each image: where it comes from, counts and scores (NaN where unlabelled), the
-        share of foreground and the mean confidence of the prediction, and how far the image is
-        from those the model was trained on (see `distance`).
+    The table has a row for each image: where it comes from, counts and scores (NaN where
+    unlabelled), the share of foreground and the mean confidence of the prediction, and how far the
+    image is from those the model was trained on (see `distance`).
     """
     rows: list[dict[str, Any]] = []
     every = run.each(f"scoring {model.replace('_', ' ')}", run.images())

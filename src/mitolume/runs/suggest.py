@@ -49,19 +49,9 @@ class Suggestions:
 
 
 def rank_unlabelled(run: Run, n: int | None = None) -> Suggestions:
-    """Rank the unlabelled images of a run by what labelling them may bring.
+    """Rank the unlabelled images of a finished run by what labelling them may bring.
 
-    Parameters
-    ----------
-    run
-        A finished run.
-    n
-        How many images to choose; 10, or all where there are fewer, by default.
-
-    Raises
-    ------
-    MitolumeError
-        The run has no unlabelled image, or fewer than were asked for.
+    ``n`` images are chosen; by default 10, or all where there are fewer.
     """
     unlabelled = run.images("unlabelled")
     n = _how_many(run, n, len(unlabelled))

@@ -30,22 +30,10 @@ class Paired:
 def cell_scores(images: pd.DataFrame) -> pd.DataFrame:
     """Compute the foreground IoU of each specimen in each run, pooled over its pixels.
 
-    Parameters
-    ----------
-    images
-        Rows of images.csv of any number of runs, of one subset and of one model of each run.
-        Images without a truth are left out.
-
-    Returns
-    -------
-    pandas.DataFrame
-        A row for each arm, k, seed and specimen: ``score``, ``n_images`` and ``images``, their
-        names and planes. A specimen whose truth has no mitochondria has no row.
-
-    Raises
-    ------
-    MitolumeError
-        A column is missing, or rows of several subsets or models are mixed.
+    ``images`` are rows of images.csv of any number of runs, of one subset and of one model of each
+    run; images without a truth are left out. The table has a row for each arm, k, seed and
+    specimen: ``score``, ``n_images`` and ``images``, their names and planes. A specimen whose truth
+    has no mitochondria has no row.
     """
     rows = _checked(images)
     counts = list(COUNT_COLUMNS)

@@ -42,15 +42,8 @@ class MeanSquares:
 def mean_squares(values: ArrayLike) -> MeanSquares:
     """Split the variation of a complete table into specimens, seeds and the rest.
 
-    Parameters
-    ----------
-    values
-        (..., specimens, seeds) float, none missing.
-
-    Returns
-    -------
-    MeanSquares
-        With one specimen or one seed, the mean squares that need two are 0.
+    ``values`` are (..., specimens, seeds), none missing. With one specimen or one seed, the mean
+    squares that need two are 0.
 
     Examples
     --------
@@ -81,22 +74,10 @@ def half_width(found: MeanSquares, alpha: ArrayLike) -> Floats:
     The variance of the mean is estimated by ``MS_specimens + MS_seeds - MS_rest``, over the number
     of cells. Here each mean square is first multiplied by the square of its own t quantile (Howe,
     JASA 69:789, 1974, for a sum; Graybill and Wang, JASA 75:869, 1980, and Burdick and Graybill,
-    Confidence Intervals on Variance Components, 1992, for such sums in general). The
-    result is never less than what any of the three gives alone; for specimens and seeds that is
-    the t interval over their means. With one seed (or one specimen) it is the t interval over the
-    specimens (the seeds).
-
-    Parameters
-    ----------
-    found
-        Mean squares of one table or many, (...).
-    alpha
-        Two-sided error rate between 0 and 1; a number or (...).
-
-    Returns
-    -------
-    numpy.ndarray
-        (...) float; NaN where there is one specimen and one seed.
+    Confidence Intervals on Variance Components, 1992, for such sums in general). The result is
+    never less than what any of the three gives alone; for specimens and seeds that is the t
+    interval over their means. With one seed (or one specimen) it is the t interval over the
+    specimens (the seeds); with one of each it is NaN.
     """
     specimens, seeds, rest = _scaled(found, alpha)
     if not any(found.dfs):

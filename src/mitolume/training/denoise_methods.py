@@ -58,16 +58,9 @@ class GivenBack:
 class DenoisingMethod:
     """What all methods share; by default a plane is predicted from those around it.
 
-    Attributes
-    ----------
-    name
-        As users and cards name it.
-    channels
-        How many planes the network gets.
-    learns
-        Whether there is a network to train.
-    fewest_planes
-        Planes that a stack must have.
+    ``name`` is that of the method for users and in cards, ``channels`` the number of planes that
+    the network gets, ``learns`` whether there is a network to train, ``fewest_planes`` how many
+    planes a stack must have.
     """
 
     name = ""

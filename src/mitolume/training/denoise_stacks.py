@@ -55,21 +55,10 @@ def open_stacks(
     channel: str | None = None,
     scene: str | None = None,
 ) -> list[Stack]:
-    """Open files, and what is in folders, and choose their planes.
+    """Open images, and those in folders, and choose their planes.
 
-    Parameters
-    ----------
-    paths
-        Images, or folders of them.
-    planes
-        ``all``, ``focus``, or numbers from 0 such as ``3-20``.
-    channel, scene
-        Where to look in the files.
-
-    Raises
-    ------
-    MitolumeError
-        A file can't be opened, or lacks one of the planes.
+    ``planes`` are ``all``, ``focus``, or numbers from 0 such as ``3-20``; ``channel`` and ``scene``
+    say where to look in the files.
     """
     faults: list[str] = []
     stacks = []
@@ -118,11 +107,6 @@ def prepared_runs(
 
     Constant planes are left out. ``stripes`` removes scan lines first; with ``filtered``, each
     plane is also filtered by its own spectrum.
-
-    Raises
-    ------
-    MitolumeError
-        Planes are too small, or can't be read.
     """
     for stack in stacks:
         height, width = stack.image.sizes["Y"], stack.image.sizes["X"]

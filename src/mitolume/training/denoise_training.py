@@ -65,35 +65,12 @@ def train_denoiser(
     resume: bool = False,
     quiet: bool = False,
 ) -> DenoiserCard:
-    """Train a denoiser on noisy stacks, and write its bundle.
+    """Train a denoiser on noisy stacks, and write its bundle to the folder ``out``.
 
-    Parameters
-    ----------
-    stacks
-        The stacks to learn from.
-    out
-        Folder of the bundle; new or empty, unless ``resume``.
-    settings
-        How to train.
-    method
-        One of `DENOISING_METHODS`, or ``auto``: see `_Training.learn_best`.
-    stripes
-        ``auto`` removes scan-line noise first, ``none`` doesn't.
-    seed
-        Of weights and patches.
-    resume
-        Go on with a training that was stopped; what is finished is kept.
-    quiet
-        Show no progress.
-
-    Returns
-    -------
-    DenoiserCard
-
-    Raises
-    ------
-    MitolumeError
-        The planes can't be learnt from, or the folder holds something else.
+    ``out`` is new or empty, unless ``resume``, which goes on with a training that was stopped and
+    keeps what is finished. ``method`` is one of `DENOISING_METHODS`, or ``auto``: see
+    `_Training.learn_best`. With ``stripes`` ``auto``, scan-line noise is removed first; with
+    ``none`` it isn't. ``seed`` is that of weights and patches.
     """
     settings = settings.model_copy(update={"precision": resolve_precision(settings.precision)})
     started_with = {

@@ -112,22 +112,11 @@ def foreground_share(
 class Segmentation(Task):
     """Task for `fit`: masks of mitochondria, from patches of images.
 
-    Parameters
-    ----------
-    images
-        Labelled images: all have masks.
-    unlabelled
-        Unlabelled images with the targets that the method gave them.
-    validation
-        Images that choose the epoch.
-    collapse_check
-        Stops a training that goes astray on the unlabelled images.
-    method
-        How a step makes its loss.
-    settings
-        With the length in steps, see `LoopSettings.for_images`.
-    seed
-        Seed of patches and augmentation.
+    ``images`` all have masks; ``unlabelled`` have the targets that the method gave them;
+    ``validation`` are the images that choose the epoch. ``collapse_check`` stops a training that
+    goes astray on the unlabelled images. ``method`` says how a step makes its loss. ``settings``
+    have the length in steps, see `LoopSettings.for_images`; ``seed`` is that of patches and
+    augmentation.
     """
 
     batches: Patches
