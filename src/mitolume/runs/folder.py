@@ -39,7 +39,7 @@ _RECIPE, _FIELDS = "recipe.yaml", "fields.csv"
 _DYE, _QUALITY = "dye", "quality.csv"
 _IMAGES, _RESULTS, _KEPT, _LOG = "images.csv", "results.csv", "kept.json", "log.csv"
 _AUDIT, _CONDITIONS = "audit.csv", "audit_conditions.csv"
-_OUT_OF_FOLD, _CEILING = "out_of_fold.json", "agreement.csv"
+_OUT_OF_FOLD = "out_of_fold.json"
 
 
 class Run:
@@ -71,6 +71,14 @@ class Run:
         self.quiet = quiet
         self._recipe = recipe
         self._table = table
+        self.recipe_file = self.path / _RECIPE  # another run can start from it
+        self.fields_file = self.path / _FIELDS  # the run's own, with the roles that were drawn
+        self.report_file = self.path / "report.html"
+        self.dye_folder = self.path / _DYE  # masks that were made from the dye
+        self.denoiser_folder = self.path / DENOISER  # the denoiser of the chain
+        self.scratch = self.path / "scratch"  # prepared images, while the run computes
+        self.suggestions_folder = self.path / "suggest"
+        self.ceiling_file = self.path / "agreement.csv"  # how far two annotators agree
 
     # How far it is ---------------------------------------------------------------------------
 
@@ -133,18 +141,8 @@ class Run:
     def recipe(self) -> Recipe:
         """All settings of the run."""
         if self._recipe is None:
-            self._recipe = load_recipe(self.path / _RECIPE)
+            self._recipe = load_recipe(self.recipe_file)
         return self._recipe
-
-    @property
-    def recipe_file(self) -> Path:
-        """The settings as a YAML file, which another run can start from."""
-        return self.path / _RECIPE
-
-    @property
-    def fields_file(self) -> Path:
-        """The run's own table of fields, with the roles that were drawn."""
-        return self.path / _FIELDS
 
     @property
     def table(self) -> CheckedTable:
@@ -171,8 +169,8 @@ class Run:
 
     def write_beginning(self, rows: list[Field]) -> None:
         """Write the table and the settings of a run that begins."""
-        write_table(self.path / _FIELDS, rows)
-        write_text(self.path / _RECIPE, self.recipe.to_yaml())
+        write_table(self.fields_file, rows)
+        write_text(self.recipe_file, self.recipe.to_yaml())
 
     # Images and masks ------------------------------------------------------------------------
 
@@ -193,11 +191,6 @@ class Run:
             )
             for z in row.planes or ()
         ]
-
-    @property
-    def dye_folder(self) -> Path:
-        """Where the masks lie that were made from the dye."""
-        return self.path / _DYE
 
     @property
     def dye_quality(self) -> pd.DataFrame | None:
@@ -241,16 +234,6 @@ class Run:
     def predictor(self, model: str) -> Predictor:
         """Load a model, ready to predict."""
         return load_bundle_folder(self.model_folder(model))
-
-    @property
-    def denoiser_folder(self) -> Path:
-        """Where the denoiser of the chain lies."""
-        return self.path / DENOISER
-
-    @property
-    def scratch(self) -> Path:
-        """Where prepared images lie while the run computes."""
-        return self.path / "scratch"
 
     # Tables ----------------------------------------------------------------------------------
 
@@ -341,23 +324,6 @@ class Run:
     def write_out_of_fold(self, scores: dict[str, Any]) -> None:
         """Write the scores of cross-fitting."""
         write_text(self.path / _OUT_OF_FOLD, json.dumps(scores, indent=2) + "\n")
-
-    # Pages -----------------------------------------------------------------------------------
-
-    @property
-    def report_file(self) -> Path:
-        """The run's page."""
-        return self.path / "report.html"
-
-    @property
-    def suggestions_folder(self) -> Path:
-        """Where suggestions of what to label next go, unless the user says otherwise."""
-        return self.path / "suggest"
-
-    @property
-    def ceiling_file(self) -> Path:
-        """How far two annotators agree, kept for the report."""
-        return self.path / _CEILING
 
     # Reading ---------------------------------------------------------------------------------
 

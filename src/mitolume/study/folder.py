@@ -37,35 +37,23 @@ class Study:
     def __init__(self, path: str | Path, recipe: StudyRecipe | None = None) -> None:
         self.path = Path(path)
         self._recipe = recipe
+        self.recipe_file = self.path / _RECIPE  # another study can start from it
+        self.fields_file = self.path / _FIELDS  # the study's own
+        self.report_file = self.path / "report.html"
 
     # The settings and facts ------------------------------------------------------------------
 
     @property
     def is_begun(self) -> bool:
         """Whether there is a study in the folder."""
-        return (self.path / _RECIPE).exists()
+        return self.recipe_file.exists()
 
     @property
     def recipe(self) -> StudyRecipe:
         """Arms, seeds and budgets."""
         if self._recipe is None:
-            self._recipe = load_study(self.path / _RECIPE)
+            self._recipe = load_study(self.recipe_file)
         return self._recipe
-
-    @property
-    def recipe_file(self) -> Path:
-        """The settings as a YAML file, which another study can start from."""
-        return self.path / _RECIPE
-
-    @property
-    def fields_file(self) -> Path:
-        """The study's own table of fields."""
-        return self.path / _FIELDS
-
-    @property
-    def report_file(self) -> Path:
-        """The study's page."""
-        return self.path / "report.html"
 
     @property
     def record(self) -> dict[str, Any]:
