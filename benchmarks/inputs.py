@@ -1,8 +1,10 @@
 """How many neighbouring planes help, and how far apart: IoU against planes and z-step.
 
 Simulated stacks of 7 planes, eight outlined control fields, exact masks of other dishes as the
-test; and EPFL's electron microscopy, 8 labelled planes 5 nm apart. Each way trains for as many
-steps. ``python benchmarks/inputs.py [--data FOLDER] [--scratch FOLDER] [--seeds 1] [--steps 600]
+test; and two volumes of electron microscopy, 8 labelled planes each (EPFL: FIB-SEM, VNC: serial
+sections). Each way trains for as many steps.
+
+``python benchmarks/inputs.py [--data FOLDER] [--scratch FOLDER] [--seeds 1] [--steps 600]
 [--width 8]``
 """
 
@@ -21,13 +23,15 @@ from mitolume.simulate.settings import SimulationSettings
 
 RESULTS = Path(__file__).with_name("inputs.csv")
 PLANES = (1, 3, 5, 7)
-Z_STEPS_UM = (0.25, 0.5, 1.0, 2.0, 5.0)
+Z_STEPS_UM = (0.5, 1.0, 2.0, 5.0, 0.25)
+MICROSCOPY = {"epfl": 0.005, "vnc": 0.05}  # z-steps in µm of volumes of electron microscopy
 
 
 def compute(options: argparse.Namespace, key: Key) -> pd.DataFrame:
     """Train with some planes as input, and score the test images by condition."""
     out = options.scratch / "_".join(map(str, key.values()))
-    fields = _epfl(options) if key["data"] == "epfl" else _simulated(options, key)
+    simulated = key["data"] == "simulated"
+    fields = _simulated(options, key) if simulated else _electron_microscopy(options, key["data"])
     table = options.scratch / f"{out.name}.csv"
     fields.to_csv(table, index=False)
     settings = [
@@ -51,16 +55,19 @@ def _simulated(options: argparse.Namespace, key: Key) -> pd.DataFrame:
     )[["image", "mask", "role", "channel", "planes", "specimen", "condition"]]
 
 
-def _epfl(options: argparse.Namespace) -> pd.DataFrame:
-    folder = (options.data / "epfl-hippocampus").resolve()
+def _electron_microscopy(options: argparse.Namespace, name: str) -> pd.DataFrame:
+    folder, image, train, test = {
+        "epfl": ("epfl-hippocampus", "train", "4-95:13", "120-164:4"),
+        "vnc": ("vnc-sstem", "labelled", "0,2-6,8-9", "15-17,19"),
+    }[name]
     return pd.DataFrame(
         {
-            "image": folder / "train.ome.tif",
-            "mask": folder / "train_mask.ome.tif",
+            "image": (options.data / folder / f"{image}.ome.tif").resolve(),
+            "mask": (options.data / folder / f"{image}_mask.ome.tif").resolve(),
             "role": ["train", "test"],
-            "planes": ["4-95:13", "120-164:4"],
-            "specimen": ["z 0-99", "z 120-164"],
-            "condition": "EPFL",
+            "planes": [train, test],
+            "specimen": ["first planes", "last planes"],
+            "condition": name,
         }
     )
 
@@ -79,18 +86,16 @@ def main() -> None:
     keys: list[Key] = []
     for seed in range(options.seeds):
         for planes in PLANES:
-            keys += [
-                {"data": "simulated", "z_step_um": step, "planes": planes, "seed": seed}
-                for step in Z_STEPS_UM
-            ]
+            own = {"planes": planes, "seed": seed}
             if options.data.exists():
-                keys.append({"data": "epfl", "z_step_um": 0.005, "planes": planes, "seed": seed})
+                keys += [{"data": name, "z_step_um": um} | own for name, um in MICROSCOPY.items()]
+            keys += [{"data": "simulated", "z_step_um": step} | own for step in Z_STEPS_UM]
     # The data sets first, one process each, so that no two runs simulate the same.
     for seed in range(options.seeds):
         for step in Z_STEPS_UM:
             _simulated(options, {"z_step_um": step, "seed": seed})
     table = compute_missing(RESULTS, keys, partial(compute, options), options.jobs)
-    shown = table[table["condition"].isin(["control", "treated", "EPFL"])]
+    shown = table[table["condition"].isin(["control", "treated", *MICROSCOPY])]
     print(shown.pivot_table("iou", ["data", "condition", "z_step_um"], "planes").round(3))
 
 

@@ -109,6 +109,13 @@ def test_a_field_without_dye_is_named_and_left_out(tmp_path: Path) -> None:
     assert list(run.dye_quality["has_dye"]) == [True] * 3 + [False]
 
 
+def test_a_weak_dye_is_named(tmp_path: Path) -> None:
+    rows = [{"role": "train"}] * 3 + [{"role": "train", "brightness": 60.0}]
+    run = run_of(table_of(tmp_path / "data", *rows), tmp_path / "run")
+    assert "f3.ome.tif: the dye is 3 times weaker than usual" in " ".join(run.record["notices"])
+    assert "Signal of the dye over noise" in run.report_file.read_text(encoding="utf-8")
+
+
 def test_a_dye_in_a_file_of_its_own_gives_the_same_masks(tmp_path: Path) -> None:
     table = table_of(tmp_path / "data", *({"role": "train"} for _ in range(2)))
     by_channel = run_of(table, tmp_path / "one")

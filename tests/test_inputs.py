@@ -144,6 +144,14 @@ def test_channels_in_one_file_or_in_one_file_each(tmp_path: Path) -> None:
     at_once = ready.predict(read_channels(tmp_path / "all.ome.tif", CHANNELS))
     apart = ready.predict(read_channels(tmp_path / "a_Transmitted.ome.tif", CHANNELS))
     np.testing.assert_array_equal(at_once.values, apart.values)
+    alike = read_channels(tmp_path / "a_Transmitted.ome.tif", ("transmitted", "cellmask"))
+    np.testing.assert_array_equal(
+        ready.predict(alike, channel=["transmitted", "cellmask"]).values, at_once
+    )
+    write_image(tmp_path / "n0.ome.tif", image.sel(C=["Transmitted"]))
+    write_image(tmp_path / "n1.ome.tif", image.sel(C=["CellMask"]))
+    with pytest.raises(MitolumeError, match="has no channel '1'"):  # a number is no file's name
+        read_channels(tmp_path / "n0.ome.tif", ("0", "1"))
     turned = read_channels(tmp_path / "all.ome.tif", CHANNELS[::-1])
     assert not np.allclose(ready.predict(turned, channel=CHANNELS[::-1]).values, at_once.values)
     (tmp_path / "a_CellMask.ome.tif").unlink()

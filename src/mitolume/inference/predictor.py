@@ -252,9 +252,9 @@ class Predictor:
             More or fewer are named than the model sees.
         """
         own: tuple[Channel, ...] = self.card.inputs.channels or (None,)
-        if named is None or named == ():
+        chosen = (named,) if isinstance(named, str | int) else tuple(named or ())
+        if not chosen:
             return own
-        chosen = (named,) if isinstance(named, str | int) else tuple(named)
         if len(chosen) != len(own):
             listing = f" ({', '.join(map(str, own))})" if len(own) > 1 else ""
             raise MitolumeError(

@@ -121,12 +121,15 @@ def _channel_of_set(
     path: Path, image: xr.DataArray, first: Channel, name: Channel, scene: str | int | None
 ) -> xr.DataArray:
     """Return a channel of an image, or of the file beside it that is named after the channel."""
-    alone = image.sizes["C"] == 1 and bool(first) and str(first) in path.name
-    if not alone:
+    first, name = str(first or ""), str(name or "")
+    called, file_name = first.casefold(), path.name.casefold()
+    if image.sizes["C"] > 1 or not called or called.isdecimal() or called not in file_name:
         return select_channel(image, name)
     if name == first:
         return image.assign_coords(C=[name])
-    file = path.with_name(path.name.replace(str(first), str(name)))
+    file = path.with_name(re.sub(re.escape(first), name, path.name, flags=re.IGNORECASE))
+    alike = (one for one in path.parent.iterdir() if one.name.casefold() == file.name.casefold())
+    file = next(alike, file)
     if not file.exists():
         raise MitolumeError(
             f"{path} holds one channel, {first} by its name, and {file.name} with {name} is not "

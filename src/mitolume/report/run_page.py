@@ -207,6 +207,11 @@ def _facts(run: Run, first: Any) -> dict[str, str]:
         "Started": record["started"],
         "Duration": time_left(record.get("seconds", 0)),
     }
+    if (quality := run.dye_quality) is not None:
+        signal = quality.groupby(quality["condition"].fillna(""))["signal_to_noise"].median()
+        facts["Signal of the dye over noise, median"] = ", ".join(
+            f"{condition} {value:.0f}".strip() for condition, value in signal.items()
+        )
     for name in ("model_1", "model_2"):
         if model := record.get(name):
             facts[name.replace("_", " ").capitalize()] = (

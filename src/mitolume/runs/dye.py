@@ -29,6 +29,7 @@ from mitolume.text import count
 MOST_OUTLINED = 24  # planes with outlines, spread over all, that choose the threshold
 MOST_COMPARED = 24  # planes of a batch, spread over all, on which a shift is measured
 MOST_SHIFTED_UM = 1.5  # three widths of a mitochondrion: beyond, channels show different places
+WEAK = 3.0  # times less signal over noise than the median image, which is then named
 MOST_SATURATED = 0.002  # share of a plane's pixels: about a fiftieth of its mitochondria
 
 
@@ -200,6 +201,13 @@ def quality_notices(quality: pd.DataFrame) -> list[str]:
         said.append(
             f"no dye to make a mask of in {count(len(without), 'image')}, left out: "
             f"{some_names(list(without['image']))}"
+        )
+    used = quality[quality["has_dye"]]
+    weak = used[used["signal_to_noise"] < used["signal_to_noise"].median() / WEAK]
+    if len(weak):
+        said.append(
+            f"{some_names(list(weak['image']))}: the dye is {WEAK:g} times weaker than usual or "
+            "more (signal over noise); if these cells lost their potential, outline some by hand"
         )
     burnt = quality[quality["saturated"] > MOST_SATURATED]
     if len(burnt):
