@@ -18,6 +18,7 @@ from mitolume.errors import MitolumeError
 from mitolume.io.fields import read_table
 from mitolume.io.read import read
 from mitolume.io.write import write_image, write_mask
+from mitolume.runs.dye import quality_notices
 from mitolume.runs.folder import Run
 from mitolume.runs.recipe import load_recipe
 
@@ -114,6 +115,26 @@ def test_a_weak_dye_is_named(tmp_path: Path) -> None:
     run = run_of(table_of(tmp_path / "data", *rows), tmp_path / "run")
     assert "f3.ome.tif: the dye is 3 times weaker than usual" in " ".join(run.record["notices"])
     assert "Signal of the dye over noise" in run.report_file.read_text(encoding="utf-8")
+
+
+def test_what_is_odd_about_a_dye_is_said_of_the_images_it_is_odd_in() -> None:
+    usual = {"has_dye": True, "signal_to_noise": 60.0, "foreground": 0.1, "saturated": 0.0}
+    odd: dict[str, dict[str, object]] = {
+        "none.tif": {"has_dye": False, "signal_to_noise": 1.5, "foreground": 0.0},
+        "weak.tif": {"signal_to_noise": 15.0},
+        "other.tif": {"foreground": 0.4},
+        "burnt.tif": {"saturated": 0.03},
+    }
+    usuals = [{"image": f"{n}.tif"} | usual for n in range(5)]
+    assert quality_notices(pd.DataFrame(usuals)) == []
+    rows = usuals + [{"image": name} | usual | facts for name, facts in odd.items()]
+    said = quality_notices(pd.DataFrame(rows))
+    assert len(said) == len(odd)
+    for sentence, name, words in zip(
+        said, odd, ("no dye", "weaker", "is this the channel", "saturated"), strict=True
+    ):
+        assert name in sentence
+        assert words in sentence
 
 
 def test_a_dye_in_a_file_of_its_own_gives_the_same_masks(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ MOST_OUTLINED = 24  # planes with outlines, spread over all, that choose the thr
 MOST_COMPARED = 24  # planes of a batch, spread over all, on which a shift is measured
 MOST_SHIFTED_UM = 1.5  # three widths of a mitochondrion: beyond, channels show different places
 WEAK = 3.0  # times less signal over noise than the median image, which is then named
+MOST_FOREGROUND = 0.3  # share of a plane; mitochondria of a spread cell cover a fifth at most
 MOST_SATURATED = 0.002  # share of a plane's pixels: about a fiftieth of its mitochondria
 
 
@@ -208,6 +209,12 @@ def quality_notices(quality: pd.DataFrame) -> list[str]:
         said.append(
             f"{some_names(list(weak['image']))}: the dye is {WEAK:g} times weaker than usual or "
             "more (signal over noise); if these cells lost their potential, outline some by hand"
+        )
+    full = used[used["foreground"] > MOST_FOREGROUND]
+    if len(full):
+        said.append(
+            f"{some_names(list(full['image']))}: the dye marks up to "
+            f"{full['foreground'].max():.0%} of the image; is this the channel of mitochondria?"
         )
     burnt = quality[quality["saturated"] > MOST_SATURATED]
     if len(burnt):
