@@ -122,8 +122,8 @@ def scores_by_condition(run: Path, model: str = "") -> pd.DataFrame:
     rows = []
     for condition in ("all", "treated", *dict.fromkeys(chosen["condition"])):
         own = chosen
-        if condition == "treated":
-            own = chosen[chosen["condition"] != "control"]
+        if condition == "treated":  # pooled, where there is a control to be held against
+            own = chosen[chosen["condition"].isin(TREATMENTS)]
         elif condition != "all":
             own = chosen[chosen["condition"] == condition]
         if len(own):

@@ -27,7 +27,7 @@ from mitolume.models.bundle import Card, read_card, versions
 from mitolume.preprocess.rescale import MOST, scale_factors
 from mitolume.progress import progress_bar, say
 from mitolume.runs.denoiser import require_denoiser
-from mitolume.runs.dye import label_rows
+from mitolume.runs.dye import label_rows, needs_mask
 from mitolume.runs.folder import ROLES, Run, find_bundle
 from mitolume.runs.likeness import unlike_rows
 from mitolume.runs.recipe import Recipe, differences
@@ -124,16 +124,13 @@ def _label_from_dye(run: Run, recipe: Recipe) -> Literal["dye", "self"]:
             "`fluorescence`"
         )
     teacher: Literal["dye", "self"] = "dye" if own and some and asked != "self" else "self"
-    rows = [
-        replace(row, fluorescence="") if row.role == "unlabelled" and teacher == "self" else row
-        for row in table.fields
-    ]
+    roles = ROLES if teacher == "dye" else [role for role in ROLES if role != "unlabelled"]
     shutil.rmtree(run.dye_folder, ignore_errors=True)
-    if not any(row.fluorescence and not row.is_labelled for row in rows):
+    if not any(needs_mask(row, roles) for row in table.fields):
         return teacher
     with progress_bar("masks from the dye", quiet=run.quiet) as advance:
         rows, quality, notices = label_rows(
-            rows, run.dye_folder, recipe.dye, table.mask_kind, advance
+            table.fields, roles, run.dye_folder, recipe.dye, table.mask_kind, advance
         )
     run.write_dye_quality(quality)
     if not any(row.role == "train" for row in rows):

@@ -34,8 +34,14 @@ MOST_FOREGROUND = 0.3  # share of a plane; mitochondria of a spread cell cover a
 MOST_SATURATED = 0.002  # share of a plane's pixels: about a fiftieth of its mitochondria
 
 
+def needs_mask(row: Field, roles: Sequence[str]) -> bool:
+    """Whether a mask is to be made of a row's dye, as it has no outline that may be used."""
+    return bool(row.fluorescence) and not row.is_labelled and row.role in roles
+
+
 def label_rows(
     rows: Sequence[Field],
+    roles: Sequence[str],
     folder: Path,
     settings: DyeSettings,
     kind: MaskKind,
@@ -48,6 +54,8 @@ def label_rows(
     rows
         Checked rows with roles. Outlined training rows whose fluorescence was recorded too choose
         the threshold.
+    roles
+        Of the rows that get masks.
     folder
         Where the masks are written, ``NAME_mask.ome.tif`` for each row.
     settings
@@ -68,7 +76,7 @@ def label_rows(
     MitolumeError
         The pixel size of a row is unknown, its pixels can't be read, or its dye is shifted too far.
     """
-    wanted = [row for row in rows if row.fluorescence and not row.is_labelled]
+    wanted = [row for row in rows if needs_mask(row, roles)]
     given = None if settings.threshold == "auto" else settings.threshold
     threshold, compared = _compare_with_outlines(rows, kind, given)
     labelled: dict[int, Field] = {}
