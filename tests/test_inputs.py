@@ -201,6 +201,8 @@ def test_auto_asks_the_stacks() -> None:
     assert found.planes in (3, 5, 7)
     assert found.step_um == 0.5
     assert settled_inputs(InputSettings(planes=7), deep).planes == 7
+    for step in (0.005, 20.0, None):  # electron microscopy; far apart; nobody knows
+        assert settled_inputs(auto, [stack(step=step)]).planes == 1
 
 
 @pytest.mark.parametrize("planes", [2, 0, -1])
