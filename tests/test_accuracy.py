@@ -34,7 +34,7 @@ def test_a_short_training_on_simulated_cells_learns(tmp_path: Path) -> None:
         fields=tmp_path / "fields.csv",
         settings=["training.steps=60", "training.checks=3", "training.learning_rate=0.01",
                   "network.width=8", "training.augment=flips",
-                  "training.batch=4", "training.patch=96", "views=1"],
+                  "training.batch=4", "training.patch=96", "views=1", "unlabelled.teacher=self"],
     )  # fmt: skip
     results = open_run(mitolume.run(recipe, tmp_path / "run", quiet=True)).results
     for model in ("model_1", "model_2"):
