@@ -20,9 +20,9 @@ from mitolume.preprocess.stripes import StripelessPlane, remove_stripes
 
 Image = np.ndarray[Any, np.dtype[np.float32]]
 
-# z-steps at which neighbours help (docs/inputs.md). In electron microscopy, 5 and 50 nm apart, they
-# hurt.
-NEIGHBOURS_UM = (0.1, 3.0)
+# z-steps at which neighbours help (docs/inputs.md): beyond, they are other places, out of focus. In
+# electron microscopy, 5 and 50 nm apart, they hurt.
+NEIGHBOURS_UM = (0.1, 1.5)
 
 
 def settled_inputs(inputs: InputSettings, stacks: Sequence[xr.DataArray]) -> InputSettings:
