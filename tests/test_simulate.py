@@ -50,6 +50,7 @@ def test_treatments_of_one_seed_share_their_cells() -> None:
     assert (field().masks != field("fccp").masks).mean() > 0.05
 
 
+@pytest.mark.slow
 def test_treatments_change_shape_as_published() -> None:
     def shapes(condition: str) -> tuple[float, float, float]:
         """Mean length and roundness of whole objects in the masks, and foreground share."""

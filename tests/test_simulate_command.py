@@ -38,6 +38,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in files}
 
 
+@pytest.mark.slow
 def test_the_same_bytes_in_one_process_or_two(data_set: Path, tmp_path: Path) -> None:
     write_data_set(plans(), tmp_path / "again", jobs=2)
     assert contents(tmp_path / "again") == contents(data_set)

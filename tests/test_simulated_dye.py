@@ -42,6 +42,7 @@ def same(one: SimulatedField, other: SimulatedField, but: tuple[str, ...] = ()) 
         np.testing.assert_array_equal(getattr(one, truth), getattr(other, truth))
 
 
+@pytest.mark.slow
 def test_neutral_values_change_nothing() -> None:
     same(field(), field(kind="potential"))  # in control cells, which have their potential
     same(field(), field(affected=0.0, **WORST))

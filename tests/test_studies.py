@@ -223,6 +223,7 @@ def test_other_images_are_refused(finished: Path) -> None:
         study(write_study(table, seeds=[0, 1]), out, quiet=True)
 
 
+@pytest.mark.slow
 def test_a_study_killed_half_way_ends_as_an_unbroken_one(
     unbroken: Path, table: Path, tmp_path: Path
 ) -> None:
@@ -273,6 +274,7 @@ def run_with_a_death(recipe: Path, out: Path, cluster: tuple[str, list[Process]]
     assert workers[0].wait() == -signal.SIGKILL
 
 
+@pytest.mark.slow
 def test_a_cluster_gives_the_same_study(
     cluster: tuple[str, list[Process]], unbroken: Path, table: Path, tmp_path: Path
 ) -> None:
