@@ -116,6 +116,7 @@ def test_a_worker_of_another_version_is_refused(address: str, model: Path, tmp_p
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_worker_changes_nothing(
     address: str, workers: list[Process], model: Path, tmp_path: Path
 ) -> None:

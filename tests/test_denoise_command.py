@@ -168,6 +168,7 @@ def stacks_table(tmp_path: Path) -> Path:
     return tmp_path / "fields.csv"
 
 
+@pytest.mark.slow
 def test_a_run_trains_its_denoiser_and_predict_replays_it(stacks_table: Path) -> None:
     short = [
         *SHORT,

@@ -232,6 +232,7 @@ def card_of(planes: list[np.ndarray]) -> Card:
     )
 
 
+@pytest.mark.slow
 def test_other_channels_and_inverted_images_are_unlike_training(
     fields: list[dict[str, np.ndarray]],
 ) -> None:
