@@ -82,7 +82,7 @@ class UnlabelledSettings(BaseModel):
     """How the unlabelled images are used, by the methods that use them.
 
     ``teacher`` says where their masks come from: the ``dye``, where its fluorescence was recorded
-    beside them, or the run it``self``, that is model 1; ``auto`` takes the dye where there is one.
+    beside them, or, with ``self``, from model 1; ``auto`` takes the dye where there is one.
     With the dye, ``method`` only says that there is a model 2, and only ``weight`` counts.
     ``length`` and ``rate`` are the steps and the learning rate of model 2, relative to those of
     model 1. ``start``: the student's initial weights are those of the ``teacher`` (model
