@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from helpers.command import call
 from helpers.fields import blobs
 
-from mitolume import cli, load, read
+from mitolume import load, read
 from mitolume.errors import MitolumeError
 from mitolume.io.write import write_image, write_mask
 from mitolume.preprocess.settings import ChainSettings
@@ -21,15 +21,6 @@ from mitolume.runs.recipe import load_recipe
 from mitolume.workflow import run
 
 SHORT = [f"denoising.{key}" for key in ("steps=4", "checks=2", "patch=32", "network.width=4")]
-
-
-def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["mitolume", *map(str, arguments)])
-    try:
-        cli.main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
 
 
 def train(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:

@@ -317,7 +317,9 @@ def label(
     out: Annotated[Path, typer.Option(help="Folder for masks, figures, pictures and a table.")],
     light: Annotated[
         str | None,
-        typer.Option(help="Channel of transmitted light, for pictures and table; found if it can."),
+        typer.Option(
+            help="Channel of transmitted light, for pictures and table; found where possible."
+        ),
     ] = None,
     scene: Scenes = None,
     pixel_size: PixelSize = None,

@@ -14,7 +14,7 @@ from mitolume.analysis.dye_labels import THRESHOLD
 from mitolume.analysis.pictures import fit, overlay, to_8bit
 from mitolume.batch.runner import Job, Outcome, Report, require_free, run_files
 from mitolume.errors import MitolumeError, some_names
-from mitolume.io.channels import transmitted_channel
+from mitolume.io.channels import channel_in_name, file_of_channel, transmitted_channel
 from mitolume.io.check import open_fluorescence, open_image
 from mitolume.io.fields import Field, parse_planes, with_planes, write_table
 from mitolume.io.listing import SHEET, named_scenes
@@ -147,9 +147,9 @@ def _row_of(file: Path, channel: str, light: str | None, scene: str | None) -> F
     """
     image = read(file, scene=scene)
     row = Field(file, channel=light or "", scene=scene or "", fluorescence=channel)
-    if image.sizes["C"] == 1 and channel in file.name and not channel.isdecimal():
-        beside = file.with_name(file.name.replace(channel, light or channel))
-        if beside != file and beside.exists():
+    if image.sizes["C"] == 1 and channel_in_name(file, channel):
+        beside = file_of_channel(file, channel, light or channel)
+        if beside and beside != file and beside.exists():
             return replace(row, image=beside, fluorescence=file)
         return replace(row, channel="")
     if light:

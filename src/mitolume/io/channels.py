@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import xarray as xr
 
@@ -117,6 +118,36 @@ def select_channel(image: xr.DataArray, channel: Channel) -> xr.DataArray:
     if not matches:
         raise MitolumeError(f"{where} has no channel {text!r}; it has {listing}")
     return _keep(image, matches[0])
+
+
+def channel_in_name(path: Path, channel: Channel) -> re.Match[str] | None:
+    """Find the name of a channel in that of a file, as a word of its own in any case.
+
+    Examples
+    --------
+    >>> channel_in_name(Path("a_Transmitted.tif"), "transmitted").span()
+    (2, 13)
+    >>> channel_in_name(Path("Test.tif"), "T"), channel_in_name(Path("a_1.tif"), 1)
+    (None, None)
+    """
+    text = str(channel or "")
+    if not text or text.isdecimal():
+        return None
+    return re.search(rf"(?<![^\W_]){re.escape(text)}(?![^\W_])", path.name, re.IGNORECASE)
+
+
+def file_of_channel(path: Path, channel: Channel, other: Channel) -> Path | None:
+    """Return the file that is called alike, but after another channel; it need not exist.
+
+    One whose name differs in case alone is taken for it. None where ``path`` is not called after
+    ``channel``.
+    """
+    named = channel_in_name(path, channel)
+    if named is None:
+        return None
+    file = path.with_name(f"{path.name[: named.start()]}{other}{path.name[named.end() :]}")
+    there = (one for one in path.parent.iterdir() if one.name.casefold() == file.name.casefold())
+    return next(there, file)
 
 
 def _keep(image: xr.DataArray, channel: int) -> xr.DataArray:

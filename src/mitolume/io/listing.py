@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mitolume.errors import MitolumeError
+from mitolume.io.channels import channel_in_name
 from mitolume.io.formats import bare_name, natural_key, reader_of
 from mitolume.io.mask_files import says_mask
 from mitolume.io.read import scenes
@@ -62,8 +63,9 @@ def is_other_channel(file: Path, files: Sequence[Path], first: str) -> bool:
     ``first`` is what the other is named after: a model's first channel, or the dye's.
     """
     for other in files:
-        start, found, end = other.name.partition(first)
-        if found and other != file and file.parent == other.parent:
+        named = channel_in_name(other, first)
+        if named and other != file and file.parent == other.parent:
+            start, end = other.name[: named.start()], other.name[named.end() :]
             own = file.name.removeprefix(start).removesuffix(end)
             if file.name == start + own + end and re.fullmatch(r"[^\W\d][\w -]*", own):
                 return True

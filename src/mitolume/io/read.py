@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from mitolume.errors import MitolumeError
-from mitolume.io.channels import Channel
+from mitolume.io.channels import Channel, file_of_channel
 from mitolume.io.channels import select_channel as select_channel
 from mitolume.io.formats import damaged, decoding, open_scenes, stated
 from mitolume.io.pixel_size import believed_pixel_size
@@ -121,15 +121,11 @@ def _channel_of_set(
     path: Path, image: xr.DataArray, first: Channel, name: Channel, scene: str | int | None
 ) -> xr.DataArray:
     """Return a channel of an image, or of the file beside it that is named after the channel."""
-    first, name = str(first or ""), str(name or "")
-    called, file_name = first.casefold(), path.name.casefold()
-    if image.sizes["C"] > 1 or not called or called.isdecimal() or called not in file_name:
+    file = file_of_channel(path, first, name)
+    if image.sizes["C"] > 1 or file is None:
         return select_channel(image, name)
     if name == first:
         return image.assign_coords(C=[name])
-    file = path.with_name(re.sub(re.escape(first), name, path.name, flags=re.IGNORECASE))
-    alike = (one for one in path.parent.iterdir() if one.name.casefold() == file.name.casefold())
-    file = next(alike, file)
     if not file.exists():
         raise MitolumeError(
             f"{path} holds one channel, {first} by its name, and {file.name} with {name} is not "

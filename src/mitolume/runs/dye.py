@@ -29,7 +29,7 @@ from mitolume.text import count
 MOST_OUTLINED = 24  # planes with outlines, spread over all, that choose the threshold
 MOST_COMPARED = 24  # planes of a batch, spread over all, on which a shift is measured
 MOST_SHIFTED_UM = 1.5  # three widths of a mitochondrion: beyond, channels show different places
-WEAK = 3.0  # times less signal over noise than the median image, which is then named
+WEAKER = 3.0  # times less signal over noise than the median image, which is then named
 MOST_FOREGROUND = 0.3  # share of a plane; mitochondria of a spread cell cover a fifth at most
 MOST_SATURATED = 0.002  # share of a plane's pixels: about a fiftieth of its mitochondria
 
@@ -203,7 +203,7 @@ def _compare_with_outlines(
 
 
 def quality_notices(quality: pd.DataFrame) -> list[str]:
-    """Name the images that show too little dye for a mask, or saturated pixels."""
+    """Name the images whose dye is missing, weak, saturated, or hardly that of mitochondria."""
     said = []
     without = quality[~quality["has_dye"]]
     if len(without):
@@ -212,10 +212,10 @@ def quality_notices(quality: pd.DataFrame) -> list[str]:
             f"{some_names(list(without['image']))}"
         )
     used = quality[quality["has_dye"]]
-    weak = used[used["signal_to_noise"] < used["signal_to_noise"].median() / WEAK]
+    weak = used[used["signal_to_noise"] < used["signal_to_noise"].median() / WEAKER]
     if len(weak):
         said.append(
-            f"{some_names(list(weak['image']))}: the dye is {WEAK:g} times weaker than usual or "
+            f"{some_names(list(weak['image']))}: the dye is {WEAKER:g} times weaker than usual or "
             "more (signal over noise); if these cells lost their potential, outline some by hand"
         )
     full = used[used["foreground"] > MOST_FOREGROUND]

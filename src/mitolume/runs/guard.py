@@ -20,8 +20,8 @@ from mitolume.runs.results import value_of
 from mitolume.text import count
 
 ENOUGH = 3  # validation images that may decide alone: one or two tell little
-# Outlines of control cells can't show what the dye of treated ones teaches, and two trainings of
-# one kind differ by this much.
+# Outlines of control cells can't show what the dye of treated ones teaches, and two trainings that
+# differed in the number of threads alone were as far apart (docs/benchmarks.md: 0.026).
 DYE_MAY_LOSE = 0.02
 _FOLDS = "folds"  # scratch models
 
