@@ -73,7 +73,6 @@ def test_gain_and_offset_change_nothing(
     changed = label_dye(dye(control)[1] * gain + offset, PX)
     assert np.mean(plain.mask != changed.mask) < 1e-3
     assert changed.quality.signal_to_noise == pytest.approx(plain.quality.signal_to_noise, rel=0.01)
-    assert changed.quality.noise == pytest.approx(gain * plain.quality.noise, rel=0.01)
 
 
 def test_turned_and_mirrored_planes_give_turned_and_mirrored_masks(
@@ -122,11 +121,11 @@ def test_saturated_structures_are_unsure() -> None:
     plane = noisy(tubes(2000.0))
     plane[79:85, 20:60] = 9000
     plane = plane.clip(max=4095)
-    for labels in (label_dye(plane, PX), label_dye(plane, PX, saturation=4095)):
-        assert (labels.mask[79:85, 20:60] == 255).all()
-        assert (labels.mask[31:33, 12:50] == 1).all()  # the other tube is far from it
-        assert labels.quality.saturated == pytest.approx(240 / 128**2)
-        assert "saturated" in str(labels.quality)
+    labels = label_dye(plane, PX)
+    assert (labels.mask[79:85, 20:60] == 255).all()
+    assert (labels.mask[31:33, 12:50] == 1).all()  # the other tube is far from it
+    assert labels.quality.saturated == pytest.approx(240 / 128**2)
+    assert "saturated" in str(labels.quality)
     assert label_dye(noisy(tubes(2000.0)), PX).quality.saturated == 0
 
 

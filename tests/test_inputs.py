@@ -177,7 +177,7 @@ def test_a_model_of_several_channels_says_what_it_needs(tmp_path: Path) -> None:
     ready = predictor()
     with pytest.raises(MitolumeError, match=r"one plane, but the model sees 2 channels"):
         ready.predict_plane(np.zeros((32, 32)), (0.1, 0.1))
-    with pytest.raises(MitolumeError, match="1 channels are named, but the model sees 2"):
+    with pytest.raises(MitolumeError, match="1 channel named, but the model sees 2"):
         ready.predict(stack(), channel="Transmitted")
     write_image(tmp_path / "one.ome.tif", stack().sel(C=["Transmitted"]))
     with pytest.raises(MitolumeError, match="'CellMask'"):

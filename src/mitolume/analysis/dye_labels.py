@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.morphology import disk
 
-from mitolume.analysis.dye_contrast import CHANCE, REACH_UM, contrast_of, pixel_noise, relative
+from mitolume.analysis.dye_contrast import CHANCE, REACH_UM, contrast_of, relative
 from mitolume.errors import MitolumeError
 from mitolume.io.masks import BACKGROUND, FOREGROUND, UNSURE, Mask
 
@@ -40,10 +40,6 @@ class DyeQuality:
     ----------
     signal_to_noise
         Contrast of what is bright over the noise that smoothing left.
-    noise
-        Standard deviation of a pixel's noise, in grey values, before smoothing.
-    smoothing_um
-        Standard deviation of the Gaussian that the noise asked for.
     planes
         How many planes were averaged.
     unsure, saturated, foreground
@@ -51,8 +47,6 @@ class DyeQuality:
     """
 
     signal_to_noise: float
-    noise: float
-    smoothing_um: float
     planes: int
     unsure: float
     saturated: float
@@ -97,7 +91,6 @@ def label_dye(
     z: int | None = None,
     z_step_um: float | None = None,
     threshold: float = THRESHOLD,
-    saturation: float | None = None,
 ) -> DyeLabels:
     """Make a mask of mitochondria from the fluorescence of their dye.
 
@@ -117,9 +110,6 @@ def label_dye(
         Between planes. Where it is known and at most `DEPTH_UM`, planes beside a noisy one help.
     threshold
         Of the local peak, between 0 and 1, see `choose_threshold`.
-    saturation
-        Grey value from which on a pixel is saturated. By default the largest one of the plane
-        where, being shared by many pixels, it is no chance.
 
     Returns
     -------
@@ -149,7 +139,7 @@ def label_dye(
     near = z_step_um is not None and z_step_um <= DEPTH_UM
     contrast = contrast_of(planes, z, pixel_size_um, near=near)
     score = relative(contrast, pixel_size_um)
-    saturated = _saturated(planes[z], saturation)
+    saturated = _saturated(planes[z])
     signal, left = contrast.signal_to_noise, contrast.noise
     mask = np.full(score.shape, UNSURE, np.uint8)
     if signal >= NO_DYE:
@@ -159,8 +149,6 @@ def label_dye(
             mask[(mask == BACKGROUND) & (contrast.values > NO_DYE * left)] = UNSURE
     quality = DyeQuality(
         signal_to_noise=signal,
-        noise=pixel_noise(planes[z]),
-        smoothing_um=contrast.smoothing_um,
         planes=contrast.planes,
         unsure=float((mask == UNSURE).mean()),
         saturated=float(saturated.mean()),
@@ -213,10 +201,8 @@ def _checked(stack: NDArray[Any], pixel_size_um: float, threshold: float) -> NDA
     return planes
 
 
-def _saturated(plane: NDArray[Any], limit: float | None) -> Bools:
-    """Pixels at the end of the detector's range."""
-    if limit is not None:
-        return np.asarray(plane >= limit)
+def _saturated(plane: NDArray[Any]) -> Bools:
+    """Pixels at the end of the detector's range: the largest value, where many share it."""
     top = plane == plane.max()
     # By chance, the largest value is as rare as those below it; saturation gathers them all.
     values, counts = np.unique(plane, return_counts=True)

@@ -23,6 +23,7 @@ from mitolume.models.bundle import DENOISER, Card, load_bundle
 from mitolume.models.networks import HALO, MULTIPLE
 from mitolume.models.settings import VIEWS, Views
 from mitolume.preprocess.rescale import rescale_window
+from mitolume.text import count
 
 
 class Predictor:
@@ -258,7 +259,7 @@ class Predictor:
         if len(chosen) != len(own):
             listing = f" ({', '.join(map(str, own))})" if len(own) > 1 else ""
             raise MitolumeError(
-                f"{len(chosen)} channels are named, but the model sees {len(own)}{listing}"
+                f"{count(len(chosen), 'channel')} named, but the model sees {len(own)}{listing}"
             )
         return chosen
 
