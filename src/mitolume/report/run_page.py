@@ -171,7 +171,7 @@ def _verdict(run: Run) -> list[str]:
         if not math.isnan(two - one):
             taught = "Learning from unlabelled images"
             if run.recipe.way == "dye":
-                taught = "Learning from the dye of images without an outline, too,"
+                taught = "Learning also from the dye of images without an outline"
             sentences.append(
                 f"{taught} changed this IoU by "
                 f"{number(two - one, signed=True)} ({one:.3f} to {two:.3f}), in this single run "

@@ -219,7 +219,10 @@ def _require_usable(
     faults = leaks(rows)
     training = [row for row in rows if row.role == "train"]
     if not training:
-        faults.append("it has no labelled image to train on: give a row a mask and role train")
+        faults.append(
+            "it has no labelled image to train on: give a row a mask, or its dye in "
+            "`fluorescence`, and role train"
+        )
     elif all((row.line, z) in table.empty_planes for row in training for z in row.planes or ()):
         faults.append("no mask of a training image has a foreground pixel: nothing to learn from")
     for row in rows:
