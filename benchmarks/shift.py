@@ -40,19 +40,17 @@ ARMS: dict[str, tuple[float, list[str]]] = {
 def compute(options: argparse.Namespace, key: Key) -> pd.DataFrame:
     """Train one arm, and score its model on the test images by condition."""
     share, settings = ARMS[key["arm"]]
-    out = options.scratch / f"{key['arm'].replace(' ', '_')}_{key['k']}_{key['seed']}"
+    out = options.scratch / "_".join(str(value) for value in key.values()).replace(" ", "-")
     table = options.scratch / f"{out.name}.csv"
     _rows(options, key).to_csv(table, index=False)
     settings = [
         *settings, "views=1", f"seed={key['seed']}", f"inputs.planes={options.planes}",
-        f"training.steps={round(share * options.steps)}", f"network.width={options.width}",
+        f"training.steps={round(share * key['steps'])}", f"network.width={key['width']}",
     ]  # fmt: skip
     compute_run(load_recipe(fields=table, settings=settings), fresh(out), quiet=True)
     # Whichever model the run would keep, an arm is its last one.
     model = "model_2" if share < 1 else "model_1"
-    return scores_by_condition(out, model).assign(
-        steps=options.steps, width=options.width, kept=Run(out).kept
-    )
+    return scores_by_condition(out, model).assign(kept=Run(out).kept)
 
 
 def _dishes(options: argparse.Namespace, seed: int) -> pd.DataFrame:
@@ -91,12 +89,12 @@ def _rows(options: argparse.Namespace, key: Key) -> pd.DataFrame:
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Return each arm's IoU by condition: seeds, mean, standard deviation, and *gap closed*.
+    """Return each arm's IoU by length and condition: seeds, mean, standard deviation, *gap closed*.
 
     The gap is what outlines of all fields gain over those of eight control fields, seed by seed;
     its share is given where it is at least `LEAST_GAP` for every seed, with its range over seeds.
     """
-    seeds = table.pivot_table("iou", ["arm", "k", "condition"], "seed")
+    seeds = table.pivot_table("iou", ["steps", "width", "arm", "k", "condition"], "seed")
     rows = seeds.agg(["count", "mean", "std"], axis=1)
     low = seeds.xs(("supervised", 8), level=("arm", "k"))
     gap = seeds.xs("all outlined", level="arm").droplevel("k") - low
@@ -124,7 +122,7 @@ def main() -> None:
     for arm in options.arms:
         counts = {"dye alone": [0], "all outlined": [24]}.get(arm, options.outlines)
         keys += [
-            {"arm": arm, "k": k, "seed": seed}
+            {"arm": arm, "k": k, "seed": seed, "steps": options.steps, "width": options.width}
             for k in counts
             for seed in range(options.seeds)
             if not (arm == "two more outlines" and k > 6)  # there are eight
