@@ -40,7 +40,8 @@ Set = Annotated[
 ]
 Fields = Annotated[Path | None, typer.Option(help="Table of fields (CSV).")]
 Preset = Annotated[
-    str | None, typer.Option(help="Settings to start from: default, quick or paper.")
+    str | None,
+    typer.Option(help="Settings to start from: default, quick, paper; of a study also dye."),
 ]
 Jobs = Annotated[int, typer.Option(min=1, help="Number of processes on this machine.")]
 Scheduler = Annotated[
@@ -143,6 +144,9 @@ def run(
     preset: Preset = None,
     fields: Fields = None,
     set_: Set = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="Train as long as a run of so many minutes here allows.")
+    ] = None,
     resume: Resume = False,
     quiet: Quiet = False,
 ) -> None:
@@ -151,9 +155,10 @@ def run(
     from mitolume.runs.recipe import load_recipe
     from mitolume.workflow import run as run_recipe
 
-    named = recipe or preset or fields or set_
+    settings = [f"training.minutes={minutes}"] * (minutes is not None) + (set_ or [])
+    named = recipe or preset or fields or settings
     loaded = (
-        load_recipe(recipe, preset=preset, fields=fields, settings=set_ or [])
+        load_recipe(recipe, preset=preset, fields=fields, settings=settings)
         if named or not resume
         else None
     )

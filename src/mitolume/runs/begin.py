@@ -6,6 +6,7 @@ import platform
 import shlex
 import shutil
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -30,6 +31,7 @@ from mitolume.runs.denoiser import require_denoiser
 from mitolume.runs.dye import label_rows, needs_mask
 from mitolume.runs.folder import ROLES, Run, find_bundle
 from mitolume.runs.likeness import unlike_rows
+from mitolume.runs.pace import within_minutes
 from mitolume.runs.recipe import Recipe, differences
 from mitolume.text import count
 from mitolume.training.loop import resolve_precision
@@ -49,6 +51,7 @@ def begin(path: Path, recipe: Recipe, *, quiet: bool) -> Run:
     MitolumeError
         The table or a file is faulty, or the folder is in use.
     """
+    started = time.monotonic()
     Run(path).require_new()
     require_denoiser(recipe.chain)
     table = _checked(recipe.fields, recipe.mask_kind, recipe.inputs.channels, quiet)
@@ -79,7 +82,10 @@ def begin(path: Path, recipe: Recipe, *, quiet: bool) -> Run:
         }
     )
     _require_first_weights(own)
-    run = Run(path, recipe=own, table=table, quiet=quiet)
+    run, chosen = Run(path, recipe=own, table=table, quiet=quiet), []
+    if recipe.training.minutes is not None:
+        own, said = within_minutes(run, model_um, started)
+        run, chosen = Run(path, recipe=own, table=table, quiet=quiet), [said]
     run.write_beginning(rows)
     run.note(
         status="running",
@@ -89,6 +95,7 @@ def begin(path: Path, recipe: Recipe, *, quiet: bool) -> Run:
         fields_from_here=run.seen_from_here(recipe.fields.absolute()),
         preset=recipe.preset,
         seed=recipe.seed,
+        minutes=recipe.training.minutes,
         mask_kind=table.mask_kind,
         pixel_size_um=model_um,
         n_images={role: len(run.images(role)) for role in ROLES},
@@ -99,6 +106,7 @@ def begin(path: Path, recipe: Recipe, *, quiet: bool) -> Run:
             *_unlike_stacks(run),
             *_notices(run),
             *_seen_before(run),
+            *chosen,
         ],
         device=_device(),
         versions=versions(),
@@ -184,7 +192,10 @@ def resume(path: Path, recipe: Recipe | None, *, quiet: bool) -> Run:
 
 def _require_same(run: Run, asked: Recipe) -> None:
     """Refuse a recipe whose run would be another than the one in the folder."""
-    if changed := differences(run.recipe, asked):
+    changed, minutes = differences(run.recipe, asked), asked.training.minutes
+    if minutes is not None and minutes != run.record.get("minutes"):
+        changed.append(f"training.minutes was {run.record.get('minutes')} and is {minutes}")
+    if changed:
         raise MitolumeError(
             f"{run.path} was begun with other settings ({', '.join(changed)}); choose another --out"
         )

@@ -205,15 +205,19 @@ def parse_setting(text: str) -> dict[str, Any]:
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay settings over others, key by key; ``steps`` and ``epochs`` replace each other."""
+    """Lay settings over others, key by key; ``steps`` and ``epochs`` replace each other.
+
+    ``minutes`` replace both, but they don't replace minutes: who gives both is asked.
+    """
     merged = dict(base)
     for key, value in over.items():
         if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
             merged[key] = merge(merged[key], value)
         else:
             merged[key] = value
-    # Whoever says one of the two ways to give a length means to replace the other.
-    for given, other in (("epochs", "steps"), ("steps", "epochs")):
+    # Whoever says one of the ways to give a length means to replace the other.
+    ways = ("epochs", "steps"), ("steps", "epochs"), ("minutes", "steps"), ("minutes", "epochs")
+    for given, other in ways:
         if over.get(given) is not None and over.get(other) is None and other in merged:
             merged[other] = None
     return merged
@@ -258,6 +262,8 @@ def differences(own: Recipe, asked: Recipe) -> list[str]:
         "unlabelled.teacher": "auto",
     }
     ignored = {"fields", *(key for key, unsettled in settled.items() if new[key] == unsettled)}
+    if new["training.minutes"] is not None:
+        ignored |= {"training.minutes", "training.steps", "training.epochs"}
     changed = [key for key in old if key not in ignored and old[key] != new.get(key)]
     return [f"{key} was {old[key]} and is {new.get(key)}" for key in changed]
 

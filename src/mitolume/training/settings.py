@@ -31,8 +31,8 @@ class LoopSettings(BaseModel):
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
-        if (self.steps is None) == (self.epochs is None):
-            raise ValueError("give `steps` or `epochs`, and set the other to null")
+        if [self.steps, self.epochs, getattr(self, "minutes", None)].count(None) != 2:
+            raise ValueError("give one of `steps`, `epochs` and (of a run) `minutes`, not several")
         return self
 
     def for_images(self, n_images: int) -> Self:
@@ -52,12 +52,15 @@ class LoopSettings(BaseModel):
 class TrainingSettings(LoopSettings):
     """How one segmentation model is trained.
 
-    ``patch`` is the side of a patch in pixels of the model's grid, a multiple of 16.
+    ``minutes``, instead of steps, are those of the whole run: how many steps that is on a machine
+    is measured when a run begins. ``patch`` is the side of a patch in pixels of the model's grid, a
+    multiple of 16.
     ``augment``: ``flips`` is flips and quarter turns, ``full`` changes gain, offset and noise too.
     ``average``: the model is a moving average of the weights over about this share of the steps;
     0 for no average.
     """
 
+    minutes: float | None = Field(None, gt=0)
     loss: Literal["bce", "dice_bce"] = "dice_bce"
     augment: Literal["none", "flips", "full"] = "full"
     average: float = Field(0.1, ge=0, le=1)

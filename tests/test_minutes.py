@@ -1,0 +1,74 @@
+"""Runs that are given minutes instead of steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from helpers.command import call
+from helpers.fields import TINY
+
+import mitolume
+from mitolume.errors import MitolumeError
+from mitolume.runs import pace
+from mitolume.runs.folder import Run
+from mitolume.runs.recipe import Recipe, load_recipe
+
+SHORT = [setting for setting in TINY if "steps" not in setting]
+
+
+def timed(table: Path, minutes: float, *more: str) -> Recipe:
+    return load_recipe(fields=table, settings=[*SHORT, f"training.minutes={minutes}", *more])
+
+
+def test_minutes_become_steps_that_a_rerun_repeats(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pace, "FEWEST", 2)
+    monkeypatch.setattr(pace, "_seconds_per_step", lambda *given: 12.0)
+    run = Run(mitolume.run(timed(table, 2, "method=supervised"), tmp_path / "run", quiet=True))
+    training = run.recipe.training
+    assert training.minutes is None
+    assert training.steps in (7, 8, 9)  # 110 s of 120, less what reading took
+    assert f"2 minutes are enough for {training.steps} steps of 12 seconds" in " ".join(
+        run.record["notices"]
+    )
+    monkeypatch.setattr(pace, "_seconds_per_step", lambda *given: pytest.fail("measured again"))
+    asked = timed(table, 2, "method=supervised")
+    assert mitolume.run(asked, run.path, resume=True, quiet=True) == run.path
+    again = Run(mitolume.run(run.recipe_file, tmp_path / "again", quiet=True))
+    assert again.recipe.training == training
+    with pytest.raises(MitolumeError, match=r"minutes was 2\.0 and is 3\.0"):
+        mitolume.run(timed(table, 3, "method=supervised"), run.path, resume=True, quiet=True)
+
+
+def test_a_student_shares_the_minutes(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace, "_seconds_per_step", lambda *given: 0.1)
+    steps = []
+    for settings in (["method=supervised"], ["unlabelled.length=1.0"]):
+        out = table.parent / str(len(steps))
+        monkeypatch.setattr("mitolume.runs.run._train_models", lambda run: None)
+        monkeypatch.setattr("mitolume.runs.run._score_models", lambda run: None)
+        mitolume.runs.run.compute_run(timed(table, 5, *settings), out, quiet=True)
+        steps.append(Run(out).recipe.training.steps)
+    assert 0.4 < steps[1] / steps[0] < 0.52
+
+
+def test_too_few_minutes_are_said_to_be(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mitolume.runs.run._train_models", lambda run: None)
+    monkeypatch.setattr("mitolume.runs.run._score_models", lambda run: None)
+    out = table.parent / "run"
+    mitolume.runs.run.compute_run(timed(table, 0.01), out, quiet=True)
+    run = Run(out)
+    assert run.recipe.training.steps == pace.FEWEST
+    assert "0.01 minutes are too few: 200 steps, the fewest that teach" in run.record["notices"][-1]
+
+
+def test_minutes_and_steps_exclude_each_other(
+    table: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ("run", "--fields", table, "--minutes", "5", "--out", table.parent / "run")
+    assert call(monkeypatch, *asked, "--set", "training.steps=9") == 1
+    said = capsys.readouterr().err
+    assert "training: give one of `steps`, `epochs` and (of a run) `minutes`, not several" in said
+    assert load_recipe(fields=table).training.minutes is None
