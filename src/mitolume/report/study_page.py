@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from mitolume.analysis import pictures
 from mitolume.analysis.object_pictures import write_figure
 from mitolume.errors import MitolumeError, some_names
+from mitolume.io.fields import read_table
 from mitolume.io.write import write_table, write_text
 from mitolume.report.charts import Chart, comparison_figure, curve_figure, to_chart
 from mitolume.report.panels import ArmPictures, Panel, panel_figure
@@ -25,6 +26,7 @@ from mitolume.report.study_tables import (
     sizes,
 )
 from mitolume.report.study_words import Head, head_of, shift_sentences
+from mitolume.study.beside_dye import OBJECTS, judge_beside_dye, measure_beside_dye
 from mitolume.study.cells import image_count
 from mitolume.study.evidence import compare, label_curve
 from mitolume.study.folder import Study, open_study
@@ -43,7 +45,7 @@ def report_study(path: str | Path, export: str | Path | None = None) -> Path:
         if not study.run(one).report_file.exists():
             report_run(study.run(one).path)
     content = StudyContent(study)
-    page = template("study.html.j2").render(content=content, colours=pictures)
+    page = template("study.html.j2").render(content=content, colours=pictures, objects=OBJECTS)
     write_text(study.report_file, page)
     if export is not None:
         _export(content, Path(export))
@@ -183,6 +185,16 @@ class StudyContent:
         once = self.scored[self.scored["run"] == self.scored["run"].iloc[0]]
         pixels = once[["tp", "fp", "fn", "tn"]].sum()
         return number(float((pixels["tp"] + pixels["fn"]) / pixels.sum()))
+
+    @cached_property
+    def beside_dye(self) -> dict[int, list[dict[str, Any]]]:
+        """The reference beside the dye, by k, where another arm sees the dye and it does not."""
+        dyes = {str(row.fluorescence) for row in read_table(self.study.fields_file)} - {""}
+        seeing = {one.arm for one in self.study.planned if dyes & {*one.recipe.inputs.channels}}
+        if not seeing or self.reference in seeing:
+            return {}
+        judged = judge_beside_dye(measure_beside_dye(self.study, self.scored))
+        return {k: [one for one in judged if one["k"] == k] for k in {one["k"] for one in judged}}
 
     # Tables ----------------------------------------------------------------------------------
 

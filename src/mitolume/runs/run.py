@@ -108,7 +108,7 @@ def _score_models(run: Run) -> None:
         arm=run.recipe.arm,
         method=run.recipe.method,
         network=run.recipe.network.name,
-        k=run.record["n_images"]["train"],
+        k=sum(image.row.label != "dye" for image in run.images("train")),
         seed=run.recipe.seed,
     )[list(IMAGE_COLUMNS)]
     results = summarise(images)

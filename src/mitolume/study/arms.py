@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from mitolume.errors import MitolumeError
+from mitolume.io.check import open_image
+from mitolume.io.fields import read_table
+from mitolume.io.read import read
+from mitolume.progress import say
 from mitolume.runs.recipe import (
     Recipe,
     complete,
@@ -24,8 +29,10 @@ from mitolume.runs.recipe import (
     with_folders,
 )
 
-STUDY_PRESETS = ("default", "quick", "paper")
+STUDY_PRESETS = ("default", "quick", "paper", "dye")
 _OWN = ("arms", "reference", "seeds", "labels", "compare")
+_OPEN = re.compile(r'"\{(light|dye|membrane|one)\}"')
+_MEMBRANE = re.compile("cell[ _-]?mask|membrane", re.IGNORECASE)
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
 
 Budget = Literal["all"] | int
@@ -141,7 +148,7 @@ def load_study(
         given["fields"] = str(fields)
     for setting in settings:
         given = merge(given, parse_setting(setting))
-    given = _with_folders(given, Path())
+    given = _with_channels(_with_folders(given, Path()))
     own = {key: given[key] for key in _OWN if key in given}
     base = {key: value for key, value in given.items() if key not in _OWN}
     if "arms" in own and "reference" not in own and own["arms"]:
@@ -177,6 +184,41 @@ def _with_folders(given: dict[str, Any], base: Path) -> dict[str, Any]:
         own = {n: with_folders(a, base) if isinstance(a, dict) else a for n, a in arms.items()}
         given = given | {"arms": own}
     return with_folders(given, base)
+
+
+def _with_channels(given: dict[str, Any]) -> dict[str, Any]:
+    """Fill channels of the table into arms that leave them open, as those of preset ``dye`` do.
+
+    The first image with a dye speaks for all. Arms for which it has nothing are left out, and so
+    are, where nobody drew any, all outlines.
+    """
+    text, source = json.dumps(given.get("arms"), default=str), given.get("fields")
+    if not source or not _OPEN.search(text):
+        return given
+    rows = read_table(source)
+    row = next((row for row in rows if row.fluorescence), None)
+    if row is None or ("{dye}" in text and isinstance(row.fluorescence, Path)):
+        raise MitolumeError(
+            f"{source}: column `fluorescence` names no channel of the dye; fill it in, or name both"
+            " channels with --set 'arms.light-dye.inputs.channels=[LIGHT, DYE]'"
+        )
+    names = [str(name) for name in read(row.image, scene=row.scene or None)["C"].values]
+    known = {
+        "light": row.channel or str(open_image(row)["C"].values[0]),
+        "dye": row.fluorescence,
+        "membrane": next((name for name in names if _MEMBRANE.search(name)), None),
+        "one": 1 if open_image(row).sizes["Z"] > 1 else None,
+    }
+    arms = {}
+    for name, own in given["arms"].items():
+        text = json.dumps(own)
+        if any(known[place] is None for place in _OPEN.findall(text)):
+            say(f"note: arm {name} is left out: {row.image.name} has nothing to show it")
+        else:
+            arms[name] = json.loads(_OPEN.sub(lambda place: json.dumps(known[place[1]]), text))
+    if given["labels"] == [0, "all"] and not any(r.mask and r.role in ("", "train") for r in rows):
+        given = given | {"labels": [0]}
+    return given | {"arms": arms}
 
 
 def _load_preset(name: str) -> dict[str, Any]:
