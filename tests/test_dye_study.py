@@ -146,6 +146,13 @@ def test_errors_of_objects_are_relative_with_their_noise() -> None:
     assert judged["compared"].reference == DYE
 
 
+def test_a_condition_without_mitochondria_is_left_out() -> None:
+    there = made({key: [[3, 3], [4, 4]] for key in (LIGHT, DYE, TRUTH)})
+    nowhere = there.assign(condition="empty", tp=0, fn=0)
+    assert [one["name"] for one in judge_beside_dye(pd.concat([there, nowhere]))] == ["control"]
+    assert judge_beside_dye(there.iloc[:0]) == []
+
+
 def test_no_object_anywhere_leaves_its_size_unknown() -> None:
     nothing = [[0.0, 0.0]]
     rows = made({LIGHT: nothing, DYE: nothing, TRUTH: nothing})

@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from mitolume.analysis import pictures
 from mitolume.analysis.object_pictures import write_figure
 from mitolume.errors import MitolumeError, some_names
-from mitolume.io.fields import read_table
 from mitolume.io.write import write_table, write_text
 from mitolume.report.charts import Chart, comparison_figure, curve_figure, to_chart
 from mitolume.report.panels import ArmPictures, Panel, panel_figure
@@ -188,10 +187,9 @@ class StudyContent:
 
     @cached_property
     def beside_dye(self) -> dict[int, list[dict[str, Any]]]:
-        """The reference beside the dye, by k, where another arm sees the dye and it does not."""
-        dyes = {str(row.fluorescence) for row in read_table(self.study.fields_file)} - {""}
-        seeing = {one.arm for one in self.study.planned if dyes & {*one.recipe.inputs.channels}}
-        if not seeing or self.reference in seeing:
+        """The reference beside the dye, by k, where it sees light alone and another arm more."""
+        more = {one.arm for one in self.study.planned if len(one.recipe.inputs.channels) > 1}
+        if not more or self.reference in more:
             return {}
         judged = judge_beside_dye(measure_beside_dye(self.study, self.scored))
         return {k: [one for one in judged if one["k"] == k] for k in {one["k"] for one in judged}}

@@ -82,6 +82,7 @@ def judge_beside_dye(rows: pd.DataFrame) -> list[dict[str, Any]]:
             "biases": {side: {what: bias(own, *side, what) for what in OBJECTS} for side in sides},
         }
         for (k, name), own in rows.groupby(["k", "condition"], sort=False)
+        if not judged or own[["tp", "fn"]].to_numpy().sum()  # else no IoU is defined
     ]
 
 
