@@ -21,6 +21,7 @@ from mitolume.io.write import write_image, write_mask
 from mitolume.runs.dye import quality_notices
 from mitolume.runs.folder import Run
 from mitolume.runs.recipe import load_recipe
+from mitolume.training.patches import Patches, PreparedImage
 
 QUICK = (
     "training.steps=4", "training.checks=2", "training.patch=32", "training.batch=2",
@@ -81,7 +82,7 @@ def test_a_table_without_outlines_trains_and_is_scored(tmp_path: Path) -> None:
     assert {row.role for row in run.rows} == {"train", "validation", "test"}
     assert all(row.label == "dye" and row.mask and row.mask.exists() for row in run.rows)
     assert run.scores["iou"].notna().all()
-    assert "6 images without an outline, 6 used" in " ".join(run.record["notices"])
+    assert "6 images with a dye to make a mask of, 6 used" in " ".join(run.record["notices"])
     page = run.report_file.read_text(encoding="utf-8")
     assert "how well the dye can be foretold" in page.replace("\n", " ")
     assert "0 outlines, " in page
@@ -105,7 +106,7 @@ def test_a_field_without_dye_is_named_and_left_out(tmp_path: Path) -> None:
     run = run_of(table_of(tmp_path / "data", *rows), tmp_path / "run")
     assert [row.image.name for row in run.rows] == ["f0.ome.tif", "f1.ome.tif", "f2.ome.tif"]
     said = " ".join(run.record["notices"])
-    assert "4 images without an outline, 3 used" in said
+    assert "4 images with a dye to make a mask of, 3 used" in said
     assert "no dye to make a mask of in 1 image, left out: f3.ome.tif" in said
     assert list(run.dye_quality["has_dye"]) == [True] * 3 + [False]
 
@@ -154,23 +155,66 @@ def test_a_dye_in_a_file_of_its_own_gives_the_same_masks(tmp_path: Path) -> None
     assert read_table(by_file.fields_file)[0].fluorescence == tmp_path / "data/dyes/d0.ome.tif"
 
 
-@pytest.mark.parametrize(("teacher", "method"), [("auto", "dye"), ("self", "noisy_student")])
-def test_unlabelled_images_are_taught_by_their_dye(
-    teacher: str, method: str, tmp_path: Path
-) -> None:
-    rows = [{"role": "train", "outlined": True}] * 3 + [{"role": "unlabelled"}] * 2
-    rows += [{"role": "validation", "outlined": True}] * 3
-    table = table_of(tmp_path / "data", *rows)
-    run = run_of(table, tmp_path / "run", f"unlabelled.teacher={teacher}")
-    assert run.predictor("model_1").card.method == "supervised"
-    assert run.predictor("model_2").card.method == method
-    assert run.recipe.unlabelled.teacher == ("dye" if teacher == "auto" else "self")
+MIXED = [
+    *[{"role": "train", "outlined": True}] * 3,
+    *[{"role": "unlabelled"}] * 2,
+    *[{"role": "validation", "outlined": True}] * 3,
+]
+
+
+def test_outlines_and_dye_are_learnt_in_one_training(tmp_path: Path) -> None:
+    run = run_of(table_of(tmp_path / "data", *MIXED), tmp_path / "run")
+    assert run.models == ["model_1"]
+    assert run.recipe.unlabelled.teacher == "dye"
+    learnt = [(row.image.name, row.label) for row in run.rows if row.role == "train"]
+    outlined = [(f"f{n}.ome.tif", label) for n in range(3) for label in ("", "dye")]
+    assert learnt == [*outlined, ("f3.ome.tif", "dye"), ("f4.ome.tif", "dye")]
+    assert set(run.scores["k"]) == {3}
+    quality = run.dye_quality
+    assert quality["agreement"].notna().tolist() == [True] * 3 + [False] * 2
+    assert quality["agreement"].min() > 0.7
+    assert quality["dye_to_outline_area"].dropna().between(0.7, 1.4).all()
     said = "outlines and masks from the dye agree with a mean IoU of 0."
-    assert (said in " ".join(run.record["notices"])) == (teacher == "auto")
-    labelled = [row.label for row in run.rows if row.role == "unlabelled"]
-    assert labelled == (["dye"] * 2 if teacher == "auto" else [""] * 2)
-    # Images that are taught by their dye are not scored against it.
-    assert set(run.scores.loc[run.scores["iou"].notna(), "subset"]) == {"train", "validation"}
+    assert said in " ".join(run.record["notices"])
+    page = run.report_file.read_text(encoding="utf-8")
+    assert "3 outlines, 5 from the dye" in page
+    assert "Agreement of outline and dye, least first" in page
+    (run.path / "kept.json").unlink()  # stopped just before its end
+    run.note(status="running")
+    assert mitolume.run(None, run.path, resume=True, quiet=True) == run.path
+
+
+def test_the_dye_is_left_aside_on_request(tmp_path: Path) -> None:
+    table = table_of(tmp_path / "data", *MIXED)
+    run = run_of(table, tmp_path / "run", "unlabelled.teacher=self")
+    assert run.models == ["model_1", "model_2"]
+    assert [row.label for row in run.rows] == [""] * 8
+    assert run.dye_quality is None
+
+
+def test_masks_from_the_dye_are_drawn_by_their_weight() -> None:
+    plane = np.zeros((32, 32), np.float32)
+    outlined = PreparedImage(plane, np.ones((32, 32), np.uint8))
+    dyed_too = PreparedImage(plane, np.zeros((32, 32), np.uint8), weight=3)
+    patches = Patches([outlined, dyed_too], patch=32, batch=400, seed=0)
+    assert patches[0][2].mean() == pytest.approx(1 / 4, abs=0.07)
+
+
+def test_a_plane_may_be_there_twice_only_as_outline_and_dye(tmp_path: Path) -> None:
+    table = table_of(tmp_path / "data", {"role": "train", "outlined": True})
+    rows = pd.read_csv(table)
+    again = rows.assign(mask="", specimen="another")
+    pd.concat([rows, again]).to_csv(table, index=False)
+    with pytest.raises(MitolumeError, match="plane 0 of f0.ome.tif is also in line 2"):
+        run_of(table, tmp_path / "run")
+    pd.concat([rows, rows.assign(mask="", fluorescence="")]).to_csv(table, index=False)
+    with pytest.raises(MitolumeError, match="needs a mask, or"):
+        run_of(table, tmp_path / "run")
+    pd.concat([rows, rows.assign(mask="", role="unlabelled", fluorescence="")]).to_csv(
+        table, index=False
+    )
+    with pytest.raises(MitolumeError, match="plane 0 of f0.ome.tif is also in line 2"):
+        run_of(table, tmp_path / "run")
 
 
 def test_a_budget_of_no_outlines_learns_from_the_dye_alone(tmp_path: Path) -> None:
@@ -220,7 +264,7 @@ def test_a_shifted_dye_is_named_and_moved_back_on_request(tmp_path: Path) -> Non
 def test_what_can_not_be_labelled_is_said(tmp_path: Path) -> None:
     rows = [{"role": "train", "outlined": True, "dye": False}, {"role": "unlabelled", "dye": False}]
     table = table_of(tmp_path / "data", *rows)
-    with pytest.raises(MitolumeError, match=r"no unlabelled row .* has its `fluorescence`"):
+    with pytest.raises(MitolumeError, match=r"no row of .* to learn from has its"):
         run_of(table, tmp_path / "a", "unlabelled.teacher=dye")
     table.write_text("image,channel,fluorescence\nf0.ome.tif,BF,Mitos\n")
     with pytest.raises(MitolumeError, match="no channel 'Mitos'"):
@@ -297,7 +341,7 @@ def test_the_page_says_where_masks_come_from(tmp_path: Path) -> None:
     for sentence in (
         single,
         "the network sees the dye that",
-        "with masks made from",
+        "with a dye to make a mask of",
         "mask made from the dye",
         "can be foretold",
     ):

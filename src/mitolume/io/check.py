@@ -290,22 +290,34 @@ def _read_once(path: Path, scene: str, channels: tuple[str, ...], modified_ns: i
 
 
 def _repeated_planes(fields: Sequence[Field], sha256: dict[Path, str]) -> list[str]:
-    """Name planes that are there twice, be it as a copy or a link under another name."""
-    seen: dict[tuple[str, str, str, int], Field] = {}
+    """Name planes that are there twice, be it as a copy or a link under another name.
+
+    An outlined plane of a specimen may be there again with its dye: both are learnt from.
+    """
+    seen: dict[tuple[str, str, str, int], list[Field]] = defaultdict(list)
     faults = []
     for row in fields:
         channel = str(open_image(row)["C"].values[0])
         keys = [(sha256[row.image], row.scene, channel, z) for z in row.planes or ()]
-        if twin := next((key for key in keys if key in seen), None):
-            first = seen[twin]
+        if twin := next((k for k in keys if any(_is_twin(row, r) for r in seen[k])), None):
+            first = next(r for r in seen[twin] if _is_twin(row, r))
             same = "" if first.image == row.image else f": {first.image.name} is the same file"
             faults.append(
                 f"line {row.line}: plane {twin[3]} of {row.image.name} is also in line "
                 f"{first.line}{same}"
             )
         for key in keys:
-            seen.setdefault(key, row)
+            seen[key].append(row)
     return faults
+
+
+def _is_twin(one: Field, other: Field) -> bool:
+    """Whether rows of one plane are the same label twice, or of two specimens."""
+    if one.specimen != other.specimen or one.is_outlined == other.is_outlined:
+        return True
+    return not (one.is_outlined or one.fluorescence) or not (
+        other.is_outlined or other.fluorescence
+    )
 
 
 def _pixel_size_faults(fields: Sequence[Field], sizes: dict[int, PixelSize]) -> list[str]:

@@ -69,6 +69,11 @@ class Field:
         return self.mask is not None and self.role != "unlabelled"
 
     @property
+    def is_outlined(self) -> bool:
+        """Whether the row's mask is used and was not made from the dye."""
+        return self.is_labelled and self.label != "dye"
+
+    @property
     def where(self) -> str:
         """How messages name the row."""
         return f"line {self.line} ({self.image.name})"

@@ -53,8 +53,8 @@ class RunContent:
     """How far two annotators agree, where that was measured."""
     conditions: pd.DataFrame = field(default_factory=pd.DataFrame)
     """audit_conditions.csv."""
-    from_dye: bool = False
-    """Whether model 2 learned from the dye of the unlabelled images."""
+    agreement: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """Images that were outlined and have their dye, the least alike first."""
     doubtful: Sequence[PagePicture] = ()
     """The masks of unlabelled images that are least to be trusted."""
 
@@ -134,6 +134,7 @@ def _content(run: Run) -> RunContent:
         log=run.log,
         panels=_panels(run),
         unlabelled=run.audit if run.has_audit else run.scores.iloc[:0],
+        agreement=_agreement(run),
         recipe_yaml=run.recipe_file.read_text(encoding="utf-8"),  # of any version
         command=f"mitolume run {run.recipe_file} --out again",
         versions=record["versions"],
@@ -142,7 +143,6 @@ def _content(run: Run) -> RunContent:
         return content
     return replace(
         content,
-        from_dye=run.recipe.way == "dye" and "model_2" in run.models,
         conditions=run.audit_conditions,
         doubtful=[
             _doubtful(run, row)
@@ -169,11 +169,8 @@ def _verdict(run: Run) -> list[str]:
     if "model_2" in run.record:
         one, two = (value_of(results, m, subset, "iou") for m in ("model_1", "model_2"))
         if not math.isnan(two - one):
-            taught = "Learning from unlabelled images"
-            if run.recipe.way == "dye":
-                taught = "Learning also from the dye of images without an outline"
             sentences.append(
-                f"{taught} changed this IoU by "
+                "Learning from unlabelled images changed this IoU by "
                 f"{number(two - one, signed=True)} ({one:.3f} to {two:.3f}), in this single run "
                 "with one seed."
             )
@@ -222,11 +219,20 @@ def _facts(run: Run, first: Any) -> dict[str, str]:
     return facts
 
 
+def _agreement(run: Run) -> pd.DataFrame:
+    """Return the images that were outlined and have their dye, the least alike first."""
+    quality = run.dye_quality
+    if quality is None or "agreement" not in quality:
+        return pd.DataFrame()
+    both = quality.dropna(subset="agreement").sort_values("agreement", kind="stable")
+    return both.fillna({"condition": "", "batch": ""})
+
+
 def _labels(run: Run) -> str:
     """Count the images that are outlined, and those whose masks come from the dye."""
-    learnt = [i for i in run.images("train", "unlabelled") if i.has_label]
-    dye = sum(image.row.label == "dye" for image in learnt)
-    return f"{count(len(learnt) - dye, 'outline')}, {dye} from the dye"
+    learnt = run.images("train")
+    outlined = sum(image.row.is_outlined for image in learnt)
+    return f"{count(outlined, 'outline')}, {len(learnt) - outlined} from the dye"
 
 
 def _inputs(inputs: InputSettings) -> str:

@@ -7,7 +7,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -57,15 +57,11 @@ def begin(path: Path, recipe: Recipe, *, quiet: bool) -> Run:
     table = _checked(recipe.fields, recipe.mask_kind, recipe.inputs.channels, quiet)
     rows = assign_roles(table.fields, recipe.split)
     rows = choose_labelled(rows, None if recipe.labels == "all" else recipe.labels, recipe.seed)
-    if not any(row.role == "train" for row in rows):  # the dye is all there is to learn from
-        rows = [
-            replace(row, role="train", mask=None)
-            if row.role == "unlabelled" and row.fluorescence
-            else row
-            for row in rows
-        ]
+    teacher = _teacher(rows, recipe)
+    if teacher == "dye":
+        rows = list(_with_dye(rows))
     run = Run(path, table=replace(table, fields=tuple(rows)), quiet=quiet)
-    teacher = _label_from_dye(run, recipe)
+    _label_from_dye(run, recipe)
     table, rows = run.table, list(run.table.fields)
     model_um = _model_pixel_size(rows, table)
     _require_usable(rows, table, model_um, recipe.fields)
@@ -117,28 +113,38 @@ def begin(path: Path, recipe: Recipe, *, quiet: bool) -> Run:
     return run
 
 
-def _label_from_dye(run: Run, recipe: Recipe) -> Literal["dye", "self"]:
-    """Make masks of the dye for the run's rows that need one; return who labels the unlabelled.
-
-    Unlabelled rows get one if the dye is to be their teacher, which ``auto`` decides where any has
-    its dye recorded.
-    """
-    table = run.table
-    asked, own = recipe.unlabelled.teacher, METHODS[recipe.method].uses_unlabelled
-    some = any(row.role == "unlabelled" and row.fluorescence for row in table.fields)
-    if asked == "dye" and not some:
+def _teacher(rows: list[Field], recipe: Recipe) -> Literal["dye", "self"]:
+    """Return who labels the unlabelled: ``auto`` takes the dye where it was recorded."""
+    asked = recipe.unlabelled.teacher
+    recorded = any(row.role in ("train", "unlabelled") and row.fluorescence for row in rows)
+    if asked == "dye" and not recorded:
         raise MitolumeError(
-            f"unlabelled.teacher is dye, but no unlabelled row of {recipe.fields} has its "
+            f"unlabelled.teacher is dye, but no row of {recipe.fields} to learn from has its "
             "`fluorescence`"
         )
-    teacher: Literal["dye", "self"] = "dye" if own and some and asked != "self" else "self"
-    roles = ROLES if teacher == "dye" else [role for role in ROLES if role != "unlabelled"]
+    nothing_else = not any(row.role == "train" for row in rows)  # as with `labels: 0`
+    return "dye" if recorded and (asked != "self" or nothing_else) else "self"
+
+
+def _with_dye(rows: list[Field]) -> Iterator[Field]:
+    """Let images be learnt from by their dye: unlabelled ones, and outlined ones once more."""
+    for row in rows:
+        outlined = row.role == "train" and row.is_outlined
+        if outlined or row.role != "unlabelled" or not row.fluorescence:
+            yield row
+        if row.fluorescence and (outlined or row.role == "unlabelled"):
+            yield replace(row, role="train", mask=None)
+
+
+def _label_from_dye(run: Run, recipe: Recipe) -> None:
+    """Make masks of the dye for the run's rows that need one."""
+    table = run.table
     shutil.rmtree(run.dye_folder, ignore_errors=True)
-    if not any(needs_mask(row, roles) for row in table.fields):
-        return teacher
+    if not any(needs_mask(row) for row in table.fields):
+        return
     with progress_bar("masks from the dye", quiet=run.quiet) as advance:
         rows, quality, notices = label_rows(
-            table.fields, roles, run.dye_folder, recipe.dye, table.mask_kind, advance
+            table.fields, run.dye_folder, recipe.dye, table.mask_kind, advance
         )
     run.write_dye_quality(quality)
     if not any(row.role == "train" for row in rows):
@@ -155,7 +161,6 @@ def _label_from_dye(run: Run, recipe: Recipe) -> Literal["dye", "self"]:
         sha256=table.sha256 | {mask: sha256(mask) for mask in masks},
         empty_planes=table.empty_planes | {(line, z) for line, z, share in places if not share},
     )
-    return teacher
 
 
 def resume(path: Path, recipe: Recipe | None, *, quiet: bool) -> Run:
@@ -284,8 +289,8 @@ def _notices(run: Run) -> list[str]:
             "no test images: no score here is a test score (rows without a role are kept aside "
             "only in specimens that have no unlabelled rows)"
         )
-    if METHODS[recipe.way].uses_unlabelled and not run.images("unlabelled"):
-        notices.append("no unlabelled images: model 2 is not trained")
+    if METHODS[recipe.method].uses_unlabelled and not run.images("unlabelled"):
+        notices.append("no image is left without a mask: model 2 is not trained")
     if recipe.preset == "paper" and recipe.network.width < 64:
         notices.append(
             "the published networks have 64 channels at full resolution, this one "

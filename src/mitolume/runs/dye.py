@@ -19,7 +19,7 @@ from mitolume.errors import MitolumeError, some_names
 from mitolume.io.alignment import find_shift, measure_fit
 from mitolume.io.check import open_fluorescence, read_row
 from mitolume.io.fields import Field, row_names, with_planes
-from mitolume.io.masks import FOREGROUND, UNSURE, MaskKind
+from mitolume.io.masks import FOREGROUND, UNSURE, Mask, MaskKind
 from mitolume.io.pixel_size import plane_pixel_size
 from mitolume.io.read import read, read_plane
 from mitolume.io.write import write_mask
@@ -34,14 +34,13 @@ MOST_FOREGROUND = 0.3  # share of a plane; mitochondria of a spread cell cover a
 MOST_SATURATED = 0.002  # share of a plane's pixels: about a fiftieth of its mitochondria
 
 
-def needs_mask(row: Field, roles: Sequence[str]) -> bool:
+def needs_mask(row: Field) -> bool:
     """Whether a mask is to be made of a row's dye, as it has no outline that may be used."""
-    return bool(row.fluorescence) and not row.is_labelled and row.role in roles
+    return bool(row.fluorescence) and not row.is_labelled and row.role != "unlabelled"
 
 
 def label_rows(
     rows: Sequence[Field],
-    roles: Sequence[str],
     folder: Path,
     settings: DyeSettings,
     kind: MaskKind,
@@ -54,8 +53,6 @@ def label_rows(
     rows
         Checked rows with roles. Outlined training rows whose fluorescence was recorded too choose
         the threshold.
-    roles
-        Of the rows that get masks.
     folder
         Where the masks are written, ``NAME_mask.ome.tif`` for each row.
     settings
@@ -76,15 +73,19 @@ def label_rows(
     MitolumeError
         The pixel size of a row is unknown, its pixels can't be read, or its dye is shifted too far.
     """
-    wanted = [row for row in rows if needs_mask(row, roles)]
+    wanted = [row for row in rows if needs_mask(row)]
     given = None if settings.threshold == "auto" else settings.threshold
-    threshold, compared = _compare_with_outlines(rows, kind, given)
+    threshold = given or _chosen_on_outlines(rows, kind)
+    outlined = {(row.line, z): row for row in rows if row.is_outlined for z in row.planes or ()}
     labelled: dict[int, Field] = {}
     qualities: list[dict[str, Any]] = []
     for done, (row, name) in enumerate(zip(wanted, row_names(wanted), strict=True)):
         progress(done, len(wanted))
         path = folder / f"{name}_mask.ome.tif"
         found = label_row(row, path, threshold)
+        for one in found:
+            if twin := outlined.get((row.line, one["plane"])):
+                one |= _held_against(path, twin, one["plane"], kind)
         qualities += found
         shown = [one["plane"] for one in found if one["has_dye"]]
         labelled[id(row)] = replace(with_planes(row, shown), mask=path, label="dye")
@@ -92,9 +93,9 @@ def label_rows(
     used = [row for row in labelled.values() if row.planes]
     n_used = int(quality["has_dye"].sum())
     notices = [
-        f"{len(quality)} images without an outline, {n_used} used with masks made from their dye "
-        f"(at {threshold:.2f} of the local peak)",
-        *compared,
+        f"{count(len(quality), 'image')} with a dye to make a mask of, {n_used} used (structures "
+        f"end at {threshold:.2f} of the local peak)",
+        *_agreement(quality),
         *quality_notices(quality),
         *register(used, settings.align),
     ]
@@ -166,39 +167,45 @@ def label_planes(
         yield z, labels
 
 
-def _compare_with_outlines(
-    rows: Sequence[Field], kind: MaskKind, threshold: float | None
-) -> tuple[float, list[str]]:
-    """Hold the dye of outlined training images against their outlines.
+def _outline(row: Field, z: int, kind: MaskKind) -> Mask:
+    mask = read_row(row, z, kind)[1]
+    assert mask is not None, "the row is outlined"
+    return mask
 
-    Returns
-    -------
-    threshold, notices
-        As given, or else the one that fits the outlines best; how far both agree.
-    """
-    outlined = [r for r in rows if r.fluorescence and r.is_labelled and r.role == "train"]
+
+def _held_against(path: Path, row: Field, z: int, kind: MaskKind) -> dict[str, float]:
+    """Compare a plane's mask from the dye with its outline: their IoU, and the areas' ratio."""
+    counts = count_pixels(np.asarray(read_plane(read(path), z=z)), _outline(row, z, kind))
+    drawn = counts.tp + counts.fn
+    return {
+        "agreement": iou(counts),
+        "dye_to_outline_area": (counts.tp + counts.fp) / drawn if drawn else float("nan"),
+    }
+
+
+def _chosen_on_outlines(rows: Sequence[Field], kind: MaskKind) -> float:
+    """Return the threshold that fits the outlines of training images best."""
+    outlined = [r for r in rows if r.fluorescence and r.is_outlined and r.role == "train"]
     planes = [(row, z) for row in outlined for z in row.planes or ()]
     some = np.linspace(0, len(planes) - 1, min(len(planes), MOST_OUTLINED)).round().astype(int)
-    scores, masks, names = [], [], []
+    scores, masks = [], []
     for row, z in (planes[i] for i in some):
         ((_, labels),) = label_planes(with_planes(row, [z]), open_fluorescence(row))
-        mask = read_row(row, z, kind)[1]
-        if labels.quality.has_dye and mask is not None and (mask == FOREGROUND).any():
+        if labels.quality.has_dye:
             scores.append(labels.score)
-            masks.append(mask)
-            names.append(row.image.name)
-    threshold = threshold or choose_threshold(scores, masks)
-    if not scores:
-        return threshold, []
-    agreement = [
-        iou(count_pixels((score > threshold).astype(np.uint8), mask))
-        for score, mask in zip(scores, masks, strict=True)
-    ]
-    least = int(np.argmin(agreement))
-    return threshold, [
-        f"outlines and masks from the dye agree with a mean IoU of {np.mean(agreement):.2f} on "
-        f"{count(len(scores), 'training image')}, least on {names[least]} "
-        f"({agreement[least]:.2f}): look there at which of them is off"
+            masks.append(_outline(row, z, kind))
+    return choose_threshold(scores, masks)
+
+
+def _agreement(quality: pd.DataFrame) -> list[str]:
+    """Say how far outlines and masks from the dye agree."""
+    if "agreement" not in quality or not len(both := quality.dropna(subset="agreement")):
+        return []
+    least = both.sort_values("agreement", kind="stable").iloc[0]
+    return [
+        f"outlines and masks from the dye agree with a mean IoU of {both['agreement'].mean():.2f} "
+        f"on {count(len(both), 'training image')}, least on {least['image']} "
+        f"({least['agreement']:.2f}): look there at which of them is off"
     ]
 
 

@@ -20,9 +20,6 @@ from mitolume.runs.results import value_of
 from mitolume.text import count
 
 ENOUGH = 3  # validation images that may decide alone: one or two tell little
-# Outlines of control cells can't show what the dye of treated ones teaches, and two trainings that
-# differed in the number of threads alone were as far apart (docs/benchmarks.md: 0.026).
-DYE_MAY_LOSE = 0.02
 _FOLDS = "folds"  # scratch models
 
 
@@ -102,15 +99,11 @@ def two_halves(specimens: Sequence[str]) -> list[int]:
 
 
 def choose_kept(
-    results: pd.DataFrame,
-    names: Sequence[str],
-    out_of_fold: dict[str, Any] | None = None,
-    allowed_loss: float = 0.0,
+    results: pd.DataFrame, names: Sequence[str], out_of_fold: dict[str, Any] | None = None
 ) -> tuple[str, str]:
     """Choose the model to keep: its name, and the reason for a sentence.
 
-    ``out_of_fold`` is what `cross_fit` found, None where validation images decide. Model 2 is kept
-    although its foreground IoU is lower, if by less than ``allowed_loss``.
+    ``out_of_fold`` is what `cross_fit` found, None where validation images decide.
     """
     if len(names) == 1:
         return names[0], "it is the only model of this run"
@@ -131,12 +124,6 @@ def choose_kept(
         return names[0], (
             "no validation images could show that learning from unlabelled images helped"
         )
-    allowed = (
-        f"; up to {allowed_loss:g} less is accepted of a model that learnt from the dye of images "
-        "without an outline"
-        if 0 <= first - second < allowed_loss
-        else ""
-    )
-    return names[1] if second > first - allowed_loss else names[0], (
-        f"foreground IoU {where} is {first:.3f} for model 1 and {second:.3f} for model 2{allowed}"
+    return names[int(second > first)], (
+        f"foreground IoU {where} is {first:.3f} for model 1 and {second:.3f} for model 2"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
@@ -55,18 +55,6 @@ class RowImage:
             "line": self.line, "image": row.image.name, "plane": self.z,
             "specimen": row.specimen, "condition": row.condition, "batch": row.batch,
         }  # fmt: skip
-
-    @property
-    def has_label(self) -> bool:
-        """Whether there is a mask to learn from: an outline, or one that was made from the dye."""
-        return self.row.is_labelled or self.row.label == "dye"
-
-    def label(self) -> Mask | None:
-        """Return the mask to learn from, (Y, X)."""
-        row = self.row
-        if row.label == "dye":
-            row = replace(row, role="train")  # scores leave masks of unlabelled images out
-        return read_row(row, self.z, self.mask_kind)[1]
 
     def read(self) -> tuple[Image2D, Mask | None, tuple[float, float] | None]:
         """Return the plane, its mask (None: unlabelled) and its pixel size along Y and X in µm."""

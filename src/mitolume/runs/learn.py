@@ -71,15 +71,13 @@ class ModelTrainer:
             return
         recipe, images = self.run.recipe, self.unlabelled
         teacher = load_model(self.place("model_1"))
-        method = METHODS[recipe.way](recipe.unlabelled, teacher.card.threshold)
+        method = METHODS[recipe.method](recipe.unlabelled, teacher.card.threshold)
         taught = self._labelled_by(teacher, method)
         student = self._new_network("model_2")
         weights = teacher.network.state_dict() if method.settings.start == "teacher" else None
         if weights:
             student.load_state_dict(weights)
-        check = None
-        if recipe.unlabelled.teacher == "self":  # the dye may well know better than model 1
-            check = CollapseCheck.against(images, teacher.network, teacher.card.threshold)
+        check = CollapseCheck.against(images, teacher.network, teacher.card.threshold)
         self._train("model_2", method, student, taught, check, weights)
 
     def _new_network(self, name: str) -> SegmentationNetwork:
@@ -88,10 +86,9 @@ class ModelTrainer:
         )
 
     def _labelled_by(self, teacher: Predictor, method: Supervised) -> Sequence[PreparedImage]:
-        """Give the unlabelled images the teacher's masks, on disk, where the method wants them."""
+        """Give the unlabelled images the teacher's masks, on disk."""
         images = self.unlabelled
-        if method.target_dtype is None:
-            return images
+        assert method.target_dtype is not None, "methods with a model 2 say what it learns from"
         masks = ArrayFile(self.run.scratch / self.part / "taught", method.target_dtype)
         for image in self.run.each("pseudo-labels", images):
             masks.append(method.label(teacher.predict_prepared(image.image, method.views)))
@@ -174,7 +171,7 @@ class ModelTrainer:
         denoiser = self.denoiser
         card = Card(
             name=f"{recipe.arm} {title}",
-            method=recipe.way if name == "model_2" else "supervised",
+            method=recipe.method if name == "model_2" else "supervised",
             network=recipe.network,
             inputs=recipe.inputs,
             chain=recipe.chain.with_method(denoiser.card.method if denoiser else "none"),
@@ -209,13 +206,17 @@ def prepare_images(run: Run, role: str, denoiser: Denoiser | None) -> list[Prepa
     )
     every = run.each(f"preparing {role}", images)
     for image, ready in network_inputs(every, run.recipe.inputs, reader):
-        mask = image.label()
+        mask = image.read()[1]
         planes.append(np.asarray(ready))
         if mask is not None:
             masks.append(rescale_mask(mask, ready.shape))
     on_disk = iter(masks.read_all())
     return [
-        PreparedImage(plane, next(on_disk) if image.has_label else None)
+        PreparedImage(
+            plane,
+            next(on_disk) if image.row.is_labelled else None,
+            run.recipe.dye.weight if image.row.label == "dye" else 1.0,
+        )
         for plane, image in zip(planes.read_all(), images, strict=True)
     ]
 

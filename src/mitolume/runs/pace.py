@@ -36,7 +36,7 @@ def within_minutes(run: Run, model_um: float | None, started: float) -> tuple[Re
     timed. All trainings of the run, their validation, and preparing and scoring all images are
     allowed for; the training of a denoiser is not. ``started`` is the `time.monotonic` of the run.
     """
-    recipe, method = run.recipe, METHODS[run.recipe.way]
+    recipe, method = run.recipe, METHODS[run.recipe.method]
     train, validation, unlabelled, every = (
         len(run.images(*role)) for role in (["train"], ["validation"], ["unlabelled"], [])
     )

@@ -26,13 +26,15 @@ class DyeSettings(BaseModel):
 
     ``threshold`` is the share of its local peak at which a structure ends; ``auto`` chooses it on
     outlined training images whose dye was recorded too, where there are some. ``align`` moves
-    the masks by the shift that is measured between the dye and transmitted light.
+    the masks by the shift that is measured between the dye and transmitted light. ``weight`` is how
+    often such a mask is learnt from, beside an outline of the same area.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     threshold: Literal["auto"] | Annotated[float, Field(gt=0, lt=1)] = "auto"
     align: bool = False
+    weight: float = Field(1.0, gt=0, le=100)
 
 
 class Recipe(BaseModel):
@@ -74,12 +76,6 @@ class Recipe(BaseModel):
                 "patches, so it needs 2 or more"
             )
         return self
-
-    @property
-    def way(self) -> str:
-        """How unlabelled images are used: ``method``, unless their masks come from the dye."""
-        taught_by_dye = self.method != "supervised" and self.unlabelled.teacher == "dye"
-        return "dye" if taught_by_dye else self.method
 
     def to_yaml(self) -> str:
         """Write the recipe as YAML that `load_recipe` reads back equal."""

@@ -21,7 +21,7 @@ from mitolume.runs.audit import write_audit
 from mitolume.runs.begin import begin, resume
 from mitolume.runs.denoiser import denoiser_of_run
 from mitolume.runs.folder import MODELS, Run
-from mitolume.runs.guard import DYE_MAY_LOSE, choose_kept, cross_fit, needs_cross_fit
+from mitolume.runs.guard import choose_kept, cross_fit, needs_cross_fit
 from mitolume.runs.learn import ModelTrainer, prepare_images
 from mitolume.runs.recipe import Recipe
 from mitolume.runs.results import IMAGE_COLUMNS, summarise
@@ -75,7 +75,7 @@ def _timed(run: Run) -> Iterator[None]:
 
 def _train_models(run: Run) -> None:
     """Train model 1, and model 2 where the method has one, unless they are there already."""
-    unlabelled = METHODS[run.recipe.way].uses_unlabelled and bool(run.images("unlabelled"))
+    unlabelled = METHODS[run.recipe.method].uses_unlabelled and bool(run.images("unlabelled"))
     guarded = run.out_of_fold is not None or not needs_cross_fit(run)
     compared = "stopped" in run.record or (run.has_model("model_2") and guarded)
     if run.has_model("model_1") and (compared or not unlabelled):
@@ -108,16 +108,14 @@ def _score_models(run: Run) -> None:
         arm=run.recipe.arm,
         method=run.recipe.method,
         network=run.recipe.network.name,
-        k=sum(image.row.label != "dye" for image in run.images("train")),
+        k=sum(image.row.is_outlined for image in run.images("train")),
         seed=run.recipe.seed,
     )[list(IMAGE_COLUMNS)]
     results = summarise(images)
     run.write_scores(images, results)
     for name in names:
         _write_scores(run.model_folder(name) / CARD, results[results["model"] == name])
-    kept, reason = choose_kept(
-        results, names, run.out_of_fold, DYE_MAY_LOSE if run.recipe.way == "dye" else 0
-    )
+    kept, reason = choose_kept(results, names, run.out_of_fold)
     if "stopped" in run.record:
         kept, reason = MODELS[0], run.record["stopped"]
     run.keep(kept, reason)

@@ -50,7 +50,33 @@ def full(images: Tensor, targets: Tensor, random: Generator) -> tuple[Tensor, Te
     return intensity(images, random), targets
 
 
-AUGMENTATIONS: dict[str, Augmentation] = {"none": none, "flips": flips, "full": full}
+def photometric(images: Tensor, targets: Tensor, random: Generator) -> tuple[Tensor, Tensor]:
+    """Flip and turn, then change all that another microscope would: arguments as for `flips`.
+
+    Gamma, blur, sharpness, shading, contrast, offset and noise, all stronger than in `full`.
+    Images have mean 0 and spread 1.
+    """
+    images, targets = flips(images, targets, random)
+    images = _blurred_by(_gamma(images, random), random)
+    images = images + _draw(images, (-0.5, 1), random) * (images - _blurred(images))
+    gain, offset, shade, spread = (
+        _draw(images, limits, random) for limits in ((-0.4, 0.4), (-0.4, 0.4), (0, 0.5), (0, 0.4))
+    )
+    coarse = torch.randn((len(images), 1, 3, 3), generator=random).to(images.device)
+    shading = functional.interpolate(
+        coarse, size=images.shape[-2:], mode="bicubic", align_corners=True
+    )
+    noise = torch.randn(images.shape, generator=random).to(images.device)
+    images = (images + shade * shading) * torch.exp(gain) + offset
+    return images + spread * noise, targets
+
+
+AUGMENTATIONS: dict[str, Augmentation] = {
+    "none": none,
+    "flips": flips,
+    "full": full,
+    "photometric": photometric,
+}
 
 
 def intensity(images: Tensor, random: Generator) -> Tensor:
@@ -104,6 +130,32 @@ def _draw(images: Tensor, limits: tuple[float, float], random: Generator) -> Ten
     low, high = limits
     uniform = torch.rand(len(images), generator=random) * (high - low) + low
     return uniform.view(-1, 1, 1, 1).to(images.device)
+
+
+def _gamma(images: Tensor, random: Generator) -> Tensor:
+    """Bend the grey values by an exponent of 1/2 to 2, keeping mean and spread of each channel."""
+    exponent = torch.exp(_draw(images, (-0.7, 0.7), random))
+    bent = ((images + 4) / 8).clamp(1e-3, 1) ** exponent  # four spreads on either side of the mean
+    (std, mean), (new_std, new_mean) = (
+        torch.std_mean(batch, (2, 3), keepdim=True) for batch in (images, bent)
+    )
+    return (bent - new_mean) / (new_std + 1e-5) * std + mean
+
+
+def _blurred_by(images: Tensor, random: Generator, most: float = 2.0) -> Tensor:
+    """Blur half of the patches by a Gaussian of up to ``most`` px."""
+    sigma = torch.rand(len(images), generator=random) * most
+    sigma[torch.rand(len(images), generator=random) < 0.5] = 0
+    reach = math.ceil(3 * most)
+    at = torch.arange(-reach, reach + 1)
+    row = torch.exp(-0.5 * (at / sigma.clamp(min=0.1)[:, None]) ** 2)  # (B, taps)
+    row = (row / row.sum(1, keepdim=True)).to(images.device)
+    n, channels = images.shape[:2]
+    # Each channel of each patch is a group of its own, so that every patch has its own kernel.
+    kernel = row.repeat_interleave(channels, 0)
+    flat = functional.pad(images, (reach,) * 4, mode="reflect").flatten(0, 1)[None]
+    flat = functional.conv2d(flat, kernel[:, None, :, None], groups=n * channels)
+    return functional.conv2d(flat, kernel[:, None, None], groups=n * channels).view(images.shape)
 
 
 def _blurred(images: Tensor) -> Tensor:

@@ -126,32 +126,6 @@ class NoisyStudent(Supervised):
         return loss + self.settings.weight * bce(logits[n:], targets[n:])
 
 
-class DyeTaught(Supervised):
-    """Learn from masks that were made from the dye of the unlabelled images, as from outlines.
-
-    Half of each batch comes from the outlined images. Both halves have the same loss, and the
-    training is as long as model 1's, from random weights.
-    """
-
-    uses_unlabelled = True
-    splits_batch = True
-
-    def __init__(
-        self, settings: UnlabelledSettings | None = None, threshold: float = PSEUDO_THRESHOLD
-    ) -> None:
-        weight = (settings or UnlabelledSettings()).weight
-        super().__init__(PUBLISHED.model_copy(update={"weight": weight}), threshold)
-
-    def loss(self, network: nn.Module, step: Step) -> Tensor:
-        """Return the loss of the outlined half plus that of the other."""
-        n = step.n_labelled
-        with torch.autocast(step.images.device.type, enabled=False):
-            images, targets = step.augment(step.images, step.targets, step.random)
-        logits = network(images).float()
-        taught = step.loss(logits[n:], targets[n:])
-        return step.loss(logits[:n], targets[:n]) + self.settings.weight * taught
-
-
 def average_with_teacher(
     teacher: dict[str, Tensor], student: dict[str, Tensor]
 ) -> dict[str, Tensor]:
@@ -185,5 +159,4 @@ METHODS: dict[str, type[Supervised]] = {
     "supervised": Supervised,
     "pseudo_label": PseudoLabel,
     "noisy_student": NoisyStudent,
-    "dye": DyeTaught,
 }

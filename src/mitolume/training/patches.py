@@ -23,11 +23,13 @@ class PreparedImage:
     """An image after the chain, on the model's grid, with its targets.
 
     ``image`` is (C, Y, X), the plane itself first, or (Y, X) of it alone. ``mask`` is (Y, X): 0, 1,
-    255 (unsure), or as float16 a teacher's probability, or None for an unlabelled image.
+    255 (unsure), or as float16 a teacher's probability, or None for an unlabelled image. ``weight``
+    is how often it is drawn, beside another image of the same area.
     """
 
     image: Image
     mask: Mask | SoftMask | None = None
+    weight: float = 1.0
 
     @property
     def plane(self) -> Image:
@@ -44,9 +46,9 @@ class PreparedImage:
 class Patches(Dataset[tuple[int, Tensor, Tensor]]):
     """Batches of patches; item ``step`` is always the same batch, whatever came before.
 
-    Images are drawn in proportion to their area, so that every pixel is about as likely, and
-    places uniformly within them. Images smaller than a patch are mirrored at their far edges, the
-    mirrored part being unsure.
+    Images are drawn in proportion to their area and weight, so that pixels of equal weight are
+    about as likely, and places uniformly within them. Images smaller than a patch are mirrored at
+    their far edges, the mirrored part being unsure.
 
     Parameters
     ----------
@@ -80,7 +82,7 @@ class Patches(Dataset[tuple[int, Tensor, Tensor]]):
         self.images = [*images, *unlabelled]
         self.patch, self.batch, self.seed = patch, batch, seed
         self.n_labelled = max(1, batch - batch // 2) if unlabelled else batch
-        areas = np.array([np.prod(image.image.shape[-2:]) for image in self.images], dtype=float)
+        areas = np.array([i.weight * np.prod(i.image.shape[-2:]) for i in self.images], dtype=float)
         self.share = areas[: len(images)] / areas[: len(images)].sum()
         self.share_of_unlabelled = areas[len(images) :] / max(1, areas[len(images) :].sum())
 

@@ -54,15 +54,16 @@ class TrainingSettings(LoopSettings):
 
     ``minutes``, instead of steps, are those of the whole run: how many steps that is on a machine
     is measured when a run begins. ``patch`` is the side of a patch in pixels of the model's grid, a
-    multiple of 16.
-    ``augment``: ``flips`` is flips and quarter turns, ``full`` changes gain, offset and noise too.
+    multiple of 16. ``augment``: ``flips`` is flips and quarter turns, ``full`` changes gain, offset
+    and noise too, ``photometric`` also gamma, sharpness and shading, for images of another
+    microscope.
     ``average``: the model is a moving average of the weights over about this share of the steps;
     0 for no average.
     """
 
     minutes: float | None = Field(None, gt=0)
     loss: Literal["bce", "dice_bce"] = "dice_bce"
-    augment: Literal["none", "flips", "full"] = "full"
+    augment: Literal["none", "flips", "full", "photometric"] = "full"
     average: float = Field(0.1, ge=0, le=1)
 
     @property
@@ -85,8 +86,8 @@ class UnlabelledSettings(BaseModel):
     """How the unlabelled images are used, by the methods that use them.
 
     ``teacher`` says where their masks come from: the ``dye``, where its fluorescence was recorded
-    beside them, or, with ``self``, from model 1; ``auto`` takes the dye where there is one.
-    With the dye, ``method`` only says that there is a model 2, and only ``weight`` counts.
+    beside them, or, with ``self``, from model 1; ``auto`` takes the dye where there is one. Masks
+    from the dye are labels of model 1, whatever the ``method``.
     ``length`` and ``rate`` are the steps and the learning rate of model 2, relative to those of
     model 1. ``start``: the student's initial weights are those of the ``teacher`` (model
     2 is then the average of student and teacher) or ``random``. ``weight`` is the weight of the
