@@ -205,7 +205,7 @@ def test_a_plane_may_be_there_twice_only_as_outline_and_dye(tmp_path: Path) -> N
     rows = pd.read_csv(table)
     again = rows.assign(mask="", specimen="another")
     pd.concat([rows, again]).to_csv(table, index=False)
-    with pytest.raises(MitolumeError, match="plane 0 of f0.ome.tif is also in line 2"):
+    with pytest.raises(MitolumeError, match=r"plane 0 of f0\.ome\.tif is also in line 2"):
         run_of(table, tmp_path / "run")
     pd.concat([rows, rows.assign(mask="", fluorescence="")]).to_csv(table, index=False)
     with pytest.raises(MitolumeError, match="needs a mask, or"):
@@ -213,7 +213,7 @@ def test_a_plane_may_be_there_twice_only_as_outline_and_dye(tmp_path: Path) -> N
     pd.concat([rows, rows.assign(mask="", role="unlabelled", fluorescence="")]).to_csv(
         table, index=False
     )
-    with pytest.raises(MitolumeError, match="plane 0 of f0.ome.tif is also in line 2"):
+    with pytest.raises(MitolumeError, match=r"plane 0 of f0\.ome\.tif is also in line 2"):
         run_of(table, tmp_path / "run")
 
 
