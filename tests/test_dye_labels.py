@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.io import imread
 
-from mitolume.analysis.dye_contrast import contrast_of, pixel_noise
+from mitolume.analysis.dye_contrast import contrast_of, pixel_noise, planes_near
 from mitolume.analysis.dye_labels import THRESHOLD, choose_threshold, label_dye
 from mitolume.analysis.metrics import Counts, count, iou
 from mitolume.errors import MitolumeError
@@ -137,7 +137,7 @@ def test_a_dimmed_dye_says_so_and_invents_nothing(control: SimulatedField) -> No
         plane = 100 + 4 * (rng.poisson(share * electrons) + rng.normal(0, 3, electrons.shape))
         labels = label_dye(plane, PX)
         quality.append(labels.quality)
-        smoothing.append(contrast_of(plane[None], 0, PX, near=False).smoothing_um)
+        smoothing.append(contrast_of(plane[None], 0, PX).smoothing_um)
         found = labels.mask == 1
         assert control.masks[1][found].mean() > 0.8
     assert quality[1].signal_to_noise < 0.3 * quality[0].signal_to_noise
@@ -153,6 +153,35 @@ def test_neighbouring_planes_help_only_where_they_are_near_and_noise_asks() -> N
         assert label_dye(stack, PX, z_step_um=step).quality.planes == 1
     clear = np.stack([noisy(tubes(9000.0))] * 3)
     assert label_dye(clear, PX, z_step_um=0.3).quality.planes == 1
+
+
+def test_planes_above_tell_what_lies_beyond_the_depth_of_field() -> None:
+    near, far = tubes(1.0, 0.0), tubes(1.0, 0.0)
+    near[60:], far[:60] = 0, 0  # one tube each
+    heights = np.arange(-2, 3) * 0.5
+
+    def seen(from_um: float) -> NDArray[np.float64]:
+        return 1 / (1 + ((heights - from_um) / 0.35) ** 2)
+
+    light = 100 + 2000 * (seen(0.5)[:, None, None] * near + seen(1.0)[:, None, None] * far)
+    stack = noisy(light)
+    alone, among = (label_dye(stack, PX, z_step_um=step).mask for step in (None, 0.5))
+    assert (among[31:33, 20:100] == 1).all()
+    assert (alone[81:83, 20:58] == 1).all()
+    assert (among[81:83, 20:58] == 0).all()
+
+
+def test_planes_that_tell_depth_are_few_and_near() -> None:
+    assert planes_near(None) == planes_near(0.7) == planes_near(0) == ()
+    assert planes_near(0.5) == (-2, -1, 1, 2)
+    assert planes_near(0.25) == (-4, -2, 2, 4)
+    assert len(planes_near(0.01)) == 8
+
+
+def test_masks_are_righter_with_planes_beside(control: SimulatedField) -> None:
+    masks = [label_dye(dye(control), PX, z_step_um=step).mask for step in (None, 0.5)]
+    alone, among = (iou(count((m == 1).astype(np.uint8), control.masks[1])) for m in masks)
+    assert among > alone + 0.01
 
 
 def test_a_threshold_is_chosen_that_outlines_as_a_person_did(control: SimulatedField) -> None:

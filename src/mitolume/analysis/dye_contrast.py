@@ -1,12 +1,13 @@
 """Fluorescence to contrast: how bright each pixel is beside its background and the peak nearby.
 
 Background and haze are removed, blur is partly undone, and as much is smoothed as the noise asks.
-Knows no mask.
+Planes above and below tell a mitochondrion within the depth of field, whose dye is dim because
+fluorescence is cut thinner than transmitted light, from one beyond it. Knows no mask.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,10 @@ SMOOTHING_UM = (0.08, 0.10, 0.12, 0.14, 0.17, 0.20)  # tried in this order, the 
 FLOOR = 0.15  # of the field's level: what is fainter than this is no structure
 CHANCE = 5.0  # times the noise, the peak of a structure that is more than chance (Rose 1948)
 NEIGHBOURS = 0.3  # weight of the planes above and below in noisy stacks
+DEPTH_UM = 0.6  # half the depth of field of transmitted light, as of NA 1.2 with a condenser of 0.5
+BEYOND_UM = 1.2  # planes up to here show what lies beyond it
+APART_UM = 0.3  # nearer planes show the same
+SHOWN = 0.4  # of a structure's brightest plane, below which a plane shows it from afar
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +40,10 @@ class Contrast:
     ----------
     values
         (Y, X), grey values above the background.
+    within
+        (Y, X), the brightest of those of planes within the depth of field.
+    planes_peak
+        (Y, X), the brightest of those of all planes near.
     level
         Those of what is bright in the field.
     noise
@@ -46,6 +55,8 @@ class Contrast:
     """
 
     values: Floats
+    within: Floats
+    planes_peak: Floats
     level: float
     noise: float
     smoothing_um: float
@@ -64,15 +75,18 @@ class Contrast:
         return self.level / self.noise
 
 
-def contrast_of(planes: NDArray[Any], z: int, pixel_um: float, *, near: bool) -> Contrast:
+def contrast_of(
+    planes: NDArray[Any], z: int, pixel_um: float, z_step_um: float | None = None
+) -> Contrast:
     """Bring plane ``z`` of planes (Z, Y, X) above its background.
 
     Background is what an opening leaves (top-hat: Meyer 1979; rolling ball: Sternberg 1983); blur
     is undone in part by subtracting a Laplacian (unsharp masking). The first smoothing is taken
     that keeps the noise below the floor, so that it makes no objects; if the first one does not,
-    the planes above and below are averaged in where they are ``near``.
+    the planes above and below are averaged in where `planes_near` finds any.
     """
     noise = pixel_noise(planes[z])
+    offsets = planes_near(z_step_um)
     weights = {z: 1.0}
     for smoothing in SMOOTHING_UM:
         share = sum(weights.values())
@@ -82,26 +96,56 @@ def contrast_of(planes: NDArray[Any], z: int, pixel_um: float, *, near: bool) ->
         gain = float(np.linalg.norm(_sharpened(single, smoothing, pixel_um)))
         gain *= float(np.linalg.norm([*weights.values()])) / share
         values = _above_background(_sharpened(np.asarray(image), smoothing, pixel_um), pixel_um)
-        found = Contrast(values, _level(values), noise * gain, smoothing, len(weights))
+        found = Contrast(
+            values, values, values, _level(values), noise * gain, smoothing, len(weights)
+        )
         if not found.is_noisy:
             break
-        if near:
+        if offsets:
             weights |= {k: NEIGHBOURS for k in (z - 1, z + 1) if 0 <= k < len(planes)}
-    return found
+    within = every = values
+    for k in (z + offset for offset in offsets if 0 <= z + offset < len(planes)):
+        plane = _sharpened(planes[k].astype(np.float32), smoothing, pixel_um)
+        every = np.maximum(every, plane := _above_background(plane, pixel_um))
+        if abs(k - z) * (z_step_um or 0) <= DEPTH_UM:
+            within = np.maximum(within, plane)
+    return replace(found, within=within, planes_peak=every)
+
+
+def planes_near(z_step_um: float | None) -> tuple[int, ...]:
+    """Return how far, in planes, those lie that tell depth: at least `APART_UM` from each other.
+
+    None where the step is unknown, or so large that the next plane lies beyond the depth of field.
+    """
+    if z_step_um is None or not 0 < z_step_um <= DEPTH_UM:
+        return ()
+    stride = int(np.ceil(APART_UM / z_step_um))
+    most = int(BEYOND_UM / z_step_um + 1e-6) // stride
+    return tuple(stride * n for n in range(-most, most + 1) if n)
 
 
 def relative(contrast: Contrast, pixel_um: float) -> Floats:
     """Contrast relative to the peak within reach: 0.5 at the edge of a tube, if sharp.
 
-    A floor is added to the peak, so that neither noise nor haze is a peak of its own.
+    A floor is added to the peak, so that neither noise nor haze is a peak of its own. Where planes
+    lie near, this is the geometric mean of two shares: the plane's own, and that of the brightest
+    plane within the depth of field in the peak of all; less for what this plane hardly shows.
     """
-    reach = REACH_UM / pixel_um
     floor = max(FLOOR * contrast.level, CHANCE * contrast.noise)
-    peak = ndimage.grey_dilation(contrast.values, footprint=disk(max(1, round(reach))))
-    peak = ndimage.gaussian_filter(peak, reach / 2).clip(min=0) + floor
-    share = np.zeros_like(contrast.values)
-    np.divide(contrast.values, peak, out=share, where=peak > 0)
-    return share * np.float32(_edge_correction(contrast.smoothing_um, pixel_um))
+
+    def peak(values: Floats) -> Floats:
+        reach = REACH_UM / pixel_um
+        highest = ndimage.grey_dilation(values, footprint=disk(max(1, round(reach))))
+        # Without dye and noise there is nothing to be relative to.
+        lowest = np.finfo(np.float32).tiny
+        smooth = ndimage.gaussian_filter(highest, reach / 2).clip(min=0)
+        return np.asarray(np.maximum(smooth + floor, lowest), np.float32)
+
+    own, all_planes = peak(contrast.values), peak(contrast.planes_peak)
+    shown = np.minimum(own / all_planes / SHOWN, 1)
+    share = contrast.values.clip(min=0) / own * (contrast.within.clip(min=0) / all_planes) * shown
+    correction = _edge_correction(contrast.smoothing_um, pixel_um)
+    return np.asarray(np.sqrt(share) * correction, np.float32)
 
 
 def pixel_noise(plane: NDArray[Any]) -> float:

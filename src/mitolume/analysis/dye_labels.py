@@ -24,8 +24,7 @@ from mitolume.io.masks import BACKGROUND, FOREGROUND, UNSURE, Mask
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
 
-THRESHOLD = 0.36  # of the local peak: half, less what the floor below adds to the peak
-DEPTH_UM = 0.6  # as far as planes of a confocal stack show the same structures
+THRESHOLD = 0.37  # of the local peak: half, less what the floor below adds to the peak
 NO_DYE = 3.0  # times the noise, below which a field has no dye
 DOUBT = 0.75  # of the threshold, from where on a lone structure may be a mitochondrion
 WEAK = 0.2  # of the field's level, the peak of a structure that is as likely haze as in focus
@@ -107,7 +106,7 @@ def label_dye(
     z
         The plane, from 0; the middle one by default.
     z_step_um
-        Between planes. Where it is known and at most `DEPTH_UM`, planes beside a noisy one help.
+        Between planes. Where it is known, planes within 1.2 µm tell what is in focus.
     threshold
         Of the local peak, between 0 and 1, see `choose_threshold`.
 
@@ -136,14 +135,13 @@ def label_dye(
     z = len(planes) // 2 if z is None else z
     if not 0 <= z < len(planes):
         raise MitolumeError(f"there is no plane {z}: the stack has {len(planes)}, from 0")
-    near = z_step_um is not None and z_step_um <= DEPTH_UM
-    contrast = contrast_of(planes, z, pixel_size_um, near=near)
+    contrast = contrast_of(planes, z, pixel_size_um, z_step_um)
     score = relative(contrast, pixel_size_um)
     saturated = _saturated(planes[z])
     signal, left = contrast.signal_to_noise, contrast.noise
     mask = np.full(score.shape, UNSURE, np.uint8)
     if signal >= NO_DYE:
-        strong = contrast.values >= max(WEAK * contrast.level, CHANCE * left)
+        strong = contrast.within >= max(WEAK * contrast.level, CHANCE * left)
         mask = _mask(score, strong, saturated, threshold, pixel_size_um)
         if contrast.is_noisy:
             mask[(mask == BACKGROUND) & (contrast.values > NO_DYE * left)] = UNSURE

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from mitolume.analysis.dye_contrast import planes_near
 from mitolume.analysis.dye_labels import THRESHOLD, DyeLabels, choose_threshold, label_dye
 from mitolume.analysis.metrics import count as count_pixels
 from mitolume.analysis.metrics import iou
@@ -150,13 +151,15 @@ def label_planes(
             "is; fill in column `pixel_size_um` (on the command line --pixel-size)"
         )
     step = image.attrs["pixel_size_um"].get("Z")
-    depth = image.sizes["Z"]
+    reach, depth = max(planes_near(step), default=0), image.sizes["Z"]
+    near: dict[int, Any] = {}
     for z in row.planes if row.planes is not None else range(depth):
-        first = max(z - 1, 0)
-        near = [read_plane(image, z=n) for n in range(first, min(z + 2, depth))]
+        first = max(z - reach, 0)
+        wanted = range(first, min(z + reach + 1, depth))
+        near = {n: near[n] if n in near else read_plane(image, z=n) for n in wanted}
         try:
             labels = label_dye(
-                np.stack(near),
+                np.stack([*near.values()]),
                 float(np.mean(size)),
                 z=z - first,
                 z_step_um=step,
