@@ -25,8 +25,8 @@ from mitolume.simulate.settings import SimulationSettings
 RESULTS = Path(__file__).with_name("shift.csv")
 LEAST_GAP = 0.02  # of IoU: a share of less is noise
 STUDENT = 10 / 11  # what a noisy student, a tenth as long, leaves to model 1
-# In the table stand two ways that left: "outlines, then dye" trained on the outlines for half of the
-# steps, then on both; "outlines, dye elsewhere" left out the dye of the outlined fields.
+# The table has two ways more: "outlines, then dye" trained on the outlines for half of the steps,
+# then on both; "outlines, dye elsewhere" left out the dye of the outlined fields.
 # Each with the share of its steps that model 1 takes, and its settings.
 ARMS: dict[str, tuple[float, list[str]]] = {
     "supervised": (1, ["method=supervised"]),
