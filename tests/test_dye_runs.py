@@ -184,6 +184,14 @@ def test_outlines_and_dye_are_learnt_in_one_training(tmp_path: Path) -> None:
     assert mitolume.run(None, run.path, resume=True, quiet=True) == run.path
 
 
+def test_the_dye_of_outlined_images_alone_is_learnt_from_on_request_only(tmp_path: Path) -> None:
+    rows = [{"role": "train", "outlined": True}] * 2
+    table = table_of(tmp_path / "data", *rows)
+    assert [row.label for row in run_of(table, tmp_path / "a").rows] == [""] * 2
+    asked = run_of(table, tmp_path / "b", "unlabelled.teacher=dye")
+    assert [row.label for row in asked.rows] == ["", "dye"] * 2
+
+
 def test_the_dye_is_left_aside_on_request(tmp_path: Path) -> None:
     table = table_of(tmp_path / "data", *MIXED)
     run = run_of(table, tmp_path / "run", "unlabelled.teacher=self")

@@ -114,16 +114,21 @@ def begin(path: Path, recipe: Recipe, *, quiet: bool) -> Run:
 
 
 def _teacher(rows: list[Field], recipe: Recipe) -> Literal["dye", "self"]:
-    """Return who labels the unlabelled: ``auto`` takes the dye where it was recorded."""
+    """Return who labels the unlabelled: ``auto`` takes the dye if it was recorded of any of them.
+
+    Where every image is outlined, the dye is learnt from on request only.
+    """
     asked = recipe.unlabelled.teacher
-    recorded = any(row.role in ("train", "unlabelled") and row.fluorescence for row in rows)
-    if asked == "dye" and not recorded:
+    with_dye = {row.role for row in rows if row.fluorescence}
+    if asked == "dye" and not with_dye & {"train", "unlabelled"}:
         raise MitolumeError(
             f"unlabelled.teacher is dye, but no row of {recipe.fields} to learn from has its "
             "`fluorescence`"
         )
     nothing_else = not any(row.role == "train" for row in rows)  # as with `labels: 0`
-    return "dye" if recorded and (asked != "self" or nothing_else) else "self"
+    if asked == "dye" or ("unlabelled" in with_dye and (asked == "auto" or nothing_else)):
+        return "dye"
+    return "self"
 
 
 def _with_dye(rows: list[Field]) -> Iterator[Field]:
