@@ -184,6 +184,17 @@ def test_outlines_and_dye_are_learnt_in_one_training(tmp_path: Path) -> None:
     assert mitolume.run(None, run.path, resume=True, quiet=True) == run.path
 
 
+def test_a_label_budget_counts_outlines_only(tmp_path: Path) -> None:
+    rows = [{"role": "train", "outlined": True}] * 2 + [{"role": "train"}] * 4
+    run = run_of(table_of(tmp_path / "data", *rows), tmp_path / "run", "labels=1")
+    assert sum(row.is_outlined for row in run.rows) == 1
+    assert sorted(row.image.name for row in run.rows if row.label == "dye") == [
+        f"f{n}.ome.tif" for n in range(6)
+    ]
+    with pytest.raises(MitolumeError, match="only 2 labelled training images"):
+        run_of(table_of(tmp_path / "data", *rows), tmp_path / "b", "labels=3")
+
+
 def test_the_dye_of_outlined_images_alone_is_learnt_from_on_request_only(tmp_path: Path) -> None:
     rows = [{"role": "train", "outlined": True}] * 2
     table = table_of(tmp_path / "data", *rows)
@@ -218,9 +229,12 @@ def test_a_plane_may_be_there_twice_only_as_outline_and_dye(tmp_path: Path) -> N
     pd.concat([rows, rows.assign(mask="", fluorescence="")]).to_csv(table, index=False)
     with pytest.raises(MitolumeError, match="needs a mask, or"):
         run_of(table, tmp_path / "run")
-    pd.concat([rows, rows.assign(mask="", role="unlabelled", fluorescence="")]).to_csv(
-        table, index=False
-    )
+    for role in ("unlabelled", "test"):  # a test image is not scored against its dye as well
+        pd.concat([rows, rows.assign(mask="", role=role)]).to_csv(table, index=False)
+        with pytest.raises(MitolumeError, match="is also in line 2"):
+            run_of(table, tmp_path / "run")
+    both = pd.concat([rows, rows.assign(mask="")])
+    both.assign(role="test").to_csv(table, index=False)
     with pytest.raises(MitolumeError, match=r"plane 0 of f0\.ome\.tif is also in line 2"):
         run_of(table, tmp_path / "run")
 

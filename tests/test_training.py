@@ -141,6 +141,16 @@ def test_flips_move_pixels_and_change_none() -> None:
     assert torch.equal(moved.flatten(1).sort().values, images.flatten(1).sort().values)
 
 
+def test_photometric_blurs_about_half_of_the_patches_and_sharpens_others() -> None:
+    y, x = torch.meshgrid(torch.arange(32), torch.arange(32), indexing="ij")
+    finest = ((y + x) % 2 * 2.0 - 1)[None, None].expand(200, 2, 32, 32)  # the first to go in a blur
+    random = Generator().manual_seed(0)
+    changed, _ = AUGMENTATIONS["photometric"](finest, torch.zeros(200, 1, 32, 32), random)
+    left = (changed * finest).mean((1, 2, 3)).abs()
+    assert 0.3 < (left < 0.2).float().mean() < 0.6
+    assert (left > 1.5).float().mean() > 0.1
+
+
 def test_intensity_changes_each_patch_its_own_way() -> None:
     same_twice = torch.cat([batch()[0][:1]] * 2)
     changed = intensity(same_twice, Generator().manual_seed(0))

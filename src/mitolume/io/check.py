@@ -292,7 +292,7 @@ def _read_once(path: Path, scene: str, channels: tuple[str, ...], modified_ns: i
 def _repeated_planes(fields: Sequence[Field], sha256: dict[Path, str]) -> list[str]:
     """Name planes that are there twice, be it as a copy or a link under another name.
 
-    An outlined plane of a specimen may be there again with its dye: both are learnt from.
+    A plane to train on may be there twice, with its outline and with its dye: see `_is_twin`.
     """
     seen: dict[tuple[str, str, str, int], list[Field]] = defaultdict(list)
     faults = []
@@ -312,12 +312,11 @@ def _repeated_planes(fields: Sequence[Field], sha256: dict[Path, str]) -> list[s
 
 
 def _is_twin(one: Field, other: Field) -> bool:
-    """Whether rows of one plane are the same label twice, or of two specimens."""
-    if one.specimen != other.specimen or one.is_outlined == other.is_outlined:
-        return True
-    return not (one.is_outlined or one.fluorescence) or not (
-        other.is_outlined or other.fluorescence
-    )
+    """Whether rows of one plane are a mistake, and not an outline and a dye that train together."""
+    outline, dye = (one, other) if one.is_outlined else (other, one)
+    together = one.role == other.role == "train" and one.specimen == other.specimen
+    by_dye = bool(dye.fluorescence) and not dye.is_outlined
+    return not (together and outline.is_outlined and by_dye)
 
 
 def _pixel_size_faults(fields: Sequence[Field], sizes: dict[int, PixelSize]) -> list[str]:

@@ -69,17 +69,18 @@ def assign_roles(fields: Sequence[Field], settings: SplitSettings) -> list[Field
 
 
 def choose_labelled(fields: Sequence[Field], labels: int | None, seed: int) -> list[Field]:
-    """Keep the masks of ``labels`` training images and make the other training images unlabelled.
+    """Keep the masks of ``labels`` training images and make the others that have one unlabelled.
 
     Drawn by the seed, one specimen after the other, so that a small budget still sees many. The
     rows have roles and written-out planes; each plane is one image, and a row of which only some
-    are kept is cut in two. ``labels`` None keeps all.
+    are kept is cut in two. Rows without a mask, which train by their dye, are not counted and stay.
+    ``labels`` None keeps all.
     """
     if labels is None:
         return list(fields)
     images: dict[str, list[tuple[int, int]]] = defaultdict(list)
     for index, row in enumerate(fields):
-        if row.role == "train":
+        if row.role == "train" and row.mask:
             images[row.specimen] += [(index, z) for z in row.planes or ()]
     total = sum(map(len, images.values()))
     if labels > total:
@@ -94,7 +95,7 @@ def choose_labelled(fields: Sequence[Field], labels: int | None, seed: int) -> l
     kept = set(turns[:labels])
     chosen: list[Field] = []
     for index, row in enumerate(fields):
-        if row.role != "train":
+        if row.role != "train" or not row.mask:
             chosen.append(row)
             continue
         for role, is_kept in (("train", True), ("unlabelled", False)):

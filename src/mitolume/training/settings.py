@@ -55,8 +55,7 @@ class TrainingSettings(LoopSettings):
     ``minutes``, instead of steps, are those of the whole run: how many steps that is on a machine
     is measured when a run begins. ``patch`` is the side of a patch in pixels of the model's grid, a
     multiple of 16. ``augment``: ``flips`` is flips and quarter turns, ``full`` changes gain, offset
-    and noise too, ``photometric`` also gamma, sharpness and shading, for images of another
-    microscope.
+    and noise too, ``photometric`` also gamma, blur and shading, for images of another microscope.
     ``average``: the model is a moving average of the weights over about this share of the steps;
     0 for no average.
     """
