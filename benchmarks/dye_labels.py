@@ -32,6 +32,7 @@ from mitolume.simulate.field import simulate_field
 from mitolume.simulate.settings import (
     CONDITIONS,
     CameraSettings,
+    DyeSettings,
     OpticsSettings,
     SimulationSettings,
 )
@@ -46,6 +47,9 @@ KINDS = {
     "haze 0.7": SimulationSettings(shape=(256, 256), optics=OpticsSettings(haze=0.7), **STACK),
     "NA 0.8": SimulationSettings(
         shape=(256, 256), optics=OpticsSettings(objective_na=0.8), **STACK
+    ),
+    "stain uneven by 0.6": SimulationSettings(
+        shape=(256, 256), dye=DyeSettings(uneven=0.6), **STACK
     ),
     "0.065 µm pixels": SimulationSettings(shape=(384, 384), pixel_um=0.065, **STACK),
     "0.2 µm pixels": SimulationSettings(shape=(256, 256), pixel_um=0.2, **STACK),

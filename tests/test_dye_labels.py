@@ -90,6 +90,14 @@ def test_a_stain_that_varies_and_a_slope_of_light_change_little() -> None:
     assert iou(count(varied, even)) > 0.9
 
 
+def test_a_dim_cell_is_outlined_by_its_own_light_not_by_that_of_the_field() -> None:
+    light = tubes(4000.0)
+    light[:, 64:] = 100  # so that a dim copy has a bright one far away only
+    light = np.hstack([light, 100 + 0.12 * (light[:, :64] - 100)])
+    score = label_dye(noisy(light), PX).score
+    assert np.median(score[31:33, 140:180]) > 0.6
+
+
 @pytest.mark.parametrize("blur", [0.8, 1.5, 2.0])
 def test_a_tube_keeps_its_width_whatever_the_blur_and_the_brightness(blur: float) -> None:
     truth = (tubes(1.0, 0.0, 0.01) > 0.5).astype(np.uint8)

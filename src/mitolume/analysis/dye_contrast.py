@@ -24,6 +24,7 @@ REACH_UM = 0.2  # from a mitochondrion's edge to its centreline
 SHARPEN_UM = 0.1  # standard deviation of the blur that is partly undone, that of a good lens
 SMOOTHING_UM = (0.08, 0.10, 0.12, 0.14, 0.17, 0.20)  # tried in this order, the first that suffices
 FLOOR = 0.15  # of the field's level: what is fainter than this is no structure
+AROUND_UM = 2.0  # a small part of a cell, and many widths of a mitochondrion
 CHANCE = 5.0  # times the noise, the peak of a structure that is more than chance (Rose 1948)
 NEIGHBOURS = 0.3  # weight of the planes above and below in noisy stacks
 DEPTH_UM = 0.6  # half the depth of field of transmitted light, as of NA 1.2 with a condenser of 0.5
@@ -131,7 +132,9 @@ def relative(contrast: Contrast, pixel_um: float) -> Floats:
     lie near, this is the geometric mean of two shares: the plane's own, and that of the brightest
     plane within the depth of field in the peak of all; less for what this plane hardly shows.
     """
-    floor = max(FLOOR * contrast.level, CHANCE * contrast.noise)
+    # Cells take up more dye or less, so what is bright around counts, if less than in the field.
+    level = np.minimum(_level(contrast.planes_peak, AROUND_UM / pixel_um), contrast.level)
+    floor = np.maximum(FLOOR * level, CHANCE * contrast.noise)
 
     def peak(values: Floats) -> Floats:
         reach = REACH_UM / pixel_um
@@ -185,13 +188,17 @@ def _above_background(plane: Floats, px: float) -> Floats:
     return np.asarray(plane - background[inner], np.float32)
 
 
-def _level(contrast: Floats) -> float:
-    """Contrast of what is bright: its mean weighted by its own square.
+def _level(contrast: Floats, around_px: float | None = None) -> Any:
+    """Contrast of what is bright, in the field or around each pixel: a mean weighted by its square.
 
     So the empty part of a field has no say, and no percentile supposes how much of it is full.
     """
-    bright = contrast[contrast > 0].astype(np.float64)
-    return float((bright**3).sum() / (bright**2).sum()) if bright.size else 0.0
+    bright = contrast.clip(min=0).astype(np.float64)
+    cubes, squares = bright**3, bright**2
+    if around_px is None:
+        return float(cubes.sum() / squares.sum()) if squares.any() else 0.0
+    cubes, squares = (ndimage.gaussian_filter(x, around_px, truncate=3) for x in (cubes, squares))
+    return np.divide(cubes, squares, out=np.zeros_like(cubes), where=squares > 0)
 
 
 def _edge_correction(smoothing_um: float, px: float) -> float:
