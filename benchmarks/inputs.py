@@ -5,7 +5,7 @@ test; and two volumes of electron microscopy, 8 labelled planes each (EPFL: FIB-
 sections). Each way trains for as many steps.
 
 ``python benchmarks/inputs.py [--data FOLDER] [--scratch FOLDER] [--seeds 1] [--steps 600]
-[--width 8]``
+[--width 8] [--planes 1 3] [--z-steps 0.5]``
 """
 
 from __future__ import annotations
@@ -80,19 +80,21 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--width", type=int, default=8)
+    parser.add_argument("--planes", type=int, nargs="+", default=PLANES)
+    parser.add_argument("--z-steps", type=float, nargs="+", default=Z_STEPS_UM, metavar="UM")
     parser.add_argument("--jobs", type=int, default=2)
     options = parser.parse_args()
     options.scratch.mkdir(parents=True, exist_ok=True)
     keys: list[Key] = []
     for seed in range(options.seeds):
-        for planes in PLANES:
+        for planes in options.planes:
             own = {"planes": planes, "seed": seed}
             if options.data.exists():
                 keys += [{"data": name, "z_step_um": um} | own for name, um in MICROSCOPY.items()]
-            keys += [{"data": "simulated", "z_step_um": step} | own for step in Z_STEPS_UM]
+            keys += [{"data": "simulated", "z_step_um": step} | own for step in options.z_steps]
     # The data sets first, one process each, so that no two runs simulate the same.
     for seed in range(options.seeds):
-        for step in Z_STEPS_UM:
+        for step in options.z_steps:
             _simulated(options, {"z_step_um": step, "seed": seed})
     table = compute_missing(RESULTS, keys, partial(compute, options), options.jobs)
     shown = table[table["condition"].isin(["control", "treated", *MICROSCOPY])]

@@ -11,13 +11,16 @@ imitated hand. All trainings of a run together take the same number of steps, wh
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import pandas as pd
 from shared import Key, compute_missing, fresh, scores_by_condition, simulated_dishes
 
-from mitolume.runs.folder import Run
+from mitolume.io.read import read
+from mitolume.io.write import write_mask
+from mitolume.runs.folder import Run, load
 from mitolume.runs.recipe import load_recipe
 from mitolume.runs.run import compute_run
 from mitolume.simulate.settings import SimulationSettings
@@ -34,6 +37,8 @@ ARMS: dict[str, tuple[float, list[str]]] = {
     "noisy student": (STUDENT, ["method=noisy_student", "unlabelled.teacher=self"]),
     "outlines and dye": (1, ["method=supervised", "unlabelled.teacher=dye"]),
     "dye alone": (1, ["method=supervised"]),
+    "first weights from the dye": (1 / 2, ["method=supervised"]),
+    "network that saw the dye": (1 / 2, ["method=supervised"]),
     "two more outlines": (1, ["method=supervised"]),
     "all outlined": (1, ["method=supervised"]),
 }
@@ -41,18 +46,46 @@ ARMS: dict[str, tuple[float, list[str]]] = {
 
 def compute(options: argparse.Namespace, key: Key) -> pd.DataFrame:
     """Train one arm, and score its model on the test images by condition."""
-    share, settings = ARMS[key["arm"]]
-    out = options.scratch / "_".join(str(value) for value in key.values()).replace(" ", "-")
-    table = options.scratch / f"{out.name}.csv"
-    _rows(options, key).to_csv(table, index=False)
-    settings = [
-        *settings, "views=1", f"seed={key['seed']}", f"inputs.planes={options.planes}",
-        f"training.steps={round(share * key['steps'])}", f"network.width={key['width']}",
-    ]  # fmt: skip
-    compute_run(load_recipe(fields=table, settings=settings), fresh(out), quiet=True)
+    rows, more = _rows(options, key), []
+    if key["arm"] == "first weights from the dye":
+        dye = _rows(options, key | {"arm": "dye alone"})
+        more = [f"init={_run(options, key, dye, 'first').path}"]
+    if key["arm"] == "network that saw the dye":
+        both = "inputs.channels=[Transmitted,Mitochondria]"
+        teacher = _run(options, key, rows, "teacher", [both])
+        rows = _labelled_by(teacher, rows)
+    run = _run(options, key, rows, settings=more)
     # Whichever model the run would keep, an arm is its last one.
-    model = "model_2" if share < 1 else "model_1"
-    return scores_by_condition(out, model).assign(kept=Run(out).kept)
+    return scores_by_condition(run.path, run.models[-1]).assign(kept=run.kept)
+
+
+def _run(
+    options: argparse.Namespace, key: Key, rows: pd.DataFrame, name: str = "",
+    settings: Sequence[str] = (),
+) -> Run:  # fmt: skip
+    """Train on a table of fields, for the share of the arm's steps that a training takes."""
+    share, own = ARMS[key["arm"]]
+    values = [str(value) for value in key.values()] + [name] * bool(name)
+    out = options.scratch / "_".join(values).replace(" ", "-")
+    table = options.scratch / f"{out.name}.csv"
+    rows.to_csv(table, index=False)
+    settings = [
+        *own, "views=1", f"seed={key['seed']}", f"inputs.planes={options.planes}",
+        f"training.steps={round(share * key['steps'])}", f"network.width={key['width']}", *settings,
+    ]  # fmt: skip
+    return compute_run(load_recipe(fields=table, settings=settings), fresh(out), quiet=True)
+
+
+def _labelled_by(teacher: Run, rows: pd.DataFrame) -> pd.DataFrame:
+    """Give the rows without an outline the masks of a network."""
+    predictor, rows = load(teacher.path, views=1), rows.copy()
+    for index in rows.index[rows["role"] == "unlabelled"]:
+        image = Path(rows.loc[index, "image"])
+        mask = teacher.path / "masks" / f"{image.name.split('.')[0]}.ome.tif"
+        mask.parent.mkdir(exist_ok=True)
+        write_mask(mask, predictor.mask(predictor.predict(read(image))))
+        rows.loc[index, ["mask", "role"]] = [str(mask), "train"]
+    return rows
 
 
 def _dishes(options: argparse.Namespace, seed: int) -> pd.DataFrame:
