@@ -5,7 +5,8 @@ test; and two volumes of electron microscopy, 8 labelled planes each (EPFL: FIB-
 sections). Each way trains for as many steps.
 
 ``python benchmarks/inputs.py [--data FOLDER] [--scratch FOLDER] [--seeds 1] [--steps 600]
-[--width 8] [--planes 1 3] [--z-steps 0.5]``
+[--width 8] [--planes 1 3] [--z-steps 0.5] [--apart 0.5]``; ``--apart`` is the distance in µm of the
+planes that the network sees, by default the z-step.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ def compute(options: argparse.Namespace, key: Key) -> pd.DataFrame:
     settings = [
         "method=supervised", "views=1", f"seed={key['seed']}", f"training.steps={options.steps}",
         f"inputs.planes={key['planes']}", f"network.width={options.width}",
+        f"inputs.step_um={key['apart_um']}",
     ]  # fmt: skip
     compute_run(load_recipe(fields=table, settings=settings), fresh(out), quiet=True)
     return scores_by_condition(out).assign(steps=options.steps, width=options.width)
@@ -82,23 +84,28 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=8)
     parser.add_argument("--planes", type=int, nargs="+", default=PLANES)
     parser.add_argument("--z-steps", type=float, nargs="+", default=Z_STEPS_UM, metavar="UM")
+    parser.add_argument("--apart", type=float, metavar="UM")
     parser.add_argument("--jobs", type=int, default=2)
     options = parser.parse_args()
     options.scratch.mkdir(parents=True, exist_ok=True)
-    keys: list[Key] = []
-    for seed in range(options.seeds):
-        for planes in options.planes:
-            own = {"planes": planes, "seed": seed}
-            if options.data.exists():
-                keys += [{"data": name, "z_step_um": um} | own for name, um in MICROSCOPY.items()]
-            keys += [{"data": "simulated", "z_step_um": step} | own for step in options.z_steps]
+    data = [("simulated", step) for step in options.z_steps]
+    if options.data.exists():
+        data = [*MICROSCOPY.items(), *data]
+    keys: list[Key] = [
+        {"data": name, "z_step_um": step, "apart_um": options.apart or step}
+        | {"planes": planes, "seed": seed}
+        for seed in range(options.seeds)
+        for planes in options.planes
+        for name, step in data
+    ]
     # The data sets first, one process each, so that no two runs simulate the same.
     for seed in range(options.seeds):
         for step in options.z_steps:
             _simulated(options, {"z_step_um": step, "seed": seed})
     table = compute_missing(RESULTS, keys, partial(compute, options), options.jobs)
     shown = table[table["condition"].isin(["control", "treated", *MICROSCOPY])]
-    print(shown.pivot_table("iou", ["data", "condition", "z_step_um"], "planes").round(3))
+    rows = ["data", "condition", "z_step_um", "apart_um", "seed"]
+    print(shown.pivot_table("iou", rows, "planes").round(3).to_string())
 
 
 if __name__ == "__main__":

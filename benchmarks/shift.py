@@ -5,7 +5,7 @@ scored against exact masks; k control fields, and three others that validate, ar
 imitated hand. All trainings of a run together take the same number of steps, whatever the arm.
 
 ``python benchmarks/shift.py [--scratch FOLDER] [--seeds 3] [--steps 600] [--width 8]
-[--outlines 8 2 1] [--arms ...]``
+[--planes 3] [--outlines 8 2 1] [--arms ...]``
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def _run(
     table = options.scratch / f"{out.name}.csv"
     rows.to_csv(table, index=False)
     settings = [
-        *own, "views=1", f"seed={key['seed']}", f"inputs.planes={options.planes}",
+        *own, "views=1", f"seed={key['seed']}", f"inputs.planes={key['planes']}",
         f"training.steps={round(share * key['steps'])}", f"network.width={key['width']}", *settings,
     ]  # fmt: skip
     return compute_run(load_recipe(fields=table, settings=settings), fresh(out), quiet=True)
@@ -124,12 +124,12 @@ def _rows(options: argparse.Namespace, key: Key) -> pd.DataFrame:
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Return each arm's IoU by length and condition: seeds, mean, standard deviation, *gap closed*.
+    """Return each arm's IoU by length, network and condition: seeds, mean, standard deviation, *gap closed*.
 
     The gap is what outlines of all fields gain over those of eight control fields, seed by seed;
     its share is given where it is at least `LEAST_GAP` for every seed, with its range over seeds.
     """
-    seeds = table.pivot_table("iou", ["steps", "width", "arm", "k", "condition"], "seed")
+    seeds = table.pivot_table("iou", ["steps", "width", "planes", "arm", "k", "condition"], "seed")
     rows = seeds.agg(["count", "mean", "std"], axis=1)
     low = seeds.xs(("supervised", 8), level=("arm", "k"))
     gap = seeds.xs("all outlined", level="arm").droplevel("k") - low
@@ -158,6 +158,7 @@ def main() -> None:
         counts = {"dye alone": [0], "all outlined": [24]}.get(arm, options.outlines)
         keys += [
             {"arm": arm, "k": k, "seed": seed, "steps": options.steps, "width": options.width}
+            | {"planes": options.planes}
             for k in counts
             for seed in range(options.seeds)
             if not (arm == "two more outlines" and k > 6)  # there are eight
