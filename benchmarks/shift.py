@@ -124,7 +124,7 @@ def _rows(options: argparse.Namespace, key: Key) -> pd.DataFrame:
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Return each arm's IoU by length, network and condition: seeds, mean, standard deviation, *gap closed*.
+    """Return each arm's IoU by length, network and condition: seeds, mean, spread, *gap closed*.
 
     The gap is what outlines of all fields gain over those of eight control fields, seed by seed;
     its share is given where it is at least `LEAST_GAP` for every seed, with its range over seeds.
