@@ -192,17 +192,35 @@ def test_the_bundle_keeps_what_the_network_sees(tmp_path: Path) -> None:
     np.testing.assert_array_equal(loaded.predict(stack()).values, ready.predict(stack()).values)
 
 
-def test_auto_asks_the_stacks() -> None:
-    auto = InputSettings()
-    single = stack((1, 1, 1, 8, 8), step=None)
-    assert settled_inputs(auto, [single, single]) == InputSettings(planes=1)
+@pytest.mark.parametrize(
+    ("depth", "step", "planes", "apart"),
+    [
+        (9, 0.5, 7, 0.5),
+        (5, 0.5, 5, 0.5),  # no plane beyond the ends of a stack is asked for
+        (3, 0.5, 3, 0.5),
+        (7, 0.25, 7, 0.25),
+        (13, 0.25, 7, 0.5),  # deep and fine: every other plane
+        (40, 0.1, 7, 0.5),
+        (9, 1.0, 3, 1.0),
+        (9, 2.0, 1, None),  # far apart
+        (9, 0.005, 1, None),  # electron microscopy
+        (9, None, 1, None),  # nobody knows
+        (1, 0.5, 1, None),
+    ],
+)
+def test_auto_asks_the_stacks(
+    depth: int, step: float | None, planes: int, apart: float | None
+) -> None:
+    images = [stack((1, 1, depth, 8, 8), step=step)]
+    found = settled_inputs(InputSettings(), images)
+    assert (found.planes, found.step_um) == (planes, apart and pytest.approx(apart))
+    assert settled_inputs(InputSettings(planes=7), images).planes == 7
+
+
+def test_auto_takes_planes_as_far_apart_as_asked_and_asks_the_median_stack() -> None:
     deep = [stack(step=step) for step in (0.4, 0.5, 0.9)]
-    found = settled_inputs(auto, deep)
-    assert found.planes in (3, 5, 7)
-    assert found.step_um == 0.5
-    assert settled_inputs(InputSettings(planes=7), deep).planes == 7
-    for step in (0.005, 20.0, None):  # electron microscopy; far apart; nobody knows
-        assert settled_inputs(auto, [stack(step=step)]).planes == 1
+    assert settled_inputs(InputSettings(), deep) == InputSettings(planes=7, step_um=0.5)
+    assert settled_inputs(InputSettings(step_um=1), deep) == InputSettings(planes=3, step_um=1)
 
 
 @pytest.mark.parametrize("planes", [2, 0, -1])

@@ -20,9 +20,12 @@ from mitolume.preprocess.stripes import StripelessPlane, remove_stripes
 
 Image = np.ndarray[Any, np.dtype[np.float32]]
 
-# z-steps at which neighbours help (docs/inputs.md): at 1 µm they do, at 2 µm they don't, and in
-# electron microscopy, 5 and 50 nm apart, no gain was shown.
-NEIGHBOURS_UM = (0.1, 1.5)
+# Which planes `auto` takes (docs/inputs.md). Planes up to 1 µm away show the same mitochondrion in
+# transmitted light; from 2 µm on they don't, and in electron microscopy, in steps of 5 and 50 nm,
+# no gain was shown.
+LEAST_STEP_UM = 0.1
+REACH_UM = 1.5
+MOST_BESIDE = 3  # planes before, and as many behind
 
 
 def settled_inputs(inputs: InputSettings, stacks: Sequence[xr.DataArray]) -> InputSettings:
@@ -38,16 +41,22 @@ def settled_inputs(inputs: InputSettings, stacks: Sequence[xr.DataArray]) -> Inp
     Returns
     -------
     InputSettings
-        ``auto`` becomes 3 where most images are stacks with a z-step within `NEIGHBOURS_UM`, and
-        1 elsewhere; ``step_um`` is the median z-step, where it is known and planes are several.
+        Where most images are stacks with a known z-step of `LEAST_STEP_UM` or more, ``auto``
+        becomes the plane itself and those within `REACH_UM`, evenly spread and `MOST_BESIDE` at
+        most before and behind, as far as the median stack has them around its middle; else 1.
+        ``step_um`` becomes their distance, where the z-step is known and planes are several.
     """
-    depth = np.median([image.sizes["Z"] for image in stacks])
+    beside = np.median([image.sizes["Z"] for image in stacks]) // 2
     known = [size["Z"] for image in stacks if "Z" in (size := image.attrs.get("pixel_size_um", {}))]
     z_step = float(np.median(known)) if known else None
-    low, high = NEIGHBOURS_UM
-    helps = depth >= 3 and z_step is not None and low <= z_step <= high
-    planes = (3 if helps else 1) if inputs.planes == "auto" else inputs.planes
-    step = inputs.step_um or (z_step if planes > 1 else None)
+    planes, step = inputs.planes, inputs.step_um
+    if planes == "auto":
+        planes = 1
+        if z_step is not None and z_step >= LEAST_STEP_UM:
+            within = int(min(REACH_UM, beside * z_step) / (step or z_step) + 1e-6)
+            planes = 1 + 2 * min(within, MOST_BESIDE)
+            z_step *= max(1, within // MOST_BESIDE)
+    step = step or (z_step if planes > 1 else None)
     return inputs.model_copy(update={"planes": planes, "step_um": step})
 
 
