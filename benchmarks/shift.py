@@ -46,9 +46,9 @@ ARMS: dict[str, tuple[float, list[str]]] = {
 
 def compute(options: argparse.Namespace, key: Key) -> pd.DataFrame:
     """Train one arm, and score its model on the test images by condition."""
-    rows, more = _rows(options, key), []
+    rows, more = fields_of(options, key), []
     if key["arm"] == "first weights from the dye":
-        dye = _rows(options, key | {"arm": "dye alone"})
+        dye = fields_of(options, key | {"arm": "dye alone"})
         more = [f"init={_run(options, key, dye, 'first').path}"]
     if key["arm"] == "network that saw the dye":
         both = "inputs.channels=[Transmitted,Mitochondria]"
@@ -96,7 +96,7 @@ def _dishes(options: argparse.Namespace, seed: int) -> pd.DataFrame:
     )  # fmt: skip
 
 
-def _rows(options: argparse.Namespace, key: Key) -> pd.DataFrame:
+def fields_of(options: argparse.Namespace, key: Key) -> pd.DataFrame:
     """Return the table of fields of a run."""
     arm, k = key["arm"], key["k"] + 2 * (key["arm"] == "two more outlines")
     dishes = _dishes(options, key["seed"])
