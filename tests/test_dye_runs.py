@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,13 +16,16 @@ from helpers.fields import blobs
 from scipy import ndimage
 
 import mitolume
+from mitolume.analysis.metrics import best_threshold, probability_histogram
 from mitolume.errors import MitolumeError
 from mitolume.io.fields import read_table
 from mitolume.io.read import read
 from mitolume.io.write import write_image, write_mask
+from mitolume.runs.committee import Committee
 from mitolume.runs.dye import quality_notices
 from mitolume.runs.folder import Run
 from mitolume.runs.recipe import load_recipe
+from mitolume.runs.score import score_model
 from mitolume.training.patches import Patches, PreparedImage
 
 QUICK = (
@@ -62,6 +67,7 @@ def table_of(folder: Path, *rows: dict[str, object]) -> Path:
                 "image": f"f{number}.ome.tif", "mask": f"f{number}_mask.ome.tif" * outlined,
                 "role": row.get("role", ""), "channel": "BF",
                 "fluorescence": "Mito" if row.get("dye", True) else "", "specimen": f"d{number}",
+                "condition": row.get("condition", ""),
             }
         )  # fmt: skip
     with (folder / "fields.csv").open("w", newline="") as file:
@@ -182,6 +188,87 @@ def test_outlines_and_dye_are_learnt_in_one_training(tmp_path: Path) -> None:
     (run.path / "kept.json").unlink()  # stopped just before its end
     run.note(status="running")
     assert mitolume.run(None, run.path, resume=True, quiet=True) == run.path
+
+
+def test_thresholds_are_chosen_by_condition(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        *[{"role": "train", "outlined": True, "condition": "control"}] * 2,
+        *[{"role": "unlabelled", "condition": "FCCP"}] * 10,
+        *[{"role": "validation", "outlined": True, "condition": "control"}] * 2,
+        {"role": "test", "outlined": True, "condition": "FCCP"},
+        {"role": "test", "condition": "rotenone"},
+        {"role": "test", "outlined": True},
+    ]
+    run = run_of(table_of(tmp_path / "data", *rows), tmp_path / "run")
+    ready = mitolume.load(run.path)
+    common, own = ready.card.threshold, ready.card.thresholds
+    rests_on = {name: (of.n_images, of.role) for name, of in own.items()}
+    assert rests_on == {"control": (2, "validation"), "FCCP": (8, "train"), "rotenone": (0, "")}
+    # All validation images are of control, test images choose nothing.
+    assert own["control"].threshold == pytest.approx(common, abs=1e-4)
+    assert own["rotenone"].threshold == common
+    learnt = [image for image in run.images("train") if image.row.condition == "FCCP"]
+    total: Any = 0
+    for image in [learnt[i] for i in (0, 1, 3, 4, 5, 6, 8, 9)]:  # eight of ten, from end to end
+        plane, mask, size = image.read()
+        total = total + probability_histogram(ready.predict_plane(plane, size), mask)
+    expected = (8 * best_threshold(total)[0] + common) / 9
+    assert own["FCCP"].threshold == pytest.approx(expected, abs=1e-4)
+    used = dict(zip(run.scores["condition"].fillna(""), run.scores["threshold"], strict=True))
+    assert used == {name: of.threshold for name, of in own.items()} | {"": common}
+    page = run.report_file.read_text(encoding="utf-8")
+    assert "(8 train images by their dye), rotenone" in page
+    assert f"rotenone {common:.2f} (the common one)" in page
+
+    # Masks of the run, of `predict`, of Python and votes of the committee follow the condition.
+    bundle = run.model_folder("model_1") / "card.json"
+    card = json.loads(bundle.read_text())
+    seen = ready.predict(read(run.images("test")[0].row.image), channel="BF")
+    card["thresholds"]["FCCP"]["threshold"] = cut = float(np.quantile(seen, 0.7))
+    card["threshold"] = float(np.quantile(seen, 0.4))
+    bundle.write_text(json.dumps(card))
+    ready, image = mitolume.load(run.path), run.images("test")[0]
+    expected_mask = seen.isel(C=0).values >= cut
+    np.testing.assert_array_equal(ready.mask(seen, condition="FCCP").values, expected_mask)
+    score_model(ready, run, "model_1")
+    np.testing.assert_array_equal(run.mask("model_1", image), expected_mask.squeeze())
+    asked = ("predict", run.path, image.row.image, "--channel", "BF", "--out")
+    assert call(monkeypatch, *asked, tmp_path / "masks", "--condition", "FCCP") == 0
+    (written,) = (tmp_path / "masks").glob("*_mask.ome.tif")
+    np.testing.assert_array_equal(read(written).isel(C=0).values, expected_mask)
+    card["thresholds"]["FCCP"]["threshold"] = 1e-6
+    bundle.write_text(json.dumps(card))
+    committee = Committee(run)
+    assert committee.map(image).max() == 0  # all votes are for mitochondria
+    assert committee.map(run.images("test")[2]).max() > 0
+
+    capsys.readouterr()
+    for given, sentence in (
+        (("--condition", "fcp"), "no condition 'fcp'; did you mean 'FCCP'? known are control, FCC"),
+        (("--condition", "x"), "no condition 'x'; known are control, FCCP, rotenone"),
+        (("--condition", "FCCP", "--threshold", "0.5"), "leave out one of them"),
+    ):
+        assert call(monkeypatch, *asked, tmp_path / "none", *given) == 1
+        assert sentence in capsys.readouterr().err
+    del card["thresholds"]  # as in older models
+    bundle.write_text(json.dumps(card))
+    assert call(monkeypatch, *asked, tmp_path / "none", "--condition", "FCCP") == 1
+    assert "the model has one threshold for all conditions" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_threshold_that_the_recipe_gives_holds_for_all_conditions(tmp_path: Path) -> None:
+    rows = [{"role": "train", "condition": name} for name in ("control", "FCCP")]
+    table = table_of(tmp_path / "data", *rows)
+    fixed = run_of(table, tmp_path / "a", "threshold=0.4")
+    assert set(fixed.scores["threshold"]) == {0.4}
+    assert not mitolume.load(fixed.path).card.thresholds
+    chosen = run_of(table, tmp_path / "b")  # no validation: 0.5 is the common one
+    assert all(of.n_images == 1 for of in mitolume.load(chosen.path).card.thresholds.values())
+    said = " ".join(chosen.record["notices"])
+    assert "or by condition where training images have masks from the dye" in said
 
 
 def test_a_label_budget_counts_outlines_only(tmp_path: Path) -> None:

@@ -232,6 +232,10 @@ def predict(
             min=0, max=1, help="Probability of foreground, in place of the model's own threshold."
         ),
     ] = None,
+    condition: Annotated[
+        str | None,
+        typer.Option(help="Condition of the cells, as in the table; its own threshold is used."),
+    ] = None,
     probability: Annotated[
         bool, typer.Option("--probability", help="Also write probabilities.")
     ] = False,
@@ -259,7 +263,7 @@ def predict(
     from mitolume.runs.folder import load
 
     options = PredictionOptions(
-        tuple(channel or ()), scene, pixel_size, threshold, probability, overlay
+        tuple(channel or ()), scene, pixel_size, threshold, condition, probability, overlay
     )
     predictor = load(model, views=views, core=tile_size)
     _batch(

@@ -43,13 +43,15 @@ class PredictionOptions:
     ``channels`` are names or numbers (from 0), in the order in which the model sees them; by
     default those it learnt from. ``scene`` is a name or number (from 0); "all" is each scene of a
     file. ``pixel_size_um``, in µm along Y and X, comes before what files state. ``threshold`` is
-    the probability from which a pixel is mitochondria; the model's own by default.
+    the probability from which a pixel is mitochondria; by default the model's own, for the
+    ``condition`` of the cells where that is given.
     """
 
     channels: tuple[str, ...] = ()
     scene: str | None = None
     pixel_size_um: float | None = None
     threshold: float | None = None
+    condition: str | None = None
     probability: bool = False
     overlay: bool = False
 
@@ -87,6 +89,7 @@ def predict_files(
     blocks. ``scheduler`` is the ``tcp://HOST:PORT`` of a dask scheduler whose workers compute; they
     must see model, images and ``out`` under the same absolute paths.
     """
+    predictor.threshold(options.threshold, options.condition)  # a fault is one of no file
     if scheduler is not None:  # a worker may run in another folder
         files, out = [path.absolute() for path in files], out.absolute()
     model = None if predictor.bundle is None else sha256(predictor.bundle)
@@ -148,7 +151,7 @@ def _image_of(
         pictures[t, z] = beside(f"{place}overlay.png")
     return _Image(
         file, scene, options,
-        threshold=predictor.card.threshold if options.threshold is None else options.threshold,
+        threshold=predictor.threshold(options.threshold, options.condition),
         boxes=tuple(blocks(shape, block_side(shape, model_shape, predictor.core, CHUNK))),
         mask=beside(f"mask{ending}"),
         probability=beside(f"probability{ending}") if options.probability else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -263,9 +264,42 @@ class Predictor:
             )
         return chosen
 
-    def mask(self, probability: xr.DataArray, threshold: float | None = None) -> xr.DataArray:
-        """Make a mask (uint8, 0 and 1, no C axis) of a probability, at the model's threshold."""
-        cut = self.card.threshold if threshold is None else threshold
+    def threshold(self, given: float | None = None, condition: str | None = None) -> float:
+        """Return the threshold of masks: as given, else the model's for a condition, else for all.
+
+        Raises
+        ------
+        MitolumeError
+            The model doesn't know the condition, or both are given.
+        """
+        if condition is None:
+            return self.card.threshold if given is None else given
+        if given is not None:
+            raise MitolumeError("a threshold and a condition are given; leave out one of them")
+        known = self.card.thresholds
+        if not known:
+            raise MitolumeError(
+                f"condition {condition!r}: the model has one threshold for all conditions; leave "
+                "the condition out"
+            )
+        if condition not in known:
+            folded = {name.casefold(): name for name in known}
+            near = difflib.get_close_matches(condition.casefold(), folded, n=1, cutoff=0.5)
+            hint = f"did you mean {folded[near[0]]!r}? " if near else ""
+            raise MitolumeError(
+                f"the model knows no condition {condition!r}; {hint}known are {', '.join(known)}"
+            )
+        return known[condition].threshold
+
+    def mask(
+        self,
+        probability: xr.DataArray,
+        threshold: float | None = None,
+        *,
+        condition: str | None = None,
+    ) -> xr.DataArray:
+        """Make a mask (uint8, 0 and 1, no C axis) of a probability, see `threshold`."""
+        cut = self.threshold(threshold, condition)
         mask = (probability.isel(C=0, drop=True) >= cut).astype(np.uint8)
         return mask.assign_attrs(probability.attrs)
 

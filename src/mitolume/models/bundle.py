@@ -34,11 +34,26 @@ def versions() -> dict[str, str]:
     }
 
 
+class ConditionThreshold(BaseModel):
+    """A condition's threshold, and what it was chosen on.
+
+    ``n_images`` of ``role`` validation, or train, which have masks from the dye; with none, the
+    threshold is the common one.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    threshold: float = Field(gt=0, lt=1)
+    n_images: int = Field(0, ge=0)
+    role: Literal["validation", "train", ""] = ""
+
+
 class Card(BaseModel):
     """What a model is and where it comes from, beside its weights.
 
     ``inputs`` is what the network sees: channels by name, planes and their distance in µm.
     ``threshold`` makes masks of probabilities, which are averaged over ``views`` of an image;
+    ``thresholds`` are those of conditions by name, none where one holds for all;
     ``pixel_size_um`` is the grid the network works on, None where the training images stated none;
     ``fields`` lists the training images with the SHA-256 of their files; ``scores`` holds
     foreground IoU per subset with its number of images; ``fingerprint`` is how the prepared
@@ -55,6 +70,7 @@ class Card(BaseModel):
     chain: ChainSettings = ChainSettings()
     pixel_size_um: float | None = Field(None, gt=0)
     threshold: float = Field(0.5, gt=0, lt=1)
+    thresholds: dict[str, ConditionThreshold] = {}
     views: Views = 1
     fields: list[dict[str, Any]] = []
     scores: dict[str, dict[str, float | int | None]] = {}
@@ -62,6 +78,11 @@ class Card(BaseModel):
     seed: int = 0
     date: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     versions: dict[str, str] = Field(default_factory=versions)
+
+    def threshold_of(self, condition: str) -> float:
+        """Return the threshold for images of a condition; the common one where it has none."""
+        own = self.thresholds.get(condition)
+        return self.threshold if own is None else own.threshold
 
 
 class DenoiserCard(BaseModel):

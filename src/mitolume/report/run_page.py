@@ -216,7 +216,20 @@ def _facts(run: Run, first: Any) -> dict[str, str]:
                 f"{time_left(model['seconds'])}, {model['chosen']}, threshold "
                 f"{model['threshold']:g}"
             )
+            if own := _thresholds(model.get("thresholds", {})):
+                facts[f"Thresholds by condition, {name.replace('_', ' ')}"] = own
     return facts
+
+
+def _thresholds(of: Mapping[str, Mapping[str, Any]]) -> str:
+    """Describe the thresholds of conditions, and what they rest on."""
+    words = {"": "the common one", "validation": "{}", "train": "{} by their dye"}
+    return ", ".join(
+        f"{name} {own['threshold']:.2f} ("
+        + words[own["role"]].format(count(own["n_images"], f"{own['role']} image"))
+        + ")"
+        for name, own in of.items()
+    )
 
 
 def _agreement(run: Run) -> pd.DataFrame:

@@ -277,11 +277,14 @@ def _notices(run: Run) -> list[str]:
     """Say beforehand what the user might not expect of the results."""
     recipe, notices = run.recipe, []
     validation = run.images("validation")
+    by_dye = ", or by condition where training images have masks from the dye" * any(
+        row.condition and row.role == "train" and row.label == "dye" for row in run.rows
+    )
     if all((image.row.line, image.z) in run.table.empty_planes for image in validation):
         notices.append(
             f"no validation images{' with any foreground' if validation else ''}: the length of "
             "training is fixed, the weights of the last quarter are averaged, and the threshold "
-            "is 0.5 where the recipe says auto"
+            f"is 0.5 where the recipe says auto{by_dye}"
         )
     seen = [name.casefold() for name in recipe.inputs.channels]
     if any(r.label == "dye" and str(r.fluorescence).casefold() in seen for r in run.table.fields):

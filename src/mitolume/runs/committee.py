@@ -64,9 +64,10 @@ class Committee:
         plane, _, _ = image.read()
         ((_, ready),) = predictor_inputs([image], predictor)
         marked: Any = 0
+        threshold = predictor.card.threshold_of(image.row.condition)
         for turn in _TURNS:
             probability = predict_tiled(predictor.network, ready, [turn], core=predictor.core)
-            marked = marked + (probability >= predictor.card.threshold)
+            marked = marked + (probability >= threshold)
         share = np.asarray(marked / len(_TURNS), np.float32)
         if share.shape != plane.shape:
             share = rescale(share, plane.shape)

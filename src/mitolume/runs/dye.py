@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -33,6 +33,14 @@ MOST_SHIFTED_UM = 1.5  # three widths of a mitochondrion: beyond, channels show 
 WEAKER = 3.0  # times less signal over noise than the median image, which is then named
 MOST_FOREGROUND = 0.3  # share of a plane; mitochondria of a spread cell cover a fifth at most
 MOST_SATURATED = 0.002  # share of a plane's pixels: about a fiftieth of its mitochondria
+Item = TypeVar("Item")
+
+
+def spread(items: Sequence[Item], most: int) -> list[Item]:
+    """Return at most so many items, spread over all."""
+    return [
+        items[i] for i in np.linspace(0, len(items) - 1, min(len(items), most)).round().astype(int)
+    ]
 
 
 def needs_mask(row: Field) -> bool:
@@ -190,9 +198,8 @@ def _chosen_on_outlines(rows: Sequence[Field], kind: MaskKind) -> float:
     """Return the threshold that fits the outlines of training images best."""
     outlined = [r for r in rows if r.fluorescence and r.is_outlined and r.role == "train"]
     planes = [(row, z) for row in outlined for z in row.planes or ()]
-    some = np.linspace(0, len(planes) - 1, min(len(planes), MOST_OUTLINED)).round().astype(int)
     scores, masks = [], []
-    for row, z in (planes[i] for i in some):
+    for row, z in spread(planes, MOST_OUTLINED):
         ((_, labels),) = label_planes(with_planes(row, [z]), open_fluorescence(row))
         if labels.quality.has_dye:
             scores.append(labels.score)
@@ -270,9 +277,8 @@ def register(rows: Sequence[Field], move: bool) -> list[str]:
     said = []
     for batch, own in batches.items():
         planes = [(row, z) for row in own for z in row.planes or ()]
-        some = np.linspace(0, len(planes) - 1, min(len(planes), MOST_COMPARED)).round().astype(int)
         evidence = []
-        for row, z in (planes[i] for i in some):
+        for row, z in spread(planes, MOST_COMPARED):
             plane, mask = read_row(row, z, "unsure")
             if mask is not None and (mask == FOREGROUND).any():
                 evidence.append(measure_fit(plane, mask))

@@ -24,7 +24,7 @@ from mitolume.runs.denoiser import copy_denoiser
 from mitolume.runs.folder import MODELS, Run, find_bundle
 from mitolume.runs.images import network_inputs
 from mitolume.runs.likeness import fingerprint_of
-from mitolume.runs.score import best_threshold_of
+from mitolume.runs.score import choose_thresholds
 from mitolume.training.loop import CHECKPOINT, fit
 from mitolume.training.methods import METHODS, Supervised, average_with_teacher
 from mitolume.training.patches import ArrayFile, PreparedImage
@@ -139,7 +139,7 @@ class ModelTrainer:
         card = self._card(name, network, looks)
         if not self.part:
             averaged = "; averaged with its teacher" * bool(teacher_weights)
-            run.note(**{name: _training_facts(trained, averaged, card.threshold)})
+            run.note(**{name: _training_facts(trained, averaged, card)})
         if self.denoiser:
             copy_denoiser(run.denoiser_folder, place / DENOISER)
         save_bundle(place, weights, card)
@@ -166,7 +166,7 @@ class ModelTrainer:
         return int(sequence.generate_state(1)[0])
 
     def _card(self, name: str, network: SegmentationNetwork, looks: Fingerprint | None) -> Card:
-        """Write down what a model is; its threshold is chosen on the validation images."""
+        """Write down what a model is, and choose its thresholds."""
         run, recipe, title = self.run, self.run.recipe, _title(name)
         denoiser = self.denoiser
         card = Card(
@@ -181,12 +181,10 @@ class ModelTrainer:
             seed=recipe.seed,
             fingerprint=looks,
         )
-        predictor = Predictor(network, card, denoiser=denoiser)
-        images = run.images("validation") if self.validation else []
         if recipe.threshold != "auto":
             card.threshold = recipe.threshold
-        elif images:
-            card.threshold = best_threshold_of(predictor, run.each(f"threshold of {title}", images))
+        elif not self.part:
+            choose_thresholds(Predictor(network, card, denoiser=denoiser), run, title)
         return card
 
 
@@ -225,13 +223,14 @@ def _title(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _training_facts(trained: TrainingResult, averaged: str, threshold: float) -> dict[str, Any]:
+def _training_facts(trained: TrainingResult, averaged: str, card: Card) -> dict[str, Any]:
     return {
         "chosen": trained.chosen + averaged,
         "steps": trained.history[-1]["step"],
         "seconds": trained.history[-1]["seconds"],
         "parameters": _size(trained.weights),
-        "threshold": threshold,
+        "threshold": card.threshold,
+        "thresholds": {name: own.model_dump() for name, own in card.thresholds.items()},
     }
 
 

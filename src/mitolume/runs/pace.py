@@ -19,6 +19,7 @@ from mitolume.runs.guard import needs_cross_fit
 from mitolume.runs.images import network_inputs
 from mitolume.runs.recipe import Recipe
 from mitolume.runs.results import image_scores
+from mitolume.runs.score import dye_images
 from mitolume.training.loop import fit
 from mitolume.training.methods import METHODS
 from mitolume.training.patches import PreparedImage
@@ -59,7 +60,10 @@ def within_minutes(run: Run, model_um: float | None, started: float) -> tuple[Re
 
     two = method.uses_unlabelled and unlabelled > 0
     models, halves = 1 + two, two and needs_cross_fit(run)
-    predicted = models * (every + validation) + two * unlabelled + 2 * halves * train
+    treated = {r.condition for r in run.rows if r.condition}
+    treated -= {r.condition for r in run.rows if r.role == "validation"}
+    chosen_on = validation + len(dye_images(run, treated))
+    predicted = models * (every + chosen_on) + two * unlabelled + 2 * halves * train
     checked = models * recipe.training.checks * validation + every
     besides = _BESIDES + (way + recipe.views * view) * predicted + view * checked + way * train
     per_step = step * (1 + two * method(recipe.unlabelled).settings.length) * (1 + halves)
