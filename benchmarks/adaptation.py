@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import argparse
 from collections import defaultdict
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 import pandas as pd
 import torch
 from shared import Key, compute_missing, fresh, scores_by_condition
@@ -25,12 +27,18 @@ from shift import STUDENT, fields_of
 from torch import Generator, Tensor
 
 from mitolume.analysis.metrics import best_threshold, probability_histogram
+from mitolume.inference.inputs import Image, InputReader, settled_inputs
+from mitolume.io.check import open_image
+from mitolume.io.fields import read_table
+from mitolume.models.settings import InputSettings
+from mitolume.preprocess.settings import ChainSettings
 from mitolume.runs.folder import Run, load
 from mitolume.runs.images import predictor_inputs
 from mitolume.runs.recipe import load_recipe
 from mitolume.runs.run import compute_run
 from mitolume.training.augment import AUGMENTATIONS, Augmentation, full, photometric
 
+COARSE = 0.05  # cycles per pixel: structures of 20 px and more
 RESULTS = Path(__file__).with_name("adaptation.csv")
 # The masks of VNC lack planes 1, 7 and 18, though mitochondria are seen there.
 PLANES = {
@@ -48,14 +56,40 @@ def every_other(images: Tensor, targets: Tensor, random: Generator) -> tuple[Ten
     return images, targets
 
 
+def amplitudes_mixed(
+    others: Sequence[Image], images: Tensor, targets: Tensor, random: Generator
+) -> tuple[Tensor, Tensor]:
+    """Give patches the coarse pattern of images of the other kind, then change them as ``full``.
+
+    After Yang and Soatto 2020 (FDA): the amplitudes of frequencies up to `COARSE` move towards
+    those of a random patch of another image, by a share drawn for each patch; phases stay.
+    """
+    side, patches = images.shape[-1], []
+    for number in torch.randint(len(others), (len(images),), generator=random):
+        other = others[number]
+        y, x = (
+            int(torch.randint(size - side + 1, (1,), generator=random)) for size in other.shape[1:]
+        )
+        patches.append(torch.from_numpy(other[:, y : y + side, x : x + side]))
+    own, theirs = (torch.fft.rfft2(batch) for batch in (images, torch.stack(patches).to(images)))
+    coarse = (torch.fft.fftfreq(side).abs()[:, None] <= COARSE) & (
+        torch.fft.rfftfreq(side) <= COARSE
+    )
+    share = torch.rand((len(images), 1, 1, 1), generator=random) * coarse
+    amplitude = torch.lerp(own.abs(), theirs.abs(), share.to(images))
+    mixed = torch.fft.irfft2(torch.polar(amplitude, own.angle()), s=(side, side))
+    return full(mixed, targets, random)
+
+
 # Each with its augmentation and method. A student learns from images of the other kind, without
 # masks; a tenth of the steps is its own.
-ARMS: dict[str, tuple[Augmentation, str]] = {
+ARMS: dict[str, tuple[Augmentation | None, str]] = {
     "full": (full, "supervised"),
     "photometric": (photometric, "supervised"),
     "every other": (every_other, "supervised"),
     "photometric, student": (photometric, "noisy_student"),
     "every other, student": (every_other, "noisy_student"),
+    "amplitudes mixed": (None, "supervised"),
 }
 
 
@@ -69,6 +103,8 @@ def compute(options: argparse.Namespace, key: Key) -> pd.DataFrame:
         rows = _microscopy(options.data, key["source"])
     table = options.scratch / f"{out.name}.csv"
     rows.to_csv(table, index=False)
+    if augmentation is None:
+        augmentation = partial(amplitudes_mixed, _unlabelled(table))
     share = STUDENT if method == "noisy_student" else 1
     settings = [
         f"method={method}", "unlabelled.teacher=self", "views=1", f"seed={key['seed']}",
@@ -100,6 +136,18 @@ def scores(run: Path) -> pd.DataFrame:
         n_specimens=[len(specimens[name]) for name in rows["condition"]],
         best=[best_threshold(histograms[name])[1] for name in rows["condition"]],
     )
+
+
+def _unlabelled(table: Path) -> list[Image]:
+    """Return the unlabelled images of a table as the network sees them, (C, Y, X) each."""
+    found = []
+    for row in read_table(table):
+        if row.role == "unlabelled":
+            opened = open_image(row)
+            inputs = settled_inputs(InputSettings(), [opened])
+            reader = InputReader(opened, inputs, ChainSettings(stripes="auto"))
+            found += [np.asarray(reader.at(z)) for z in row.planes or ()]
+    return found
 
 
 def _microscopy(data: Path, source: str) -> pd.DataFrame:
