@@ -37,7 +37,13 @@ Item = TypeVar("Item")
 
 
 def spread(items: Sequence[Item], most: int) -> list[Item]:
-    """Return at most so many items, spread over all."""
+    """Return at most so many items, spread over all from end to end.
+
+    Examples
+    --------
+    >>> spread("abcdefghi", 3)
+    ['a', 'e', 'i']
+    """
     return [
         items[i] for i in np.linspace(0, len(items) - 1, min(len(items), most)).round().astype(int)
     ]
