@@ -288,7 +288,7 @@ def test_consensus_goes_through_files_and_is_never_written_over(
     assert call(monkeypatch, *arguments, "--out", tmp_path / "agreement.csv") == 0
     assert "masks: 4" in capsys.readouterr().out
     assert tuple(pd.read_csv(tmp_path / "agreement.csv").columns) == COLUMNS
-    files = sorted(out.iterdir())
+    files = sorted(out.glob("*.tif"))
     assert [file.name for file in files] == [f"f{i}_mask.ome.tif" for i in range(4)]
     for seed, file in enumerate(files):
         values = read_plane(read(file))

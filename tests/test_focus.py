@@ -155,7 +155,7 @@ def test_the_command_prints_planes_and_draws_a_curve(tmp_path: Path) -> None:
     )
     assert result.exit_code == 0, result.output
     assert "planes: 2-4 (best: 3)" in result.output
-    (picture,) = (tmp_path / "o").iterdir()
+    (picture,) = (tmp_path / "o").glob("*.png")
     assert picture.name == "cells.day1_focus.png"
     assert picture.read_bytes().startswith(b"\x89PNG")
     one = stack_file(tmp_path / "one.ome.tif", np.zeros((1, 3, 3), np.uint8))

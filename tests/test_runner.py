@@ -96,8 +96,8 @@ def test_what_a_killed_process_left_is_made_anew(folder: Path) -> None:
     run(folder)
     record = folder / "out" / RECORD
     lines = record.read_text().splitlines()
-    assert json.loads(lines[1])["results"]["a.up"][0] == 3
-    record.write_text("\n".join([*lines[:2], lines[2][:20]]))
+    assert json.loads(lines[0])["results"]["a.up"][0] == 3
+    record.write_text("\n".join([lines[0], lines[1][:20]]))
     outcome = run(folder, resume=True)
     assert [path.name for path in outcome.written] == ["b.up", "c.up"]
 
@@ -159,6 +159,9 @@ def test_jobs_without_inputs_are_made_of_their_settings(tmp_path: Path) -> None:
     jobs = [Job("a", (), (target,), partial(write, target), {"seed": 1})]
     target.write_text("by hand")
     assert len(run_jobs(jobs, tmp_path / RECORD, resume=True).faults) == 1
+    with pytest.raises(MitolumeError, match="was not written by mitolume"):
+        run_jobs(jobs, tmp_path / RECORD, overwrite=True)
+    target.unlink()
     run_jobs(jobs, tmp_path / RECORD, overwrite=True)
     assert len(run_jobs(jobs, tmp_path / RECORD, resume=True).before) == 1
     with pytest.raises(MitolumeError, match="a and a would both become"):

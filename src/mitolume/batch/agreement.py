@@ -20,7 +20,7 @@ from mitolume.analysis.agreement import (
 )
 from mitolume.analysis.metrics import Counts, count, dice, iou, mean_defined, shared_objects
 from mitolume.batch.evaluate import MaskPair, match_files, open_pairs
-from mitolume.batch.runner import require_free
+from mitolume.batch.runner import refuse_inputs, require_free
 from mitolume.errors import MitolumeError, shorten, some_names
 from mitolume.io.mask_files import image_name
 from mitolume.io.masks import Mask
@@ -179,7 +179,8 @@ def compare(
                 "new one"
             )
         masks = [consensus_folder / f"{image_name(f)}_mask.ome.tif" for f, _ in files.both]
-    require_free([*masks, *([] if out is None else [out])], files.all, replace=overwrite)
+    refuse_inputs([*masks, out], files.all)
+    require_free([*masks, *([out] if out else [])], replace=overwrite)
     found = agree(a, b, mask_kind, like)
     text = f"A: {a}\nB: {b}\n\n{agreement_text(found)}"
     if out is not None:

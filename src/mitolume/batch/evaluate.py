@@ -16,7 +16,7 @@ from mitolume.analysis.object_scores import (
     ObjectCounts,
     count_objects,
 )
-from mitolume.batch.runner import require_free
+from mitolume.batch.runner import refuse_inputs, require_free
 from mitolume.batch.sources import find_image
 from mitolume.errors import MitolumeError, some_names
 from mitolume.io.mask_files import (
@@ -119,7 +119,8 @@ def evaluate(
             f"{truth} ({some_names(alone)})"
             + (f"; unmatched in it: {some_names(files.only_first)}" if files.only_first else "")
         )
-    require_free([] if out is None else [out], files.all, replace=overwrite)
+    refuse_inputs([out], files.all)
+    require_free([out] if out else [], replace=overwrite)
     table = _scores(files, mask_kind, like, objects)
     if out is not None:
         write_csv(out, table.drop(columns=["arm", "method", "network", "k", "seed"]))

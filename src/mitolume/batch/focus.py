@@ -14,7 +14,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mitolume.batch.runner import Job, Outcome, Report, run_files, run_jobs
+from mitolume.batch.runner import (
+    Job,
+    Outcome,
+    Report,
+    refuse_inputs,
+    require_free,
+    run_files,
+    run_jobs,
+)
 from mitolume.errors import MitolumeError
 from mitolume.io.channels import select_channel
 from mitolume.io.fields import Field, format_planes, read_table, with_planes, write_table
@@ -133,6 +141,8 @@ def _fill_planes(table: Path, out: Path, planes: str, progress: Advance) -> Outc
     """Write a table of fields in which every row of several planes says which are meant."""
     if out.suffix.lower() != ".csv":
         raise MitolumeError(f"--out {out} must end in .csv: it is a table of fields")
+    refuse_inputs([out], [table])
+    require_free([out], replace=True)
     rows = read_table(table)
 
     def fill(number: int, row: Field, advance: Callable[[int], None]) -> Report:

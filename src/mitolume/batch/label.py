@@ -85,7 +85,7 @@ def label_files(
         chosen = parse_planes(planes)
     except ValueError as error:
         raise MitolumeError(f"--planes: {error}") from None
-    require_free([out / TABLE, out / QUALITY, out / SHEET], (), replace=overwrite)
+    require_free([out / TABLE, out / QUALITY, out / SHEET], replace=overwrite)
     qualities: list[dict[str, Any]] = []
     rows: list[Field] = []
 

@@ -32,7 +32,7 @@ from mitolume.batch.object_files import (
     finish_crops,
     write_superplots,
 )
-from mitolume.batch.runner import Job, Outcome, Report, require_free, run_jobs
+from mitolume.batch.runner import Job, Outcome, Report, refuse_inputs, require_free, run_jobs
 from mitolume.batch.sources import (
     Source,
     find_sources,
@@ -45,10 +45,17 @@ from mitolume.batch.sources import (
 from mitolume.errors import MitolumeError
 from mitolume.io.mask_files import hidden_outlines, open_mask
 from mitolume.io.masks import MaskKind, ValuesKind
-from mitolume.io.write import below_each_other, write_table, write_text
+from mitolume.io.write import (
+    atomic,
+    below_each_other,
+    require_ours,
+    write_table,
+    write_text,
+)
 from mitolume.progress import Advance
 from mitolume.text import count
 
+_MADE_OF = "made_of.jsonl"  # in OUT.parts: what is finished, and of what it was made
 _FRONT = ("image", "t", "plane", "specimen", "condition", "batch")
 
 
@@ -118,16 +125,20 @@ def measure_masks(
         )
     images_file = out.with_name(f"{out.stem}_images{out.suffix}")
     settings_file = out.with_name(f"{out.stem}_settings.json")
-    require_free(
-        [out, images_file, settings_file, *outputs.shared_files()],
-        [path for source in sources for path in _inputs(source)],
-        replace=overwrite or (resume and parts.exists()),
+    tables = [out, images_file, settings_file, *outputs.shared_files()]
+    refuse_inputs(
+        [*tables, parts, *outputs.folders()],
+        [table, *(path for source in sources for path in _inputs(source))],
     )
+    require_free(tables, replace=overwrite or (resume and parts.exists()))
+    for part in parts.iterdir() if parts.is_dir() else [parts] * os.path.lexists(parts):
+        if part.name != _MADE_OF and not part.name.startswith("."):
+            require_ours(part)
     if overwrite and not resume:
         _remove(parts)
     jobs, faults, notices = _jobs(sources, settings, parts, progress)
     outcome = run_jobs(
-        jobs, parts / "made_of.jsonl", resume=resume, overwrite=overwrite, faults=faults,
+        jobs, parts / _MADE_OF, resume=resume, overwrite=overwrite, faults=faults,
         notices=[*said, *notices], progress=progress,
     )  # fmt: skip
     done = {*outcome.written, *(job.results[-1] for job in outcome.before)}
@@ -258,14 +269,16 @@ def _measure_field(
     tables: list[pd.DataFrame] = []
     summaries: list[pd.DataFrame] = []
     files = FieldFiles(source.name, settings.outputs, size)
-    place.parent.mkdir(parents=True, exist_ok=True)
     frames = mask.sizes["T"] * (1 if in_3d else mask.sizes["Z"])
 
     def progress(before: float, done: int, total: int) -> None:
         """Show half of a frame's work as done before, labelling and measuring half each."""
         advance(round(2 * blocks / frames * (len(tables) + before + done / max(total, 1) / 2)))
 
-    with tempfile.TemporaryDirectory(dir=place.parent, prefix=".part-") as scratch:
+    with (
+        atomic(place) as finished,
+        tempfile.TemporaryDirectory(dir=place.parent, prefix=".part-") as scratch,
+    ):
         for frame in label_field(
             mask, meaning, settings.objects, in_3d=in_3d, scratch=Path(scratch),
             progress=partial(progress, 0),
@@ -280,14 +293,10 @@ def _measure_field(
             files.add(frame, grey, table, facts)
             tables.append(_with_facts(table, facts))
             summaries.append(pd.DataFrame([facts | summary]))
-        finished = Path(scratch) / "tables"
         finished.mkdir()
         _joined(tables).to_parquet(finished / "objects.parquet")
         _joined(summaries).to_parquet(finished / "images.parquet")
         files.close(finished)
-        if place.exists():
-            shutil.rmtree(place)
-        finished.rename(place)
     labels = (label for table in tables for label in table["label"])
     return Report(notices=(*notices, *hidden_outlines(mask, labels)))
 

@@ -18,7 +18,7 @@ from mitolume.analysis.object_pictures import outlines_by_value, superplot, writ
 from mitolume.analysis.objects import Frame, crops_of_frame
 from mitolume.analysis.pictures import write_png
 from mitolume.io.rois import labels_to_rois, write_rois
-from mitolume.io.write import below_each_other, write_image, write_labels, write_table
+from mitolume.io.write import below_each_other, is_ours, write_image, write_labels, write_table
 
 _EDGES = [f"{axis}{end}_px" for axis in "zyx" for end in (0, 1)]
 _LINKS = ["crop", "image", "t", "plane", "label", *_EDGES]
@@ -44,6 +44,10 @@ class Outputs:
         """Return the files that a field of this name has to itself, but for crops and pictures."""
         rois = [] if self.rois is None else [self.rois / f"{name}_rois.zip"]
         return rois + ([] if self.labels is None else [self.labels / f"{name}_labels.ome.tif"])
+
+    def folders(self) -> tuple[Path | None, ...]:
+        """Return the folders that are written to."""
+        return self.crops, self.rois, self.labels, self.pictures
 
     def shared_files(self) -> list[Path]:
         """Return the files that all fields share."""
@@ -140,7 +144,8 @@ def finish_crops(crops: Path, folders: Sequence[Path]) -> None:
     listing = crops / "crops.csv"
     if listing.exists():
         for name in set(pd.read_csv(listing)["crop"].astype(str)) - set(table["crop"]):
-            (crops / Path(name).name).unlink(missing_ok=True)
+            if is_ours(old := crops / Path(name).name):
+                old.unlink()
     write_table(listing, table)
 
 

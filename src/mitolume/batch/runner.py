@@ -14,6 +14,7 @@ from typing import Any
 from mitolume.errors import MitolumeError, shorten, some_names
 from mitolume.io.formats import sha256
 from mitolume.io.listing import RESULTS, image_files, is_other_channel
+from mitolume.io.write import is_ours, remove_parts, require_ours
 from mitolume.parallel import run_side_by_side
 from mitolume.progress import Advance
 from mitolume.text import count
@@ -194,10 +195,11 @@ def run_jobs(
     if resume and overwrite:
         raise MitolumeError("--resume keeps results and --overwrite replaces them; choose one")
     _refuse_twins(jobs)
+    results = [path for job in jobs for path in job.results]
+    refuse_inputs(results, [path for job in jobs for path in job.inputs])
     require_free(
-        [path for job in jobs for path in job.results],
-        [path for job in jobs for path in job.inputs],
-        replace=resume or overwrite,
+        [] if resume else results,
+        replace=overwrite,
         hint=", or skip what is done with --resume" if record is not None else "",
     )
     known, outcome = _Record(record), Outcome(faults=list(faults), notices=list(notices))
@@ -205,18 +207,16 @@ def run_jobs(
         jobs = _missing(jobs, known, outcome)
     if not jobs:
         return outcome
-    known.begin(jobs)
-    try:
-        for one in (scheduler or one_after_the_other)(jobs, progress):
-            if one.fault:
-                outcome.faults.append(one.fault)
-            else:
-                outcome.finished.append(one)
-                outcome.notices += one.report.notices
-                known.add(one)
-    finally:
-        known.remove_unused()
-        outcome.notices = list(dict.fromkeys(outcome.notices))
+    for folder in {path.parent for path in results}:
+        remove_parts(folder, {path.name for path in results})
+    for one in (scheduler or one_after_the_other)(jobs, progress):
+        if one.fault:
+            outcome.faults.append(one.fault)
+        else:
+            outcome.finished.append(one)
+            outcome.notices += one.report.notices
+            known.add(one)
+    outcome.notices = list(dict.fromkeys(outcome.notices))
     return outcome
 
 
@@ -278,27 +278,38 @@ def _unexpected(name: str, error: BaseException) -> str:
     )
 
 
-def require_free(
-    results: Sequence[Path], inputs: Sequence[Path], *, replace: bool, hint: str = ""
-) -> None:
-    """Refuse results that are inputs, and unless they are to be replaced, those that exist.
+def require_free(results: Sequence[Path], *, replace: bool, hint: str = "") -> None:
+    """Refuse results that exist; if they are to be replaced, those that someone else wrote.
 
     Raises
     ------
     MitolumeError
         Names the first such result, and ends with the hint.
     """
-    read = {_same_name(os.path.realpath(path)) for path in inputs}
-    for path in results:
-        if _same_name(os.path.realpath(path)) in read:
-            raise MitolumeError(f"{path} is one of the inputs; choose another --out")
-    found = [path for path in results if path.exists()]
+    found = [path for path in results if os.path.lexists(path)]
     if found and not replace:
         others = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         raise MitolumeError(
             f"{found[0]} exists already{others}; choose another --out, or replace results with "
             f"--overwrite{hint}"
         )
+    for path in found:
+        require_ours(path)
+
+
+def refuse_inputs(results: Iterable[Path | None], inputs: Iterable[Path | None]) -> None:
+    """Refuse files and folders to write, if they are inputs or lie in one that is a folder.
+
+    Raises
+    ------
+    MitolumeError
+        Names the first of them.
+    """
+    read = {_same_name(os.path.realpath(path)) for path in inputs if path}
+    for path in filter(None, results):
+        real = Path(_same_name(os.path.realpath(path)))
+        if any(str(place) in read for place in (real, *real.parents)):
+            raise MitolumeError(f"{path} is one of the inputs, or in one; choose another --out")
 
 
 def _refuse_twins(jobs: Sequence[Job]) -> None:
@@ -329,7 +340,7 @@ def _missing(jobs: Sequence[Job], known: _Record, outcome: Outcome) -> list[Job]
         same = bool(there) and _is_made_of(made, job.inputs)
         if same and len(there) == len(job.results):
             outcome.before.append(job)
-        elif edited := next((path for path in there if not known.is_ours(path)), None):
+        elif edited := next((p for p in there if not (known.is_ours(p) or is_ours(p))), None):
             outcome.faults.append(
                 f"{edited} would be computed again, but it was edited, or made by something else; "
                 "move it away first"
@@ -366,8 +377,7 @@ class _Record:
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._entries: dict[str, dict[str, Any]] = {}
-        self._is_new = path is not None and not path.exists()
-        if path is None or self._is_new:
+        if path is None or not path.exists():
             return
         for line in path.read_text(encoding="utf-8").splitlines():
             try:
@@ -381,14 +391,9 @@ class _Record:
         return self._entries.get(self._name(result), {})
 
     def is_ours(self, result: Path) -> bool:
-        """Tell whether a result is as it was written: not made or changed by someone else."""
-        written = self.entry(result).get("results", {}).get(self._name(result), ())
-        return written is None or tuple(written) == _stamp(result)
-
-    def begin(self, jobs: Sequence[Job]) -> None:
-        """Keep that the results are going to be written: what a killed process leaves is ours."""
-        names = [self._name(path) for job in jobs for path in job.results]
-        self._append({"results": dict.fromkeys(names)})
+        """Tell whether a result has the size and time with which it was written."""
+        written = self.entry(result).get("results", {}).get(self._name(result))
+        return written is not None and tuple(written) == _stamp(result)
 
     def add(self, one: Finished) -> None:
         """Keep what the results of a finished job were made of."""
@@ -400,16 +405,6 @@ class _Record:
                 "mitolume": version("mitolume"),
             }
         )
-
-    def remove_unused(self) -> None:
-        """Remove the file, and its folder, where it was begun and there is no result."""
-        if self._path is None or not self._is_new or not self._path.exists():
-            return
-        folder = self._path.parent
-        if not any((folder / name).exists() for name in self._entries):
-            self._path.unlink()
-            if not any(folder.iterdir()):
-                folder.rmdir()
 
     def _name(self, result: Path) -> str:
         """Return the name of a result as seen from the file, so that the folder may be moved."""

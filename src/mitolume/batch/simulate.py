@@ -25,6 +25,7 @@ from mitolume.errors import MitolumeError
 from mitolume.io.fields import Field, write_table
 from mitolume.io.write import (
     atomic,
+    owning,
     remove_parts,
     write_image,
     write_labels,
@@ -132,7 +133,8 @@ def write_data_set(
         The folder holds something else, or a field can't be written.
     """
     out = Path(out)
-    _begin(plans, out, command)
+    with owning(out):
+        _begin(plans, out, command)
     missing = [one for one in plans if not _file(out, "facts", one).exists()]
     before = len(plans) - len(missing)
     outcome = run_jobs(
@@ -144,9 +146,11 @@ def write_data_set(
         progress=lambda done, total, note="": progress(before + done, len(plans), note),
     )
     outcome.raise_faults("fields", "simulated")
-    _write_sheet(out, plans)
+    if not (out / SHEET).exists():
+        _write_sheet(out, plans)
     for table, folder in ((HAND_TABLE, "hand_masks"), (TABLE, "masks")):
-        write_table(out / table, [_row(out, one, folder) for one in plans])
+        if not (out / table).exists():  # the user may have changed it since
+            write_table(out / table, [_row(out, one, folder) for one in plans])
     return out / TABLE
 
 
@@ -193,13 +197,6 @@ def _write(out: Path, one: FieldPlan, advance: Callable[[int], None]) -> Report:
         name: np.rint(image / 0.125) * np.float32(0.125) for name, image in field.clean.items()
     }
     labels = xr.DataArray(field.labels, dims=tuple("ZYX"), attrs={"pixel_size_um": voxel})
-    write_image(_file(out, "images", one), stack(field.images))
-    write_image(_file(out, "clean", one), stack(clean))
-    write_mask(_file(out, "masks", one), mask(field.masks))
-    write_mask(_file(out, "hand_masks", one), mask(field.hand_masks))
-    write_labels(_file(out, "labels", one), labels)
-    write_rows(_file(out, "skeletons", one), field.skeletons.round(4))
-    write_rows(_file(out, "objects", one), _objects(field))
     facts = {
         "condition": one.condition,
         "seed": one.seed,
@@ -210,8 +207,16 @@ def _write(out: Path, one: FieldPlan, advance: Callable[[int], None]) -> Report:
         "dye": field.dye.model_dump(mode="json"),
         "unstained": round(field.unstained, 6),
     }
-    # Last: a field with facts is finished.
-    write_text(_file(out, "facts", one), json.dumps(facts, indent=1) + "\n")
+    with owning(out):
+        write_image(_file(out, "images", one), stack(field.images))
+        write_image(_file(out, "clean", one), stack(clean))
+        write_mask(_file(out, "masks", one), mask(field.masks))
+        write_mask(_file(out, "hand_masks", one), mask(field.hand_masks))
+        write_labels(_file(out, "labels", one), labels)
+        write_rows(_file(out, "skeletons", one), field.skeletons.round(4))
+        write_rows(_file(out, "objects", one), _objects(field))
+        # Last: a field with facts is finished.
+        write_text(_file(out, "facts", one), json.dumps(facts, indent=1) + "\n")
     return Report()
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from mitolume.errors import MitolumeError, shorten
+from mitolume.io.write import owning
 
 LOCK = ".lock"
 
@@ -36,7 +37,8 @@ def only_one(path: Path) -> Iterator[None]:
     except OSError as error:
         raise MitolumeError(f"{path} can't be written: {shorten(error)}") from error
     try:
-        yield
+        with owning(path):
+            yield
     finally:
         lock.release()
         (path / LOCK).unlink(missing_ok=True)

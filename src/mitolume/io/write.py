@@ -1,12 +1,14 @@
-"""Images, tables and texts to files, whole or not at all."""
+"""Images, tables and texts to files: whole or not at all, and never over a file of someone else."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import re
 import shutil
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,16 +17,23 @@ import numpy as np
 import xarray as xr
 
 from mitolume.errors import MitolumeError, shorten
+from mitolume.io.formats import sha256
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _PART = ".part-"  # how names of files begin that are still being written
+_RECORD = ".mitolume"  # in each folder with results: their hashes and names, a line each
+_owned: list[Path] = []  # folders of this program alone, as those of runs are
+_known: dict[Path, tuple[int, set[str]]] = {}  # what was read of records: bytes and lines
 
 
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
     """Give a temporary name to write to; rename it to `path` when all went well.
+
+    This is how every result gets its name. What stands there is replaced only where the program
+    wrote it (`is_ours`), or in a folder that is its own (`owning`).
 
     Parameters
     ----------
@@ -39,31 +48,100 @@ def atomic(path: str | Path) -> Iterator[Path]:
     Raises
     ------
     MitolumeError
-        The place can't be written to.
+        The place can't be written to, or someone else's file stands there.
     """
     path = Path(path)
-    temporary = path.with_name(f"{_PART}{os.getpid()}.{path.name}")
+    temporary, old = (path.with_name(f"{_PART}{os.getpid()}.{x}{path.name}") for x in ("", "old."))
+    place = path.absolute()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
+        if not any(folder in place.parents for folder in _owned):
+            if os.path.lexists(path):
+                require_ours(path)
+            _note(path, sha256(temporary))  # before the rename: a kill between them does no harm
+        if path.is_dir() and temporary.is_dir():
+            path.rename(old)  # a folder can't be renamed onto one that holds files
         os.replace(temporary, path)
     except OSError as error:
         raise MitolumeError(f"{path} can't be written: {shorten(error)}") from error
     finally:
         with suppress(OSError):  # a name too long can't be looked for either
-            if temporary.is_dir():
-                shutil.rmtree(temporary)
-            elif temporary.exists():
-                temporary.unlink()
+            if old.exists() and not path.exists():
+                old.rename(path)
+            for left in (temporary, old):
+                _remove(left)
 
 
-def remove_parts(folder: Path) -> None:
-    """Remove what a killed process had half written below a folder."""
-    for part in list(folder.rglob(f"{_PART}*")):
-        if part.is_dir():
-            shutil.rmtree(part)
-        else:
-            part.unlink()
+@contextmanager
+def owning(folder: Path) -> Iterator[None]:
+    """Take a folder for the program's own while it works there: all names in it are its."""
+    _owned.append(folder.absolute())
+    try:
+        yield
+    finally:
+        _owned.remove(folder.absolute())
+
+
+def is_ours(path: Path) -> bool:
+    """Tell whether a file, or the folder of an OME-Zarr, is still as the program wrote it."""
+    line = _line(path, "")
+    same = [known for known in _record_of(path) if known.endswith(line)]
+    return bool(same) and _line(path, sha256(path)) in same
+
+
+def require_ours(path: Path) -> None:
+    """Refuse to replace a file that someone else wrote or changed."""
+    if not is_ours(path):
+        raise MitolumeError(
+            f"{path} was not written by mitolume, or was changed since, and is not replaced; move "
+            "it away, or write elsewhere"
+        )
+
+
+def _record_of(path: Path) -> set[str]:
+    """Return the lines on what was written to the folder of a path."""
+    record = path.absolute().parent / _RECORD
+    size, lines = _known.get(record, (0, set[str]()))
+    try:
+        now = record.stat().st_size
+        if now < size:
+            size, lines = 0, set()
+        if now > size:
+            with record.open("rb") as file:
+                file.seek(size)
+                added = file.read(now - size)
+            lines.update(added.decode(errors="replace").splitlines())
+    except OSError:  # there is none
+        now, lines = 0, set()
+    _known[record] = now, lines
+    return lines
+
+
+def _note(path: Path, digest: str) -> None:
+    if (line := _line(path, digest)) not in _record_of(path):
+        with (path.parent / _RECORD).open("ab") as file:
+            file.write(f"\n{line}".encode())  # a line that a full disk cut ends here
+
+
+def _line(path: Path, digest: str) -> str:
+    return f"{digest} {json.dumps(path.name)}"
+
+
+def remove_parts(folder: Path, names: Collection[str] | None = None) -> None:
+    """Remove what killed processes had half written below a folder, or of some names in it."""
+    found = folder.rglob(f"{_PART}*") if names is None else folder.glob(f"{_PART}*")
+    for part in list(found):
+        made = re.fullmatch(rf"{re.escape(_PART)}(?:\d+\.(?:old\.)?(.+)|[a-z0-9_]{{8}})", part.name)
+        if made and (names is None or made[1] in names):
+            _remove(part)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> None:

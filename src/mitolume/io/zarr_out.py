@@ -5,8 +5,6 @@ The format is OME-NGFF 0.5 (https://ngff.openmicroscopy.org/0.5): Zarr 3, five a
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -65,7 +63,7 @@ def new_image(
         The place can't be written to.
     """
     if path.suffix == ".zarr":
-        with _replacing(path) as temporary:
+        with atomic(path) as temporary:
             levels = _empty_pyramid(temporary, like, name, dtype, window)
             yield levels[0]
             for fine, coarse in pairwise(levels):
@@ -79,23 +77,6 @@ def new_image(
         write_mask(path, image.isel(C=0))
     else:
         write_image(path, image, names=[name])
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary name for a folder; put it in the place of an old one when all went well."""
-    old = path.with_name(f".part-{os.getpid()}.old.{path.name}")
-    try:
-        with atomic(path) as temporary:
-            yield temporary
-            if path.is_dir():
-                path.rename(old)  # a folder can't be renamed onto one that holds files
-    except BaseException:
-        if old.exists() and not path.exists():
-            old.rename(path)
-        raise
-    finally:
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def _empty_pyramid(

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
 from mitolume.errors import MitolumeError, shorten
-from mitolume.io.write import atomic, write_text
+from mitolume.io.write import atomic, owning, write_text
 from mitolume.models.networks import DenoisingNetwork, SegmentationNetwork
 from mitolume.models.settings import DenoiserNetworkSettings, InputSettings, NetworkSettings, Views
 from mitolume.preprocess.fingerprint import Fingerprint
@@ -120,11 +120,13 @@ class DenoiserCard(BaseModel):
 def save_bundle(folder: str | Path, weights: dict[str, Tensor], card: BaseModel) -> None:
     """Write a network's state and card to a folder; it is a bundle once its card is there, last."""
     folder = Path(folder)
-    (folder / CARD).unlink(missing_ok=True)
-    with atomic(folder / WEIGHTS) as temporary:
-        plain = {name: tensor.contiguous().cpu() for name, tensor in weights.items()}
-        safetensors.torch.save_file(plain, temporary)
-    write_text(folder / CARD, card.model_dump_json(indent=2) + "\n")
+    plain = {name: tensor.contiguous().cpu() for name, tensor in weights.items()}
+    with owning(folder):
+        (folder / CARD).unlink(missing_ok=True)
+        with atomic(folder / WEIGHTS) as temporary:
+            # Through Python, so that a full disk is an OSError.
+            temporary.write_bytes(safetensors.torch.save(plain))
+        write_text(folder / CARD, card.model_dump_json(indent=2) + "\n")
 
 
 def load_bundle(folder: str | Path) -> tuple[SegmentationNetwork, Card]:

@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from mitolume.analysis import pictures
 from mitolume.batch.agreement import Ceiling, ceiling_of
-from mitolume.io.write import write_text
+from mitolume.io.write import owning, write_text
 from mitolume.models.settings import InputSettings
 from mitolume.progress import time_left
 from mitolume.report import charts, run_tables
@@ -69,9 +69,10 @@ def report_run(folder: str | Path, agreement: str | Path | None = None) -> Path:
     table = run.ceiling_file if agreement is None else Path(agreement)
     known = agreement is not None or table.exists()
     page = render(replace(_content(run), ceiling=ceiling_of(table) if known else None))
-    if agreement is not None:
-        write_text(run.ceiling_file, table.read_text(encoding="utf-8"))
-    write_text(run.report_file, page)
+    with owning(run.path):
+        if agreement is not None:
+            write_text(run.ceiling_file, table.read_text(encoding="utf-8"))
+        write_text(run.report_file, page)
     return run.report_file
 
 

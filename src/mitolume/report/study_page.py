@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from mitolume.analysis import pictures
 from mitolume.analysis.object_pictures import write_figure
 from mitolume.errors import MitolumeError, some_names
-from mitolume.io.write import write_table, write_text
+from mitolume.io.write import owning, write_table, write_text
 from mitolume.report.charts import Chart, comparison_figure, curve_figure, to_chart
 from mitolume.report.panels import ArmPictures, Panel, panel_figure
 from mitolume.report.run_page import report_run, template
@@ -45,7 +45,8 @@ def report_study(path: str | Path, export: str | Path | None = None) -> Path:
             report_run(study.run(one).path)
     content = StudyContent(study)
     page = template("study.html.j2").render(content=content, colours=pictures, objects=OBJECTS)
-    write_text(study.report_file, page)
+    with owning(study.path):
+        write_text(study.report_file, page)
     if export is not None:
         _export(content, Path(export))
     return study.report_file

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mitolume.analysis import pictures
+from mitolume.batch.runner import require_free
 from mitolume.io.write import write_text
 from mitolume.report.panels import SMALL, PagePicture, Panel
 from mitolume.report.run_page import template
@@ -45,8 +46,9 @@ def suggest(
     """
     run = open_run(folder)
     run.quiet = quiet
-    found = rank_unlabelled(run, n)
     place = Path(out) if out is not None else run.suggestions_folder
+    require_free([place / TABLE, place / PAGE], replace=True)
+    found = rank_unlabelled(run, n)
     write_csv(place / TABLE, found.table)
     shown: dict[RowImage, Panel] = {}
     images = dict.fromkeys([*found.chosen, *found.drawn])

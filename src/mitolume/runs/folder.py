@@ -23,7 +23,7 @@ from mitolume.io.listing import RUN_RECORD as _RECORD
 from mitolume.io.lock import LOCK, is_locked
 from mitolume.io.masks import Mask, MaskKind
 from mitolume.io.read import read, read_plane
-from mitolume.io.write import remove_parts, write_text
+from mitolume.io.write import owning, remove_parts, write_text
 from mitolume.models.bundle import CARD, DENOISER
 from mitolume.progress import Advance, progress_bar
 from mitolume.runs.images import RowImage
@@ -115,11 +115,11 @@ class Run:
         return f"{str(last['model']).replace('_', ' ')}, step {last['step']}"
 
     def require_new(self) -> None:
-        """Refuse a folder that holds something; a run killed while it began may go on."""
+        """Refuse a folder that holds something; a run killed while it began left its lock, too."""
         begun = {_RECIPE, _FIELDS, LOCK, _DYE}
-        if self.path.exists() and (
-            not self.path.is_dir() or {p.name for p in self.path.iterdir()} - begun
-        ):
+        there = {p.name for p in self.path.iterdir()} if self.path.is_dir() else set[str]()
+        is_file = self.path.exists() and not self.path.is_dir()
+        if is_file or there - begun or (there and LOCK not in there):
             raise MitolumeError(f"{self.path} exists and is not empty; choose another --out")
 
     # The settings and facts ------------------------------------------------------------------
@@ -135,7 +135,8 @@ class Run:
     def note(self, **facts: Any) -> None:
         """Add facts to run.json, at once."""
         self.record.update(facts)
-        write_text(self.path / _RECORD, json.dumps(self.record, indent=2) + "\n")
+        with owning(self.path):
+            write_text(self.path / _RECORD, json.dumps(self.record, indent=2) + "\n")
 
     @property
     def recipe(self) -> Recipe:
@@ -288,8 +289,9 @@ class Run:
 
     def write_audit(self, audit: pd.DataFrame, conditions: pd.DataFrame) -> None:
         """Write the tables of the audit."""
-        write_csv(self.path / _CONDITIONS, conditions)
-        write_csv(self.path / _AUDIT, audit)
+        with owning(self.path):
+            write_csv(self.path / _CONDITIONS, conditions)
+            write_csv(self.path / _AUDIT, audit)
 
     # What was decided ------------------------------------------------------------------------
 

@@ -41,6 +41,8 @@ def compute_study(
     parameters are those of `mitolume.workflow.study`; a `FailedRunsError` is raised after all
     other runs are finished.
     """
+    if not Study(out).is_begun:
+        Study(out).require_free()
     with only_one(Path(out)):
         study = _begin(recipe, Path(out), quiet)
         finished = {one.name for one in study.finished}
@@ -72,7 +74,6 @@ def _begin(recipe: StudyRecipe, out: Path, quiet: bool) -> Study:
     if study.is_begun:
         study.require_same_images(table, _hashes(study.fields_file, study, quiet))
     else:
-        study.require_free()
         hashes = _hashes(table, study, quiet)
         write_table(study.fields_file, read_table(table))
         study.note(

@@ -13,7 +13,7 @@ import pandas as pd
 from mitolume.errors import MitolumeError, shorten
 from mitolume.io.fields import read_table
 from mitolume.io.lock import LOCK
-from mitolume.io.write import write_text
+from mitolume.io.write import owning, write_text
 from mitolume.runs.folder import Run
 from mitolume.runs.recipe import differences
 from mitolume.runs.results import read_csv, write_csv
@@ -95,9 +95,10 @@ class Study:
     # Beginning and continuing ----------------------------------------------------------------
 
     def require_free(self) -> None:
-        """Refuse a folder that holds something other than a study."""
-        others = sorted(p.name for p in self.path.iterdir() if p.name not in (LOCK, _FIELDS))
-        if others:
+        """Refuse a folder that holds something; a study killed while it began left its lock."""
+        there = sorted(p.name for p in self.path.iterdir()) if self.path.is_dir() else []
+        allowed = (LOCK, _FIELDS, _RECORD) if LOCK in there else ()
+        if others := [name for name in there if name not in allowed]:
             raise MitolumeError(
                 f"{self.path} holds something else ({others[0]}); choose another --out"
             )
@@ -157,8 +158,9 @@ class Study:
         if not images:
             raise MitolumeError(f"{self.path} has no finished run yet")
         joined = pd.concat(images, ignore_index=True)
-        write_csv(self.path / _IMAGES, joined)
-        write_csv(self.path / _RESULTS, pd.concat(results, ignore_index=True))
+        with owning(self.path):
+            write_csv(self.path / _IMAGES, joined)
+            write_csv(self.path / _RESULTS, pd.concat(results, ignore_index=True))
         return joined
 
     @property

@@ -15,7 +15,7 @@ import torch
 
 from mitolume.errors import MitolumeError
 from mitolume.inference.denoise import FLIPS, run_network
-from mitolume.io.write import write_table, write_text
+from mitolume.io.write import owning, write_table, write_text
 from mitolume.models.bundle import CARD, DenoiserCard, save_bundle
 from mitolume.models.networks import DenoisingNetwork
 from mitolume.preprocess.noise_check import NoiseCheck
@@ -120,7 +120,8 @@ def train_denoiser(
         seed=seed,
     )
     if card.history:
-        write_table(out / LOG, pd.DataFrame(card.history))
+        with owning(out):
+            write_table(out / LOG, pd.DataFrame(card.history))
     save_bundle(out, learnt.network.state_dict(), card)
     (out / CHECKPOINT).unlink(missing_ok=True)
     (out / STARTED).unlink(missing_ok=True)
@@ -130,7 +131,10 @@ def train_denoiser(
 def _is_done(out: Path, started_with: dict[str, Any], resume: bool) -> bool:
     """Tell whether the denoiser is finished; start its folder where it is not."""
     started = out / STARTED
-    if out.exists() and not resume and any(out.iterdir()):
+    if out.exists() and not out.is_dir():
+        raise MitolumeError(f"{out} is a file, and a denoiser is a folder; choose another --out")
+    begun = resume and (started.exists() or (out / CARD).exists())
+    if out.exists() and not begun and any(out.iterdir()):
         raise MitolumeError(f"{out} exists and is not empty; choose another --out, or --resume a "
                             "training that was stopped")  # fmt: skip
     if (out / CARD).exists():
@@ -139,7 +143,8 @@ def _is_done(out: Path, started_with: dict[str, Any], resume: bool) -> bool:
         raise MitolumeError(
             f"{out} was started with other stacks or settings; choose another --out"
         )
-    write_text(started, json.dumps(started_with, indent=2) + "\n")
+    with owning(out):
+        write_text(started, json.dumps(started_with, indent=2) + "\n")
     return False
 
 

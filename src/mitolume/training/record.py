@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from mitolume.errors import MitolumeError
-from mitolume.io.write import atomic
+from mitolume.io.write import atomic, owning
 from mitolume.progress import Advance
 
 # Share of the epochs, at the end, whose weights are averaged where no validation images can choose.
@@ -88,7 +88,7 @@ class Recorder(Callback):
         )
         weights = {k: v.detach().cpu() for k, v in pl_module.model.state_dict().items()}
         self._choose(len(self.history) - 1, score, weights)
-        with atomic(self.checkpoint) as temporary:
+        with owning(self.checkpoint.parent), atomic(self.checkpoint) as temporary:
             trainer.save_checkpoint(temporary)
         self.on_epoch(self.history)
         self._report(pl_module)
