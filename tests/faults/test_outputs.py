@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Callable, Iterator
+from inspect import unwrap
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
-import click
 import numpy as np
 import pytest
 import typer
@@ -70,10 +70,10 @@ def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]
 
 def test_every_option_that_names_a_path_is_known_to_be_read_or_written() -> None:
     found = {
-        (command, parameter.name)
+        (command, parameter)
         for command, parsed in commands(typer.main.get_command(cli.app))
-        for parameter in parsed.params
-        if isinstance(parameter.type, click.Path) or "Path" in type(parameter.type).__name__
+        for parameter, kind in get_type_hints(unwrap(parsed.callback)).items()
+        if "Path" in str(kind)
     }
     assert len(found) > 30
     assert {one for one in found if one[1] not in READ} == {*SHARED, *OWN, *SLOW}
@@ -81,7 +81,7 @@ def test_every_option_that_names_a_path_is_known_to_be_read_or_written() -> None
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Inputs of every kind, of which the program claims to have written none."""
+    """Make inputs of every kind, of which the program claims to have written none."""
     data = tmp_path_factory.mktemp("made")
     write_table_of_fields(data)
     light = np.stack([np.random.default_rng(z).normal(90, 9, (64, 80)) for z in range(5)])
@@ -167,7 +167,8 @@ def test_an_output_is_never_an_input(
     for place in (*read, *(() if case in SHARED else (str(data),))):
         asked = filled(words, data, data / "new")
         asked[at] = place
-        for more in ((), ("--overwrite",), ("--resume",)):
+        # `demo --resume` would simulate and train in a folder beside the others.
+        for more in ((), ("--overwrite",), ("--resume",))[: 2 if case[0] == "demo" else 3]:
             call(monkeypatch, *asked, *more)
             after = files_of(data)
             assert {file: after.get(file) for file in before} == before, (asked, more)
