@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import shlex
 import signal
+import socket
 import sys
 import tempfile
+import threading
+import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -664,26 +669,72 @@ def _version(
         raise typer.Exit
 
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_PATIENCE = 1.2  # seconds that a command has to tidy up when it is stopped
+
+
 class _Stopped(BaseException):
-    """Ctrl-C, as an exception that no library catches."""
+    """Ctrl-C or a request to end, as an exception that no library catches."""
 
 
-def _stop(*_: object) -> None:
-    raise _Stopped
+class _Stop:
+    """Ends the command within two seconds of SIGINT or SIGTERM, whatever it is doing.
+
+    The signal becomes an exception, so that what is half done is tidied up. A long call into C
+    puts that off, and processes may take long to end: a thread, woken by Python's own handler of
+    signals, then ends all at once. Nothing is lost by that, as results get their names last.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._ending = threading.Lock()
+        woken, self._wake = socket.socketpair()
+        self._wake.setblocking(False)
+        self._before = {one: signal.signal(one, self._raise) for one in _SIGNALS}
+        self._fd = signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
+        threading.Thread(target=self._watch, args=(woken,), daemon=True).start()
+
+    def _raise(self, number: int, _: object) -> None:
+        if not self.number:
+            self.number = number
+            raise _Stopped
+
+    def _watch(self, woken: socket.socket) -> None:
+        with woken:
+            while received := woken.recv(1):
+                if received[0] in _SIGNALS:
+                    time.sleep(_PATIENCE)
+                    self.end(received[0])
+
+    def end(self, number: int) -> NoReturn:
+        """Leave with one sentence and no process behind."""
+        self._ending.acquire()  # for good: only one thread gets further
+        for child in multiprocessing.active_children():
+            child.kill()
+        print(
+            "mitolume: stopped; finished results are kept. Repeat the command, with --resume if "
+            "it has that option, to continue",
+            file=sys.stderr, flush=True,
+        )  # fmt: skip
+        os._exit(128 + number)
+
+    def close(self) -> None:
+        """Let signals do what they did before."""
+        signal.set_wakeup_fd(self._fd)
+        for one, handler in self._before.items():
+            signal.signal(one, handler)
+        self._wake.close()
 
 
 def main() -> None:
     """Run the command line; every fault ends in a sentence and status 1, not in a traceback."""
-    signal.signal(signal.SIGINT, _stop)
+    stop = _Stop()
     try:
         app()
     except MitolumeError as error:
         _fail(str(error))
     except _Stopped:
-        _fail(
-            "stopped; finished results are kept. Repeat the command, with --resume if it has that "
-            "option, to continue"
-        )
+        stop.end(stop.number)
     except BrokenPipeError:
         sys.exit(1)
     except Exception as error:  # the last place where a person could be shown a sentence
@@ -695,6 +746,8 @@ def main() -> None:
             f"unexpected {type(error).__name__}: {shorten(error)}. This is a fault of mitolume; "
             f"please report it with {f.name}"
         )
+    finally:
+        stop.close()
 
 
 def _fail(sentence: str) -> None:

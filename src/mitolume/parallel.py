@@ -51,6 +51,8 @@ def run_side_by_side(
             _check_files(client, inputs, out)
             yield from _results(client, tasks)
         return
+    # Where this process is ended at once, what it leaves is cleared without a warning.
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
     cluster = LocalCluster(
         n_workers=min(processes, len(tasks)),
         threads_per_worker=1,

@@ -84,7 +84,7 @@ def begin(path: Path, recipe: Recipe, *, quiet: bool) -> Run:
         run, chosen = Run(path, recipe=own, table=table, quiet=quiet), [said]
     run.write_beginning(rows)
     run.note(
-        status="running",
+        status="unfinished",  # whether a process is at work on it, the lock says
         command=command(),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         fields=str(recipe.fields.absolute()),
