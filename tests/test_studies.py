@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -244,9 +245,10 @@ def test_a_study_killed_half_way_ends_as_an_unbroken_one(
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[tuple[str, list[Process]]]:
-    """Start a scheduler, and two workers as processes of their own; yield its address and them."""
-    options = ["--nthreads", "1", "--no-nanny", "--no-dashboard", "--local-directory", tmp_path]
-    alone = {"env": {**os.environ, "OMP_NUM_THREADS": "1"}, "stderr": subprocess.DEVNULL}
+    """Start a scheduler, and two workers of four threads each; yield its address and them."""
+    options = ["--nthreads", "4", "--no-nanny", "--no-dashboard", "--local-directory", tmp_path]
+    own = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    alone = {"env": own, "stderr": subprocess.DEVNULL}
     with LocalCluster(n_workers=0, protocol="tcp://", dashboard_address=None) as scheduler:
         address = scheduler.scheduler_address
         command = [sys.executable, "-m", "distributed.cli.dask_worker", address, *options]
@@ -281,6 +283,30 @@ def test_a_cluster_gives_the_same_study(
     run_with_a_death(write_study(table), tmp_path / "there", cluster)
     assert set(open_study(tmp_path / "there").status()["state"]) == {"finished"}
     assert weights(tmp_path / "there") == weights(unbroken)
+
+
+@pytest.mark.slow
+def test_runs_of_one_worker_do_not_disturb_each_other(
+    cluster: tuple[str, list[Process]], unbroken: Path, table: Path, tmp_path: Path
+) -> None:
+    """A worker's threads share its process: warnings, random state and the number of threads."""
+    address, workers = cluster
+    workers[0].kill()
+    recipe = write_study(table, seeds=[0, 1])
+    study(recipe, tmp_path / "here", quiet=True)
+    study(recipe, tmp_path / "there", scheduler=address, quiet=True)
+    assert len(weights(tmp_path / "here")) == 6
+    assert weights(tmp_path / "there") == weights(tmp_path / "here")
+    for run in (tmp_path / "here" / "runs").iterdir():
+        there = tmp_path / "there" / "runs" / run.name
+        for name in ("images.csv", "results.csv"):
+            assert (there / name).read_bytes() == (run / name).read_bytes()
+        notices, threads = (
+            [json.loads((one / "run.json").read_text())[key] for one in (run, there)]
+            for key in ("notices", "threads")
+        )
+        assert notices[0] == notices[1]
+        assert threads == [1, 1]
 
 
 @pytest.mark.slow

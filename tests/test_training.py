@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from helpers.fields import blobs
 from hypothesis import given
 from hypothesis import strategies as st
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Generator
 
 from mitolume.errors import CollapsedError, MitolumeError
@@ -369,6 +371,28 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     (tmp_path / CHECKPOINT).write_bytes((tmp_path / CHECKPOINT).read_bytes()[:5000])
     with pytest.raises(MitolumeError, match=r"last\.ckpt is damaged; delete it"):
         fit(tmp_path)
+
+
+def test_trainings_in_slurm_jobs_are_ordinary_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in each of the tasks of `srun --ntasks 8 dask worker`, whatever Slurm says of the job."""
+    plain = fit(tmp_path / "plain")
+    job = {
+        "SLURM_JOB_ID": "7", "SLURM_JOBID": "7", "SLURM_JOB_NAME": "dask", "SLURM_NTASKS": "8",
+        "SLURM_NTASKS_PER_NODE": "4", "SLURM_NNODES": "2", "SLURM_PROCID": "3", "SLURM_NODEID": "0",
+        "SLURM_LOCALID": "3", "SLURM_NODELIST": "node[1-2]", "LOCAL_RANK": "3", "RANK": "3",
+        "WORLD_SIZE": "8",
+    }  # fmt: skip
+    for name, value in job.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(rank_zero_only, "rank", 3)  # what Lightning reads when it is imported
+    usr1 = signal.getsignal(signal.SIGUSR1)
+    seen = []
+    shown = {"on_epoch": lambda history: seen.append(signal.getsignal(signal.SIGUSR1))}
+    assert same(plain, fit(tmp_path / "there", shown=shown))
+    assert (tmp_path / "there" / CHECKPOINT).exists()
+    assert set(seen) == {usr1}, "Slurm would have to start the job anew"
 
 
 def test_bfloat16_trains_too(tmp_path: Path) -> None:

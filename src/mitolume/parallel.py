@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
 _PATIENCE = 10  # seconds in which a scheduler and a worker must answer
+_PLACE = "mitolume"  # a resource of dask: each worker has one
 _LONELY = 60  # seconds that a cluster may be without workers
 Tasks = Mapping[Any, tuple[Any, ...]]  # for each name a function of a module and its arguments
 
@@ -35,7 +36,8 @@ def run_side_by_side(
 
     Each task is, by its name, a function of a module and its arguments; all are pickled. One whose
     worker dies is done by another; one that fails is tried twice more. Yields each name with its
-    task's result, or the error it ended in, as they come.
+    task's result, or the error it ended in, as they come. A worker has one task at a time, however
+    many threads it has: warnings, random state and the number of threads belong to its process.
 
     ``scheduler`` is ``tcp://HOST:PORT``. Its workers must see ``inputs`` and the folder ``out``
     under these absolute paths and have this version. Where they don't, where no scheduler answers,
@@ -49,7 +51,8 @@ def run_side_by_side(
         with _connected(scheduler) as client:
             _check_versions(client)
             _check_files(client, inputs, out)
-            yield from _results(client, tasks)
+            client.register_plugin(_one_task_a_worker())
+            yield from _results(client, tasks, resources={_PLACE: 1})
         return
     # Where this process is ended at once, what it leaves is cleared without a warning.
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
@@ -84,9 +87,22 @@ def _connected(address: str) -> Client:
     return client
 
 
-def _results(client: Client, tasks: Tasks) -> Iterator[tuple[Any, Any]]:
+def _one_task_a_worker() -> Any:
+    """Return a plugin that gives each worker, also one that comes later, a place for one task."""
+    from distributed import WorkerPlugin
+
+    class OneTask(WorkerPlugin):
+        name = _PLACE
+
+        async def setup(self, worker: Any) -> None:
+            await worker.set_resources(**{_PLACE: 1})
+
+    return OneTask()
+
+
+def _results(client: Client, tasks: Tasks, **options: Any) -> Iterator[tuple[Any, Any]]:
     finished: queue.Queue[Any] = queue.Queue()
-    options = {"pure": False, "retries": 2}
+    options |= {"pure": False, "retries": 2}
     futures = {client.submit(*task, **options): name for name, task in tasks.items()}
     try:
         for future in futures:

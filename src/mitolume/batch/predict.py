@@ -6,7 +6,6 @@ travel: a worker opens the image itself and writes where the others write.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -219,8 +218,6 @@ def _draw(image: _Image, opened: xr.DataArray, mask: Any) -> None:
 
 # --- on a cluster -------------------------------------------------------------------------------
 
-_ONE_AT_A_TIME = threading.Lock()
-
 
 def _on_cluster(
     address: str, predictor: Predictor, out: Path, jobs: Sequence[Job], progress: Advance
@@ -243,13 +240,12 @@ def _on_cluster(
 def _predict_on_worker(
     model: tuple[Any, ...], image: _Image, advance: Callable[[int], None]
 ) -> Report:
-    """Compute one image at a time; a worker's other threads help the network."""
+    """Compute an image; a worker's other threads help the network."""
     import torch
     from distributed import get_worker
 
-    with _ONE_AT_A_TIME:
-        torch.set_num_threads(get_worker().state.nthreads)
-        return _predict(_load_once(*model), image, advance)
+    torch.set_num_threads(get_worker().state.nthreads)
+    return _predict(_load_once(*model), image, advance)
 
 
 @lru_cache(maxsize=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import platform
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 import numpy as np
@@ -81,8 +82,7 @@ def _predict(
     """Predict a box of a plane as it is."""
     device = next(network.parameters()).device
     result = np.empty([part.stop - part.start for part in box], np.float32)
-    # Without this a GPU would round to TF32.
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+    with _exact():
         for tile in tiles(_padded_shape(image.shape[-2:]), core, HALO, MULTIPLE, box):
             part = _padded(image[(..., *tile.read)], tile.read).to(device)
             answer = activation(_run_window(network, part)[0][tile.crop].float())
@@ -112,7 +112,7 @@ def features(network: nn.Module, plane: Plane, *, core: int = CORE) -> Image:
     height, width = plane.shape
     padded = _padded_shape((height, width))
     total: Any = 0.0
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+    with _exact():
         for tile in tiles(padded, core, HALO, MULTIPLE):
             y, x = (slice(s.start // MULTIPLE, s.stop // MULTIPLE) for s in tile.crop)
             rows, columns = tile.read
@@ -123,6 +123,11 @@ def features(network: nn.Module, plane: Plane, *, core: int = CORE) -> Image:
             total = total + found[:, y, x].double().sum(dim=(1, 2)).cpu().numpy()
     mean = total / (padded[0] // MULTIPLE * padded[1] // MULTIPLE)
     return np.asarray(mean, np.float32)
+
+
+def _exact() -> AbstractContextManager[None]:
+    """Keep a GPU from rounding to TF32, and from kernels that add up in any order."""
+    return torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
 
 
 def encoder_of(network: nn.Module) -> nn.Module:

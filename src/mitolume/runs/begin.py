@@ -105,6 +105,7 @@ def begin(path: Path, recipe: Recipe, *, quiet: bool) -> Run:
             *chosen,
         ],
         device=_device(),
+        threads=torch.get_num_threads(),
         versions=versions(),
         sha256={run.seen_from_here(file): digest for file, digest in table.sha256.items()},
     )

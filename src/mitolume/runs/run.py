@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
 from mitolume.errors import CollapsedError, MitolumeError
 from mitolume.io.lock import only_one
@@ -53,7 +55,7 @@ def compute_run(
         if run.is_finished:
             say(f"{out} is already finished", quiet=quiet)
             return run
-        with _timed(run):
+        with _computing(run):
             _train_models(run)
             _score_models(run)
         run.note(status="finished")
@@ -61,13 +63,19 @@ def compute_run(
 
 
 @contextmanager
-def _timed(run: Run) -> Iterator[None]:
-    """Add up the time over interruptions; leave no scratch files whatever happens."""
+def _computing(run: Run) -> Iterator[None]:
+    """Add up the time over interruptions; leave no scratch files whatever happens.
+
+    The number of threads is that with which the run was begun, since it decides the last bits.
+    """
     before, started = run.record.get("seconds", 0.0), time.monotonic()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(min(run.record.get("threads", threads), os.cpu_count() or 1))
     run.clean()
     try:
         yield
     finally:
+        torch.set_num_threads(threads)
         gc.collect()  # Windows can't remove files that a forgotten array still maps
         run.clean()
         run.note(seconds=round(before + time.monotonic() - started, 1))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from itertools import count
 from pathlib import Path
+
+import torch
 
 from mitolume.errors import DamagedError, MitolumeError, shorten
 from mitolume.io.check import check_table
@@ -108,8 +109,9 @@ def _compute_runs(
         return
     from mitolume.parallel import run_side_by_side
 
-    threads = None if scheduler else max(1, (os.cpu_count() or 1) // jobs)
-    task = partial(try_run, threads=threads)
+    # The number of threads decides the last bits: on a cluster it is that of `jobs=1` here.
+    threads = max(1, torch.get_num_threads() // (1 if scheduler else jobs))
+    task = partial(_try_there if scheduler else try_run, threads=threads)
     computed = run_side_by_side(
         {place: (task, recipe, place.absolute()) for place, recipe in runs.items()},
         processes=jobs,
@@ -126,14 +128,19 @@ def _compute_runs(
             yield place, result
 
 
+def _try_there(recipe: Recipe, place: Path, threads: int) -> str:
+    """Do a run on a worker of a cluster, on no more threads than it has."""
+    from distributed import get_worker
+
+    return try_run(recipe, place, threads=min(threads, get_worker().state.nthreads))
+
+
 def try_run(recipe: Recipe, place: Path, *, threads: int | None = None, quiet: bool = True) -> str:
     """Begin or continue a run in this process, whatever may go wrong in it.
 
     A damaged run in the folder ``place`` is renamed, and repeated. Returns the sentence in which
     the run failed; empty if it did not.
     """
-    import torch
-
     from mitolume.runs.run import compute_run
 
     if threads is not None:

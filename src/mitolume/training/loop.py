@@ -12,6 +12,7 @@ from typing import Any
 
 import lightning
 import torch
+from lightning.pytorch.plugins.environments import LightningEnvironment
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
@@ -124,6 +125,8 @@ def fit(
             max_epochs=epochs,
             accelerator="auto",
             devices=1,
+            # One process, whatever starts it: Lightning would take Slurm's tasks for its own.
+            plugins=[LightningEnvironment()],
             precision="bf16-mixed" if settings.precision == "bfloat16" else "32-true",
             # On a GPU some kernels add up in any order unless told otherwise.
             deterministic="warn" if torch.cuda.is_available() else None,
@@ -240,7 +243,8 @@ def cosine(step: int, steps: int) -> float:
 
 @contextmanager
 def _quiet() -> Any:
-    """Silence Lightning's advice about loggers, workers and devices."""
+    """Silence Lightning's advice about loggers, workers and devices; leave torch as it was."""
+    deterministic = torch.get_deterministic_debug_mode()
     loggers = [logging.getLogger(n) for n in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -250,5 +254,6 @@ def _quiet() -> Any:
             warnings.simplefilter("ignore")
             yield
     finally:
+        torch.set_deterministic_debug_mode(deterministic)
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
