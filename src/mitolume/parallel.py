@@ -91,7 +91,7 @@ def _one_task_a_worker() -> Any:
     """Return a plugin that gives each worker, also one that comes later, a place for one task."""
     from distributed import WorkerPlugin
 
-    class OneTask(WorkerPlugin):
+    class OneTask(WorkerPlugin):  # type: ignore[misc]
         name = _PLACE
 
         async def setup(self, worker: Any) -> None:
