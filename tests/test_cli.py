@@ -96,7 +96,7 @@ def test_ctrl_c_ends_in_a_sentence(table: Path, tmp_path: Path) -> None:
     time.sleep(1)
     process.send_signal(signal.SIGINT)
     error = process.communicate(timeout=60)[1]
-    assert process.returncode == 1
+    assert process.returncode == 130
     assert "stopped; finished results are kept" in error
     assert "Traceback" not in error
 

@@ -20,7 +20,7 @@ from mitolume.analysis.metrics import best_threshold, probability_histogram
 from mitolume.errors import MitolumeError
 from mitolume.io.fields import read_table
 from mitolume.io.read import read
-from mitolume.io.write import write_image, write_mask
+from mitolume.io.write import owning, write_image, write_mask
 from mitolume.runs.committee import Committee
 from mitolume.runs.dye import quality_notices
 from mitolume.runs.folder import Run
@@ -232,7 +232,8 @@ def test_thresholds_are_chosen_by_condition(
     ready, image = mitolume.load(run.path), run.images("test")[0]
     expected_mask = seen.isel(C=0).values >= cut
     np.testing.assert_array_equal(ready.mask(seen, condition="FCCP").values, expected_mask)
-    score_model(ready, run, "model_1")
+    with owning(run.path):
+        score_model(ready, run, "model_1")
     np.testing.assert_array_equal(run.mask("model_1", image), expected_mask.squeeze())
     asked = ("predict", run.path, image.row.image, "--channel", "BF", "--out")
     assert call(monkeypatch, *asked, tmp_path / "masks", "--condition", "FCCP") == 0

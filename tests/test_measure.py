@@ -426,7 +426,7 @@ def test_tables_come_back_from_files(ending: str, tmp_path: Path) -> None:
     write_table(path, table)
     back = pd.read_csv(path) if ending == ".csv" else pd.read_parquet(path)
     pd.testing.assert_frame_equal(back, table, check_dtype=ending != ".csv")
-    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    assert {p.name for p in tmp_path.iterdir()} == {path.name, ".mitolume"}
 
 
 @pytest.mark.parametrize("name", ["objects.xlsx", "objects"])
