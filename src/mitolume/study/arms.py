@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from mitolume.errors import MitolumeError
 from mitolume.io.check import open_image
+from mitolume.io.fields import Field as Row
 from mitolume.io.fields import read_table
 from mitolume.io.read import read
 from mitolume.progress import say
@@ -28,9 +29,11 @@ from mitolume.runs.recipe import (
     read_yaml,
     with_folders,
 )
+from mitolume.training.methods import METHODS
 
 STUDY_PRESETS = ("default", "quick", "paper", "dye")
-_OWN = ("arms", "reference", "seeds", "labels", "compare")
+_OWN = ("arms", "reference", "seeds", "labels", "compare", "cost")
+_LENGTH = ("minutes", "epochs", "steps", "batch", "patch")
 _OPEN = re.compile(r'"\{(light|dye|membrane|one)\}"')
 _MEMBRANE = re.compile("cell[ _-]?mask|membrane", re.IGNORECASE)
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
@@ -46,7 +49,9 @@ class StudyRecipe(BaseModel):
     arm is trained with each of the ``seeds`` (which draw the labelled subset and the weights) at
     each of the ``labels`` (budgets of labelled images). ``compare`` says which model stands for an
     arm: the one that the run kept (``kept``: chosen on validation images), or the ``last`` one
-    trained, as in the published study.
+    trained, as in the published study. With ``cost`` equal, the steps (epochs, minutes) of training
+    are those of a whole run: an arm with two trainings divides them, so that no arm gains by longer
+    training. With ``own``, they are those of its first training, as in a recipe.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -57,6 +62,7 @@ class StudyRecipe(BaseModel):
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
     labels: tuple[Budget, ...] = Field(("all",), min_length=1)
     compare: Literal["kept", "last"] = "kept"
+    cost: Literal["equal", "own"] = "equal"
 
     @field_validator("arms", mode="before")
     @classmethod
@@ -173,8 +179,50 @@ def planned_runs(study: StudyRecipe, source: str = "the study") -> list[Planned]
     runs = []
     for seed, k, name in product(study.seeds, study.labels, names):
         own = merge(study.base, study.arms[name]) | {"arm": name, "labels": k, "seed": seed}
-        runs.append(Planned(name, k, seed, complete(own, f"{source}, arm {name}")))
+        recipe = complete(own, f"{source}, arm {name}")
+        recipe = _divided(recipe) if study.cost == "equal" else recipe
+        runs.append(Planned(name, k, seed, recipe))
     return runs
+
+
+def _divided(recipe: Recipe) -> Recipe:
+    """Return a recipe whose trainings together are as long as its first one would have been."""
+    method, length = METHODS[recipe.method](recipe.unlabelled), recipe.training
+    share = 1 + method.uses_unlabelled * method.settings.length
+    own = {
+        unit: max(1, round(given / share))
+        for unit in ("steps", "epochs")
+        if (given := getattr(length, unit)) is not None
+    }
+    return recipe.model_copy(update={"training": length.model_copy(update=own)})
+
+
+def require_equal_cost(study: StudyRecipe, rows: Sequence[Row]) -> None:
+    """Refuse arms of which one is trained longer than another: it may be better for that alone.
+
+    ``rows`` are those of the table: without unlabelled images there is no second training.
+    """
+    if study.cost == "own":
+        return
+    costs: dict[str, str] = {}
+    for name, own in study.arms.items():
+        recipe = complete(merge(study.base, own), f"arm {name}")
+        units = {unit: getattr(recipe.training, unit) for unit in _LENGTH}
+        costs[name] = ", ".join(f"{unit} {value}" for unit, value in units.items() if value)
+        by_dye = recipe.unlabelled.teacher != "self"
+        taught = any(row.role == "unlabelled" and not (by_dye and row.fluorescence) for row in rows)
+        if METHODS[recipe.method].uses_unlabelled and "all" in study.labels and not taught:
+            raise MitolumeError(
+                f"arm {name} would be trained less than others: with labels all, no image is left "
+                "unlabelled for it; add some, or set labels to fewer than are outlined, such as "
+                "--set labels=4"
+            )
+    if len(set(costs.values())) > 1:
+        said = "; ".join(f"{name}: {cost}" for name, cost in costs.items())
+        raise MitolumeError(
+            f"not all arms are trained equally long ({said}), so one may be better for that alone; "
+            "leave these settings out of the arms, or set cost to own"
+        )
 
 
 def _with_folders(given: dict[str, Any], base: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from mitolume.progress import progress_bar, say
 from mitolume.runs.begin import command
 from mitolume.runs.folder import Run, seen_from
 from mitolume.runs.recipe import Recipe
-from mitolume.study.arms import StudyRecipe
+from mitolume.study.arms import StudyRecipe, require_equal_cost
 from mitolume.study.folder import Study
 
 
@@ -72,6 +72,7 @@ def compute_study(
 def _begin(recipe: StudyRecipe, out: Path, quiet: bool) -> Study:
     """Write down a new study, or make sure that the folder holds the same one or a part of it."""
     study, table = Study(out, recipe), Path(recipe.base["fields"])
+    require_equal_cost(recipe, read_table(table))
     if study.is_begun:
         study.require_same_images(table, _hashes(study.fields_file, study, quiet))
     else:
