@@ -74,6 +74,15 @@ def test_train_then_apply(
     assert "is not empty" in capsys.readouterr().err
     resumed = ["--out", model, "--method", "noise2stack", "--resume"]
     assert train(monkeypatch, file, *resumed) == 0
+    other = write_stack(tmp_path / "other.ome.tif", seed=1)
+    for stack, option, said in (
+        (file, ("--seed", 3), "begun with seed 0, not 3"),
+        (file, ("--method", "wiener"), "begun with method noise2stack, not wiener"),
+        (file, ("--set", "steps=9"), "begun with steps 4, not 9"),
+        (other, (), "begun with other stacks"),
+    ):
+        assert train(monkeypatch, stack, *resumed, *option) == 1
+        assert said in capsys.readouterr().err
     assert call(monkeypatch, "predict", model, file, "--out", out) == 1
     assert "is a denoiser" in capsys.readouterr().err
 

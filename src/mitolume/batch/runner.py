@@ -257,7 +257,9 @@ def _compute(job: Job, advance: Callable[[int], None] = lambda done: None) -> Fi
     """Compute one job; whatever goes wrong becomes a sentence."""
     try:
         # Before the work: an input that changes meanwhile is found to be another by --resume.
-        inputs = tuple(_fingerprint(path) for path in job.inputs if job.results)
+        inputs = tuple(
+            {"file": str(path), "sha256": sha256(path)} for path in job.inputs if job.results
+        )
         return Finished(job, job.compute(advance), inputs)
     except MitolumeError as error:
         return Finished(job, fault=str(error))
@@ -340,7 +342,7 @@ def _missing(jobs: Sequence[Job], known: _Record, outcome: Outcome) -> list[Job]
         same = bool(there) and _is_made_of(made, job.inputs)
         if same and len(there) == len(job.results):
             outcome.before.append(job)
-        elif edited := next((p for p in there if not (known.is_ours(p) or is_ours(p))), None):
+        elif edited := next((p for p in there if not is_ours(p)), None):
             outcome.faults.append(
                 f"{edited} would be computed again, but it was edited, or made by something else; "
                 "move it away first"
@@ -382,6 +384,7 @@ class _Record:
         for line in path.read_text(encoding="utf-8").splitlines():
             try:
                 entry = json.loads(line)
+                _ = [one["sha256"] for one in entry["inputs"]], {**entry["settings"]}
                 self._entries |= dict.fromkeys(entry["results"], entry)
             except (ValueError, KeyError, TypeError):
                 continue
@@ -390,16 +393,11 @@ class _Record:
         """Return what is known of a result, {} where nothing is."""
         return self._entries.get(self._name(result), {})
 
-    def is_ours(self, result: Path) -> bool:
-        """Tell whether a result has the size and time with which it was written."""
-        written = self.entry(result).get("results", {}).get(self._name(result))
-        return written is not None and tuple(written) == _stamp(result)
-
     def add(self, one: Finished) -> None:
         """Keep what the results of a finished job were made of."""
         self._append(
             {
-                "results": {self._name(path): _stamp(path) for path in one.job.results},
+                "results": [self._name(path) for path in one.job.results],
                 "inputs": one.inputs,
                 "settings": dict(one.job.settings),
                 "mitolume": version("mitolume"),
@@ -422,28 +420,7 @@ class _Record:
             raise MitolumeError(f"{self._path} can't be written: {error.strerror}") from error
 
 
-def _stamp(path: Path) -> tuple[int, int]:
-    """Return size and time of a file, or of all files of an OME-Zarr folder together."""
-    files = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
-    found = [file.stat() for file in files]
-    return sum(one.st_size for one in found), max((one.st_mtime_ns for one in found), default=0)
-
-
-def _fingerprint(path: Path) -> dict[str, Any]:
-    """Return what tells an input from another: name, size, time and hash."""
-    size, time = _stamp(path)
-    return {"file": str(path), "size": size, "mtime_ns": time, "sha256": sha256(path)}
-
-
 def _is_made_of(made: Mapping[str, Any], inputs: Sequence[Path]) -> bool:
-    """Tell whether results were made of inputs of this content.
-
-    A file of the same size and time is taken for the same.
-    """
+    """Tell whether results were made of inputs of this content; size and time can't tell it."""
     before = made.get("inputs")
-    if before is None or len(before) != len(inputs):
-        return False
-    return all(
-        (one["size"], one["mtime_ns"]) == _stamp(path) or one["sha256"] == sha256(path)
-        for one, path in zip(before, inputs, strict=True)
-    )
+    return before is not None and [one["sha256"] for one in before] == [*map(sha256, inputs)]

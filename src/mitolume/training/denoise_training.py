@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from mitolume.errors import MitolumeError
+from mitolume.errors import MitolumeError, shorten
 from mitolume.inference.denoise import FLIPS, run_network
 from mitolume.io.write import owning, write_table, write_text
-from mitolume.models.bundle import CARD, DenoiserCard, save_bundle
+from mitolume.models.bundle import CARD, DenoiserCard, read_card, save_bundle
 from mitolume.models.networks import DenoisingNetwork
 from mitolume.preprocess.noise_check import NoiseCheck
 from mitolume.preprocess.wiener import SignalNoise, signal_and_noise
@@ -72,7 +72,11 @@ def train_denoiser(
     `_Training.learn_best`. With ``stripes`` ``auto``, scan-line noise is removed first; with
     ``none`` it isn't. ``seed`` is that of weights and patches.
     """
-    settings = settings.model_copy(update={"precision": resolve_precision(settings.precision)})
+    if method != "auto" and method not in DENOISING_METHODS:
+        names = ", ".join(["auto", *DENOISING_METHODS])
+        raise MitolumeError(f"there is no method {method!r}; there are {names}")
+    if stripes not in ("auto", "none"):
+        raise MitolumeError(f"stripes can be auto or none, not {stripes!r}")
     started_with = {
         "method": method,
         "stripes": stripes,
@@ -80,13 +84,10 @@ def train_denoiser(
         "settings": settings.model_dump(mode="json"),
         "stacks": [stack_entry(stack) for stack in stacks],
     }
-    if _is_done(out, started_with, resume):
-        return DenoiserCard.model_validate_json((out / CARD).read_text(encoding="utf-8"))
-    if method != "auto" and method not in DENOISING_METHODS:
-        names = ", ".join(["auto", *DENOISING_METHODS])
-        raise MitolumeError(f"there is no method {method!r}; there are {names}")
-    if stripes not in ("auto", "none"):
-        raise MitolumeError(f"stripes can be auto or none, not {stripes!r}")
+    if (finished := _start(out, started_with, resume)) is not None:
+        say(f"{out} is already finished", quiet=quiet)
+        return finished
+    settings = DenoisingSettings.model_validate(started_with["settings"])
     check = check_stacks(stacks) if method == "auto" else None
     neighbours = check.is_suitable if check else DENOISING_METHODS[method].channels > 1
     scratch = out / _SCRATCH
@@ -128,24 +129,45 @@ def train_denoiser(
     return card
 
 
-def _is_done(out: Path, started_with: dict[str, Any], resume: bool) -> bool:
-    """Tell whether the denoiser is finished; start its folder where it is not."""
-    started = out / STARTED
+def _start(out: Path, asked: dict[str, Any], resume: bool) -> DenoiserCard | None:
+    """Return the card of a denoiser that is finished; start its folder where it is not.
+
+    A precision of ``auto`` is settled in ``asked``, by what was begun or else by this machine.
+    """
     if out.exists() and not out.is_dir():
         raise MitolumeError(f"{out} is a file, and a denoiser is a folder; choose another --out")
-    begun = resume and (started.exists() or (out / CARD).exists())
+    card = read_card(out, DenoiserCard) if resume and (out / CARD).exists() else None
+    begun = _begun_with(out / STARTED, card) if resume else {}
     if out.exists() and not begun and any(out.iterdir()):
         raise MitolumeError(f"{out} exists and is not empty; choose another --out, or --resume a "
                             "training that was stopped")  # fmt: skip
-    if (out / CARD).exists():
-        return True
-    if started.exists() and json.loads(started.read_text(encoding="utf-8")) != started_with:
+    if asked["settings"]["precision"] == "auto":
+        asked["settings"]["precision"] = begun.get("precision", resolve_precision("auto"))
+    for name, now in (asked | asked["settings"]).items():
+        if name != "settings" and (before := begun.get(name, now)) != now:
+            told = "other stacks" if name == "stacks" else f"{name} {before}, not {now}"
+            raise MitolumeError(f"{out} was begun with {told}; choose another --out")
+    if card is None:
+        with owning(out):
+            write_text(out / STARTED, json.dumps(asked, indent=2) + "\n")
+    return card
+
+
+def _begun_with(started: Path, card: DenoiserCard | None) -> dict[str, Any]:
+    """Return what a denoiser was begun with, its settings among the rest; {} where none was."""
+    if card is not None:
+        method = "auto" if card.check else card.method
+        return {**card.settings, "method": method, "stripes": card.stripes, "seed": card.seed,
+                "stacks": card.stacks}  # fmt: skip
+    if not started.exists():
+        return {}
+    try:
+        begun = json.loads(started.read_text(encoding="utf-8"))
+        return {**begun, **begun["settings"]}
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise MitolumeError(
-            f"{out} was started with other stacks or settings; choose another --out"
-        )
-    with owning(out):
-        write_text(started, json.dumps(started_with, indent=2) + "\n")
-    return False
+            f"{started} is damaged ({shorten(error)}); choose another --out"
+        ) from None
 
 
 @dataclass(frozen=True)
