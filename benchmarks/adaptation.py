@@ -12,11 +12,9 @@ that what a gain elsewhere costs at home is seen. All take as many steps.
 from __future__ import annotations
 
 import argparse
-from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -26,14 +24,12 @@ from shared import Key, compute_missing, fresh, scores_by_condition
 from shift import STUDENT, fields_of
 from torch import Generator, Tensor
 
-from mitolume.analysis.metrics import best_threshold, probability_histogram
 from mitolume.inference.inputs import Image, InputReader, settled_inputs
 from mitolume.io.check import open_image
 from mitolume.io.fields import read_table
 from mitolume.models.settings import InputSettings
 from mitolume.preprocess.settings import ChainSettings
-from mitolume.runs.folder import Run, load
-from mitolume.runs.images import predictor_inputs
+from mitolume.runs.folder import Run
 from mitolume.runs.recipe import load_recipe
 from mitolume.runs.run import compute_run
 from mitolume.training.augment import AUGMENTATIONS, Augmentation, full, photometric
@@ -113,29 +109,7 @@ def compute(options: argparse.Namespace, key: Key) -> pd.DataFrame:
     ]  # fmt: skip
     with patch.dict(AUGMENTATIONS, full=augmentation):
         compute_run(load_recipe(fields=table, settings=settings), fresh(out), quiet=True)
-    return scores(out)
-
-
-def scores(run: Path) -> pd.DataFrame:
-    """Return the IoU of the last model by condition, at its threshold and at the best for each."""
-    opened = Run(run)
-    model = opened.models[-1]
-    predictor = load(opened.model_folder(model), views=1)
-    histograms: dict[str, Any] = {}
-    specimens = defaultdict[str, set[str]](set)
-    for image, prepared in predictor_inputs(opened.images("test"), predictor):
-        plane, mask, _ = image.read()
-        assert mask is not None
-        found = probability_histogram(predictor.predict_boxes(prepared, plane.shape), mask)
-        for name in {"all", "treated", image.row.condition}:
-            if name != "treated" or image.row.condition != "control":
-                histograms[name] = histograms.get(name, 0) + found
-                specimens[name].add(image.row.specimen)
-    rows = scores_by_condition(run, model)
-    return rows.assign(
-        n_specimens=[len(specimens[name]) for name in rows["condition"]],
-        best=[best_threshold(histograms[name])[1] for name in rows["condition"]],
-    )
+    return scores_by_condition(out, Run(out).models[-1])
 
 
 def _unlabelled(table: Path) -> list[Image]:

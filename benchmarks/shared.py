@@ -16,9 +16,12 @@ from typing import Any
 
 import pandas as pd
 
+from mitolume.analysis.metrics import best_threshold, probability_histogram
 from mitolume.batch.simulate import write_data_set
 from mitolume.io.write import write_text
 from mitolume.progress import progress_bar
+from mitolume.runs.images import predictor_inputs
+from mitolume.runs.results import image_scores
 from mitolume.simulate.presets import TREATMENTS, Group, plan_fields
 from mitolume.simulate.settings import SimulationSettings
 
@@ -112,24 +115,35 @@ def simulated_dishes(
 def scores_by_condition(run: Path, model: str = "") -> pd.DataFrame:
     """Return the foreground IoU of a finished run on its test images, by condition.
 
-    Pixels are pooled over the images of a condition; ``model`` is the kept one by default.
+    Pixels are pooled over the images of a condition; ``model`` is the kept one by default. ``iou``
+    is that at the threshold of all conditions, since most rows are of runs that had no other;
+    ``best`` at the best threshold for the test images of the condition.
     """
     from mitolume.runs.folder import Run
 
     opened = Run(run)
-    scores = opened.scores
-    chosen = scores[(scores["subset"] == "test") & (scores["model"] == (model or opened.kept))]
+    opened.quiet = True
+    predictor = opened.predictor(model or opened.kept)
     rows = []
-    for condition in ("all", "treated", *dict.fromkeys(chosen["condition"])):
-        own = chosen
-        if condition == "treated":  # pooled, where there is a control to be held against
-            own = chosen[chosen["condition"].isin(TREATMENTS)]
-        elif condition != "all":
-            own = chosen[chosen["condition"] == condition]
-        if len(own):
-            tp, fp, fn = (int(own[count].sum()) for count in ("tp", "fp", "fn"))
-            rows.append({"condition": condition, "n_images": len(own), "iou": tp / (tp + fp + fn)})
-    return pd.DataFrame(rows)
+    for image, prepared in predictor_inputs(opened.images("test"), predictor):
+        plane, truth, _ = image.read()
+        assert truth is not None
+        probability = predictor.predict_boxes(prepared, plane.shape)
+        scores = image_scores((probability >= predictor.card.threshold).astype("uint8"), truth)
+        row = image.row
+        names = {"all", row.condition} | ({"treated"} if row.condition in TREATMENTS else set())
+        found = scores | {
+            "histogram": probability_histogram(probability, truth), "specimen": row.specimen
+        }  # fmt: skip
+        rows += [found | {"condition": name} for name in names]
+    by_condition = []
+    for condition, own in pd.DataFrame(rows).groupby("condition"):
+        tp, fp, fn = (int(own[count].sum()) for count in ("tp", "fp", "fn"))
+        by_condition.append(
+            {"condition": condition, "n_images": len(own), "n_specimens": own["specimen"].nunique()}
+            | {"iou": tp / (tp + fp + fn), "best": best_threshold(own["histogram"].sum())[1]}
+        )
+    return pd.DataFrame(by_condition)
 
 
 def fresh(folder: Path) -> Path:
