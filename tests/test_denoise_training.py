@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.predictors import predictor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
+import mitolume
 from mitolume.errors import MitolumeError
 from mitolume.inference import denoise
 from mitolume.inference.chain import PreparedPlane, SharpenedPlane
@@ -374,6 +376,13 @@ def test_bundles_of_denoisers_and_models_are_told_apart(tmp_path: Path) -> None:
     assert again.card == denoiser.card
     plane = np.random.default_rng(0).normal(size=(40, 40))
     np.testing.assert_array_equal(again.denoise_plane(plane), denoiser.denoise_plane(plane))
+    model = predictor(width=4)
+    model.card.chain = ChainSettings(denoise="wiener")
+    save_bundle(tmp_path / "m", model.network.state_dict(), model.card)
+    save_bundle(tmp_path / "m" / "denoiser", denoiser.network.state_dict(), denoiser.card)
+    inside = mitolume.load(tmp_path / "m", device="cpu", core=64).denoiser
+    assert inside is not None
+    assert inside.core == 64, "the options reach the denoiser"
     with pytest.raises(MitolumeError, match="is a denoiser and makes no masks"):
         load_bundle(tmp_path / "d")
     (tmp_path / "d" / "card.json").write_text('{"network": {}}')

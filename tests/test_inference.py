@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +16,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import mitolume
-from mitolume.batch.predict import PredictionOptions, predict_files
-from mitolume.errors import MitolumeError
+from mitolume.batch.predict import PredictionOptions, _jobs_of, predict_files
+from mitolume.batch.runner import Job, run_jobs
+from mitolume.errors import MitolumeError, TooLittleMemoryError
 from mitolume.inference.predictor import Predictor
 from mitolume.inference.tiled import predict_tiled
 from mitolume.inference.tiles import tiles
@@ -255,6 +257,42 @@ def test_images_of_one_pixel_are_predicted(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_model_in_python_leaves_the_process_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    class Library:
+        def __getattr__(self, name: str) -> object:
+            asked.append(name)
+            return lambda *_: 0
+
+    monkeypatch.setattr("ctypes.CDLL", lambda _: Library())
+    predictor(pixel_size_um=0.1).predict_plane(np.zeros((16, 16), np.uint8), (0.1, 0.1))
+    assert set(asked) <= {"malloc_trim"}
+    assert xr.get_options()["arithmetic_join"] == "inner", "xarray's default"
+
+
+def test_too_little_memory_is_said_with_options_that_the_command_has(tmp_path: Path) -> None:
+    def need(error: Exception) -> None:
+        raise error
+
+    for error, smaller, said in (
+        (MemoryError("Unable to allocate 7 TiB"), "", "a: too little memory (Unable to allocate 7 "
+         "TiB); close other programs"),
+        (TooLittleMemoryError("too little for 9 px"), "lower X", "a: too little for 9 px; or lower "
+         "X"),
+    ):  # fmt: skip
+        given: dict[str, Any] = {"smaller": smaller} if smaller else {}
+        job = Job("a", (), (), lambda _, error=error: need(error), **given)
+        assert run_jobs([job]).faults == [said]
+    ready = predictor(pixel_size_um=0.1)
+    write_image(tmp_path / "a.ome.tif", xr.DataArray(blobs(0)[0], dims=("Y", "X")))
+    jobs = _jobs_of(ready, None, tmp_path, PredictionOptions(pixel_size_um=0.1),
+                    tmp_path / "a.ome.tif")  # fmt: skip
+    assert next(jobs).smaller == "choose a smaller --tile-size"
+
+
 def test_channels_last_is_no_slower() -> None:
     """Paired timing in one process; the layout is chosen because it is faster here."""
     image = torch.randn(1, 1, 256, 256)

@@ -41,6 +41,10 @@ def some_names(names: Iterable[object], most: int = 3) -> str:
     return ", ".join(texts[:most]) + more
 
 
+class TooLittleMemoryError(MitolumeError):
+    """There is too little memory, of the machine or its graphics card."""
+
+
 class DamagedError(MitolumeError):
     """A file that the program wrote itself can't be read; it can be computed again."""
 

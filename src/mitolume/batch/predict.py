@@ -123,7 +123,10 @@ def _jobs_of(
         beside = filter(None, [image.probability, *image.pictures.values()])
         work = opened.sizes["T"] * opened.sizes["Z"] * len(image.boxes)
         compute = partial(_predict, predictor, image)
-        yield Job(file.name, files, (*beside, image.mask), compute, settings, work)
+        yield Job(
+            file.name, files, (*beside, image.mask), compute, settings, work,
+            smaller="choose a smaller --tile-size",
+        )  # fmt: skip
 
 
 def _image_of(

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from mitolume.errors import MitolumeError, shorten, some_names
+from mitolume.errors import MitolumeError, TooLittleMemoryError, shorten, some_names
 from mitolume.io.formats import sha256
 from mitolume.io.listing import RESULTS, image_files, is_other_channel
 from mitolume.io.write import is_ours, remove_parts, require_ours
@@ -49,6 +49,8 @@ class Job:
         All that changes the results besides the inputs, as JSON can hold it.
     work
         Number of units of work, such as planes or blocks.
+    smaller
+        What the user can do where memory is too little, such as "choose a smaller --tile-size".
     """
 
     name: str
@@ -57,6 +59,7 @@ class Job:
     compute: Callable[[Callable[[int], None]], Report]
     settings: Mapping[str, Any] = field(default_factory=dict)
     work: int = 1
+    smaller: str = "close other programs"
 
 
 @dataclass(frozen=True)
@@ -246,7 +249,7 @@ def side_by_side(**where: Any) -> Scheduler:
             done += job.work
             progress(done, total, job.name)
             if isinstance(result, BaseException):
-                yield Finished(job, fault=_unexpected(job.name, result))
+                yield Finished(job, fault=_sentence(job, result))
             else:
                 yield replace(result, job=job)
 
@@ -261,19 +264,24 @@ def _compute(job: Job, advance: Callable[[int], None] = lambda done: None) -> Fi
             {"file": str(path), "sha256": sha256(path)} for path in job.inputs if job.results
         )
         return Finished(job, job.compute(advance), inputs)
-    except MitolumeError as error:
-        return Finished(job, fault=str(error))
     except Exception as error:  # one file must not cost the rest of a batch
-        return Finished(job, fault=_unexpected(job.name, error))
+        return Finished(job, fault=_sentence(job, error))
+
+
+def _sentence(job: Job, error: BaseException) -> str:
+    """Say what went wrong with a job."""
+    if type(error).__name__ == "KilledWorker":
+        dead = f"{job.name}: every worker that tried it died, perhaps for lack of memory"
+        return f"{dead}; give the workers more, or {job.smaller}"
+    if isinstance(error, TooLittleMemoryError):
+        return f"{job.name}: {error}; or {job.smaller}"
+    if isinstance(error, MemoryError):
+        return f"{job.name}: too little memory ({shorten(error)}); {job.smaller}"
+    return str(error) if isinstance(error, MitolumeError) else _unexpected(job.name, error)
 
 
 def _unexpected(name: str, error: BaseException) -> str:
     """Return the sentence for a fault that nobody foresaw."""
-    if type(error).__name__ == "KilledWorker":
-        return (
-            f"{name}: every worker that tried it died, perhaps for lack of memory; give the "
-            "workers more, or choose smaller parts (--tile-size of `mitolume predict`)"
-        )
     return (
         f"{name}: unexpected {type(error).__name__}: {shorten(error)}. This is a fault of "
         "mitolume; please report it, with the file if you can"

@@ -304,8 +304,14 @@ class Predictor:
         return mask.assign_attrs(probability.attrs)
 
 
-def load(model: str | Path, **options: Any) -> Predictor:
-    """Load the model in a folder with ``card.json``; ``options`` are those of `Predictor`.
+def load(
+    model: str | Path,
+    *,
+    device: str | None = None,
+    views: Views | None = None,
+    core: int = CORE,
+) -> Predictor:
+    """Load the model in a folder with ``card.json``, and its denoiser; see `Predictor`.
 
     Raises
     ------
@@ -314,7 +320,8 @@ def load(model: str | Path, **options: Any) -> Predictor:
     """
     bundle = Path(model)
     network, card = load_bundle(bundle)
-    denoiser = Denoiser.load(bundle / DENOISER) if card.chain.denoises else None
-    predictor = Predictor(network, card, denoiser=denoiser, **options)
+    where: dict[str, Any] = {"device": device, "core": core}
+    denoiser = Denoiser.load(bundle / DENOISER, **where) if card.chain.denoises else None
+    predictor = Predictor(network, card, denoiser=denoiser, views=views, **where)
     predictor.bundle = bundle
     return predictor

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mitolume.errors import MitolumeError
+from mitolume.errors import TooLittleMemoryError
 from mitolume.inference.tiles import Box, Shape, inside, tiles, turned_box, whole
 from mitolume.io.windows import Plane
 from mitolume.models.networks import HALO, MULTIPLE
@@ -142,24 +142,12 @@ def default_device() -> str:
 
 
 def to_device(network: Network, device: str | None) -> Network:
-    """Make a network ready to predict on a device, by default the best one.
-
-    On a processor, this process keeps the memory of most buffers from then on, where its C library
-    is glibc. By default it is handed back to the system after every layer of the network, and
-    cleared page by page before the next: prediction took twice as long. Keeping the largest as
-    well would leave too many gaps.
-    """
-    place = torch.device(device or default_device())
-    if place.type == "cpu" and _GLIBC:
-        libc = ctypes.CDLL(None)
-        trim_threshold, mmap_threshold = -1, -3  # of <malloc.h>
-        libc.mallopt(mmap_threshold, 2**27)
-        libc.mallopt(trim_threshold, 2**31 - 1)
-    return network.to(place).eval()
+    """Make a network ready to predict on a device, by default the best one."""
+    return network.to(torch.device(device or default_device())).eval()
 
 
 def release_buffers() -> None:
-    """Hand back what `to_device` lets this process keep, before gaps between buffers add up."""
+    """Hand back what the command line lets a process keep, before gaps between buffers add up."""
     if _GLIBC:
         ctypes.CDLL(None).malloc_trim(0)
 
@@ -170,9 +158,9 @@ def _run_window(network: nn.Module, part: Tensor) -> Tensor:
         result: Tensor = network(part)[0]
     except torch.OutOfMemoryError:
         height, width = part.shape[-2:]
-        raise MitolumeError(
-            f"the graphics card has too little memory for {height} x {width} pixels "
-            "at once; choose a smaller tile size (--tile-size of `mitolume predict`)"
+        raise TooLittleMemoryError(
+            f"the graphics card has too little memory for {height} x {width} pixels at once; with "
+            "the environment variable CUDA_VISIBLE_DEVICES empty, the processor computes"
         ) from None
     return result
 

@@ -17,9 +17,6 @@ from mitolume.io.formats import damaged, decoding, open_scenes, stated
 from mitolume.io.pixel_size import believed_pixel_size
 from mitolume.io.readers import Stated
 
-# Two images whose coordinates differ must never be silently cut to their intersection.
-xr.set_options(arithmetic_join="exact")  # type: ignore[no-untyped-call]
-
 AXES = ("T", "C", "Z", "Y", "X")
 _OTHER_AXES = {
     "M": "tiles", "V": "views", "H": "phases", "I": "illuminations", "R": "rotations",

@@ -112,6 +112,9 @@ def copy_denoiser(source: Path, place: Path) -> None:
 
 
 def denoising_settings(preset: str = "default", changes: Sequence[str] = ()) -> DenoisingSettings:
-    """Return the section `denoising` of a preset, changed by ``key=value`` settings."""
-    full = [f"denoising.{change}" for change in changes]
+    """Return the section `denoising` of a preset, changed by ``key=value`` settings.
+
+    Their names may begin with ``denoising.``, as in recipes and in what is advised.
+    """
+    full = [f"denoising.{change.removeprefix('denoising.')}" for change in changes]
     return load_recipe(preset=preset, fields="none", settings=full).denoising
