@@ -275,9 +275,27 @@ def test_no_split_leaks_and_every_row_has_a_role(fields: list[Field], seed: int)
     assert not leaks(split)
     if any(row.mask for row in fields):
         assert any(row.role == "train" for row in split)
-    free = {r.specimen for r in fields} - {r.specimen for r in fields if r.role}
-    if len(free) >= 3:
+    labelled = {r.specimen for r in fields if r.mask}
+    if len(labelled) >= 3:  # with unlabelled images or without
         assert {"train", "validation", "test"} <= {row.role for row in split}
+    assert [r.line for r in split if r.mask] == [r.line for r in fields if r.mask]
+    free = labelled - {r.specimen for r in fields if r.role}
+    if len(free) >= 3:  # unlabelled images are left aside only where they must be
+        assert len(split) == len(fields)
+
+
+def test_where_every_dish_has_unlabelled_images_dishes_are_kept_aside_all_the_same(
+    tmp_path: Path,
+) -> None:
+    lines = ["image,mask,specimen"]
+    for number in range(8):
+        image, mask = write_field(tmp_path, f"f{number}", number, labelled=number < 4)
+        lines.append(f"{image.name},{mask.name if number < 4 else ''},dish {number % 4}")
+    (tmp_path / "fields.csv").write_text("\n".join(lines) + "\n")
+    run = begin(tmp_path / "run", load_recipe(fields=tmp_path / "fields.csv"), quiet=True)
+    assert run.record["n_images"] == {"train": 2, "validation": 1, "test": 1, "unlabelled": 2}
+    assert any(n.startswith("2 unlabelled rows of specimen dish") for n in run.record["notices"])
+    assert not leaks(run.rows)
 
 
 @given(rows, st.integers(0, 50), st.data())

@@ -143,6 +143,18 @@ def test_arms_of_unequal_cost_are_refused(own: str, table: Path) -> None:
     assert planned_runs(free)[1].recipe.training.steps == 60  # as in a recipe
 
 
+def test_a_study_that_can_keep_no_image_aside_is_refused(table: Path) -> None:
+    rows = [line for line in table.read_text().splitlines() if ",validation," not in line]
+    table.write_text("\n".join(row for row in rows if ",test," not in row) + "\n")
+    with pytest.raises(MitolumeError, match="no labelled image can be kept aside"):
+        study(
+            load_study(
+                preset="quick", fields=table, settings=["split.test=0", "split.validation=0"]
+            ),
+            table.parent / "out",
+        )
+
+
 def test_an_arm_without_unlabelled_images_is_refused(table: Path) -> None:
     rows = [line for line in table.read_text().splitlines() if "unlabelled" not in line]
     table.write_text("\n".join(rows) + "\n")

@@ -221,7 +221,11 @@ def test_without_validation_test_or_unlabelled_rows_the_run_says_so(
     assert not (folder / "model_2").exists()
     results = pd.read_csv(folder / "results.csv")
     assert set(results["subset"]) == {"train"}
-    assert "no test score" in (folder / "report.html").read_text().lower()
+    page = (folder / "report.html").read_text()
+    assert "no test score" in page.lower()
+    verdict = page[page.index('class="verdict"') : page.index("</header>")]
+    assert "no score says how well new images are segmented" in verdict
+    assert "IoU" not in verdict
 
 
 def test_files_that_changed_since_are_noticed(table: Path, tmp_path: Path) -> None:
@@ -398,6 +402,14 @@ def test_few_validation_images_leave_the_choice_to_images_not_seen(
     assert kept["kept"] == ("model_2" if found["model_2"] > found["model_1"] else "model_1")
     assert "3 labelled images of 3 specimens, each predicted by models" in kept["reason"]
     assert not (out / "folds").exists()
+
+    for image in pd.read_csv(table).query("role == 'test'")["image"]:  # now no image is aside
+        text = "".join(line for line in table.read_text().splitlines(True) if image not in line)
+        table.write_text(text)
+    out = mitolume.run(tiny(table, "method=noisy_student"), tmp_path / "again", quiet=True)
+    score = json.loads((out / "out_of_fold.json").read_text())[Run(out).kept]
+    page = (out / "report.html").read_text()
+    assert f"IoU of {score:.3f} on 3 train images of 3 specimens, each predicted by" in page
 
 
 def test_a_student_that_goes_astray_while_models_are_compared_is_not_kept(

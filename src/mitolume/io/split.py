@@ -33,9 +33,10 @@ class SplitSettings(BaseModel):
 def assign_roles(fields: Sequence[Field], settings: SplitSettings) -> list[Field]:
     """Give every row a role, all rows of a specimen on the same side.
 
-    A specimen with a role in some rows keeps it in the others; one with unlabelled rows is for
-    training. The rest are drawn: test first, then validation, at least one specimen each while
-    that leaves one for training. A role that the table itself uses is not drawn.
+    A specimen with a role in some rows keeps it in the others. The rest are drawn: test first, then
+    validation, at least one specimen each while that leaves one for training. A role that the table
+    itself uses is not drawn. Specimens with unlabelled rows are for training, unless there are too
+    few without: then they are drawn too, the others first.
 
     Parameters
     ----------
@@ -47,25 +48,36 @@ def assign_roles(fields: Sequence[Field], settings: SplitSettings) -> list[Field
     Returns
     -------
     list of Field
-        The same rows in the same order, all with a role.
+        The rows in the same order, all with a role, without the unlabelled ones of specimens that
+        were drawn for test or validation.
     """
-    given: dict[str, str] = {}
-    for row in fields:
-        if row.role:
-            given[row.specimen] = "train" if row.role == "unlabelled" else row.role
+    given = {r.specimen: r.role for r in fields if r.role and r.role != "unlabelled"}
     explicit = {row.role for row in fields if row.role and (row.mask or row.fluorescence)}
-    free = sorted({row.specimen for row in fields if not row.role} - given.keys())
-    order = np.random.default_rng([settings.seed, 1]).permutation(len(free))
-    queue = [free[i] for i in order]
-    has_training = any(role == "train" for role in given.values()) and "train" in explicit
-    for role, share in (("test", settings.test), ("validation", settings.validation)):
-        if role in explicit or share == 0:
-            continue
-        spare = len(queue) - (0 if has_training else 1)
-        for _ in range(min(max(1, round(share * len(free))), spare)):
+    drawn = {"test": settings.test, "validation": settings.validation}
+    drawn = {role: share for role, share in drawn.items() if role not in explicit and share}
+    mixed = {row.specimen for row in fields if row.role == "unlabelled"} - given.keys()
+    labelled = {row.specimen for row in fields if not row.role} - given.keys()
+    rng = np.random.default_rng([settings.seed, 1])
+    queue, others = (
+        [names[i] for i in rng.permutation(len(names))]
+        for names in (sorted(labelled - mixed), sorted(labelled & mixed))
+    )
+    has_training = "train" in explicit
+    if len(queue) + has_training <= len(drawn):
+        queue = others + queue
+    else:
+        has_training |= bool(others)
+    n = len(queue)
+    for role, share in drawn.items():
+        spare = len(queue) - (not has_training)
+        for _ in range(min(max(1, round(share * n)), spare)):
             given[queue.pop()] = role
-    given |= dict.fromkeys(queue, "train")
-    return [row if row.role else replace(row, role=given[row.specimen]) for row in fields]
+    roles = [row.role or given.get(row.specimen, "train") for row in fields]
+    return [
+        replace(row, role=role)
+        for row, role in zip(fields, roles, strict=True)
+        if role != "unlabelled" or given.get(row.specimen, "train") == "train"
+    ]
 
 
 def choose_labelled(fields: Sequence[Field], labels: int | None, seed: int) -> list[Field]:

@@ -156,19 +156,29 @@ def _verdict(run: Run) -> list[str]:
     results, kept = run.results, run.kept
     subset = next(s for s in ("test", "validation", "train") if s in set(results["subset"]))
     name = kept.replace("_", " ").capitalize()
-    score = value_of(results, kept, subset, "iou")
+    values = {model: value_of(results, model, subset, "iou") for model in MODELS}
     images, specimens = run_tables.sizes(results[results["metric"] == "iou"])[subset]
     on = f"{count(images, f'{subset} image')} of {count(specimens, 'specimen')}"
-    if math.isnan(score):
-        sentences = [f"There is no foreground to score in the {on}."]
-    else:
+    if subset == "train":  # how well a model knows what it has learnt from is no news
+        values = dict.fromkeys(MODELS, math.nan)
+        if (folds := run.out_of_fold) and kept in folds:
+            values = {model: float(folds[model]) for model in MODELS}
+            other = "specimens" if specimens > 1 else "images of the same specimen"
+            on += f", each predicted by a model trained half as long on other {other}"
+    if not math.isnan(values[kept]):
         sentences = [
-            f"{name} finds mitochondria with a foreground IoU of {score:.3f} on {on}; "
+            f"{name} finds mitochondria with a foreground IoU of {values[kept]:.3f} on {on}; "
             "marking every pixel as mitochondria would score "
             f"{value_of(results, kept, subset, 'chance_iou'):.3f}."
         ]
+    elif subset == "train":
+        sentences = [
+            "No labelled image was kept aside, so no score says how well new images are segmented."
+        ]
+    else:
+        sentences = [f"There is no foreground to score in the {on}."]
     if "model_2" in run.record:
-        one, two = (value_of(results, m, subset, "iou") for m in ("model_1", "model_2"))
+        one, two = values.values()
         if not math.isnan(two - one):
             sentences.append(
                 "Learning from unlabelled images changed this IoU by "

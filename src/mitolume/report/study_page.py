@@ -77,9 +77,9 @@ class StudyContent:
         self.images = study.collect()
         standing = self.images[self.images["stands"]]
         scored = standing[standing["tp"].notna()]
-        subsets = [s for s in ("test", "validation", "train") if (scored["subset"] == s).any()]
+        subsets = [s for s in ("test", "validation") if (scored["subset"] == s).any()]
         if not subsets:
-            raise MitolumeError(f"{study.path}: no run has a labelled image to score")
+            raise MitolumeError(f"{study.path}: no run kept a labelled image aside to score")
         self.subset = subsets[0]
         self.scored = scored[scored["subset"] == self.subset]
         if self.reference not in set(self.scored["arm"]):
@@ -124,7 +124,7 @@ class StudyContent:
         if self.subset != "test":
             notices.append(
                 f"There are no test images. The scores are those of {self.subset} images, which "
-                "were used for training or for choosing a model."
+                "were used for choosing a model."
             )
         if self.scored["specimen"].nunique() == 1:
             notices.append(

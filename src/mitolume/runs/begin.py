@@ -56,6 +56,7 @@ def begin(path: Path, recipe: Recipe, *, quiet: bool) -> Run:
     require_denoiser(recipe.chain)
     table = _checked(recipe.fields, recipe.mask_kind, recipe.inputs.channels, quiet)
     rows = assign_roles(table.fields, recipe.split)
+    aside = _left_aside(table.fields, rows)
     rows = choose_labelled(rows, None if recipe.labels == "all" else recipe.labels, recipe.seed)
     teacher = _teacher(rows, recipe)
     if teacher == "dye":
@@ -98,6 +99,7 @@ def begin(path: Path, recipe: Recipe, *, quiet: bool) -> Run:
         n_specimens={role: len({r.specimen for r in rows if r.role == role}) for role in ROLES},
         notices=[
             *table.notices,
+            *aside,
             *unlike_rows(rows, table, model_um),
             *_unlike_stacks(run),
             *_notices(run),
@@ -112,6 +114,19 @@ def begin(path: Path, recipe: Recipe, *, quiet: bool) -> Run:
     for notice in run.record["notices"]:
         say(f"note: {notice}", quiet=quiet)
     return run
+
+
+def _left_aside(before: Sequence[Field], rows: Sequence[Field]) -> list[str]:
+    """Say which unlabelled rows are not learnt from, for their specimens to be kept aside."""
+    left = {row.line for row in before} - {row.line for row in rows}
+    if not left:
+        return []
+    names = sorted({row.specimen for row in before if row.line in left})
+    return [
+        f"{count(len(left), 'unlabelled row')} of specimen {some_names(names)} not used: their "
+        "labelled images were kept aside for scoring, and too few specimens have labelled images "
+        "only (set the column role to choose otherwise)"
+    ]
 
 
 def _teacher(rows: list[Field], recipe: Recipe) -> Literal["dye", "self"]:
@@ -295,8 +310,8 @@ def _notices(run: Run) -> list[str]:
         )
     if not run.images("test"):
         notices.append(
-            "no test images: no score here is a test score (rows without a role are kept aside "
-            "only in specimens that have no unlabelled rows)"
+            "no test images: no score here is a test score (whole specimens are kept aside: it "
+            "takes labelled images of two or more that have no role in the table)"
         )
     if METHODS[recipe.method].uses_unlabelled and not run.images("unlabelled"):
         notices.append("no image is left without a mask: model 2 is not trained")

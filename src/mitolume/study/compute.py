@@ -14,6 +14,7 @@ from mitolume.errors import DamagedError, MitolumeError, shorten
 from mitolume.io.check import check_table
 from mitolume.io.fields import read_table, write_table
 from mitolume.io.lock import only_one
+from mitolume.io.split import assign_roles
 from mitolume.models.bundle import versions
 from mitolume.progress import progress_bar, say
 from mitolume.runs.begin import command
@@ -72,7 +73,13 @@ def compute_study(
 def _begin(recipe: StudyRecipe, out: Path, quiet: bool) -> Study:
     """Write down a new study, or make sure that the folder holds the same one or a part of it."""
     study, table = Study(out, recipe), Path(recipe.base["fields"])
-    require_equal_cost(recipe, read_table(table))
+    rows = assign_roles(read_table(table), study.planned[0].recipe.split)
+    require_equal_cost(recipe, rows)
+    if not {row.role for row in rows} & {"test", "validation"}:
+        raise MitolumeError(
+            f"{table}: no labelled image can be kept aside, and training images can't compare "
+            "arms: it takes labelled images of two or more specimens without a role"
+        )
     if study.is_begun:
         study.require_same_images(table, _hashes(study.fields_file, study, quiet))
     else:
