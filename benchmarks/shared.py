@@ -18,7 +18,6 @@ import pandas as pd
 
 from mitolume.analysis.metrics import best_threshold, probability_histogram
 from mitolume.batch.simulate import write_data_set
-from mitolume.io.write import write_text
 from mitolume.progress import progress_bar
 from mitolume.runs.images import predictor_inputs
 from mitolume.runs.results import image_scores
@@ -59,7 +58,10 @@ def compute_missing(
             for column, value in reversed(running[future].items()):
                 rows.insert(0, column, value)
             table = pd.concat([table, rows], ignore_index=True)
-            write_text(results, table.to_csv(index=False, float_format="%.4f"))
+            # Not by mitolume's own writer: it replaces nothing that came with a clone.
+            temporary = results.with_suffix(".part")
+            table.convert_dtypes().to_csv(temporary, index=False, float_format="%.4f")
+            temporary.replace(results)
             advance(done, len(missing))
     return table
 
