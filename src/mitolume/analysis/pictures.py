@@ -49,17 +49,29 @@ def to_8bit(image: NDArray[Any], limits: Limits | None = None) -> NDArray[np.uin
     [[0, 128, 255]]
     """
     values = np.asarray(image, dtype=np.float64)
-    finite = values[np.isfinite(values)]
-    if finite.size == 0:
+    if limits is None or limits[1] <= limits[0]:
+        limits = stretch_limits(values)
+    if limits is None or not np.isfinite(values).any():
         return np.full(values.shape, _MID_GREY, dtype=np.uint8)
-    low, high = limits or np.percentile(finite, [0.5, 99.5])
-    if high <= low:  # a few bright pixels on a flat ground: the percentiles see only the ground
-        low, high = finite.min(), finite.max()
-    if high <= low:
-        return np.full(values.shape, _MID_GREY, dtype=np.uint8)
+    low, high = limits
     scaled = (np.clip(values, low, high) - low) / (high - low)
     grey: NDArray[np.float64] = np.rint(np.nan_to_num(scaled, nan=0.0) * 255)
     return grey.astype(np.uint8)
+
+
+def stretch_limits(image: NDArray[Any]) -> Limits | None:
+    """Return the grey values between which the contrast of an image is stretched, see `to_8bit`.
+
+    None for a constant image, and for one without finite values.
+    """
+    values = np.asarray(image)
+    finite = values[np.isfinite(values)]
+    if finite.size == 0:
+        return None
+    low, high = np.percentile(finite, [0.5, 99.5])
+    if high <= low:  # a few bright pixels on a flat ground: the percentiles see only the ground
+        low, high = finite.min(), finite.max()
+    return (float(low), float(high)) if high > low else None
 
 
 def fit(picture: NDArray[Any], longer: int | None, *, smooth: bool = False) -> NDArray[Any]:

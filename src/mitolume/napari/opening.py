@@ -1,0 +1,163 @@
+"""Images and masks as layers of napari, lazily, with names, units and contrast; simulated samples.
+
+Knows no widget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from napari.utils.colormaps import DirectLabelColormap
+
+from mitolume.analysis.objects import load_if_small
+from mitolume.analysis.pictures import OUTLINE_COLOUR, UNSURE_COLOUR, stretch_limits
+from mitolume.errors import MitolumeError
+from mitolume.io.channels import transmitted_channel
+from mitolume.io.formats import bare_name, reader_of
+from mitolume.io.mask_files import says_mask
+from mitolume.io.masks import FOREGROUND, UNSURE
+from mitolume.io.read import read, scenes
+from mitolume.io.windows import FilePlane
+from mitolume.simulate.field import CHANNELS, simulate_field
+from mitolume.simulate.settings import SimulationSettings
+
+LayerData = tuple[Any, dict[str, Any], str]
+
+KEY = "mitolume"  # of what layers' metadata say: path, scene and channel
+_MOST_SCENES = 12  # that are opened at once; the files of a plate have hundreds
+_SAMPLED = 1024  # pixels along a side of a plane that decide on its contrast
+_DYES = ("magenta", "cyan", "yellow", "green", "red", "blue")
+_OWN_COLOURS = ("red", "green", "blue")  # of photographs, see `mitolume.read`
+
+
+def get_reader(path: str | Sequence[str]) -> Callable[..., list[LayerData]] | None:
+    """Return what opens a file, or the folder of an OME-Zarr; None for what isn't read."""
+    if not isinstance(path, str):
+        return None
+    try:
+        reader_of(Path(path))
+    except MitolumeError:
+        return None
+    return lambda name: open_file(Path(name))
+
+
+def open_file(path: Path) -> list[LayerData]:
+    """Open the scenes of a file, a layer for each channel; all but the first scene are hidden.
+
+    A file whose name says that it is a mask becomes a layer of labels.
+    """
+    names, layers = scenes(path), []
+    for number, scene in enumerate(names[:_MOST_SCENES]):
+        own = scene if len(names) > 1 else ""
+        image = read(path, scene=scene if own else None)
+        title = bare_name(path) + f" {own}" * bool(own)
+        made = [mask_layer(image, title)] if says_mask(path) else image_layers(image, title, own)
+        layers += [(data, settings, kind) for data, settings, kind in made]
+        for _, settings, _ in made if number else ():
+            settings["visible"] = False
+    return layers
+
+
+def image_layers(image: xr.DataArray, title: str, scene: str = "") -> list[LayerData]:
+    """Return a layer for each channel; transmitted light is grey, and what glows lies over it.
+
+    Parameters
+    ----------
+    image
+        Dims ``T C Z Y X``, as `mitolume.read` returns it.
+    title
+        Of the layers, before the name of the channel.
+    scene
+        Where the file has several.
+    """
+    names = [str(name) for name in image["C"].values]
+    light = transmitted_channel(names, image.attrs.get("channel_light", ()))[0] or [0]
+    dyes = iter(_DYES * len(names))
+    layers = []
+    for c, name in enumerate(names):
+        colour = "gray" if c in light else name if name in _OWN_COLOURS else next(dyes)
+        settings = {
+            "name": f"{title} [{name}]" if len(names) > 1 else title,
+            "colormap": colour,
+            "blending": "translucent_no_depth" if c == light[0] else "additive",
+            "contrast_limits": contrast_limits(image.isel(C=[c])),
+            "metadata": {KEY: {"path": image.attrs["source"], "scene": scene, "channel": name}},
+        }
+        layers.append((*_placed(image.isel(C=c), settings), "image"))
+    return sorted(layers, key=lambda layer: layer[1]["colormap"] != "gray")
+
+
+def mask_layer(mask: xr.DataArray, title: str) -> LayerData:
+    """Return the layer of a mask or label image, in memory where it is small."""
+    values = load_if_small(mask.isel(C=0))
+    if values.dtype.kind == "b":
+        values = values.astype(np.uint8)
+    if values.dtype.kind not in "iu":
+        raise MitolumeError(f"{mask.attrs['source']} is named as a mask, but holds no whole numbers")
+    settings: dict[str, Any] = {
+        "name": title,
+        "metadata": {KEY: {"path": mask.attrs["source"], "scene": "", "channel": ""}},
+    }
+    if isinstance(values.data, np.ndarray) and set(np.unique(values)) <= {0, FOREGROUND, UNSURE}:
+        settings |= {"colormap": mask_colours(), "opacity": 0.5}
+    return (*_placed(values, settings), "labels")
+
+
+def mask_colours() -> DirectLabelColormap:
+    """Return the colours of masks, those of reports: mitochondria blue, unsure grey."""
+    colours = {FOREGROUND: OUTLINE_COLOUR, UNSURE: UNSURE_COLOUR}
+    opaque = {value: np.array([*rgb, 255]) / 255 for value, rgb in colours.items()}
+    return DirectLabelColormap(color_dict={None: np.zeros(4), 0: np.zeros(4), **opaque})
+
+
+def contrast_limits(image: xr.DataArray) -> tuple[float, float] | None:
+    """Return the grey values of black and white, from the middle plane of one channel."""
+    step = -(-max(image.sizes["Y"], image.sizes["X"]) // _SAMPLED)
+    middle = FilePlane(image, z=image.sizes["Z"] // 2, t=image.sizes["T"] // 2)
+    try:
+        return stretch_limits(middle[:: step, :: step])
+    except MitolumeError:  # NaN in a plane: napari shows it, and training says what is wrong
+        return None
+
+
+def _placed(image: xr.DataArray, settings: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Drop axes of one element along T and Z, and say where the pixels of the others lie."""
+    shown = image.squeeze([axis for axis in "TZ" if image.sizes[axis] == 1])
+    size = image.attrs.get("pixel_size_um", {})
+    axes = [str(axis) for axis in shown.dims]
+    return shown.data, settings | {
+        "axis_labels": axes,
+        "scale": [size.get(axis, 1.0) for axis in axes],
+        "units": ["um" if axis in size else "pixel" for axis in axes],
+    }
+
+
+def simulated(condition: str) -> list[LayerData]:
+    """Simulate a field of cells, a few seconds, and return its channels and exact mask."""
+    settings = SimulationSettings(shape=(192, 192), planes=3, z_step_um=(0.5, 0.5))
+    field = simulate_field(settings, condition=condition)
+    size = {"Z": field.z_step_um, "Y": field.pixel_um, "X": field.pixel_um}
+    attrs = {"pixel_size_um": size, "source": ""}
+    image = xr.DataArray(
+        np.stack([field.images[name] for name in CHANNELS])[None],
+        dims=tuple("TCZYX"), coords={"C": list(CHANNELS)}, attrs=attrs,
+    )  # fmt: skip
+    mask = xr.DataArray(field.masks[None, None], dims=tuple("TCZYX"), attrs=attrs)
+    layers = [*image_layers(image, f"simulated {condition}"), mask_layer(mask, "exact mask")]
+    for _, said, _ in layers:
+        del said["metadata"]  # it is in no file
+    return layers
+
+
+def control_cells() -> list[LayerData]:
+    """Simulate control cells."""
+    return simulated("control")
+
+
+def treated_cells() -> list[LayerData]:
+    """Simulate cells whose mitochondria have lost their potential."""
+    return simulated("fccp")
