@@ -30,18 +30,26 @@ def _missing() -> str:
 
 
 @pytest.fixture(scope="session")
-def window(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Any]:
-    """Open one window of 1280 x 800 for all tests."""
+def _screen() -> Iterator[None]:
+    """Start a screen where there is none, or skip what needs one."""
     if missing := _missing():
         pytest.skip(missing)
-    if not os.environ.get("DISPLAY"):
-        reading, writing = os.pipe()
-        command = ["Xvfb", "-displayfd", str(writing), "-screen", "0", "1280x800x24"]
-        screen = subprocess.Popen(command, pass_fds=[writing], stderr=subprocess.DEVNULL)
-        request.addfinalizer(lambda: (screen.terminate(), screen.wait()))
-        os.environ["DISPLAY"] = ":" + os.read(reading, 16).decode().strip()
+    if os.environ.get("DISPLAY"):
+        yield
+        return
+    reading, writing = os.pipe()
+    command = ["Xvfb", "-displayfd", str(writing), "-screen", "0", "1280x800x24"]
+    screen = subprocess.Popen(command, pass_fds=[writing], stderr=subprocess.DEVNULL)
+    os.environ["DISPLAY"] = ":" + os.read(reading, 16).decode().strip()
+    yield
+    screen.terminate()
+    screen.wait()
+    del os.environ["DISPLAY"]
+
+
+@pytest.fixture(scope="session")
+def window(_screen: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Open one window of 1280 x 800 for all tests."""
     os.environ["NAPARI_CONFIG"] = str(tmp_path_factory.mktemp("napari") / "settings.yaml")
     import napari
 

@@ -97,7 +97,7 @@ def mask_layer(mask: xr.DataArray, title: str) -> LayerData:
     if values.dtype.kind == "b":
         values = values.astype(np.uint8)
     if values.dtype.kind not in "iu":
-        raise MitolumeError(f"{mask.attrs['source']} is named as a mask, but holds no whole numbers")
+        raise MitolumeError(f"{mask.attrs['source']} is no mask: it holds no whole numbers")
     settings: dict[str, Any] = {
         "name": title,
         "metadata": {KEY: {"path": mask.attrs["source"], "scene": "", "channel": ""}},
@@ -119,7 +119,7 @@ def contrast_limits(image: xr.DataArray) -> tuple[float, float] | None:
     step = -(-max(image.sizes["Y"], image.sizes["X"]) // _SAMPLED)
     middle = FilePlane(image, z=image.sizes["Z"] // 2, t=image.sizes["T"] // 2)
     try:
-        return stretch_limits(middle[:: step, :: step])
+        return stretch_limits(middle[::step, ::step])
     except MitolumeError:  # NaN in a plane: napari shows it, and training says what is wrong
         return None
 
