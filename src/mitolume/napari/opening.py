@@ -110,8 +110,9 @@ def mask_layer(mask: xr.DataArray, title: str) -> LayerData:
 def mask_colours() -> DirectLabelColormap:
     """Return the colours of masks, those of reports: mitochondria blue, unsure grey."""
     colours = {FOREGROUND: OUTLINE_COLOUR, UNSURE: UNSURE_COLOUR}
+    clear: dict[int | None, np.ndarray[Any, Any]] = {None: np.zeros(4), 0: np.zeros(4)}
     opaque = {value: np.array([*rgb, 255]) / 255 for value, rgb in colours.items()}
-    return DirectLabelColormap(color_dict={None: np.zeros(4), 0: np.zeros(4), **opaque})
+    return DirectLabelColormap(color_dict=clear | opaque)
 
 
 def contrast_limits(image: xr.DataArray) -> tuple[float, float] | None:
