@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pandas as pd
@@ -28,7 +29,7 @@ from mitolume.errors import CollapsedError, MitolumeError
 from mitolume.inference.predictor import Predictor
 from mitolume.io.check import check_table
 from mitolume.io.fields import Field, row_names
-from mitolume.io.lock import only_one
+from mitolume.io.lock import is_locked, only_one
 from mitolume.io.read import read, read_plane
 from mitolume.io.write import write_image, write_mask
 from mitolume.report.run_page import report_run
@@ -112,6 +113,7 @@ def test_a_run_leaves_all_that_was_promised(finished: Path) -> None:
     expected = {
         "recipe.yaml", "run.json", "fields.csv", "model_1", "model_2", "kept.json", "masks",
         "results.csv", "images.csv", "report.html", "log.csv", "audit.csv", "audit_conditions.csv",
+        ".lock",
     }  # fmt: skip
     assert {p.name for p in finished.iterdir()} == expected
     for model in ("model_1", "model_2"):
@@ -245,7 +247,7 @@ def test_kill_minus_nine_and_resume_gives_the_same_weights(table: Path, tmp_path
     for model in ("model_1", "model_2"):
         first, second = (load_file(f / model / "weights.safetensors") for f in (whole, broken))
         assert all(np.array_equal(first[name], second[name]) for name in first)
-    assert not list(broken.rglob(".*")), "temporary files are left"
+    assert [p.name for p in broken.rglob(".*")] == [".lock"], "temporary files are left"
 
 
 def _start_and_kill(table: Path, out: Path) -> None:
@@ -345,6 +347,20 @@ def test_two_processes_in_one_folder_are_refused(table: Path, tmp_path: Path) ->
     with only_one(tmp_path / "run"), pytest.raises(MitolumeError, match="another mitolume"):
         mitolume.run(tiny(table), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_looking_whether_a_folder_is_locked_keeps_no_one_out(tmp_path: Path) -> None:
+    with only_one(tmp_path):
+        assert is_locked(tmp_path)
+    (before,) = tmp_path.glob(".lock")  # never deleted: one may lock that file, another a new one
+    inode = before.stat().st_ino
+    looks = Thread(target=lambda: [is_locked(tmp_path) for _ in range(300)])
+    looks.start()
+    while looks.is_alive():
+        with only_one(tmp_path):  # never busy
+            pass
+    assert before.stat().st_ino == inode
+    assert not is_locked(tmp_path)
 
 
 def test_lost_or_damaged_files_of_a_finished_run(finished: Path, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -11,7 +11,8 @@ from filelock import FileLock, Timeout
 from mitolume.errors import MitolumeError, shorten
 from mitolume.io.write import owning
 
-LOCK = ".lock"
+LOCK = ".lock"  # stays when a folder is left: two processes might lock a deleted file and a new one
+_MOMENT = {"timeout": 0.3, "poll_interval": 0.01}  # longer than `is_locked` holds a lock
 
 
 class BusyError(MitolumeError):
@@ -30,8 +31,8 @@ def only_one(path: Path) -> Iterator[None]:
     existed = path.exists()
     try:
         path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path / LOCK, timeout=0)
-        lock.acquire()
+        lock = FileLock(path / LOCK)
+        lock.acquire(**_MOMENT)
     except Timeout:
         raise BusyError(f"{path} is being worked on by another mitolume; wait for it") from None
     except OSError as error:
@@ -40,18 +41,26 @@ def only_one(path: Path) -> Iterator[None]:
         with owning(path):
             yield
     finally:
+        refused = not existed and [file.name for file in path.iterdir()] == [LOCK]
+        with suppress(OSError):  # Windows can't remove it before it is released, and does so itself
+            if refused:
+                (path / LOCK).unlink()
         lock.release()
-        (path / LOCK).unlink(missing_ok=True)
-        if not existed and not any(path.iterdir()):
-            path.rmdir()  # refused before anything was written
+        with suppress(OSError):
+            if refused:
+                path.rmdir()
+            else:
+                (path / LOCK).touch()
 
 
 def is_locked(path: Path) -> bool:
-    """Return whether a process works in a folder."""
+    """Return whether a process works in a folder; one that begins to isn't kept from it."""
     if not (path / LOCK).exists():
         return False
     try:
-        with FileLock(path / LOCK, timeout=0):
+        with FileLock(path / LOCK).acquire(**_MOMENT):
             return False
     except Timeout:
         return True
+    except OSError:  # a folder that may only be read
+        return False
