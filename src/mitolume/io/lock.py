@@ -12,7 +12,7 @@ from mitolume.errors import MitolumeError, shorten
 from mitolume.io.write import owning
 
 LOCK = ".lock"  # stays when a folder is left: two processes might lock a deleted file and a new one
-_MOMENT = {"timeout": 0.3, "poll_interval": 0.01}  # longer than `is_locked` holds a lock
+_MOMENT = 0.3  # s, longer than `is_locked` holds a lock
 
 
 class BusyError(MitolumeError):
@@ -31,8 +31,8 @@ def only_one(path: Path) -> Iterator[None]:
     existed = path.exists()
     try:
         path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path / LOCK)
-        lock.acquire(**_MOMENT)
+        lock = FileLock(path / LOCK, timeout=_MOMENT)
+        lock.acquire(poll_interval=0.01)
     except Timeout:
         raise BusyError(f"{path} is being worked on by another mitolume; wait for it") from None
     except OSError as error:
@@ -58,7 +58,7 @@ def is_locked(path: Path) -> bool:
     if not (path / LOCK).exists():
         return False
     try:
-        with FileLock(path / LOCK).acquire(**_MOMENT):
+        with FileLock(path / LOCK, timeout=_MOMENT).acquire(poll_interval=0.01):
             return False
     except Timeout:
         return True
