@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -13,7 +15,9 @@ import xarray as xr
 from helpers.masks import read_objects
 from helpers.roi_files import (
     ELSEWHERE,
+    POLYGON,
     RECT,
+    SUBPIXEL,
     image,
     roi_file,
     roi_set,
@@ -229,8 +233,7 @@ def test_planes_of_qupath(tmp_path: Path) -> None:
     [
         "{",
         "[1, 2]",
-        '{"a": 1}',
-        '{"type": "Feature", "geometry": {"type": "Blob"}}',
+        '{"type": "Polygon"}',
         '{"type": "Polygon", "coordinates": [[[1, 2], [3, NaN], [4, 5]]]}',
         '{"type": "Polygon", "coordinates": [[1, 2, 3]]}',
     ],
@@ -239,6 +242,13 @@ def test_what_is_no_geojson_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.geojson").write_text(text)
     with pytest.raises(MitolumeError, match=r"a\.geojson is not readable GeoJSON"):
         read_geojson(tmp_path / "a.geojson")
+
+
+@pytest.mark.parametrize("keys", [("images", "annotations"), ("shapes", "imagePath"), ("a",)])
+def test_json_of_another_program_is_called_so(tmp_path: Path, keys: tuple[str, ...]) -> None:
+    (tmp_path / "a.json").write_text(json.dumps({key: [] for key in keys}))
+    with pytest.raises(MitolumeError, match=rf"a.json is JSON, but not GeoJSON: it has {keys[0]}"):
+        read_geojson(tmp_path / "a.json")
 
 
 # --- scores and the command line -----------------------------------------------------------
@@ -392,7 +402,30 @@ def test_outlines_that_others_cover_are_pointed_out(tmp_path: Path) -> None:
     path = roi_set(tmp_path / "a.zip", rois)
     out, source = tmp_path / "o.ome.tif", tmp_path / "i.ome.tif"
     said = run(path, "--out", out, "--like", source, "--labels")[1]
-    assert "a.zip: 1 of 3 objects are lost" in said
+    assert "a.zip: 1 of 3 objects lie in part under smaller ones" in said
+    assert "(numbers 2)" in said
+    assert np.unique(read(out).values, return_counts=True)[1][1:].tolist() == [9, 55, 16]
+
+
+def test_outlines_without_pixels_of_their_own_are_counted(tmp_path: Path) -> None:
+    """Two of one name, which a zip can hold; twins; one between the middles of pixels."""
+    image(tmp_path / "i.ome.tif")
+    with warnings.catch_warnings(), ZipFile(tmp_path / "a.zip", "w") as file:
+        warnings.simplefilter("ignore")  # of the two of one name
+        for name, box in [("a", (2, 2, 5, 5)), ("a", (8, 2, 12, 5)), ("b", (8, 2, 12, 5))]:
+            file.writestr(f"{name}.roi", roi_file(RECT, box))
+        corners = [(14, 0), (15, 0), (14, 1)]
+        thin = [(14.6, 14.6), (15.4, 14.6), (15.4, 15.4)]
+        file.writestr(
+            "c.roi", roi_file(POLYGON, (14, 14, 16, 16), corners, floats=thin, options=SUBPIXEL)
+        )
+    code, said = run(tmp_path / "a.zip", "--out", tmp_path / "o.ome.tif", "--labels", "--like",
+                     tmp_path / "i.ome.tif")  # fmt: skip
+    assert code == 0
+    assert "a.zip: 1 of 4 objects are lost, for others cover them" in said
+    assert "a.zip: 1 of 4 objects hold the middle of no pixel, and are left out (numbers 4)" in said
+    mask = open_mask(tmp_path / "a.zip", read(tmp_path / "i.ome.tif"))
+    assert "hold the middle of no pixel" in mask.attrs["notices"][0]
 
 
 def test_real_masks_to_roi_sets_and_back(real_data: Path, tmp_path: Path) -> None:
@@ -410,7 +443,7 @@ def test_thousands_of_outlines_are_drawn_in_their_boxes() -> None:
     corners = np.array([[0.5, 0], [12, 3], [9, 11], [1, 8]])
     at = np.random.default_rng(0).uniform(0, 4000, (4000, 2))
     outlines = [Outline(str(n), (corners + corner,)) for n, corner in enumerate(at)]
-    labels = draw(outlines, range(1, 4001), (4096, 4096))
+    labels = draw(zip(range(1, 4001), outlines, strict=True), (4096, 4096))
     window, inside = fill(outlines[-1].rings, labels.shape)
     assert (labels[window][inside] == 4000).all()
     assert inside.size < 15 * 15

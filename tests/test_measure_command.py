@@ -363,7 +363,7 @@ def write_masks(folder: Path, arrays: list[np.ndarray]) -> Path:
         ([BAR, SLOPE], "1.tif holds the values 0, 12, 24"),
         ([BAR * 255, PAIR * 3], "1.tif holds the values 0, 3, 6"),
         ([BAR, BAR * 255], "255 could mean mitochondria or unsure"),
-        ([BAR + 1], "as ilastik numbers its classes: subtract 1"),
+        ([BAR + 1], "as ilastik numbers its classes: make mitochondria 1"),
     ],
 )
 def test_what_cannot_be_known_is_refused_by_every_command(
@@ -410,8 +410,9 @@ def test_the_masks_of_a_folder(names: list[str], used: list[str], tmp_path: Path
 
 def test_masks_are_no_images_to_predict(tmp_path: Path) -> None:
     names = ["a.tif", "a_cp_masks.png", "a_labels.tif", "a_mask.ome.tif", "masked.tif"]
-    listed = image_files([touch(tmp_path / "i", *names)], [])
+    listed, notices = image_files([touch(tmp_path / "i", *names)], [])
     assert [path.name for path in listed] == ["a.tif", "masked.tif"]
+    assert "5 image files found, 2 used" in notices[0]
 
 
 def test_inputs_are_never_written_over(

@@ -211,7 +211,7 @@ def test_labels_to_roi_set_and_back(labels: np.ndarray) -> None:
     outlines, notices = outlines_of_rois([roifile.ImagejRoi.frombytes(r.tobytes()) for r in rois])
     numbers = [outline.number or 0 for outline in outlines]
     assert numbers == [n for n in np.unique(labels) if n]
-    np.testing.assert_array_equal(draw(outlines, numbers, labels.shape), labels)
+    np.testing.assert_array_equal(draw(zip(numbers, outlines, strict=True), labels.shape), labels)
     assert not notices
 
 
@@ -260,7 +260,7 @@ def test_what_integer_corners_cannot_hold_becomes_composite() -> None:
         again = roifile.ImagejRoi.frombytes(roi.tobytes())
         assert again.composite
         (outline,), _ = outlines_of_rois([again])
-        np.testing.assert_array_equal(draw([outline], [1], labels.shape), labels)
+        np.testing.assert_array_equal(draw([(1, outline)], labels.shape), labels)
 
 
 def test_large_numbers_and_wrong_arrays() -> None:

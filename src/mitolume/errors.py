@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -19,6 +20,19 @@ def shorten(error: BaseException, limit: int = 160) -> str:
     lines = str(error).strip().splitlines() or [type(error).__name__]
     text = lines[0].rstrip(".")
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def in_words(error: BaseException) -> str:
+    """Say what went wrong where a file was read; libraries' own words are for programmers."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    if isinstance(error, UnicodeError):
+        return "it is no text"
+    if line := getattr(error, "lineno", 0) or getattr(getattr(error, "problem_mark", 0), "line", 0):
+        return f"its line {line} is not what it should be"
+    if named := re.search(r"COMPRESSION\.(\w+)", str(error)):
+        return f"its compression, {named[1]}, is not known here"
+    return "its content is not what its kind of file holds"
 
 
 def some_names(names: Iterable[object], most: int = 3) -> str:

@@ -108,7 +108,7 @@ def roi_set(path: Path, rois: dict[str, bytes] | None = None) -> Path:
 def one(data: bytes, shape: tuple[int, int] = (20, 20)) -> np.ndarray:
     """Fill one ROI."""
     (outline,), _ = outlines_of_rois([roifile.ImagejRoi.frombytes(data)])
-    return draw([outline], [1], shape) > 0
+    return draw([(1, outline)], shape) > 0
 
 
 def image(

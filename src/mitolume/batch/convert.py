@@ -15,7 +15,6 @@ from mitolume.batch.sources import find_image, open_masks
 from mitolume.errors import MitolumeError
 from mitolume.io.geojson import labels_to_geojson
 from mitolume.io.mask_files import (
-    hidden_outlines,
     image_name,
     kind_of,
     list_masks,
@@ -124,7 +123,7 @@ def _convert(
     values = stack_of(opened)
     values = values[0] if len(values) == 1 else values
     labels, unsure = to_objects(values, kind_of(opened, kind))
-    notices = (*opened.attrs.get("notices", ()), *hidden_outlines(opened, np.unique(labels)))
+    notices = tuple(opened.attrs.get("notices", ()))
     image = xr.DataArray(labels, dims=("Z", "Y", "X")[-labels.ndim :])
     size = opened.attrs.get("pixel_size_um", {})
     image.attrs["pixel_size_um"] = {axis: um for axis, um in size.items() if axis in image.dims}

@@ -56,7 +56,7 @@ def denoise_files(
             }
             work = int(image.sizes["T"] * image.sizes["Z"])
             compute = partial(_denoise, denoiser, image, path, sharpen)
-            yield Job(file.name, (file,), (path,), compute, settings, work)
+            yield Job(file.name, image.attrs["files"], (path,), compute, settings, work)
 
     passed_over = (*RESULTS, "_denoised")
     return run_files(files, make, out / "denoise.jsonl", passed_over=passed_over, **options)

@@ -71,7 +71,8 @@ def check_files(
             _draw(figure, file.name, check)
             return Report(f"{_text(file, check)}\n  figure: {figure}")
 
-        yield Job(file.name, (file,), (numbers, figure), compute, work=image.sizes["Z"])
+        inputs = image.attrs["files"]
+        yield Job(file.name, inputs, (numbers, figure), compute, work=image.sizes["Z"])
 
     return run_files(stacks, make, overwrite=True, progress=progress)
 

@@ -104,7 +104,8 @@ def focus_files(
             _draw(picture, found, image)
             return Report(f"{found.text()}\n  curve:  {picture}")
 
-        yield Job(file.name, (file,), (picture,), compute, work=image.sizes["Z"])
+        inputs = image.attrs["files"]
+        yield Job(file.name, inputs, (picture,), compute, work=image.sizes["Z"])
 
     return run_files(stacks, make, overwrite=True, progress=progress)
 

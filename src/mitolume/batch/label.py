@@ -111,7 +111,7 @@ def label_files(
             middle = "" if len(found) == 1 else " in the middle plane"
             return Report(f"{mask}: {found[len(found) // 2]['verdict']}{middle}")
 
-        inputs = tuple({row.image, Path(dye.attrs["source"])})
+        inputs = tuple(dict.fromkeys((row.image, *dye.attrs["files"])))
         return Job(name, inputs, (mask,), compute)
 
     outcome = run_files(files, make, first=channel, overwrite=overwrite, progress=progress)

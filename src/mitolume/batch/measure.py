@@ -43,7 +43,7 @@ from mitolume.batch.sources import (
     size_of,
 )
 from mitolume.errors import MitolumeError
-from mitolume.io.mask_files import hidden_outlines, open_mask
+from mitolume.io.mask_files import open_mask
 from mitolume.io.masks import MaskKind, ValuesKind
 from mitolume.io.write import (
     atomic,
@@ -297,8 +297,7 @@ def _measure_field(
         _joined(tables).to_parquet(finished / "objects.parquet")
         _joined(summaries).to_parquet(finished / "images.parquet")
         files.close(finished)
-    labels = (label for table in tables for label in table["label"])
-    return Report(notices=(*notices, *hidden_outlines(mask, labels)))
+    return Report(notices=tuple(notices))
 
 
 def _is_consecutive(planes: tuple[int, ...] | None) -> bool:

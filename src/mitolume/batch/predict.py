@@ -119,7 +119,7 @@ def _jobs_of(
             "scene": scene,
             "pixel size": options.pixel_size_um,
         }
-        files = opened.attrs["sources"]
+        files = opened.attrs["files"]
         beside = filter(None, [image.probability, *image.pictures.values()])
         work = opened.sizes["T"] * opened.sizes["Z"] * len(image.boxes)
         compute = partial(_predict, predictor, image)

@@ -138,7 +138,7 @@ def run_files(
     faults: list[str] = []
     jobs: list[Job] = []
     others: list[Path] = []
-    files = image_files(paths, faults, passed_over)
+    files, notices = image_files(paths, faults, passed_over)
     for number, file in enumerate(files):
         progress(number, len(files), f"opening {file.name}")
         try:
@@ -152,8 +152,8 @@ def run_files(
             faults.append(_unexpected(str(file), error))
     if others:
         taken = f"{count(len(others), 'file')} taken as other channels of those named {first}"
-        options["notices"] = [f"{taken}, not as images of their own: {some_names(others)}"]
-    return run_jobs(jobs, record, faults=faults, progress=progress, **options)
+        notices.append(f"{taken}, not as images of their own: {some_names(others)}")
+    return run_jobs(jobs, record, faults=faults, notices=notices, progress=progress, **options)
 
 
 def run_jobs(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -99,7 +100,7 @@ def find_sources(
     return found, notices
 
 
-def find_image(mask: Path, images: Path, masks: Collection[Path] = ()) -> Path:
+def find_image(mask: Path, images: Path, masks: Collection[str] = ()) -> Path:
     """Find the image that a mask belongs to: ``images`` itself, or one in that folder.
 
     In a folder the image has the name of the mask without ``_mask``; otherwise one of the two names
@@ -116,7 +117,9 @@ def find_image(mask: Path, images: Path, masks: Collection[Path] = ()) -> Path:
         return files[own]
     own = own.casefold()
     others = [
-        (name.casefold(), path) for name, path in files.items() if path.resolve() not in masks
+        (name.casefold(), path)
+        for name, path in files.items()
+        if os.path.realpath(path) not in masks
     ]
     same = [path for name, path in others if name == own]
     longer = [path for name, path in others if goes_on(name, own)]
@@ -294,7 +297,7 @@ def _of_files(files: Sequence[Path], images: Sequence[Path]) -> list[Source]:
         raise MitolumeError(
             f"{lone[0]} is one image for {len(files)} masks; name the folder of the images"
         )
-    masks = {file.resolve() for file in files}
+    masks = {os.path.realpath(file) for file in files}
     sources = []
     for file in files:
         found = [find_image(file, path, masks) for path in images]
@@ -342,16 +345,16 @@ def _with_facts(sources: Sequence[Source], table: Path) -> list[Source]:
     """Add what a table says of each image, and its images where none were named."""
     listed = read_table(table)
     names = dict(zip(row_names(listed), listed, strict=True))
-    rows: dict[str | Path, list[Field]] = {}
+    rows: dict[str, list[Field]] = {}
     for row in listed:
         if row.mask:
-            rows.setdefault(row.mask.resolve(), []).append(row)
+            rows.setdefault(os.path.realpath(row.mask), []).append(row)
         for name in {bare_name(row.image), image_name(row.mask) if row.mask else ""} - {""}:
             rows.setdefault(name, []).append(row)
     found = []
     for source in sources:
         name = source.name
-        own = rows.get(source.mask.resolve()) or rows.get(name) or []
+        own = rows.get(os.path.realpath(source.mask)) or rows.get(name) or []
         if not own and name in names:
             own = [names[name]]
         if not own:

@@ -17,7 +17,7 @@ from itertools import count
 from pathlib import Path
 
 from mitolume.errors import MitolumeError, shorten
-from mitolume.io.formats import READERS, bare_name
+from mitolume.io.formats import READERS, bare_name, existing, is_zarr, require_file
 from mitolume.io.pixel_size import CREDIBLE_UM, guess_unit
 from mitolume.io.write import write_text
 
@@ -114,10 +114,9 @@ def parse_table(path: Path) -> tuple[list[Field], list[tuple[int, str]], list[st
         The rows, faulty ones too; each fault with the line it is in (0: the table as a whole);
         what the user should know.
     """
+    require_file(path, "table of fields")
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise MitolumeError(f"{path}: no such table of fields") from None
     except UnicodeDecodeError:
         raise MitolumeError(
             f"{path} is not UTF-8 text; in Excel save it as *CSV UTF-8 (comma delimited)*"
@@ -237,8 +236,12 @@ def _parse_row(cells: dict[str, str], base: Path, line: int) -> tuple[Field, lis
         if not cells.get(column):
             return None
         found = Path(os.path.normpath(base / cells[column]))
+        found = existing(found)
         if not os.path.exists(found):  # pathlib raises an error where a name is too long
             faults.append(f"{column} {cells[column]} does not exist (looked for {found})")
+        elif not (os.path.isfile(found) or is_zarr(found)):
+            kind = "a folder" if found.is_dir() else "a pipe or a device"
+            faults.append(f"{column} {cells[column]} is {kind}, not a file or an OME-Zarr")
         return found
 
     def length(column: str, low: float, high: float) -> float | None:
@@ -267,7 +270,7 @@ def _parse_row(cells: dict[str, str], base: Path, line: int) -> tuple[Field, lis
         faults.append(f"role {role!r} is not one of {', '.join(ROLES)} (or empty)")
         role = ""
     fluorescence: Path | str = cells.get("fluorescence", "")
-    beside = Path(os.path.normpath(base / fluorescence))
+    beside = existing(Path(os.path.normpath(base / fluorescence)))
     if fluorescence and os.path.exists(beside):
         fluorescence = beside
     elif str(fluorescence).lower().endswith(tuple(READERS)):

@@ -8,15 +8,17 @@ from __future__ import annotations
 import hashlib
 import importlib
 import logging
+import os
 import re
+import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from mitolume.errors import MitolumeError, shorten
+from mitolume.errors import MitolumeError, in_words, some_names
 from mitolume.io.readers import Opened, Stated
 
 READERS: dict[str, str] = {
@@ -35,13 +37,28 @@ READERS: dict[str, str] = {
     ".jpeg": "bioio",
 }
 
+# How files begin, what they are then, the reader that opens them, and what to do.
+_KINDS = (
+    (b"version https://git-lfs", "a pointer of Git LFS", "", "fetch the file by `git lfs pull`"),
+    (b"<!doctype html", "a web page", "", "download the file itself"),
+    (b"<html", "a web page", "", "download the file itself"),
+    (b"\x89png", "a PNG picture", "bioio", "rename it"),
+    (b"\xff\xd8\xff", "a JPEG picture", "bioio", "rename it"),
+    (b"ii*\0", "a TIFF", "tiff", "rename it"),
+    (b"mm\0*", "a TIFF", "tiff", "rename it"),
+    (b"gif8", "a GIF picture", "", "export it as TIFF"),
+    (b"pk\3\4", "a ZIP archive", "", "unpack it"),
+    (b"\x1f\x8b", "a gzip archive", "", "unpack it"),
+    (b"\x89hdf", "HDF5, as ilastik, Imaris and Python write it", "", "export it as TIFF"),
+)
+
 ZARR_FILES = ("zarr.json", ".zgroup", ".zattrs")
 
 
 def reader_of(path: Path) -> str:
     """Return the module that reads a file of this name, or the folder of an OME-Zarr."""
-    if path.is_dir() and any((path / name).exists() for name in ZARR_FILES):
-        return "ome_zarr"  # a field of a plate has no ending
+    if is_zarr(path):
+        return "ome_zarr"
     if ending := _ending(path):
         return READERS[ending]
     if not path.exists():
@@ -49,10 +66,16 @@ def reader_of(path: Path) -> str:
     raise MitolumeError(f"{path}: files of this kind are not read; known are {', '.join(READERS)}")
 
 
+def is_zarr(path: Path) -> bool:
+    """Tell whether a folder is a Zarr; a field of a plate has no ending."""
+    return path.is_dir() and any((path / name).exists() for name in ZARR_FILES)
+
+
 def bare_name(path: Path) -> str:
     """Return a file's name without the ending of its format: ``a.b.ome.tif`` is ``a.b``."""
     ending = _ending(path)
-    return path.name[: -len(ending)] if ending else path.stem
+    name = path.name[: -len(ending)] if ending else path.stem
+    return unicodedata.normalize("NFC", name)  # a Mac writes accents as signs of their own
 
 
 def _ending(path: Path) -> str:
@@ -80,8 +103,10 @@ class _Complaints(logging.Handler):
         self.found: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        signs = ("invalid page offset", "invalid value offset", "failed to reshape")
-        self.found += [sign for sign in signs if sign in record.getMessage()]
+        signs = ("invalid page offset", "invalid value offset", "failed to reshape",
+                 "missing required tags", "contains no pages")  # fmt: skip
+        if any(sign in record.getMessage() for sign in signs):
+            self.found.append("it ends before what it announces")
 
 
 @contextmanager
@@ -110,7 +135,7 @@ def decoding(path: str | Path) -> Iterator[list[str]]:
         except (MitolumeError, MemoryError):
             raise
         except Exception as error:  # a decoder may raise anything on a damaged file
-            raise damaged(path, shorten(error.__cause__ or error.__context__ or error)) from error
+            raise damaged(path, in_words(error)) from error
 
 
 def open_scenes(path: Path) -> tuple[Opened, list[str]]:
@@ -120,14 +145,11 @@ def open_scenes(path: Path) -> tuple[Opened, list[str]]:
     file.
     """
     reader = _reader(path)
-    if not path.exists():
-        raise MitolumeError(f"{path}: no such file")
     if path.is_dir() and reader_of(path) != "ome_zarr":
         raise MitolumeError(f"{path} is a folder; name the image files in it")
-    if not (path.is_dir() or path.is_file()):
-        raise MitolumeError(f"{path} is not a regular file")  # a pipe would be waited for
-    if path.is_file() and path.stat().st_size == 0:
-        raise MitolumeError(f"{path} is empty (0 bytes); copy it again")
+    if not path.is_dir():
+        require_file(path)
+        _require_content(path)
     with decoding(path) as complaints:
         opened = reader.open_file(path)
     if not opened.names:
@@ -138,7 +160,31 @@ def open_scenes(path: Path) -> tuple[Opened, list[str]]:
     for name in opened.names:
         seen[name] += 1
         names.append(f"{name} ({seen[name]})" if opened.names.count(name) > 1 else name)
-    return Opened(names, opened.array), complaints
+    return Opened(names, opened.array, opened.files), complaints
+
+
+def whole_images(files: Iterable[Path]) -> tuple[list[Path], list[str]]:
+    """Leave out the files that are parts of an image which another one of them opens as a whole.
+
+    Also returned is a sentence that counts them. Only TIFFs are opened, and one that can't be is
+    kept.
+    """
+    kept: list[Path] = []
+    parts: list[Path] = []
+    taken: set[str] = set()
+    for file in files:
+        if os.path.realpath(file) in taken:
+            parts.append(file)
+            continue
+        kept.append(file)
+        with suppress(MitolumeError):
+            if reader_of(file) == "tiff":
+                taken |= {os.path.realpath(part) for part in open_scenes(file)[0].files}
+    notice = (
+        f"{len(kept) + len(parts)} files found, {len(kept)} used, which open the others as parts "
+        f"of the same images: {some_names(parts)}"
+    )
+    return kept, [notice] if parts else []
 
 
 def stated(path: Path, scene: int = 0) -> Stated:
@@ -149,7 +195,54 @@ def stated(path: Path, scene: int = 0) -> Stated:
         except MitolumeError:
             raise
         except Exception as error:  # pixels may be sound where what is written of them isn't
-            return Stated(fault=shorten(error))
+            return Stated(fault=in_words(error))
+
+
+def require_file(path: Path, what: str = "file") -> None:
+    """Refuse a path where no file is to be read from, before it is opened.
+
+    Raises
+    ------
+    MitolumeError
+        It is not there, a folder, empty, or a pipe or a device, which would be waited for.
+    """
+    if path.is_dir():
+        raise MitolumeError(f"{path} is a folder, but a {what} is needed here")
+    if path.is_symlink() and not path.exists():
+        raise MitolumeError(f"{path} is a link that leads nowhere (to {os.readlink(path)})")
+    if not path.exists():
+        raise MitolumeError(f"{path}: no such {what}")
+    if not path.is_file():
+        raise MitolumeError(f"{path} is no regular file, but a pipe or a device")
+    if path.stat().st_size == 0:
+        raise MitolumeError(f"{path} is empty (0 bytes); copy it again")
+
+
+def existing(path: Path) -> Path:
+    """Return the path, or that of the one file whose name looks the same but is encoded otherwise.
+
+    A Mac writes an accent as a sign of its own.
+    """
+    if os.path.exists(path) or not path.parent.is_dir():
+        return path
+    plain = unicodedata.normalize("NFC", path.name)
+    same = [p for p in path.parent.iterdir() if unicodedata.normalize("NFC", p.name) == plain]
+    return same[0] if len(same) == 1 else path
+
+
+def _require_content(path: Path) -> None:
+    """Refuse a file that begins as one of another kind than its name says."""
+    reader, ending = reader_of(path), _ending(path).rpartition(".")[2].upper()
+    with path.open("rb") as file:
+        start = file.read(24)
+    for begin, what, opens, fix in _KINDS:
+        if start.lstrip().lower().startswith(begin) and reader != opens:
+            raise MitolumeError(f"{path} is called {ending}, but is {what}; {fix}")
+    if reader == "tiff" and start[:2] not in (b"II", b"MM"):
+        text = "".join(filter(str.isprintable, start.decode("ascii", "ignore"))) or start.hex(" ")
+        raise MitolumeError(
+            f"{path} is not a TIFF: it begins with {text!r}; download or export it again"
+        )
 
 
 def damaged(path: str | Path, why: str) -> MitolumeError:
@@ -166,6 +259,8 @@ def _reader(path: Path) -> Any:
 
 def sha256(path: Path) -> str:
     """Hash a file, or the names and contents of a folder's files: an OME-Zarr is a folder."""
+    if not path.is_dir() and not path.is_file():
+        require_file(path)
     if path.is_dir():
         digest = hashlib.sha256()
         for inner in sorted(p for p in path.rglob("*") if p.is_file()):

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from mitolume.errors import MitolumeError, shorten
+from mitolume.errors import MitolumeError, in_words, some_names
+from mitolume.io.formats import require_file
 from mitolume.io.outlines import Inside, Labels, Outline, Polygon, Ring, trace, trace_labels
 from mitolume.io.rois import is_unsure
 
@@ -32,16 +33,20 @@ def read_geojson(path: str | Path) -> tuple[list[Outline], list[str]]:
     used.
     """
     path = Path(path)
-    if not path.is_file():
-        raise MitolumeError(f"{path}: no such file")
+    require_file(path)
     skipped = Counter[str]()
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
+        if isinstance(content, dict) and "type" not in content:
+            raise MitolumeError(
+                f"{path} is JSON, but not GeoJSON: it has {some_names(content)}, as COCO, labelme "
+                "and others write it; make masks of its outlines, 0 being background, one an image"
+            )
         drawn = list(_drawn(content, skipped))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise MitolumeError(
-            f"{path} is not readable GeoJSON ({shorten(error)}); export it again from "
-            "QuPath (File > Export objects as GeoJSON, FeatureCollection)"
+            f"{path} is not readable GeoJSON ({in_words(error)}); export it again from QuPath "
+            "(File > Export objects as GeoJSON, FeatureCollection)"
         ) from error
     notices = [f"{', '.join(_counted(skipped))} without an area left out"] if skipped else []
     outlines = _of_class(drawn, notices)
@@ -125,11 +130,9 @@ def _rings(geometry: dict[str, Any], skipped: Counter[str]) -> list[Ring]:
         polygons = [geometry["coordinates"]]
     elif kind == "MultiPolygon":
         polygons = geometry["coordinates"]
-    elif kind in ("Point", "MultiPoint", "LineString", "MultiLineString"):
-        skipped[kind] += 1
+    else:  # points, lines, and what other programs add
+        skipped[str(kind)] += 1
         return []
-    else:
-        raise ValueError(f"unknown geometry {kind!r}")
     rings = [
         np.array([corner[:2] for corner in ring], np.float64)
         for polygon in polygons

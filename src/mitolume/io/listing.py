@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from mitolume.errors import MitolumeError
+from mitolume.errors import MitolumeError, some_names
 from mitolume.io.channels import channel_in_name
-from mitolume.io.formats import bare_name, natural_key, reader_of
+from mitolume.io.formats import bare_name, natural_key, reader_of, whole_images
 from mitolume.io.mask_files import says_mask
 from mitolume.io.read import scenes
 
@@ -22,32 +22,41 @@ _MOST_IN_A_TIFF = 2**28  # pixels of a result, above which it is written piece b
 
 def image_files(
     paths: Sequence[Path], faults: list[str], passed_over: tuple[str, ...] = RESULTS
-) -> list[Path]:
+) -> tuple[list[Path], list[str]]:
     """List image files; a folder stands for the images in it.
 
-    Each file comes once, those of a folder in natural order (``f2`` before ``f10``). ``faults``
-    gets a sentence for each folder without images. ``passed_over`` are the ends of the names of
-    results (without their endings), which are not listed of a folder; masks (see `says_mask`) never
-    are.
+    Each file comes once, those of a folder in natural order (``f2`` before ``f10``), and an image
+    in several files once. ``faults`` gets a sentence for each folder without images.
+    ``passed_over`` are the ends of the names of results (without their endings), which are not
+    listed of a folder; masks (see `says_mask`) never are. Also returned are sentences that say what
+    was left out.
     """
     found: dict[str, Path] = {}
+    notices = []
     for path in paths:
         is_folder = path.is_dir() and not _is_image(path)
-        files = list(_in_folder(path, passed_over)) if is_folder else [path]
+        files, left_out = _in_folder(path, passed_over) if is_folder else ([path], [])
+        if files and left_out:
+            notices.append(
+                f"{path}: {len(files) + len(left_out)} image files found, {len(files)} used; left "
+                f"out, being masks or results by their names: {some_names(left_out)}"
+            )
         if not files:
             faults.append(f"{path} is a folder without image files; name one that has some")
         for file in files:
             found.setdefault(os.path.abspath(file), file)
-    return list(found.values())
+    whole, said = whole_images(found.values())
+    return whole, notices + said
 
 
-def _in_folder(folder: Path, passed_over: tuple[str, ...]) -> Iterator[Path]:
+def _in_folder(folder: Path, passed_over: tuple[str, ...]) -> tuple[list[Path], list[Path]]:
+    files: list[Path] = []
+    left_out: list[Path] = []
     for path in sorted(folder.iterdir(), key=lambda path: natural_key(path.name)):
-        is_passed_over = (
-            path.name.startswith(".") or path.name == SHEET or bare_name(path).endswith(passed_over)
-        )
-        if not is_passed_over and not says_mask(path) and _is_image(path):
-            yield path
+        if not path.name.startswith(".") and path.name != SHEET and _is_image(path):
+            is_result = bare_name(path).endswith(passed_over) or says_mask(path)
+            (left_out if is_result else files).append(path)
+    return files, left_out
 
 
 def _is_image(path: Path) -> bool:

@@ -8,7 +8,6 @@ mean is decided for all masks of a set together (`mitolume.io.masks.meaning_of`)
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,14 @@ import numpy as np
 import xarray as xr
 
 from mitolume.errors import MitolumeError, some_names
-from mitolume.io.formats import READERS, bare_name, decoding, natural_key
+from mitolume.io.formats import (
+    READERS,
+    bare_name,
+    decoding,
+    natural_key,
+    require_file,
+    whole_images,
+)
 from mitolume.io.geojson import read_geojson
 from mitolume.io.masks import ValuesKind, to_mask
 from mitolume.io.outlines import PlacedOutlines, draw, place
@@ -90,12 +96,13 @@ def list_masks(path: Path) -> tuple[list[Path], list[str]]:
     others = [path for path in files if not says_mask(path)]
     stems = [image_name(path).casefold() for path in masks]
     if not any(goes_on(bare_name(path).casefold(), stem) for path in others for stem in stems):
-        return files, []
+        return whole_images(files)
     notice = (
         f"{path}: {len(files)} files found, {len(masks)} used, whose names say that they are "
         f"masks (NAME_mask, NAME_labels, ...); left out: {some_names(others)}"
     )
-    return masks, [notice]
+    masks, said = whole_images(masks)
+    return masks, [notice, *said]
 
 
 def goes_on(long: str, short: str) -> bool:
@@ -139,20 +146,20 @@ def open_mask(
     MitolumeError
         The file can't be read or is not a mask; outlines have no image, or don't fit on it.
     """
-    if not path.exists():
-        raise MitolumeError(f"{path}: no such file")
+    if not path.is_dir():
+        require_file(path)
     modified = path.stat().st_mtime_ns
     size = None if like is None else tuple(like.sizes[axis] for axis in "TZYX")
     is_image = like is not None and _is_source_of(path, like)
     placed = _outlines_once(path, modified, size, is_image)
     if placed is None:
         return _pixels_once(path, modified, movie)
-    mask = _drawn(placed).assign_attrs(source=str(path), notices=placed.notices)
+    notices = (*placed.notices, *_hidden(placed, path, numbered=numbered))
+    mask = _drawn(placed).assign_attrs(source=str(path), notices=notices)
     if like is not None and (pixel_size := like.attrs.get("pixel_size_um")):
         mask.attrs["pixel_size_um"] = pixel_size
     if numbered:
-        numbers = sorted({n for n in placed.numbers() if n})
-        return mask.assign_attrs(mask_kind="numbers", numbers=tuple(numbers))
+        return mask.assign_attrs(mask_kind="numbers")
     plain = mask.data.map_blocks(partial(to_mask, kind="numbers"), dtype=np.uint8)
     return mask.copy(data=plain).assign_attrs(mask_kind="unsure")
 
@@ -173,15 +180,20 @@ def stack_of(mask: xr.DataArray) -> np.ndarray[Any, Any]:
     return np.stack([read_plane(mask, z=z) for z in range(mask.sizes["Z"])])
 
 
-def hidden_outlines(mask: xr.DataArray, shown: Iterable[int]) -> list[str]:
-    """Say how many outlines of a numbered mask its pixels don't show, as later ones cover them."""
-    lost = set(mask.attrs.get("numbers", ())) - {int(number) for number in shown}
-    if not lost:
-        return []
+def _hidden(placed: PlacedOutlines, path: Path, *, numbered: bool) -> list[str]:
+    """Say how many outlines a mask doesn't show, or not whole."""
+    empty, lost, less = placed.hidden
+    what = {"hold the middle of no pixel, and are left out": empty}
+    if numbered:
+        what |= {
+            "are lost, for others cover them: a pixel belongs to one object": lost,
+            "lie in part under smaller ones, so they have less area than in Fiji or QuPath": less,
+        }
+    of = f"of {len(set(placed.numbers()) - {0})} objects"
     return [
-        f"{Path(mask.attrs['source']).name}: {len(lost)} of {len(mask.attrs['numbers'])} objects "
-        "are lost, for outlines drawn later cover them: in a mask a pixel belongs to one object "
-        f"(numbers {some_names(sorted(lost))})"
+        f"{path.name}: {len(found)} {of} {text} (numbers {some_names(sorted(found))})"
+        for text, found in what.items()
+        if found
     ]
 
 
@@ -271,21 +283,14 @@ def _time_as_planes(mask: xr.DataArray) -> xr.DataArray:
 
 
 def _drawn(placed: PlacedOutlines) -> xr.DataArray:
-    """Draw each outline with its number, unsure ones as -1 and on top, once a plane is read."""
+    """Draw each outline with its number, unsure ones as -1, once a plane is read."""
     import dask
     import dask.array as da
 
-    pairs = zip(placed.outlines, placed.numbers(), strict=True)
-    ordered = sorted(pairs, key=lambda pair: pair[0].unsure)
-    depth, height, width = placed.shape
-    planes = []
-    for z in range(depth):
-        here = [(outline, n or -1) for outline, n in ordered if outline.z in (None, z)]
-        # Hidden in a function, or dask would look into thousands of outlines.
-        planes.append(partial(draw, [o for o, _ in here], [n for _, n in here], (height, width)))
-    drawn = da.stack(
-        [da.from_delayed(dask.delayed(p)(), (height, width), np.int32) for p in planes]
-    )
+    depth, shape = placed.shape[0], placed.shape[1:]
+    # Hidden in a function, or dask would look into thousands of outlines.
+    planes = [partial(draw, placed.on_plane(z), shape) for z in range(depth)]
+    drawn = da.stack([da.from_delayed(dask.delayed(p)(), shape, np.int32) for p in planes])
     channel = {"C": np.array(["0"], dtype=object)}
     return xr.DataArray(drawn[np.newaxis, np.newaxis], dims=AXES, coords=channel)
 

@@ -147,10 +147,11 @@ def to_objects(values: Array, kind: ValuesKind) -> tuple[Array, Any]:
 
 def _fault(name: str, values: set[float], allowed: set[float]) -> str:
     """Say why the values of a mask don't fit; ``allowed`` is empty for label images."""
-    if values == {1.0, 2.0}:
+    if values == {1.0, 2.0} and allowed:
         return (
-            f"{name} holds 1 and 2 and no 0, as ilastik numbers its classes: subtract 1 where 1 is "
-            "the background, so that mitochondria are 1 (Fiji: Process > Math > Subtract)"
+            f"{name} holds 1 and 2 and no 0, as ilastik numbers its classes: make mitochondria 1 "
+            "and the background 0 (in Fiji by Process > Math > Macro, v=(v==2) where 2 is "
+            "mitochondria, and v=(v==1) where 1 is)"
         )
     if name.lower().endswith((".jpg", ".jpeg")) and values - {0.0, 1.0, 255.0}:
         return f"{name} is a JPEG, which changes the values of masks; save it as PNG or TIFF"
@@ -170,6 +171,8 @@ def _remedy(values: set[float]) -> str:
             "; -1 and other negative numbers mean nothing here: make background 0, mitochondria 1 "
             "and unsure 255 (Fiji: Process > Math)"
         )
+    if max(values, default=0) >= 2**32:
+        return "; objects have no such numbers, so save it again as a mask"
     if all(v == int(v) for v in values):
         return ""
     if all(v <= 1 for v in values):

@@ -6,8 +6,10 @@ in ImageJ and QuPath. What lies within an odd number of rings is inside: a ring 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -86,11 +88,14 @@ def fill(rings: Sequence[Ring], shape: tuple[int, int]) -> tuple[tuple[slice, sl
     return (slice(int(top), int(bottom)), slice(int(left), int(right))), inside
 
 
-def draw(outlines: Iterable[Outline], numbers: Iterable[int], shape: tuple[int, int]) -> Labels:
-    """Paint outlines with their numbers, (Y, X) int32: where two overlap, the later one shows."""
+def draw(numbered: Iterable[tuple[int, Outline]], shape: tuple[int, int]) -> Labels:
+    """Paint outlines with their numbers, (Y, X) int32: where two overlap, the smaller one shows.
+
+    Of two of one size the later one does, and unsure ones (-1) cover all others.
+    """
     labels = np.zeros(shape, np.int32)
-    for outline, number in zip(outlines, numbers, strict=True):
-        window, inside = fill(outline.rings, shape)
+    filled = [(number, *fill(outline.rings, shape)) for number, outline in numbered]
+    for number, window, inside in sorted(filled, key=lambda one: (one[0] < 0, -one[2].sum())):
         labels[window][inside] = number
     return labels
 
@@ -113,6 +118,28 @@ class PlacedOutlines:
         is_ours = all(number for _, number in own) and len(set(own)) == len(own)
         numbers = iter([number or 0 for _, number in own] if is_ours else range(1, len(own) + 1))
         return [0 if outline.unsure else next(numbers) for outline in self.outlines]
+
+    def on_plane(self, z: int) -> list[tuple[int, Outline]]:
+        """Return the outlines of a plane, each with its number, -1 if unsure."""
+        pairs = zip(self.numbers(), self.outlines, strict=True)
+        return [(number or -1, outline) for number, outline in pairs if outline.z in (None, z)]
+
+    @cached_property
+    def hidden(self) -> tuple[set[int], set[int], set[int]]:
+        """Numbers whose outlines have no pixel; whose pixels others take all, or 2 % and more."""
+        own, shown = Counter[int](), Counter[int]()
+        for z in range(self.shape[0]):
+            here = self.on_plane(z)
+            for number, outline in here:
+                own[number] += int(fill(outline.rings, self.shape[1:])[1].sum())
+            numbers, counts = np.unique(draw(here, self.shape[1:]), return_counts=True)
+            shown.update(dict(zip(numbers.tolist(), counts.tolist(), strict=True)))
+        del own[-1]
+        return (
+            {n for n in own if not own[n]},
+            {n for n in own if own[n] and not shown[n]},
+            {n for n in own if 0 < shown[n] < 0.98 * own[n]},
+        )
 
 
 def place(

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import xarray as xr
 
+from mitolume.io.readers import CREDIBLE_UM as CREDIBLE_UM
 from mitolume.io.readers import Stated
 
-# A pixel size outside this range is a default of the writing program (72 dpi, 1 inch), not a fact.
-CREDIBLE_UM = (0.001, 5.0)
 # The z step of a stack may be larger than any pixel; only its sign and unit can be wrong.
 _LARGEST_Z_STEP_UM = 1000.0
 # What light microscopes have: a wrong unit is guessed only where the right one lands here.
@@ -40,7 +39,10 @@ def believed_pixel_size(said: Stated) -> tuple[dict[str, float], str]:
     if doubtful:
         sizes = ", ".join(f"{axis} {size:g} µm" for axis, size in doubtful.items())
         reason = f"states {sizes}, which is not believed ({low} to {high:g} µm are)"
-        if meant := guess_unit(next(iter(doubtful.values())), *_LIKELY_UM):
+        first = next(iter(doubtful.values()))
+        if _is_for_screens(first):
+            reason += f": {25_400 / first:.3g} dots per inch are a default of programs that export"
+        elif meant := guess_unit(first, *_LIKELY_UM):
             reason += f"; probably {meant[0]}, so {meant[1]:.3g} µm: --pixel-size {meant[1]:.3g}"
         return believed, reason
     known = [axis for axis in "YX" if axis in believed]
@@ -51,6 +53,13 @@ def believed_pixel_size(said: Stated) -> tuple[dict[str, float], str]:
         bare = f" (the number {' and '.join(sorted(numbers))}, but not of what)"
         return believed, "states no pixel size with a length unit" + (bare if numbers else "")
     return believed, ""
+
+
+def _is_for_screens(size_um: float) -> bool:
+    """Tell whether a size is that of whole dots per inch, as screens and printers have them."""
+    dots = 25_400 / size_um if size_um > 0 else 0
+    # 254 are 100 µm, which may be 100 nm with a wrong unit.
+    return abs(dots - round(dots)) < 0.02 and 12 < dots < 2500 and round(dots) != 254
 
 
 def guess_unit(size: float, low: float, high: float) -> tuple[str, float] | None:

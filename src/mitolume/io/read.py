@@ -49,7 +49,8 @@ def read(
         coordinate is ``C`` (channel names). ``attrs["pixel_size_um"]`` maps those of
         ``Z Y X`` that the file states believably to micrometres (absent when none is),
         ``attrs["channel_light"]`` is what the file says of each channel's light (absent when
-        nothing), and ``attrs["source"]`` is the path.
+        nothing), ``attrs["source"]`` is the path, and ``attrs["files"]`` are all files that hold
+        the pixels.
 
     Raises
     ------
@@ -67,6 +68,7 @@ def read(
     pixel_size, _ = believed_pixel_size(said)
     image = _to_axes(image, _names(image, said), path)
     image.attrs = {"source": str(path)} | ({"pixel_size_um": pixel_size} if pixel_size else {})
+    image.attrs["files"] = opened.files or (path,)
     if any(said.light) and len(said.light) == image.sizes["C"]:
         image.attrs["channel_light"] = said.light
     return image if channel is None else select_channel(image, channel)
@@ -91,7 +93,7 @@ def read_channels(
     Returns
     -------
     xarray.DataArray
-        As `read` returns it, ``C`` in the order of ``channels``; ``attrs["sources"]`` lists the
+        As `read` returns it, ``C`` in the order of ``channels``; ``attrs["files"]`` lists the
         files.
 
     Raises
@@ -109,9 +111,9 @@ def read_channels(
                 f"{other.attrs['source']}: channel {name} is {_by(sizes[1])}, but "
                 f"{channels[0]} of {path.name} is {_by(sizes[0])} (T x Z x Y x X)"
             )
-    files = tuple(dict.fromkeys(Path(one.attrs["source"]) for one in kept))
+    files = tuple(dict.fromkeys(file for one in kept for file in one.attrs["files"]))
     whole = kept[0] if len(kept) == 1 else xr.concat(kept, "C", combine_attrs="override")
-    return whole.assign_attrs(sources=files)
+    return whole.assign_attrs(files=files)
 
 
 def _channel_of_set(
@@ -163,7 +165,7 @@ def read_plane(image: xr.DataArray, *, z: int = 0, t: int = 0, c: int = 0) -> Im
             f"{source}: plane {z} has {bad} pixels that are NaN or infinite; "
             "replace them with numbers (a crop or a division often leaves them)"
         )
-    if plane.dtype.kind == "f" and np.abs(plane).max() > _MOST:
+    if plane.dtype.kind == "f" and np.abs(plane).max().astype(float) > _MOST:
         raise MitolumeError(
             f"{source}: plane {z} holds values up to {np.abs(plane).max():.0e}, which are not grey "
             "values"

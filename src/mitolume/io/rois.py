@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 from roifile import ROI_OPTIONS, ROI_SUBTYPE, ROI_TYPE, ImagejRoi
 
-from mitolume.errors import MitolumeError, shorten
-from mitolume.io.formats import quiet
+from mitolume.errors import MitolumeError, in_words
+from mitolume.io.formats import decoding, require_file
 from mitolume.io.outlines import Inside, Labels, Outline, Ring, trace, trace_labels
 from mitolume.io.write import atomic
 
@@ -30,6 +30,7 @@ _PLANE_IN_NAME = re.compile(r"(\d{4})-\d{4}-\d{4}|(\d{5})-\d{5}-\d{5}|(\d{6})-\d
 _DAMAGED = (
     OSError, RuntimeError, ValueError, struct.error, zipfile.BadZipFile, zlib.error
 )  # fmt: skip
+_MOST_BYTES = 2**29
 _ELLIPSE_CORNERS = 72  # ImageJ's rotated ellipse
 _NUMBER = "object"  # the property that holds an object's number
 
@@ -58,13 +59,12 @@ def read_rois(path: str | Path) -> list[ImagejRoi]:
         The file can't be read, or holds no ROI.
     """
     path = Path(path)
-    if not path.exists():
-        raise MitolumeError(f"{path}: no such file")
+    require_file(path)
     try:
         stored = _stored(path)
     except _DAMAGED as error:
         raise MitolumeError(
-            f"{path} can't be read ({shorten(error)}); save the ROI set again in Fiji "
+            f"{path} can't be read ({in_words(error)}); save the ROI set again in Fiji "
             "(ROI Manager: More >> Save)"
         ) from error
     if not stored:
@@ -192,19 +192,24 @@ def _roi(name: str, position: int, rings: list[Ring]) -> ImagejRoi:
 def _stored(path: Path) -> list[tuple[str, bytes]]:
     """Return the ROIs of a file as bytes, each with its name."""
     ending = path.suffix.lower()
-    if ending == ".roi":
+    if ending == ".roi" and path.stat().st_size <= _MOST_BYTES:
         return [(path.name, path.read_bytes())]
     if ending == ".zip":
         with zipfile.ZipFile(path) as file:
-            names = [name for name in file.namelist() if name.lower().endswith(".roi")]
-            own = [name for name in names if not Path(name).name.startswith("._")]  # macOS's
-            return [(name, file.read(name)) for name in own]
+            listed = [one for one in file.infolist() if one.filename.lower().endswith(".roi")]
+            own = [one for one in listed if not Path(one.filename).name.startswith("._")]  # macOS's
+            if sum(one.file_size for one in own) > _MOST_BYTES:
+                raise MitolumeError(
+                    f"{path} unpacks to more than {_MOST_BYTES / 1e9:.1g} GB, which no ROIs take"
+                )
+            # By their places: two may have one name, and all have a name in the ROI itself.
+            return [(one.filename, file.read(one)) for one in own]
     if ending not in (".tif", ".tiff"):
         return []
     import tifffile
 
-    with quiet(), tifffile.TiffFile(path) as tif:
-        found = tif.imagej_metadata or {}
+    with decoding(path), tifffile.TiffFile(path, is_mmstack=False) as tif:
+        found = (tif.imagej_metadata if tif.pages else None) or {}
     data = found.get("Overlays") or found.get("ROI") or []
     return [("", roi) for roi in ([data] if isinstance(data, bytes) else data)]
 
@@ -218,7 +223,7 @@ def _decoded(entry: str, data: bytes, path: Path) -> ImagejRoi:
         roi = ImagejRoi.frombytes(data)
     except (ValueError, TypeError, IndexError, struct.error, UnicodeDecodeError) as error:
         raise MitolumeError(
-            f"{path}: ROI {name or '(unnamed)'} can't be read ({shorten(error)}); it may be "
+            f"{path}: ROI {name or '(unnamed)'} can't be read ({in_words(error)}); it may be "
             "damaged: save it again in Fiji"
         ) from error
     finally:

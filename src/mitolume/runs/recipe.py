@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mitolume.errors import MitolumeError
+from mitolume.io.formats import require_file
 from mitolume.io.masks import MaskKind
 from mitolume.io.split import SplitSettings
 from mitolume.models.settings import InputSettings, NetworkSettings, Views
@@ -174,10 +175,9 @@ def load_preset(name: str) -> dict[str, Any]:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML recipe, whatever its keys."""
+    require_file(path, "recipe")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise MitolumeError(f"{path}: no such recipe") from None
     except (OSError, ValueError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise MitolumeError(f"{path} is not a readable YAML recipe: {reason}") from None

@@ -62,7 +62,7 @@ def open_stacks(
     """
     faults: list[str] = []
     stacks = []
-    for path in image_files(paths, faults):
+    for path in image_files(paths, faults)[0]:
         for own, _ in named_scenes(path, scene):
             image = select_channel(read(path, scene=own), channel)
             stacks.append(Stack(path, image, chosen_planes(image, planes)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,14 +14,50 @@ import xarray as xr
 
 from mitolume.errors import MitolumeError
 
-# OME's and ImageJ's symbols, and the names that OME-Zarr writes out.
-MICROMETRES = {
-    "um": 1.0, "µm": 1.0, "μm": 1.0, "\\u00b5m": 1.0, "micron": 1.0, "microns": 1.0,
-    "micrometer": 1.0, "micrometre": 1.0, "nm": 1e-3, "nanometer": 1e-3, "nanometre": 1e-3,
-    "mm": 1e3, "millimeter": 1e3, "millimetre": 1e3, "cm": 1e4, "centimeter": 1e4,
-    "m": 1e6, "meter": 1e6, "metre": 1e6, "å": 1e-4, "angstrom": 1e-4, "pm": 1e-6,
-    "picometer": 1e-6, "in": 25_400.0, "inch": 25_400.0, "inches": 25_400.0,
+# A pixel size outside this range is a default of the writing program (72 dpi, 1 inch), not a fact.
+CREDIBLE_UM = (0.001, 5.0)
+# OME's and ImageJ's symbols, and the names that OME-Zarr writes out; plurals by their singular.
+_MICROMETRES = {
+    "um": 1.0, "μm": 1.0, "micron": 1.0, "micrometer": 1.0, "micrometre": 1.0,
+    "nm": 1e-3, "nanometer": 1e-3, "nanometre": 1e-3, "mm": 1e3, "millimeter": 1e3,
+    "millimetre": 1e3, "cm": 1e4, "centimeter": 1e4, "centimetre": 1e4, "m": 1e6, "meter": 1e6,
+    "metre": 1e6, "å": 1e-4, "angstrom": 1e-4, "pm": 1e-6, "picometer": 1e-6, "picometre": 1e-6,
+    "in": 25_400.0, "inch": 25_400.0, "inche": 25_400.0,
 }  # fmt: skip
+
+
+def micrometres(unit: Any) -> float | None:
+    r"""Return how many µm a unit of length is, however it is spelled; None where it is none.
+
+    Examples
+    --------
+    >>> micrometres("\\u00B5m"), micrometres("Microns"), micrometres("pixel")
+    (1.0, 1.0, None)
+    """
+    # One letter for the two signs of micro; ImageJ escapes it. Mega and peta are no milli and pico.
+    text = str(unit or "").strip()
+    name = unicodedata.normalize("NFKC", text.lower().replace("\\u00b5", "µ"))
+    if text in ("Mm", "Pm"):
+        return None
+    return _MICROMETRES.get(name, _MICROMETRES.get(name.removesuffix("s")))
+
+
+def lengths(said: Mapping[str, tuple[Any, Any]]) -> tuple[dict[str, float], dict[str, float]]:
+    """Sort what a file says of axes, a number and its unit each, as the first fields of `Stated`.
+
+    Numbers may have a decimal comma and a sign, which only tells a direction; what is no number
+    becomes NaN.
+    """
+    size: dict[str, float] = {}
+    without: dict[str, float] = {}
+    for axis, (value, unit) in said.items():
+        um = micrometres(unit)
+        try:
+            number = abs(float(str(value).replace(",", ".")))
+        except ValueError:
+            number = float("nan")
+        (without if um is None else size)[axis] = number * (um or 1)
+    return size, without
 
 
 @dataclass(frozen=True)
@@ -28,11 +65,13 @@ class Opened:
     """A file's scenes: their names, and a function that opens one by its number.
 
     The arrays are lazy, have the axes that the file has (letters out of ``T C Z Y X``, ``S`` for
-    colours, and others), and no coordinate but perhaps ``C``.
+    colours, and others), and no coordinate but perhaps ``C``. ``files`` are all that hold the
+    pixels, where these are more than one.
     """
 
     names: Sequence[str]
     array: Callable[[int], xr.DataArray]
+    files: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 
 from mitolume.errors import MitolumeError
-from mitolume.io.readers import MICROMETRES, Opened, Stated, chunked, light
+from mitolume.io.readers import Opened, Stated, chunked, lengths, light
 
 
 @dataclass(frozen=True)
@@ -45,16 +45,14 @@ def stated(path: Path, scene: int) -> Stated:
         image = lif.images[_parts(lif)[scene].number].xml_element.find("Data/Image")
     if image is None:
         return Stated()
-    size: dict[str, float] = {}
-    without: dict[str, float] = {}
+    size: dict[str, tuple[float, str | None]] = {}
     for dim in image.findall(".//Dimensions/DimensionDescription"):
         axis = {"1": "X", "2": "Y", "3": "Z"}.get(dim.get("DimID", ""))
         steps = int(dim.get("NumberOfElements", 0)) - 1
         if axis is None or steps < 1:
             continue
         # Leica's length goes from the centre of the first pixel to that of the last.
-        step, unit = abs(float(dim.get("Length", 0))) / steps, dim.get("Unit", "").lower()
-        (size if unit in MICROMETRES else without)[axis] = step * MICROMETRES.get(unit, 1)
+        size[axis] = abs(float(dim.get("Length", 0))) / steps, dim.get("Unit")
     channels = sorted(
         image.findall(".//Channels/ChannelDescription"), key=lambda c: int(c.get("BytesInc", 0))
     )
@@ -75,7 +73,7 @@ def stated(path: Path, scene: int) -> Stated:
         properties = [p.findtext("Value") or "" for p in channel.findall("ChannelProperty")]
         names.append(" ".join(dict.fromkeys(filter(None, [lut, *wide]))))
         lights.append(light([*wide, *properties, detector], None))
-    return Stated(size, without, tuple(names), tuple(lights))
+    return Stated(*lengths(size), channels=tuple(names), light=tuple(lights))
 
 
 def _parts(lif: Any) -> list[_Part]:

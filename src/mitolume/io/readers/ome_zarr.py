@@ -1,4 +1,4 @@
-"""OME-Zarr 0.4 and 0.5: images, plates, labels, what bioformats2raw writes. Full size only.
+"""OME-Zarr 0.1 to 0.5: images, plates, labels, what bioformats2raw writes. Full size only.
 
 By zarr: bioio-ome-zarr 3 reads neither plates nor the folders of bioformats2raw.
 """
@@ -12,7 +12,7 @@ from typing import Any
 import xarray as xr
 
 from mitolume.errors import MitolumeError
-from mitolume.io.readers import MICROMETRES, Opened, Stated
+from mitolume.io.readers import Opened, Stated, lengths
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,13 @@ def open_file(path: Path) -> Opened:
         part = parts[scene]
         multiscale = _metadata(part.path)["multiscales"][part.number]
         level = zarr.open_array(part.path / multiscale["datasets"][0]["path"], mode="r")
-        axes = [axis["name"] if isinstance(axis, dict) else axis for axis in multiscale["axes"]]
-        pixels = da.from_array(level, chunks=level.chunks)
-        return xr.DataArray(pixels, dims=[str(axis).upper() for axis in axes])
+        axes = [axis["name"].upper() for axis in _axes(multiscale)]
+        if len(axes) != level.ndim:
+            raise MitolumeError(
+                f"{path}: an OME-Zarr of version {multiscale.get('version', 'unknown')} that names "
+                f"{len(axes)} axes ({' '.join(axes)}), but its pixels have {level.ndim}"
+            )
+        return xr.DataArray(da.from_array(level, chunks=level.chunks), dims=axes)
 
     return Opened([part.name for part in parts], array)
 
@@ -47,20 +51,26 @@ def stated(path: Path, scene: int) -> Stated:
     image = _parts(path)[scene]
     metadata = _metadata(image.path)
     multiscale = metadata["multiscales"][image.number]
-    axes = [axis if isinstance(axis, dict) else {"name": axis} for axis in multiscale["axes"]]
-    scale = [1.0] * len(axes)
+    axes = _axes(multiscale)
+    scale: list[float] = []
     for steps in (multiscale, multiscale["datasets"][0]):
         for transformation in steps.get("coordinateTransformations", ()):
             if transformation.get("type") == "scale":
-                scale = [a * b for a, b in zip(scale, transformation["scale"], strict=True)]
-    size: dict[str, float] = {}
-    without: dict[str, float] = {}
-    for axis, step in zip(axes, scale, strict=True):
-        if (name := axis["name"].upper()) in "ZYX":
-            unit = str(axis.get("unit") or "").lower()
-            (size if unit in MICROMETRES else without)[name] = step * MICROMETRES.get(unit, 1)
+                own = transformation["scale"]
+                scale = [a * b for a, b in zip(scale or [1.0] * len(own), own, strict=True)]
+    said = {
+        axis["name"].upper(): (step, axis.get("unit"))
+        for axis, step in zip(axes, scale, strict=bool(scale))
+        if axis["name"].upper() in "ZYX"
+    }
     channels = metadata.get("omero", {}).get("channels", ())
-    return Stated(size, without, tuple(str(c.get("label") or "") for c in channels))
+    return Stated(*lengths(said), channels=tuple(str(c.get("label") or "") for c in channels))
+
+
+def _axes(multiscale: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the axes of an image; before version 0.3 all had these five."""
+    axes = multiscale.get("axes", "tczyx")
+    return [axis if isinstance(axis, dict) else {"name": str(axis)} for axis in axes]
 
 
 def _parts(path: Path) -> list[_Part]:

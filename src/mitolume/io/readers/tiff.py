@@ -5,82 +5,165 @@ By tifffile: bioio's plugins for TIFF take 3 s for one plane in a stack of 3,000
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from mitolume.errors import MitolumeError
-from mitolume.io.readers import MICROMETRES, Opened, Stated, chunked, light
+from mitolume.errors import MitolumeError, some_names
+from mitolume.io.readers import CREDIBLE_UM, Opened, Stated, chunked, lengths, micrometres, ome
 
 _LARGE = 2**26  # pixels of a plane, above which it is read in parts
 _SIDE = 1024  # of such a part, in pixels
+_PACKED = 1e5  # times, by which no image is compressed
+_JPEG = (7, 33007)  # whose decoder fills what is missing with grey
 
 
 def open_file(path: Path) -> Opened:
     """List the series of a TIFF; reads no pixels."""
-    import tifffile
-
-    with path.open("rb") as file:
-        start = file.read(24)
-    if start[:2] not in (b"II", b"MM"):
-        text = "".join(filter(str.isprintable, start.decode("ascii", "ignore"))) or start.hex(" ")
-        raise MitolumeError(
-            f"{path} is not a TIFF: it begins with {text!r}; download or export it again"
-        )
-    with tifffile.TiffFile(path, is_mmstack=False) as tif:
+    with _tiff(path) as tif:
         # Walks the page chain, so that a cut file complains here, not never.
         series = list(tif.series)
         names = [
             s.name if s.kind == "ome" and s.name else f"Image:{i}" for i, s in enumerate(series)
         ]
-    return Opened(names, lambda scene: _array(path, scene))
+        for one in series:
+            _require_whole(path, tif, one)
+        pages = (page for one in series if one.is_multifile for page in one)
+        files = dict.fromkeys(path.with_name(page.parent.filehandle.name) for page in pages)
+    return Opened(names, lambda scene: _array(path, scene), tuple(files))
+
+
+@contextmanager
+def _tiff(path: Path) -> Iterator[Any]:
+    """Open a TIFF, with the metadata that a companion file holds for it."""
+    import tifffile
+
+    with tifffile.TiffFile(path, is_mmstack=False) as tif:
+        xml = (tif.ome_metadata or "") if tif.pages else ""
+        companion = path.parent / Path(ome.companion_of(xml)).name
+        if not companion.is_file():
+            yield tif
+            return
+    if companion.suffix.lower() in (".tif", ".tiff"):
+        with tifffile.TiffFile(companion, is_mmstack=False) as tif:
+            xml = tif.ome_metadata or ""
+    else:
+        xml = companion.read_text(encoding="utf-8-sig")
+    with tifffile.TiffFile(path, is_mmstack=False, omexml=xml) as tif:
+        yield tif
+
+
+def _require_whole(path: Path, tif: Any, series: Any) -> None:
+    """Refuse a series that claims more than its file holds, or lacks planes.
+
+    Raises
+    ------
+    MitolumeError
+        tifffile would read what is missing as zeros.
+    """
+    page, size = series.keyframe, tif.filehandle.size
+    is_plain = page.compression == 1 and series.kind != "ome" and series.dataoffset is not None
+    short = series.dataoffset + series.nbytes > size if is_plain else page.nbytes > _PACKED * size
+    if short or len(page.dataoffsets) < math.prod(page.chunked):
+        raise MitolumeError(
+            f"{path} can't be read (it is truncated: its pixels take {series.nbytes:.3g} bytes, "
+            f"but it has {size}); copy it again"
+        )
+    missing = [i for i, one in enumerate(series) if one is None] if series.kind == "ome" else []
+    if missing:
+        outer = {axis: n for axis, n in _sizes(series)[0].items() if axis not in "SYX" and n > 1}
+        places = zip(*np.unravel_index(missing, tuple(outer.values())), strict=True)
+        listed = [" ".join(f"{a} {i}" for a, i in zip(outer, at, strict=True)) for at in places]
+        absent = [n for n in ome.files_of(tif.ome_metadata) if not path.with_name(n).exists()]
+        fix = (
+            f"it is one of several files of an image, and {some_names(absent)} is not beside it"
+            if absent
+            else "perhaps it was not recorded to its end; to use the others, keep them in Fiji "
+            "(Image > Stacks > Tools > Make Substack) and save them as a new file"
+        )
+        raise MitolumeError(
+            f"{path}: its metadata names {len(series)} planes, but {len(missing)} are missing "
+            f"({some_names(listed)}, from 0): {fix}"
+        )
 
 
 def stated(path: Path, scene: int) -> Stated:
     """Read OME metadata, else ImageJ's unit, else the resolution tags and their unit."""
-    import tifffile
-
-    with tifffile.TiffFile(path) as tif:
-        if tif.is_ome and tif.ome_metadata:
-            return _ome(tif.ome_metadata, scene)
+    with _tiff(path) as tif:
         series = tif.series[scene]
-        axes, guessed = _axes_of(series)
+        sizes, guessed = _sizes(series)
+        if tif.is_ome and tif.ome_metadata:
+            return replace(_ome(tif, scene, sizes), guessed=guessed)
         page = series.keyframe
         imagej = tif.imagej_metadata or {}
-        resolution = {
-            axis: value[0] / value[1]
+        pixels = {
+            axis: value[1] / value[0]
             for axis, tag in (("Y", "YResolution"), ("X", "XResolution"))
             if (value := page.tags.valueof(tag)) and value[0] and value[1]
         }
-        unit = page.tags.valueof("ResolutionUnit") or 0
-        sizes = dict(zip(axes, series.shape, strict=True))
-    pixels = {axis: 1 / per_unit for axis, per_unit in resolution.items()}
+        tag_unit = {2: "inch", 3: "cm"}.get(int(page.tags.valueof("ResolutionUnit") or 0))
+    said: dict[str, tuple[Any, Any]]
     if not imagej:
-        scale = {2: 25_400.0, 3: 10_000.0}.get(int(unit))
-        size = {} if scale is None else {axis: n * scale for axis, n in pixels.items()}
-        return Stated(size_um=size, guessed=guessed)
-    spacing = imagej.get("spacing")
-    if isinstance(spacing, int | float) and spacing:
-        pixels["Z"] = float(spacing)
-    elif sizes.get("Z", 1) > 1 and not {"T", "C"} & sizes.keys():
+        said = {axis: (size, tag_unit) for axis, size in pixels.items() if tag_unit}
+        return Stated(*lengths(said), guessed=guessed)
+    unit = imagej.get("unit")
+    said = {axis: (size, unit) for axis, size in pixels.items()}
+    if "Y" in said:
+        said["Y"] = pixels["Y"], imagej.get("yunit", unit)
+    for axis, (size, own) in said.items():
+        # Dots per cm beside micrometres: less than an atom is meant otherwise. So does ImageJ take
+        # it (FileOpener.decodeDescriptionString).
+        if tag_unit and micrometres(own) == 1 and size < CREDIBLE_UM[0]:
+            said[axis] = size, tag_unit
+    if imagej.get("spacing"):
+        said["Z"] = imagej["spacing"], imagej.get("zunit", unit)
+    elif sizes.get("Z", 1) > 1 and sizes.get("T", 1) == sizes.get("C", 1) == 1:
         guessed = "Z"  # ImageJ calls the planes of any stack slices
-    scale = MICROMETRES.get(str(imagej.get("unit", "")).lower())
     named = _imagej_channels(imagej.get("Labels"), sizes.get("C", 1), sizes.get("Z", 1))
-    size = {} if scale is None else {axis: n * scale for axis, n in pixels.items()}
-    return Stated(size_um=size, channels=named, guessed=guessed)
+    return Stated(*lengths(said), channels=named, guessed=guessed)
 
 
-def _axes_of(series: Any) -> tuple[str, str]:
-    """Name the axes of a series, unknown ones z, then c, then t; return which were guessed, too."""
-    unknown = [i for i, axis in enumerate(series.axes) if axis in "QI"]
-    free = [axis for axis in "ZCT" if axis not in series.axes]
-    names = dict(zip(reversed(unknown), free, strict=False))
-    axes = "".join(names.get(i, axis) for i, axis in enumerate(series.axes))
-    return axes, "".join(names[i] for i in unknown if i in names and series.shape[i] > 1)
+def _ome(tif: Any, scene: int, sizes: dict[str, int]) -> Stated:
+    """Find what OME's metadata state of a series: images without pixels are no series."""
+    if companion := ome.companion_of(tif.ome_metadata):
+        return Stated(fault=f"they are in {companion}, which is not beside it")
+    images, series, own = ome.stated_images(tif.ome_metadata), list(tif.series), tif.series[scene]
+
+    def fits(name: str, size: dict[str, int]) -> bool:
+        named = own.kind != "ome" or name == own.name
+        return named and all(size[axis] == sizes.get(axis, 1) for axis in "YX")
+
+    fitting = [said for name, size, said in images if fits(name, size)]
+    if len(images) == len(series) and fits(*images[scene][:2]):
+        return images[scene][2]
+    if fitting and all(one == fitting[0] for one in fitting):
+        return fitting[0]
+    return Stated(fault="none or several of its OME images fit the pixels")
+
+
+def _sizes(series: Any) -> tuple[dict[str, int], str]:
+    """Return the length of each axis of a series, and which axes had to be guessed.
+
+    The one place that reads axes and shape: both with axes of length 1, which tifffile drops or
+    keeps. Unknown axes are taken for z, then c, then t; those of length 1 get names of no meaning.
+    """
+    found = list(zip(series.get_axes(squeeze=False), series.get_shape(squeeze=False), strict=True))
+    free = [axis for axis in "ZCT" if all(axis != a or n == 1 for a, n in found)]
+    sizes, guessed = {}, ""
+    for number, (axis, n) in reversed(list(enumerate(found))):
+        if axis in "QI" and n > 1 and free:
+            axis = free.pop(0)
+            guessed = axis + guessed
+        elif axis not in "YX" and (n == 1 or axis in sizes):
+            axis = chr(97 + number)
+        sizes[axis] = n
+    return dict(reversed(sizes.items())), guessed
 
 
 def _array(path: Path, scene: int) -> xr.DataArray:
@@ -89,49 +172,59 @@ def _array(path: Path, scene: int) -> xr.DataArray:
     Chunks of a large page are whole tiles or strips and about 1024 pixels a side; a page that was
     compressed in one piece stays in one chunk.
     """
-    import tifffile
-
-    with tifffile.TiffFile(path, is_mmstack=False) as tif:
+    with _tiff(path) as tif:
         series = tif.series[scene]
-        # tifffile drops axes of length 1; an image of one row must keep it.
-        squeeze = {"Y", "X"} <= set(series.axes)
-        shape, dtype = series.get_shape(squeeze), series.dtype
-        axes = _axes_of(series)[0] if squeeze else series.get_axes(squeeze)
-    sizes = dict(zip(axes, shape, strict=True))
+        sizes, dtype = _sizes(series)[0], series.dtype
     large = sizes["Y"] * sizes["X"] > _LARGE
-    with _opened(path, scene, sizes, squeeze, by_page=not large) as (_, pieces):
+    with _opened(path, scene, sizes, by_page=not large) as (_, _, pieces):
         stored = dict(zip(sizes, pieces, strict=True))
     if large:
         stored |= {axis: stored[axis] * max(1, _SIDE // stored[axis]) for axis in "YX"}
 
     def load(box: dict[str, slice]) -> Any:
-        with _opened(path, scene, sizes, squeeze, by_page=not large) as (pixels, _):
+        with _opened(path, scene, sizes, by_page=not large) as (series, pixels, _):
+            _require_pixels(path, series, {a: (box[a].start, n) for a, n in sizes.items()})
             return np.array(pixels[tuple(box.values())])
 
     return chunked(load, sizes, stored, dtype)
 
 
+def _require_pixels(path: Path, series: Any, at: dict[str, tuple[int, int]]) -> None:
+    """Refuse a page without pixels, or whose JPEG was cut: decoders fill in zeros and grey."""
+    place, shape = zip((0, 1), *(at[a] for a in at if a not in "YXS"), strict=True)
+    if len(series) != math.prod(shape):
+        return
+    page = series[int(np.ravel_multi_index(place, shape))]
+    file, is_cut = page.parent.filehandle, not any(page.databytecounts)
+    if page.compression in _JPEG:
+        for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
+            file.seek(max(offset + count - 8, 0))  # some end in zeros
+            is_cut |= count > 0 and not file.read(8).rstrip(b"\0").endswith(b"\xff\xd9")
+    if is_cut:
+        raise MitolumeError(f"{path} is truncated: pixels of a plane are missing; copy it again")
+
+
 @contextmanager
 def _opened(
-    path: Path, scene: int, sizes: dict[str, int], squeeze: bool, *, by_page: bool
-) -> Iterator[tuple[Any, tuple[int, ...]]]:
-    """Open what slices like the series, and say in which pieces it is stored."""
-    import tifffile
+    path: Path, scene: int, sizes: dict[str, int], *, by_page: bool
+) -> Iterator[tuple[Any, Any, tuple[int, ...]]]:
+    """Open a series, what slices like it, and say in which pieces it is stored."""
     import zarr
 
-    with tifffile.TiffFile(path, is_mmstack=False) as tif:
+    with _tiff(path) as tif:
         found = tif.series[scene]
         if not by_page and found.dataoffset is not None and found.keyframe.is_memmappable:
             dtype = found.dtype.newbyteorder(tif.byteorder)  # Fiji writes big-endian
             pieces = tuple(size if axis == "S" else 1 for axis, size in sizes.items())
-            yield np.memmap(path, dtype, "r", found.dataoffset, tuple(sizes.values())), pieces
+            pixels = np.memmap(path, dtype, "r", found.dataoffset, tuple(sizes.values()))
+            yield found, pixels, pieces
             return
-        options: dict[str, Any] = {"level": 0, "squeeze": squeeze}
+        options: dict[str, Any] = {"level": 0, "squeeze": False}
         if by_page:
             options["chunkmode"] = "page"
         with found.aszarr(**options) as store:
             array = zarr.open_array(store, mode="r")
-            yield array, array.chunks
+            yield found, array, array.chunks
 
 
 def _imagej_channels(labels: Any, channels: int, planes: int) -> tuple[str, ...]:
@@ -142,25 +235,3 @@ def _imagej_channels(labels: Any, channels: int, planes: int) -> tuple[str, ...]
     repeated = all(str(label).strip() == named[i % channels] for i, label in enumerate(labels))
     single = len(labels) == channels and planes == 1
     return named if len(set(named)) == channels and all(named) and (repeated or single) else ()
-
-
-def _ome(xml: str, scene: int) -> Stated:
-    from ome_types import from_xml
-
-    pixels = from_xml(xml).images[scene].pixels
-    size = {}
-    for axis in "ZYX":
-        value = getattr(pixels, f"physical_size_{axis.lower()}")
-        unit = getattr(pixels, f"physical_size_{axis.lower()}_unit").value
-        # OME's default unit is µm; "pixel" and "reference frame" are not lengths.
-        if value is not None and unit.lower() in MICROMETRES:
-            size[axis] = float(value) * MICROMETRES[unit.lower()]
-    lights = [
-        light([c.illumination_type, c.contrast_method, c.fluor], c.emission_wavelength)
-        for c in pixels.channels
-    ]
-    return Stated(
-        size_um=size,
-        channels=tuple(c.name or "" for c in pixels.channels),
-        light=tuple(lights),
-    )

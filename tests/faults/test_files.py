@@ -1,0 +1,245 @@
+"""Files that are old, cut, unfinished, or not what they say: read right, or refused."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+import zarr
+from helpers.microscope_files import write_zarr
+
+from mitolume.batch.inspect import inspect
+from mitolume.errors import MitolumeError
+from mitolume.io.formats import stated
+from mitolume.io.listing import image_files
+from mitolume.io.pixel_size import believed_pixel_size
+from mitolume.io.read import read, read_plane
+
+STACK = np.random.default_rng(0).integers(0, 4000, (4, 24, 32)).astype(np.uint16)
+
+
+def write_set(
+    folder: Path,
+    planes: dict[str, list[int]],
+    depth: int = 4,
+    pixels: str = "",
+    companion: str = "",
+) -> list[Path]:
+    """Write a z-stack as OME-TIFF: the planes of each file, which all name each other."""
+    ids = {name: f"urn:uuid:{uuid.uuid4()}" for name in planes}
+    data = "".join(
+        f'<TiffData FirstZ="{z}" IFD="{ifd}" PlaneCount="1">'
+        f'<UUID FileName="{name}">{ids[name]}</UUID></TiffData>'
+        for name, own in planes.items()
+        for ifd, z in enumerate(own)
+    )
+    schema = 'xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"'
+    full = (
+        f'<Image ID="Image:0" Name="a"><Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="uint16" '
+        f'SizeX="32" SizeY="24" SizeZ="{depth}" SizeC="1" SizeT="1" {pixels}>'
+        f'<Channel ID="Channel:0" Name="DIC"/>{data}</Pixels></Image>'
+    )
+    if companion:
+        (folder / companion).write_text(f"<OME {schema}>{full}</OME>")
+        full = f'<BinaryOnly MetadataFile="{companion}" UUID="urn:uuid:{uuid.uuid4()}"/>'
+    for name, own in planes.items():
+        xml = f'<?xml version="1.0"?><OME {schema} UUID="{ids[name]}">{full}</OME>'
+        with tifffile.TiffWriter(folder / name) as tif:
+            for number, z in enumerate(own):
+                tif.write(STACK[z], description=xml if number == 0 else None, metadata=None)
+    return [folder / name for name in planes]
+
+
+def test_a_stack_in_several_files_is_one_image(tmp_path: Path) -> None:
+    names = {f"z{z}.ome.tif": [z] for z in range(4)}
+    files = write_set(tmp_path, names)
+    np.testing.assert_array_equal(read(files[2]).values.squeeze(), STACK)
+    assert set(read(files[2]).attrs["files"]) == set(files)
+    tifffile.imwrite(tmp_path / "z9.tif", STACK[0])
+    found, notices = image_files([tmp_path], [])
+    assert found == [files[0], tmp_path / "z9.tif"]
+    assert notices == [
+        "5 files found, 2 used, which open the others as parts of the same images: z1.ome.tif, "
+        "z2.ome.tif, z3.ome.tif"
+    ]
+
+
+def test_absent_planes_are_named_and_never_read_as_zeros(tmp_path: Path) -> None:
+    (stopped,) = write_set(tmp_path, {"stopped.ome.tif": [0, 1]})
+    with pytest.raises(MitolumeError, match=r"names 4 planes, but 2 are missing \(Z 2, Z 3, from"):
+        read(stopped)
+    files = write_set(tmp_path, {f"z{z}.ome.tif": [z] for z in range(4)})
+    files[2].unlink()
+    with pytest.raises(MitolumeError, match=r"\(Z 2, from 0\).*z2.ome.tif is not beside it"):
+        read(files[0])
+
+
+@pytest.mark.parametrize("shape", [(1, 24, 32), (1, 1, 24, 32), (24, 32, 1), (1, 24, 32, 1)])
+def test_an_axis_of_length_1_is_none(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", STACK[0].reshape(shape))
+    np.testing.assert_array_equal(read_plane(read(tmp_path / "a.tif")), STACK[0])
+    tifffile.imwrite(tmp_path / "b.tif", STACK[:3].reshape(1, 3, 1, 24, 32))
+    assert read(tmp_path / "b.tif").shape == (1, 1, 3, 24, 32)
+
+
+@pytest.mark.parametrize(
+    ("imagej", "options", "size"),
+    [
+        ({"unit": "micron", "zunit": "nm", "spacing": 500}, {}, (0.5, 0.1, 0.1)),
+        ({"unit": "micron", "yunit": "nm", "spacing": -0.5}, {}, (0.5, 1e-4, 0.1)),
+        ({"unit": "\\u00B5m", "spacing": "0,5"}, {}, (0.5, 0.1, 0.1)),
+        ({"unit": "um"}, {"resolution": (125_000, 125_000), "resolutionunit": 3}, (0, 0.08, 0.08)),
+        ({"unit": "um"}, {"resolutionunit": 3}, (0, 0.1, 0.1)),
+        ({"unit": "Microns", "spacing": 1}, {}, (1, 0.1, 0.1)),
+    ],
+)
+def test_each_axis_has_its_unit_as_in_imagej(
+    tmp_path: Path, imagej: dict[str, Any], options: dict[str, Any], size: tuple[float, ...]
+) -> None:
+    options = {"resolution": (10, 10)} | options
+    tifffile.imwrite(tmp_path / "a.tif", STACK, imagej=True, metadata={"axes": "ZYX"} | imagej,
+                     **options)  # fmt: skip
+    found = stated(tmp_path / "a.tif").size_um
+    assert found == pytest.approx({a: n for a, n in zip("ZYX", size, strict=True) if n})
+
+
+@pytest.mark.parametrize("dpi", [72, 96, 100, 150, 200, 300, 600])
+@pytest.mark.parametrize("per_cm", [False, True])
+def test_no_pixel_size_is_proposed_from_dots_per_inch(
+    tmp_path: Path, dpi: int, per_cm: bool
+) -> None:
+    dots, unit = (dpi / 2.54, 3) if per_cm else (dpi, 2)
+    tifffile.imwrite(tmp_path / "a.tif", STACK[0], resolution=(dots, dots), resolutionunit=unit)
+    size, doubt = believed_pixel_size(stated(tmp_path / "a.tif"))
+    assert not size
+    assert f"{dpi} dots per inch are a default" in doubt
+    assert "--pixel-size" not in doubt
+
+
+@pytest.mark.parametrize(
+    ("pixels", "size", "doubt"),
+    [
+        ('PhysicalSizeX="0.08" PhysicalSizeXUnit="um" PhysicalSizeY="80" PhysicalSizeYUnit="nm"',
+         {"X": 0.08, "Y": 0.08}, ""),
+        ('PhysicalSizeX="0,08" PhysicalSizeY="0.08"', {"X": 0.08, "Y": 0.08}, ""),
+        ('PhysicalSizeX="0.08" PhysicalSizeY="0.08" PhysicalSizeZ="0"', {"X": 0.08, "Y": 0.08}, ""),
+        ('PhysicalSizeX="0" PhysicalSizeY="0.08"', {"Y": 0.08}, "X 0 µm, which is not believed"),
+        ('PhysicalSizeX="x" PhysicalSizeY="0.08"', {"Y": 0.08}, "X nan µm, which is not believed"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("companion", ["", "a.companion.ome"])
+def test_one_bad_attribute_takes_no_other_with_it(
+    tmp_path: Path, pixels: str, size: dict[str, float], doubt: str, companion: str
+) -> None:
+    (file,) = write_set(tmp_path, {"a.ome.tif": [0, 1, 2, 3]}, pixels=pixels, companion=companion)
+    found, said = believed_pixel_size(stated(file))
+    assert found == pytest.approx(size)
+    assert doubt in said
+    assert list(read(file)["C"].values) == ["DIC"]
+    assert read(file).sizes["Z"] == 4
+
+
+def test_a_companion_that_is_not_there_is_named(tmp_path: Path) -> None:
+    (file,) = write_set(tmp_path, {"a.ome.tif": [0]}, companion="a.companion.ome")
+    (tmp_path / "a.companion.ome").unlink()
+    assert "they are in a.companion.ome, which is not beside it" in inspect(file)
+
+
+def test_ome_images_are_told_by_name_and_size(tmp_path: Path) -> None:
+    """Of two images the first has no pixels in the file: its size is not that of the second."""
+    (file,) = write_set(tmp_path, {"a.ome.tif": [0, 1, 2, 3]}, pixels='PhysicalSizeX="0.08"')
+    with tifffile.TiffFile(file) as tif:
+        xml = str(tif.ome_metadata)
+    first = (
+        '<Image ID="Image:9" Name="b"><Pixels ID="Pixels:9" DimensionOrder="XYZCT" Type="uint16" '
+        'SizeX="8" SizeY="8" SizeZ="1" SizeC="1" SizeT="1" PhysicalSizeX="2"/></Image>'
+    )
+    tifffile.tiffcomment(file, xml.replace("<Image ", first + "<Image ", 1).encode())
+    assert stated(file).size_um == {"X": 0.08}
+
+
+def test_ome_zarr_of_any_age(tmp_path: Path) -> None:
+    path = tmp_path / "a.zarr"
+    write_zarr(path, "zyx", STACK, version="0.4", scale=(0.5, 0.1, 0.1))
+    group = zarr.open_group(path)
+    (image,) = group.attrs["multiscales"]
+    for dataset in image["datasets"]:
+        del dataset["coordinateTransformations"]
+    group.attrs["multiscales"] = [image]
+    assert "pixel_size_um" not in read(path).attrs, "no scale is no scale of 1"
+    del image["axes"]  # as before 0.3, where all had five
+    group.attrs["multiscales"] = [image | {"version": "0.2"}]
+    with pytest.raises(MitolumeError, match=r"version 0.2 .* 5 axes .* pixels have 3"):
+        read(path)
+    write_zarr(tmp_path / "b.zarr", "tczyx", STACK[None, None], version="0.4")
+    group = zarr.open_group(tmp_path / "b.zarr")
+    (image,) = group.attrs["multiscales"]
+    del image["axes"]
+    group.attrs["multiscales"] = [image]
+    np.testing.assert_array_equal(read(tmp_path / "b.zarr").values.squeeze(), STACK)
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "said"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\n", "a.nd2", "ND2, but is a pointer of Git"),
+        (b"\n<!DOCTYPE html><html></html>", "a.tif", "TIF, but is a web page; download"),
+        (b"\x89PNG\r\n\x1a\n", "a.ome.tif", "TIF, but is a PNG picture; rename it"),
+        (b"\xff\xd8\xff\xe0", "a.czi", "CZI, but is a JPEG picture; rename it"),
+        (b"II*\0\x08\0\0\0", "a.png", "PNG, but is a TIFF; rename it"),
+        (b"PK\3\4", "a.lif", "LIF, but is a ZIP archive; unpack it"),
+        (b"\x89HDF\r\n", "a.tif", "TIF, but is HDF5"),
+        (b"hello", "a.tif", "is not a TIFF: it begins with 'hello'"),
+    ],
+)
+def test_what_is_called_otherwise_is_said_to_be_so(
+    tmp_path: Path, content: bytes, name: str, said: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(MitolumeError, match=said):
+        read(tmp_path / name)
+
+
+@pytest.mark.parametrize("compression", [None, "lzw", "zlib", "packbits", "zstd", "jpeg", "png"])
+@pytest.mark.parametrize("tile", [None, (16, 16)])
+def test_pixels_that_are_cut_short_are_no_picture(
+    tmp_path: Path, compression: str | None, tile: tuple[int, int] | None
+) -> None:
+    """The file is as long as it was; a strip or a tile holds half of its pixels, or all none."""
+    path = tmp_path / "a.tif"
+    plane = (STACK[0] // 16).astype(np.uint8)
+    for share in (0.5, 0):
+        tifffile.imwrite(path, plane, compression=compression, tile=tile, rowsperstrip=8)
+        read_plane(read(path))
+        with tifffile.TiffFile(path, mode="r+") as tif:
+            tags = tif.pages[0].tags
+            counts = list(tif.pages[0].databytecounts)
+            counts = [int(counts[0] * share), *counts[1:]] if share else [0] * len(counts)
+            (tags.get("TileByteCounts") or tags["StripByteCounts"]).overwrite(counts)
+        with pytest.raises(MitolumeError, match=r"a\.tif .*(truncated|damaged)"):
+            read_plane(read(path))
+
+
+def test_a_file_that_claims_to_be_huge_is_refused_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, STACK[0], tile=(16, 16))
+    with tifffile.TiffFile(path, mode="r+") as tif:
+        tif.pages[0].tags["ImageWidth"].overwrite(100_000)
+        tif.pages[0].tags["ImageLength"].overwrite(100_000)
+    with pytest.raises(MitolumeError, match="is truncated: its pixels take 2e"):
+        read(path)
+
+
+def test_what_would_be_waited_for_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.tif")
+    (tmp_path / "b.tif").symlink_to("b.tif")
+    (tmp_path / "c.tif").mkdir()
+    for name, said in [("a", "no regular file, but a pipe"), ("b", "a link that leads nowhere"),
+                       ("c", "is a folder")]:  # fmt: skip
+        with pytest.raises(MitolumeError, match=said):
+            read(tmp_path / f"{name}.tif")
