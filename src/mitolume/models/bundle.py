@@ -20,7 +20,7 @@ from mitolume.models.settings import DenoiserNetworkSettings, InputSettings, Net
 from mitolume.preprocess.fingerprint import Fingerprint
 from mitolume.preprocess.settings import ChainSettings
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 1  # of bundles, runs and studies: one that older programs can't read is higher
 C = TypeVar("C", bound=BaseModel)
 WEIGHTS, CARD = "weights.safetensors", "card.json"
 DENOISER = "denoiser"  # folder in the bundle of a model whose chain denoises
@@ -168,11 +168,7 @@ def read_card(folder: str | Path, kind: type[C]) -> C:
         version, denoises = content.get("schema_version", 0), content.get("kind") == "denoiser"
     except (OSError, ValueError, AttributeError) as error:
         raise MitolumeError(f"{folder / CARD} is not a model card: {shorten(error)}") from error
-    if isinstance(version, int) and version > SCHEMA_VERSION:
-        raise MitolumeError(
-            f"{folder} was written by a newer mitolume (card version {version}, this one "
-            f"reads up to {SCHEMA_VERSION}); update mitolume"
-        )
+    refuse_newer(folder, version)
     if denoises and kind is Card:
         raise MitolumeError(
             f"{folder} is a denoiser and makes no masks; use it with `mitolume denoise apply`, or "
@@ -182,7 +178,8 @@ def read_card(folder: str | Path, kind: type[C]) -> C:
         raise MitolumeError(
             f"{folder} is a model that segments, not a denoiser; `mitolume denoise train` makes one"
         )
-    if kind is Card and content.get("network", {}).pop("planes_in", 1) > 1:
+    network = content.get("network")
+    if kind is Card and isinstance(network, dict) and network.pop("planes_in", 1) != 1:
         raise MitolumeError(
             f"{folder} was trained on 3 planes by an earlier mitolume, which took them in another "
             "order; train it anew with inputs.planes=3"
@@ -191,6 +188,15 @@ def read_card(folder: str | Path, kind: type[C]) -> C:
         return kind.model_validate(content)
     except ValidationError as error:
         raise MitolumeError(f"{folder / CARD} is not a model card: {shorten(error)}") from error
+
+
+def refuse_newer(folder: Path, version: Any) -> None:
+    """Refuse a bundle, run or study that says that it has a version this program can't read."""
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise MitolumeError(
+            f"{folder} was written by a newer mitolume (version {version} of its files, this one "
+            f"reads up to {SCHEMA_VERSION}); update mitolume"
+        )
 
 
 def _load_weights(folder: str | Path, network: nn.Module) -> None:

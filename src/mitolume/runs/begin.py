@@ -24,7 +24,7 @@ from mitolume.io.fields import Field, TableError, leaks
 from mitolume.io.formats import sha256
 from mitolume.io.masks import MaskKind
 from mitolume.io.split import assign_roles, choose_labelled
-from mitolume.models.bundle import Card, read_card, versions
+from mitolume.models.bundle import SCHEMA_VERSION, Card, read_card, versions
 from mitolume.preprocess.rescale import MOST, scale_factors
 from mitolume.progress import progress_bar, say
 from mitolume.runs.denoiser import require_denoiser
@@ -85,6 +85,7 @@ def begin(path: Path, recipe: Recipe, *, quiet: bool) -> Run:
         run, chosen = Run(path, recipe=own, table=table, quiet=quiet), [said]
     run.write_beginning(rows)
     run.note(
+        schema_version=SCHEMA_VERSION,
         status="unfinished",  # whether a process is at work on it, the lock says
         command=command(),
         started=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -24,7 +24,7 @@ from mitolume.io.lock import LOCK, is_locked
 from mitolume.io.masks import Mask, MaskKind
 from mitolume.io.read import read, read_plane
 from mitolume.io.write import owning, remove_parts, write_text
-from mitolume.models.bundle import CARD, DENOISER
+from mitolume.models.bundle import CARD, DENOISER, refuse_newer
 from mitolume.progress import Advance, progress_bar
 from mitolume.runs.images import RowImage
 from mitolume.runs.recipe import Recipe, load_recipe
@@ -130,6 +130,7 @@ class Run:
         record = self._json(_RECORD) if self.is_begun else {}
         if not isinstance(record, dict):
             raise self._damaged(_RECORD, "it holds no facts")
+        refuse_newer(self.path, record.get("schema_version"))
         return record
 
     def note(self, **facts: Any) -> None:
@@ -142,6 +143,7 @@ class Run:
     def recipe(self) -> Recipe:
         """All settings of the run."""
         if self._recipe is None:
+            _ = self.record  # of a newer version, its recipe may be, too
             self._recipe = load_recipe(self.recipe_file)
         return self._recipe
 
@@ -410,6 +412,7 @@ def find_bundle(model: str | Path) -> Path:
     run = Run(model)
     if not run.is_begun:
         return run.path
+    _ = run.record  # one of a newer version is refused
     if not (run.path / _KEPT).exists():
         raise MitolumeError(f"{model} is a run that has not finished; continue it with --resume")
     return run.model_folder(run.kept)

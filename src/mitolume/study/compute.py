@@ -15,7 +15,7 @@ from mitolume.io.check import check_table
 from mitolume.io.fields import read_table, write_table
 from mitolume.io.lock import only_one
 from mitolume.io.split import assign_roles
-from mitolume.models.bundle import versions
+from mitolume.models.bundle import SCHEMA_VERSION, versions
 from mitolume.progress import progress_bar, say
 from mitolume.runs.begin import command
 from mitolume.runs.folder import Run, seen_from
@@ -86,6 +86,7 @@ def _begin(recipe: StudyRecipe, out: Path, quiet: bool) -> Study:
         hashes = _hashes(table, study, quiet)
         write_table(study.fields_file, read_table(table))
         study.note(
+            schema_version=SCHEMA_VERSION,
             fields=str(table.absolute()),
             sha256=hashes,
             command=command(),

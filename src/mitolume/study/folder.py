@@ -14,6 +14,7 @@ from mitolume.errors import MitolumeError, shorten
 from mitolume.io.fields import read_table
 from mitolume.io.lock import LOCK
 from mitolume.io.write import owning, write_text
+from mitolume.models.bundle import refuse_newer
 from mitolume.runs.folder import Run
 from mitolume.runs.recipe import differences
 from mitolume.runs.results import read_csv, write_csv
@@ -52,6 +53,7 @@ class Study:
     def recipe(self) -> StudyRecipe:
         """Arms, seeds and budgets."""
         if self._recipe is None:
+            _ = self.record  # of a newer version, its recipe may be, too
             self._recipe = load_study(self.recipe_file)
         return self._recipe
 
@@ -59,11 +61,13 @@ class Study:
     def record(self) -> dict[str, Any]:
         """The content of study.json: when, by which command, what failed."""
         try:
-            return dict(json.loads((self.path / _RECORD).read_text(encoding="utf-8")))
+            record = dict(json.loads((self.path / _RECORD).read_text(encoding="utf-8")))
         except FileNotFoundError:
             return {}
-        except (ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError) as error:
             raise MitolumeError(f"{self.path / _RECORD} is damaged ({shorten(error)})") from None
+        refuse_newer(self.path, record.get("schema_version"))
+        return record
 
     def note(self, **facts: Any) -> None:
         """Add facts to study.json, at once."""
