@@ -74,11 +74,11 @@ def test_what_a_newer_version_wrote(
     for recipe in (run / "recipe.yaml", study / "study.yaml"):
         if words[0] != "study" or recipe.parent != study:
             recipe.write_text(recipe.read_text() + "new_setting: 1\n")
-    before = {path: path.stat().st_mtime_ns for path in kept.rglob("*.*")}
+    before = {path: path.stat().st_mtime_ns for path in kept.rglob("[!.]*.*")}
     monkeypatch.chdir(tmp_path)
     filled = [word.format(run=run, study=study, image=kept / "f0.ome.tif") for word in words]
     assert call(monkeypatch, *filled) == 1
     said = capsys.readouterr().err
     assert f"{file.parent.name} was written by a newer mitolume (version 2 of" in said
     assert said.rstrip().endswith("update mitolume")
-    assert {path: path.stat().st_mtime_ns for path in kept.rglob("*.*")} == before
+    assert {path: path.stat().st_mtime_ns for path in kept.rglob("[!.]*.*")} == before
