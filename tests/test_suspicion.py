@@ -268,11 +268,40 @@ def test_rows_of_another_channel_are_named(
 ) -> None:
     pairs = [(field["light"], field["mask"]) for field in fields]
     table = check_table(write_table_of(tmp_path, pairs))
-    assert unlike_rows(table.fields, table, None) == []
+    assert unlike_rows(table.fields, table, None)[1] == []
     pairs[3] = (fields[3]["dye"], fields[3]["mask"])
     table = check_table(write_table_of(tmp_path, pairs))
-    (notice,) = unlike_rows(table.fields, table, None)
+    rows, (notice,) = unlike_rows(table.fields, table, None)
     assert notice.startswith("line 5 (i3.tif): looks unlike the other images (")
+    assert len(rows) == len(pairs)  # it has a mask, so it is meant
+
+
+def test_pictures_that_are_no_images_are_left_out_unless_asked_for(
+    fields: list[dict[str, np.ndarray]], tmp_path: Path
+) -> None:
+    pairs = [(field["light"], field["mask"]) for field in fields]
+    path = write_table_of(tmp_path, pairs, role="train", channel="")
+    slide = np.full((200, 300), 240, np.uint8)
+    slide[20:60, 20:280], slide[100:180, 40:120] = 40, np.arange(80)
+    tifffile.imwrite(tmp_path / "screen.tif", slide)
+    tifffile.imwrite(tmp_path / "final.tif", 255 * (slide < 100).astype(np.uint8))
+    tifffile.imwrite(tmp_path / "nice figure.tif", np.stack([slide, 255 - slide, slide], -1))
+    names, lines = ["screen.tif", "final.tif", "nice figure.tif"], path.read_text()
+    for asked in (False, True):
+        end = ",,unlabelled,0\n" if asked else ",,,\n"
+        path.write_text(lines + "".join(name + end for name in names))
+        table = check_table(path)
+        rows, notices = unlike_rows(table.fields, table, None)
+        assert {row.image.name for row in rows} & set(names) == (set(names) if asked else set())
+        said = [notice for notice in (*table.notices, *notices) if "left out" in notice]
+        assert len(said) == (0 if asked else 3)
+
+
+@pytest.mark.parametrize("values", [(1, 2), (1, 1), (255, 255)])
+def test_masks_without_background_are_refused(values: tuple[int, int], tmp_path: Path) -> None:
+    pairs = [(image, np.array(values, np.uint8)[mask]) for image, mask in map(discs, (0, 1))]
+    with pytest.raises(TableError, match=r"i0.tif.*i1.tif.*marks every pixel as mito"):
+        check_table(write_table_of(tmp_path, pairs), mask_kind="labels")
 
 
 # Real images

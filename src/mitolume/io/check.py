@@ -15,16 +15,30 @@ from mitolume.errors import MitolumeError, some_names
 from mitolume.io.fields import Field, TableError, format_planes, parse_table, with_planes
 from mitolume.io.formats import sha256
 from mitolume.io.mask_files import is_outlined, kind_of, open_mask
-from mitolume.io.masks import FOREGROUND, UNSURE, Mask, MaskKind, ValuesKind, decide_kind, to_mask
+from mitolume.io.masks import (
+    BACKGROUND,
+    FOREGROUND,
+    UNSURE,
+    Mask,
+    MaskKind,
+    ValuesKind,
+    decide_kind,
+    to_mask,
+)
 from mitolume.io.pixel_size import plane_pixel_size
-from mitolume.io.read import Image2D, read_channels, read_plane
+from mitolume.io.read import Image2D, read, read_channels, read_plane
 from mitolume.io.suspicion import (
+    LIKE_A_MASK,
     MOST_PLANES,
     look_closely,
     nothing_but_flat,
     odd_pixels,
 )
 
+_NO_IMAGE = "a mask and no image, so it is left out; to learn from it, give it the role unlabelled"
+_IN_COLOUR = (
+    "a picture in colour, so it is left out; to learn from it, name its channel in the table"
+)
 PixelSize = tuple[float, float] | None  # along Y and X in µm
 
 
@@ -85,16 +99,26 @@ def check_table(
     sizes: dict[int, PixelSize] = {}
     hashes: dict[Path, str] = {}
     odd: dict[str, list[str]] = defaultdict(list)
+    left_out: dict[str, list[str]] = defaultdict(list)
     steps = len(fields) + 1  # the last is the closer look
     for done, row in enumerate(fields):
         progress(done, steps)
         if row.line in faulty:
             continue
+        own: dict[str, list[str]] = defaultdict(list)
         try:
-            row, found, size = _check_row(row, channels, notices, odd)
+            row, found, size = _check_row(row, channels, notices, own)
         except MitolumeError as error:
-            faults.append(f"line {row.line}: {error}")
+            if row.is_doubtful and _is_in_colour(row):
+                left_out[_IN_COLOUR].append(row.image.name)
+            else:
+                faults.append(f"line {row.line}: {error}")
             continue
+        if row.is_doubtful and any(LIKE_A_MASK in reason for reason in own):
+            left_out[_NO_IMAGE].append(row.image.name)
+            continue
+        for reason, planes in own.items():
+            odd[reason] += planes
         checked.append(row)
         sizes[row.line] = size
         if row.is_labelled:
@@ -110,7 +134,8 @@ def check_table(
             if file is not None and file not in hashes:
                 hashes[file] = sha256(file)
     progress(len(fields), steps)
-    notices += [f"{some_names(planes)}: {reason}" for reason, planes in odd.items()]
+    for reason, planes in (*odd.items(), *left_out.items()):
+        notices.append(f"{some_names(planes)}: {reason}")
     empty = [
         row.mask.name
         for row in checked
@@ -122,6 +147,17 @@ def check_table(
             "where nobody drew, empty column `mask`"
         )
     kind, kind_notices, kind_faults = decide_kind(values, mask_kind)
+    full = [
+        row.where
+        for row in checked
+        if row.line in row_values and row.label != "dye"
+        and not set().union(*row_values[row.line].values()) & _known_background(kind)
+    ]  # fmt: skip
+    if full:
+        faults.append(
+            f"{some_names(full)}: the mask marks every pixel as mitochondria; the background must "
+            "be 0 (ilastik numbers it 1, and mitochondria 2)"
+        )
     faults += nothing_but_flat(odd, sum(len(row.planes or ()) for row in checked))
     faults += kind_faults + _repeated_planes(checked, hashes) + _pixel_size_faults(checked, sizes)
     if faults:
@@ -136,6 +172,18 @@ def check_table(
     )
     said = tuple(dict.fromkeys(notices))
     return CheckedTable(tuple(checked), kind, said, sizes, hashes, blank)
+
+
+def _known_background(kind: MaskKind) -> set[float]:
+    """Return the values that say of a pixel that it needn't be mitochondria."""
+    return {BACKGROUND, UNSURE} if kind == "unsure" else {BACKGROUND}
+
+
+def _is_in_colour(row: Field) -> bool:
+    try:
+        return "red" in read(row.image, scene=row.scene or None)["C"].values
+    except MitolumeError:
+        return False
 
 
 def open_image(row: Field, channels: Sequence[str] = ()) -> xr.DataArray:

@@ -112,15 +112,13 @@ def _splits(rows: Sequence[Row]) -> Iterator[str]:
     yield from leaks(fields)
     labelled = [row for row in fields if row.is_labelled]
     roles = {row.role for row in labelled}
-    busy = {row.specimen for row in fields if not row.is_labelled}
-    free = {row.specimen for row in labelled if not row.role} - busy
+    free = {row.specimen for row in labelled if not row.role}
     if "" in roles and "test" not in roles and len(free) < 3:
         yield (
-            f"{len(free)} of {len({row.specimen for row in labelled})} specimens can be held out "
-            "(all their images have masks), too few for training, validation and test: fill in "
-            "column specimen where images are of different dishes, movies or cells, or delete rows "
-            "without a mask; of a single z-stack, write a row for each block of z (column planes), "
-            "with its own specimen and role, and leave planes out between"
+            f"specimens with masks: {len(free)}, too few for training, validation and "
+            "test: fill in column specimen where images are of different dishes, movies or cells; "
+            "of a single z-stack, write a row for each block of z (column planes), with its own "
+            "specimen and role, and leave planes out between"
         )
 
 

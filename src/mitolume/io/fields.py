@@ -44,7 +44,7 @@ class Field:
     ``planes`` is None for all planes; ``role`` is "" until `split.assign_roles` drew one;
     ``fluorescence`` of the mitochondria's dye is a file or the name of a channel of the image;
     ``label`` is "dye" where the mask was made from it; ``line`` is the row's line in the file (the
-    header is line 1).
+    header is line 1); ``asked`` is whether the table itself gives the role.
     """
 
     image: Path
@@ -61,6 +61,7 @@ class Field:
     pixel_size_um: float | None = None
     z_step_um: float | None = None
     line: int = 0
+    asked: bool = field(default=False, compare=False)
     extra: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -72,6 +73,11 @@ class Field:
     def is_outlined(self) -> bool:
         """Whether the row's mask is used and was not made from the dye."""
         return self.is_labelled and self.label != "dye"
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether the row is there perhaps only because its file lay among the images."""
+        return self.role == "unlabelled" and not (self.asked or self.mask or self.fluorescence)
 
     @property
     def where(self) -> str:
@@ -200,7 +206,8 @@ def write_table(path: str | Path, fields: Iterable[Field]) -> None:
     writer.writerow([*COLUMNS, *extras])
     for row in fields:
         cells = [
-            _relative(row.image, base), _relative(row.mask, base) if row.mask else "", row.role,
+            _relative(row.image, base), _relative(row.mask, base) if row.mask else "",
+            "" if row.is_doubtful else row.role,
             format_planes(row.planes), row.specimen, row.condition, row.batch, row.channel,
             row.scene, _relative(row.fluorescence, base)
             if isinstance(row.fluorescence, Path) else row.fluorescence,
@@ -300,6 +307,7 @@ def _parse_row(cells: dict[str, str], base: Path, line: int) -> tuple[Field, lis
         pixel_size_um=length("pixel_size_um", *CREDIBLE_UM),
         z_step_um=length("z_step_um", 0.001, 1000),
         line=line,
+        asked=bool(role),
         extra={name: value for name, value in cells.items() if name and name not in COLUMNS},
     )
     return row, faults

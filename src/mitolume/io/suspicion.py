@@ -29,6 +29,7 @@ MOST_PLANES = 64  # of a table are looked at closely, spread over its files
 _ONE_SHIFTED, _ALL_SHIFTED = 6.0, 3.5
 _MOSTLY, _NEARLY_ALL = 0.5, 0.7  # shares of mitochondria that no field has, as a mean and singly
 _FLAT = "one flat grey"
+LIKE_A_MASK = "as in a mask"
 
 
 def odd_pixels(plane: Image2D) -> str:
@@ -40,7 +41,7 @@ def odd_pixels(plane: Image2D) -> str:
         return f"{_FLAT} ({plane.flat[0]}); save it again, or leave it out"
     if sample.size >= 2**12 and 2 <= len(grey) <= 3 and len(np.unique(plane)) <= 3:
         values = " and ".join(f"{value:g}" for value in grey)
-        return f"only the values {values}, as in a mask; is it the image?"
+        return f"only the values {values}, {LIKE_A_MASK}; is it the image?"
     return ""
 
 

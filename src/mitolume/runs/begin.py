@@ -66,6 +66,8 @@ def begin(path: Path, recipe: Recipe, *, quiet: bool) -> Run:
     table, rows = run.table, list(run.table.fields)
     model_um = _model_pixel_size(rows, table)
     _require_usable(rows, table, model_um, recipe.fields)
+    rows, unlike = unlike_rows(rows, table, model_um)
+    table = replace(table, fields=tuple(rows))
     training = recipe.training.model_copy(
         update={"precision": resolve_precision(recipe.training.precision)}
     )
@@ -101,7 +103,7 @@ def begin(path: Path, recipe: Recipe, *, quiet: bool) -> Run:
         notices=[
             *table.notices,
             *aside,
-            *unlike_rows(rows, table, model_um),
+            *unlike,
             *_unlike_stacks(run),
             *_notices(run),
             *_seen_before(run),

@@ -23,6 +23,7 @@ from mitolume.preprocess.fingerprint import (
 from mitolume.preprocess.settings import ChainSettings
 
 _MOST_PLANES = 48  # are measured, spread over all
+_MOST_DOUBTFUL = 200  # of rows that may be no image at all
 _LEAST_PLANES = 4  # with fewer, nobody can say which is the odd one
 
 
@@ -31,15 +32,19 @@ def fingerprint_of(planes: Sequence[Any]) -> Fingerprint | None:
     return learn_fingerprint(measure_windows(planes[i]) for i in _spread(len(planes)))
 
 
-def unlike_rows(rows: Sequence[Field], table: CheckedTable, model_um: float | None) -> list[str]:
-    """Notice images that look unlike the table's others, as another channel would.
+def unlike_rows(
+    rows: Sequence[Field], table: CheckedTable, model_um: float | None
+) -> tuple[list[Field], list[str]]:
+    """Find images that look unlike the table's others, as another channel or a screenshot would.
 
-    They are compared at the pixel size ``model_um``. There is a sentence for each kind of
-    difference, and none where a third or more of the images differ: then the table is simply mixed.
+    They are compared at the pixel size ``model_um``. Returned are the rows to learn from, without
+    those that nobody asked to learn from, and a sentence for each kind of difference. Where a third
+    or more of the images differ, there is none: then the table is simply mixed.
     """
     planes = [(row, z) for row in rows for z in row.planes or ()]
+    doubtful = [i for i, (row, _) in enumerate(planes) if row.is_doubtful]
     seen: list[tuple[Field, Features]] = []
-    for i in _spread(len(planes)):
+    for i in sorted({*_spread(len(planes)), *doubtful[:_MOST_DOUBTFUL]}):
         row, z = planes[i]
         prepared = PreparedPlane(
             read_plane(open_image(row), z=z),
@@ -52,18 +57,21 @@ def unlike_rows(rows: Sequence[Field], table: CheckedTable, model_um: float | No
         if len(windows) and np.asarray(prepared).any():  # flat planes are named already
             seen.append((row, windows))
     if len(seen) < _LEAST_PLANES:
-        return []
-    found: dict[str, list[str]] = defaultdict(list)
+        return list(rows), []
+    found: dict[tuple[str, bool], list[Field]] = defaultdict(list)
     for i, (row, windows) in enumerate(seen):
         others = learn_fingerprint((w for j, (_, w) in enumerate(seen) if j != i), robust=True)
         if others and (reason := unlikeness(others, windows)):
-            found[reason].append(row.where)
+            found[reason, row.is_doubtful].append(row)
     if 3 * sum(map(len, found.values())) >= len(seen):
-        return []
-    return [
-        f"{some_names(names)}: looks unlike the other images ({reason}); check file and channel"
-        for reason, names in found.items()
-    ]
+        return list(rows), []
+    left_out = {row.line for (_, out), odd in found.items() if out for row in odd}
+    return [row for row in rows if row.line not in left_out], [
+        f"{some_names(dict.fromkeys(row.where for row in odd))}: looks unlike the other images "
+        f"({reason})" + ("; check file and channel" if not out else ", so it is left out; to learn "
+                         "from it, give it the role unlabelled")
+        for (reason, out), odd in found.items()
+    ]  # fmt: skip
 
 
 def _spread(count: int) -> list[int]:
