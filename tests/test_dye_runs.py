@@ -21,6 +21,7 @@ from mitolume.errors import MitolumeError
 from mitolume.io.fields import read_table
 from mitolume.io.read import read
 from mitolume.io.write import owning, write_image, write_mask
+from mitolume.runs.begin import begin
 from mitolume.runs.committee import Committee
 from mitolume.runs.dye import quality_notices
 from mitolume.runs.folder import Run
@@ -176,6 +177,10 @@ def test_outlines_and_dye_are_learnt_in_one_training(tmp_path: Path) -> None:
     outlined = [(f"f{n}.ome.tif", label) for n in range(3) for label in ("", "dye")]
     assert learnt == [*outlined, ("f3.ome.tif", "dye"), ("f4.ome.tif", "dye")]
     assert set(run.scores["k"]) == {3}
+    again = begin(tmp_path / "again", load_recipe(run.recipe_file), quiet=True)
+    assert [(row.image, row.mask, row.label, row.role) for row in again.rows] == [
+        (row.image, row.mask, row.label, row.role) for row in run.rows
+    ], "the folder's table names the masks from the dye"
     quality = run.dye_quality
     assert quality["agreement"].notna().tolist() == [True] * 3 + [False] * 2
     assert quality["agreement"].min() > 0.7

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -37,6 +38,7 @@ from mitolume.runs.begin import begin, resume
 from mitolume.runs.folder import Run
 from mitolume.runs.guard import choose_kept, two_halves
 from mitolume.runs.recipe import PRESETS, load_recipe
+from mitolume.runs.rerun import circumstances, differences_of_results
 from mitolume.runs.results import value_of
 from mitolume.training.loop import CHECKPOINT
 from mitolume.training.patches import ArrayFile, Image
@@ -203,12 +205,32 @@ def test_a_used_folder_is_not_written_over(finished: Path, table: Path, tmp_path
     assert mitolume.run(None, finished, resume=True, quiet=True) == finished
 
 
-def test_the_same_recipe_gives_the_same_weights(finished: Path, tmp_path: Path) -> None:
-    again = mitolume.run(finished / "recipe.yaml", tmp_path / "again", quiet=True)
+def test_a_run_repeated_from_its_folder_is_the_same(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    again = tmp_path / "again"
+    assert call(monkeypatch, "rerun", finished, "--out", again, "--quiet") == 0
+    assert f"{again} is the same as {finished}: data, weights and" in capsys.readouterr().out
     for model in ("model_1", "model_2"):
         first, second = (load_file(f / model / "weights.safetensors") for f in (finished, again))
         assert all(np.array_equal(first[name], second[name]) for name in first)
     assert (again / "results.csv").read_bytes() == (finished / "results.csv").read_bytes()
+    other = shutil.copytree(finished, finished.with_name("other"))  # images are seen from there
+    record = json.loads((other / "run.json").read_text())
+    assert re.fullmatch("[0-9a-f]{40}(-dirty)?|none", record["versions"].get("commit", "none"))
+    record["versions"]["torch"] = "1.0"
+    record["sha256"] |= dict.fromkeys(list(record["sha256"])[:1], "0")
+    (other / "run.json").write_text(json.dumps(record))
+    shutil.copy(other / "model_2" / "weights.safetensors", other / "model_1")
+    table = pd.read_csv(other / "results.csv")
+    table.loc[:4, "value"] = 0.123
+    table.to_csv(other / "results.csv", index=False)
+    assert circumstances(Run(other), Run(again)) == [f"torch was 1.0 and is {torch.__version__}"]
+    found = "; ".join(differences_of_results(Run(other), Run(again)))
+    for part in ("1 file of the data changed: ", "the weights of model 1 are others",
+                 " was 0.123 and is ", "2 more scores differ"):  # fmt: skip
+        assert part in found
+    shutil.rmtree(other)
 
 
 def test_without_validation_test_or_unlabelled_rows_the_run_says_so(

@@ -174,6 +174,24 @@ def run(
     print(f"report: {folder / 'report.html'}")
 
 
+@app.command()
+def rerun(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    out: Out = Path("rerun"),
+    resume: Resume = False,
+    quiet: Quiet = False,
+) -> None:
+    """Repeat a run from its folder, and say whether its results are the same."""
+    from mitolume.workflow import rerun as repeat
+
+    other, results = repeat(run, out, resume=resume, quiet=quiet)
+    for one in other:
+        print(f"note: {one}")
+    if results:
+        raise MitolumeError("\n  ".join([f"{out} differs from {run}:", *results]))
+    print(f"{out} is the same as {run}: data, weights and scores")
+
+
 class _RunByDefault(TyperGroup):
     """`mitolume study RECIPE` is `mitolume study run RECIPE`; other commands have their names."""
 
@@ -660,7 +678,7 @@ def report(
     print(f"report: {write(folder, ceiling=ceiling, export=export)}")
 
 
-_PREDICT = ("demo", "run", "study", "predict", "denoise", "suggest")
+_PREDICT = ("demo", "run", "study", "predict", "denoise", "suggest", "rerun")
 
 
 def _keep_buffers() -> None:

@@ -11,6 +11,7 @@ from mitolume.progress import progress_bar, say
 from mitolume.report.run_page import report_run
 from mitolume.report.study_page import report_study
 from mitolume.runs.recipe import Recipe, load_recipe
+from mitolume.runs.rerun import circumstances, differences_of_results, repeat
 from mitolume.runs.run import compute_run
 from mitolume.study.arms import StudyRecipe, load_study
 from mitolume.study.compute import FailedRunsError, compute_study
@@ -54,6 +55,35 @@ def run(
     if not finished.report_file.exists():
         report_run(finished.path)
     return finished.path
+
+
+def rerun(
+    folder: str | Path, out: str | Path, *, resume: bool = False, quiet: bool = False
+) -> tuple[list[str], list[str]]:
+    """Repeat a finished run from its folder, and compare.
+
+    Parameters
+    ----------
+    folder
+        The run's folder. The images must lie where they lay, as seen from it.
+    out, resume, quiet
+        As for `run`.
+
+    Returns
+    -------
+    list of str, list of str
+        What else differs (versions, commit, machine), and how the results do: hashes of the data,
+        of the models' weights, and scores. Where the second is empty, the run was repeated.
+
+    Raises
+    ------
+    MitolumeError
+        The run is not finished, or can't be repeated.
+    """
+    first, second = repeat(Path(folder), Path(out), go_on=resume, quiet=quiet)
+    if not second.report_file.exists():
+        report_run(second.path)
+    return circumstances(first, second), differences_of_results(first, second)
 
 
 def study(

@@ -56,7 +56,8 @@ OWN: dict[tuple[str, str], tuple[str, ...]] = {
     ("denoise train", "out"): (*STACK, "--channel", "light", "--out", "{o}"),
     ("fields", "out"): ("fields", "{d}", "--out", "{o}/fields.csv"),  # never replaces anything
 }
-SLOW = {("suggest", "out"), ("report", "export")}  # need a finished run, and a study of two
+# These need a finished run, or a study of two; `rerun` writes as `run` does.
+SLOW = {("suggest", "out"), ("report", "export"), ("rerun", "out")}
 REPLACES = {"focus", "denoise check"}  # their own results, without being asked
 
 

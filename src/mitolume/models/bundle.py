@@ -5,7 +5,10 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import platform
+import subprocess
+from contextlib import suppress
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -26,12 +29,23 @@ WEIGHTS, CARD = "weights.safetensors", "card.json"
 DENOISER = "denoiser"  # folder in the bundle of a model whose chain denoises
 
 
+@cache
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that a result depends on."""
+    """Return the versions of Python and of the packages that a result depends on.
+
+    Where the program is a working copy, also its ``commit``, with "-dirty" if files were changed.
+    """
     names = ("mitolume", "torch", "lightning", "monai", "numpy", "scikit-image")
-    return {"python": platform.python_version()} | {
+    found = {"python": platform.python_version()} | {
         name: importlib.metadata.version(name) for name in names
     }
+    root = Path(__file__).parents[3]
+    if (root / ".git").exists():
+        with suppress(OSError, subprocess.CalledProcessError):
+            git = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+            done = subprocess.run(git, cwd=root, capture_output=True, text=True, check=True)
+            found["commit"] = done.stdout.strip()
+    return found
 
 
 class ConditionThreshold(BaseModel):
@@ -77,7 +91,7 @@ class Card(BaseModel):
     fingerprint: Fingerprint | None = None
     seed: int = 0
     date: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
-    versions: dict[str, str] = Field(default_factory=versions)
+    versions: dict[str, str] = Field(default_factory=lambda: dict(versions()))
 
     def threshold_of(self, condition: str) -> float:
         """Return the threshold for images of a condition; the common one where it has none."""
@@ -114,7 +128,7 @@ class DenoiserCard(BaseModel):
     history: list[dict[str, float | None]] = []
     seed: int = 0
     date: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
-    versions: dict[str, str] = Field(default_factory=versions)
+    versions: dict[str, str] = Field(default_factory=lambda: dict(versions()))
 
 
 def save_bundle(folder: str | Path, weights: dict[str, Tensor], card: BaseModel) -> None:

@@ -151,7 +151,13 @@ def _teacher(rows: list[Field], recipe: Recipe) -> Literal["dye", "self"]:
 
 
 def _with_dye(rows: list[Field]) -> Iterator[Field]:
-    """Let images be learnt from by their dye: unlabelled ones, and outlined ones once more."""
+    """Let images be learnt from by their dye: unlabelled ones, and outlined ones once more.
+
+    In the table of an earlier run, that was done.
+    """
+    if any(row.label == "dye" for row in rows):
+        yield from rows
+        return
     for row in rows:
         outlined = row.role == "train" and row.is_outlined
         if outlined or row.role != "unlabelled" or not row.fluorescence:
