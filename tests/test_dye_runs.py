@@ -17,15 +17,18 @@ from scipy import ndimage
 
 import mitolume
 from mitolume.analysis.metrics import best_threshold, probability_histogram
+from mitolume.batch import label
 from mitolume.errors import MitolumeError
-from mitolume.io.fields import read_table
+from mitolume.io.check import check_table
+from mitolume.io.fields import Field, read_table
 from mitolume.io.read import read
 from mitolume.io.write import owning, write_image, write_mask
 from mitolume.runs.begin import begin
 from mitolume.runs.committee import Committee
-from mitolume.runs.dye import quality_notices
+from mitolume.runs.dye import label_rows
+from mitolume.runs.dye_checks import judge
 from mitolume.runs.folder import Run
-from mitolume.runs.recipe import load_recipe
+from mitolume.runs.recipe import DyeSettings, load_recipe
 from mitolume.runs.score import score_model
 from mitolume.training.patches import Patches, PreparedImage
 
@@ -89,7 +92,7 @@ def test_a_table_without_outlines_trains_and_is_scored(tmp_path: Path) -> None:
     assert {row.role for row in run.rows} == {"train", "validation", "test"}
     assert all(row.label == "dye" and row.mask and row.mask.exists() for row in run.rows)
     assert run.scores["iou"].notna().all()
-    assert "6 images with a dye to make a mask of, 6 used" in " ".join(run.record["notices"])
+    assert "6 planes with the dye's channel, 6 used" in " ".join(run.record["notices"])
     page = run.report_file.read_text(encoding="utf-8")
     assert "how well the dye can be foretold" in page.replace("\n", " ")
     assert "0 outlines, " in page
@@ -113,8 +116,8 @@ def test_a_field_without_dye_is_named_and_left_out(tmp_path: Path) -> None:
     run = run_of(table_of(tmp_path / "data", *rows), tmp_path / "run")
     assert [row.image.name for row in run.rows] == ["f0.ome.tif", "f1.ome.tif", "f2.ome.tif"]
     said = " ".join(run.record["notices"])
-    assert "4 images with a dye to make a mask of, 3 used" in said
-    assert "no dye to make a mask of in 1 image, left out: f3.ome.tif" in said
+    assert "4 planes with the dye's channel, 3 used, because there is no dye" in said
+    assert "(signal below 3 x noise) in f3.ome.tif" in said
     assert list(run.dye_quality["has_dye"]) == [True] * 3 + [False]
 
 
@@ -126,23 +129,37 @@ def test_a_weak_dye_is_named(tmp_path: Path) -> None:
 
 
 def test_what_is_odd_about_a_dye_is_said_of_the_images_it_is_odd_in() -> None:
-    usual = {"has_dye": True, "signal_to_noise": 60.0, "foreground": 0.1, "saturated": 0.0}
-    odd: dict[str, dict[str, object]] = {
-        "none.tif": {"has_dye": False, "signal_to_noise": 1.5, "foreground": 0.0},
-        "weak.tif": {"signal_to_noise": 15.0},
-        "other.tif": {"foreground": 0.4},
-        "burnt.tif": {"saturated": 0.03},
+    usual = {
+        "has_dye": True, "signal_to_noise": 60.0, "level": 800.0, "background": 0.2,
+        "bleed_through": 0.0, "foreground": 0.1, "saturated": 0.0, "shift_y_um": 0.0,
+        "shift_x_um": np.nan, "moved": False, "plane": 0,
+    }  # fmt: skip
+    odd: dict[str, tuple[str, bool, dict[str, object]]] = {
+        "none": ("no dye", False, {"has_dye": False, "signal_to_noise": 1.5, "level": 2.0}),
+        "faint": ("dimmed beside", False, {"signal_to_noise": 5.0, "level": 20.0}),
+        "weak": ("weaker than usual", True, {"signal_to_noise": 15.0, "level": 200.0}),
+        "gain": ("", True, {"level": 200.0}),
+        "nuclei": ("wider than mitochondria", False, {"background": 2.0}),
+        "much": ("is this the channel", True, {"foreground": 0.4}),
+        "bled": ("another channel of the file", True, {"bleed_through": 0.2}),
+        "burnt": ("pixels are saturated", True, {"saturated": 0.03}),
+        "apart": ("more than 0.4 µm", False, {"shift_y_um": 0.3, "shift_x_um": 0.5}),
+        "moved": ("", True, {"shift_y_um": 0.3, "shift_x_um": 0.5, "moved": True}),
+        "far": ("more than 1.5 µm", False, {"shift_y_um": 0.0, "shift_x_um": -2.0, "moved": True}),
     }
-    usuals = [{"image": f"{n}.tif"} | usual for n in range(5)]
-    assert quality_notices(pd.DataFrame(usuals)) == []
-    rows = usuals + [{"image": name} | usual | facts for name, facts in odd.items()]
-    said = quality_notices(pd.DataFrame(rows))
-    assert len(said) == len(odd)
-    for sentence, name, words in zip(
-        said, odd, ("no dye", "weaker", "is this the channel", "saturated"), strict=True
-    ):
-        assert name in sentence
-        assert words in sentence
+    facts = [usual] * 20 + [usual | own for _, _, own in odd.values()]
+    names = [*(f"f{n}" for n in range(20)), *odd]
+    quality = pd.DataFrame(facts).assign(image=names, mask=names)
+    rows, (summary, *said) = judge([Field(Path(name), mask=Path(name)) for name in names], quality)
+    assert not any(quality["warning"][:20])
+    n_used = 20 + sum(used for _, used, _ in odd.values())
+    assert summary.startswith(f"{len(names)} planes with the dye's channel, {n_used} used, because")
+    for name, row, warning in zip(names[20:], rows[20:], quality["warning"][20:], strict=True):
+        words, used, _ = odd[name]
+        assert bool(row.planes) == used, name
+        assert words in warning if words else warning == "", name
+        assert (f" in {name}" in summary) != used
+        assert sum(sentence.startswith(f"{name}: ") for sentence in said) == bool(used and words)
 
 
 def test_a_dye_in_a_file_of_its_own_gives_the_same_masks(tmp_path: Path) -> None:
@@ -336,42 +353,65 @@ def test_a_budget_of_no_outlines_learns_from_the_dye_alone(tmp_path: Path) -> No
     assert [row.label for row in run.rows] == ["dye"] * 3 + [""]
 
 
-def crowd(folder: Path, shift: int) -> Path:
-    """Write two fields of many mitochondria whose dye lies too low, and their table."""
-    for number in range(2):
+def crowd(folder: Path, *shifts: int) -> Path:
+    """Write fields of many mitochondria whose dye lies too low, and their table."""
+    for number, shift in enumerate(shifts):
         rng = np.random.default_rng(number)
-        mask = np.zeros((260, 260), bool)
-        y, x = np.mgrid[:260, :260]
-        for cy, cx in rng.uniform(0, 260, (70, 2)):
+        mask = np.zeros((300, 260), bool)
+        y, x = np.mgrid[:300, :260]
+        for cy, cx in rng.uniform(0, (300, 260), (80, 2)):
             mask |= (y - cy) ** 2 / 2 + (x - cx) ** 2 < rng.uniform(9, 25)
         light = (
             100 + 60 * ndimage.gaussian_filter(mask.astype(float), 1) + rng.normal(0, 6, mask.shape)
         )
         dye = 100 + 1000 * ndimage.gaussian_filter(mask.astype(float), 1.5)
         channels = np.stack(
-            [light[20:-20, 20:-20], rng.poisson(dye)[20 - shift : 240 - shift, 20:-20]]
+            [light[40:-40, 20:-20], rng.poisson(dye)[40 - shift : 260 - shift, 20:-20]]
         )
         image = xr.DataArray(
             channels.astype(np.uint16),
             dims=("C", "Y", "X"), coords={"C": ["BF", "Mito"]}, attrs={"pixel_size_um": SIZE},
         )  # fmt: skip
         write_image(folder / f"c{number}.ome.tif", image)
-    rows = [f"c{number}.ome.tif,BF,Mito,train" for number in range(2)]
+    rows = [f"c{number}.ome.tif,BF,Mito,train" for number in range(len(shifts))]
     (folder / "crowd.csv").write_text("\n".join(["image,channel,fluorescence,role", *rows]) + "\n")
     return folder / "crowd.csv"
 
 
+def masks_of(table: Path, folder: Path, *, align: bool) -> tuple[list[Field], pd.DataFrame, str]:
+    """Make masks as a run does before it trains; the notices as one text."""
+    rows, quality, said = label_rows(
+        check_table(table).fields, folder, DyeSettings(align=align), "unsure"
+    )
+    return rows, quality, " ".join(said)
+
+
+def mask_in(row: Field) -> np.ndarray:
+    assert row.mask
+    return np.asarray(read(row.mask)).squeeze()
+
+
 def test_a_shifted_dye_is_named_and_moved_back_on_request(tmp_path: Path) -> None:
-    table = crowd(tmp_path, 5)
-    as_it_is = run_of(table, tmp_path / "a")
-    assert "lies +0.25 µm (y) and +0.00 µm (x)" in " ".join(as_it_is.record["notices"])
-    moved = run_of(table, tmp_path / "b", "dye.align=true")
-    assert "the masks were moved back" in " ".join(moved.record["notices"])
-    one, other = (np.asarray(read(run.rows[0].mask)).squeeze() for run in (as_it_is, moved))
+    table = crowd(tmp_path, 5, 5)
+    as_it_is, _, said = masks_of(table, tmp_path / "a", align=False)
+    assert "lies +0.25 µm (y) and +0.00 µm (x)" in said
+    moved, _, said = masks_of(table, tmp_path / "b", align=True)
+    assert "the masks were moved back" in said
+    one, other = mask_in(as_it_is[0]), mask_in(moved[0])
     np.testing.assert_array_equal(other[:-5], one[5:])
     assert (other[-5:] == 255).all()
-    unmoved = run_of(crowd(tmp_path, 0), tmp_path / "c")
-    assert "transmitted light shows" not in " ".join(unmoved.record["notices"])
+
+
+def test_a_dye_shifted_in_some_images_alone_is_left_out(tmp_path: Path) -> None:
+    table = crowd(tmp_path, 0, 10, 0, 36)
+    used, quality, said = masks_of(table, tmp_path / "a", align=False)
+    assert [row.image.name for row in used] == ["c0.ome.tif", "c2.ome.tif"]
+    assert "4 planes with the dye's channel, 2 used, because the dye lies more than 1.5 µm" in said
+    assert "in c3.ome.tif; the dye lies more than 0.4 µm from" in said
+    np.testing.assert_allclose(quality["shift_y_um"], [0, 0.5, 0, 1.8], atol=0.051)
+    moved, _, _ = masks_of(table, tmp_path / "b", align=True)
+    assert [row.image.name for row in moved] == ["c0.ome.tif", "c1.ome.tif", "c2.ome.tif"]
+    assert (mask_in(moved[1])[-9:] == 255).all()
 
 
 def test_what_can_not_be_labelled_is_said(tmp_path: Path) -> None:
@@ -387,7 +427,7 @@ def test_what_can_not_be_labelled_is_said(tmp_path: Path) -> None:
         run_of(table, tmp_path / "b")
     table = table_of(tmp_path / "dark", {"brightness": 0}, {"brightness": 0})
     for _ in range(2):  # what was begun is no hindrance, though masks were made already
-        with pytest.raises(MitolumeError, match="no image to train on shows enough dye"):
+        with pytest.raises(MitolumeError, match="0 used, because there is no dye"):
             run_of(table, tmp_path / "b")
     assert (tmp_path / "b" / "dye").exists()
     table.write_text("image,channel,role\nf0.ome.tif,BF,train\n")
@@ -403,7 +443,10 @@ def test_label_writes_masks_figures_and_a_table_to_train_on(
     files = [tmp_path / f"f{number}.ome.tif" for number in range(3)]
     out = tmp_path / "out"
     assert call(monkeypatch, "label", *files, "--channel", "mito", "--out", out) == 0
-    assert "a dye in 2 of 3 planes" in capsys.readouterr().out
+    assert (
+        "3 planes with the dye's channel, 2 used, because there is no dye"
+        in capsys.readouterr().out
+    )
     assert list(pd.read_csv(out / "quality.csv")["has_dye"]) == [True, True, False]
     assert (np.asarray(read(out / "f2_mask.ome.tif")) == 255).all()
     rows = read_table(out / "fields.csv")
@@ -456,10 +499,50 @@ def test_the_page_says_where_masks_come_from(tmp_path: Path) -> None:
     for sentence in (
         single,
         "the network sees the dye that",
-        "with a dye to make a mask of",
+        "with the dye&#39;s channel, 3 used",
         "mask made from the dye",
         "can be foretold",
     ):
         assert sentence in page
     assert "labelled by model 1" not in page
     assert "n_undefined" not in page
+
+
+def test_label_goes_on_where_it_was_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [write_dyed(tmp_path, f"f{n}", n, outlined=False) for n in range(3)]
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    asked = ("label", *files, "--channel", "mito", "--out")
+    assert call(monkeypatch, *asked, whole) == 0
+    capsys.readouterr()
+    label_row, made = label.label_row, []
+
+    def stopped(row: Field, path: Path, threshold: float) -> list[dict[str, Any]]:
+        if len(made) == 1:
+            raise KeyboardInterrupt
+        made.append(path)
+        return label_row(row, path, threshold)
+
+    monkeypatch.setattr(label, "label_row", stopped)
+    assert call(monkeypatch, *asked, out) == 130
+    made.append(made[0])  # now it goes on
+    assert call(monkeypatch, *asked, out) == 1
+    assert "skip what is done with --resume" in capsys.readouterr().err
+    assert call(monkeypatch, *asked, out, "--resume", "--threshold", "0.5") == 1
+    assert "was made with threshold 0.37, not 0.5" in capsys.readouterr().err
+    assert call(monkeypatch, *asked, out, "--resume") == 0
+    assert [path.name for path in made[2:]] == ["f1_mask.ome.tif", "f2_mask.ome.tif"]
+    assert "3 planes with the dye's channel, 3 used" in capsys.readouterr().out
+    for name in ("quality.csv", "fields.csv"):
+        assert (out / name).read_text("utf-8") == (whole / name).read_text("utf-8")
+    # What was filled in stays, and an image that has changed is labelled again.
+    text = (out / "fields.csv").read_text("utf-8").replace(",f0,", ",dish 7,").splitlines()
+    (out / "fields.csv").write_text("\n".join(text[:2]) + "\n", "utf-8")
+    write_dyed(tmp_path, "f2", 3, outlined=False)
+    assert call(monkeypatch, *asked, out, "--resume") == 0
+    said = capsys.readouterr().err
+    assert [path.name for path in made[4:]] == ["f2_mask.ome.tif"]
+    assert "was filled in since and is left as it is; it lacks f1.ome.tif, f2.ome.tif" in said
+    assert [row.specimen for row in read_table(out / "fields.csv")] == ["dish 7"]
+    assert list(pd.read_csv(out / "quality.csv")["used"]) == [True] * 3

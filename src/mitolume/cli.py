@@ -365,6 +365,7 @@ def label(
     align: Annotated[
         bool, typer.Option("--align", help="Move masks by the shift measured between channels.")
     ] = False,
+    resume: Resume = False,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
@@ -374,7 +375,7 @@ def label(
     _batch(
         "labelling", "images", "labelled", label_files, files, out, channel=channel, light=light,
         scene=scene, pixel_size_um=pixel_size, planes=planes, threshold=threshold,
-        move=align, overwrite=overwrite, quiet=quiet,
+        move=align, resume=resume, overwrite=overwrite, quiet=quiet,
     )  # fmt: skip
 
 

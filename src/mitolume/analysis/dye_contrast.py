@@ -47,6 +47,8 @@ class Contrast:
         (Y, X), the brightest of those of all planes near.
     level
         Those of what is bright in the field.
+    background
+        Standard deviation of what is wider than mitochondria, over the level.
     noise
         Standard deviation of the noise left in ``values``.
     smoothing_um
@@ -59,6 +61,7 @@ class Contrast:
     within: Floats
     planes_peak: Floats
     level: float
+    background: float
     noise: float
     smoothing_um: float
     planes: int
@@ -96,10 +99,13 @@ def contrast_of(
         single[16, 16] = 1
         gain = float(np.linalg.norm(_sharpened(single, smoothing, pixel_um)))
         gain *= float(np.linalg.norm([*weights.values()])) / share
-        values = _above_background(_sharpened(np.asarray(image), smoothing, pixel_um), pixel_um)
+        sharp = _sharpened(np.asarray(image), smoothing, pixel_um)
+        values = _above_background(sharp, pixel_um)
+        level, wide = _level(values), float((sharp - values).std())
         found = Contrast(
-            values, values, values, _level(values), noise * gain, smoothing, len(weights)
-        )
+            values, values, values, level, wide / level if level else 0.0, noise * gain,
+            smoothing, len(weights),
+        )  # fmt: skip
         if not found.is_noisy:
             break
         if offsets:

@@ -29,6 +29,7 @@ NO_DYE = 3.0  # times the noise, below which a field has no dye
 DOUBT = 0.75  # of the threshold, from where on a lone structure may be a mitochondrion
 WEAK = 0.2  # of the field's level, the peak of a structure that is as likely haze as in focus
 SMALLEST_UM = 0.25  # diameter, finer than which a lens shows nothing
+DETAIL_UM = (0.15, 0.4)  # difference of these Gaussians, in which bleed-through is looked for
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +40,13 @@ class DyeQuality:
     ----------
     signal_to_noise
         Contrast of what is bright over the noise that smoothing left.
+    level
+        That contrast in grey values.
+    background
+        Standard deviation of what is wider than mitochondria, over that contrast.
+    bleed_through
+        The highest correlation of fine detail with another channel, beside what was outlined; not
+        a number without another.
     planes
         How many planes were averaged.
     unsure, saturated, foreground
@@ -46,6 +54,9 @@ class DyeQuality:
     """
 
     signal_to_noise: float
+    level: float
+    background: float
+    bleed_through: float
     planes: int
     unsure: float
     saturated: float
@@ -90,6 +101,7 @@ def label_dye(
     z: int | None = None,
     z_step_um: float | None = None,
     threshold: float = THRESHOLD,
+    others: Sequence[NDArray[Any]] = (),
 ) -> DyeLabels:
     """Make a mask of mitochondria from the fluorescence of their dye.
 
@@ -109,6 +121,8 @@ def label_dye(
         Between planes. Where it is known, planes within 1.2 µm tell what is in focus.
     threshold
         Of the local peak, between 0 and 1, see `choose_threshold`.
+    others
+        The plane, (Y, X), in the channels of other dyes, which may bleed through.
 
     Returns
     -------
@@ -147,6 +161,9 @@ def label_dye(
             mask[(mask == BACKGROUND) & (contrast.values > NO_DYE * left)] = UNSURE
     quality = DyeQuality(
         signal_to_noise=signal,
+        level=contrast.level,
+        background=contrast.background,
+        bleed_through=_bleed_through(planes[z], mask == FOREGROUND, others, pixel_size_um),
         planes=contrast.planes,
         unsure=float((mask == UNSURE).mean()),
         saturated=float(saturated.mean()),
@@ -206,6 +223,26 @@ def _saturated(plane: NDArray[Any]) -> Bools:
     values, counts = np.unique(plane, return_counts=True)
     usual = counts[-6:-1].mean() if len(values) > 1 else plane.size
     return np.asarray(top & (top.sum() > max(8, 5 * usual)))
+
+
+def _bleed_through(
+    plane: NDArray[Any], outlined: Bools, others: Sequence[NDArray[Any]], px: float
+) -> float:
+    """Correlate fine detail with other channels, away from what was outlined.
+
+    There, the channel of a good dye shows noise and haze alone.
+    """
+    beside = ~ndimage.binary_dilation(outlined, disk(max(1, round(REACH_UM * 2.5 / px))))
+    found = [np.nan]
+    for other in others if beside.sum() > 1 else ():
+        fine, coarse = (
+            [ndimage.gaussian_filter(x.astype(np.float32), um / px)[beside] for x in (plane, other)]
+            for um in DETAIL_UM
+        )
+        one, two = (a - b - (a - b).mean() for a, b in zip(fine, coarse, strict=True))
+        spread = float(np.linalg.norm(one) * np.linalg.norm(two))
+        found.append(float(one @ two) / spread if spread else 0.0)
+    return float(np.fmax.reduce(found))
 
 
 def _mask(score: Floats, strong: Bools, saturated: Bools, threshold: float, px: float) -> Mask:

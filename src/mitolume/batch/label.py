@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from textwrap import fill
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -16,17 +16,17 @@ from mitolume.batch.runner import Job, Outcome, Report, require_free, run_files
 from mitolume.errors import MitolumeError, some_names
 from mitolume.io.channels import channel_in_name, file_of_channel, transmitted_channel
 from mitolume.io.check import open_fluorescence, open_image
-from mitolume.io.fields import Field, parse_planes, with_planes, write_table
+from mitolume.io.fields import Field, parse_planes, read_table, with_planes, write_table
 from mitolume.io.listing import SHEET, named_scenes
 from mitolume.io.read import read, read_plane
-from mitolume.io.write import atomic, write_text
+from mitolume.io.write import atomic, is_ours, write_text
 from mitolume.progress import Advance
-from mitolume.runs.dye import label_row, quality_notices, register
+from mitolume.runs.dye import label_row
+from mitolume.runs.dye_checks import judge, mask_name, measure_shifts
 from mitolume.text import count
 
-TABLE, QUALITY = "fields.csv", "quality.csv"
+TABLE, QUALITY, RECORD = "fields.csv", "quality.csv", "label.jsonl"
 _SIDE, _MOST_SHOWN = 360, 24  # pixels of a picture's longer side, and rows of the sheet
-_TITLES = ("transmitted light", "dye", "outline")
 
 
 def label_files(
@@ -40,6 +40,7 @@ def label_files(
     planes: str = "",
     threshold: float | None = None,
     move: bool = False,
+    resume: bool = False,
     overwrite: bool = False,
     progress: Advance = lambda done, total, note="": None,
 ) -> Outcome:
@@ -66,8 +67,9 @@ def label_files(
         At which share of its local peak a structure ends, 0 to 1; `THRESHOLD` by default.
     move
         Move the masks by the shift that is measured between the dye and transmitted light.
-    overwrite
-        Replace results.
+    resume, overwrite
+        As for `mitolume.batch.runner.run_jobs`. A table to train on that was filled in since is
+        left as it is.
     progress
         Called with files done, files in total, and the file's name.
 
@@ -79,15 +81,24 @@ def label_files(
     Raises
     ------
     MitolumeError
-        A result would replace something.
+        A result would replace something, or was made otherwise.
     """
     try:
         chosen = parse_planes(planes)
     except ValueError as error:
         raise MitolumeError(f"--planes: {error}") from None
-    require_free([out / TABLE, out / QUALITY, out / SHEET], replace=overwrite)
-    qualities: list[dict[str, Any]] = []
-    rows: list[Field] = []
+    goes_on = resume and (out / RECORD).exists()
+    require_free(
+        [*([] if goes_on else [out / TABLE]), out / QUALITY, out / SHEET],
+        replace=overwrite or goes_on,
+        hint=", or skip what is done with --resume" if (out / RECORD).exists() else "",
+    )
+    figures = _read_quality(out / QUALITY) if goes_on else {}
+    rows: dict[str, Field] = {}
+    settings = {
+        "channel": channel, "light": light, "pixel size": pixel_size_um, "planes": planes,
+        "threshold": threshold or THRESHOLD, "align": move,
+    }  # fmt: skip
 
     def make(file: Path) -> Iterator[Job]:
         for own_scene, name in named_scenes(file, scene):
@@ -101,42 +112,74 @@ def label_files(
             raise MitolumeError(f"{row.image} has planes 0 to {depth - 1}, not {chosen[-1]}")
         row = with_planes(row, chosen or range(depth))
         mask = out / f"{name}_mask.ome.tif"
+        rows[mask.name] = replace(row, mask=mask, label="dye")
 
         def compute(advance: Callable[[int], None]) -> Report:
             found = label_row(row, mask, threshold or THRESHOLD)
-            qualities.extend(found)
-            shown = [one["plane"] for one in found if one["has_dye"]]
-            if shown:
-                rows.append(replace(with_planes(row, shown), mask=mask, label="dye"))
+            figures[mask.name] = pd.DataFrame(found).drop(columns="line")
+            # What is finished is known if the command is stopped.
+            _write_quality(out / QUALITY, figures.values())
             middle = "" if len(found) == 1 else " in the middle plane"
             return Report(f"{mask}: {found[len(found) // 2]['verdict']}{middle}")
 
         inputs = tuple(dict.fromkeys((row.image, *dye.attrs["files"])))
-        return Job(name, inputs, (mask,), compute)
+        return Job(name, inputs, (mask,), compute, settings)
 
-    outcome = run_files(files, make, first=channel, overwrite=overwrite, progress=progress)
-    if qualities:
-        quality = pd.DataFrame(qualities).drop(columns="line")
-        write_text(out / QUALITY, quality.to_csv(index=False, float_format="%.4f"))
-        found = f"a dye in {int(quality['has_dye'].sum())} of {count(len(quality), 'plane')}"
-        outcome.summary = f"{found}; figures: {out / QUALITY}"
-        outcome.notices += quality_notices(quality)
-    if rows:
-        outcome.notices += register([row for row in rows if row.channel], move)
-        _write_sheet(out / SHEET, rows[:: -(-len(rows) // _MOST_SHOWN)])
-        outcome.summary += f"\nlook at {out / SHEET}"
-    if lit := [row for row in rows if row.channel]:
-        write_table(out / TABLE, lit)
+    outcome = run_files(
+        files, make, out / RECORD, first=channel, resume=resume, overwrite=overwrite,
+        progress=progress,
+    )  # fmt: skip
+    jobs = [*outcome.before, *(one.job for one in outcome.finished)]
+    names = {job.results[-1].name for job in jobs}
+    if lost := names - set(figures):
+        raise MitolumeError(f"{out / QUALITY} lacks {min(lost)}; make it anew with --overwrite")
+    made = [row for name, row in rows.items() if name in names]
+    if not made:
+        return outcome
+    quality = pd.concat([figures[mask_name(row)] for row in made], ignore_index=True)
+    moved = set(quality.loc[quality["moved"], "mask"])
+    lit = [row for row in made if row.channel and mask_name(row) not in moved]
+    outcome.notices += measure_shifts(lit, quality, move)
+    judged, (summary, *said) = judge(made, quality)
+    _write_quality(out / QUALITY, [quality])
+    outcome.notices += said
+    outcome.summary = f"{summary}\nfigures: {out / QUALITY}"
+    _write_sheet(out / SHEET, made, quality)
+    outcome.summary += f"\nlook at {out / SHEET}"
+    shown = [row for row in judged if row.planes]
+    if lit := [row for row in shown if row.channel]:
+        if goes_on and (out / TABLE).exists() and not is_ours(out / TABLE):
+            listed = [row.image for row in read_table(out / TABLE)]
+            lacking = [row.image for row in lit if row.image not in listed]
+            text = f"{out / TABLE} was filled in since and is left as it is"
+            outcome.notices.append(text + f"; it lacks {some_names(lacking)}" * bool(lacking))
+        else:
+            write_table(out / TABLE, lit)
         outcome.summary += (
             f", fill in specimen and condition in {out / TABLE} (so far each image is a specimen),"
             f"\nthen: mitolume run --fields {out / TABLE} --out RUN"
         )
-    if dark := [row.image for row in rows if not row.channel]:
+    if dark := [row.image for row in shown if not row.channel]:
         outcome.notices.append(
             f"no transmitted light found for {count(len(dark), 'image')}, which {TABLE} leaves "
             f"out: {some_names(dark)}; name its channel with --light"
         )
     return outcome
+
+
+def _write_quality(path: Path, tables: Iterable[pd.DataFrame]) -> None:
+    table = pd.concat(tables, ignore_index=True)
+    write_text(path, table.to_csv(index=False, float_format="%.4f"))
+
+
+def _read_quality(path: Path) -> dict[str, pd.DataFrame]:
+    """Return the figures of each mask that was made before."""
+    if not path.exists():
+        return {}
+    texts = dict.fromkeys(("image", "specimen", "condition", "batch", "mask", "verdict"), str)
+    table = pd.read_csv(path, dtype=texts).fillna(dict.fromkeys(texts, ""))
+    table = table.drop(columns=["used", "warning"], errors="ignore")  # judged anew, with others
+    return {str(name): own for name, own in table.groupby("mask", sort=False)}
 
 
 def _row_of(file: Path, channel: str, light: str | None, scene: str | None) -> Field:
@@ -160,22 +203,29 @@ def _row_of(file: Path, channel: str, light: str | None, scene: str | None) -> F
     return replace(row, channel=names[fits[0]] if len(fits) == 1 else "")
 
 
-def _write_sheet(path: Path, rows: Sequence[Field]) -> None:
-    """Draw the middle plane of fields: transmitted light, where it is known, dye, and outline."""
-    figure = Figure(figsize=(9, 3.1 * len(rows)), layout="constrained")
-    axes = figure.subplots(len(rows), 3, squeeze=False)
-    for row, (left, middle, right) in zip(rows, axes, strict=True):
+def _write_sheet(path: Path, rows: Sequence[Field], quality: pd.DataFrame) -> None:
+    """Draw the middle plane of fields, those whose dye has a fault first."""
+    faulty = set(quality.loc[quality["warning"] != "", "mask"])
+    rows = sorted(rows, key=lambda row: mask_name(row) not in faulty)[:_MOST_SHOWN]
+    figure = Figure(figsize=(9, 3.4 * len(rows)), layout="constrained")
+    for row, part in zip(rows, figure.subfigures(len(rows), 1, squeeze=False).flat, strict=True):
         z = (row.planes or (0,))[len(row.planes or ()) // 2]
+        own = quality[(quality["mask"] == mask_name(row)) & (quality["plane"] == z)].iloc[0]
         dye = read_plane(open_fluorescence(row), z=z)
-        assert row.mask is not None
-        mask = read_plane(read(row.mask), z=z)
+        pictures = {"dye": fit(to_8bit(dye), _SIDE, smooth=True)}
         if row.channel:
-            left.imshow(fit(to_8bit(read_plane(open_image(row), z=z)), _SIDE, smooth=True), "gray")
-        middle.imshow(fit(to_8bit(dye), _SIDE, smooth=True), "gray")
-        right.imshow(overlay(dye, mask, longer=_SIDE))
-        for one, title in zip((left, middle, right), _TITLES, strict=True):
-            one.set_title(title, fontsize=9)
-            one.set_axis_off()
-        left.set_title(f"{row.image.name}, plane {z}", fontsize=9, parse_math=False)
+            light = fit(to_8bit(read_plane(open_image(row), z=z)), _SIDE, smooth=True)
+            pictures = {"transmitted light": light} | pictures
+        mask = read_plane(read(row.mask or ""), z=z)
+        pictures["outline" if own["used"] else "left out"] = overlay(dye, mask, longer=_SIDE)
+        part.suptitle(
+            f"{row.image.name}, plane {z}: {own['verdict']}\n{fill(own['warning'], 110)}".strip(),
+            fontsize=9, parse_math=False, color="tab:red" if own["warning"] else "black",
+        )  # fmt: skip
+        for axes, (title, picture) in zip(part.subplots(1, 3), pictures.items(), strict=False):
+            axes.imshow(picture, "gray")
+            axes.set_title(title, fontsize=9)
+        for axes in part.axes:
+            axes.set_axis_off()
     with atomic(path) as temporary:
         figure.savefig(temporary, dpi=100)

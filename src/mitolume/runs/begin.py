@@ -179,8 +179,8 @@ def _label_from_dye(run: Run, recipe: Recipe) -> None:
     run.write_dye_quality(quality)
     if not any(row.role == "train" for row in rows):
         raise MitolumeError(
-            f"{recipe.fields}: no image to train on shows enough dye to make a mask of it; "
-            f"{run.dye_folder} has the figures of each"
+            f"{recipe.fields}: no image to train on has a dye that can be learnt from: {notices[0]}"
+            f" ({run.dye_folder} has the figures of each)"
         )
     places = zip(quality["line"], quality["plane"], quality["foreground"], strict=True)
     masks = [row.mask for row in rows if row.label == "dye" and row.mask]

@@ -19,7 +19,7 @@ from mitolume.io.masks import Mask
 from mitolume.io.write import write_mask
 from mitolume.models.bundle import ConditionThreshold
 from mitolume.preprocess.fingerprint import distance
-from mitolume.runs.dye import spread
+from mitolume.runs.dye_checks import spread
 from mitolume.runs.folder import Run
 from mitolume.runs.images import RowImage, predictor_inputs
 from mitolume.runs.results import IMAGE_COLUMNS, image_scores

@@ -1,0 +1,224 @@
+"""Whether dyes can be learnt from: dimmed, of another structure, saturated, or shifted.
+
+What a dye lacks altogether, such as cells that took up none among others that did, is not seen.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import pandas as pd
+
+from mitolume.analysis.dye_labels import NO_DYE
+from mitolume.errors import some_names
+from mitolume.io.alignment import Evidence, find_shift, measure_fit, sharp_shift
+from mitolume.io.check import open_fluorescence, read_row
+from mitolume.io.fields import Field, with_planes
+from mitolume.io.masks import FOREGROUND, UNSURE
+from mitolume.io.pixel_size import plane_pixel_size
+from mitolume.io.read import read
+from mitolume.io.write import write_mask
+from mitolume.text import count
+
+WEAKER = 3.0  # times less contrast than the brighter images have, which is then named
+HARDLY = 8.0  # times the noise, below which a dimmed dye has lost half of its mitochondria
+MOST_FOREGROUND = 0.3  # share of a plane; mitochondria of a spread cell cover a fifth at most
+MOST_BACKGROUND = 0.55  # of the level; widefield images of mitochondria had 0.5 at most
+MOST_BLED = 0.1  # correlation; of good dyes, at most 0.03
+MOST_SATURATED = 0.001  # share of a plane's pixels: about a hundredth of its mitochondria
+MOST_APART_UM = 0.4  # nearly the width of a mitochondrion: the mask lies beside it
+MOST_SHIFTED_UM = 1.5  # three widths of a mitochondrion: beyond, channels show different places
+REACH_UM, MOST_REACH = 3.0, 40  # how far a shift is looked for, in µm and in pixels at most
+MOST_COMPARED, MOST_OWN = 24, 3  # planes on which a shift is measured: of a batch, of an image
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Check:
+    """A fault of a dye: which planes have it, what is said of them, and whether they are used."""
+
+    finds: Callable[[pd.DataFrame], pd.Series]
+    text: str
+    unusable: bool = False
+
+
+def _is_dimmed(quality: pd.DataFrame) -> pd.Series:
+    """Tell planes that are darker than others, and noisier, so that it is not the detector's gain.
+
+    Others are the brighter ones, since half of the cells may have lost their potential.
+    """
+    dyed = quality[quality["has_dye"]]
+    usual = dyed[["level", "signal_to_noise"]].quantile(0.75)
+    darker = quality["level"] < usual["level"] / WEAKER
+    dimmed: pd.Series = darker & (quality["signal_to_noise"] < 0.6 * usual["signal_to_noise"])
+    return dimmed
+
+
+def _shift(quality: pd.DataFrame) -> pd.Series:
+    shift: pd.Series = (quality["shift_y_um"] ** 2 + quality["shift_x_um"] ** 2) ** 0.5
+    return shift
+
+
+CHECKS = (
+    Check(lambda q: ~q["has_dye"], f"there is no dye to make a mask of (signal below {NO_DYE:g} x "
+          "noise)", unusable=True),
+    Check(lambda q: _is_dimmed(q) & (q["signal_to_noise"] < HARDLY),
+          "the dye is dimmed beside other images, and hardly above the noise", unusable=True),
+    Check(lambda q: (q["signal_to_noise"] >= HARDLY) & (q["background"] > MOST_BACKGROUND),
+          "what the dye's channel shows is wider than mitochondria: is it their channel?",
+          unusable=True),
+    Check(lambda q: _shift(q) > MOST_SHIFTED_UM,
+          f"the dye lies more than {MOST_SHIFTED_UM:g} µm from what transmitted light shows: align "
+          "the channels, or record anew", unusable=True),
+    Check(lambda q: _shift(q).between(MOST_APART_UM, MOST_SHIFTED_UM) & ~q["moved"],
+          f"the dye lies more than {MOST_APART_UM:g} µm from what transmitted light shows: --set "
+          "dye.align=true moves the mask (label: --align)", unusable=True),
+    Check(lambda q: _is_dimmed(q) & (q["signal_to_noise"] >= HARDLY),
+          f"the dye is {WEAKER:g} times weaker than usual or more: if these cells lost their "
+          "potential, outline some by hand"),
+    Check(lambda q: q["foreground"] > MOST_FOREGROUND,
+          f"the dye marks more than {MOST_FOREGROUND:.0%} of the image: is this the channel of "
+          "mitochondria?"),
+    Check(lambda q: q["bleed_through"] > MOST_BLED,
+          "the dye's channel also shows another channel of the file, away from mitochondria: "
+          "unless that is a dye of theirs, look at the masks"),
+    Check(lambda q: q["saturated"] > MOST_SATURATED,
+          f"more than {MOST_SATURATED:.1%} of the pixels are saturated, and structures with such "
+          "pixels are unsure: record it darker"),
+)  # fmt: skip
+
+
+def judge(rows: Sequence[Field], quality: pd.DataFrame) -> tuple[list[Field], list[str]]:
+    """Say what is wrong with dyes beside each other, and leave out the planes that are unusable.
+
+    Parameters
+    ----------
+    rows
+        With masks that were made from the dye.
+    quality
+        A row for each plane, as `mitolume.runs.dye.label_row` gives them and `measure_shifts` fills
+        them in; gets the columns ``used`` and ``warning``.
+
+    Returns
+    -------
+    rows, notices
+        The rows with the planes that are used, which may be none; how many there are, how many
+        are used and why not all; and a sentence for each fault of those that are used.
+    """
+    quality["used"], quality["warning"] = True, ""
+    reasons, said = [], []
+    for check in CHECKS:
+        # What is left out is named by the first reason alone.
+        found = check.finds(quality) & quality["used"]
+        if not found.any():
+            continue
+        quality.loc[found, "used"] = not check.unusable
+        before = quality.loc[found, "warning"]
+        quality.loc[found, "warning"] = [f"{one}; {check.text}".lstrip("; ") for one in before]
+        names = some_names(list(quality.loc[found, "image"]))
+        if check.unusable:
+            reasons.append(f"{check.text} in {names}")
+        else:
+            said.append(f"{names}: {check.text}")
+    used = quality[quality["used"]].groupby("mask")["plane"].agg(list).to_dict()
+    total = f"{count(len(quality), 'plane')} with the dye's channel"
+    summary = f"{total}, {int(quality['used'].sum())} used"
+    if reasons:
+        summary += f", because {'; '.join(reasons)}"
+    return [with_planes(row, used.get(mask_name(row), [])) for row in rows], [summary, *said]
+
+
+def mask_name(row: Field) -> str:
+    """Return the name of the mask that was made of a row's dye."""
+    assert row.mask is not None, "a mask was made of its dye"
+    return row.mask.name
+
+
+def measure_shifts(rows: Sequence[Field], quality: pd.DataFrame, move: bool) -> list[str]:
+    """Measure how far dyes lie from what transmitted light shows, by batch and image.
+
+    Parameters
+    ----------
+    rows
+        With masks that were made from the dye, and the channel of transmitted light.
+    quality
+        A row for each plane; ``shift_y_um``, ``shift_x_um`` and ``moved`` are filled in. An
+        image has the shift of its batch, unless its own is sure and another; not a number where
+        nothing is sure.
+    move
+        Whether to move the masks back, in their files, unless they lie too far.
+
+    Returns
+    -------
+    list of str
+        A sentence for each batch whose dye is shifted.
+    """
+    batches: dict[str, list[Field]] = defaultdict(list)
+    for row in rows:
+        batches[row.batch].append(row)
+    said = []
+    for batch, own in batches.items():
+        sizes = [plane_pixel_size(open_fluorescence(row)) or (1.0, 1.0) for row in own]
+        reach = min(round(REACH_UM / float(np.mean(sizes))) + 1, MOST_REACH)
+        evidence = [_evidence(row, quality, reach) for row in own]
+        compared = spread([one for some in evidence for one in some], MOST_COMPARED)
+        common = find_shift(compared, least=1)
+        if common:
+            down, right = np.multiply(common, sizes[0])
+            said.append(
+                f"the dye{f' of batch {batch}' if batch else ''} lies {down:+.2f} µm (y) and "
+                f"{right:+.2f} µm (x) from what transmitted light shows, measured on "
+                f"{len(compared)} images; "
+                + ("the masks were moved back" if move else
+                   "--set dye.align=true moves the masks (label: --align)")
+            )  # fmt: skip
+        for row, some, size in zip(own, evidence, sizes, strict=True):
+            shift, sharp = common or (0, 0), sharp_shift(some)
+            if sharp and np.hypot(*np.multiply(np.subtract(sharp, shift), size)) > MOST_APART_UM:
+                shift = sharp
+            elif not common and not sharp:
+                continue
+            um = np.multiply(shift, size)
+            moved = move and any(shift) and np.hypot(*um) <= MOST_SHIFTED_UM
+            if moved:
+                _move(row, (-shift[0], -shift[1]))
+            mine = quality["mask"] == mask_name(row)
+            quality.loc[mine, ["shift_y_um", "shift_x_um"]] = um
+            quality.loc[mine, "moved"] = bool(moved)
+    return said
+
+
+def _evidence(row: Field, quality: pd.DataFrame, reach: int) -> list[Evidence]:
+    """Measure how well some masks of a row fit transmitted light, here and elsewhere."""
+    dyed = quality[(quality["mask"] == mask_name(row)) & (quality["foreground"] > 0)]
+    found = []
+    for z in spread(list(dyed["plane"]), MOST_OWN):
+        plane, mask = read_row(row, int(z), "unsure")
+        if mask is not None and (mask == FOREGROUND).any():
+            found.append(measure_fit(plane, mask, reach))
+    return found
+
+
+def _move(row: Field, by: tuple[int, int]) -> None:
+    """Move a mask by whole pixels along Y and X; what was beyond its edge is unsure."""
+    assert row.mask is not None, "a mask was made of its dye"
+    mask = read(row.mask).isel(T=0, C=0, drop=True)
+    moved = mask.compute().shift(Y=by[0], X=by[1], fill_value=UNSURE)
+    write_mask(row.mask, moved if moved.sizes["Z"] > 1 else moved.isel(Z=0))
+
+
+def spread(items: Sequence[Item], most: int) -> list[Item]:
+    """Return at most so many items, spread over all from end to end.
+
+    Examples
+    --------
+    >>> spread("abcdefghi", 3)
+    ['a', 'e', 'i']
+    """
+    return [
+        items[i] for i in np.linspace(0, len(items) - 1, min(len(items), most)).round().astype(int)
+    ]
