@@ -298,6 +298,27 @@ def predict(
 
 
 @app.command()
+def export(
+    model: Annotated[Path, typer.Argument(help="A model folder, or a run folder.")],
+    to: Annotated[str, typer.Option(help="onnx.")],
+    out: Annotated[Path, typer.Option(help="The file to write: .onnx.")],
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write a model for other programs."""
+    from mitolume.batch.export import export_onnx, steps_before
+    from mitolume.progress import say
+    from mitolume.runs.folder import load
+
+    if to != "onnx":
+        raise typer.BadParameter(f"--to is {to}, but must be onnx")
+    predictor = load(model, device="cpu")
+    print(f"model: {export_onnx(predictor, out, overwrite=overwrite)}")
+    for setting, step in steps_before(predictor).items():
+        say(f"note: not in the file, so to be done before it ({setting}): {step}", quiet=quiet)
+
+
+@app.command()
 def evaluate(
     masks: Annotated[Path, typer.Argument(help="Masks: a file or a folder.")],
     truth: Annotated[Path, typer.Argument(help="True masks, or those of another annotator.")],

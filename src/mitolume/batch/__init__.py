@@ -1,1 +1,1 @@
-"""Commands over files: predict, denoise, measure, evaluate, focus, inspect, convert, simulate."""
+"""Commands over files: predict, denoise, measure, evaluate, convert, export, simulate, ..."""

@@ -10,6 +10,8 @@ import numpy as np
 
 from mitolume.io.windows import Plane
 
+SAMPLED = 2**22  # pixels of a plane that are measured at most
+
 
 @dataclass(frozen=True)
 class GreyRange:
@@ -28,8 +30,8 @@ def measure_range(plane: Plane) -> GreyRange:
     (Y, X): an array, or what slices like one, which is read in parts.
     """
     height, width = plane.shape
-    # A regular grid of at most 4 Mpx is enough for a percentile, and memory stays flat.
-    step = max(1, math.ceil(math.sqrt(height * width / 2**22)))
+    # A regular grid of 4 Mpx is enough for a percentile, and memory stays flat.
+    step = max(1, math.ceil(math.sqrt(height * width / SAMPLED)))
     side = max(height, width) if isinstance(plane, np.ndarray) else 2048 // step * step
     rows, columns = (
         [slice(start, min(start + side, size)) for start in range(0, size, side)]

@@ -1,0 +1,245 @@
+"""A model as one ONNX graph, from grey values to probabilities. Knows no file.
+
+Torch has two exporters. One is deprecated; the other took 25 s and more for a small U-Net of any
+size (two busy cores, torch 2.13), and can't express all that comes before and after the network.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from mitolume.errors import MitolumeError
+from mitolume.inference.predictor import Predictor
+from mitolume.models.networks import MULTIPLE
+from mitolume.preprocess import normalise
+
+OPSET, IR_VERSION = 17, 8  # what runtimes from 2022 on read
+INPUT, OUTPUT = "image", "probability"
+
+
+def need(name: str) -> Any:
+    """Import a library of the extra ``export``, or say how to install it."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise MitolumeError(
+            f"exporting needs {name}, which is not installed; install it by "
+            'pip install "mitolume[export]"'
+        ) from error
+
+
+def onnx_model(predictor: Predictor, metadata: dict[str, str]) -> Any:
+    """Build the graph of a model.
+
+    Parameters
+    ----------
+    predictor
+        Its network with its inputs and views; of its chain, only normalising is in the graph.
+    metadata
+        What to note in the model, by name.
+
+    Returns
+    -------
+    onnx.ModelProto
+        ``image`` is (N, C, Y, X) float32: grey values on the model's pixel size, for each channel
+        the plane itself and those around it in the order of `InputSettings.offsets`.
+        ``probability`` is (N, 1, Y, X). N, Y and X are whatever they are.
+    """
+    onnx = need("onnx")
+    inputs, graph = predictor.card.inputs, _Graph(onnx)
+    planes = _normalise(graph, INPUT, inputs.count, max(1, len(inputs.channels)))
+    network = copy.deepcopy(predictor.network).cpu()
+
+    def logits(image: str) -> str:
+        start = torch.zeros(1, inputs.count, MULTIPLE, MULTIPLE)
+        with torch.inference_mode(), _Layers(graph, start, image) as layers:
+            return str(layers.name(network(start)))
+
+    answers = [_turn(graph, logits, planes, turn) for turn in range(predictor.views)]
+    total = answers[0] if len(answers) == 1 else graph("Sum", *answers)
+    graph("Div", total, np.float32(len(answers)), name=OUTPUT)
+
+    def tensor(name: str, count: int) -> Any:
+        return onnx.helper.make_tensor_value_info(
+            name, onnx.TensorProto.FLOAT, ["N", count, "Y", "X"]
+        )
+
+    made = onnx.helper.make_model(
+        onnx.helper.make_graph(
+            graph.nodes,
+            "mitolume",
+            [tensor(INPUT, inputs.count)],
+            [tensor(OUTPUT, 1)],
+            initializer=list(graph.constants.values()),
+        ),
+        opset_imports=[onnx.helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="mitolume",
+        producer_version=predictor.card.versions["mitolume"],
+    )
+    onnx.helper.set_model_props(made, metadata)
+    onnx.checker.check_model(made, full_check=True)
+    return made
+
+
+class _Graph:
+    """Nodes in their order; called with an operator and its inputs, it returns the output's name.
+
+    An input is a name, or an array, which becomes a constant; equal ones are kept once.
+    """
+
+    def __init__(self, onnx: Any) -> None:
+        self._onnx = onnx
+        self.nodes: list[Any] = []
+        self.constants: dict[tuple[Any, ...], Any] = {}
+
+    def __call__(self, kind: str, *inputs: Any, name: str = "", **attributes: Any) -> str:
+        name = name or f"{kind}_{len(self.nodes)}"
+        # Of two outputs, as TopK has them, the first is what is wanted.
+        outputs = [name, f"{name}_places"] if kind == "TopK" else [name]
+        names = [one if isinstance(one, str) else self._constant(one) for one in inputs]
+        self.nodes.append(self._onnx.helper.make_node(kind, names, outputs, **attributes))
+        return name
+
+    def _constant(self, value: Any) -> str:
+        array = np.asarray(value)
+        key = (array.dtype.str, array.shape, array.tobytes())
+        if key not in self.constants:
+            name = f"constant_{len(self.constants)}"
+            self.constants[key] = self._onnx.numpy_helper.from_array(array, name)
+        return str(self.constants[key].name)
+
+
+def _normalise(graph: _Graph, image: str, count: int, channels: int) -> str:
+    """Normalise as `mitolume.preprocess.normalise` does, by the first plane of each channel."""
+    double, whole, single = 11, 7, 1  # types, as ONNX numbers them
+    end, one, sides = np.array([-1]), np.array([1]), np.array([2, 3])
+    # A regular grid of pixels, as in `measure_range`.
+    size = graph("Gather", graph("Shape", image), sides)
+    area = graph("ReduceProd", graph("Cast", size, to=double))
+    step = graph("Ceil", graph("Sqrt", graph("Div", area, np.float64(normalise.SAMPLED))))
+    steps = graph("Expand", graph("Cast", step, to=whole), np.array([2]))
+    own = graph("Gather", image, np.arange(0, count, count // channels), axis=1)
+    grid = graph("Slice", own, np.array([0, 0]), size, sides, steps)
+    pixels = graph("Reshape", grid, np.array([0, 0, -1]))
+    # Percentiles 0.5 and 99.5 lie between two of the darkest, and of the brightest pixels.
+    last = graph("Sub", graph("Gather", graph("Shape", pixels), np.array([2])), one)
+    rank = graph("Mul", graph("Cast", last, to=double), np.float64(0.005))
+    below = graph("Floor", rank)
+    weight, place = graph("Sub", rank, below), graph("Cast", below, to=whole)
+    after = graph("Min", graph("Add", place, one), last)
+
+    def percentile(largest: int) -> str:
+        most = graph("TopK", pixels, graph("Add", after, one), largest=largest)
+        a, b = (
+            graph("Gather", graph("Cast", most, to=double), at, axis=2) for at in (place, after)
+        )
+        return graph("Add", a, graph("Mul", graph("Sub", b, a), weight))
+
+    low, high = percentile(0), percentile(1)
+    inner = graph("Min", graph("Max", graph("Cast", pixels, to=double), low), high)
+    mean = graph("ReduceMean", inner, axes=[-1])
+    off = graph("Sub", inner, mean)
+    spread = graph("Sqrt", graph("ReduceMean", graph("Mul", off, off), axes=[-1]))
+    tiny = np.float64(1e-6)
+    rounding = graph("Mul", graph("Max", graph("Abs", mean), tiny), tiny)
+    flat = graph("Unsqueeze", graph("LessOrEqual", spread, rounding), end)
+    reach = graph("Mul", graph("Sub", high, low), np.float64(3))
+    least, most, middle, width = (
+        graph("Unsqueeze", graph("Cast", number, to=single), end)
+        for number in (graph("Sub", low, reach), graph("Add", high, reach), mean, spread)
+    )
+    apart = graph("Reshape", image, np.array([0, channels, count // channels, -1]))
+    cut = graph("Min", graph("Max", apart, least), most)
+    scaled = graph("Div", graph("Sub", cut, middle), width)
+    return graph("Reshape", graph("Where", flat, np.float32(0), scaled), graph("Shape", image))
+
+
+def _turn(graph: _Graph, logits: Callable[[str], str], planes: str, turn: int) -> str:
+    """Predict one of the 8 flips and quarter turns, as `predict_tiled` does, and turn it back."""
+    turned = _quarter_turns(graph, _flip(graph, planes, 3) if turn >= 4 else planes, turn % 4)
+    padded = turned
+    for axis in (2, 3):
+        n = graph("Gather", graph("Shape", turned), np.int64(axis))
+        more = graph("Div", graph("Add", n, np.int64(MULTIPLE - 1)), np.int64(MULTIPLE))
+        to = graph("Mul", more, np.int64(MULTIPLE))
+        there_and_back = graph("Add", n, n)
+        place = graph("Mod", graph("Range", np.int64(0), to, np.int64(1)), there_and_back)
+        back = graph("Sub", graph("Sub", there_and_back, np.int64(1)), place)
+        padded = graph("Gather", padded, graph("Min", place, back), axis=axis)
+    answer = graph("Sigmoid", logits(padded))
+    sides = np.array([2, 3])
+    size = graph("Gather", graph("Shape", turned), sides)
+    whole = graph("Slice", answer, np.array([0, 0]), size, sides)
+    back = _quarter_turns(graph, whole, -turn % 4)
+    return _flip(graph, back, 3) if turn >= 4 else back
+
+
+def _quarter_turns(graph: _Graph, image: str, turns: int) -> str:
+    """Do as `numpy.rot90` along Y and X."""
+    if turns == 2:
+        return _flip(graph, image, 2, 3)
+    if turns == 1:
+        image = _flip(graph, image, 3)
+    if turns:
+        image = graph("Transpose", image, perm=[0, 1, 3, 2])
+    return _flip(graph, image, 3) if turns == 3 else image
+
+
+def _flip(graph: _Graph, image: str, *axes: int) -> str:
+    back = np.full(len(axes), -1)
+    return graph("Slice", image, back, np.full(len(axes), -(2**62)), np.array(axes), back)
+
+
+class _Layers(TorchFunctionMode):
+    """Writes the layers of a network down, one node each, while it runs on some tensor."""
+
+    def __init__(self, graph: _Graph, start: Tensor, name: str) -> None:
+        super().__init__()
+        self._graph = graph
+        self._names = {id(start): name}
+        self._kept = [start]  # so that no other tensor gets their number
+
+    def name(self, tensor: Tensor) -> Any:
+        """Return the name of a tensor of the graph, or the numbers of a weight."""
+        return self._names.get(id(tensor), None) or tensor.numpy(force=True)
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        result = function(*args, **(kwargs or {}))
+        if isinstance(result, Tensor):
+            name = self._node(function.__name__, *args, **(kwargs or {}))
+            self._names[id(result)] = name
+            self._kept.append(result)
+        return result
+
+    def _node(self, kind: str, image: Any, *rest: Any, **options: Any) -> str:
+        graph, name = self._graph, self.name
+        if kind in ("conv2d", "conv_transpose2d"):
+            (weight, bias, stride, padding), pixels = rest[:4], name(image)
+            layer = "Conv" if kind == "conv2d" else "ConvTranspose"
+            sides = {"strides": stride, "pads": [*padding, *padding]}
+            return graph(layer, pixels, name(weight), name(bias), **sides)
+        if kind == "batch_norm":
+            four = options["weight"], options["bias"], *rest
+            epsilon = options["eps"]
+            return graph("BatchNormalization", *map(name, (image, *four)), epsilon=epsilon)
+        if kind == "relu":
+            return graph("Relu", name(image))
+        if kind == "max_pool2d":
+            (size,), step = rest, options["stride"]
+            return graph("MaxPool", name(image), kernel_shape=[size, size], strides=[step, step])
+        if kind == "cat":
+            return graph("Concat", *map(name, image), axis=options["dim"])
+        if kind in ("dropout", "contiguous"):  # nothing, in evaluation mode
+            return str(name(image))
+        raise MitolumeError(f"the network has a layer that can't be exported to ONNX: {kind}")
