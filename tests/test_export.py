@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
+import shlex
+import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +25,12 @@ from mitolume.models.networks import SegmentationNetwork
 from mitolume.models.settings import InputSettings, NetworkSettings
 from mitolume.preprocess import normalise
 from mitolume.preprocess.settings import ChainSettings
+from mitolume.runs.folder import load
 
 NEEDS = 'needs pip install "mitolume[export]"'
+LEAKY = pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
 CHANNELS = ("BF", "CellMask")
 
 
@@ -143,3 +151,84 @@ def test_the_page_shows_how_a_mask_is_made_without_mitolume(
     assert 0.05 < names["mask"].mean() < 0.95
     same = names["mask"] == (predictor.predict_plane(image) >= 0.4)
     assert same.mean() > 0.999
+
+
+@pytest.fixture
+def package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., tuple[int, Path]]]:
+    """Return a function that exports a model of some kind, as the page shows it."""
+    for name in ("onnx", "onnxruntime", "bioimageio.core"):
+        pytest.importorskip(name, reason=NEEDS)
+    pixels = np.stack([blobs(seed, (70, 90))[0] for seed in range(3)])
+    write(tmp_path / "field.tif", pixels, "ZYX")
+    page = (Path(__file__).parents[1] / "docs" / "share.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"\$ mitolume (export run --to bioimageio(?:.*\\\n)*.*)\n", page)
+    monkeypatch.chdir(tmp_path)
+
+    def export(*more: str, without: str = "", **model: object) -> tuple[int, Path]:
+        predictor = sure(pixel_size_um=0.1, **model)
+        save_bundle("run", predictor.network.state_dict(), predictor.card)
+        command = shlex.split(shown.replace("\\\n", ""))
+        if without:
+            del command[command.index(without) : command.index(without) + 2]
+        return call(monkeypatch, *command, *more), tmp_path / "mitochondria.zip"
+
+    yield export
+    gc.collect()  # what bioimageio.core left open, while its warnings are ignored
+
+
+@LEAKY
+def test_a_package_passes_the_test_of_bioimage_io_and_predicts_the_same(
+    package: Callable[..., tuple[int, Path]], tmp_path: Path
+) -> None:
+    status, path = package(
+        "--leave-out", "chain.stripes", planes=3, chain=ChainSettings(stripes="auto")
+    )
+    assert status == 0
+    import bioimageio.core as core
+
+    with zipfile.ZipFile(path) as file:
+        file.extractall(tmp_path / "package")
+    path = tmp_path / "package" / "rdf.yaml"
+    assert core.test_model(path).status == "passed"
+    model = core.load_model_description(path)
+    assert model.inputs[0].axes[2].scale == 0.1
+    assert "chain.stripes" in path.with_name("README.md").read_text()
+    pixels = np.stack([blobs(seed, (61, 83))[0] for seed in (5, 6, 7)])[[1, 0, 2]]
+    sample = core.predict(model=model, inputs={"image": pixels[None].astype(np.float32)})
+    found = sample.members["probability"].data.values[0, 0]
+    image = xr.DataArray(
+        pixels[[1, 0, 2]][None, None], dims=tuple("TCZYX"), coords={"C": ["a"]},
+        attrs={"pixel_size_um": {"Y": 0.1, "X": 0.1}},
+    )  # fmt: skip
+    expected = load(tmp_path / "run").predict(image).values[0, 0, 1]
+    assert expected.std() > 0.1
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+@LEAKY
+@pytest.mark.parametrize(
+    ("how", "sentence"),
+    [
+        ({"chain": ChainSettings(stripes="auto")}, "--leave-out chain.stripes"),
+        ({"chain": ChainSettings(sharpen="all")}, "chain.sharpen"),
+        ({"without": "--license"}, "--license"),
+        ({"without": "--cite"}, "--cite"),
+        ({"more": ("--cite", "Somebody 2015")}, "ends in a DOI"),
+        ({"more": ("--license", "my own")}, "license"),
+        ({"more": ("--leave-out", "chain.denoise")}, "only chain.stripes"),
+    ],
+)
+def test_a_package_that_would_not_be_true_is_refused(
+    how: dict[str, object],
+    sentence: str,
+    package: Callable[..., tuple[int, Path]],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    status, path = package(*how.pop("more", ()), **how)
+    assert status == 1
+    said = capsys.readouterr().err
+    assert sentence in said
+    assert said.count("\n") == 1
+    assert not path.exists()

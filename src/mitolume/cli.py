@@ -300,20 +300,45 @@ def predict(
 @app.command()
 def export(
     model: Annotated[Path, typer.Argument(help="A model folder, or a run folder.")],
-    to: Annotated[str, typer.Option(help="onnx.")],
-    out: Annotated[Path, typer.Option(help="The file to write: .onnx.")],
+    to: Annotated[str, typer.Option(help="onnx or bioimageio.")],
+    out: Annotated[Path, typer.Option(help="The file to write: .onnx, or .zip for bioimageio.")],
+    name: Annotated[str, typer.Option(help="For bioimageio: the model's name.")] = "",
+    author: Annotated[
+        list[str] | None, typer.Option(help="For bioimageio: an author; can be repeated.")
+    ] = None,
+    license_: Annotated[
+        str, typer.Option("--license", help="For bioimageio: SPDX identifier, such as CC-BY-4.0.")
+    ] = "",
+    cite: Annotated[
+        list[str] | None,
+        typer.Option(help="For bioimageio: a text ending in a DOI or address; can be repeated."),
+    ] = None,
+    example: Annotated[
+        Path | None,
+        typer.Option(help="For bioimageio: an image that may be published, for test and cover."),
+    ] = None,
+    leave_out: Annotated[
+        list[str] | None,
+        typer.Option(help="For bioimageio: chain.stripes, where images have no scan lines."),
+    ] = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
     """Write a model for other programs."""
+    from mitolume.batch.bioimageio import Publication, export_bioimageio
     from mitolume.batch.export import export_onnx, steps_before
     from mitolume.progress import say
     from mitolume.runs.folder import load
 
-    if to != "onnx":
-        raise typer.BadParameter(f"--to is {to}, but must be onnx")
+    if to not in ("onnx", "bioimageio"):
+        raise typer.BadParameter(f"--to is {to}, but must be onnx or bioimageio")
     predictor = load(model, device="cpu")
-    print(f"model: {export_onnx(predictor, out, overwrite=overwrite)}")
+    if to == "onnx":
+        export_onnx(predictor, out, overwrite=overwrite)
+    else:
+        said = Publication(name, author or (), license_, cite or (), example)
+        export_bioimageio(predictor, out, said, leave_out=leave_out or (), overwrite=overwrite)
+    print(f"model: {out}")
     for setting, step in steps_before(predictor).items():
         say(f"note: not in the file, so to be done before it ({setting}): {step}", quiet=quiet)
 

@@ -1,4 +1,4 @@
-"""Models for other programs: an ONNX file, or a package for bioimage.io. Trains nothing."""
+"""Models for other programs: an ONNX file, and what its user has to know. Trains nothing."""
 
 from __future__ import annotations
 

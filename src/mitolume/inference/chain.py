@@ -50,6 +50,8 @@ class PreparedPlane:
     ----------
     shape
         (Y, X) on the model's grid.
+    pixels
+        What slices like an array of that shape: the plane before it is normalised.
 
     Raises
     ------
@@ -73,16 +75,16 @@ class PreparedPlane:
         sharpens = chain.sharpen == "all" or (chain.sharpen == "unlabelled" and unlabelled)
         clean = _without_noise(plane, chain, denoiser, neighbours)
         scaled = _ScaledPlane(SharpenedPlane(clean) if sharpens else clean, self.shape)
-        self._pixels = scaled[whole(self.shape)] if isinstance(plane, np.ndarray) else scaled
+        self.pixels = scaled[whole(self.shape)] if isinstance(plane, np.ndarray) else scaled
 
     @cached_property
     def grey(self) -> GreyRange:
         """The range of the whole plane on the model's grid, from pixels on a regular grid."""
-        return measure_range(self._pixels)
+        return measure_range(self.pixels)
 
     def normalised(self, box: Box, grey: GreyRange) -> Image:
         """Compute a box on the model's grid, (Y, X) float32, by the grey range of some plane."""
-        return normalise(self._pixels[box], grey)
+        return normalise(self.pixels[box], grey)
 
     def __getitem__(self, box: Box, /) -> Image:
         """Compute a box on the model's grid, (Y, X) float32, by the plane's own grey range."""

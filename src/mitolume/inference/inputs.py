@@ -116,6 +116,10 @@ class NetworkInput:
             [plane.normalised(box, planes[0].grey) for planes in self._channels for plane in planes]
         )
 
+    def grey_values(self, box: Box) -> np.ndarray[Any, Any]:
+        """Compute a box on the model's grid, (C, Y, X), before it is normalised."""
+        return np.stack([plane.pixels[box] for planes in self._channels for plane in planes])
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Image:
         """Compute it whole."""
         return self[whole(self.shape)]
