@@ -196,7 +196,9 @@ def test_a_threshold_is_chosen_that_outlines_as_a_person_did(control: SimulatedF
     score = label_dye(dye(control), PX).score
     wide = (score > 0.3).astype(np.uint8)
     wide[:20] = 255
-    assert choose_threshold([score, score], [wide, wide]) == pytest.approx(0.3, abs=0.011)
+    assert choose_threshold([score] * 2, [wide] * 2) == pytest.approx(
+        (0.6 + THRESHOLD) / 3, abs=0.01
+    )
     nothing = np.zeros_like(wide)
     assert choose_threshold([score], [nothing]) == THRESHOLD
     assert choose_threshold([], []) == THRESHOLD

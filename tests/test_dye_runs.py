@@ -414,6 +414,28 @@ def test_a_dye_shifted_in_some_images_alone_is_left_out(tmp_path: Path) -> None:
     assert (mask_in(moved[1])[-9:] == 255).all()
 
 
+def test_the_threshold_is_chosen_on_outlines_to_learn_from_alone(tmp_path: Path) -> None:
+    rows = [
+        {"role": "train", "outlined": True},
+        {"role": "train"},
+        {"role": "test", "outlined": True},
+    ]
+    table = table_of(tmp_path, *rows)
+
+    def ends(*drawn_wider: int) -> float:
+        for number in (0, 2):
+            mask = dyed(number)[1]
+            if number in drawn_wider:
+                mask = ndimage.binary_dilation(mask, iterations=3).astype(np.uint8)
+            write_mask(tmp_path / f"f{number}_mask.ome.tif", xr.DataArray(mask, dims=("Y", "X")))
+        _, _, said = masks_of(table, tmp_path / "out", align=False)
+        return float(said.split("end at ")[1][:4])
+
+    usual = ends()
+    assert ends(0) < usual - 0.05
+    assert ends(2) == usual
+
+
 def test_what_can_not_be_labelled_is_said(tmp_path: Path) -> None:
     rows = [{"role": "train", "outlined": True, "dye": False}, {"role": "unlabelled", "dye": False}]
     table = table_of(tmp_path / "data", *rows)

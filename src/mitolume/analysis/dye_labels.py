@@ -186,17 +186,19 @@ def choose_threshold(scores: Sequence[Floats], outlined: Sequence[Mask]) -> floa
     -------
     float
         Between 0.2 and 0.7, that with the highest mean foreground IoU over fields, each counting
-        the same; `THRESHOLD` where nothing is outlined.
+        the same, averaged with `THRESHOLD` as if one more field had that: a single rough outline
+        can be far off. `THRESHOLD` where nothing is outlined.
     """
     candidates = np.linspace(0.2, 0.7, 51)
-    total = np.zeros(len(candidates))
+    total, n_fields = np.zeros(len(candidates)), 0
     for score, mask in zip(scores, outlined, strict=True):
         inside, outside = (np.sort(score[mask == kind]) for kind in (FOREGROUND, BACKGROUND))
         if not inside.size:
             continue
         above = [v.size - np.searchsorted(v, candidates, "right") for v in (inside, outside)]
         total += above[0] / (inside.size + above[1])
-    return float(candidates[total.argmax()]) if total.any() else THRESHOLD
+        n_fields += 1
+    return float((n_fields * candidates[total.argmax()] + THRESHOLD) / (n_fields + 1))
 
 
 def _checked(stack: NDArray[Any], pixel_size_um: float, threshold: float) -> NDArray[Any]:
