@@ -6,6 +6,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -14,22 +16,70 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 Advance = Callable[..., None]
 
 
+@dataclass(frozen=True)
+class Watcher:
+    """Who follows the work of a thread from a window, and may ask a training to end.
+
+    Attributes
+    ----------
+    advance
+        Called with a title, the work done, the total and a note.
+    enough
+        Whether a training shall end now with what it has learnt.
+    """
+
+    advance: Callable[[str, int, int, str], None]
+    enough: Callable[[], bool]
+
+
+_watcher: ContextVar[Watcher | None] = ContextVar("watcher", default=None)
+
+
+@contextmanager
+def watched(watcher: Watcher) -> Iterator[None]:
+    """Let a watcher follow what this thread does meanwhile."""
+    token = _watcher.set(watcher)
+    try:
+        yield
+    finally:
+        _watcher.reset(token)
+
+
+def enough() -> bool:
+    """Tell whether the watcher of this thread asks a training to end."""
+    watcher = _watcher.get()
+    return watcher is not None and watcher.enough()
+
+
 @contextmanager
 def progress_bar(title: str, *, quiet: bool = False) -> Iterator[Advance]:
-    """Show the progress of one piece of work.
+    """Show the progress of one piece of work, also to the `Watcher` of this thread.
 
     Parameters
     ----------
     title
         What is being done, such as "model 1".
     quiet
-        Show nothing.
+        Show nothing but to the watcher.
 
     Yields
     ------
     callable
         ``advance(done, total, note="")``.
     """
+    watcher = _watcher.get()
+    with _shown(title, quiet) as show:
+
+        def advance(done: int, total: int, note: str = "") -> None:
+            show(done, total, note)
+            if watcher is not None:
+                watcher.advance(title, done, total, note)
+
+        yield advance
+
+
+@contextmanager
+def _shown(title: str, quiet: bool) -> Iterator[Advance]:
     console = Console(stderr=True)
     if quiet:
         yield lambda done, total, note="": None

@@ -102,6 +102,8 @@ def label_dye(
     z_step_um: float | None = None,
     threshold: float = THRESHOLD,
     others: Sequence[NDArray[Any]] = (),
+    smallest_um: float = SMALLEST_UM,
+    chance: float = CHANCE,
 ) -> DyeLabels:
     """Make a mask of mitochondria from the fluorescence of their dye.
 
@@ -123,6 +125,10 @@ def label_dye(
         Of the local peak, between 0 and 1, see `choose_threshold`.
     others
         The plane, (Y, X), in the channels of other dyes, which may bleed through.
+    smallest_um
+        Diameter of the smallest structure that is kept.
+    chance
+        Times the noise, the peak of a structure below which it may be chance and is unsure.
 
     Returns
     -------
@@ -155,8 +161,9 @@ def label_dye(
     signal, left = contrast.signal_to_noise, contrast.noise
     mask = np.full(score.shape, UNSURE, np.uint8)
     if signal >= NO_DYE:
-        strong = contrast.within >= max(WEAK * contrast.level, CHANCE * left)
-        mask = _mask(score, strong, saturated, threshold, pixel_size_um)
+        strong = contrast.within >= max(WEAK * contrast.level, chance * left)
+        cut = (threshold, pixel_size_um, smallest_um)
+        mask = _mask(score, strong, saturated, *cut)
         if contrast.is_noisy:
             mask[(mask == BACKGROUND) & (contrast.values > NO_DYE * left)] = UNSURE
     quality = DyeQuality(
@@ -247,11 +254,13 @@ def _bleed_through(
     return float(np.fmax.reduce(found))
 
 
-def _mask(score: Floats, strong: Bools, saturated: Bools, threshold: float, px: float) -> Mask:
+def _mask(
+    score: Floats, strong: Bools, saturated: Bools, threshold: float, px: float, smallest_um: float
+) -> Mask:
     """Decide object by object: mitochondria where one has a strong pixel, otherwise unsure."""
     doubtful, count = ndimage.label(score > DOUBT * threshold, np.ones((3, 3)))
     outlined = score > threshold
-    large = np.bincount(doubtful.ravel()) * px**2 >= np.pi / 4 * SMALLEST_UM**2
+    large = np.bincount(doubtful.ravel()) * px**2 >= np.pi / 4 * smallest_um**2
     sure = large & (np.bincount(doubtful[outlined & strong], minlength=count + 1) > 0)
     sure[0] = large[0] = False
     mask = np.where(outlined & sure[doubtful], FOREGROUND, BACKGROUND).astype(np.uint8)

@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 
 from mitolume.errors import MitolumeError, some_names
-from mitolume.io.fields import Field, TableError, format_planes, parse_table, with_planes
+from mitolume.io.fields import OWN_MASKS, Field, TableError, format_planes, parse_table, with_planes
 from mitolume.io.formats import sha256
 from mitolume.io.mask_files import is_outlined, kind_of, open_mask
 from mitolume.io.masks import (
@@ -122,9 +122,8 @@ def check_table(
         checked.append(row)
         sizes[row.line] = size
         if row.is_labelled:
-            if row.label == "dye":
-                found = {z: of_plane - {UNSURE} for z, of_plane in found.items()}
-            elif row.mask and is_outlined(open_mask(row.mask, open_image(row))):
+            known = row.label in OWN_MASKS
+            if known or (row.mask and is_outlined(open_mask(row.mask, open_image(row)))):
                 # Outlines say themselves what they mean.
                 found = {z: of_plane - {UNSURE} for z, of_plane in found.items()}
             else:
@@ -246,8 +245,8 @@ def read_row(row: Field, z: int, kind: MaskKind) -> tuple[Image2D, Mask | None]:
 
 
 def _kind_of(row: Field, mask: xr.DataArray, kind: MaskKind) -> ValuesKind:
-    """Return what the values of a row's mask mean; those made from the dye are of one kind."""
-    return "unsure" if row.label == "dye" else kind_of(mask, kind)
+    """Return what the values of a row's mask mean; those that were made here are of one kind."""
+    return "unsure" if row.label in OWN_MASKS else kind_of(mask, kind)
 
 
 def _spread(fields: Sequence[Field], kind: MaskKind) -> Iterator[tuple[str, Image2D, Mask]]:

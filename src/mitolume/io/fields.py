@@ -27,6 +27,8 @@ COLUMNS = (
     "channel", "scene", "fluorescence", "label", "pixel_size_um", "z_step_um",
 )  # fmt: skip
 
+OWN_MASKS = ("dye", "painted")  # values of column `label`: masks that this program wrote
+
 
 class TableError(MitolumeError):
     """All faults of a table at once."""
@@ -43,8 +45,9 @@ class Field:
 
     ``planes`` is None for all planes; ``role`` is "" until `split.assign_roles` drew one;
     ``fluorescence`` of the mitochondria's dye is a file or the name of a channel of the image;
-    ``label`` is "dye" where the mask was made from it; ``line`` is the row's line in the file (the
-    header is line 1); ``asked`` is whether the table itself gives the role.
+    ``label`` is "dye" where the mask was made from it, "painted" where it was painted in napari;
+    ``line`` is the row's line in the file (the header is line 1); ``asked`` is whether the table
+    itself gives the role.
     """
 
     image: Path
@@ -231,6 +234,60 @@ def leaks(fields: Iterable[Field]) -> list[str]:
     ]
 
 
+def is_same_image(one: Field, other: Field) -> bool:
+    """Tell whether two rows mean planes of the same image."""
+    return (one.image, one.scene, one.channel) == (other.image, other.scene, other.channel)
+
+
+def with_label(
+    rows: Sequence[Field],
+    index: int,
+    mask: Path,
+    planes: Sequence[int],
+    *,
+    depth: int,
+    label: str = "painted",
+) -> list[Field]:
+    """Return the rows of a table with a mask for some planes of one row.
+
+    Parameters
+    ----------
+    rows, index
+        The table, and which of its rows is labelled. An unlabelled one becomes one to train on.
+    mask
+        The file of the mask.
+    planes
+        The planes that it labels.
+    depth
+        How many planes the image has.
+    label
+        Where the mask comes from, see `Field`.
+
+    Returns
+    -------
+    list of Field
+        Planes of the row that the mask leaves out follow as an unlabelled row, unless the row is
+        kept for validation or test; no other row keeps a plane that is labelled now.
+    """
+    row, taken = rows[index], set(planes)
+    role = "train" if row.role == "unlabelled" else row.role
+    new = replace(with_planes(row, sorted(taken)), mask=mask, label=label, role=role)
+    rest = [z for z in row.planes or range(depth) if z not in taken]
+    found: list[Field] = []
+    for number, other in enumerate(rows):
+        if number == index:
+            found.append(new)
+            if rest and role in ("", "train"):
+                left = replace(with_planes(row, rest), mask=None, label="", role="unlabelled")
+                found.append(left)
+        elif is_same_image(row, other):
+            own = [z for z in other.planes or range(depth) if z not in taken]
+            found += [with_planes(other, own)] * bool(own)
+        else:
+            found.append(other)
+    return found
+
+
 def with_planes(row: Field, planes: Sequence[int]) -> Field:
     """Return the row, meaning only these planes."""
     return replace(row, planes=tuple(planes))
@@ -288,8 +345,10 @@ def _parse_row(cells: dict[str, str], base: Path, line: int) -> tuple[Field, lis
             "without either the role is unlabelled"
         )
     label = cells.get("label", "")
-    if label not in ("", "dye"):
-        faults.append(f"label is {label!r}, but only dye, for a mask made of it, or empty")
+    if label not in ("", *OWN_MASKS):
+        faults.append(
+            f"label is {label!r}, but only dye, for a mask made of it, painted, or empty"
+        )
     try:
         planes = parse_planes(cells.get("planes", ""))
     except ValueError as error:

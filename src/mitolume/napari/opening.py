@@ -107,9 +107,9 @@ def mask_layer(mask: xr.DataArray, title: str) -> LayerData:
     return (*_placed(values, settings), "labels")
 
 
-def mask_colours() -> DirectLabelColormap:
-    """Return the colours of masks, those of reports: mitochondria blue, unsure grey."""
-    colours = {FOREGROUND: OUTLINE_COLOUR, UNSURE: UNSURE_COLOUR}
+def mask_colours(foreground: tuple[int, int, int] = OUTLINE_COLOUR) -> DirectLabelColormap:
+    """Return the colours of masks, by default those of reports: unsure is grey."""
+    colours = {FOREGROUND: foreground, UNSURE: UNSURE_COLOUR}
     clear: dict[int | None, np.ndarray[Any, Any]] = {None: np.zeros(4), 0: np.zeros(4)}
     opaque = {value: np.array([*rgb, 255]) / 255 for value, rgb in colours.items()}
     return DirectLabelColormap(color_dict=clear | opaque)

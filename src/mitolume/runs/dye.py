@@ -108,7 +108,7 @@ def label_row(row: Field, path: Path, threshold: float = THRESHOLD) -> list[dict
     image = open_fluorescence(row)
     masks = np.full([image.sizes[axis] for axis in "ZYX"], UNSURE, np.uint8)
     rows = []
-    for z, labels in label_planes(row, image, threshold):
+    for z, labels in label_planes(row, image, threshold=threshold):
         masks[z], quality = labels.mask, labels.quality
         rows.append(
             {
@@ -129,9 +129,9 @@ def label_row(row: Field, path: Path, threshold: float = THRESHOLD) -> list[dict
 
 
 def label_planes(
-    row: Field, image: xr.DataArray, threshold: float = THRESHOLD
+    row: Field, image: xr.DataArray, **settings: float
 ) -> Iterator[tuple[int, DyeLabels]]:
-    """Yield each plane of a row with its mask from the dye.
+    """Yield each plane of a row with its mask from the dye; ``settings`` are those of `label_dye`.
 
     Raises
     ------
@@ -158,8 +158,8 @@ def label_planes(
                 float(np.mean(size)),
                 z=z - first,
                 z_step_um=step,
-                threshold=threshold,
                 others=[read_plane(other, z=z) for other in others],
+                **settings,
             )
         except MitolumeError as error:
             raise MitolumeError(f"{image.attrs['source']}: {error}") from None

@@ -1,0 +1,370 @@
+"""The widget *Label*: outlines painted field by field, from proposals of the dye or of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QCheckBox, QComboBox, QHBoxLayout, QListWidget, QPushButton, QWidget
+
+from mitolume.analysis.dye_contrast import CHANCE
+from mitolume.analysis.dye_labels import SMALLEST_UM, THRESHOLD
+from mitolume.analysis.pictures import FALSE_COLOUR
+from mitolume.errors import MitolumeError
+from mitolume.io.check import open_fluorescence, open_image
+from mitolume.io.fields import Field, with_planes
+from mitolume.io.masks import FOREGROUND, Mask
+from mitolume.io.read import read
+from mitolume.io.write import write_image
+from mitolume.napari.label_table import LabelTable
+from mitolume.napari.opening import KEY, image_layers, mask_colours
+from mitolume.napari.painting import KEYS, Painting
+from mitolume.napari.parts import Panel, PathEdit, Work, slider
+from mitolume.runs.dye import label_planes
+from mitolume.runs.folder import load
+from mitolume.text import count
+
+
+class FieldPanel(Panel):
+    """A panel that shows one field at a time, with its channels and what is painted of it."""
+
+    def __init__(self, viewer: Any) -> None:
+        super().__init__(viewer)
+        self.table: LabelTable | None = None
+        self.index = -1
+        self.painting: Painting | None = None
+        self._layers: list[Any] = []
+
+    @property
+    def field(self) -> Field:
+        """The row that is shown."""
+        if self.table is None or self.painting is None:
+            raise MitolumeError("no field is open: choose a table, and one of its fields")
+        return self.table.rows[self.index]
+
+    def show_field(self, index: int) -> Painting:
+        """Show a row of the table, with what was painted of it before."""
+        assert self.table is not None
+        self.close_field()
+        row, table = self.table.rows[index], self.table
+        chosen = open_image(row)
+        whole = read(row.image, scene=row.scene or None)
+        if size := chosen.attrs.get("pixel_size_um"):
+            whole = whole.assign_attrs(pixel_size_um=size)
+        shown = image_layers(whole, row.image.name, row.scene)
+        if isinstance(row.fluorescence, Path):
+            shown += image_layers(open_fluorescence(row), row.fluorescence.name)
+        own = str(chosen["C"].values[0])
+        for data, settings, _ in shown:
+            layer = self.viewer.add_image(data, **settings)
+            said = settings["metadata"][KEY]
+            layer.visible = said["channel"] == own and said["path"] == str(row.image)
+            self._layers.append(layer)
+        image = next(layer for layer in self._layers if layer.visible)
+        painted, reviewed, source = table.load(row)
+        self.painting = Painting(
+            self.viewer, image, painted, reviewed, lambda *now: table.save_draft(row, *now)
+        )
+        self.painting.guides = [layer for layer in self._layers if layer is not image]
+        self.index = index
+        if row.planes and image.ndim == 3:
+            self.viewer.dims.set_current_step(0, row.planes[len(row.planes) // 2])
+        self.viewer.reset_view()
+        if source:
+            self.tell(f"{row.image.name}: taken up from {source}")
+        return self.painting
+
+    def close_field(self) -> None:
+        """Put the field away; what was painted is a draft."""
+        if self.painting is not None:
+            self.painting.close()
+            self.painting = None
+        for layer in self._layers:
+            if layer in self.viewer.layers:
+                self.viewer.layers.remove(layer)
+        self._layers = []
+
+    def hideEvent(self, event: Any) -> None:
+        """Write what is not written yet where the widget or the window is closed."""
+        if self.painting is not None:
+            self.painting.flush()
+        super().hideEvent(event)
+
+    def key_buttons(self) -> None:
+        """Add a button for each key."""
+        holder = QWidget()
+        layout = QHBoxLayout(holder)
+        layout.setContentsMargins(0, 0, 0, 0)
+        for key, name in KEYS.items():
+            button = QPushButton(f"{name} ({key})")
+            button.setStyleSheet("padding: 3px")
+            button.setToolTip(f"Key {key} while the layer of the mask or of the region is selected")
+            button.clicked.connect(lambda _, key=key: self.attempt(lambda: self._press(key)))
+            layout.addWidget(button)
+        self.form.addRow(holder)
+
+    def _press(self, key: str) -> None:
+        _ = self.field
+        assert self.painting is not None
+        self.painting.press(key)
+
+
+class LabelWidget(FieldPanel):
+    """Paint masks, or correct proposals, and put them into the table of fields."""
+
+    def __init__(self, napari_viewer: Any) -> None:
+        super().__init__(napari_viewer)
+        self.file = self.row("table", PathEdit("new", shared="table", hint="fields.csv, old or new"))
+        self.file.changed.connect(lambda: self.attempt(self.open_table))
+        self.list = self.row("", QListWidget())
+        self.list.setMaximumHeight(110)
+        self.list.itemActivated.connect(lambda _: self.attempt(self._open_chosen))
+        self.list.itemClicked.connect(lambda _: self.attempt(self._open_chosen))
+        self.buttons(Add_the_selected_image=self.add_layer)
+        self.key_buttons()
+        self.source = self.row("proposal", QComboBox())
+        self.source.addItems(["none", "dye", "model"])
+        self.channel = self.row("dye", QComboBox(), "Channel of the mitochondria's dye")
+        self.model = self.row("model", PathEdit("folder", shared="model", hint="run or model folder"))
+        self.threshold = self.row(
+            "ends at", slider(0.05, 0.95, THRESHOLD),
+            "Dye: share of its local peak at which a structure ends. Model: least probability",
+        )  # fmt: skip
+        self.smallest = self.row(
+            "smallest (µm)", slider(0, 2, SMALLEST_UM), "Diameter of the smallest structure"
+        )
+        self.noise = self.row(
+            "noise (times)", slider(0, 30, CHANCE, 1),
+            "How many times brighter than the noise a structure has to be, lest it be unsure",
+        )  # fmt: skip
+        self.live = self.row("", QCheckBox("show the proposal"))
+        self.live.setChecked(True)
+        self.buttons(Take_proposal=self.take, Whole_plane_reviewed=self.review, Save_mask=self.save)
+        self._timer = QTimer(self, singleShot=True, interval=150)
+        self._timer.timeout.connect(lambda: self.attempt(self.propose))
+        self._proposal: Any = None
+        self._probability: tuple[Any, ...] = ()  # model, field and plane, and what it says of them
+        self._work: Work | None = None
+        for moved in (self.threshold, self.smallest, self.noise):
+            moved.valueChanged.connect(self._soon)
+        for chosen in (self.source, self.channel):
+            chosen.currentIndexChanged.connect(self._soon)
+        self.source.currentIndexChanged.connect(self._show_settings)
+        self.model.changed.connect(self._soon)
+        self.live.toggled.connect(self._soon)
+        self.viewer.dims.events.current_step.connect(self._soon)
+        self._show_settings()
+
+    # The table -------------------------------------------------------------------------------
+
+    def open_table(self) -> None:
+        """List the fields of the table; a table that is not there yet is empty."""
+        if self.file.path is None:
+            return
+        self.close_field()
+        self.table = LabelTable(self.file.path)
+        self._list()
+        labelled = sum(row.is_labelled for row in self.table.rows)
+        self.tell(
+            f"{self.table.path}: {count(len(self.table.rows), 'field')}, {labelled} labelled"
+        )
+
+    def add_layer(self) -> None:
+        """Put the image of the selected layer into the table, and show it."""
+        layer = self.viewer.layers.selection.active
+        if layer is None or layer._type_string != "image":
+            raise MitolumeError("select the layer of an image in the list of layers")
+        if self.file.path is None:
+            raise MitolumeError("name a table first, a new one perhaps: fields.csv")
+        if self.table is None:
+            self.table = LabelTable(self.file.path)
+        said = layer.metadata.get(KEY) or self._written(layer)
+        path = Path(said["path"])
+        row = Field(path, channel=said["channel"], scene=said["scene"], specimen=path.name)
+        index = self.table.add(row)
+        for other in [one for one in self.viewer.layers if one.metadata.get(KEY, {}) and
+                      one.metadata[KEY].get("path") == said["path"]]:  # fmt: skip
+            self.viewer.layers.remove(other)
+        if layer in self.viewer.layers:
+            self.viewer.layers.remove(layer)
+        self._list()
+        self._open(index)
+
+    def _written(self, layer: Any) -> dict[str, str]:
+        """Write the pixels of a layer that came of no file, beside the table."""
+        assert self.table is not None
+        axes = [str(axis) for axis in layer.axis_labels]
+        if not set(axes) <= set("TZYX"):
+            axes = list("TZYX")[-layer.ndim :]
+        units = zip(axes, layer.units, layer.scale, strict=True)
+        size = {axis: float(um) for axis, unit, um in units if str(unit) == "micrometer"}
+        path = self.table.path.parent / "images" / f"{layer.name.replace('/', '_')}.ome.tif"
+        pixels = xr.DataArray(np.asarray(layer.data), dims=axes, attrs={"pixel_size_um": size})
+        write_image(path, pixels)
+        return {"path": str(path), "scene": "", "channel": ""}
+
+    def _list(self) -> None:
+        assert self.table is not None
+        self.list.clear()
+        self.list.addItems(self.table.titles())
+
+    def _open_chosen(self) -> None:
+        self._open(self.list.currentRow())
+
+    def _open(self, index: int) -> None:
+        painting = self.show_field(index)
+        self.list.setCurrentRow(index)
+        row = self.field
+        names = [layer.metadata[KEY]["channel"] for layer in painting.guides]
+        self.channel.blockSignals(True)
+        self.channel.clear()
+        self.channel.addItems(names)
+        if row.fluorescence:
+            self.channel.setCurrentText(str(row.fluorescence))
+        self.channel.blockSignals(False)
+        self._proposal = None
+        if row.fluorescence and self.source.currentText() == "none" and not painting.painted.any():
+            self.source.setCurrentText("dye")
+        self._soon()
+
+    # Proposals -------------------------------------------------------------------------------
+
+    def propose(self) -> None:
+        """Show what the dye or the model proposes for this plane, at the settings of now."""
+        source = self.source.currentText()
+        if self.painting is None or source == "none" or not self.live.isChecked():
+            self._remove_proposal()
+        elif source == "dye":
+            self._show_proposal(self._of_dye())
+        elif self.model.path is not None:
+            self._of_model(self.model.path)
+
+    def _of_dye(self) -> Mask:
+        row, z = self._dye_row(), self.painting.z if self.painting else 0
+        settings = {
+            "threshold": self.threshold.value(),
+            "smallest_um": self.smallest.value(),
+            "chance": self.noise.value(),
+        }
+        ((_, labels),) = label_planes(with_planes(row, [z]), open_fluorescence(row), **settings)
+        self.said.setText(f"{row.image.name}, plane {z}: {labels.quality}")
+        said = ", ".join(f"{name}={value:.4g}" for name, value in settings.items())
+        self.line.setText(f"label_dye(dye, pixel_size_um, z={z}, z_step_um=z_step_um, {said})")
+        return labels.mask
+
+    def _dye_row(self) -> Field:
+        if not self.channel.currentText():
+            raise MitolumeError("the image has one channel, and the dye is not among its files")
+        if isinstance(self.field.fluorescence, Path):
+            return self.field
+        return replace(self.field, fluorescence=self.channel.currentText())
+
+    def _of_model(self, model: Path) -> None:
+        """Predict the plane in a thread; the threshold then moves without it."""
+        assert self.painting is not None
+        row, z = self.field, self.painting.z
+        key = (model, row.image, row.scene, z)
+        if self._probability and self._probability[0] == key:
+            self._show_proposal((self._probability[1] >= self.threshold.value()).astype(np.uint8))
+            return
+        if self._work is not None and self._work.is_running:
+            return
+
+        def compute() -> Any:
+            predictor = load(model)
+            image = open_image(row, predictor.card.inputs.channels)
+            shape = (image.sizes["Y"], image.sizes["X"])
+            ready = predictor.reader(image).at(z)
+            return predictor.predict_boxes(ready, shape), predictor.threshold()
+
+        def done(found: Any) -> None:
+            first = not self._probability or self._probability[0][0] != model
+            self._probability = (key, found[0])
+            if first:
+                self.threshold.setValue(found[1])
+            self.line.setText(f"mitolume predict {model} {row.image} --out masks")
+            self._soon()
+
+        self.said.setText("the model is at work")
+        self._work = Work(compute, done, self.fail)
+
+    def _show_proposal(self, mask: Mask) -> None:
+        assert self.painting is not None
+        shown = mask if self.painting.labels.ndim == 2 else np.zeros_like(self.painting.painted)
+        if self.painting.labels.ndim == 3:
+            shown[self.painting.z] = mask
+        if self._proposal is None or self._proposal not in self.viewer.layers:
+            labels, active = self.painting.labels, self.viewer.layers.selection.active
+            place = {name: getattr(labels, name) for name in ("scale", "units", "axis_labels")}
+            self._proposal = self.viewer.add_labels(
+                shown, name="proposal", colormap=mask_colours(FALSE_COLOUR), **place
+            )
+            self._proposal.contour = 1
+            self.viewer.layers.selection.active = active
+        else:
+            self._proposal.data = shown
+
+    def _remove_proposal(self) -> None:
+        if self._proposal is not None and self._proposal in self.viewer.layers:
+            self.viewer.layers.remove(self._proposal)
+        self._proposal = None
+
+    def take(self) -> None:
+        """Paint what is proposed."""
+        _ = self.field
+        if self._proposal is None or self.painting is None:
+            raise MitolumeError("nothing is proposed: choose the dye or a model")
+        proposal = np.asarray(self._proposal.data)
+        self.painting.take(proposal[self.painting.z] if proposal.ndim == 3 else proposal)
+        self.live.setChecked(False)
+
+    def review(self) -> None:
+        """Say that the whole plane was reviewed."""
+        _ = self.field
+        if self.painting is not None:
+            self.painting.review_plane()
+
+    def save(self) -> None:
+        """Write the mask and the row of the table."""
+        row, painting, table = self.field, self.painting, self.table
+        assert painting is not None
+        assert table is not None
+        painting.settle()
+        mask = painting.mask
+        path = table.accept(self.index, mask)
+        if path is None:
+            raise MitolumeError("nothing is painted, and nothing was reviewed: paint, or press r")
+        self.index = next(i for i, one in enumerate(table.rows) if one.mask == path)
+        self._list()
+        self.list.setCurrentRow(self.index)
+        known = int((mask != 255).sum())
+        self.tell(
+            f"{path.name}: {(mask == FOREGROUND).sum() / known:.1%} of {known / mask.size:.0%} "
+            f"reviewed pixels are mitochondria; {row.image.name} is in {table.path.name}"
+        )
+        self.line.setText(f"mitolume run --fields {table.path} --out run")
+
+    # Settings --------------------------------------------------------------------------------
+
+    def _soon(self, *_: Any) -> None:
+        self._timer.start()
+
+    def _show_settings(self, *_: Any) -> None:
+        source = self.source.currentText()
+        shown: Iterator[tuple[QWidget, bool]] = iter(
+            [
+                (self.channel, source == "dye"),
+                (self.model, source == "model"),
+                (self.threshold, source != "none"),
+                (self.smallest, source == "dye"),
+                (self.noise, source == "dye"),
+                (self.live, source != "none"),
+            ]
+        )
+        for widget, is_shown in shown:
+            self.form.setRowVisible(widget, is_shown)

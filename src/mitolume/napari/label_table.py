@@ -1,0 +1,201 @@
+"""The table of fields that is labelled: its masks, and drafts of masks. Knows no window."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from mitolume.io.check import open_image
+from mitolume.io.fields import (
+    Field,
+    format_planes,
+    is_same_image,
+    read_table,
+    row_names,
+    with_label,
+    write_table,
+)
+from mitolume.io.formats import bare_name
+from mitolume.io.mask_files import distinct_values, kind_of, open_mask
+from mitolume.io.masks import BACKGROUND, UNSURE, Mask, meaning_of, to_mask
+from mitolume.io.read import load, read
+from mitolume.io.write import is_ours, owning, write_image, write_mask
+
+_OWN = "_napari"  # what a table that someone else wrote is called where it goes on
+
+
+class LabelTable:
+    """A table of fields, and the folder of masks beside it.
+
+    A table that someone else wrote is never changed: it goes on as ``NAME_napari.csv``, which is
+    taken up when the table is opened again.
+
+    Parameters
+    ----------
+    path
+        The table; it need not be there yet.
+
+    Raises
+    ------
+    MitolumeError
+        The table is faulty.
+    """
+
+    def __init__(self, path: Path) -> None:
+        tables = [path]
+        while tables[-1].exists() and not is_ours(tables[-1]):
+            tables.append(path.with_name(f"{tables[-1].stem}{_OWN}.csv"))
+        self.path = tables[-1]
+        self.masks = self.path.with_name(f"{self.path.stem}_masks")
+        self.rows: list[Field] = []
+        for table in reversed(tables):  # the newest first; rows that only older ones have, behind
+            known = {_place(row) for row in self.rows}
+            if table.exists():
+                self.rows += [row for row in read_table(table) if _place(row) not in known]
+
+    def titles(self) -> list[str]:
+        """Return how a list shows each row."""
+        return [
+            row.image.name
+            + f" {row.scene}" * bool(row.scene)
+            + (f", plane {format_planes(row.planes)}" if row.planes is not None else "")
+            + f": {self.state(row)}"
+            for row in self.rows
+        ]
+
+    def state(self, row: Field) -> str:
+        """Return what is known of a row in a word or two."""
+        if self.draft(row).exists():
+            return "draft"
+        if not row.is_labelled:
+            return "dye recorded" if row.fluorescence else "no label"
+        return f"labelled ({row.label})" if row.label else "labelled"
+
+    def add(self, row: Field) -> int:
+        """Add a row, unless the same channel of the same image is there; return its index."""
+        places = [_place(one) for one in self.rows]
+        if _place(row) in places:
+            return places.index(_place(row))
+        self.rows.append(row)
+        write_table(self.path, self.rows)
+        return len(self.rows) - 1
+
+    def load(self, row: Field) -> tuple[Mask, Mask, str]:
+        """Return what is painted and where it was reviewed, both (Z, Y, X), and where it is from.
+
+        A draft comes before the masks of all rows of the image. Of a mask, all that is not unsure
+        was reviewed.
+        """
+        image = open_image(row)
+        shape = tuple(image.sizes[axis] for axis in "ZYX")
+        if self.draft(row).exists():
+            painted, reviewed = load(read(self.draft(row))).values[0]
+            return painted, reviewed, "a draft"
+        painted, reviewed = np.zeros((2, *shape), np.uint8)
+        source = ""
+        for one in self.rows:
+            if one.mask is None or not one.is_labelled or not is_same_image(one, row):
+                continue
+            mask, source = open_mask(one.mask, image), str(one.mask)
+            kind = kind_of(mask, meaning_of({one.mask.name: distinct_values(mask)})[0])
+            for z in one.planes if one.planes is not None else range(shape[0]):
+                own = np.asarray(mask.isel(T=0, C=0, Z=z if mask.sizes["Z"] > 1 else 0).values)
+                painted[z] = to_mask(own, "unsure" if one.label else kind)
+                reviewed[z] = painted[z] != UNSURE
+        return painted, reviewed, source
+
+    def draft(self, row: Field) -> Path:
+        """Return the file of a row's draft, the same for all planes of an image."""
+        key = "\n".join([str(row.image.absolute()), row.scene, row.channel])
+        name = f"{bare_name(row.image)}_{hashlib.sha256(key.encode()).hexdigest()[:8]}.ome.tif"
+        return self.masks / "drafts" / name
+
+    def save_draft(self, row: Field, painted: Mask, reviewed: Mask) -> None:
+        """Write a draft, whole or not at all."""
+        draft = self.draft(row)
+        both = xr.DataArray(np.stack([painted, reviewed]), dims=tuple("CZYX"))
+        with owning(draft.parent):
+            write_image(draft, both, names=["painted", "reviewed"])
+
+    def accept(
+        self, index: int, mask: Mask, *, label: str = "painted", planes: Sequence[int] = (), **said: str
+    ) -> Path | None:
+        """Write a mask, and the row that names it; the row's draft is done with.
+
+        Parameters
+        ----------
+        index
+            The row.
+        mask
+            (Z, Y, X) as `finished` returns it.
+        label
+            Column ``label`` of the row.
+        planes
+            Which planes count; by default those of which anything is known.
+        said
+            Further columns of the row.
+
+        Returns
+        -------
+        pathlib.Path or None
+            The mask; None where nothing is known of any plane.
+        """
+        index = self._home(index)
+        row = self.rows[index]
+        known = list(planes) or np.flatnonzero((mask != UNSURE).any(axis=(1, 2))).tolist()
+        if not known:
+            return None
+        depth = len(mask)
+        rows = with_label(self.rows, index, Path(), known, depth=depth, label=label)
+        name = row_names(rows)[index]
+        path = self.masks / f"{name}_mask.ome.tif"
+        number = 2
+        while path.exists() and row.mask != path:  # that of other planes of the same image
+            path = self.masks / f"{name}_{number}_mask.ome.tif"
+            number += 1
+        size = open_image(row).attrs.get("pixel_size_um", {})
+        stack = xr.DataArray(mask, dims=tuple("ZYX"), attrs={"pixel_size_um": size})
+        write_mask(path, stack if depth > 1 else stack.isel(Z=0))
+        rows[index] = replace(rows[index], mask=path, extra=rows[index].extra | said)
+        write_table(self.path, rows)
+        self.rows = read_table(self.path)
+        self.draft(row).unlink(missing_ok=True)
+        return path
+
+    def _home(self, index: int) -> int:
+        """Return the row of an image that was painted already; else the one that is meant."""
+        painted = [
+            number
+            for number, row in enumerate(self.rows)
+            if row.label == "painted" and is_same_image(row, self.rows[index])
+        ]
+        return next(iter(painted), index)
+
+    def note(self, index: int, **said: str) -> None:
+        """Fill in further columns of a row."""
+        row = self.rows[index]
+        self.rows[index] = replace(row, extra=row.extra | said)
+        write_table(self.path, self.rows)
+
+
+def finished(painted: Mask, reviewed: Mask) -> Mask:
+    """Return the mask: what is not painted is background where it was reviewed, else unsure.
+
+    Examples
+    --------
+    >>> finished(np.array([0, 1, 255, 0], np.uint8), np.array([1, 0, 1, 0], np.uint8)).tolist()
+    [0, 1, 255, 255]
+    """
+    mask = painted.copy()
+    mask[(painted == BACKGROUND) & (reviewed == 0)] = UNSURE
+    return mask
+
+
+def _place(row: Field) -> tuple[Any, ...]:
+    return str(row.image.absolute()), row.scene, row.channel, row.planes

@@ -1,0 +1,213 @@
+"""What the widgets share: fields for paths, sliders, the line of a button, work beside the window."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from napari.qt.threading import create_worker
+from napari.utils import progress
+from napari.utils.notifications import show_error, show_info
+from qtpy.QtCore import QObject, Qt, Signal
+from qtpy.QtWidgets import (
+    QFileDialog,
+    QFormLayout,
+    QHBoxLayout,
+    QLabel,
+    QLineEdit,
+    QPushButton,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+from superqt import QLabeledDoubleSlider
+from superqt.utils import qthrottled
+
+from mitolume.errors import MitolumeError
+from mitolume.progress import Watcher, watched
+
+_last: dict[str, str] = {}  # the table and the model that were used last, for the other widgets
+
+
+class PathEdit(QWidget):
+    """A path that is typed or chosen; ``kind`` is file, folder or new (a file that may not be)."""
+
+    changed = Signal()
+
+    def __init__(self, kind: str = "file", *, shared: str = "", hint: str = "") -> None:
+        super().__init__()
+        self._kind, self._shared = kind, shared
+        self.edit = QLineEdit(_last.get(shared, ""))
+        self.edit.setPlaceholderText(hint)
+        self.edit.editingFinished.connect(self._tell)
+        self.button = QToolButton(text="...")
+        self.button.clicked.connect(self._choose)
+        layout = QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.edit)
+        layout.addWidget(self.button)
+
+    @property
+    def path(self) -> Path | None:
+        """The path; None where nothing is named."""
+        text = self.edit.text().strip()
+        return Path(text).expanduser() if text else None
+
+    def set(self, path: Path | str) -> None:
+        """Name a path, as if it had been chosen."""
+        self.edit.setText(str(path))
+        self._tell()
+
+    def showEvent(self, event: Any) -> None:
+        """Take over what another widget was told meanwhile."""
+        if not self.edit.text() and (known := _last.get(self._shared)):
+            self.set(known)
+        super().showEvent(event)
+
+    def _choose(self) -> None:
+        start = str((self.path or Path()).parent)
+        if self._kind == "folder":
+            chosen = QFileDialog.getExistingDirectory(self, "Choose a folder", start)
+        elif self._kind == "new":
+            chosen, _ = QFileDialog.getSaveFileName(self, "Choose a file", start)
+        else:
+            chosen, _ = QFileDialog.getOpenFileName(self, "Choose a file", start)
+        if chosen:
+            self.set(chosen)
+
+    def _tell(self) -> None:
+        if self._shared and self.edit.text():
+            _last[self._shared] = self.edit.text()
+        self.changed.emit()
+
+
+class Panel(QWidget):
+    """A widget of the plugin: rows of a form, buttons, and below them what a script would say."""
+
+    def __init__(self, viewer: Any) -> None:
+        super().__init__()
+        self.viewer = viewer
+        column = QVBoxLayout(self)
+        column.setContentsMargins(6, 6, 6, 6)
+        self.form = QFormLayout()
+        self.form.setFieldGrowthPolicy(QFormLayout.AllNonFixedFieldsGrow)
+        column.addLayout(self.form)
+        column.addStretch()
+        self.said = QLabel()
+        self.said.setWordWrap(True)
+        column.addWidget(self.said)
+        column.addWidget(QLabel("the same as a line of the shell or of Python:"))
+        self.line = QLineEdit(readOnly=True)
+        column.addWidget(self.line)
+        self.setMinimumWidth(330)
+
+    def row(self, name: str, widget: QWidget, tip: str = "") -> Any:
+        """Add a widget with its name; return it."""
+        widget.setToolTip(tip)
+        if name:
+            self.form.addRow(name, widget)
+        else:
+            self.form.addRow(widget)
+        return widget
+
+    def buttons(self, **calls: Callable[[], Any]) -> dict[str, QPushButton]:
+        """Add a row of buttons; ``_`` in their names is a space."""
+        holder, made = QWidget(), {}
+        layout = QHBoxLayout(holder)
+        layout.setContentsMargins(0, 0, 0, 0)
+        for name, call in calls.items():
+            made[name] = QPushButton(name.replace("_", " "))
+            made[name].clicked.connect(lambda _=False, call=call: self.attempt(call))
+            layout.addWidget(made[name])
+        self.form.addRow(holder)
+        return made
+
+    def attempt(self, call: Callable[[], Any]) -> Any:
+        """Call, and say what a person can mend."""
+        try:
+            return call()
+        except MitolumeError as error:
+            self.fail(error)
+            return None
+
+    def fail(self, error: Exception) -> None:
+        """Show an error in the widget and as napari shows errors."""
+        self.said.setText(str(error))
+        show_error(str(error))
+
+    def tell(self, text: str) -> None:
+        """Show in the widget what has happened, and in a corner of the window."""
+        self.said.setText(text)
+        show_info(text)
+
+
+def slider(low: float, high: float, value: float, decimals: int = 2) -> Any:
+    """Return a slider that shows its number."""
+    made = QLabeledDoubleSlider(Qt.Horizontal)
+    made.setRange(low, high)
+    made.setDecimals(decimals)
+    made.setSingleStep(10.0**-decimals)
+    made.setValue(value)
+    return made
+
+
+class Work(QObject):
+    """A call in a thread, with its progress in napari's activity dock.
+
+    ``done`` is called in the window's own thread with what the call returned, ``failed`` with the
+    error that it raised. `stop` asks the call to end soon (see `mitolume.progress.Watcher`), as
+    closing the window does.
+    """
+
+    _moved = Signal(str, int, int, str)
+
+    def __init__(
+        self,
+        call: Callable[[], Any],
+        done: Callable[[Any], None],
+        failed: Callable[[Exception], None],
+        moved: Callable[[str, int, int, str], None] = lambda title, done, total, note: None,
+    ) -> None:
+        super().__init__()
+        self._call, self._done, self._failed = call, done, failed
+        self._stop = threading.Event()
+        self._bar: Any = progress(total=0, desc="mitolume")
+        self._show_bar, self._show = qthrottled(self._advance, timeout=100), moved
+        self._moved.connect(self._show_bar)
+        self._moved.connect(moved)
+        self._result: Any = MitolumeError("a fault of the program stopped the work")
+        self.is_running = True
+        self.worker = create_worker(self._run)
+        self.worker.finished.connect(self._finish)
+        self.worker.start()
+
+    def stop(self) -> None:
+        """Ask the call to end with what it has."""
+        self._stop.set()
+
+    def _run(self) -> None:
+        def enough() -> bool:
+            return self._stop.is_set() or bool(self.worker.abort_requested)
+
+        try:
+            with watched(Watcher(self._moved.emit, enough)):
+                self._result = self._call()
+        except MitolumeError as error:  # napari shows all others, with where they come from
+            self._result = error
+
+    def _advance(self, title: str, done: int, total: int, note: str) -> None:
+        if self.is_running:
+            self._bar.total = total
+            self._bar.n = done
+            self._bar.set_description(f"{title}  {note}")
+            self._bar.events.value(value=done)
+
+    def _finish(self) -> None:
+        self.is_running = False
+        self._bar.close()
+        if isinstance(self._result, Exception):
+            self._failed(self._result)
+        else:
+            self._done(self._result)
