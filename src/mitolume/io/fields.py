@@ -346,9 +346,7 @@ def _parse_row(cells: dict[str, str], base: Path, line: int) -> tuple[Field, lis
         )
     label = cells.get("label", "")
     if label not in ("", *OWN_MASKS):
-        faults.append(
-            f"label is {label!r}, but only dye, for a mask made of it, painted, or empty"
-        )
+        faults.append(f"label is {label!r}, but only dye, for a mask made of it, painted, or empty")
     try:
         planes = parse_planes(cells.get("planes", ""))
     except ValueError as error:

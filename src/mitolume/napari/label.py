@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from napari.layers import Image
 from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QCheckBox, QComboBox, QHBoxLayout, QListWidget, QPushButton, QWidget
+from qtpy.QtWidgets import QCheckBox, QComboBox, QGridLayout, QListWidget, QWidget
 
 from mitolume.analysis.dye_contrast import CHANCE
 from mitolume.analysis.dye_labels import SMALLEST_UM, THRESHOLD
@@ -24,7 +25,7 @@ from mitolume.io.write import write_image
 from mitolume.napari.label_table import LabelTable
 from mitolume.napari.opening import KEY, image_layers, mask_colours
 from mitolume.napari.painting import KEYS, Painting
-from mitolume.napari.parts import Panel, PathEdit, Work, slider
+from mitolume.napari.parts import Panel, PathEdit, Work, narrow_button, slider
 from mitolume.runs.dye import label_planes
 from mitolume.runs.folder import load
 from mitolume.text import count
@@ -98,14 +99,13 @@ class FieldPanel(Panel):
     def key_buttons(self) -> None:
         """Add a button for each key."""
         holder = QWidget()
-        layout = QHBoxLayout(holder)
+        layout = QGridLayout(holder)
         layout.setContentsMargins(0, 0, 0, 0)
-        for key, name in KEYS.items():
-            button = QPushButton(f"{name} ({key})")
-            button.setStyleSheet("padding: 3px")
+        for number, (key, name) in enumerate(KEYS.items()):
+            button = narrow_button(f"{key}: {name}")
             button.setToolTip(f"Key {key} while the layer of the mask or of the region is selected")
             button.clicked.connect(lambda _, key=key: self.attempt(lambda: self._press(key)))
-            layout.addWidget(button)
+            layout.addWidget(button, *divmod(number, 3))
         self.form.addRow(holder)
 
     def _press(self, key: str) -> None:
@@ -119,7 +119,9 @@ class LabelWidget(FieldPanel):
 
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__(napari_viewer)
-        self.file = self.row("table", PathEdit("new", shared="table", hint="fields.csv, old or new"))
+        self.file = self.row(
+            "table", PathEdit("new", shared="table", hint="fields.csv, old or new")
+        )
         self.file.changed.connect(lambda: self.attempt(self.open_table))
         self.list = self.row("", QListWidget())
         self.list.setMaximumHeight(110)
@@ -130,7 +132,9 @@ class LabelWidget(FieldPanel):
         self.source = self.row("proposal", QComboBox())
         self.source.addItems(["none", "dye", "model"])
         self.channel = self.row("dye", QComboBox(), "Channel of the mitochondria's dye")
-        self.model = self.row("model", PathEdit("folder", shared="model", hint="run or model folder"))
+        self.model = self.row(
+            "model", PathEdit("folder", shared="model", hint="run or model folder")
+        )
         self.threshold = self.row(
             "ends at", slider(0.05, 0.95, THRESHOLD),
             "Dye: share of its local peak at which a structure ends. Model: least probability",
@@ -144,7 +148,7 @@ class LabelWidget(FieldPanel):
         )  # fmt: skip
         self.live = self.row("", QCheckBox("show the proposal"))
         self.live.setChecked(True)
-        self.buttons(Take_proposal=self.take, Whole_plane_reviewed=self.review, Save_mask=self.save)
+        self.buttons(Take_proposal=self.take, Plane_reviewed=self.review, Save_mask=self.save)
         self._timer = QTimer(self, singleShot=True, interval=150)
         self._timer.timeout.connect(lambda: self.attempt(self.propose))
         self._proposal: Any = None
@@ -170,14 +174,12 @@ class LabelWidget(FieldPanel):
         self.table = LabelTable(self.file.path)
         self._list()
         labelled = sum(row.is_labelled for row in self.table.rows)
-        self.tell(
-            f"{self.table.path}: {count(len(self.table.rows), 'field')}, {labelled} labelled"
-        )
+        self.tell(f"{self.table.path}: {count(len(self.table.rows), 'field')}, {labelled} labelled")
 
     def add_layer(self) -> None:
         """Put the image of the selected layer into the table, and show it."""
         layer = self.viewer.layers.selection.active
-        if layer is None or layer._type_string != "image":
+        if not isinstance(layer, Image):
             raise MitolumeError("select the layer of an image in the list of layers")
         if self.file.path is None:
             raise MitolumeError("name a table first, a new one perhaps: fields.csv")
@@ -254,7 +256,7 @@ class LabelWidget(FieldPanel):
         ((_, labels),) = label_planes(with_planes(row, [z]), open_fluorescence(row), **settings)
         self.said.setText(f"{row.image.name}, plane {z}: {labels.quality}")
         said = ", ".join(f"{name}={value:.4g}" for name, value in settings.items())
-        self.line.setText(f"label_dye(dye, pixel_size_um, z={z}, z_step_um=z_step_um, {said})")
+        self.script(f"label_dye(dye, pixel_size_um, z={z}, z_step_um=z_step_um, {said})")
         return labels.mask
 
     def _dye_row(self) -> Field:
@@ -287,7 +289,7 @@ class LabelWidget(FieldPanel):
             self._probability = (key, found[0])
             if first:
                 self.threshold.setValue(found[1])
-            self.line.setText(f"mitolume predict {model} {row.image} --out masks")
+            self.script(f"mitolume predict {model} {row.image} --out masks")
             self._soon()
 
         self.said.setText("the model is at work")
@@ -347,7 +349,7 @@ class LabelWidget(FieldPanel):
             f"{path.name}: {(mask == FOREGROUND).sum() / known:.1%} of {known / mask.size:.0%} "
             f"reviewed pixels are mitochondria; {row.image.name} is in {table.path.name}"
         )
-        self.line.setText(f"mitolume run --fields {table.path} --out run")
+        self.script(f"mitolume run --fields {table.path} --out run")
 
     # Settings --------------------------------------------------------------------------------
 

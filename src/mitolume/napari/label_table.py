@@ -124,7 +124,13 @@ class LabelTable:
             write_image(draft, both, names=["painted", "reviewed"])
 
     def accept(
-        self, index: int, mask: Mask, *, label: str = "painted", planes: Sequence[int] = (), **said: str
+        self,
+        index: int,
+        mask: Mask,
+        *,
+        label: str = "painted",
+        planes: Sequence[int] = (),
+        **said: str,
     ) -> Path | None:
         """Write a mask, and the row that names it; the row's draft is done with.
 

@@ -1,4 +1,4 @@
-"""What the widgets share: fields for paths, sliders, the line of a button, work beside the window."""
+"""What the widgets share: paths, sliders, the line of a button, work beside the window."""
 
 from __future__ import annotations
 
@@ -101,7 +101,6 @@ class Panel(QWidget):
         column.addWidget(QLabel("the same as a line of the shell or of Python:"))
         self.line = QLineEdit(readOnly=True)
         column.addWidget(self.line)
-        self.setMinimumWidth(330)
 
     def row(self, name: str, widget: QWidget, tip: str = "") -> Any:
         """Add a widget with its name; return it."""
@@ -118,11 +117,17 @@ class Panel(QWidget):
         layout = QHBoxLayout(holder)
         layout.setContentsMargins(0, 0, 0, 0)
         for name, call in calls.items():
-            made[name] = QPushButton(name.replace("_", " "))
+            made[name] = narrow_button(name.replace("_", " "))
             made[name].clicked.connect(lambda _=False, call=call: self.attempt(call))
             layout.addWidget(made[name])
         self.form.addRow(holder)
         return made
+
+    def script(self, line: str) -> None:
+        """Show how a script says what was done."""
+        self.line.setText(line)
+        self.line.setToolTip(line)
+        self.line.setCursorPosition(0)
 
     def attempt(self, call: Callable[[], Any]) -> Any:
         """Call, and say what a person can mend."""
@@ -141,6 +146,14 @@ class Panel(QWidget):
         """Show in the widget what has happened, and in a corner of the window."""
         self.said.setText(text)
         show_info(text)
+
+
+def narrow_button(text: str) -> Any:
+    """Return a button that is no wider than its text, so that several fit beside each other."""
+    button = QPushButton(text)
+    button.setStyleSheet("padding: 4px 2px")
+    button.setMinimumWidth(button.fontMetrics().horizontalAdvance(text) + 6)
+    return button
 
 
 def slider(low: float, high: float, value: float, decimals: int = 2) -> Any:

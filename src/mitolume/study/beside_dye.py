@@ -44,7 +44,7 @@ def measure_beside_dye(study: Study, scored: pd.DataFrame) -> pd.DataFrame:
         if key not in once:
             field = with_planes(image.row, [image.z])
             share = THRESHOLD if threshold == "auto" else threshold
-            ((_, dye),) = label_planes(field, open_fluorescence(field), share)
+            ((_, dye),) = label_planes(field, open_fluorescence(field), threshold=share)
             sides = {DYE: (dye.mask == FOREGROUND).astype(np.uint8), TRUTH: truth}
             once[key] = {n: _measure(m, truth, size) for n, m in sides.items() if m is not None}
         light = _measure(run.mask(row["model"], image), truth, size)
