@@ -253,7 +253,7 @@ def with_label(
     Parameters
     ----------
     rows, index
-        The table, and which of its rows is labelled. An unlabelled one becomes one to train on.
+        The table, and which of its rows is labelled. The role of an unlabelled one is drawn from now on.
     mask
         The file of the mask.
     planes
@@ -270,7 +270,7 @@ def with_label(
         kept for validation or test; no other row keeps a plane that is labelled now.
     """
     row, taken = rows[index], set(planes)
-    role = "train" if row.role == "unlabelled" else row.role
+    role = "" if row.role == "unlabelled" else row.role
     new = replace(with_planes(row, sorted(taken)), mask=mask, label=label, role=role)
     rest = [z for z in row.planes or range(depth) if z not in taken]
     found: list[Field] = []
