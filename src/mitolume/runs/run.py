@@ -18,7 +18,7 @@ from mitolume.errors import CollapsedError, MitolumeError
 from mitolume.io.lock import only_one
 from mitolume.io.write import write_text
 from mitolume.models.bundle import CARD
-from mitolume.progress import say
+from mitolume.progress import enough, say
 from mitolume.runs.audit import write_audit
 from mitolume.runs.begin import begin, resume
 from mitolume.runs.denoiser import denoiser_of_run
@@ -95,10 +95,15 @@ def _train_models(run: Run) -> None:
     )
     trainer = ModelTrainer(run, denoiser, labelled, validation, others)
     trainer.train_model_1()
-    if not unlabelled:
+    if enough():
+        stopped = f"stopped on request: model 1 has learnt {run.record['model_1']['steps']} steps"
+        run.note(stopped=stopped, model_2=None, notices=[*run.record["notices"], stopped])
+    if not unlabelled or enough():
         return
     try:
         trainer.train_model_2()
+        if enough():
+            raise CollapsedError("stopped on request while model 2 was learning: model 1 is kept")
         if not guarded:
             cross_fit(trainer)
     except CollapsedError as error:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mitolume.errors import MitolumeError
 from mitolume.io.write import atomic, owning
-from mitolume.progress import Advance
+from mitolume.progress import Advance, enough
 
 # Share of the epochs, at the end, whose weights are averaged where no validation images can choose.
 AVERAGED = 0.25
@@ -71,6 +71,8 @@ class Recorder(Callback):
         if batch_idx % 10 == 0:
             self.loss = _finite(self.losses[-1], pl_module)
         self._report(pl_module)
+        if enough():
+            trainer.should_stop = True  # the epoch ends here: it is scored, and its weights count
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         """Score, choose, and write the checkpoint."""
@@ -87,7 +89,8 @@ class Recorder(Callback):
             }
         )
         weights = {k: v.detach().cpu() for k, v in pl_module.model.state_dict().items()}
-        self._choose(len(self.history) - 1, score, weights)
+        last = trainer.should_stop and not self.n_averaged
+        self._choose(len(self.history) - 1, score, weights, last)
         with owning(self.checkpoint.parent), atomic(self.checkpoint) as temporary:
             trainer.save_checkpoint(temporary)
         self.on_epoch(self.history)
@@ -101,13 +104,15 @@ class Recorder(Callback):
             note += f"  {module.task.score_label} {score:.3f}"
         self.advance(module.global_step, module.steps, note)
 
-    def _choose(self, epoch: int, score: float | None, weights: dict[str, Tensor]) -> None:
+    def _choose(
+        self, epoch: int, score: float | None, weights: dict[str, Tensor], last: bool
+    ) -> None:
         if score is not None:
             # A score that is undefined (NaN) is not better than anything.
             if score > self.best_score or not self.weights:
                 self.best_score, self.best_epoch = score, epoch
                 self.weights = {name: tensor.clone() for name, tensor in weights.items()}
-        elif epoch >= self.first_averaged:
+        elif epoch >= self.first_averaged or last:
             # A running mean of parameters and of the normalisation's statistics alike.
             self.n_averaged += 1
             for name, tensor in weights.items():
