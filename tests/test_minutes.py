@@ -9,6 +9,7 @@ from helpers.command import call
 from helpers.fields import TINY
 
 import mitolume
+from mitolume import progress
 from mitolume.errors import MitolumeError
 from mitolume.runs import pace
 from mitolume.runs.folder import Run
@@ -72,3 +73,27 @@ def test_minutes_and_steps_exclude_each_other(
     said = capsys.readouterr().err
     assert "training: give one of `steps`, `epochs` and (of a run) `minutes`, not several" in said
     assert load_recipe(fields=table).training.minutes is None
+
+
+@pytest.mark.parametrize("kept", ["best epoch", "last epoch"])
+def test_a_training_ends_when_its_watcher_has_enough(
+    table: Path, tmp_path: Path, kept: str
+) -> None:
+    """With validation images and without, what was learnt until then is a usable model."""
+    settings = [*SHORT, "training.steps=40", "training.checks=4", "method=pseudo_label"]
+    if kept == "last epoch":
+        table.write_text(table.read_text().replace("validation", "train"))
+    seen: list[tuple[str, int]] = []
+
+    def enough() -> bool:
+        return any(title == "training model 1" and done >= 3 for title, done in seen)
+
+    watcher = progress.Watcher(lambda title, done, total, note: seen.append((title, done)), enough)
+    with progress.watched(watcher):
+        mitolume.run(load_recipe(fields=table, settings=settings), tmp_path / "run", quiet=True)
+    assert not progress.enough()
+    run = Run(tmp_path / "run")
+    assert (run.is_finished, run.models, run.kept) == (True, ["model_1"], "model_1")
+    assert 3 <= run.record["model_1"]["steps"] < 10
+    assert "stopped on request" in run.record["notices"][-1]
+    assert mitolume.load(run.path).card.seed == run.recipe.seed

@@ -253,7 +253,7 @@ def with_label(
     Parameters
     ----------
     rows, index
-        The table, and which of its rows is labelled. The role of an unlabelled one is drawn from now on.
+        The table, and which of its rows is labelled; the role of an unlabelled one is drawn.
     mask
         The file of the mask.
     planes

@@ -45,7 +45,7 @@ class TrainWidget(Panel):
         self.start_button, self.stop_button = made["Train"], made["Stop"]
         self.stop_button.setToolTip("End now: the model with what it has learnt is scored and kept")
         self.figure = Figure(figsize=(3, 2), layout="constrained")
-        self.canvas = FigureCanvasQTAgg(self.figure)
+        self.canvas: Any = FigureCanvasQTAgg(self.figure)  # type: ignore[no-untyped-call]
         self.canvas.setMinimumHeight(170)
         self.form.addRow(self.canvas)
         self.work: Work | None = None
@@ -56,7 +56,8 @@ class TrainWidget(Panel):
     def settings(self) -> list[str]:
         """The settings over those of the preset, as the command line takes them."""
         method, minutes = _METHODS[self.method.currentText()], self.minutes.value()
-        return [f"method={method}"] * bool(method) + [f"training.minutes={minutes:g}"] * bool(minutes)
+        length = [f"training.minutes={minutes:g}"] if minutes else []
+        return [*([f"method={method}"] if method else []), *length]
 
     def start(self) -> None:
         """Begin a run."""

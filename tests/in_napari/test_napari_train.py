@@ -1,0 +1,47 @@
+"""A training in the window: its score is drawn while it learns, and it can be stopped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.fields import TINY
+
+import mitolume
+from mitolume.runs.folder import Run
+
+QtCore, QtTest = (pytest.importorskip(f"qtpy.{name}") for name in ("QtCore", "QtTest"))
+
+
+def click(button: Any) -> None:
+    QtTest.QTest.mouseClick(button, QtCore.Qt.LeftButton)
+
+
+def test_a_training_that_is_stopped_leaves_a_model(
+    viewer: Any, table: Path, tmp_path: Path, wait: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, widget = viewer.window.add_plugin_dock_widget("mitolume", "Train")
+    widget.table.edit.setText(str(table))
+    widget.out.edit.setText(str(tmp_path / "run"))
+    length = [*TINY, "training.steps=100000", "training.checks=50000", "method=supervised"]
+    monkeypatch.setattr(type(widget), "settings", length)
+    click(widget.start_button)
+    assert widget.line.text().startswith("mitolume run --preset quick --fields")
+    wait(lambda: widget.figure.axes and len(widget.figure.axes[0].lines[0].get_xdata()) > 2, 120)
+    assert widget.figure.axes[0].get_ylabel() == "validation IoU"
+    click(widget.stop_button)
+    wait(lambda: not widget.work.is_running, 120)
+    run = Run(tmp_path / "run")
+    assert run.is_finished
+    assert not run.is_running
+    assert "stopped on request" in " ".join(run.record["notices"])
+    assert mitolume.load(run.path).card.seed == 0
+    assert "model 1 is kept" in widget.said.text()
+
+
+def test_what_is_missing_is_said(viewer: Any) -> None:
+    _, widget = viewer.window.add_plugin_dock_widget("mitolume", "Train")
+    widget.table.edit.setText("")
+    click(widget.start_button)
+    assert "name the table" in widget.said.text()
