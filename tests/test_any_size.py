@@ -297,6 +297,9 @@ def test_an_ome_zarr_becomes_an_ome_zarr_that_other_programs_open(tmp_path: Path
     assert [level.shape[3:] for level in levels] == [(1100, 530), (550, 265), (275, 133)]
     np.testing.assert_array_equal(levels[1][0, 0, 0], shrink_mask(levels[0][0, 0, 0]))
     assert all(set(np.unique(level[:])) == {0, 1} for level in levels)
+    yaozarrs = pytest.importorskip("yaozarrs", reason="validates OME-Zarr")
+    for name in ("a_mask.ome.zarr", "a_probability.ome.zarr"):
+        yaozarrs.validate_zarr_store(str(tmp_path / "out" / name))
     probability = zarr.open_group(tmp_path / "out" / "a_probability.ome.zarr", mode="r")
     quads = probability["0"][0, 0, 0, :1100, :530].reshape(550, 2, 265, 2)
     np.testing.assert_allclose(probability["1"][0, 0, 0], quads.mean(axis=(1, 3)), atol=1e-6)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
-from helpers.microscope_files import write_czi, write_lif, write_zarr
+from helpers.microscope_files import write_czi, write_lif, write_zarr, zip_zarr
 from liffile import LifFile
 from PIL import Image
 
@@ -36,6 +36,11 @@ def write_stack(path: Path, pixels: np.ndarray = STACK, names: list[str] = NAMES
         write_lif(path, {"field": ("TCZYX", pixels)}, channels=names, size_um=SIZE_UM)
     elif kind == ".czi":
         write_czi(path, pixels, channels=names, size_um=tuple(SIZE_UM.values()))
+    elif kind == ".ozx":
+        scale = (1, 1, 0.5, 0.1, 0.1)
+        folder = path.with_suffix(".unzipped")
+        write_zarr(folder, "tczyx", pixels, version="0.6", scale=scale, channels=names)
+        zip_zarr(folder, path)
     elif "zarr" in kind:
         version = "0.5" if "ome" in kind else "0.4"
         write_zarr(
@@ -245,13 +250,13 @@ def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         read(tmp_path / "a.czi")
 
 
-@pytest.mark.parametrize("version", ["0.4", "0.5"])
+@pytest.mark.parametrize("version", ["0.4", "0.5", "0.6"])
 def test_folders_of_several_zarr_images(tmp_path: Path, version: str) -> None:
-    form = 3 if version == "0.5" else 2
+    form = 2 if version == "0.4" else 3
 
     def describe(path: Path, metadata: dict) -> None:
         group = zarr.open_group(path, mode="a", zarr_format=form)
-        group.attrs.update({"ome": metadata} if version == "0.5" else metadata)
+        group.attrs.update(metadata if version == "0.4" else {"ome": metadata})
 
     plate = tmp_path / "plate.ome.zarr"
     describe(plate, {"plate": {"wells": [{"path": "A/1"}, {"path": "B/2"}]}})
@@ -270,6 +275,15 @@ def test_folders_of_several_zarr_images(tmp_path: Path, version: str) -> None:
     describe(tmp_path / "converted.zarr", {"bioformats2raw.layout": 3})
     write_zarr(tmp_path / "converted.zarr" / "0", "zyx", STACK[0, 0], version=version, unit="nm")
     assert read(tmp_path / "converted.zarr").sizes["Z"] == 3
+    describe(tmp_path / "scene.zarr", {"scene": {"coordinateTransformations": []}})
+    write_zarr(tmp_path / "scene.zarr" / "crop", "zyx", STACK[0, 0], version=version)
+    describe(tmp_path / "scene.zarr" / "coordinateTransformations", {})
+    for name, inside in (("plate.ome", "A/1/0 B/2/0"), ("converted", "0"), ("scene", "crop")):
+        zipped = zip_zarr(tmp_path / f"{name}.zarr", tmp_path / f"{name}.ozx")
+        assert scenes(zipped) == scenes(tmp_path / f"{name}.zarr") == inside.split()
+    np.testing.assert_array_equal(
+        read_plane(read(tmp_path / "plate.ome.ozx", scene="B/2/0")), STACK[0, 0, 1]
+    )
     zarr.save_array(tmp_path / "array.zarr", STACK, zarr_format=form)
     with pytest.raises(MitolumeError, match=r"array\.zarr .*without the metadata of an OME-Zarr"):
         read(tmp_path / "array.zarr")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from xml.sax.saxutils import quoteattr
@@ -66,6 +67,14 @@ def write_lif(
     path.write_bytes(head + xml + b"".join(blocks))
 
 
+def zip_zarr(folder: Path, path: Path) -> Path:
+    """Write the folder of an OME-Zarr as one zip file, without compressing it (RFC-9)."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(p for p in folder.rglob("*") if p.is_file()):
+            archive.write(file, file.relative_to(folder).as_posix())
+    return path
+
+
 def write_zarr(
     path: Path,
     axes: str,
@@ -77,7 +86,7 @@ def write_zarr(
     channels: Sequence[str] = (),
 ) -> None:
     """Write an OME-Zarr image of two resolution levels, one chunk a plane."""
-    group = zarr.open_group(path, mode="w", zarr_format=3 if version == "0.5" else 2)
+    group = zarr.open_group(path, mode="w", zarr_format=2 if version == "0.4" else 3)
     chunks = (1,) * (len(axes) - 2) + pixels.shape[-2:]
     for level in range(2):
         values = pixels[..., :: 2**level, :: 2**level]
@@ -100,14 +109,30 @@ def write_zarr(
             for i, step in enumerate((scale, coarse))
         ],
     }
+    if version == "0.6":
+        multiscale["coordinateSystems"] = [
+            {"name": "stage", "axes": [{"name": axis} for axis in axes]},
+            {"name": "physical", "axes": multiscale.pop("axes")},
+        ]
+        multiscale["coordinateTransformations"] = [
+            {"type": "scale", "scale": [7.0] * len(axes),
+             "input": {"name": "physical"}, "output": {"name": "stage"}}
+        ]  # fmt: skip
+        for data in multiscale["datasets"]:
+            ends = {"input": {"path": data["path"]}, "output": {"name": "physical"}}
+            shift = {"type": "translation", "translation": [1.0] * len(axes)}
+            both = [*data["coordinateTransformations"], shift]
+            data["coordinateTransformations"] = [
+                {"type": "sequence", "transformations": both} | ends
+            ]
     metadata: dict = {"multiscales": [multiscale]}
     if channels:
         window = {"min": 0, "max": 255, "start": 0, "end": 255}
         metadata["omero"] = {
             "channels": [{"label": c, "color": "FFFFFF", "window": window} for c in channels]
         }
-    if version == "0.5":
-        group.attrs["ome"] = {"version": "0.5", **metadata}
+    if version != "0.4":
+        group.attrs["ome"] = {"version": version, **metadata}
     else:
         multiscale["version"] = "0.4"
         group.attrs.update(metadata)

@@ -29,6 +29,7 @@ READERS: dict[str, str] = {
     ".tiff": "tiff",
     ".ome.zarr": "ome_zarr",
     ".zarr": "ome_zarr",
+    ".ozx": "ozx",
     ".nd2": "bioio",
     ".lif": "leica",
     ".czi": "zeiss",
@@ -47,7 +48,7 @@ _KINDS = (
     (b"ii*\0", "a TIFF", "tiff", "rename it"),
     (b"mm\0*", "a TIFF", "tiff", "rename it"),
     (b"gif8", "a GIF picture", "", "export it as TIFF"),
-    (b"pk\3\4", "a ZIP archive", "", "unpack it"),
+    (b"pk\3\4", "a ZIP archive", "ozx", "unpack it"),
     (b"\x1f\x8b", "a gzip archive", "", "unpack it"),
     (b"\x89hdf", "HDF5, as ilastik, Imaris and Python write it", "", "export it as TIFF"),
 )

@@ -1,4 +1,6 @@
-"""OME-Zarr 0.1 to 0.5: images, plates, labels, what bioformats2raw writes. Full size only.
+"""OME-Zarr 0.1 to 0.6: images, plates, labels, scenes, what bioformats2raw writes. Full size only.
+
+A zip of one (``.ozx``, RFC-9) is read as its folder is; paths lead into it.
 
 By zarr: bioio-ome-zarr 3 reads neither plates nor the folders of bioformats2raw.
 """
@@ -34,7 +36,7 @@ def open_file(path: Path) -> Opened:
     def array(scene: int) -> xr.DataArray:
         part = parts[scene]
         multiscale = _metadata(part.path)["multiscales"][part.number]
-        level = zarr.open_array(part.path / multiscale["datasets"][0]["path"], mode="r")
+        level = zarr.open_array(**_place(part.path / multiscale["datasets"][0]["path"]))
         axes = [axis["name"].upper() for axis in _axes(multiscale)]
         if len(axes) != level.ndim:
             raise MitolumeError(
@@ -53,11 +55,8 @@ def stated(path: Path, scene: int) -> Stated:
     multiscale = metadata["multiscales"][image.number]
     axes = _axes(multiscale)
     scale: list[float] = []
-    for steps in (multiscale, multiscale["datasets"][0]):
-        for transformation in steps.get("coordinateTransformations", ()):
-            if transformation.get("type") == "scale":
-                own = transformation["scale"]
-                scale = [a * b for a, b in zip(scale or [1.0] * len(own), own, strict=True)]
+    for own in _scales(multiscale):
+        scale = [a * b for a, b in zip(scale or [1.0] * len(own), own, strict=True)]
     said = {
         axis["name"].upper(): (step, axis.get("unit"))
         for axis, step in zip(axes, scale, strict=bool(scale))
@@ -70,7 +69,20 @@ def stated(path: Path, scene: int) -> Stated:
 def _axes(multiscale: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the axes of an image; before version 0.3 all had these five."""
     axes = multiscale.get("axes", "tczyx")
+    if systems := multiscale.get("coordinateSystems"):  # 0.6: that to which the pixels are brought
+        to = multiscale["datasets"][0]["coordinateTransformations"][0].get("output")
+        name = to.get("name") if isinstance(to, dict) else to
+        axes = next((one["axes"] for one in systems if one["name"] == name), systems[0]["axes"])
     return [axis if isinstance(axis, dict) else {"name": str(axis)} for axis in axes]
+
+
+def _scales(multiscale: dict[str, Any]) -> list[list[float]]:
+    """Return the scales of the full size that belong to its axes."""
+    steps = list(multiscale["datasets"][0].get("coordinateTransformations", ()))
+    if "coordinateSystems" not in multiscale:  # in 0.6, those of the image lead to other axes
+        steps += multiscale.get("coordinateTransformations", ())
+    steps += [inner for step in steps for inner in step.get("transformations", ())]
+    return [step["scale"] for step in steps if step.get("type") == "scale"]
 
 
 def _parts(path: Path) -> list[_Part]:
@@ -86,7 +98,9 @@ def _parts(path: Path) -> list[_Part]:
     elif "labels" in metadata:
         inner = list(metadata["labels"])
     elif "bioformats2raw.layout" in metadata:
-        inner = sorted((p.name for p in path.iterdir() if p.name.isdecimal()), key=int)
+        inner = sorted((name for name in _groups(path) if name.isdecimal()), key=int)
+    elif "scene" in metadata:
+        inner = sorted(name for name in _groups(path) if "multiscales" in _metadata(path / name))
     else:
         raise MitolumeError(
             f"{path} is a Zarr folder without the metadata of an OME-Zarr image; name the folder "
@@ -102,12 +116,29 @@ def _parts(path: Path) -> list[_Part]:
     return parts
 
 
+def _place(path: Path) -> dict[str, Any]:
+    """Return how zarr opens a folder, or what lies in a zip file at the end of a path."""
+    from zarr.storage import ZipStore
+
+    archive = next((part for part in (path, *path.parents) if part.is_file()), None)
+    if archive is None:
+        return {"store": path, "mode": "r"}
+    inner = path.relative_to(archive).as_posix()
+    return {"store": ZipStore(archive, mode="r"), "path": inner.lstrip("."), "mode": "r"}
+
+
+def _groups(path: Path) -> list[str]:
+    import zarr
+
+    return list(zarr.open_group(**_place(path)).group_keys())
+
+
 def _metadata(path: Path) -> dict[str, Any]:
-    """Return the OME metadata of a Zarr group: under ``ome`` in 0.5, at the top in 0.4."""
+    """Return the OME metadata of a Zarr group: under ``ome`` from 0.5 on, at the top in 0.4."""
     import zarr
 
     try:
-        attributes = dict(zarr.open_group(path, mode="r").attrs)
+        attributes = dict(zarr.open_group(**_place(path)).attrs)
     except (zarr.errors.ContainsArrayError, zarr.errors.GroupNotFoundError):
         return {}
     found = attributes.get("ome", attributes)
