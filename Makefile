@@ -1,13 +1,13 @@
 # Each command needs only Python (3.11 or newer) and make, and installs everything else:
 #   make demo    simulates cells, trains on them and writes a report
-#   make test    runs the tests;  make check: lint, types, import directions;  make bench: slow tests and benchmarks
+#   make test    runs the tests;  make check: lint, types, import directions, security;  make bench: slow tests and benchmarks
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 OUT    ?= demo
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test check bench install clean
+.PHONY: demo test check audit bench install clean
 install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
@@ -27,6 +27,12 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/bandit -q -c pyproject.toml -r src
+
+# Known faults of the packages in constraints.txt; asks a server.
+audit: $(STAMP)
+	$(BIN)/pip install --quiet --disable-pip-version-check pip-audit
+	$(BIN)/pip-audit -r constraints.txt --no-deps --disable-pip
 
 bench: $(STAMP)
 	$(BIN)/python -m pytest -m slow -s
