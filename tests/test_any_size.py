@@ -24,14 +24,16 @@ from skimage.transform import resize
 
 import mitolume
 from mitolume.batch.predict import PredictionOptions, predict_files
+from mitolume.batch.sources import find_sources
 from mitolume.errors import MitolumeError
 from mitolume.inference.chain import PreparedPlane
 from mitolume.inference.predictor import Predictor
 from mitolume.inference.tiles import around, block_side, blocks, tiles, turned_box
 from mitolume.io import listing, windows
+from mitolume.io.fields import read_table
 from mitolume.io.readers import tiff
 from mitolume.io.zarr_out import new_image, shrink_mask
-from mitolume.models.bundle import save_bundle
+from mitolume.models.bundle import ConditionThreshold, save_bundle
 from mitolume.models.settings import Views
 from mitolume.preprocess.rescale import rescale, rescale_window
 from mitolume.preprocess.settings import ChainSettings
@@ -387,6 +389,34 @@ def test_when_nothing_works_it_is_said_plainly(folder: Path, tmp_path: Path) -> 
         with pytest.raises(MitolumeError, match=sentence):
             predict_files(predictor(), files, tmp_path / "out").raise_faults("images", "predicted")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_table_is_predicted_and_measured_with_what_it_says(tmp_path: Path) -> None:
+    rows = ["image,mask,specimen,condition,pixel_size_um"]
+    for dish, condition in (("d1", "control"), ("d2", "FCCP")):
+        (tmp_path / dish).mkdir()
+        write(tmp_path / dish / "f.ome.tif", texture((48, 64)))
+        rows.append(f"{dish}/f.ome.tif,,dish {dish},{condition},0.1")
+    table, out = tmp_path / "fields.csv", tmp_path / "masks"
+    table.write_text("\n".join(rows) + "\n")
+    ready = predictor()
+    ready.card.thresholds["FCCP"] = ConditionThreshold(threshold=1e-9, role="train", n_images=3)
+    options = PredictionOptions(probability=True)
+    outcome = predict_files(ready, [], out, options, table=table)
+    assert [path.name for path in outcome.written] == ["d1_f_mask.ome.tif", "d2_f_mask.ome.tif"]
+    assert mitolume.read(out / "d2_f_mask.ome.tif").values.all(), "by the threshold of FCCP"
+    found = read_table(out / "fields.csv")
+    assert [(row.specimen, row.condition) for row in found] == [
+        ("dish d1", "control"), ("dish d2", "FCCP"),
+    ]  # fmt: skip
+    assert predict_files(ready, [], out, options, table=table, resume=True).before
+    sources, _ = find_sources([out], [], out / "fields.csv")
+    assert [source.facts["condition"] for source in sources] == ["control", "FCCP"]
+    assert [source.images[0].file.parent.name for source in sources] == ["d1", "d2"]
+    with pytest.raises(MitolumeError, match=r"masks.csv is to be a folder, but is named as a file"):
+        predict_files(ready, [], tmp_path / "masks.csv", table=table)
+    with pytest.raises(MitolumeError, match="name either images or a table"):
+        predict_files(ready, [table], out, table=table)
 
 
 def test_resume_does_what_is_missing_with_the_same_model_only(

@@ -304,6 +304,12 @@ def test_days_are_part_of_the_specimen(tmp_path: Path) -> None:
     }
 
 
+def test_masks_in_a_folder_of_their_own_may_be_called_final(tmp_path: Path) -> None:
+    rows = draft(tmp_path, *[f"dish {n} raw/f{n}.tif" for n in NUMBERS],
+                 *[f"masks by hand/f{n} mask final.tif" for n in NUMBERS])  # fmt: skip
+    assert [row["mask"] for row in rows] == [f"masks by hand/f{n} mask final.tif" for n in NUMBERS]
+
+
 def test_one_specimen_and_leaks_are_said(tmp_path: Path) -> None:
     draft(tmp_path / "a", *[f"t{n}{s}.tif" for n in NUMBERS for s in ("", "_mask")])
     assert "specimens with masks: 1, too few" in said(tmp_path / "a")

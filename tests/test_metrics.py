@@ -11,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy import ndimage
 from torchmetrics.functional.classification import binary_jaccard_index, multiclass_jaccard_index
 
 from mitolume.analysis.metrics import (
@@ -98,6 +99,17 @@ def test_thin_scores_see_what_iou_does_not() -> None:
     lost = truth.copy()
     lost[20:24] = 0
     assert object_recall(lost, truth) == 0.5
+
+
+def test_masks_with_unsure_rims_have_no_boundary_to_score() -> None:
+    truth = rods()
+    rim = ndimage.binary_dilation(truth == 1, iterations=2) & (truth == 0)
+    prediction = truth.copy()
+    truth[rim] = 255
+    prediction[30:34, 2:6] = 1
+    assert math.isnan(boundary_f1(prediction, truth))
+    truth[5, :10] = 0  # one boundary is drawn
+    assert boundary_f1(prediction, truth) >= 0
 
 
 def test_unsure_pixels_change_no_score() -> None:

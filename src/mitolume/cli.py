@@ -142,6 +142,7 @@ def fields(
         write_draft(draft, out)
     for line in draft.lines:
         say(line, quiet=quiet)
+    say(f"next: check the table, then mitolume run --fields {out or 'TABLE'}", quiet=quiet)
 
 
 @app.command()
@@ -172,6 +173,7 @@ def run(
     folder = run_recipe(loaded, out, resume=resume, quiet=quiet)
     print(results_text(folder))
     print(f"report: {folder / 'report.html'}")
+    print(f"next: mitolume predict {folder} IMAGES --out masks")
 
 
 @app.command()
@@ -233,6 +235,7 @@ def study_run(
         raise
     print(study_text(out))
     print(f"report: {out / 'report.html'}")
+    print(f"next: mitolume predict {out}/runs/RUN IMAGES --out masks, with the run you choose")
 
 
 @study.command("status")
@@ -246,8 +249,13 @@ def study_status(folder: Annotated[Path, typer.Argument(help="A study's folder."
 @app.command()
 def predict(
     model: Annotated[Path, typer.Argument(help="A model folder, or a run folder.")],
-    files: Images,
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="Image files, or folders of them.")
+    ] = None,
     out: Out = Path("masks"),
+    fields: Annotated[
+        Path | None, typer.Option(help="Predict the images of this table of fields.")
+    ] = None,
     channel: Channels = None,
     scene: Scenes = None,
     pixel_size: PixelSize = None,
@@ -292,8 +300,8 @@ def predict(
     )
     predictor = load(model, views=views, core=tile_size)
     _batch(
-        "predicting", "images", "predicted", predict_files, predictor, files, out, options,
-        resume=resume, overwrite=overwrite, scheduler=scheduler, quiet=quiet,
+        "predicting", "images", "predicted", predict_files, predictor, files or [], out,
+        options, table=fields, resume=resume, overwrite=overwrite, scheduler=scheduler, quiet=quiet,
     )  # fmt: skip
 
 
@@ -616,6 +624,7 @@ def denoise_train(
         opened, out, settings, method=method, stripes=stripes, seed=seed, resume=resume, quiet=quiet
     )  # fmt: skip
     print(f"denoiser: {out} ({card.method}; {card.chosen})")
+    print(f"next: mitolume denoise apply {out} STACKS")
 
 
 @denoise.command("apply")
@@ -668,6 +677,7 @@ def suggest(
     print(found.text())
     print(f"table: {place / TABLE}")
     print(f"page: {place / PAGE}")
+    print("next: outline these images, name their masks in the table of fields, and run again")
 
 
 @app.command()
@@ -703,6 +713,7 @@ def simulate(
     with progress_bar("simulating fields", quiet=quiet) as advance:
         table = write_data_set(plans, out, jobs=jobs, command=command, progress=advance)
     print(f"table of fields: {table}")
+    print(f"next: mitolume run --fields {table}")
 
 
 @app.command()

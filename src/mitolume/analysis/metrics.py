@@ -113,8 +113,13 @@ def cldice(prediction: Mask, truth: Mask) -> float:
 
 
 def boundary_f1(prediction: Mask, truth: Mask) -> float:
-    """F1 of boundary pixels within `BOUNDARY_PX` of the other one (Csurka et al., BMVC 2013)."""
+    """F1 of boundary pixels within `BOUNDARY_PX` of the other one (Csurka et al., BMVC 2013).
+
+    NaN where all true rims are unsure: nobody drew a boundary.
+    """
     p, t = outlines(prediction, truth, truth != UNSURE)
+    if not t.any() and (truth == FOREGROUND).any():
+        return math.nan
     near_t, near_p = (ndimage.distance_transform_edt(~line) <= BOUNDARY_PX for line in (t, p))
     return _f1(p & near_t, p, t & near_p, t)
 

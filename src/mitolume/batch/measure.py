@@ -56,7 +56,7 @@ from mitolume.progress import Advance
 from mitolume.text import count
 
 _MADE_OF = "made_of.jsonl"  # in OUT.parts: what is finished, and of what it was made
-_FRONT = ("image", "t", "plane", "specimen", "condition", "batch")
+_FRONT = ("image", "t", "plane", "specimen", "condition", "batch", "role", "model")
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,15 @@ travel: a worker opens the image itself and writes where the others write.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import product
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import xarray as xr
@@ -22,7 +25,8 @@ from mitolume.errors import MitolumeError
 from mitolume.inference.inputs import unlike_stack
 from mitolume.inference.predictor import Predictor, load
 from mitolume.inference.tiles import Box, block_side, blocks
-from mitolume.io.formats import sha256
+from mitolume.io.fields import Field, read_table, write_table
+from mitolume.io.formats import bare_name, sha256
 from mitolume.io.listing import named_scenes, result_ending
 from mitolume.io.pixel_size import plane_pixel_size
 from mitolume.io.read import read_channels
@@ -75,6 +79,7 @@ def predict_files(
     out: Path,
     options: PredictionOptions = PredictionOptions(),
     *,
+    table: Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
     scheduler: str | None = None,
@@ -85,16 +90,21 @@ def predict_files(
     ``out`` gets ``NAME_mask.ome.tif``, ``NAME_probability.ome.tif``, ``NAME_overlay.png``;
     ``.ome.zarr`` for images that are OME-Zarr themselves or too large for a TIFF. ``resume``,
     ``overwrite`` and ``progress`` are as for `mitolume.batch.runner.run_jobs`; work is counted in
-    blocks. ``scheduler`` is the ``tcp://HOST:PORT`` of a dask scheduler whose workers compute; they
-    must see model, images and ``out`` under the same absolute paths.
+    blocks. ``table``, instead of files, is a table of fields, whose channels, scenes, pixel sizes
+    and conditions (where the model has a threshold for them) are used; ``out`` then also gets one,
+    ``fields.csv``, of the masks. ``scheduler`` is the ``tcp://HOST:PORT`` of a dask scheduler whose
+    workers compute; they must see model, images and ``out`` under the same absolute paths.
     """
     predictor.threshold(options.threshold, options.condition)  # a fault is one of no file
     if scheduler is not None:  # a worker may run in another folder
         files, out = [path.absolute() for path in files], out.absolute()
+    if bool(files) == (table is not None):
+        raise MitolumeError("name either images or a table with --fields")
+    asked, made = _asked_by(table, options, predictor), dict[Path, Field]()
     model = None if predictor.bundle is None else sha256(predictor.bundle)
-    return run_files(
-        files,
-        partial(_jobs_of, predictor, model, out, options),
+    outcome = run_files(
+        files or [Path(file) for file in asked],
+        partial(_jobs_of, predictor, model, out, options, asked=asked, made=made),
         out / "predict.jsonl",
         first=str(predictor.channels(options.channels)[0] or ""),
         resume=resume,
@@ -102,15 +112,67 @@ def predict_files(
         scheduler=partial(_on_cluster, scheduler, predictor, out) if scheduler else None,
         progress=progress,
     )
+    done = {job.results[-1] for job in (*outcome.before, *(one.job for one in outcome.finished))}
+    if table is not None and done:
+        masked = [replace(row, mask=mask) for mask, row in made.items() if mask in done]
+        write_table(out / "fields.csv", masked)
+        outcome.summary = f"table of fields: {out / 'fields.csv'}\n"
+    if done:
+        listed = f" --fields {out / 'fields.csv'}" if table else ""
+        outcome.summary += f"next: mitolume measure {out}{listed}"
+    return outcome
+
+
+_Asked = tuple[Field, PredictionOptions, str]  # an image's row, and the name of its results
+
+
+def _asked_by(
+    table: Path | None, given: PredictionOptions, predictor: Predictor
+) -> dict[str, list[_Asked]]:
+    """Return the images of a table, as whole stacks, by file; the user's options go before it."""
+    whole = {
+        (row.image, row.scene, row.channel): replace(row, planes=None, role="unlabelled")
+        for row in (read_table(table) if table else ())
+    }
+    times = Counter((bare_name(file).casefold(), scene) for file, scene, _ in whole)
+    found: dict[str, list[_Asked]] = defaultdict(list)
+    for (file, scene, channel), row in whole.items():
+        again = times[bare_name(file).casefold(), scene] > 1
+        name = "_".join(filter(None, (file.parent.name * again, bare_name(file), scene)))
+        known = given.threshold is None and row.condition in predictor.card.thresholds
+        seen = (channel, *map(str, predictor.channels()[1:])) if channel else ()
+        own = replace(
+            given,
+            channels=given.channels or seen,
+            scene=scene or given.scene,
+            pixel_size_um=given.pixel_size_um or row.pixel_size_um,
+            condition=given.condition or (row.condition if known else None),
+        )
+        found[os.path.abspath(file)].append((row, own, name))
+    return found
 
 
 def _jobs_of(
-    predictor: Predictor, model: str | None, out: Path, options: PredictionOptions, file: Path
+    predictor: Predictor,
+    model: str | None,
+    out: Path,
+    given: PredictionOptions,
+    file: Path,
+    *,
+    asked: Mapping[str, Sequence[_Asked]] = MappingProxyType({}),
+    made: dict[Path, Field] | None = None,
 ) -> Iterator[Job]:
-    """Open a file, and decide what its scenes become."""
-    for scene, name in named_scenes(file, options.scene):
+    """Open a file, and decide what its scenes become; ``made`` gets the row of each mask."""
+    plain = bare_name(file)
+    for row, options, scene, name in [
+        (row, wanted, scene, own + name.removeprefix(plain))
+        for row, wanted, own in asked.get(os.path.abspath(file), [(Field(file), given, plain)])
+        for scene, name in named_scenes(file, wanted.scene)
+    ]:
         opened = _open_channels(predictor, file, scene, options)
         image = _image_of(file, scene, opened, options, predictor, out / name)
+        if made is not None:
+            made[image.mask] = row
         settings = {
             "model": model,  # a hash
             "views": predictor.views,

@@ -19,6 +19,8 @@ from mitolume.parallel import run_side_by_side
 from mitolume.progress import Advance
 from mitolume.text import count
 
+_FILES = (".csv", ".json", ".png", ".tif", ".tiff", ".html", ".yaml")
+
 
 @dataclass(frozen=True)
 class Report:
@@ -198,6 +200,9 @@ def run_jobs(
     if resume and overwrite:
         raise MitolumeError("--resume keeps results and --overwrite replaces them; choose one")
     _refuse_twins(jobs)
+    for folder in {path.parent for job in jobs for path in job.results}:
+        if folder.suffix.lower() in _FILES and not folder.exists():
+            raise MitolumeError(f"--out {folder} is to be a folder, but is named as a file")
     results = [path for job in jobs for path in job.results]
     refuse_inputs(results, [path for job in jobs for path in job.inputs])
     require_free(

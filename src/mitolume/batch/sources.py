@@ -265,7 +265,8 @@ def _of_run(run: Path) -> list[Source]:
     return [
         Source(
             opened.mask_file(opened.kept, name), name, _images_of(row), row.planes,
-            _facts(row), size_of(row.z_step_um, row.pixel_size_um),
+            _facts(row) | {"role": row.role, "model": opened.kept},
+            size_of(row.z_step_um, row.pixel_size_um),
         )
         for row, name in zip(rows, row_names(rows), strict=True)
     ]  # fmt: skip

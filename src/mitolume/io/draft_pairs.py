@@ -374,7 +374,10 @@ def _match_rest(pairs: dict[_Item, Pair], masks: Sequence[_Item], notes: Notes) 
     fitting = {pair.mask.folders for pair in pairs.values() if pair.mask}
     for mask in masks:
         begins = [(mask.place, mask.key[:end]) for end in range(len(mask.key) - 1, 0, -1)]
-        near, alike = by_place[mask.place], by_name[mask.key]
+        near, end = by_place[mask.place], len(mask.key)
+        while end > 1 and mask.key[end - 1][1] < 0 and mask.key[:end] not in by_name:
+            end -= 1  # words without a number say nothing of the image: "f1 mask final"
+        alike = by_name.get(mask.key[:end], [])
         image = next((whole[begin] for begin in begins if begin in whole), None)
         how = "whose names begin as their image's"
         if image is None and len(near) == crowd[mask.place] == 1:

@@ -42,7 +42,10 @@ def image_files(
                 f"out, being masks or results by their names: {some_names(left_out)}"
             )
         if not files:
-            faults.append(f"{path} is a folder without image files; name one that has some")
+            faults.append(
+                f"{path} is a folder without image files; name one that has some, "
+                "or those below it by a table: mitolume fields"
+            )
         for file in files:
             found.setdefault(os.path.abspath(file), file)
     whole, said = whole_images(found.values())

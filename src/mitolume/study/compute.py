@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from functools import partial
@@ -16,7 +17,7 @@ from mitolume.io.fields import read_table, write_table
 from mitolume.io.lock import only_one
 from mitolume.io.split import assign_roles
 from mitolume.models.bundle import SCHEMA_VERSION, versions
-from mitolume.progress import progress_bar, say
+from mitolume.progress import progress_bar, say, time_left
 from mitolume.runs.begin import command
 from mitolume.runs.folder import Run, seen_from
 from mitolume.runs.recipe import Recipe
@@ -112,9 +113,12 @@ def _compute_runs(
     if not runs:
         return
     if scheduler is None and jobs <= 1:
-        for number, (place, recipe) in enumerate(runs.items(), 1):
-            say(f"run {number} of {len(runs)}: {place.name}", quiet=quiet)
+        started, left = time.monotonic(), ""
+        for number, (place, recipe) in enumerate(runs.items()):
+            say(f"run {number + 1} of {len(runs)}: {place.name}{left}", quiet=quiet)
             yield place, try_run(recipe, place, quiet=quiet)
+            each = (time.monotonic() - started) / (number + 1)
+            left = f" (about {time_left(each * (len(runs) - number - 1))} left for all)"
         return
     from mitolume.parallel import run_side_by_side
 
