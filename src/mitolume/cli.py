@@ -109,6 +109,15 @@ def _batch(
     if outcome.summary:
         print(outcome.summary)
     outcome.raise_faults(what, done)
+    if outcome.next:
+        _next(outcome.next, quiet)
+
+
+def _next(step: str, quiet: bool) -> None:
+    """Say what a user may do with the results, beside them on standard error."""
+    from mitolume.progress import say
+
+    say(f"next: {step}", quiet=quiet)
 
 
 @app.command()
@@ -142,7 +151,7 @@ def fields(
         write_draft(draft, out)
     for line in draft.lines:
         say(line, quiet=quiet)
-    say(f"next: check the table, then mitolume run --fields {out or 'TABLE'}", quiet=quiet)
+    _next(f"check the table, then mitolume run --fields {out or 'TABLE'}", quiet)
 
 
 @app.command()
@@ -173,7 +182,7 @@ def run(
     folder = run_recipe(loaded, out, resume=resume, quiet=quiet)
     print(results_text(folder))
     print(f"report: {folder / 'report.html'}")
-    print(f"next: mitolume predict {folder} IMAGES --out masks")
+    _next(f"mitolume predict {folder} IMAGES --out masks", quiet)
 
 
 @app.command()
@@ -235,7 +244,7 @@ def study_run(
         raise
     print(study_text(out))
     print(f"report: {out / 'report.html'}")
-    print(f"next: mitolume predict {out}/runs/RUN IMAGES --out masks, with the run you choose")
+    _next(f"mitolume predict {out}/runs/RUN IMAGES --out masks, with the run you choose", quiet)
 
 
 @study.command("status")
@@ -624,7 +633,7 @@ def denoise_train(
         opened, out, settings, method=method, stripes=stripes, seed=seed, resume=resume, quiet=quiet
     )  # fmt: skip
     print(f"denoiser: {out} ({card.method}; {card.chosen})")
-    print(f"next: mitolume denoise apply {out} STACKS")
+    _next(f"mitolume denoise apply {out} STACKS", quiet)
 
 
 @denoise.command("apply")
@@ -677,7 +686,7 @@ def suggest(
     print(found.text())
     print(f"table: {place / TABLE}")
     print(f"page: {place / PAGE}")
-    print("next: outline these images, name their masks in the table of fields, and run again")
+    _next("outline these images, name their masks in the table of fields, and run again", quiet)
 
 
 @app.command()
@@ -713,7 +722,7 @@ def simulate(
     with progress_bar("simulating fields", quiet=quiet) as advance:
         table = write_data_set(plans, out, jobs=jobs, command=command, progress=advance)
     print(f"table of fields: {table}")
-    print(f"next: mitolume run --fields {table}")
+    _next(f"mitolume run --fields {table}", quiet)
 
 
 @app.command()

@@ -116,10 +116,8 @@ def predict_files(
     if table is not None and done:
         masked = [replace(row, mask=mask) for mask, row in made.items() if mask in done]
         write_table(out / "fields.csv", masked)
-        outcome.summary = f"table of fields: {out / 'fields.csv'}\n"
-    if done:
-        listed = f" --fields {out / 'fields.csv'}" if table else ""
-        outcome.summary += f"next: mitolume measure {out}{listed}"
+        outcome.summary = f"table of fields: {out / 'fields.csv'}"
+    outcome.next = f"mitolume measure {out}" + f" --fields {out / 'fields.csv'}" * bool(table)
     return outcome
 
 

@@ -87,6 +87,7 @@ class Outcome:
     faults: list[str] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
     summary: str = ""  # of all results together
+    next: str = ""  # what a user may do with them
 
     @property
     def written(self) -> list[Path]:
