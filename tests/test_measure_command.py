@@ -516,10 +516,36 @@ def test_crops_of_an_earlier_measurement_are_replaced(
     own.touch()
     command = ["measure", fields / "masks", "--intensity", fields / "images", "--overwrite",
                "--out", fields / "o.csv", "--crops", fields / "crops"]  # fmt: skip
+    crops = fields / "crops"
     for options, kept in (([], 12), (["--min-size", 1.5], 4)):
         assert call(monkeypatch, *command, *options) == 0
-        assert len(list((fields / "crops").glob("f*.ome.tif"))) == kept
+        assert len(list(crops.glob("*f*.ome.tif"))) == kept == len(pd.read_csv(crops / "crops.csv"))
+        (crops / ".part-7.f0_00001.ome.tif").touch()  # left by a kill
     assert own.exists()
+    assert call(monkeypatch, *command) == 0
+    (crops / "crops.csv").unlink()  # killed before the crops were listed
+    assert call(monkeypatch, *command, "--min-size", 1.5) == 0
+    assert len(list(crops.glob("*f*.ome.tif"))) == 4
+
+
+def test_a_finished_measurement_is_resumed(
+    fields: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """A kill may have come while it was tidied up."""
+    command = ["measure", fields / "masks", "--out", fields / "o.csv", "--rois", fields / "rois",
+               "--resume"]  # fmt: skip
+    assert call(monkeypatch, *command) == 0
+    made = [p for p in (*fields.glob("o*"), *fields.glob("rois/*")) if p.is_file()]
+    before = {path: path.read_bytes() for path in made}
+    (fields / ".part-77.o.csv.parts").mkdir()
+    (fields / "rois" / ".part-77.f0_rois.zip").touch()
+    assert call(monkeypatch, *command) == 0
+    assert {path: path.read_bytes() for path in made} == before
+    assert not list(fields.rglob(".part-*"))
+    capsys.readouterr()
+    assert call(monkeypatch, *command, "--min-size", 1.5) == 1
+    assert "made of other masks or with other settings (see" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in made} == before
 
 
 def test_high_numbers_need_no_more_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

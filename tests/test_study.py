@@ -399,8 +399,24 @@ def test_lost_or_damaged_files_of_a_finished_run(finished: Path, tmp_path: Path)
     (folder / "log.csv").write_bytes((finished / "log.csv").read_bytes())
     mitolume.run(None, folder, resume=True, quiet=True)
     assert (folder / "results.csv").read_bytes() == before
-    (folder / "kept.json").write_text("[]")
-    with pytest.raises(MitolumeError, match="damaged run"):
+    names = ("kept.json", "results.csv", "images.csv", "audit.csv", "audit_conditions.csv")
+    right = {name: (folder / name).read_bytes() for name in names}
+    for name, content in right.items():
+        for damage in (b"", b"[]", content[:40], content[:-9], content + b"\xff"):
+            (folder / name).write_bytes(damage)
+            with pytest.raises(MitolumeError, match=rf"damaged run: {name}.*--resume` makes it"):
+                report_run(folder)
+        assert not Run(folder).is_finished
+        (folder / name).write_bytes(content)
+    for name in right:
+        (folder / name).write_bytes(b"[]")
+    (folder / "folds" / "1").mkdir(parents=True)  # a kill came while it was removed
+    (folder / "out_of_fold.json").write_text("{}")
+    mitolume.run(None, folder, resume=True, quiet=True)
+    assert {name: (folder / name).read_bytes() for name in right} == right
+    assert not (folder / "folds").exists()
+    (folder / "log.csv").write_bytes(b"[]")
+    with pytest.raises(MitolumeError, match=r"damaged run: log\.csv.*put the file back"):
         report_run(folder)
     (folder / "run.json").write_text("{}")
     with pytest.raises(MitolumeError, match="damaged run: its record lacks"):

@@ -22,7 +22,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from mitolume.errors import MitolumeError, shorten
+from mitolume.errors import MitolumeError, full_disk, shorten
 
 app = typer.Typer(
     name="mitolume",
@@ -849,16 +849,22 @@ def main() -> None:
     except MemoryError as error:
         _fail(f"too little memory ({shorten(error)}); close other programs, or use smaller images")
     except Exception as error:  # the last place where a person could be shown a sentence
+        _fail(full_disk(error) or _report(error))
+    finally:
+        stop.close()
+
+
+def _report(error: Exception) -> str:
+    """Keep what is needed to mend a fault of the program, and ask for it."""
+    fault = f"unexpected {type(error).__name__}: {shorten(error)}. This is a fault of mitolume; "
+    try:
         with tempfile.NamedTemporaryFile(
             "w", suffix=".txt", prefix="mitolume-", delete=False, encoding="utf-8"
         ) as f:
             traceback.print_exc(file=f)
-        _fail(
-            f"unexpected {type(error).__name__}: {shorten(error)}. This is a fault of mitolume; "
-            f"please report it with {f.name}"
-        )
-    finally:
-        stop.close()
+    except OSError:  # no room even for that
+        return f"{fault}please report it"
+    return f"{fault}please report it with {f.name}"
 
 
 def _fail(sentence: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -33,6 +34,24 @@ def in_words(error: BaseException) -> str:
     if named := re.search(r"COMPRESSION\.(\w+)", str(error)):
         return f"its compression, {named[1]}, is not known here"
     return "its content is not what its kind of file holds"
+
+
+_FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
+
+
+def full_disk(error: BaseException | None, where: object = None) -> str:
+    """Return the sentence for an error that a full disk led to, "" for others.
+
+    ``where`` is what was written, as far as the error doesn't say.
+    """
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            return (
+                f"{where or error.filename or 'a file'} can't be written: {error.strerror}; make "
+                "room and repeat the command. Finished results are kept, and nothing half-written"
+            )
+        error = error.__cause__ or error.__context__
+    return ""
 
 
 def some_names(names: Iterable[object], most: int = 3) -> str:

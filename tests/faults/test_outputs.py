@@ -240,7 +240,7 @@ def test_a_table_or_zarr_that_is_read_is_no_place_for_results(
 def test_pages_and_exports_replace_their_own_only(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tiny = [word for one in TINY for word in ("--set", f"base.{one}")]
+    tiny = [word for one in TINY for word in ("--set", one)]
     study, out = tmp_path / "study", tmp_path / "out"
     words = ["study", "--fields", data / "fields.csv", "--out", study, *tiny]
     assert call(monkeypatch, *words, "--set", "seeds=2") == 0

@@ -48,6 +48,7 @@ from mitolume.io.masks import MaskKind, ValuesKind
 from mitolume.io.write import (
     atomic,
     below_each_other,
+    remove_parts,
     require_ours,
     write_table,
     write_text,
@@ -130,10 +131,22 @@ def measure_masks(
         [*tables, parts, *outputs.folders()],
         [table, *(path for source in sources for path in _inputs(source))],
     )
-    require_free(tables, replace=overwrite or (resume and parts.exists()))
+    require_free(tables, replace=overwrite or resume)
     for part in parts.iterdir() if parts.is_dir() else [parts] * os.path.lexists(parts):
         if part.name != _MADE_OF and not part.name.startswith("."):
             require_ours(part)
+    record = {"mitolume": version("mitolume")} | _record(settings)
+    record["masks"] = [_record(source) for source in sources]
+    if resume and not parts.exists() and settings_file.exists():
+        before = json.loads(settings_file.read_text(encoding="utf-8"))
+        if before | {"mitolume": record["mitolume"]} != record:
+            raise MitolumeError(
+                f"{out} was made of other masks or with other settings (see "
+                f"{settings_file}); choose another --out, or replace results with --overwrite"
+            )
+    starts = *(path.name for path in tables), "superplot_", *(f"{s.name}_" for s in sources)
+    for folder in {out.parent, *filter(None, outputs.folders())}:
+        remove_parts(folder, starts)
     if overwrite and not resume:
         _remove(parts)
     jobs, faults, notices = _jobs(sources, settings, parts, progress)
@@ -152,12 +165,10 @@ def measure_masks(
     )
     write_table(out, objects)
     write_table(images_file, per_image)
-    record = {"mitolume": version("mitolume")} | _record(settings)
-    record["masks"] = [_record(source) for source in sources]
     write_text(settings_file, json.dumps(record, indent=2) + "\n")
     try:
         if outputs.crops is not None:
-            finish_crops(outputs.crops, finished)
+            finish_crops(outputs.crops, finished, [source.name for source in sources])
         if outputs.pictures is not None:
             write_superplots(outputs.pictures, objects)
     finally:

@@ -133,19 +133,25 @@ class FieldFiles:
                 self.shown.append(crop)
 
 
-def finish_crops(crops: Path, folders: Sequence[Path]) -> None:
+def finish_crops(crops: Path, folders: Sequence[Path], fields: Sequence[str]) -> None:
     """Write ``crops.csv``, which links crops, objects, images and boxes.
 
     The folders are those that `FieldFiles.close` wrote to, one for each field. Crops of an earlier
-    ``crops.csv`` that are no longer listed are removed.
+    ``crops.csv`` that are no longer listed are removed, and those of the fields that a measurement
+    left that was killed before it listed them.
     """
     table = below_each_other([pd.read_parquet(folder / "crops.parquet") for folder in folders])
     table = table[[name for name in _LINKS if name in table]]
     listing = crops / "crops.csv"
+    crop_of = re.compile(
+        rf"({'|'.join(map(re.escape, fields))})(_[tp]\d{{3,}})*_\d{{5,}}\.ome\.tif"
+    )
+    earlier = {path.name for path in crops.glob("*.ome.tif") if crop_of.fullmatch(path.name)}
     if listing.exists():
-        for name in set(pd.read_csv(listing)["crop"].astype(str)) - set(table["crop"]):
-            if is_ours(old := crops / Path(name).name):
-                old.unlink()
+        earlier |= set(pd.read_csv(listing)["crop"].astype(str))
+    for name in earlier - set(table["crop"]):
+        if is_ours(old := crops / Path(name).name):
+            old.unlink()
     write_table(listing, table)
 
 

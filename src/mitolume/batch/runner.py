@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from mitolume.errors import MitolumeError, TooLittleMemoryError, shorten, some_names
+from mitolume.errors import MitolumeError, TooLittleMemoryError, full_disk, shorten, some_names
 from mitolume.io.formats import sha256
 from mitolume.io.listing import RESULTS, image_files, is_other_channel
 from mitolume.io.write import is_ours, remove_parts, require_ours
@@ -217,7 +217,7 @@ def run_jobs(
     if not jobs:
         return outcome
     for folder in {path.parent for path in results}:
-        remove_parts(folder, {path.name for path in results})
+        remove_parts(folder, tuple(path.name for path in results if path.parent == folder))
     for one in (scheduler or one_after_the_other)(jobs, progress):
         if one.fault:
             outcome.faults.append(one.fault)
@@ -288,6 +288,8 @@ def _sentence(job: Job, error: BaseException) -> str:
 
 def _unexpected(name: str, error: BaseException) -> str:
     """Return the sentence for a fault that nobody foresaw."""
+    if said := full_disk(error):
+        return f"{name}: {said}"
     return (
         f"{name}: unexpected {type(error).__name__}: {shorten(error)}. This is a fault of "
         "mitolume; please report it, with the file if you can"
@@ -431,7 +433,8 @@ class _Record:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(entry, ensure_ascii=False) + "\n")
         except OSError as error:
-            raise MitolumeError(f"{self._path} can't be written: {error.strerror}") from error
+            said = f"{self._path} can't be written: {error.strerror}"
+            raise MitolumeError(full_disk(error, self._path) or said) from error
 
 
 def _is_made_of(made: Mapping[str, Any], inputs: Sequence[Path]) -> bool:

@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from mitolume.errors import MitolumeError, shorten
+from mitolume.errors import MitolumeError, full_disk, shorten
 from mitolume.io.formats import sha256
 
 if TYPE_CHECKING:
@@ -64,7 +64,8 @@ def atomic(path: str | Path) -> Iterator[Path]:
             path.rename(old)  # a folder can't be renamed onto one that holds files
         os.replace(temporary, path)
     except OSError as error:
-        raise MitolumeError(f"{path} can't be written: {shorten(error)}") from error
+        said = full_disk(error, path) or f"{path} can't be written: {shorten(error)}"
+        raise MitolumeError(said) from error
     finally:
         with suppress(OSError):  # a name too long can't be looked for either
             if old.exists() and not path.exists():
@@ -128,12 +129,15 @@ def _line(path: Path, digest: str) -> str:
     return f"{digest} {json.dumps(path.name)}"
 
 
-def remove_parts(folder: Path, names: Collection[str] | None = None) -> None:
-    """Remove what killed processes had half written below a folder, or of some names in it."""
-    found = folder.rglob(f"{_PART}*") if names is None else folder.glob(f"{_PART}*")
-    for part in list(found):
-        made = re.fullmatch(rf"{re.escape(_PART)}(?:\d+\.(?:old\.)?(.+)|[a-z0-9_]{{8}})", part.name)
-        if made and (names is None or made[1] in names):
+def remove_parts(folder: Path, starts: tuple[str, ...] = ()) -> None:
+    """Remove what killed processes had half written below a folder.
+
+    With ``starts``, only in the folder itself, and only of files whose names start so: others may
+    be at work there.
+    """
+    for part in list(folder.glob(f"{_PART}*") if starts else folder.rglob(f"{_PART}*")):
+        ours = re.fullmatch(rf"{_PART}(\d+\.(old\.)?(?P<name>.+)|\w{{8}})", part.name)
+        if ours and (not starts or (ours["name"] or "").startswith(starts)):
             _remove(part)
 
 

@@ -19,6 +19,7 @@ from mitolume.inference.predictor import Predictor
 from mitolume.inference.predictor import load as load_bundle_folder
 from mitolume.io.check import CheckedTable
 from mitolume.io.fields import Field, read_table, row_names, write_table
+from mitolume.io.formats import sha256
 from mitolume.io.listing import RUN_RECORD as _RECORD
 from mitolume.io.lock import LOCK, is_locked
 from mitolume.io.masks import Mask, MaskKind
@@ -40,6 +41,8 @@ _DYE, _QUALITY = "dye", "quality.csv"
 _IMAGES, _RESULTS, _KEPT, _LOG = "images.csv", "results.csv", "kept.json", "log.csv"
 _AUDIT, _CONDITIONS = "audit.csv", "audit_conditions.csv"
 _OUT_OF_FOLD = "out_of_fold.json"
+_SCORED = (_IMAGES, _RESULTS, _KEPT, _AUDIT, _CONDITIONS)  # --resume makes them of the models again
+FOLDS = "folds"  # models of cross-fitting, until their scores are written
 
 
 class Run:
@@ -89,8 +92,12 @@ class Run:
 
     @property
     def is_scored(self) -> bool:
-        """Whether all tables of scores are there, and which model is kept is decided."""
-        return all((self.path / name).exists() for name in (_IMAGES, _RESULTS, _KEPT))
+        """Whether all tables of scores are there and whole, and which model is kept is decided."""
+        try:
+            _ = self.kept, self.scores, self.results
+            return not self._changed()
+        except MitolumeError:
+            return False
 
     @property
     def is_finished(self) -> bool:
@@ -99,6 +106,16 @@ class Run:
             return self.record.get("status") == "finished" and self.is_scored
         except MitolumeError:
             return False
+
+    def finish(self) -> None:
+        """Note that nothing is left to compute, and the hashes of the tables of scores."""
+        there = [name for name in _SCORED if (self.path / name).exists()]
+        self.note(status="finished", scored={name: sha256(self.path / name) for name in there})
+
+    def _changed(self) -> list[str]:
+        """Return which tables of scores are no longer as they were when the run was finished."""
+        known = {self.path / name: digest for name, digest in self.record.get("scored", {}).items()}
+        return [f.name for f, digest in known.items() if not f.exists() or sha256(f) != digest]
 
     @property
     def is_running(self) -> bool:
@@ -347,6 +364,8 @@ class Run:
         """Remove half-written files and prepared images that a killed process left."""
         remove_parts(self.path)
         shutil.rmtree(self.scratch, ignore_errors=True)
+        if self.out_of_fold is not None:
+            shutil.rmtree(self.path / FOLDS, ignore_errors=True)
 
     def seen_from_here(self, file: Path) -> str:
         """Name a file as seen from the run folder, so that both can be moved together."""
@@ -371,9 +390,11 @@ class Run:
         return table
 
     def _damaged(self, name: str, reason: str) -> DamagedError:
+        again = f"`mitolume run --out {self.path} --resume` makes it again"
+        anew = "put the file back, or run anew with another --out"
         return DamagedError(
-            f"{self.path} holds a damaged run: {name} can't be used ({reason}); put the file back, "
-            "or run anew with another --out"
+            f"{self.path} holds a damaged run: {name} can't be used ({reason}); "
+            f"{again if name in _SCORED else anew}"
         )
 
     def _unfinished(self) -> MitolumeError:
@@ -401,9 +422,11 @@ def open_run(path: str | Path) -> Run:
         if (run.path / "runs").is_dir():
             hint = f"; it is a study: name one of the runs in {run.path / 'runs'}"
         raise MitolumeError(f"{run.path} holds no run ({_RECORD} is missing){hint}")
-    if run.record.get("status") != "finished" or not run.is_scored:
+    if run.record.get("status") != "finished":
         raise run._unfinished()
-    _ = run.kept, run.scores  # what is damaged is said before anything is computed
+    _ = run.kept, run.scores, run.results  # what is damaged is said before anything is computed
+    for name in run._changed():
+        raise run._damaged(name, "it is not as the run left it")
     return run
 
 

@@ -14,13 +14,12 @@ import pandas as pd
 from mitolume.analysis.metrics import best_threshold, probability_histogram
 from mitolume.errors import CollapsedError
 from mitolume.inference.predictor import load
-from mitolume.runs.folder import MODELS, Run
+from mitolume.runs.folder import FOLDS, MODELS, Run
 from mitolume.runs.learn import ModelTrainer
 from mitolume.runs.results import value_of
 from mitolume.text import count
 
 ENOUGH = 3  # validation images that may decide alone: one or two tell little
-_FOLDS = "folds"  # scratch models
 
 
 def needs_cross_fit(run: Run) -> bool:
@@ -45,7 +44,7 @@ def cross_fit(trainer: ModelTrainer) -> None:
     except CollapsedError as error:
         found = {"stopped": f"trained anew from half of the labelled images, to compare: {error}"}
     run.write_out_of_fold(found)
-    shutil.rmtree(run.path / _FOLDS, ignore_errors=True)
+    shutil.rmtree(run.path / FOLDS, ignore_errors=True)
 
 
 def _scores_of_halves(whole: ModelTrainer) -> dict[str, Any]:
@@ -62,7 +61,7 @@ def _scores_of_halves(whole: ModelTrainer) -> dict[str, Any]:
             whole,
             labelled=learnt_from,
             validation=(),
-            part=f"{_FOLDS}/{half + 1}",
+            part=f"{FOLDS}/{half + 1}",
             shortening=2,
         )
         trainer.train_model_1()

@@ -58,7 +58,7 @@ def compute_run(
         with _computing(run):
             _train_models(run)
             _score_models(run)
-        run.note(status="finished")
+        run.finish()
     return run
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from mitolume.errors import DamagedError, MitolumeError, shorten
+from mitolume.errors import DamagedError, MitolumeError, full_disk, shorten
 from mitolume.io.check import check_table
 from mitolume.io.fields import read_table, write_table
 from mitolume.io.lock import only_one
@@ -171,5 +171,5 @@ def try_run(recipe: Recipe, place: Path, *, threads: int | None = None, quiet: b
     except MitolumeError as error:
         return str(error)
     except Exception as error:  # one run must not end a study of days
-        return f"unexpected {type(error).__name__}: {shorten(error)}"
+        return full_disk(error) or f"unexpected {type(error).__name__}: {shorten(error)}"
     return ""

@@ -15,7 +15,7 @@ import torch
 
 from mitolume.errors import MitolumeError, shorten
 from mitolume.inference.denoise import FLIPS, run_network
-from mitolume.io.write import owning, write_table, write_text
+from mitolume.io.write import owning, remove_parts, write_table, write_text
 from mitolume.models.bundle import CARD, DenoiserCard, read_card, save_bundle
 from mitolume.models.networks import DenoisingNetwork
 from mitolume.preprocess.noise_check import NoiseCheck
@@ -124,9 +124,14 @@ def train_denoiser(
         with owning(out):
             write_table(out / LOG, pd.DataFrame(card.history))
     save_bundle(out, learnt.network.state_dict(), card)
-    (out / CHECKPOINT).unlink(missing_ok=True)
-    (out / STARTED).unlink(missing_ok=True)
+    _tidy(out)
     return card
+
+
+def _tidy(out: Path) -> None:
+    """Remove what only a training that was stopped needs."""
+    for left in (CHECKPOINT, STARTED):
+        (out / left).unlink(missing_ok=True)
 
 
 def _start(out: Path, asked: dict[str, Any], resume: bool) -> DenoiserCard | None:
@@ -147,9 +152,13 @@ def _start(out: Path, asked: dict[str, Any], resume: bool) -> DenoiserCard | Non
         if name != "settings" and (before := begun.get(name, now)) != now:
             told = "other stacks" if name == "stacks" else f"{name} {before}, not {now}"
             raise MitolumeError(f"{out} was begun with {told}; choose another --out")
+    if out.exists():
+        remove_parts(out)
     if card is None:
         with owning(out):
             write_text(out / STARTED, json.dumps(asked, indent=2) + "\n")
+    else:
+        _tidy(out)  # a kill may have come before that
     return card
 
 

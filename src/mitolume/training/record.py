@@ -142,6 +142,7 @@ class Recorder(Callback):
         self.weights = {name: tensor.cpu() for name, tensor in self.weights.items()}
         if self.history:
             self.started -= self.history[-1]["seconds"] or 0
+            self.on_epoch(self.history)  # a kill may have come between checkpoint and log
 
 
 def _finite(loss: Tensor, module: Any) -> float:
