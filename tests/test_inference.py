@@ -177,6 +177,11 @@ def test_bundles_that_are_none_are_refused(tmp_path: Path) -> None:
     (tmp_path / "m" / WEIGHTS).write_bytes(weights[:1000])
     with pytest.raises(MitolumeError, match="doesn't fit its card"):
         load_bundle(tmp_path / "m")
+    other = bytearray(weights)
+    other[-1] ^= 1  # one bit of one weight
+    (tmp_path / "m" / WEIGHTS).write_bytes(other)
+    with pytest.raises(MitolumeError, match="damaged or of another model; copy the whole folder"):
+        load_bundle(tmp_path / "m")
     text = (tmp_path / "m" / CARD).read_text()
     (tmp_path / "m" / CARD).write_text(text.replace('"schema_version": 1', '"schema_version": 99'))
     with pytest.raises(MitolumeError, match="update mitolume"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import json
 import platform
@@ -71,7 +72,8 @@ class Card(BaseModel):
     ``pixel_size_um`` is the grid the network works on, None where the training images stated none;
     ``fields`` lists the training images with the SHA-256 of their files; ``scores`` holds
     foreground IoU per subset with its number of images; ``fingerprint`` is how the prepared
-    training images look, None in older bundles.
+    training images look, None in older bundles; ``weights_sha256`` is
+    the hash of the file of weights, "" in older bundles.
     """
 
     model_config = ConfigDict(extra="forbid", validate_assignment=True)
@@ -89,6 +91,7 @@ class Card(BaseModel):
     fields: list[dict[str, Any]] = []
     scores: dict[str, dict[str, float | int | None]] = {}
     fingerprint: Fingerprint | None = None
+    weights_sha256: str = ""
     seed: int = 0
     date: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     versions: dict[str, str] = Field(default_factory=lambda: dict(versions()))
@@ -126,20 +129,26 @@ class DenoiserCard(BaseModel):
     chosen: str = ""
     scores: dict[str, float | int | None] = {}
     history: list[dict[str, float | None]] = []
+    weights_sha256: str = ""
     seed: int = 0
     date: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     versions: dict[str, str] = Field(default_factory=lambda: dict(versions()))
 
 
-def save_bundle(folder: str | Path, weights: dict[str, Tensor], card: BaseModel) -> None:
-    """Write a network's state and card to a folder; it is a bundle once its card is there, last."""
+def save_bundle(folder: str | Path, weights: dict[str, Tensor], card: Card | DenoiserCard) -> None:
+    """Write a network's state and card to a folder; it is a bundle once its card is there, last.
+
+    The card gets the hash of the weights.
+    """
     folder = Path(folder)
     plain = {name: tensor.contiguous().cpu() for name, tensor in weights.items()}
+    written = safetensors.torch.save(plain)
     with owning(folder):
         (folder / CARD).unlink(missing_ok=True)
         with atomic(folder / WEIGHTS) as temporary:
             # Through Python, so that a full disk is an OSError.
-            temporary.write_bytes(safetensors.torch.save(plain))
+            temporary.write_bytes(written)
+        card.weights_sha256 = hashlib.sha256(written).hexdigest()
         write_text(folder / CARD, card.model_dump_json(indent=2) + "\n")
 
 
@@ -158,7 +167,7 @@ def load_bundle(folder: str | Path) -> tuple[SegmentationNetwork, Card]:
     """
     card = read_card(folder, Card)
     network = SegmentationNetwork(card.network, card.inputs.count)
-    _load_weights(folder, network)
+    _load_weights(folder, network, card.weights_sha256)
     return network, card
 
 
@@ -166,7 +175,7 @@ def load_denoiser(folder: str | Path) -> tuple[DenoisingNetwork, DenoiserCard]:
     """Read the bundle of a denoiser, see `load_bundle`."""
     card = read_card(folder, DenoiserCard)
     network = DenoisingNetwork(card.network, card.channels)
-    _load_weights(folder, network)
+    _load_weights(folder, network, card.weights_sha256)
     return network, card
 
 
@@ -213,11 +222,14 @@ def refuse_newer(folder: Path, version: Any) -> None:
         )
 
 
-def _load_weights(folder: str | Path, network: nn.Module) -> None:
-    """Fill a network with the weights of a bundle, and put it in evaluation mode."""
+def _load_weights(folder: str | Path, network: nn.Module, known: str) -> None:
+    """Fill a network with the weights that a card knows by hash; put it in evaluation mode."""
     path = Path(folder) / WEIGHTS
     try:
-        network.load_state_dict(safetensors.torch.load_file(path))
+        content = path.read_bytes()
+        if known and hashlib.sha256(content).hexdigest() != known:
+            raise ValueError("they are damaged or of another model; copy the whole folder again")
+        network.load_state_dict(safetensors.torch.load(content))
     except Exception as error:  # safetensors and torch raise their own kinds
         raise MitolumeError(f"{path} doesn't fit its card: {shorten(error)}") from error
     network.eval()
