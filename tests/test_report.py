@@ -91,6 +91,14 @@ def test_names_and_sentences_are_escaped():
     assert not any("alert(" in value for value in page.values("style"))
 
 
+def test_names_from_right_to_left_turn_no_text_around():
+    name = "\u202ehalf\u2069 \u05d0\u05d1.tif"
+    html = render(content(notices=[f"{name} (a) is flat"], panels=[panel(name, 1)]))
+    shown = "\ufffdhalf\ufffd \u05d0\u05d1.tif"
+    assert f"<bdi>{shown}</bdi> (a)" in html
+    assert not any("<bdi>" in value or "&lt;bdi" in value for value in Page(html).values("alt"))
+
+
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("name", ["$\\frac{", "x^2_$a$", "対照", "", "a" * 300, EVIL])
 def test_any_condition_name_can_be_drawn(name):

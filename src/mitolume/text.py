@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
+from typing import Any
+
+from markupsafe import Markup, escape
+
+_TURN = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # turn text around; are not seen
+_LEFTWARD = f"[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\U00010800-\U00010fff{_TURN}]"
+_NAME = rf"(\S*{_LEFTWARD}\S*(?:\s+\S*{_LEFTWARD}\S*)*)"
 
 
 def number(value: float, digits: int = 3, signed: bool = False) -> str:
@@ -25,3 +33,21 @@ def count(value: float, noun: str) -> str:
     if not math.isfinite(value):
         return f"unknown number of {noun}s"
     return f"{value:.0f} {noun}" + "s" * (value != 1)
+
+
+def isolated(value: Any) -> Any:
+    """Keep words from right to left from turning the text of a page around; others stay.
+
+    Examples
+    --------
+    >>> print(isolated("look at \N{HEBREW LETTER ALEF}.tif (<b>)"))
+    look at <bdi>א.tif</bdi> (&lt;b&gt;)
+    """
+    if not isinstance(value, str) or isinstance(value, Markup) or not re.search(_LEFTWARD, value):
+        return value
+    return Markup().join(
+        Markup("<bdi>{}</bdi>").format(re.sub(f"[{_TURN}]", "\N{REPLACEMENT CHARACTER}", part))
+        if number % 2
+        else escape(part)
+        for number, part in enumerate(re.split(_NAME, value))
+    )

@@ -21,7 +21,7 @@ from mitolume.report import charts, run_tables
 from mitolume.report.panels import SMALL, PagePicture, Panel, extremes, model_panel
 from mitolume.runs.folder import MODELS, Run, open_run
 from mitolume.runs.results import labelled_share, value_of
-from mitolume.text import count, number, percent
+from mitolume.text import count, isolated, number, percent
 
 ROWS_SHOWN = 200  # of a table of images
 _DOUBTFUL_SHOWN = 6  # pictures of masks of unlabelled images
@@ -110,6 +110,7 @@ def template(name: str) -> Template:
     environment = Environment(
         loader=PackageLoader("mitolume.report"),
         autoescape=True,
+        finalize=isolated,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

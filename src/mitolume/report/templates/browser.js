@@ -55,7 +55,7 @@
 
   const tell = (entry) => {
     const place = [entry.specimen && `specimen ${entry.specimen}`, entry.condition].filter(Boolean);
-    said.textContent = `${entry.name}${place.length ? ` (${place.join(", ")})` : ""}`;
+    said.textContent = `\u2068${entry.name.replace(/[\u202a-\u202e\u2066-\u2069]/g, "\ufffd")}\u2069${place.length ? ` (${place.join(", ")})` : ""}`;
     scores.replaceChildren(...data.arms.filter((name) => name in entry.scores).map((name) => {
       const row = document.createElement("tr");
       const head = document.createElement("th");
