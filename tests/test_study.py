@@ -530,12 +530,19 @@ def test_a_student_that_finds_nothing_more_is_stopped_and_model_1_kept(
     """The teacher is trained too little to agree with anybody: any student is far from it."""
     monkeypatch.setattr("mitolume.training.segmentation.FIRST_CHECK", 1)
     monkeypatch.setattr("mitolume.training.segmentation.MOST_CHANGE", 1.0)
-    out = mitolume.run(tiny(table), tmp_path / "run", quiet=True)
+    out = mitolume.run(tiny(table), tmp_path / "my run", quiet=True)
     kept = json.loads((out / "kept.json").read_text())
     assert kept["kept"] == "model_1"
     assert "learning from unlabelled images was stopped: model 2 finds" in kept["reason"]
     assert "was stopped" in (out / "report.html").read_text()
     assert not (out / "model_2" / "card.json").exists()
+    log = pd.read_csv(out / "log.csv")
+    log = pd.concat([log[log["model"] == "model_1"], log.assign(model="model_2")])
+    log.to_csv(out / "log.csv", index=False)
+    page = report_run(out).read_text()
+    assert "Model 1 ends at" in page
+    assert "Model 2 ends at" not in page, "it was deleted"
+    assert f"mitolume run &#39;{out / 'recipe.yaml'}&#39; --out again" in page, "for a shell"
 
 
 def test_first_weights_can_be_those_of_a_model(table: Path, finished: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 from typing import Any
 
 from markupsafe import Markup, escape
@@ -33,6 +34,11 @@ def count(value: float, noun: str) -> str:
     if not math.isfinite(value):
         return f"unknown number of {noun}s"
     return f"{value:.0f} {noun}" + "s" * (value != 1)
+
+
+def quoted(path: object) -> str:
+    """Return a path as a shell takes it, for commands that a user copies."""
+    return shlex.quote(str(path))
 
 
 def isolated(value: Any) -> Any:

@@ -14,7 +14,7 @@ import pytest
 import typer
 import xarray as xr
 from helpers.command import call
-from helpers.fields import TINY, write_field, write_table_of_fields
+from helpers.fields import tiny_study, write_field, write_table_of_fields
 from helpers.predictors import predictor
 
 from mitolume import cli
@@ -240,10 +240,9 @@ def test_a_table_or_zarr_that_is_read_is_no_place_for_results(
 def test_pages_and_exports_replace_their_own_only(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tiny = [word for one in TINY for word in ("--set", one)]
     study, out = tmp_path / "study", tmp_path / "out"
-    words = ["study", "--fields", data / "fields.csv", "--out", study, *tiny]
-    assert call(monkeypatch, *words, "--set", "seeds=2") == 0
+    recipe = tiny_study(data)
+    assert call(monkeypatch, "study", recipe, "--out", study) == 0
     run = next((study / "runs").iterdir())
     asks: list[tuple[Callable[[], int], Path]] = [
         (lambda: call(monkeypatch, "report", study, "--export", out), out),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -67,3 +68,13 @@ TINY = [
 def tiny(table: Path, *more: str) -> Recipe:
     """Return a recipe that trains for a moment; ``more`` are settings as for --set."""
     return load_recipe(fields=table, settings=[*TINY, *more])
+
+
+def tiny_study(folder: Path) -> Path:
+    """Write the recipe of a study of two short runs on the fields of `write_table_of_fields`."""
+    arms = {"plain": {"method": "supervised"}, "wide": {"method": "supervised", "views": 4}}
+    training = {"steps": 4, "batch": 2, "patch": 32, "checks": 2, "precision": "float32"}
+    recipe = {"fields": "fields.csv", "preset": "quick", "arms": arms, "seeds": [0]}
+    recipe |= {"training": training, "network": {"width": 2}}
+    (folder / "study.yaml").write_text(json.dumps(recipe))  # JSON is YAML
+    return folder / "study.yaml"

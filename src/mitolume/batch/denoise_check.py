@@ -21,6 +21,7 @@ from mitolume.io.windows import Plane, open_plane
 from mitolume.io.write import atomic, write_text
 from mitolume.preprocess.noise_check import NoiseCheck, check_stack
 from mitolume.progress import Advance
+from mitolume.text import quoted
 
 _DRIFT = 0.2  # pixels, from which a shift is worth a line
 
@@ -106,8 +107,8 @@ def _text(path: Path, check: NoiseCheck) -> str:
 def _next(path: Path, check: NoiseCheck) -> str:
     if check.is_suitable:
         lines = " (scan lines are removed first)" if check.row_noise_sd else ""
-        return f"mitolume denoise train {path} --out DENOISER{lines}"
-    alone = f"filter each plane by itself: mitolume denoise train {path} --method wiener"
+        return f"mitolume denoise train {quoted(path)} --out DENOISER{lines}"
+    alone = f"filter each plane by itself: mitolume denoise train {quoted(path)} --method wiener"
     if "signal changes" in check.reason:
         return f"record planes closer to each other, or {alone}"
     if "shared" in check.reason:

@@ -23,7 +23,7 @@ from mitolume.io.write import atomic, is_ours, write_text
 from mitolume.progress import Advance
 from mitolume.runs.dye import label_row
 from mitolume.runs.dye_checks import judge, mask_name, measure_shifts
-from mitolume.text import count
+from mitolume.text import count, quoted
 
 TABLE, QUALITY, RECORD = "fields.csv", "quality.csv", "label.jsonl"
 _SIDE, _MOST_SHOWN = 360, 24  # pixels of a picture's longer side, and rows of the sheet
@@ -157,7 +157,7 @@ def label_files(
             write_table(out / TABLE, lit)
         outcome.summary += (
             f", fill in specimen and condition in {out / TABLE} (so far each image is a specimen),"
-            f"\nthen: mitolume run --fields {out / TABLE} --out RUN"
+            f"\nthen: mitolume run --fields {quoted(out / TABLE)} --out RUN"
         )
     if dark := [row.image for row in shown if not row.channel]:
         outcome.notices.append(

@@ -21,7 +21,7 @@ from mitolume.report import charts, run_tables
 from mitolume.report.panels import SMALL, PagePicture, Panel, extremes, model_panel
 from mitolume.runs.folder import MODELS, Run, open_run
 from mitolume.runs.results import labelled_share, value_of
-from mitolume.text import count, isolated, number, percent
+from mitolume.text import count, isolated, number, percent, quoted
 
 ROWS_SHOWN = 200  # of a table of images
 _DOUBTFUL_SHOWN = 6  # pictures of masks of unlabelled images
@@ -116,7 +116,11 @@ def template(name: str) -> Template:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        number=number, percent=percent, count=count, named_columns=run_tables.named_columns
+        number=number,
+        percent=percent,
+        count=count,
+        quoted=quoted,
+        named_columns=run_tables.named_columns,
     )
     return environment.get_template(name)
 
@@ -133,12 +137,12 @@ def _content(run: Run) -> RunContent:
         facts=_facts(run, first),
         results=run.results,
         images=run.scores[run.scores["subset"] != "unlabelled"],
-        log=run.log,
+        log=run.log[run.log["model"].isin(run.models)],  # not one that collapsed
         panels=_panels(run),
         unlabelled=run.audit if run.has_audit else run.scores.iloc[:0],
         agreement=_agreement(run),
         recipe_yaml=run.recipe_file.read_text(encoding="utf-8"),  # of any version
-        command=f"mitolume run {run.recipe_file} --out again",
+        command=f"mitolume run {quoted(run.recipe_file)} --out again",
         versions=record["versions"],
     )
     if not run.has_audit:

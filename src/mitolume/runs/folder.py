@@ -30,6 +30,7 @@ from mitolume.progress import Advance, progress_bar
 from mitolume.runs.images import RowImage
 from mitolume.runs.recipe import Recipe, load_recipe
 from mitolume.runs.results import read_csv, write_csv
+from mitolume.text import quoted
 
 T = TypeVar("T")
 MODELS = ("model_1", "model_2")
@@ -389,8 +390,12 @@ class Run:
             raise self._damaged(name, shorten(error)) from None
         return table
 
+    @property
+    def _resume(self) -> str:
+        return f"mitolume run --out {quoted(self.path)} --resume"
+
     def _damaged(self, name: str, reason: str) -> DamagedError:
-        again = f"`mitolume run --out {self.path} --resume` makes it again"
+        again = f"`{self._resume}` makes it again"
         anew = "put the file back, or run anew with another --out"
         return DamagedError(
             f"{self.path} holds a damaged run: {name} can't be used ({reason}); "
@@ -398,9 +403,7 @@ class Run:
         )
 
     def _unfinished(self) -> MitolumeError:
-        return MitolumeError(
-            f"{self.path} has not finished; `mitolume run --out {self.path} --resume` continues it"
-        )
+        return MitolumeError(f"{self.path} has not finished; `{self._resume}` continues it")
 
 
 def open_run(path: str | Path) -> Run:
