@@ -202,6 +202,8 @@ def test_a_package_passes_the_test_of_bioimage_io_and_predicts_the_same(
         pixels[[1, 0, 2]][None, None], dims=tuple("TCZYX"), coords={"C": ["a"]},
         attrs={"pixel_size_um": {"Y": 0.1, "X": 0.1}},
     )  # fmt: skip
+    same = load(path.parent).predict(image).values  # an unpacked package is a model folder
+    np.testing.assert_array_equal(same, load(tmp_path / "run").predict(image).values)
     expected = load(tmp_path / "run").predict(image).values[0, 0, 1]
     assert expected.std() > 0.1
     np.testing.assert_allclose(found, expected, atol=1e-4)

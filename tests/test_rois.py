@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 import roifile
+import tifffile
 import xarray as xr
 from helpers.roi_files import (
     ELSEWHERE,
@@ -32,7 +34,7 @@ from mitolume.io.geojson import labels_to_geojson
 from mitolume.io.outlines import draw, fill, trace
 from mitolume.io.read import read, read_plane
 from mitolume.io.rois import is_unsure, labels_to_rois, outlines_of_rois, read_rois, write_rois
-from mitolume.io.write import write_labels
+from mitolume.io.write import write_image, write_labels, write_mask
 
 # --- ROI files -----------------------------------------------------------------------------
 
@@ -282,3 +284,21 @@ def test_label_images_are_as_wide_as_needed(tmp_path: Path) -> None:
         again = read(path)
         assert again.dtype == dtype
         assert read_plane(again).tolist() == values.tolist()
+
+
+@pytest.mark.parametrize("write", [write_image, write_mask, write_labels])
+def test_the_pixel_size_is_where_imagej_looks(
+    write: Callable[[Path, xr.DataArray], None], tmp_path: Path
+) -> None:
+    image = xr.DataArray(np.eye(40, 50, dtype=np.uint8), dims=("Y", "X"))
+    write(tmp_path / "unknown.ome.tif", image)
+    write(tmp_path / "a.ome.tif", image.assign_attrs(pixel_size_um={"Y": 0.13, "X": 0.065}))
+    with tifffile.TiffFile(tmp_path / "a.ome.tif") as file:
+        tags = file.pages.first.tags
+        x, y = (1e4 * d / n for n, d in (tags[f"{axis}Resolution"].value for axis in "XY"))
+        assert tags["ResolutionUnit"].value == 3  # centimetre
+    assert (y, x) == pytest.approx((0.13, 0.065))
+    with tifffile.TiffFile(tmp_path / "unknown.ome.tif") as file:
+        assert file.pages.first.tags["ResolutionUnit"].value == 1  # none
+    assert read(tmp_path / "a.ome.tif").attrs["pixel_size_um"] == {"Y": 0.13, "X": 0.065}
+    assert "pixel_size_um" not in read(tmp_path / "unknown.ome.tif").attrs

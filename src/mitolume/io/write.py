@@ -18,6 +18,7 @@ import xarray as xr
 
 from mitolume.errors import MitolumeError, full_disk, shorten
 from mitolume.io.formats import sha256
+from mitolume.io.pixel_size import plane_pixel_size
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -185,6 +186,10 @@ def write_image(
     content.update(pixels.data)
     metadata["UUID"] = f"urn:uuid:{uuid.UUID(bytes=content.digest()[:16])}"
     options.setdefault("photometric", "minisblack")
+    if plane := plane_pixel_size(image):
+        # Fiji's File > Open knows no OME metadata; of pixels per cm it makes µm.
+        options.setdefault("resolution", tuple(1e4 / size for size in plane[::-1]))
+        options.setdefault("resolutionunit", "CENTIMETER")
     with atomic(path) as temporary:
         tifffile.imwrite(
             temporary,
