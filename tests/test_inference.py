@@ -229,6 +229,17 @@ def test_stacks_are_predicted_plane_by_plane_keeping_axes_and_pixel_size(tmp_pat
         assert picture.size[0] >= 80
 
 
+@pytest.mark.parametrize("missing", [np.zeros((64, 64)), np.eye(64) + 1e7])
+def test_planes_that_show_nothing_are_named(tmp_path: Path, missing: np.ndarray) -> None:
+    """Formats read planes that were never recorded as zeros; float32 drowns others in an offset."""
+    stack = np.stack([blobs(0)[0][:64, :64], missing, missing]).astype(np.float32)
+    write_image(tmp_path / "a.ome.tif", xr.DataArray(stack, dims=("Z", "Y", "X")))
+    options = PredictionOptions(pixel_size_um=0.1)
+    found = predict_files(predictor(), [tmp_path / "a.ome.tif"], tmp_path, options)
+    assert "2 of 3 planes are one flat grey" in found.notices[0]
+    assert "(z 1, z 2, from 0)" in found.notices[0]
+
+
 def test_pixel_sizes_are_asked_for_and_can_be_said(tmp_path: Path) -> None:
     path, ready = stack(tmp_path, size=None), predictor(pixel_size_um=0.1)
     (fault,) = predict_files(ready, [path], tmp_path / "out").faults

@@ -26,10 +26,11 @@ def shorten(error: BaseException, limit: int = 160) -> str:
 def in_words(error: BaseException) -> str:
     """Say what went wrong where a file was read; libraries' own words are for programmers."""
     if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower()
+        return error.strerror
     if isinstance(error, UnicodeError):
         return "it is no text"
-    if line := getattr(error, "lineno", 0) or getattr(getattr(error, "problem_mark", 0), "line", 0):
+    mark = getattr(error, "problem_mark", None)  # of YAML, from 0
+    if line := mark.line + 1 if mark else getattr(error, "lineno", 0):
         return f"its line {line} is not what it should be"
     if named := re.search(r"COMPRESSION\.(\w+)", str(error)):
         return f"its compression, {named[1]}, is not known here"

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import os
+import unicodedata
 import uuid
 from pathlib import Path
 from typing import Any
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
 import pytest
 import tifffile
 import zarr
+from helpers.command import call
 from helpers.microscope_files import write_zarr
 
 from mitolume.batch.inspect import inspect
-from mitolume.errors import MitolumeError
+from mitolume.errors import MitolumeError, in_words
+from mitolume.inference.predictor import load
+from mitolume.io import rois
+from mitolume.io.check import check_table
+from mitolume.io.fields import TableError
 from mitolume.io.formats import stated
 from mitolume.io.listing import image_files
 from mitolume.io.pixel_size import believed_pixel_size
 from mitolume.io.read import read, read_plane
+from mitolume.runs.recipe import load_recipe
 
 STACK = np.random.default_rng(0).integers(0, 4000, (4, 24, 32)).astype(np.uint16)
 
@@ -67,6 +76,107 @@ def test_a_stack_in_several_files_is_one_image(tmp_path: Path) -> None:
         "5 files found, 2 used, which open the others as parts of the same images: z1.ome.tif, "
         "z2.ome.tif, z3.ome.tif"
     ]
+
+
+def test_files_of_one_stack_are_not_split_over_train_and_test(tmp_path: Path) -> None:
+    write_set(tmp_path, {f"z{z}.ome.tif": [z] for z in range(4)})
+    tifffile.imwrite(tmp_path / "m.tif", (STACK[0] > 2000).astype(np.uint8))
+    (tmp_path / "t.csv").write_text(
+        "image,mask,role,planes\nz0.ome.tif,m.tif,train,1\nz3.ome.tif,m.tif,test,1\n"
+    )
+    with pytest.raises(TableError, match=r"is also in line 2: z0\.ome\.tif is the same image"):
+        check_table(tmp_path / "t.csv")
+
+
+def test_a_table_names_files_and_no_folder_and_finds_names_of_a_mac(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / unicodedata.normalize("NFD", "grün.tif"), STACK[0])
+    os.mkfifo(tmp_path / "pipe.tif")
+    (tmp_path / "masks").mkdir()
+    rows = ["grün.tif,masks", "pipe.tif,"]
+    (tmp_path / "t.csv").write_text("\n".join(["image,mask", *rows]), encoding="utf-8")
+    with pytest.raises(TableError) as error:
+        check_table(tmp_path / "t.csv")
+    faults = str(error.value).splitlines()[1:]
+    for fault, said in zip(faults, ["mask masks is a folder", "pipe.tif is a pipe"], strict=True):
+        assert said in fault
+
+
+def test_half_precision_is_read_without_a_warning(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", STACK[0].astype(np.float16))
+    assert read_plane(read(tmp_path / "a.tif")).dtype == np.float16
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "said"),
+    [
+        ([0, 1e20], "labels", "objects have no such numbers"),
+        ([1, 2], "auto", "make mitochondria 1 and the background 0"),
+        ([1, 2], "labels", ""),
+    ],
+)
+def test_every_command_judges_mask_values_alike(
+    tmp_path: Path, values: list[float], kind: str, said: str, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:  # fmt: skip
+    tifffile.imwrite(tmp_path / "i.tif", STACK[0])
+    mask = np.full(STACK[0].shape, values[0], np.float32)
+    mask[:9] = values[1]
+    tifffile.imwrite(tmp_path / "m.tif", mask)
+    (tmp_path / "t.csv").write_text("image,mask\ni.tif,m.tif\n")
+    if said:
+        with pytest.raises(TableError, match=said):
+            check_table(tmp_path / "t.csv", mask_kind=kind)
+    else:
+        check_table(tmp_path / "t.csv", mask_kind=kind)
+    for words in (["measure", "m.tif", "--out", "x.csv"], ["evaluate", "m.tif", "m.tif"],
+                  ["convert", "m.tif", "--out", "m.zip"]):  # fmt: skip
+        monkeypatch.chdir(tmp_path)
+        assert call(monkeypatch, *words, "--mask-kind", kind) == bool(said)
+        assert said in capsys.readouterr().err
+
+
+def test_a_zip_that_unpacks_to_more_than_any_rois_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ZipFile(tmp_path / "a.zip", "w", ZIP_DEFLATED) as file:
+        file.writestr("a.roi", bytes(10**6))
+    monkeypatch.setattr(rois, "_MOST_BYTES", 10**5)
+    with pytest.raises(MitolumeError, match=r"unpacks to more than 0\.0001 GB"):
+        rois.read_rois(tmp_path / "a.zip")
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(13, "Permission denied", "a.tif"), "Permission denied"),
+        (UnicodeDecodeError("utf-8", b"", 0, 1, "invalid start byte"), "it is no text"),
+        (json.JSONDecodeError("Expecting value", "{\n", 2), "its line 2 is not"),
+        (ValueError("<COMPRESSION.X: 7> requires the 'x' package"), "its compression, X, is not"),
+        (KeyError("axes"), "its content is not what its kind of file holds"),
+    ],
+)
+def test_what_libraries_say_to_programmers_is_said_to_nobody(error: Exception, words: str) -> None:
+    assert in_words(error).startswith(words)
+
+
+@pytest.mark.parametrize("what", ["yaml", "card"])
+def test_no_sentence_quotes_an_exception(tmp_path: Path, what: str) -> None:
+    """Texts in the words of pydantic and PyYAML help nobody to mend a file."""
+    (tmp_path / "card.json").write_text('{"threshold": "x"}')
+    (tmp_path / "weights.safetensors").touch()
+    (tmp_path / "a.yaml").write_text("fields: a.csv\nb: [")
+    with pytest.raises(MitolumeError, match=r"its line 3 is|not a model card: its content is"):
+        load_recipe(tmp_path / "a.yaml") if what == "yaml" else load(tmp_path)
+
+
+def test_a_damaged_zip_is_told_in_words(tmp_path: Path) -> None:
+    with ZipFile(tmp_path / "a.zip", "w", ZIP_DEFLATED) as file:
+        file.writestr("a.roi", np.random.default_rng(0).bytes(10**4))
+    content = bytearray((tmp_path / "a.zip").read_bytes())
+    content[100:5000] = b"x" * 4900
+    (tmp_path / "a.zip").write_bytes(content)
+    with pytest.raises(MitolumeError, match=r"can't be read \(its content is not what"):
+        rois.read_rois(tmp_path / "a.zip")
 
 
 def test_absent_planes_are_named_and_never_read_as_zeros(tmp_path: Path) -> None:

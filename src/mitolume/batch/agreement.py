@@ -21,7 +21,7 @@ from mitolume.analysis.agreement import (
 from mitolume.analysis.metrics import Counts, count, dice, iou, mean_defined, shared_objects
 from mitolume.batch.evaluate import MaskPair, match_files, open_pairs
 from mitolume.batch.runner import refuse_inputs, require_free
-from mitolume.errors import MitolumeError, shorten, some_names
+from mitolume.errors import MitolumeError, in_words, some_names
 from mitolume.io.mask_files import image_name
 from mitolume.io.masks import Mask
 from mitolume.io.pixel_size import plane_pixel_size
@@ -291,7 +291,7 @@ def ceiling_of(path: Path) -> Ceiling:
         raise MitolumeError(f"{path}: no such file") from None
     except (ValueError, OSError) as error:
         raise MitolumeError(
-            f"{path} is not a table of agreement ({shorten(error)}); write one with mitolume "
+            f"{path} is not a table of agreement ({in_words(error)}); write one with mitolume "
             "evaluate A B --agreement --out agreement.csv"
         ) from error
     if (ceiling := _ceiling(table)) is None:

@@ -21,7 +21,7 @@ import xarray as xr
 
 from mitolume.analysis.pictures import overlay, write_png
 from mitolume.batch.runner import Finished, Job, Outcome, Report, run_files, side_by_side
-from mitolume.errors import MitolumeError
+from mitolume.errors import MitolumeError, some_names
 from mitolume.inference.inputs import unlike_stack
 from mitolume.inference.predictor import Predictor, load
 from mitolume.inference.tiles import Box, block_side, blocks
@@ -33,6 +33,7 @@ from mitolume.io.read import read_channels
 from mitolume.io.windows import IN_MEMORY, FilePlane
 from mitolume.io.zarr_out import CHUNK, new_image
 from mitolume.preprocess.fingerprint import unlike_training
+from mitolume.preprocess.normalise import is_flat
 from mitolume.preprocess.rescale import scale_factors, scaled_shape
 from mitolume.progress import Advance
 
@@ -245,7 +246,7 @@ def _predict(
     first, reader = opened.isel(C=[0]), predictor.reader(opened)
     shape = (opened.sizes["Y"], opened.sizes["X"])
     planes, done = _planes(opened), 0
-    notices = [unlike_stack(predictor.card.inputs, opened)]
+    notices, flat = [unlike_stack(predictor.card.inputs, opened)], []
     with ExitStack() as stack:  # left in reverse order: the mask is finished last
         mask = stack.enter_context(
             new_image(image.mask, first, name="mask", dtype="uint8", mask=True)
@@ -255,6 +256,8 @@ def _predict(
         )
         for t, z in planes:
             prepared = reader.at(z, t)
+            if is_flat(prepared.plane.grey):  # perhaps a plane that the file lacks
+                flat.append(f"z {z}" + f" of time {t}" * (opened.sizes["T"] > 1))
             if (t, z) == planes[len(planes) // 2]:  # the ends of a stack are often out of focus
                 known = predictor.card.fingerprint
                 notices.append(unlike_training(known, prepared.plane, str(image.file)))
@@ -266,6 +269,11 @@ def _predict(
                 done += 1
                 advance(done)
         _draw(image, first, mask)
+    if flat:
+        notices.append(
+            f"{image.file}: {len(flat)} of {len(planes)} planes are one flat grey, in which "
+            f"nothing can be found ({some_names(flat)}, from 0); perhaps they were never recorded"
+        )
     return Report(str(image.mask), tuple(filter(None, notices)))
 
 

@@ -129,8 +129,8 @@ def check_table(
             else:
                 values[str(row.mask)].update(*found.values())
             row_values[row.line] = found
-        for file in (row.image, row.mask):
-            if file is not None and file not in hashes:
+        for file in filter(None, (row.image, *open_image(row).attrs["files"], row.mask)):
+            if file not in hashes:
                 hashes[file] = sha256(file)
     progress(len(fields), steps)
     for reason, planes in (*odd.items(), *left_out.items()):
@@ -337,18 +337,19 @@ def _read_once(path: Path, scene: str, channels: tuple[str, ...], modified_ns: i
 
 
 def _repeated_planes(fields: Sequence[Field], sha256: dict[Path, str]) -> list[str]:
-    """Name planes that are there twice, be it as a copy or a link under another name.
+    """Name planes that are there twice: in a copy, a link, or another file of the same set.
 
     A plane to train on may be there twice, with its outline and with its dye: see `_is_twin`.
     """
     seen: dict[tuple[str, str, str, int], list[Field]] = defaultdict(list)
     faults = []
     for row in fields:
-        channel = str(open_image(row)["C"].values[0])
-        keys = [(sha256[row.image], row.scene, channel, z) for z in row.planes or ()]
+        image = open_image(row)
+        content, channel = sha256[min(image.attrs["files"])], str(image["C"].values[0])
+        keys = [(content, row.scene, channel, z) for z in row.planes or ()]
         if twin := next((k for k in keys if any(_is_twin(row, r) for r in seen[k])), None):
             first = next(r for r in seen[twin] if _is_twin(row, r))
-            same = "" if first.image == row.image else f": {first.image.name} is the same file"
+            same = "" if first.image == row.image else f": {first.image.name} is the same image"
             faults.append(
                 f"line {row.line}: plane {twin[3]} of {row.image.name} is also in line "
                 f"{first.line}{same}"

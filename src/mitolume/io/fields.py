@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 
-from mitolume.errors import MitolumeError, shorten
+from mitolume.errors import MitolumeError, in_words
 from mitolume.io.formats import READERS, bare_name, existing, is_zarr, require_file
 from mitolume.io.pixel_size import CREDIBLE_UM, guess_unit
 from mitolume.io.write import write_text
@@ -131,7 +131,7 @@ def parse_table(path: Path) -> tuple[list[Field], list[tuple[int, str]], list[st
             f"{path} is not UTF-8 text; in Excel save it as *CSV UTF-8 (comma delimited)*"
         ) from None
     except OSError as error:
-        raise MitolumeError(f"{path} can't be read: {shorten(error)}") from None
+        raise MitolumeError(f"{path} can't be read: {in_words(error)}") from None
     # Excel may write its separator into a line of its own; editors leave empty lines.
     lines = text.splitlines(keepends=True)
     skipped = 0
@@ -153,7 +153,7 @@ def parse_table(path: Path) -> tuple[list[Field], list[tuple[int, str]], list[st
     try:
         rows = [(row, skipped + 2 + reader.line_num) for row in reader]
     except csv.Error as error:
-        raise MitolumeError(f"{path} can't be read as a CSV table: {error}") from None
+        raise MitolumeError(f"{path} can't be read as a CSV table: {in_words(error)}") from None
     for row, next_line in rows:
         cells = dict(zip(names, map(str.strip, row), strict=False))
         if any(cells.values()):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from mitolume.errors import MitolumeError, shorten
+from mitolume.errors import MitolumeError, in_words
 from mitolume.io.write import owning
 
 LOCK = ".lock"  # stays when a folder is left: two processes might lock a deleted file and a new one
@@ -36,7 +36,7 @@ def only_one(path: Path) -> Iterator[None]:
     except Timeout:
         raise BusyError(f"{path} is being worked on by another mitolume; wait for it") from None
     except OSError as error:
-        raise MitolumeError(f"{path} can't be written: {shorten(error)}") from error
+        raise MitolumeError(f"{path} can't be written: {in_words(error)}") from error
     try:
         with owning(path):
             yield

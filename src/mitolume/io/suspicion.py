@@ -32,6 +32,11 @@ _FLAT = "one flat grey"
 LIKE_A_MASK = "as in a mask"
 
 
+def is_rounding(spread: float, mean: float) -> bool:
+    """Tell whether the spread of grey values is that of rounding, and they show nothing."""
+    return spread <= 1e-6 * max(abs(mean), 1e-6)
+
+
 def odd_pixels(plane: Image2D) -> str:
     """Say what is odd about the grey values of a plane, (Y, X); "" where nothing is."""
     step = max(1, int(np.sqrt(plane.size / 2**20)))
@@ -39,6 +44,9 @@ def odd_pixels(plane: Image2D) -> str:
     grey = np.unique(sample)
     if plane.size > 1 and len(grey) == 1 and plane.min() == plane.max():
         return f"{_FLAT} ({plane.flat[0]}); save it again, or leave it out"
+    mean = float(sample.mean(dtype=np.float64))
+    if len(grey) > 1 and mean and is_rounding(float(sample.std(dtype=np.float64)), mean):
+        return f"{_FLAT} but for rounding, so near are its values to {mean:.7g}; subtract that"
     if sample.size >= 2**12 and 2 <= len(grey) <= 3 and len(np.unique(plane)) <= 3:
         values = " and ".join(f"{value:g}" for value in grey)
         return f"only the values {values}, {LIKE_A_MASK}; is it the image?"

@@ -17,7 +17,7 @@ import safetensors.torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
-from mitolume.errors import MitolumeError, shorten
+from mitolume.errors import MitolumeError, in_words
 from mitolume.io.write import atomic, owning, write_text
 from mitolume.models.networks import DenoisingNetwork, SegmentationNetwork
 from mitolume.models.settings import DenoiserNetworkSettings, InputSettings, NetworkSettings, Views
@@ -190,7 +190,7 @@ def read_card(folder: str | Path, kind: type[C]) -> C:
         content: dict[str, Any] = json.loads((folder / CARD).read_text(encoding="utf-8"))
         version, denoises = content.get("schema_version", 0), content.get("kind") == "denoiser"
     except (OSError, ValueError, AttributeError) as error:
-        raise MitolumeError(f"{folder / CARD} is not a model card: {shorten(error)}") from error
+        raise MitolumeError(f"{folder / CARD} is not a model card: {in_words(error)}") from error
     refuse_newer(folder, version)
     if denoises and kind is Card:
         raise MitolumeError(
@@ -210,7 +210,7 @@ def read_card(folder: str | Path, kind: type[C]) -> C:
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        raise MitolumeError(f"{folder / CARD} is not a model card: {shorten(error)}") from error
+        raise MitolumeError(f"{folder / CARD} is not a model card: {in_words(error)}") from error
 
 
 def refuse_newer(folder: Path, version: Any) -> None:
@@ -231,5 +231,5 @@ def _load_weights(folder: str | Path, network: nn.Module, known: str) -> None:
             raise ValueError("they are damaged or of another model; copy the whole folder again")
         network.load_state_dict(safetensors.torch.load(content))
     except Exception as error:  # safetensors and torch raise their own kinds
-        raise MitolumeError(f"{path} doesn't fit its card: {shorten(error)}") from error
+        raise MitolumeError(f"{path} doesn't fit its card: {in_words(error)}") from error
     network.eval()

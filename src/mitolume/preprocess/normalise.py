@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from mitolume.io.suspicion import is_rounding
 from mitolume.io.windows import Plane
 
 SAMPLED = 2**22  # pixels of a plane that are measured at most
@@ -47,7 +48,7 @@ def measure_range(plane: Plane) -> GreyRange:
 
 def is_flat(grey: GreyRange) -> bool:
     """Tell whether the spread of a plane is rounding, not contrast."""
-    return grey.spread <= 1e-6 * max(abs(grey.mean), 1e-6)
+    return is_rounding(grey.spread, grey.mean)
 
 
 def normalise(

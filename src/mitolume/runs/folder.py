@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 
-from mitolume.errors import DamagedError, MitolumeError, shorten
+from mitolume.errors import DamagedError, MitolumeError, in_words
 from mitolume.inference.predictor import Predictor
 from mitolume.inference.predictor import load as load_bundle_folder
 from mitolume.io.check import CheckedTable
@@ -378,7 +378,7 @@ class Run:
         except FileNotFoundError:
             raise self._unfinished() from None
         except (OSError, ValueError) as error:
-            raise self._damaged(name, shorten(error)) from None
+            raise self._damaged(name, in_words(error)) from None
 
     def _csv(self, name: str, *columns: str) -> pd.DataFrame:
         try:
@@ -387,7 +387,7 @@ class Run:
         except FileNotFoundError:
             raise self._unfinished() from None
         except (OSError, ValueError, KeyError) as error:
-            raise self._damaged(name, shorten(error)) from None
+            raise self._damaged(name, in_words(error)) from None
         return table
 
     @property

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from mitolume.errors import MitolumeError
+from mitolume.errors import MitolumeError, in_words
 from mitolume.io.formats import require_file
 from mitolume.io.masks import MaskKind
 from mitolume.io.split import SplitSettings
@@ -179,8 +179,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise MitolumeError(f"{path} is not a readable YAML recipe: {reason}") from None
+        raise MitolumeError(f"{path} is not a readable YAML recipe: {in_words(error)}") from None
     if not isinstance(content, dict):
         raise MitolumeError(f"{path} is no recipe: it holds no `key: value` lines")
     return content

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from mitolume.errors import MitolumeError, shorten
+from mitolume.errors import MitolumeError, in_words
 from mitolume.io.fields import read_table
 from mitolume.io.lock import LOCK
 from mitolume.io.write import owning, write_text
@@ -65,7 +65,7 @@ class Study:
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, TypeError) as error:
-            raise MitolumeError(f"{self.path / _RECORD} is damaged ({shorten(error)})") from None
+            raise MitolumeError(f"{self.path / _RECORD} is damaged ({in_words(error)})") from None
         refuse_newer(self.path, record.get("schema_version"))
         return record
 
