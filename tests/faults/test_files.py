@@ -165,7 +165,7 @@ def test_no_sentence_quotes_an_exception(tmp_path: Path, what: str) -> None:
     (tmp_path / "card.json").write_text('{"threshold": "x"}')
     (tmp_path / "weights.safetensors").touch()
     (tmp_path / "a.yaml").write_text("fields: a.csv\nb: [")
-    with pytest.raises(MitolumeError, match=r"its line 3 is|not a model card: its content is"):
+    with pytest.raises(MitolumeError, match=r"its line 2 is|not a model card: its content is"):
         load_recipe(tmp_path / "a.yaml") if what == "yaml" else load(tmp_path)
 
 

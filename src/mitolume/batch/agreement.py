@@ -286,7 +286,7 @@ def ceiling_of(path: Path) -> Ceiling:
         kinds: Any = {"image": str} | dict.fromkeys(PIXELS, "int64")
         table = pd.read_csv(path, usecols=list(kinds), dtype=kinds)
         if (table[list(PIXELS)] < 0).to_numpy().any():
-            raise ValueError("a number of pixels is negative")
+            raise MitolumeError(f"{path} is not a table of agreement: a number is negative")
     except FileNotFoundError:
         raise MitolumeError(f"{path}: no such file") from None
     except (ValueError, OSError) as error:
