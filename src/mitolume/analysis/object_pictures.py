@@ -111,6 +111,15 @@ def outlines_by_value(
     return figure
 
 
+def colours_by_value(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the colours that `outlines_by_value` gives to measurements, (n, 4), 0 to 1."""
+    known = np.isfinite(values)
+    values = np.where(known, values, np.nan)
+    colours: NDArray[np.float64] = np.asarray(_COLOURS(_robust_range(values)(values)))
+    colours[~known] = [*[_NO_VALUE / 255] * 3, 1]
+    return colours
+
+
 def superplot(objects: pd.DataFrame, column: str) -> Figure:
     """Plot objects and the means of their specimens, for each condition.
 

@@ -235,8 +235,10 @@ def leaks(fields: Iterable[Field]) -> list[str]:
 
 
 def is_same_image(one: Field, other: Field) -> bool:
-    """Tell whether two rows mean planes of the same image."""
-    return (one.image, one.scene, one.channel) == (other.image, other.scene, other.channel)
+    """Tell whether two rows mean planes of the same image; a channel may be left out."""
+    places = [(row.image.absolute(), row.scene) for row in (one, other)]
+    channels = {row.channel for row in (one, other)} - {""}
+    return places[0] == places[1] and len(channels) < 2
 
 
 def with_label(
@@ -266,8 +268,9 @@ def with_label(
     Returns
     -------
     list of Field
-        Planes of the row that the mask leaves out follow as an unlabelled row, unless the row is
-        kept for validation or test; no other row keeps a plane that is labelled now.
+        Planes of the row that the mask leaves out follow as a row with the mask they had, or as an
+        unlabelled one unless the row is kept for validation or test. No other row keeps a plane
+        that is labelled now.
     """
     row, taken = rows[index], set(planes)
     role = "" if row.role == "unlabelled" else row.role
@@ -277,7 +280,9 @@ def with_label(
     for number, other in enumerate(rows):
         if number == index:
             found.append(new)
-            if rest and role in ("", "train"):
+            if rest and row.is_labelled and row.label != "painted":
+                found.append(with_planes(row, rest))
+            elif rest and role in ("", "train"):
                 left = replace(with_planes(row, rest), mask=None, label="", role="unlabelled")
                 found.append(left)
         elif is_same_image(row, other):

@@ -89,7 +89,7 @@ class LabelTable:
     def load(self, row: Field) -> tuple[Mask, Mask, str]:
         """Return what is painted and where it was reviewed, both (Z, Y, X), and where it is from.
 
-        A draft comes before the masks of all rows of the image. Of a mask, all that is not unsure
+        A draft comes before the outlines of all rows of the image, of which all that is not unsure
         was reviewed.
         """
         image = open_image(row)
@@ -100,7 +100,7 @@ class LabelTable:
         painted, reviewed = np.zeros((2, *shape), np.uint8)
         source = ""
         for one in self.rows:
-            if one.mask is None or not one.is_labelled or not is_same_image(one, row):
+            if one.mask is None or not one.is_outlined or not is_same_image(one, row):
                 continue
             mask, source = open_mask(one.mask, image), str(one.mask)
             kind = kind_of(mask, meaning_of({one.mask.name: distinct_values(mask)})[0])

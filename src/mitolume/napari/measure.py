@@ -1,0 +1,208 @@
+"""The widget *Measure*: the objects of a mask in a table, and each leads to the other."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from napari.layers import Image, Labels
+from napari.utils.colormaps import DirectLabelColormap
+from qtpy.QtCore import QAbstractTableModel, Qt
+from qtpy.QtWidgets import QCheckBox, QComboBox, QTableView
+
+from mitolume.analysis.object_pictures import colours_by_value, title_of
+from mitolume.batch.measure import MeasureSettings, measure_masks
+from mitolume.batch.object_files import Outputs
+from mitolume.errors import MitolumeError
+from mitolume.io.formats import bare_name
+from mitolume.io.mask_files import image_name
+from mitolume.io.read import read
+from mitolume.io.write import write_image
+from mitolume.napari.opening import KEY, mask_layer
+from mitolume.napari.parts import Panel, PathEdit, Work
+from mitolume.text import count
+
+
+class ObjectTable(QAbstractTableModel):
+    """A table of objects, sorted by any column; the row of an object is found by its number."""
+
+    def __init__(self, table: pd.DataFrame) -> None:
+        super().__init__()
+        self.table = table
+
+    def rowCount(self, parent: Any = None) -> int:
+        """Count the objects."""
+        return len(self.table)
+
+    def columnCount(self, parent: Any = None) -> int:
+        """Count the measurements."""
+        return len(self.table.columns)
+
+    def data(self, index: Any, role: int = Qt.DisplayRole) -> Any:
+        """Write a number shortly."""
+        if role != Qt.DisplayRole:
+            return None
+        value = self.table.iat[index.row(), index.column()]
+        return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+    def headerData(self, section: int, way: Any, role: int = Qt.DisplayRole) -> Any:
+        """Name a column."""
+        if role != Qt.DisplayRole or way != Qt.Horizontal:
+            return None
+        return title_of(str(self.table.columns[section]))
+
+    def sort(self, column: int, order: Any = Qt.AscendingOrder) -> None:
+        """Sort the objects by a measurement."""
+        self.layoutAboutToBeChanged.emit()
+        name = self.table.columns[column]
+        self.table = self.table.sort_values(name, ascending=order == Qt.AscendingOrder)
+        self.layoutChanged.emit()
+
+
+class MeasureWidget(Panel):
+    """Measure the objects of a mask, and look at them one by one."""
+
+    def __init__(self, napari_viewer: Any) -> None:
+        super().__init__(napari_viewer)
+        self.mask = self.row("mask", QComboBox(), "A layer of labels: a mask, or numbered objects")
+        self.image = self.row("intensities of", QComboBox(), "Channels of the image of this layer")
+        self.out = self.row("folder", PathEdit("folder", hint="for tables, crops and outlines"))
+        self.crops = self.row("", QCheckBox("crops of each object"))
+        self.rois = self.row("", QCheckBox("outlines as a ROI set for Fiji"))
+        self.buttons(Measure=self.measure)
+        self.colour = self.row("colour by", QComboBox())
+        self.colour.currentIndexChanged.connect(lambda _: self.recolour())
+        self.view = QTableView(sortingEnabled=True)
+        self.view.setSelectionBehavior(QTableView.SelectRows)
+        self.view.setMinimumHeight(220)
+        self.form.addRow(self.view)
+        self.objects: Any = None
+        self.model = ObjectTable(pd.DataFrame())
+        self.work: Work | None = None
+        for happened in (self.viewer.layers.events.inserted, self.viewer.layers.events.removed):
+            happened.connect(self._list_layers)
+        self._list_layers()
+
+    def measure(self) -> None:
+        """Measure in a thread; the files are those of the command line."""
+        names = [layer.name for layer in self.viewer.layers]
+        if self.mask.currentText() not in names:
+            raise MitolumeError("there is no mask among the layers: open one, or paint one")
+        mask_layer_, out = self.viewer.layers[self.mask.currentText()], self.out.path
+        if out is None:
+            raise MitolumeError("name a folder for the tables")
+        image = None
+        if self.image.currentText() in names:
+            said = self.viewer.layers[self.image.currentText()].metadata.get(KEY, {})
+            image = Path(said["path"]) if said.get("path") else None
+        mask = self._file_of(mask_layer_, image, out)
+        if self.crops.isChecked() and image is None:
+            raise MitolumeError("crops are cut out of an image: choose one that is in a file")
+        outputs = Outputs(
+            crops=out / "crops" if self.crops.isChecked() else None,
+            rois=out / "rois" if self.rois.isChecked() else None,
+            labels=out / "labels",
+        )
+        table = out / "objects.csv"
+        images = [] if image is None else [image]
+        words = ["mitolume", "measure", mask, "--out", table, "--labels", out / "labels"]
+        words += ["--intensity", image] if image else []
+        words += ["--crops", outputs.crops] if outputs.crops else []
+        words += ["--rois", outputs.rois] if outputs.rois else []
+        self.script(shlex.join([*map(str, words), "--overwrite"]))
+        settings = MeasureSettings(outputs=outputs)
+
+        def compute() -> Any:
+            outcome = measure_masks([mask], table, settings, images=images, overwrite=True)
+            outcome.raise_faults("masks", "measured")
+            return pd.read_csv(table), outcome, mask, out
+
+        self.said.setText("measuring")
+        self.work = Work(compute, lambda found: self._show(*found), self.fail)
+
+    def _file_of(self, layer: Any, image: Path | None, out: Path) -> Path:
+        """Return the mask's file; where it is painted or changed, as it is now, in the folder."""
+        said = layer.metadata.get(KEY, {}).get("path")
+        if said and not getattr(layer, "_undo_history", ()):
+            return Path(said)
+        axes = [str(axis) for axis in layer.axis_labels]
+        size = {
+            axis: float(um)
+            for axis, unit, um in zip(axes, layer.units, layer.scale, strict=True)
+            if str(unit) == "micrometer"
+        }
+        name = bare_name(image) if image else "painted"
+        path = out / f"{name}_mask.ome.tif"
+        dims = axes if set(axes) <= set("TZYX") else list("TZYX")[-layer.ndim :]
+        pixels = xr.DataArray(np.asarray(layer.data), dims=dims, attrs={"pixel_size_um": size})
+        write_image(path, pixels)
+        return path
+
+    def _show(self, *found: Any) -> None:
+        table, outcome, mask, out = found
+        labels = read(out / "labels" / f"{image_name(mask)}_labels.ome.tif")
+        data, settings, _ = mask_layer(labels, "objects")
+        if "objects" in self.viewer.layers:
+            self.viewer.layers.remove("objects")
+        settings.pop("colormap", None)
+        self.objects = self.viewer.add_labels(np.asarray(data), **(settings | {"opacity": 0.7}))
+        self.objects.mode = "pick"
+        self.objects.events.selected_label.connect(self._to_row)
+        front = ["label"]
+        self.model = ObjectTable(table[front + [name for name in table if name not in front]])
+        self.view.setModel(self.model)
+        self.view.selectionModel().currentRowChanged.connect(lambda now, _: self._fly(now.row()))
+        self.view.resizeColumnsToContents()
+        self.colour.clear()
+        numbers = [str(n) for n in table.select_dtypes("number") if n != "label"]
+        for name in ["", *numbers]:
+            self.colour.addItem(title_of(name) if name else "number", name)
+        self.tell(outcome.summary or count(len(table), "object"))
+
+    def _fly(self, row: int) -> None:
+        """Go to an object, and mark it."""
+        if row < 0 or self.objects is None:
+            return
+        label = int(self.model.table["label"].to_numpy()[row])
+        where = np.argwhere(np.asarray(self.objects.data) == label)
+        if not len(where):
+            return
+        self.objects.events.selected_label.disconnect(self._to_row)
+        self.objects.selected_label = label
+        self.objects.events.selected_label.connect(self._to_row)
+        centre = self.objects.data_to_world(where[len(where) // 2])
+        for axis in range(self.objects.ndim - 2):
+            self.viewer.dims.set_point(axis, centre[axis])
+        middle = (where.min(axis=0) + where.max(axis=0)) / 2
+        self.viewer.camera.center = tuple(self.objects.data_to_world(middle))
+
+    def _to_row(self) -> None:
+        """Select the row of the object that was clicked on."""
+        numbers = self.model.table["label"].to_numpy()
+        found = np.flatnonzero(numbers == self.objects.selected_label)
+        if len(found):
+            self.view.selectRow(int(found[0]))
+
+    def recolour(self) -> None:
+        """Colour the objects by a measurement."""
+        name = self.colour.currentData()
+        if self.objects is None or not name:
+            return
+        colours = colours_by_value(self.model.table[name].to_numpy(np.float64))
+        opaque = dict(zip(self.model.table["label"].tolist(), colours, strict=True))
+        clear: dict[int | None, Any] = {None: np.zeros(4), 0: np.zeros(4)}
+        self.objects.colormap = DirectLabelColormap(color_dict=clear | opaque)
+
+    def _list_layers(self, _: Any = None) -> None:
+        for box, kind in ((self.mask, Labels), (self.image, Image)):
+            now = box.currentText()
+            box.clear()
+            hidden = ("objects", "reviewed region", "proposal")
+            box.addItems(
+                [x.name for x in self.viewer.layers if isinstance(x, kind) and x.name not in hidden]
+            )
+            box.setCurrentText(now)
