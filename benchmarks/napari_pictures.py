@@ -18,21 +18,20 @@ from typing import Any
 from mitolume.batch.simulate import plan, write_data_set
 
 SETTINGS = ["shape=[192,192]", "planes=3", "z_step_um=[0.5,0.5]"]
-ROLES = ("train", "train", "validation", "unlabelled", "unlabelled", "unlabelled")
 
 
 def prepare(folder: Path) -> Path:
-    """Simulate six fields, and return a table in which three have no mask."""
-    fields = plan(fields=3, conditions=["control", "fccp"], set_=SETTINGS)
-    table = write_data_set(fields, folder / "data", jobs=2)
-    rows = list(csv.DictReader(table.open()))
-    for row, role in zip(rows, ROLES, strict=True):
-        row["role"], row["planes"] = role, "1"
-        if role == "unlabelled":
-            row["mask"] = ""
+    """Simulate two fields, and return a table in which two planes of the first have no mask."""
+    table = write_data_set(plan(fields=2, conditions=["control"], set_=SETTINGS), folder / "data")
+    first, second = csv.DictReader(table.open())
+    rows = [
+        first | {"role": "train", "planes": "1"},
+        second | {"role": "validation", "planes": "1"},
+        first | {"role": "unlabelled", "planes": "0 2", "mask": ""},
+    ]
     mine = table.with_name("mine.csv")
     with mine.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
+        writer = csv.DictWriter(file, first)
         writer.writeheader()
         writer.writerows(rows)
     for left in ("mine_napari.csv", "mine_napari_masks", "objects"):
@@ -51,7 +50,6 @@ def main(folder: Path, docs: Path) -> None:
 
     viewer = napari.Viewer()
     viewer.window.resize(1280, 800)
-    viewer.theme = "light"
 
     def wait(until: Callable[[], Any] = lambda: False, seconds: float = 300) -> None:
         end = time.monotonic() + seconds
@@ -60,7 +58,7 @@ def main(folder: Path, docs: Path) -> None:
             time.sleep(0.01)
 
     def picture(name: str) -> None:
-        wait(seconds=6)  # what appears in the corner is gone by then
+        wait(seconds=5)  # what appears in the corner is gone by then
         shot = Image.fromarray(viewer.screenshot(canvas_only=False, flash=False)).convert("RGB")
         shot.quantize(128).save(docs / f"napari_{name}.png", optimize=True)
 
@@ -73,18 +71,15 @@ def main(folder: Path, docs: Path) -> None:
 
     label = dock("Label")
     label.file.set(table)
-    label._open(3)
+    label._open(2)
     wait(lambda: label._proposal is not None)
     picture("label")
-    label.take()
-    label.review()
-    label.save()
     label.close_field()
 
     train = dock("Train")
     run = folder / "run"
     shutil.rmtree(run, ignore_errors=True)
-    train.table.set(label.table.path)
+    train.table.set(table)
     train.out.set(run)
     train.start()
     log = lambda: len(train.figure.axes[0].lines[0].get_xdata()) if train.figure.axes else 0  # noqa: E731

@@ -122,10 +122,7 @@ class ProofreadWidget(FieldPanel):
             item,
             "accepted" if same else "corrected",
             lambda number, **said: table.accept(
-                number,
-                finished(painting.painted, reviewed),
-                planes=sorted({item.z} | planes),
-                **said,
+                number, mask, planes=sorted({item.z, *planes}), **said
             ),
         )
 
