@@ -230,7 +230,8 @@ class LabelWidget(FieldPanel):
             self.channel.setCurrentText(str(row.fluorescence))
         self.channel.blockSignals(False)
         self._proposal = None
-        if row.fluorescence and self.source.currentText() == "none" and not painting.painted.any():
+        is_new = not painting.painted[painting.z].any()
+        if row.fluorescence and is_new and self.source.currentText() == "none":
             self.source.setCurrentText("dye")
         self._soon()
 
