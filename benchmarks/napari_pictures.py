@@ -42,7 +42,11 @@ def prepare(folder: Path) -> Path:
 
 def main(folder: Path, docs: Path) -> None:
     """Go through the widgets as the page does, and take a picture of each."""
-    os.environ.setdefault("NAPARI_CONFIG", str(folder / "settings.yaml"))
+    docs = docs.absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    os.chdir(folder)  # so that the pictures show no path of this machine
+    folder = Path()
+    os.environ.setdefault("NAPARI_CONFIG", "settings.yaml")
     table = prepare(folder)
     import napari
     from PIL import Image
@@ -58,7 +62,7 @@ def main(folder: Path, docs: Path) -> None:
             time.sleep(0.01)
 
     def picture(name: str) -> None:
-        wait(seconds=5)  # what appears in the corner is gone by then
+        wait(seconds=1)
         shot = Image.fromarray(viewer.screenshot(canvas_only=False, flash=False)).convert("RGB")
         shot.quantize(128).save(docs / f"napari_{name}.png", optimize=True)
 

@@ -6,14 +6,13 @@ from typing import Any
 
 import numpy as np
 from napari.layers import Image, Labels
-from qtpy.QtWidgets import QComboBox
 
 from mitolume.analysis.metrics import Counts, count, iou
 from mitolume.analysis.pictures import error_map
 from mitolume.errors import MitolumeError
 from mitolume.io.masks import UNSURE
 from mitolume.napari.opening import KEY
-from mitolume.napari.parts import Panel
+from mitolume.napari.parts import Panel, layer_box
 
 
 class CompareWidget(Panel):
@@ -21,13 +20,14 @@ class CompareWidget(Panel):
 
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__(napari_viewer)
-        self.truth = self.row("reference", QComboBox(), "What counts as true")
-        self.found = self.row("compared with it", QComboBox())
-        self.image = self.row("over", QComboBox(), "The image below")
+        layers, hidden = self.viewer.layers.events, ("errors", "reviewed region", "proposal")
+        boxes = [layer_box(self.viewer, kind, hidden) for kind in (Labels, Labels, Image)]
+        self.truth = self.row("reference", boxes[0][0], "What counts as true")
+        self.found = self.row("compared with it", boxes[1][0])
+        self.image = self.row("over", boxes[2][0], "The image below")
+        fills = [fill for _, fill in boxes] + [self._choose_another]
+        self.follows = [(e, fill) for e in (layers.inserted, layers.removed) for fill in fills]
         self.buttons(Compare=self.compare, One_view=self.one_view)
-        for happened in (self.viewer.layers.events.inserted, self.viewer.layers.events.removed):
-            happened.connect(self._list_layers)
-        self._list_layers()
 
     def compare(self) -> None:
         """Show the image and the errors side by side, and say how far the masks agree."""
@@ -65,14 +65,7 @@ class CompareWidget(Panel):
         """Lay the layers over each other again."""
         self.viewer.grid.enabled = False
 
-    def _list_layers(self, _: Any = None) -> None:
-        for box, kind in ((self.truth, Labels), (self.found, Labels), (self.image, Image)):
-            now = box.currentText()
-            box.clear()
-            box.addItems(
-                [x.name for x in self.viewer.layers if isinstance(x, kind) and x.name != "errors"]
-            )
-            box.setCurrentText(now)
+    def _choose_another(self, _: Any = None) -> None:
         if self.found.currentText() == self.truth.currentText():
             self.found.setCurrentIndex(self.found.count() - 1)
 

@@ -23,7 +23,7 @@ from mitolume.io.mask_files import image_name
 from mitolume.io.read import read
 from mitolume.io.write import write_image
 from mitolume.napari.opening import KEY, mask_layer
-from mitolume.napari.parts import Panel, PathEdit, Work
+from mitolume.napari.parts import Panel, PathEdit, Work, layer_box
 from mitolume.text import count
 
 
@@ -68,8 +68,17 @@ class MeasureWidget(Panel):
 
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__(napari_viewer)
-        self.mask = self.row("mask", QComboBox(), "A layer of labels: a mask, or numbered objects")
-        self.image = self.row("intensities of", QComboBox(), "Channels of the image of this layer")
+        hidden = ("objects", "reviewed region", "proposal")
+        mask, fill_masks = layer_box(self.viewer, Labels, hidden)
+        image, fill_images = layer_box(self.viewer, Image, hidden)
+        self.mask = self.row("mask", mask, "A layer of labels: a mask, or numbered objects")
+        self.image = self.row("intensities of", image, "Channels of the image of this layer")
+        layers = self.viewer.layers.events
+        self.follows = [
+            (event, fill)
+            for event in (layers.inserted, layers.removed)
+            for fill in (fill_masks, fill_images)
+        ]
         self.out = self.row("folder", PathEdit("folder", hint="for tables, crops and outlines"))
         self.crops = self.row("", QCheckBox("crops of each object"))
         self.rois = self.row("", QCheckBox("outlines as a ROI set for Fiji"))
@@ -83,9 +92,6 @@ class MeasureWidget(Panel):
         self.objects: Any = None
         self.model = ObjectTable(pd.DataFrame())
         self.work: Work | None = None
-        for happened in (self.viewer.layers.events.inserted, self.viewer.layers.events.removed):
-            happened.connect(self._list_layers)
-        self._list_layers()
 
     def measure(self) -> None:
         """Measure in a thread; the files are those of the command line."""
@@ -127,7 +133,7 @@ class MeasureWidget(Panel):
     def _file_of(self, layer: Any, image: Path | None, out: Path) -> Path:
         """Return the mask's file; where it is painted or changed, as it is now, in the folder."""
         said = layer.metadata.get(KEY, {}).get("path")
-        if said and not getattr(layer, "_undo_history", ()):
+        if said and np.array_equal(mask_layer(read(Path(said)), "")[0], layer.data):
             return Path(said)
         axes = [str(axis) for axis in layer.axis_labels]
         size = {
@@ -196,13 +202,3 @@ class MeasureWidget(Panel):
         opaque = dict(zip(self.model.table["label"].tolist(), colours, strict=True))
         clear: dict[int | None, Any] = {None: np.zeros(4), 0: np.zeros(4)}
         self.objects.colormap = DirectLabelColormap(color_dict=clear | opaque)
-
-    def _list_layers(self, _: Any = None) -> None:
-        for box, kind in ((self.mask, Labels), (self.image, Image)):
-            now = box.currentText()
-            box.clear()
-            hidden = ("objects", "reviewed region", "proposal")
-            box.addItems(
-                [x.name for x in self.viewer.layers if isinstance(x, kind) and x.name not in hidden]
-            )
-            box.setCurrentText(now)

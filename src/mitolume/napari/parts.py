@@ -9,9 +9,10 @@ from typing import Any
 
 from napari.qt.threading import create_worker
 from napari.utils import progress
-from napari.utils.notifications import show_error, show_info
+from napari.utils.notifications import show_error
 from qtpy.QtCore import QObject, Qt, Signal
 from qtpy.QtWidgets import (
+    QComboBox,
     QFileDialog,
     QFormLayout,
     QHBoxLayout,
@@ -89,6 +90,7 @@ class Panel(QWidget):
     def __init__(self, viewer: Any) -> None:
         super().__init__()
         self.viewer = viewer
+        self.follows: list[tuple[Any, Callable[..., None]]] = []  # events, while it is shown
         column = QVBoxLayout(self)
         column.setContentsMargins(6, 6, 6, 6)
         self.form = QFormLayout()
@@ -123,6 +125,19 @@ class Panel(QWidget):
         self.form.addRow(holder)
         return made
 
+    def showEvent(self, event: Any) -> None:
+        """Follow the viewer from now on."""
+        super().showEvent(event)
+        for source, call in self.follows:
+            source.connect(call)
+            call()
+
+    def hideEvent(self, event: Any) -> None:
+        """Follow the viewer no longer: what is hidden may be deleted next."""
+        for source, call in self.follows:
+            source.disconnect(call)
+        super().hideEvent(event)
+
     def script(self, line: str) -> None:
         """Show how a script says what was done."""
         self.line.setText(line)
@@ -143,9 +158,22 @@ class Panel(QWidget):
         show_error(str(error))
 
     def tell(self, text: str) -> None:
-        """Show in the widget what has happened, and in a corner of the window."""
+        """Say in the widget what has happened."""
         self.said.setText(text)
-        show_info(text)
+
+
+def layer_box(viewer: Any, kind: type[Any], hidden: tuple[str, ...]) -> tuple[Any, Any]:
+    """Return a box with the names of some layers, and what brings it up to date."""
+    box = QComboBox()
+
+    def fill(_: Any = None) -> None:
+        now = box.currentText()
+        box.clear()
+        names = [layer.name for layer in viewer.layers if isinstance(layer, kind)]
+        box.addItems([name for name in names if name not in hidden])
+        box.setCurrentText(now)
+
+    return box, fill
 
 
 def narrow_button(text: str) -> Any:
