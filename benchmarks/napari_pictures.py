@@ -18,6 +18,10 @@ from typing import Any
 from mitolume.batch.simulate import plan, write_data_set
 
 SETTINGS = ["shape=[192,192]", "planes=3", "z_step_um=[0.5,0.5]"]
+SHORT = [
+    "method=supervised", "unlabelled.teacher=self", "training.steps=48", "training.checks=12",
+    "training.batch=2", "training.patch=96",
+]  # fmt: skip
 
 
 def prepare(folder: Path) -> Path:
@@ -85,9 +89,10 @@ def main(folder: Path, docs: Path) -> None:
     shutil.rmtree(run, ignore_errors=True)
     train.table.set(table)
     train.out.set(run)
+    type(train).settings = SHORT  # for the picture's sake
     train.start()
     log = lambda: len(train.figure.axes[0].lines[0].get_xdata()) if train.figure.axes else 0  # noqa: E731
-    wait(lambda: log() >= 5)
+    wait(lambda: log() >= 8)
     picture("train")
     train.stop()
     wait(lambda: not train.work.is_running)

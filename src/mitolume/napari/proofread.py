@@ -50,7 +50,7 @@ def items_of_run(run: Run) -> list[Item]:
 
 
 def items_of_table(table: LabelTable) -> list[Item]:
-    """Return the masks of a table that were made from the dye, the weakest signal first."""
+    """Return the masks that were made from the dye, and what became of them, weakest first."""
     figures: dict[tuple[str, int], float] = {}
     for file in (table.path.with_name(QUALITY), table.path.parent / "dye" / QUALITY):
         if file.exists():
@@ -59,7 +59,9 @@ def items_of_table(table: LabelTable) -> list[Item]:
             figures |= {(str(name), int(z)): float(value) for name, z, value in rows}
     items = []
     for row in table.rows:
-        for z in (row.planes or ()) if row.label == "dye" else ():
+        for z in row.planes or ():
+            if row.label != "dye" and f", {z} " not in f", {row.extra.get(_COLUMN, '')}":
+                continue
             signal = figures.get((row.image.name, z), float("nan"))
             trust = f"signal {signal:.0f} x noise" if np.isfinite(signal) else "of the dye"
             read = lambda row=row, z=z: read_row(replace(row, role=""), z, "unsure")[1]  # noqa: E731
