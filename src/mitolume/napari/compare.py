@@ -25,8 +25,8 @@ class CompareWidget(Panel):
         self.truth = self.row("reference", boxes[0][0], "What counts as true")
         self.found = self.row("compared with it", boxes[1][0])
         self.image = self.row("over", boxes[2][0], "The image below")
-        fills = [fill for _, fill in boxes] + [self._choose_another]
-        self.follows = [(e, fill) for e in (layers.inserted, layers.removed) for fill in fills]
+        fills = [fill for _, fill in boxes]
+        self.follow([layers.inserted, layers.removed], *fills, self._choose_another)
         self.buttons(Compare=self.compare, One_view=self.one_view)
 
     def compare(self) -> None:

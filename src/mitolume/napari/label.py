@@ -161,7 +161,7 @@ class LabelWidget(FieldPanel):
         self.source.currentIndexChanged.connect(self._show_settings)
         self.model.changed.connect(self._soon)
         self.live.toggled.connect(self._soon)
-        self.follows = [(self.viewer.dims.events.current_step, self._soon)]
+        self.follow([self.viewer.dims.events.current_step], self._soon)
         self._show_settings()
 
     # The table -------------------------------------------------------------------------------

@@ -74,11 +74,7 @@ class MeasureWidget(Panel):
         self.mask = self.row("mask", mask, "A layer of labels: a mask, or numbered objects")
         self.image = self.row("intensities of", image, "Channels of the image of this layer")
         layers = self.viewer.layers.events
-        self.follows = [
-            (event, fill)
-            for event in (layers.inserted, layers.removed)
-            for fill in (fill_masks, fill_images)
-        ]
+        self.follow([layers.inserted, layers.removed], fill_masks, fill_images)
         self.out = self.row("folder", PathEdit("folder", hint="for tables, crops and outlines"))
         self.crops = self.row("", QCheckBox("crops of each object"))
         self.rois = self.row("", QCheckBox("outlines as a ROI set for Fiji"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +90,7 @@ class Panel(QWidget):
     def __init__(self, viewer: Any) -> None:
         super().__init__()
         self.viewer = viewer
-        self.follows: list[tuple[Any, Callable[..., None]]] = []  # events, while it is shown
+        self._follows: list[tuple[Any, Callable[..., None]]] = []
         column = QVBoxLayout(self)
         column.setContentsMargins(6, 6, 6, 6)
         self.form = QFormLayout()
@@ -125,16 +125,22 @@ class Panel(QWidget):
         self.form.addRow(holder)
         return made
 
+    def follow(self, sources: Sequence[Any], *calls: Callable[..., None]) -> None:
+        """Call at each of some events of the viewer while the widget is shown, and once now."""
+        self._follows += [(source, call) for source in sources for call in calls]
+        for call in calls:
+            call()
+
     def showEvent(self, event: Any) -> None:
         """Follow the viewer from now on."""
         super().showEvent(event)
-        for source, call in self.follows:
+        for source, call in self._follows:
             source.connect(call)
             call()
 
     def hideEvent(self, event: Any) -> None:
         """Follow the viewer no longer: what is hidden may be deleted next."""
-        for source, call in self.follows:
+        for source, call in self._follows:
             source.disconnect(call)
         super().hideEvent(event)
 
