@@ -44,7 +44,8 @@ def items_of_run(run: Run) -> list[Item]:
     for line in run.audit.to_dict("records"):
         image = run.image(line["line"], line["plane"])
         sign = "disagreement" if np.isfinite(line["disagreement"]) else "feature_distance"
-        trust = f"{sign.replace('_', ' ')} {line[sign]:.2f}"
+        known = bool(np.isfinite(line[sign]))  # of one labelled image, no distance is known
+        trust = f"{sign.replace('_', ' ')} {line[sign]:.2f}" if known else "not compared"
         items.append(Item(image.row, image.z, trust, lambda image=image: run.mask(run.kept, image)))
     return items
 
