@@ -105,13 +105,15 @@ def test_a_row_leads_to_its_object_and_an_object_to_its_row(
     assert not np.allclose(*colours)
 
 
-def test_errors_have_the_colours_of_the_report(viewer: Any, tmp_path: Path) -> None:
+def test_errors_have_the_colours_of_the_report(viewer: Any, tmp_path: Path, wait: Any) -> None:
     image, mask = write_field(tmp_path, "a", 3)
     other = np.roll(blobs(3)[1], 4, axis=1)
     write_mask(tmp_path / "b_mask.ome.tif", xr.DataArray(other, dims=tuple("YX")))
     viewer.open([image, mask, tmp_path / "b_mask.ome.tif"], plugin="mitolume")
     _, widget = viewer.window.add_plugin_dock_widget("mitolume", "Compare")
     assert (widget.truth.currentText(), widget.found.currentText()) == ("a_mask", "b_mask")
+    viewer.layers["b_mask"].name = "by another"
+    wait(lambda: widget.found.currentText() == "by another")
     widget.attempt(widget.compare)
     picture, true = np.asarray(viewer.layers["errors"].data), blobs(3)[1]
     for colour, where in (

@@ -20,13 +20,13 @@ class CompareWidget(Panel):
 
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__(napari_viewer)
-        layers, hidden = self.viewer.layers.events, ("errors", "reviewed region", "proposal")
+        hidden = ("errors", "reviewed region", "proposal")
         boxes = [layer_box(self.viewer, kind, hidden) for kind in (Labels, Labels, Image)]
         self.truth = self.row("reference", boxes[0][0], "What counts as true")
         self.found = self.row("compared with it", boxes[1][0])
         self.image = self.row("over", boxes[2][0], "The image below")
         fills = [fill for _, fill in boxes]
-        self.follow([layers.inserted, layers.removed], *fills, self._choose_another)
+        self.follow_layers(*fills, self._choose_another)
         self.buttons(Compare=self.compare, One_view=self.one_view)
 
     def compare(self) -> None:

@@ -73,8 +73,7 @@ class MeasureWidget(Panel):
         image, fill_images = layer_box(self.viewer, Image, hidden)
         self.mask = self.row("mask", mask, "A layer of labels: a mask, or numbered objects")
         self.image = self.row("intensities of", image, "Channels of the image of this layer")
-        layers = self.viewer.layers.events
-        self.follow([layers.inserted, layers.removed], fill_masks, fill_images)
+        self.follow_layers(fill_masks, fill_images)
         self.out = self.row("folder", PathEdit("folder", hint="for tables, crops and outlines"))
         self.crops = self.row("", QCheckBox("crops of each object"))
         self.rois = self.row("", QCheckBox("outlines as a ROI set for Fiji"))

@@ -131,6 +131,12 @@ class Panel(QWidget):
         for call in calls:
             call()
 
+    def follow_layers(self, *calls: Callable[..., None]) -> None:
+        """Call whenever the list of layers changes."""
+        events = self.viewer.layers.events
+        names = ("inserted", "removed", "renamed")  # old versions lack the last
+        self.follow([getattr(events, name) for name in names if hasattr(events, name)], *calls)
+
     def showEvent(self, event: Any) -> None:
         """Follow the viewer from now on."""
         super().showEvent(event)
