@@ -25,6 +25,7 @@ from helpers.report_pages import (
 from mitolume.report import run_page
 from mitolume.report.panels import model_panel
 from mitolume.report.run_page import render
+from mitolume.report.run_tables import planes_of
 
 
 @pytest.fixture(scope="module")
@@ -171,6 +172,20 @@ def test_pictures_come_in_pairs(full):
     assert alts[0] == "Image of field_002.ome.tif"
     assert len([alt for alt in alts if "errors" in alt]) == 6
     assert "grey stripes: unsure" in page.text
+
+
+def test_notes_are_ranked_and_losses_apart(full):
+    notices = ["masks hold only 0 and 255: 255 is read as mitochondria", "masks lie 6 px right"]
+    page = Page(render(content(notices=notices))).text
+    assert page.index("Warnings") < page.index("masks lie") < page.index("Information")
+    assert "Training loss of model 1" in page
+    assert "Training loss of model 2" in page
+
+
+def test_planes_of_a_stack_are_not_counted_as_images():
+    rows = pd.DataFrame({"image": ["a.tif"] * 5, "line": 2, "plane": range(5)})
+    assert planes_of(rows, "test image") == "5 planes of 1 stack"
+    assert planes_of(rows[:1], "test image") == "1 test image"
 
 
 def test_page_stays_small_with_large_noisy_images():

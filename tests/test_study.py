@@ -114,7 +114,8 @@ def test_faults_of_a_recipe_are_one_clear_sentence(tmp_path: Path, text: str, me
 def test_a_run_leaves_all_that_was_promised(finished: Path) -> None:
     expected = {
         "recipe.yaml", "run.json", "fields.csv", "model_1", "model_2", "kept.json", "masks",
-        "results.csv", "images.csv", "report.html", "log.csv", "audit.csv", "audit_conditions.csv",
+        "results.csv", "images.csv", "report.html", "methods.md", "log.csv",
+        "audit.csv", "audit_conditions.csv",
         ".lock",
     }  # fmt: skip
     assert {p.name for p in finished.iterdir()} == expected
@@ -168,6 +169,13 @@ def test_the_report_can_be_written_anew_and_names_the_run(finished: Path) -> Non
     assert before == page.encode(), "the first one was written when all was known"
     assert "Model 1" in page
     assert "FCCP" in page
+    assert "<h1>run: 8 labelled images of 8 specimens, 20" in page
+    assert "By condition" not in page, "all test images are of one condition"
+    assert "No test image shows how right it is on FCCP." in page
+    methods = Run(finished).methods_file.read_text(encoding="utf-8")
+    for words in ("U-Net of width 4", "8 steps of 2 patches of 32 px", "foreground IoU of 0."):
+        assert words in methods
+    assert "&" not in methods
 
 
 def test_the_report_keeps_how_far_two_annotators_agree(

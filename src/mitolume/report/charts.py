@@ -72,11 +72,17 @@ def curves(log: pd.DataFrame, ceiling: Ceiling | None = None) -> list[Chart]:
     How far two annotators agree is a line across the validation IoU, both pooled over pixels.
     """
     charts = []
-    for column, heading, y_label in (
-        ("loss", "Training loss", "loss"),
-        ("validation_iou", "Validation IoU", "IoU"),
+    models = sorted(log["model"].unique())
+    # The losses of two models are of different kinds, and have an axis each.
+    losses = [
+        ("loss", f"Training loss of {model}", f"loss of {model}", [model]) for model in models
+    ]
+    for column, heading, y_label, shown in (
+        *losses,
+        ("validation_iou", "Validation IoU", "IoU", models),
     ):
-        values = log[np.isfinite(log[column].astype(float))].sort_values("step")
+        there = log[log["model"].isin(shown)]
+        values = there[np.isfinite(there[column].astype(float))].sort_values("step")
         figure, axes = _new_axes("step", y_label)
         caption = []
         for model, rows in values.groupby("model"):
@@ -93,7 +99,12 @@ def curves(log: pd.DataFrame, ceiling: Ceiling | None = None) -> list[Chart]:
             caption.append(f"Dotted: two annotators agree to {number(ceiling.iou, 2)}")
         if caption:
             charts.append(
-                to_chart(figure, f"curve-{y_label.lower()}", heading, ". ".join(caption) + ".")
+                to_chart(
+                    figure,
+                    f"curve-{y_label.lower().replace(' ', '-')}",
+                    heading,
+                    ". ".join(caption) + ".",
+                )
             )
     return charts
 

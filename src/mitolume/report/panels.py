@@ -61,6 +61,8 @@ class Panel:
     caption: str = ""
     has_unsure: bool = False
     """Whether the truth has pixels that are not scored."""
+    bar: tuple[str, float] | None = None
+    """A scale bar: its length in words, and in per cent of the pictures' width."""
 
 
 def extremes(order: pd.DataFrame) -> dict[str, pd.Series[Any]]:
@@ -83,11 +85,13 @@ def model_panel(
     truth: Mask,
     masks: Mapping[str, Mask],
     caption: str = "",
+    pixel_size_um: float | None = None,
 ) -> Panel:
     """Show one image in pairs: the image and its truth, the outline and the errors of each model.
 
     Plane and masks are (Y, X); the truth has 255 where it is unsure.
     """
+    bar = scale_bar(plane.shape[1] * pixel_size_um) if pixel_size_um else None
     pictures = [
         PagePicture("Image", "", fit(to_8bit(plane), LARGE, smooth=True)),
         PagePicture("Truth", "the given mask", overlay(plane, truth, longer=LARGE)),
@@ -100,7 +104,20 @@ def model_panel(
         errors = error_map(plane, truth, mask, longer=LARGE)
         pictures.append(PagePicture(name, f"IoU {number(iou(counts))}", outline))
         pictures.append(PagePicture(f"{name}, errors", shares, errors))
-    return Panel(title, image, pictures, caption, bool((truth == UNSURE).any()))
+    return Panel(title, image, pictures, caption, bool((truth == UNSURE).any()), bar)
+
+
+def scale_bar(width_um: float) -> tuple[str, float]:
+    """Choose a scale bar of about a fifth of a picture's width: in words and in per cent of it.
+
+    Examples
+    --------
+    >>> scale_bar(51.2)
+    ('10 µm', 19.53)
+    """
+    power = 10 ** math.floor(math.log10(0.25 * width_um))
+    length = max(step * power for step in (1, 2, 5) if step * power <= 0.25 * width_um)
+    return f"{length:g} µm", round(100 * length / width_um, 2)
 
 
 # Pictures of a study -----------------------------------------------------------------------------

@@ -14,6 +14,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from mitolume.analysis import pictures
 from mitolume.batch.agreement import Ceiling, ceiling_of
+from mitolume.io.check import open_image
+from mitolume.io.pixel_size import plane_pixel_size
 from mitolume.io.write import owning, write_text
 from mitolume.models.settings import InputSettings
 from mitolume.progress import time_left
@@ -24,6 +26,8 @@ from mitolume.runs.results import labelled_share, value_of
 from mitolume.text import count, isolated, number, percent, quoted
 
 ROWS_SHOWN = 200  # of a table of images
+# Notes with these words report what was done; all others ask for a look.
+_INFORMATION = ("is read as", "no channel is named: took", "minutes are enough", "left out")
 _DOUBTFUL_SHOWN = 6  # pictures of masks of unlabelled images
 
 
@@ -68,12 +72,23 @@ def report_run(folder: str | Path, agreement: str | Path | None = None) -> Path:
     run = open_run(folder)
     table = run.ceiling_file if agreement is None else Path(agreement)
     known = agreement is not None or table.exists()
-    page = render(replace(_content(run), ceiling=ceiling_of(table) if known else None))
+    content = replace(_content(run), ceiling=ceiling_of(table) if known else None)
+    page = render(content)
     with owning(run.path):
         if agreement is not None:
             write_text(run.ceiling_file, table.read_text(encoding="utf-8"))
+        write_text(run.methods_file, _methods(run, content))
         write_text(run.report_file, page)
     return run.report_file
+
+
+def _methods(run: Run, content: RunContent) -> str:
+    """Write what the run did as a Methods section, and what a reviewer will ask."""
+    network = {"unet": "U-Net", "unetplusplus": "U-Net++"}[run.recipe.network.name]
+    return template("methods.md.j2").render(
+        vars(content), network=network, recipe=run.recipe, record=run.record, kept=run.kept,
+        reason=run.kept_reason,
+    )  # fmt: skip
 
 
 def render(content: RunContent) -> str:
@@ -86,10 +101,11 @@ def render(content: RunContent) -> str:
     shown = next(iter(of_subset), "")
     return template("run.html.j2").render(
         content=content,
+        ranked=_ranked(content.notices),
         limit=ROWS_SHOWN,
         colours=pictures,
         models=sorted(results["model"].unique()),
-        sizes=run_tables.sizes(results),
+        sizes=dict(reversed(run_tables.sizes(results).items())),  # the test first
         scores=run_tables.scores(results),
         curves=charts.curves(run_tables.with_spaces(content.log), content.ceiling),
         shown=shown,
@@ -104,13 +120,23 @@ def render(content: RunContent) -> str:
     )
 
 
+def _ranked(notices: Sequence[str]) -> dict[str, list[str]]:
+    """Divide notes into warnings and information, the former first."""
+    ranked: dict[str, list[str]] = {"Warnings": [], "Information": []}
+    for notice in notices:
+        told = any(words in notice for words in _INFORMATION)
+        ranked["Information" if told else "Warnings"].append(notice)
+    return {rank: found for rank, found in ranked.items() if found}
+
+
 @cache
 def template(name: str) -> Template:
     """Load the template of a page, with the filters that all pages use."""
+    is_page = name.endswith(".html.j2")
     environment = Environment(
         loader=PackageLoader("mitolume.report"),
-        autoescape=True,
-        finalize=isolated,
+        autoescape=is_page,
+        finalize=isolated if is_page else None,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -131,7 +157,7 @@ def template(name: str) -> Template:
 def _content(run: Run) -> RunContent:
     record, first = run.record, run.results.iloc[0]
     content = RunContent(
-        title=f"{Path(record['fields']).parent.resolve().name or 'mitolume'} — {first['arm']}",
+        title=_title(run),
         verdict=_verdict(run),
         notices=record["notices"],
         facts=_facts(run, first),
@@ -152,7 +178,9 @@ def _content(run: Run) -> RunContent:
         conditions=run.audit_conditions,
         doubtful=[
             _doubtful(run, row)
-            for row in content.unlabelled.head(_DOUBTFUL_SHOWN).to_dict("records")
+            for row in content.unlabelled.drop_duplicates("image")  # a stack's planes are alike
+            .head(_DOUBTFUL_SHOWN)
+            .to_dict("records")
         ],
     )
 
@@ -162,8 +190,9 @@ def _verdict(run: Run) -> list[str]:
     subset = next(s for s in ("test", "validation", "train") if s in set(results["subset"]))
     name = kept.replace("_", " ").capitalize()
     values = {model: value_of(results, model, subset, "iou") for model in MODELS}
-    images, specimens = run_tables.sizes(results[results["metric"] == "iou"])[subset]
-    on = f"{count(images, f'{subset} image')} of {count(specimens, 'specimen')}"
+    _, specimens = run_tables.sizes(results[results["metric"] == "iou"])[subset]
+    scored = run.scores[(run.scores["subset"] == subset) & (run.scores["model"] == kept)]
+    on = f"{run_tables.planes_of(scored, f'{subset} image')} of {count(specimens, 'specimen')}"
     if subset == "train":  # how well a model knows what it has learnt from is no news
         values = dict.fromkeys(MODELS, math.nan)
         if (folds := run.out_of_fold) and kept in folds:
@@ -182,6 +211,14 @@ def _verdict(run: Run) -> list[str]:
         ]
     else:
         sentences = [f"There is no foreground to score in the {on}."]
+    if subset != "train":
+        conditions = run_tables.condition_scores(scored)
+        if len(conditions) > 1:
+            sentences.append(f"By condition: {'; '.join(map(_in_condition, conditions))}.")
+        unchecked = {r.condition for r in run.rows} - {row["name"] for row in conditions} - {""}
+        if unchecked:
+            listed = ", ".join(sorted(unchecked))
+            sentences.append(f"No {subset} image shows how right it is on {listed}.")
     if "model_2" in run.record:
         one, two = values.values()
         if not math.isnan(two - one):
@@ -197,6 +234,21 @@ def _verdict(run: Run) -> list[str]:
             "the dye can be foretold, and not how right it is."
         )
     return sentences
+
+
+def _in_condition(row: Mapping[str, Any]) -> str:
+    [score], [off] = row["iou"].values(), row["area_off"].values()
+    words = f"{row['name'] or 'not given'} {number(score)} ({row['of']}"
+    return words + f", area off by {percent(off, 0, signed=True)})"
+
+
+def _title(run: Run) -> str:
+    """Name a run by its folder, its labelled images and its day."""
+    rows = [row for row in run.rows if row.is_labelled]
+    images = sum(len(row.planes or ()) for row in rows)
+    dishes = count(len({row.specimen for row in rows}), "specimen")
+    day = str(run.record["started"])[:10]
+    return f"{run.path.resolve().name}: {count(images, 'labelled image')} of {dishes}, {day}"
 
 
 def _facts(run: Run, first: Any) -> dict[str, str]:
@@ -293,11 +345,14 @@ def _panels(run: Run) -> list[Panel]:
         image = run.image(int(row["line"]), int(row["plane"]))
         plane, truth, _ = image.read()
         assert truth is not None
-        masks = {model.replace("_", " "): run.mask(model, image) for model in run.models}
+        models = sorted(run.models, key=lambda model: model != run.kept)
+        masks = {model.replace("_", " "): run.mask(model, image) for model in models}
         caption = f"{subset} image, specimen {row['specimen']}"
         if image.row.label == "dye":
             caption += ", mask made from the dye"
-        panels.append(model_panel(title, image.name, plane, truth, masks, caption))
+        size = plane_pixel_size(open_image(image.row))
+        um = size and size[1]
+        panels.append(model_panel(title, image.name, plane, truth, masks, caption, um))
     return panels
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 
 from mitolume.analysis.metrics import Counts, iou
 from mitolume.runs.folder import open_run
+from mitolume.text import count
 
 SUBSETS = ("train", "validation", "test")
 NAMES = ["image", "plane", "specimen", "condition", "batch"]
@@ -96,16 +97,27 @@ def worst_first(images: pd.DataFrame) -> pd.DataFrame:
     return wide.loc[order].reset_index()
 
 
+def planes_of(images: pd.DataFrame, noun: str) -> str:
+    """Count images of one model; planes of a stack are not independent, and are counted as such."""
+    n, files = len(images), images["image"].nunique()
+    return count(n, noun) if files == n else f"{count(n, 'plane')} of {count(files, 'stack')}"
+
+
 def condition_scores(images: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the pooled foreground IoU by condition and model; nothing without any condition."""
+    """Return pooled foreground IoU and error of area by condition and model; none without any."""
     if not images["condition"].any():
         return []
     rows = []
     for condition, group in images.groupby("condition", sort=False):
         pooled = group.groupby("model")[_COUNTS].sum().astype(int)
         of_model = {model: iou(Counts(*row)) for model, row in pooled.iterrows()}
-        n = len(group[["line", "plane"]].drop_duplicates())
-        rows.append({"name": condition, "images": n, "iou": of_model})
+        true, marked = pooled["tp"] + pooled["fn"], pooled["tp"] + pooled["fp"]
+        off = (marked / true.where(true > 0) - 1).to_dict()
+        once = group.drop_duplicates(["line", "plane"])
+        rows.append(
+            {"name": condition, "images": len(once), "of": planes_of(once, "image"),
+             "iou": of_model, "area_off": off}
+        )  # fmt: skip
     return rows
 
 

@@ -78,6 +78,7 @@ class Run:
         self.recipe_file = self.path / _RECIPE  # another run can start from it
         self.fields_file = self.path / _FIELDS  # the run's own, with the roles that were drawn
         self.report_file = self.path / "report.html"
+        self.methods_file = self.path / "methods.md"
         self.dye_folder = self.path / _DYE  # masks that were made from the dye
         self.denoiser_folder = self.path / DENOISER  # the denoiser of the chain
         self.scratch = self.path / "scratch"  # prepared images, while the run computes
