@@ -97,8 +97,14 @@ def test_a_row_leads_to_its_object_and_an_object_to_its_row(
     inside = np.argwhere(np.asarray(widget.objects.data) == largest).mean(axis=0) * 0.1
     assert np.allclose(viewer.camera.center[-2:], inside, atol=1)
     other = int(table.loc[table["area_um2"].idxmin(), "label"])
-    widget.objects.selected_label = other
-    assert widget.view.currentIndex().row() == len(table) - 1
+    smallest = np.argwhere(np.asarray(widget.objects.data) == other)
+    viewer.camera.center = (0, *smallest[len(smallest) // 2] * 0.1)
+    wait()
+    canvas = viewer.window._qt_viewer.canvas.native
+    QtTest.QTest.mouseMove(canvas, canvas.rect().center())
+    wait()
+    QtTest.QTest.mouseClick(canvas, QtCore.Qt.LeftButton, pos=canvas.rect().center())
+    wait(lambda: widget.view.currentIndex().row() == len(table) - 1, 10)
 
     widget.colour.setCurrentIndex(widget.colour.findData("area_um2"))
     colours = widget.objects.get_color(largest), widget.objects.get_color(other)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -151,8 +152,7 @@ class MeasureWidget(Panel):
             self.viewer.layers.remove("objects")
         settings.pop("colormap", None)
         self.objects = self.viewer.add_labels(np.asarray(data), **(settings | {"opacity": 0.7}))
-        self.objects.mode = "pick"
-        self.objects.events.selected_label.connect(self._to_row)
+        self.objects.mouse_drag_callbacks.append(self._to_row)
         front = ["label"]
         self.model = ObjectTable(table[front + [name for name in table if name not in front]])
         self.view.setModel(self.model)
@@ -172,19 +172,23 @@ class MeasureWidget(Panel):
         where = np.argwhere(np.asarray(self.objects.data) == label)
         if not len(where):
             return
-        self.objects.events.selected_label.disconnect(self._to_row)
         self.objects.selected_label = label
-        self.objects.events.selected_label.connect(self._to_row)
         centre = self.objects.data_to_world(where[len(where) // 2])
         for axis in range(self.objects.ndim - 2):
             self.viewer.dims.set_point(axis, centre[axis])
         middle = (where.min(axis=0) + where.max(axis=0)) / 2
         self.viewer.camera.center = tuple(self.objects.data_to_world(middle))
 
-    def _to_row(self) -> None:
-        """Select the row of the object that was clicked on."""
-        numbers = self.model.table["label"].to_numpy()
-        found = np.flatnonzero(numbers == self.objects.selected_label)
+    def _to_row(self, layer: Any, event: Any) -> Iterator[None]:
+        """Select the row of the object that was clicked on, not that of a drag's beginning."""
+        yield
+        if event.type == "mouse_move":
+            return
+        value = layer.get_value(
+            event.position, view_direction=event.view_direction,
+            dims_displayed=event.dims_displayed, world=True,
+        )  # fmt: skip
+        found = np.flatnonzero(self.model.table["label"].to_numpy() == value)
         if len(found):
             self.view.selectRow(int(found[0]))
 
