@@ -83,7 +83,6 @@ ARMS: dict[str, tuple[Augmentation | None, str]] = {
     "full": (full, "supervised"),
     "photometric": (photometric, "supervised"),
     "every other": (every_other, "supervised"),
-    "photometric, student": (photometric, "noisy_student"),
     "every other, student": (every_other, "noisy_student"),
     "amplitudes mixed": (None, "supervised"),
 }
