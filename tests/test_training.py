@@ -17,12 +17,12 @@ from torch import Generator
 
 from mitolume.errors import CollapsedError, MitolumeError
 from mitolume.models.losses import bce
-from mitolume.models.networks import SegmentationNetwork
+from mitolume.models.networks import SegmentationNetwork, resolve_precision
 from mitolume.models.settings import NetworkSettings
 from mitolume.preprocess.normalise import normalise
 from mitolume.training import loop
 from mitolume.training.augment import AUGMENTATIONS, Augmentation, cut_mix, flips, intensity, strong
-from mitolume.training.loop import CHECKPOINT, cosine, resolve_precision
+from mitolume.training.loop import CHECKPOINT, cosine
 from mitolume.training.methods import METHODS, Step, average_with_teacher
 from mitolume.training.patches import Patches, PreparedImage, StepSampler
 from mitolume.training.record import TrainingResult

@@ -21,7 +21,7 @@ from mitolume.io.channels import Channel, select_channel
 from mitolume.io.windows import Plane
 from mitolume.io.zarr_out import CHUNK
 from mitolume.models.bundle import DENOISER, Card, load_bundle
-from mitolume.models.networks import HALO, MULTIPLE
+from mitolume.models.networks import HALO, MULTIPLE, for_prediction, resolve_precision
 from mitolume.models.settings import VIEWS, Views
 from mitolume.preprocess.rescale import rescale_window
 from mitolume.text import count
@@ -45,11 +45,20 @@ class Predictor:
         so many times the work, steadier probabilities. By default what the card says.
     core
         Side of the tiles' cores in pixels, a multiple of 16. It changes memory, not results.
+    precision
+        ``bfloat16``, ``float32``, or ``auto``: the first where the device computes in it.
+
+    Attributes
+    ----------
+    network
+        As trained.
+    fast
+        The same as it predicts, see `for_prediction`.
 
     Raises
     ------
     MitolumeError
-        ``core`` is not a multiple of 16, or ``views`` is not 1, 4 or 8.
+        ``core`` is not a multiple of 16, or ``views`` or ``precision`` is none of these.
     """
 
     def __init__(
@@ -61,15 +70,22 @@ class Predictor:
         device: str | None = None,
         views: Views | None = None,
         core: int = CORE,
+        precision: str = "auto",
     ) -> None:
         if core <= 0 or core % MULTIPLE:
             raise MitolumeError(f"the tile size is {core}, but must be a multiple of {MULTIPLE}")
         if views not in (None, *VIEWS):
             raise MitolumeError(f"views is {views}, but must be 1, 4 or 8")
+        if precision not in ("auto", "float32", "bfloat16"):
+            raise MitolumeError(
+                f"precision is {precision!r}, but must be auto, float32 or bfloat16"
+            )
         self.card = card
         self.denoiser = denoiser
         self.bundle: Path | None = None  # where it was loaded from
         self.network = to_device(network, device)
+        self.precision = resolve_precision(precision, next(network.parameters()).device)
+        self.fast = for_prediction(self.network, self.precision)
         self.views = card.views if views is None else views
         self.core = core
 
@@ -180,7 +196,7 @@ class Predictor:
         def read(part: Box) -> Probability:
             window = around(part, prepared.shape, HALO, MULTIPLE)
             return predict_tiled(
-                self.network,
+                self.fast,
                 prepared[window],
                 range(self.views),
                 core=self.core,
@@ -199,7 +215,7 @@ class Predictor:
 
         The answer is averaged over at least ``views`` turns.
         """
-        return predict_tiled(self.network, image, range(max(self.views, views)), core=self.core)
+        return predict_tiled(self.fast, image, range(max(self.views, views)), core=self.core)
 
     def predict(
         self,

@@ -13,15 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from mitolume.errors import TooLittleMemoryError
-from mitolume.inference.tiles import Box, Shape, inside, tiles, turned_box, whole
+from mitolume.inference.tiles import Box, Shape, grown, inside, tiles, turned_box, whole
 from mitolume.io.windows import Plane
-from mitolume.models.networks import HALO, MULTIPLE
+from mitolume.models.networks import HALO, MULTIPLE, SegmentationNetwork
 
 Image = np.ndarray[Any, np.dtype[np.float32]]
 Probability = Image
 Network = TypeVar("Network", bound=nn.Module)
 
-CORE = 768  # side of a tile's core: with the halo, 992 px at once; larger ones take more memory
+CORE = 1024  # side of a tile's core: with the halo, 1,216 px at once; larger take more memory
 _GLIBC = platform.libc_ver()[0] == "glibc"
 # The blocks that lead down to the lowest level, of each network of the table.
 _ENCODERS = {
@@ -80,12 +80,12 @@ def _predict(
     network: nn.Module, image: Image, core: int, box: Box, activation: Callable[[Tensor], Tensor]
 ) -> Image:
     """Predict a box of a plane as it is."""
-    device = next(network.parameters()).device
+    weights = next(network.parameters())
     result = np.empty([part.stop - part.start for part in box], np.float32)
     with _exact():
         for tile in tiles(_padded_shape(image.shape[-2:]), core, HALO, MULTIPLE, box):
-            part = _padded(image[(..., *tile.read)], tile.read).to(device)
-            answer = activation(_run_window(network, part)[0][tile.crop].float())
+            part = _padded(image[(..., *tile.read)], tile.read).to(weights.device, weights.dtype)
+            answer = activation(_run_window(network, part, tile.crop)[0].float())
             result[inside(tile.write, box)] = answer.cpu().numpy()
     return result
 
@@ -119,8 +119,8 @@ def features(network: nn.Module, plane: Plane, *, core: int = CORE) -> Image:
             rows = slice(rows.start, min(rows.stop, height))
             known = plane[rows, columns.start : min(columns.stop, width)]
             part = _padded(known, tile.read).to(device)
-            found = _run_window(encoder, part.contiguous(memory_format=torch.channels_last))
-            total = total + found[:, y, x].double().sum(dim=(1, 2)).cpu().numpy()
+            found = _run_window(encoder, part.contiguous(memory_format=torch.channels_last), (y, x))
+            total = total + found.double().sum(dim=(1, 2)).cpu().numpy()
     mean = total / (padded[0] // MULTIPLE * padded[1] // MULTIPLE)
     return np.asarray(mean, np.float32)
 
@@ -152,10 +152,13 @@ def release_buffers() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _run_window(network: nn.Module, part: Tensor) -> Tensor:
-    """Run a network on one window (1, C, Y, X), to its channels (C, Y, X)."""
+def _run_window(network: nn.Module, part: Tensor, crop: Box) -> Tensor:
+    """Run a network on one window (1, C, Y, X), to a crop of its channels (C, Y, X)."""
     try:
-        result: Tensor = network(part)[0]
+        body = getattr(network, "body", None)
+        if isinstance(network, SegmentationNetwork) and type(body).__name__ == "BasicUNet":
+            return _run_unet(body, part, crop)
+        result: Tensor = network(part)[0][(..., *crop)]
     except torch.OutOfMemoryError:
         height, width = part.shape[-2:]
         raise TooLittleMemoryError(
@@ -163,6 +166,27 @@ def _run_window(network: nn.Module, part: Tensor) -> Tensor:
             "the environment variable CUDA_VISIBLE_DEVICES empty, the processor computes"
         ) from None
     return result
+
+
+def _run_unet(body: Any, part: Tensor, crop: Box) -> Tensor:
+    """Run a U-Net, whose way up computes no more than the crop needs: it is most of the work.
+
+    The margins are what two convolutions at each level up see around the crop.
+    """
+    found = [part.contiguous(memory_format=torch.channels_last)]
+    for name in _ENCODERS["BasicUNet"]:
+        found.append(getattr(body, name)(found[-1]))
+    here = found.pop()
+    at = whole((here.shape[-2], here.shape[-1]))
+    for level, margin in ((4, 2), (3, 2), (2, 2), (1, 1)):
+        y, x = (slice(s.start >> level, -(-s.stop >> level)) for s in crop)
+        kept = grown((y, x), margin, (part.shape[-2] >> level, part.shape[-1] >> level))
+        here = here[(..., *inside(kept, at))]
+        y, x = (slice(2 * s.start, 2 * s.stop) for s in kept)
+        here = getattr(body, f"upcat_{level}")(here, found.pop()[..., y, x])
+        at = (y, x)
+    answer: Tensor = body.final_conv(here)[0]
+    return answer[(..., *inside(crop, at))]
 
 
 def _padded_shape(shape: Shape) -> Shape:

@@ -25,6 +25,7 @@ from mitolume.io.formats import sha256
 from mitolume.io.masks import MaskKind
 from mitolume.io.split import assign_roles, choose_labelled
 from mitolume.models.bundle import SCHEMA_VERSION, Card, read_card, versions
+from mitolume.models.networks import resolve_precision
 from mitolume.preprocess.rescale import MOST, scale_factors
 from mitolume.progress import progress_bar, say
 from mitolume.runs.denoiser import require_denoiser
@@ -34,7 +35,6 @@ from mitolume.runs.likeness import unlike_rows
 from mitolume.runs.pace import within_minutes
 from mitolume.runs.recipe import Recipe, differences
 from mitolume.text import count
-from mitolume.training.loop import resolve_precision
 from mitolume.training.methods import METHODS
 
 

@@ -66,7 +66,7 @@ class Committee:
         marked: Any = 0
         threshold = predictor.card.threshold_of(image.row.condition)
         for turn in _TURNS:
-            probability = predict_tiled(predictor.network, ready, [turn], core=predictor.core)
+            probability = predict_tiled(predictor.fast, ready, [turn], core=predictor.core)
             marked = marked + (probability >= threshold)
         share = np.asarray(marked / len(_TURNS), np.float32)
         if share.shape != plane.shape:

@@ -17,7 +17,7 @@ from mitolume.errors import MitolumeError, shorten
 from mitolume.inference.denoise import FLIPS, run_network
 from mitolume.io.write import owning, remove_parts, write_table, write_text
 from mitolume.models.bundle import CARD, DenoiserCard, read_card, save_bundle
-from mitolume.models.networks import DenoisingNetwork
+from mitolume.models.networks import DenoisingNetwork, resolve_precision
 from mitolume.preprocess.noise_check import NoiseCheck
 from mitolume.preprocess.wiener import SignalNoise, signal_and_noise
 from mitolume.progress import progress_bar, say
@@ -40,7 +40,7 @@ from mitolume.training.denoise_stacks import (
     stack_entry,
     typical_pixel_size,
 )
-from mitolume.training.loop import CHECKPOINT, fit, resolve_precision
+from mitolume.training.loop import CHECKPOINT, fit
 from mitolume.training.patches import Image
 from mitolume.training.record import TrainingResult
 from mitolume.training.settings import DenoisingSettings

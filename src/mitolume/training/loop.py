@@ -165,16 +165,6 @@ def _usable(checkpoint: Path) -> str | None:
     return str(checkpoint)
 
 
-def resolve_precision(precision: str) -> str:
-    """Return float32 or bfloat16: ``auto`` is bfloat16 where the machine supports it."""
-    if precision != "auto":
-        return precision
-    if torch.cuda.is_available():
-        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return "bfloat16" if native else "float32"
-
-
 class _Module(lightning.LightningModule):
     """Network, task and optimiser in the form that Lightning expects."""
 
