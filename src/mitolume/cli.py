@@ -294,9 +294,13 @@ def predict(
         ),
     ] = None,
     tile_size: Annotated[
-        int,
+        int | None,
         typer.Option(help="Side in pixels of the parts computed at once; less needs less memory."),
-    ] = 768,
+    ] = None,
+    precision: Annotated[
+        str,
+        typer.Option(help="bfloat16, float32, or auto: bfloat16 where the machine computes in it."),
+    ] = "auto",
     scheduler: Scheduler = None,
     quiet: Quiet = False,
 ) -> None:
@@ -307,7 +311,7 @@ def predict(
     options = PredictionOptions(
         tuple(channel or ()), scene, pixel_size, threshold, condition, probability, overlay
     )
-    predictor = load(model, views=views, core=tile_size)
+    predictor = load(model, views=views, core=tile_size, precision=precision)
     _batch(
         "predicting", "images", "predicted", predict_files, predictor, files or [], out,
         options, table=fields, resume=resume, overwrite=overwrite, scheduler=scheduler, quiet=quiet,

@@ -175,6 +175,7 @@ def _jobs_of(
         settings = {
             "model": model,  # a hash
             "views": predictor.views,
+            "precision": predictor.precision,
             "threshold": image.threshold,
             "channels": [str(name) for name in opened["C"].values],
             "scene": scene,
@@ -298,7 +299,7 @@ def _on_cluster(
         raise MitolumeError("only a model that was loaded from a folder works on a cluster")
     bundle = predictor.bundle.absolute()
     written_ns = max(path.stat().st_mtime_ns for path in bundle.iterdir())
-    model = (bundle, written_ns, predictor.views, predictor.core)
+    model = (bundle, written_ns, predictor.views, predictor.core, predictor.precision)
     there = []
     for job in jobs:
         assert isinstance(job.compute, partial)
@@ -320,6 +321,6 @@ def _predict_on_worker(
 
 
 @lru_cache(maxsize=1)
-def _load_once(bundle: Path, written_ns: int, views: Any, core: int) -> Predictor:
+def _load_once(bundle: Path, written_ns: int, views: Any, core: int, precision: str) -> Predictor:
     """Keep a model for the next image; the time tells a new one in the same place."""
-    return load(bundle, views=views, core=core)
+    return load(bundle, views=views, core=core, precision=precision)

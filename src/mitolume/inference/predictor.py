@@ -69,9 +69,10 @@ class Predictor:
         denoiser: Denoiser | None = None,
         device: str | None = None,
         views: Views | None = None,
-        core: int = CORE,
+        core: int | None = None,
         precision: str = "auto",
     ) -> None:
+        core = CORE if core is None else core
         if core <= 0 or core % MULTIPLE:
             raise MitolumeError(f"the tile size is {core}, but must be a multiple of {MULTIPLE}")
         if views not in (None, *VIEWS):

@@ -67,7 +67,8 @@ class Card(BaseModel):
     """What a model is and where it comes from, beside its weights.
 
     ``inputs`` is what the network sees: channels by name, planes and their distance in µm.
-    ``threshold`` makes masks of probabilities, which are averaged over ``views`` of an image;
+    ``threshold`` makes masks of probabilities, which are averaged over ``views`` of an image and
+    were computed in ``precision`` when it was chosen;
     ``thresholds`` are those of conditions by name, none where one holds for all;
     ``pixel_size_um`` is the grid the network works on, None where the training images stated none;
     ``fields`` lists the training images with the SHA-256 of their files; ``scores`` holds
@@ -88,6 +89,7 @@ class Card(BaseModel):
     threshold: float = Field(0.5, gt=0, lt=1)
     thresholds: dict[str, ConditionThreshold] = {}
     views: Views = 1
+    precision: Literal["float32", "bfloat16"] = "float32"
     fields: list[dict[str, Any]] = []
     scores: dict[str, dict[str, float | int | None]] = {}
     fingerprint: Fingerprint | None = None

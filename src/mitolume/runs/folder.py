@@ -453,7 +453,7 @@ def load(model: str | Path, **options: Any) -> Predictor:
     model
         A model folder (with ``card.json``), or a run folder, whose kept model is taken.
     **options
-        Passed to `mitolume.Predictor`: ``device``, ``views``, ``core``.
+        Passed to `mitolume.Predictor`: ``device``, ``views``, ``core``, ``precision``.
 
     Returns
     -------

@@ -181,10 +181,12 @@ class ModelTrainer:
             seed=recipe.seed,
             fingerprint=looks,
         )
+        predictor = Predictor(network, card, denoiser=denoiser)
+        card.precision = predictor.precision
         if recipe.threshold != "auto":
             card.threshold = recipe.threshold
         elif not self.part:
-            choose_thresholds(Predictor(network, card, denoiser=denoiser), run, title)
+            choose_thresholds(predictor, run, title)
         return card
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from mitolume.inference.inputs import InputReader
 from mitolume.inference.tiled import predict_tiled, to_device
-from mitolume.models.networks import SegmentationNetwork
+from mitolume.models.networks import SegmentationNetwork, for_prediction, resolve_precision
 from mitolume.runs.folder import Run
 from mitolume.runs.guard import needs_cross_fit
 from mitolume.runs.images import network_inputs
@@ -52,9 +52,10 @@ def within_minutes(run: Run, model_um: float | None, started: float) -> tuple[Re
     clock.append(time.monotonic())
     network = SegmentationNetwork(recipe.network, recipe.inputs.count, 0)
     step = _seconds_per_step(network, recipe, PreparedImage(planes, mask))
+    ready = for_prediction(to_device(network, None), resolve_precision("auto"))
     for _ in range(2):  # the first prediction is slower
         clock.append(time.monotonic())
-        predict_tiled(to_device(network, None), planes)
+        predict_tiled(ready, planes)
     clock.append(time.monotonic())
     way, view = clock[1] - clock[0], clock[-1] - clock[-2]
 
