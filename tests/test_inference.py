@@ -130,7 +130,6 @@ def test_networks_predict_what_they_were_trained_to(name: str) -> None:
     before = {key: value.clone() for key, value in made.state_dict().items()}
     for precision, atol in ("float32", 1e-5), ("bfloat16", 0.01):
         fast = for_prediction(made, precision)
-        assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in fast.modules())
         found = predict_tiled(fast, image)
         np.testing.assert_allclose(found, expected, atol=atol)
         assert len(np.unique(found)) > 0.8 * len(np.unique(expected)), "fine enough to cut anywhere"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ MULTIPLE = 16
 HALO = 6 * MULTIPLE
 SPECTRUM = 64  # frequencies along each axis of what a denoiser knows of signal and noise
 Network = TypeVar("Network", bound=nn.Module)
+Precision = Literal["float32", "bfloat16"]
 
 
 class SegmentationNetwork(nn.Module):
@@ -119,13 +120,13 @@ def _body(settings: BodySettings, channels: int, norm: str | None, seed: int) ->
     return body.to(memory_format=torch.channels_last)  # type: ignore[no-any-return]
 
 
-def resolve_precision(precision: str, device: str | torch.device | None = None) -> str:
+def resolve_precision(precision: str, device: str | torch.device | None = None) -> Precision:
     """Return float32 or bfloat16: ``auto`` is bfloat16 where the device computes in it.
 
     The device is by default the first GPU, or else the processor.
     """
     if precision != "auto":
-        return precision
+        return cast(Precision, precision)
     kind = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")).type
     native = False
     if kind == "cuda":
@@ -138,22 +139,26 @@ def resolve_precision(precision: str, device: str | torch.device | None = None) 
 def for_prediction(network: Network, precision: str) -> Network:
     """Return a copy of a trained network that predicts the same in less time.
 
-    Batch normalisation becomes part of the convolution before it, and all but the last layer, whose
-    answers must be fine enough for any threshold, computes in ``precision`` (see
-    `resolve_precision`).
+    Convolutions compute in ``precision`` (see `resolve_precision`), all but the last, whose answers
+    must be fine enough for any threshold. In float32 they take in the normalisation after them. In
+    bfloat16 they only pass on their bias: rounded, biases change masks more than all weights do.
     """
-    fast = copy.deepcopy(network).eval()
+    fast: Any = copy.deepcopy(network).eval()
     for part in fast.modules():
         norm = getattr(getattr(part, "adn", None), "N", None)
-        if isinstance(norm, nn.BatchNorm2d):
+        if isinstance(norm, nn.BatchNorm2d) and precision == "float32":
             part.conv = nn.utils.fuse_conv_bn_eval(part.conv, norm)
             part.adn.N = nn.Identity()
-    fast.to(getattr(torch, precision))
-    body = fast.body
-    for name, layer in body.named_children():
+        elif isinstance(norm, nn.BatchNorm2d):
+            norm.running_mean -= part.conv.bias.detach()
+            part.conv.bias = None
+    for name, layer in fast.body.named_modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) and not name.startswith("final_conv"):
+            layer.to(getattr(torch, precision))
+    for name, layer in list(fast.body.named_children()):
         if name.startswith("final_conv"):
-            setattr(body, name, nn.Sequential(_Float32(), layer.float()))
-    return fast
+            setattr(fast.body, name, nn.Sequential(_Float32(), layer))
+    return cast(Network, fast)
 
 
 class _Float32(nn.Module):
