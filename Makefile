@@ -35,6 +35,7 @@ audit: $(STAMP)
 	$(BIN)/pip-audit -r constraints.txt --no-deps --disable-pip
 
 bench: $(STAMP)
+	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python -m pytest -m slow -s
 	for recipe in epfl4 vnc4 h9c2; do $(BIN)/mitolume run benchmarks/$$recipe.yaml --out runs/$$recipe --resume || exit 1; done
 
