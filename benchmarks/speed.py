@@ -39,7 +39,6 @@ from mitolume.analysis.measure import measure_objects
 from mitolume.batch.predict import predict_files
 from mitolume.inference.predictor import Predictor
 from mitolume.inference.tiled import default_device
-from mitolume.io.write import write_text
 from mitolume.models.bundle import Card, save_bundle, versions
 from mitolume.models.losses import dice_bce
 from mitolume.models.networks import SegmentationNetwork, resolve_precision
@@ -257,7 +256,7 @@ def main() -> None:
             found = [measure(f, options.rounds) for f in PARTS[part](Path(folder), options.side)]
         rows.append(pd.DataFrame([row | known for row in found]))
         table = pd.concat(rows, ignore_index=True)
-        write_text(RESULTS, table.to_csv(index=False, float_format="%.4g"))
+        table.to_csv(RESULTS, index=False, float_format="%.4g")
 
 
 def _processor() -> str:
