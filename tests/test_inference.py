@@ -191,6 +191,7 @@ def test_a_bundle_gives_the_same_answer_after_loading(tmp_path: Path) -> None:
     assert sorted(p.name for p in (tmp_path / "m").iterdir()) == [CARD, WEIGHTS]
     loaded = mitolume.load(tmp_path / "m")
     assert loaded.card == original.card
+    assert mitolume.load(tmp_path / "m", precision="float32").precision == "float32"
     plane = blobs(0)[0]
     expected = original.predict_plane(plane, (0.1, 0.1))
     np.testing.assert_array_equal(loaded.predict_plane(plane, (0.1, 0.1)), expected)

@@ -69,10 +69,9 @@ class Predictor:
         denoiser: Denoiser | None = None,
         device: str | None = None,
         views: Views | None = None,
-        core: int | None = None,
+        core: int = CORE,
         precision: str = "auto",
     ) -> None:
-        core = CORE if core is None else core
         if core <= 0 or core % MULTIPLE:
             raise MitolumeError(f"the tile size is {core}, but must be a multiple of {MULTIPLE}")
         if views not in (None, *VIEWS):
@@ -326,7 +325,8 @@ def load(
     *,
     device: str | None = None,
     views: Views | None = None,
-    core: int = CORE,
+    core: int | None = None,
+    precision: str = "auto",
 ) -> Predictor:
     """Load the model in a folder with ``card.json``, and its denoiser; see `Predictor`.
 
@@ -337,8 +337,9 @@ def load(
     """
     bundle = Path(model)
     network, card = load_bundle(bundle)
-    where: dict[str, Any] = {"device": device, "core": core}
+    where: dict[str, Any] = {"device": device, "core": CORE if core is None else core}
     denoiser = Denoiser.load(bundle / DENOISER, **where) if card.chain.denoises else None
-    predictor = Predictor(network, card, denoiser=denoiser, views=views, **where)
+    own: dict[str, Any] = where | {"views": views, "precision": precision}
+    predictor = Predictor(network, card, denoiser=denoiser, **own)
     predictor.bundle = bundle
     return predictor
