@@ -52,7 +52,8 @@ def sure(
         last.weight *= 3 / logits.std()
         last.bias.fill_(0)
         last.bias -= made(images).mean()
-    return Predictor(made, Card(network=settings, inputs=inputs, views=views, **card))
+    own = Card(network=settings, inputs=inputs, views=views, **card)
+    return Predictor(made, own, precision="float32")
 
 
 @pytest.mark.parametrize(
