@@ -229,9 +229,14 @@ def _load_weights(folder: str | Path, network: nn.Module, known: str) -> None:
     path = Path(folder) / WEIGHTS
     try:
         content = path.read_bytes()
-        if known and hashlib.sha256(content).hexdigest() != known:
-            raise ValueError("they are damaged or of another model; copy the whole folder again")
-        network.load_state_dict(safetensors.torch.load(content))
+        weights = safetensors.torch.load(content)
+        if not known or hashlib.sha256(content).hexdigest() == known:
+            network.load_state_dict(weights)
+            network.eval()
+            return
     except Exception as error:  # safetensors and torch raise their own kinds
         raise MitolumeError(f"{path} doesn't fit its card: {in_words(error)}") from error
-    network.eval()
+    raise MitolumeError(
+        f"{path} doesn't fit its card: they are damaged or of another model; copy the whole folder "
+        "again"
+    )
