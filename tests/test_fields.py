@@ -23,6 +23,7 @@ from mitolume.io.fields import (
     leaks,
     parse_planes,
     read_table,
+    with_label,
     write_table,
 )
 from mitolume.io.masks import decide_kind, to_mask
@@ -318,6 +319,36 @@ def test_budgets_see_many_specimens() -> None:
     assert len({row.specimen for row in chosen if row.role == "train"}) == 3
     with pytest.raises(MitolumeError, match="only 18 labelled training images"):
         choose_labelled(fields, 19, 0)
+
+
+def test_a_label_for_some_planes_leaves_the_others_to_a_row_of_their_own() -> None:
+    image, mask = Path("a.tif"), Path("a_mask.tif")
+    rows = [Field(image, role="unlabelled", specimen="a"), Field(Path("b.tif"))]
+    labelled, rest, other = with_label(rows, 0, mask, [1], depth=3)
+    assert (labelled.mask, labelled.planes, labelled.role) == (mask, (1,), "")
+    assert (rest.mask, rest.planes, rest.role) == (None, (0, 2), "unlabelled")
+    assert other == rows[1]
+    both, last, _ = with_label([labelled, rest, other], 0, mask, [1, 2], depth=3)
+    assert (both.planes, last.planes) == ((1, 2), (0,))
+    kept = [Field(image, Path("dye.tif"), "test", (0, 1), label="dye")]
+    one, of_dye = with_label(kept, 0, mask, [0], depth=3)
+    assert (one.role, one.label, of_dye.mask, of_dye.planes) == (
+        "test", "painted", Path("dye.tif"), (1,),
+    )  # fmt: skip
+
+
+def test_what_is_unsure_in_a_painted_mask_is_no_mitochondrion(tmp_path: Path) -> None:
+    """Alone, a file of 0 and 255 means mitochondria by 255."""
+    image, _ = write_field(tmp_path, "a", 0)
+    mask = np.full((64, 80), 255, np.uint8)
+    mask[:9] = 0
+    tifffile.imwrite(tmp_path / "m.tif", mask)
+    for label, found in (("painted", {0, 255}), ("", {0, 1})):
+        (tmp_path / "t.csv").write_text(f"image,mask,label\n{image.name},m.tif,{label}\n")
+        checked = check_table(tmp_path / "t.csv")
+        _, read = read_row(checked.fields[0], 0, checked.mask_kind)
+        assert read is not None
+        assert set(np.unique(read)) == found
 
 
 def test_unwritable_places_are_named(tmp_path: Path) -> None:

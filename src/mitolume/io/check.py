@@ -149,7 +149,7 @@ def check_table(
     full = [
         row.where
         for row in checked
-        if row.line in row_values and row.label != "dye"
+        if row.line in row_values and row.label not in OWN_MASKS
         and not set().union(*row_values[row.line].values()) & _known_background(kind)
     ]  # fmt: skip
     if full:

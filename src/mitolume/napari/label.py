@@ -19,7 +19,7 @@ from mitolume.analysis.pictures import FALSE_COLOUR
 from mitolume.errors import MitolumeError
 from mitolume.io.check import open_fluorescence, open_image
 from mitolume.io.fields import Field, with_planes
-from mitolume.io.masks import FOREGROUND, Mask
+from mitolume.io.masks import BACKGROUND, FOREGROUND, UNSURE, Mask
 from mitolume.io.read import read
 from mitolume.io.write import write_image
 from mitolume.napari.label_table import LabelTable
@@ -337,15 +337,18 @@ class LabelWidget(FieldPanel):
         row, painting, table = self.field, self.painting, self.table
         assert painting is not None
         assert table is not None
-        painting.settle()
         mask = painting.mask
+        if not (mask == BACKGROUND).any():
+            raise MitolumeError(
+                "no background is known: press r and outline the part that you looked at, or press "
+                "Plane reviewed"
+            )
+        painting.settle()
         path = table.accept(self.index, mask)
-        if path is None:
-            raise MitolumeError("nothing is painted, and nothing was reviewed: paint, or press r")
         self.index = next(i for i, one in enumerate(table.rows) if one.mask == path)
         self._list()
         self.list.setCurrentRow(self.index)
-        known = int((mask != 255).sum())
+        known = int((mask != UNSURE).sum())
         self.tell(
             f"{path.name}: {(mask == FOREGROUND).sum() / known:.1%} of {known / mask.size:.0%} "
             f"reviewed pixels are mitochondria; {row.image.name} is in {table.path.name}"

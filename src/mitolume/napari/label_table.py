@@ -131,7 +131,7 @@ class LabelTable:
         label: str = "painted",
         planes: Sequence[int] = (),
         **said: str,
-    ) -> Path | None:
+    ) -> Path:
         """Write a mask, and the row that names it; the row's draft is done with.
 
         Parameters
@@ -149,14 +149,12 @@ class LabelTable:
 
         Returns
         -------
-        pathlib.Path or None
-            The mask; None where nothing is known of any plane.
+        pathlib.Path
+            The mask.
         """
         index = self._home(index)
         row = self.rows[index]
         known = list(planes) or np.flatnonzero((mask != UNSURE).any(axis=(1, 2))).tolist()
-        if not known:
-            return None
         depth = len(mask)
         rows = with_label(self.rows, index, Path(), known, depth=depth, label=label)
         name = row_names(rows)[index]
