@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import shutil
@@ -47,9 +48,12 @@ def _screen() -> Iterator[None]:
     del os.environ["DISPLAY"]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def window(_screen: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """Open one window of 1280 x 800 for all tests."""
+    """Open one window of 1280 x 800 for the tests of a file.
+
+    One for all files ended, now and then, in a crash while the software renderer was drawing.
+    """
     os.environ["NAPARI_CONFIG"] = str(tmp_path_factory.mktemp("napari") / "settings.yaml")
     import napari
 
@@ -60,14 +64,18 @@ def window(_screen: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 @pytest.fixture
-def viewer(window: Any) -> Iterator[Any]:
+def viewer(window: Any, wait: Callable[..., None]) -> Iterator[Any]:
     """Return the window without layers and docked widgets."""
     yield window
+    wait()  # what was asked for is drawn before its layers are gone
     for dock in list(window.window._wrapped_dock_widgets.values()):
+        getattr(dock.inner_widget(), "close_field", lambda: None)()
         window.window.remove_dock_widget(dock)
     window.layers.clear()
     window.grid.enabled = False
     window.dims.ndisplay = 2
+    wait()
+    gc.collect()  # here, as Qt's objects must not go in another thread
 
 
 @pytest.fixture
