@@ -1,5 +1,6 @@
 # Each command needs only Python (3.11 or newer) and make, and installs everything else:
 #   make demo    simulates cells, trains on them and writes a report
+#   make napari  runs the tests of the plugin in real windows
 #   make test    runs the tests;  make check: lint, types, import directions, security;  make bench: slow tests and benchmarks
 PYTHON ?= python3
 VENV   ?= .venv
@@ -33,6 +34,10 @@ check: $(STAMP)
 audit: $(STAMP)
 	$(BIN)/pip install --quiet --disable-pip-version-check pip-audit
 	$(BIN)/pip-audit -r constraints.txt --no-deps --disable-pip
+
+napari: $(STAMP)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev,napari]' -c constraints.txt
+	for file in tests/in_napari/test_*.py; do $(BIN)/python -m pytest -n 0 $$file || exit 1; done
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/speed.py

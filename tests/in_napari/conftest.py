@@ -15,6 +15,9 @@ from typing import Any
 import pytest
 
 
+_windows: list[str] = []  # files of tests that had one
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let napari and what it stands on warn of what is deprecated."""
     for item in items:
@@ -49,11 +52,16 @@ def _screen() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def window(_screen: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """Open one window of 1280 x 800 for the tests of a file.
+def window(
+    _screen: None, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Any]:
+    """Open one window of 1280 x 800 for the tests of a file; a second file needs its own process.
 
-    One for all files ended, now and then, in a crash while the software renderer was drawing.
+    A second window in one process ended, now and then, in a crash of the software renderer.
     """
+    if _windows:
+        pytest.skip(f"{_windows[0]} had the window of this process; `make napari` runs each file")
+    _windows.append(request.path.name)
     os.environ["NAPARI_CONFIG"] = str(tmp_path_factory.mktemp("napari") / "settings.yaml")
     import napari
 
