@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-
 _windows: list[str] = []  # files of tests that had one
 
 
