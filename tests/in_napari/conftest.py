@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import importlib.util
 import os
 import shutil
@@ -76,13 +75,11 @@ def viewer(window: Any, wait: Callable[..., None]) -> Iterator[Any]:
     yield window
     wait()  # what was asked for is drawn before its layers are gone
     for dock in list(window.window._wrapped_dock_widgets.values()):
-        getattr(dock.inner_widget(), "close_field", lambda: None)()
         window.window.remove_dock_widget(dock)
     window.layers.clear()
     window.grid.enabled = False
     window.dims.ndisplay = 2
     wait()
-    gc.collect()  # here, as Qt's objects must not go in another thread
 
 
 @pytest.fixture
