@@ -37,7 +37,8 @@ audit: $(STAMP)
 
 napari: $(STAMP)
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev,napari]' -c constraints.txt
-	for file in tests/in_napari/test_*.py; do $(BIN)/python -m pytest -n 0 $$file || exit 1; done
+	for test in $$($(BIN)/python -m pytest -n 0 -q --collect-only tests/in_napari | grep ::); do \
+		$(BIN)/python -m pytest -n 0 -q $$test || exit 1; done
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/speed.py
