@@ -58,7 +58,7 @@ def window(
     A second window in one process ended, now and then, in a crash of the software renderer.
     """
     if _windows:
-        pytest.skip(f"{_windows[0]} had the window of this process; `make napari` runs each test by itself")
+        pytest.skip(f"{_windows[0]} had the window of this process; see `make napari`")
     _windows.append(request.path.name)
     os.environ["NAPARI_CONFIG"] = str(tmp_path_factory.mktemp("napari") / "settings.yaml")
     import napari
