@@ -87,6 +87,7 @@ def add_a_seed(out: Path) -> None:
         images = images.assign(seed=1, tp=images["tp"] - lost, fn=images["fn"] + lost)
         images.to_csv(twin / "images.csv", index=False)
         summarise(images).to_csv(twin / "results.csv", index=False)
+        Run(twin).finish()
     recipe = yaml.safe_load((out / "study.yaml").read_text())
     (out / "study.yaml").write_text(yaml.safe_dump(recipe | {"seeds": [0, 1]}))
 
@@ -227,7 +228,8 @@ def test_scores_stand_beside_the_picture(page: Page, made: Path) -> None:
     assert shown(page)[1] == "pseudo"
     text = page.run("document.getElementById('browser-scores').innerText")
     images = pd.read_csv(made / "study_images.csv")
-    name = page.run("document.getElementById('browser-said').textContent").split(" (")[0]
+    said = page.run("document.getElementById('browser-said').textContent")
+    name = said.split(" (")[0].strip("\u2068\u2069")  # set apart from the text around it
     for run in ("supervised_kall_s0", "pseudo_kall_s0"):
         own = images[(images["run"] == run) & images["stands"] & (images["image"] == name)]
         value = own["iou"].iloc[0]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template, select_autoescape
 
 from mitolume.analysis import pictures
 from mitolume.batch.agreement import Ceiling, ceiling_of
@@ -135,7 +135,7 @@ def template(name: str) -> Template:
     is_page = name.endswith(".html.j2")
     environment = Environment(
         loader=PackageLoader("mitolume.report"),
-        autoescape=is_page,
+        autoescape=select_autoescape(("html.j2",)),
         finalize=isolated if is_page else None,
         undefined=StrictUndefined,
         trim_blocks=True,
