@@ -8,6 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.fields import write_table_of_fields
+from hypothesis import settings
+
+settings.register_profile("mitolume", deadline=None)  # how busy a machine is proves nothing
+settings.load_profile("mitolume")
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 

@@ -85,7 +85,7 @@ def outline(mask: np.ndarray) -> np.ndarray:
     return np.array(sorted(set(found)), float).reshape(-1, 2)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(pair=PAIR, y=st.floats(0.05, 3), x=st.floats(0.05, 3))
 def test_distances_are_those_of_brute_force(pair: np.ndarray, y: float, x: float) -> None:
     a, b = (pair == 1).astype(np.uint8)
@@ -124,7 +124,7 @@ def test_nobody_drew_the_edge_of_the_image_or_the_rim_of_an_unsure_region() -> N
     assert math.isnan(outline_distance(np.ones_like(a), b)[0])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(pair=PAIR)
 def test_nothing_depends_on_who_is_called_a(pair: np.ndarray) -> None:
     a, b = pair
@@ -144,7 +144,7 @@ def test_area_ratio_says_who_draws_larger() -> None:
     assert math.isnan(area_ratio(Counts(fp=3)))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(pair=hnp.arrays(np.uint8, (2, 9, 12), elements=st.sampled_from([0, 0, 1])))
 def test_shared_objects_agree_with_the_recall_of_objects(pair: np.ndarray) -> None:
     a, b = pair

@@ -98,7 +98,6 @@ def test_rescaling_is_scikit_images(shape: tuple[int, int], new: tuple[int, int]
 
 
 @given(shapes, shapes, st.data())
-@settings(deadline=None)
 def test_a_window_of_a_rescaled_plane_is_that_of_the_whole(
     shape: tuple[int, int], new: tuple[int, int], data: st.DataObject
 ) -> None:
@@ -111,7 +110,6 @@ SIZES, SHARPEN = st.sampled_from([0.03, 0.1, 0.13, 0.35]), st.sampled_from(["non
 
 
 @given(shapes, SIZES, SHARPEN, st.data())
-@settings(deadline=None)
 def test_a_box_of_a_prepared_plane_is_that_of_the_whole(
     shape: tuple[int, int], size: float, sharpen: str, data: st.DataObject
 ) -> None:
@@ -317,7 +315,7 @@ def image_like(shape: tuple[int, ...], size: dict[str, float]) -> xr.DataArray:
 
 
 @given(st.integers(1, 3), st.integers(1, 2), sides, sides)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_what_is_written_in_pieces_is_read_back(t: int, z: int, y: int, x: int) -> None:
     import tempfile
 

@@ -110,7 +110,7 @@ def test_the_same_seed_gives_the_same_counts() -> None:
     assert (first != other).any()
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(shape=st.tuples(*[st.integers(1, 5)] * 3), scan_lines=st.booleans())
 def test_any_size(shape: tuple[int, int, int], scan_lines: bool) -> None:
     counts = expose(even(shape), CameraSettings(), rng(), photons=100, scan_lines=scan_lines)

@@ -208,7 +208,7 @@ def test_a_batch_depends_on_seed_and_step_only() -> None:
     assert not torch.equal(first[4][1], first[5][1])
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(st.integers(40, 90), st.integers(40, 90), st.data())
 def test_windows_of_a_denoised_plane_equal_the_whole(
     height: int, width: int, data: st.DataObject

@@ -98,7 +98,7 @@ def test_the_network_is_as_wide_as_the_study_says(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["unet", "unetplusplus"])
 @given(shape=st.tuples(st.integers(1, 300), st.integers(1, 300)))
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 def test_tiled_equals_whole(name: str, shape: tuple[int, int]) -> None:
     made = network(name)
     image = np.random.default_rng(shape).normal(size=shape).astype(np.float32)
@@ -108,7 +108,7 @@ def test_tiled_equals_whole(name: str, shape: tuple[int, int]) -> None:
 
 
 @given(st.data())
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 def test_a_part_of_the_answer_is_cut_from_the_whole(data: st.DataObject) -> None:
     """A U-Net computes on its way up only what is kept; tiles are cut by their halo or an edge."""
     image = torch.randn(1, 1, 240, 272, generator=torch.Generator().manual_seed(0))

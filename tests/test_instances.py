@@ -91,7 +91,7 @@ def test_a_volume_is_measured_along_z_too() -> None:
 
 
 @given(st.integers(0, 999), st.sampled_from([(17, 23), (5, 9, 11)]), st.floats(0.1, 0.9))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_objects_are_those_of_other_libraries(
     seed: int, shape: tuple[int, ...], share: float
 ) -> None:
@@ -131,7 +131,7 @@ def cases(draw: st.DrawFn) -> tuple[np.ndarray, tuple[int, ...], ObjectSettings]
 
 
 @given(cases())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_blocks_give_the_whole_images_answer(
     case: tuple[np.ndarray, tuple[int, ...], ObjectSettings],
 ) -> None:

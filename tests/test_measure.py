@@ -194,7 +194,7 @@ def test_a_rough_edge_is_no_branch() -> None:
         assert measure_objects(labels)["n_branches"].tolist() == [1]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 6), st.integers(1, 6), st.booleans())
 def test_objects_of_a_few_pixels_give_sane_numbers(seed: int, y: int, x: int, solid: bool) -> None:
     rng = np.random.default_rng(seed)
@@ -218,7 +218,7 @@ def test_objects_of_a_few_pixels_give_sane_numbers(seed: int, y: int, x: int, so
     assert found["solidity"].between(0, 1).all()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 10_000), st.floats(1.2, 4), st.data())
 def test_windows_give_the_rows_of_the_whole_image(
     seed: int, sigma: float, data: st.DataObject

@@ -57,7 +57,7 @@ def by_loops(
 
 
 @given(pairs())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_counts_are_those_of_plain_loops(case: tuple[np.ndarray, ...]) -> None:
     predicted, truth, *_ = case
     c = count_objects(predicted, truth)
@@ -79,7 +79,7 @@ def coloured(labels: np.ndarray, unsure: np.ndarray) -> torch.Tensor:
 
 
 @given(pairs())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_panoptic_quality_is_that_of_torchmetrics_unsure_pixels_included(
     case: tuple[np.ndarray, ...],
 ) -> None:

@@ -167,7 +167,7 @@ def test_what_is_strong_never_gets_darker_than_the_floor() -> None:
     assert dark.min() == np.float32(DARKEST)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(
     shape=st.tuples(*[st.integers(1, 9)] * 3),
     planes=st.integers(1, 3),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 
@@ -133,7 +134,7 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch
     before = path.read_bytes()
 
     def broken(*_):
-        raise OSError("disk full")
+        raise OSError(errno.EIO, "disk full")
 
     monkeypatch.setattr(os, "replace", broken)
     with pytest.raises(MitolumeError, match="disk full"):

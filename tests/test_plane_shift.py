@@ -44,7 +44,7 @@ def test_quarters_lie_apart_inside() -> None:
     assert seen.max() == 1
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.floats(-6, 6), st.floats(-6, 6), st.integers(0, 99))
 def test_shifts_are_found_in_noise(dy: float, dx: float, seed: int) -> None:
     first = structure(seed)

@@ -54,7 +54,7 @@ def test_one_chunk_per_plane(tmp_path: Path) -> None:
     dtype=st.sampled_from([np.uint8, np.uint16, np.float32]),
     size=st.none() | st.floats(0.001, 5),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_written_images_read_back_equal(
     tmp_path_factory: pytest.TempPathFactory,
     shape: tuple[int, ...],

@@ -55,7 +55,7 @@ def tube_volume(points: np.ndarray, radius: np.ndarray) -> float:
 # Capsules
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     direction=st.tuples(*[st.floats(-1, 1)] * 3).filter(lambda d: np.linalg.norm(d) > 0.1),
     radius=st.floats(0.25, 0.5),  # a grid this coarse fills thinner tubes less exactly

@@ -85,7 +85,7 @@ def test_weak_lines_in_structure_are_removed_better_than_by_row_medians() -> Non
 
 
 @given(st.integers(0, 10_000), st.integers(1, 120), st.integers(1, 120))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_noise_and_structure_of_any_size_come_out_unchanged(seed: int, h: int, w: int) -> None:
     rng = np.random.default_rng(seed)
     assert is_unchanged(rng.poisson(20, (h, w)).astype(np.uint16))
@@ -154,7 +154,7 @@ def test_lines_that_end_within_the_image_are_followed() -> None:
 
 
 @given(st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_any_window_is_a_part_of_the_whole(data: st.DataObject) -> None:
     plane, found, whole = striped()
     y, x = (

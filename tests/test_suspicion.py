@@ -163,7 +163,7 @@ def test_other_units_in_the_table_are_guessed(tmp_path: Path, written: str, fix:
 # Places
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(-14, 14), st.integers(-14, 14), st.integers(0, 3))
 def test_shifts_are_found(down: int, right: int, seed: int) -> None:
     evidence = []

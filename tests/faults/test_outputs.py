@@ -24,7 +24,7 @@ from mitolume.models.networks import DenoisingNetwork
 from mitolume.models.settings import DenoiserNetworkSettings
 
 READ = {"recipe", "files", "fields", "folder", "model", "masks", "truth", "like", "intensity",
-        "stacks", "run", "ceiling"}  # fmt: skip
+        "stacks", "run", "ceiling", "example"}  # fmt: skip
 STACK = ("denoise", "train", "{d}/s.ome.tif", "--method", "wiener")
 # What is written into a folder or a file that others may use, too: a call, and its outputs.
 SHARED: dict[tuple[str, str], tuple[str, ...]] = {
@@ -35,6 +35,7 @@ SHARED: dict[tuple[str, str], tuple[str, ...]] = {
     ("evaluate", "consensus"): ("evaluate", "{d}/f0_mask.ome.tif", "{d}/f1_mask.ome.tif",
                                 "--agreement", "--consensus", "{o}", "--out", "{o}/x.csv"),
     ("label", "out"): ("label", "{d}/s.ome.tif", "--channel", "dye", "--out", "{o}"),
+    ("export", "out"): ("export", "{d}/model", "--to", "onnx", "--out", "{o}/x.onnx"),
     ("convert", "out"): ("convert", "{d}/f0_mask.ome.tif", "--to", "zip", "--out", "{o}"),
     ("measure", "out"): ("measure", "{d}/f0_mask.ome.tif", "--out", "{o}/x.csv"),
     ("focus", "out"): ("focus", "{d}/s.ome.tif", "--channel", "light", "--out", "{o}"),

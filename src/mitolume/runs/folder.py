@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -162,7 +162,8 @@ class Run:
     def recipe(self) -> Recipe:
         """All settings of the run."""
         if self._recipe is None:
-            _ = self.record  # of a newer version, its recipe may be, too
+            with suppress(DamagedError):  # of a newer version, its recipe may be, too
+                _ = self.record
             self._recipe = load_recipe(self.recipe_file)
         return self._recipe
 
