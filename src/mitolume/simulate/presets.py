@@ -71,7 +71,7 @@ PRESETS: dict[str, Preset] = {
         (Group("control", 12),),
     ),
     "demo": Preset(
-        SimulationSettings(shape=(256, 256), planes=3, z_step_um=(0.5, 0.5)),
+        SimulationSettings(shape=(256, 256), planes=5, z_step_um=(0.5, 0.5)),
         (
             Group("control", 6, 1, "train"),
             *(Group(name, 2, 1, "unlabelled") for name in TREATMENTS),
