@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import unicodedata
 import uuid
 from pathlib import Path
@@ -331,6 +332,24 @@ def test_pixels_that_are_cut_short_are_no_picture(
             (tags.get("TileByteCounts") or tags["StripByteCounts"]).overwrite(counts)
         with pytest.raises(MitolumeError, match=r"a\.tif .*(truncated|damaged)"):
             read_plane(read(path))
+
+
+def test_an_image_with_an_axis_of_length_0_is_refused_at_once(tmp_path: Path) -> None:
+    width = struct.pack("<HHII", 256, 4, 1, 2**30)  # all that the only directory holds
+    (tmp_path / "a.tif").write_bytes(b"II*\0" + struct.pack("<IH", 8, 1) + width + bytes(4))
+    with pytest.raises(MitolumeError, match="it holds no pixels"):
+        read(tmp_path / "a.tif")
+
+
+def test_a_chain_of_pages_that_leads_back_is_followed_once(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, STACK[0], metadata=None)
+    data = bytearray(path.read_bytes())
+    (first,) = struct.unpack_from("<I", data, 4)
+    (tags,) = struct.unpack_from("<H", data, first)
+    struct.pack_into("<I", data, first + 2 + 12 * tags, len(data))  # the next: no tag, and back
+    path.write_bytes(data + struct.pack("<HI", 0, first))
+    assert read(path).shape[-2:] == STACK[0].shape
 
 
 def test_a_file_that_claims_to_be_huge_is_refused_at_once(tmp_path: Path) -> None:

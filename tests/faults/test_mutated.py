@@ -297,8 +297,7 @@ def test_some_inputs_of_today(judge: Callable[[str], str]) -> None:
     deadline = time.process_time() + 4
     for number in range(200):
         fault = judge(f"{today()}/{number}")
-        # A mask that claims to be huge is still known to ask for more (see docs/security.md).
-        assert not fault or "emory" in fault, f"MUTATED_SEED={today()}, number {number}: {fault}"
+        assert not fault, f"MUTATED_SEED={today()}, number {number}: {fault}"
         if time.process_time() > deadline:
             break
     assert number > 5

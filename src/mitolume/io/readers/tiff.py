@@ -45,7 +45,8 @@ def _tiff(path: Path) -> Iterator[Any]:
     import tifffile
 
     with tifffile.TiffFile(path, is_mmstack=False) as tif:
-        xml = (tif.ome_metadata or "") if tif.pages else ""
+        # Counted first: a chain of pages that leads back would be followed for ever.
+        xml = (tif.ome_metadata or "") if len(tif.pages) else ""
         companion = path.parent / Path(ome.companion_of(xml)).name
         if not companion.is_file():
             yield tif
@@ -68,6 +69,8 @@ def _require_whole(path: Path, tif: Any, series: Any) -> None:
         tifffile would read what is missing as zeros.
     """
     page, size = series.keyframe, tif.filehandle.size
+    if not series.size:
+        raise MitolumeError(f"{path} can't be read (it holds no pixels); copy it again")
     is_plain = page.compression == 1 and series.kind != "ome" and series.dataoffset is not None
     short = series.dataoffset + series.nbytes > size if is_plain else page.nbytes > _PACKED * size
     if short or len(page.dataoffsets) < math.prod(page.chunked):
