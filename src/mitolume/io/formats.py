@@ -127,13 +127,20 @@ def quiet() -> Iterator[list[str]]:
         logger.propagate = propagate
 
 
+_SMALL = 20_000  # bytes, which no compression unpacks to 2 GB
+
+
 @contextmanager
 def decoding(path: str | Path) -> Iterator[list[str]]:
     """Be `quiet`, and say of a file that it is damaged where its decoder raises an error."""
     with quiet() as complaints:
         try:
             yield complaints
-        except (MitolumeError, MemoryError):
+        except MitolumeError:
+            raise
+        except MemoryError as error:
+            if Path(path).is_file() and Path(path).stat().st_size < _SMALL:
+                raise damaged(path, "it claims more than it can hold") from error
             raise
         except Exception as error:  # a decoder may raise anything on a damaged file
             raise damaged(path, in_words(error)) from error
