@@ -806,6 +806,12 @@ class _Stop:
         self._before = {one: signal.signal(one, self._raise) for one in _SIGNALS}
         self._fd = signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
         threading.Thread(target=self._watch, args=(woken,), daemon=True).start()
+        self._hook, sys.unraisablehook = sys.unraisablehook, self._unraisable
+
+    def _unraisable(self, fault: Any) -> None:
+        """Say nothing of a stop that came while an object was deleted: the thread ends all."""
+        if fault.exc_type is not _Stopped:
+            self._hook(fault)
 
     def _raise(self, number: int, _: object) -> None:
         if not self.number:
@@ -833,6 +839,7 @@ class _Stop:
 
     def close(self) -> None:
         """Let signals do what they did before."""
+        sys.unraisablehook = self._hook
         signal.set_wakeup_fd(self._fd)
         for one, handler in self._before.items():
             signal.signal(one, handler)
