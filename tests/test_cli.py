@@ -26,6 +26,20 @@ def model(tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
+def test_the_next_step_can_be_copied(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    image, _ = write_field(tmp_path, "f0", 0)
+    table, masks = tmp_path / "my table.csv", tmp_path / "my masks"
+    assert call(monkeypatch, "fields", tmp_path, "--out", table) == 0
+    assert capsys.readouterr().err.endswith(
+        f"next: check the table, then mitolume run --fields '{table}'\n"
+    )
+    assert call(monkeypatch, "predict", model, image, "--out", masks) == 0
+    assert capsys.readouterr().err.endswith(f"next: mitolume measure '{masks}'\n")
+    assert call(monkeypatch, "measure", masks, "--out", tmp_path / "x.csv") == 0
+
+
 def test_predict_then_evaluate(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

@@ -31,6 +31,7 @@ from mitolume.runs.folder import Run
 from mitolume.runs.recipe import DyeSettings, load_recipe
 from mitolume.runs.score import score_model
 from mitolume.training.patches import Patches, PreparedImage
+from mitolume.workflow import rerun
 
 QUICK = (
     "training.steps=4", "training.checks=2", "training.patch=32", "training.batch=2",
@@ -299,6 +300,8 @@ def test_a_label_budget_counts_outlines_only(tmp_path: Path) -> None:
     assert sorted(row.image.name for row in run.rows if row.label == "dye") == [
         f"f{n}.ome.tif" for n in range(6)
     ]
+    again = begin(tmp_path / "again", load_recipe(run.recipe_file), quiet=True)
+    assert [(row.mask, row.role) for row in again.rows] == [(r.mask, r.role) for r in run.rows]
     with pytest.raises(MitolumeError, match="only 2 labelled training images"):
         run_of(table_of(tmp_path / "data", *rows), tmp_path / "b", "labels=3")
 
@@ -351,6 +354,7 @@ def test_a_budget_of_no_outlines_learns_from_the_dye_alone(tmp_path: Path) -> No
     rows = [{"role": "train", "outlined": True}] * 3 + [{"role": "test", "outlined": True}]
     run = run_of(table_of(tmp_path / "data", *rows), tmp_path / "run", "labels=0")
     assert [row.label for row in run.rows] == ["dye"] * 3 + [""]
+    assert rerun(run.path, tmp_path / "again", quiet=True) == ([], []), "from its own table, too"
 
 
 def crowd(folder: Path, *shifts: int) -> Path:

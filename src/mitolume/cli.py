@@ -23,6 +23,7 @@ import typer
 from typer.core import TyperGroup
 
 from mitolume.errors import MitolumeError, full_disk, shorten
+from mitolume.text import quoted
 
 app = typer.Typer(
     name="mitolume",
@@ -151,7 +152,7 @@ def fields(
         write_draft(draft, out)
     for line in draft.lines:
         say(line, quiet=quiet)
-    _next(f"check the table, then mitolume run --fields {out or 'TABLE'}", quiet)
+    _next(f"check the table, then mitolume run --fields {quoted(out or 'TABLE')}", quiet)
 
 
 @app.command()
@@ -182,7 +183,7 @@ def run(
     folder = run_recipe(loaded, out, resume=resume, quiet=quiet)
     print(results_text(folder))
     print(f"report: {folder / 'report.html'}")
-    _next(f"mitolume predict {folder} IMAGES --out masks", quiet)
+    _next(f"mitolume predict {quoted(folder)} IMAGES --out masks", quiet)
 
 
 @app.command()
@@ -244,7 +245,8 @@ def study_run(
         raise
     print(study_text(out))
     print(f"report: {out / 'report.html'}")
-    _next(f"mitolume predict {out}/runs/RUN IMAGES --out masks, with the run you choose", quiet)
+    place = f"{quoted(out / 'runs')}/RUN"
+    _next(f"mitolume predict {place} IMAGES --out masks, with the run you choose", quiet)
 
 
 @study.command("status")
@@ -637,7 +639,7 @@ def denoise_train(
         opened, out, settings, method=method, stripes=stripes, seed=seed, resume=resume, quiet=quiet
     )  # fmt: skip
     print(f"denoiser: {out} ({card.method}; {card.chosen})")
-    _next(f"mitolume denoise apply {out} STACKS", quiet)
+    _next(f"mitolume denoise apply {quoted(out)} STACKS", quiet)
 
 
 @denoise.command("apply")
@@ -726,7 +728,7 @@ def simulate(
     with progress_bar("simulating fields", quiet=quiet) as advance:
         table = write_data_set(plans, out, jobs=jobs, command=command, progress=advance)
     print(f"table of fields: {table}")
-    _next(f"mitolume run --fields {table}", quiet)
+    _next(f"mitolume run --fields {quoted(table)}", quiet)
 
 
 @app.command()

@@ -36,6 +36,7 @@ from mitolume.preprocess.fingerprint import unlike_training
 from mitolume.preprocess.normalise import is_flat
 from mitolume.preprocess.rescale import scale_factors, scaled_shape
 from mitolume.progress import Advance
+from mitolume.text import quoted
 
 _PICTURE = 2048  # pixels of a picture's longer side, where the plane is too large to draw as it is
 
@@ -118,7 +119,8 @@ def predict_files(
         masked = [replace(row, mask=mask) for mask, row in made.items() if mask in done]
         write_table(out / "fields.csv", masked)
         outcome.summary = f"table of fields: {out / 'fields.csv'}"
-    outcome.next = f"mitolume measure {out}" + f" --fields {out / 'fields.csv'}" * bool(table)
+    listed = f" --fields {quoted(out / 'fields.csv')}" * bool(table)
+    outcome.next = f"mitolume measure {quoted(out)}{listed}"
     return outcome
 
 

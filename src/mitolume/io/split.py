@@ -85,14 +85,14 @@ def choose_labelled(fields: Sequence[Field], labels: int | None, seed: int) -> l
 
     Drawn by the seed, one specimen after the other, so that a small budget still sees many. The
     rows have roles and written-out planes; each plane is one image, and a row of which only some
-    are kept is cut in two. Rows without a mask, which train by their dye, are not counted and stay.
-    ``labels`` None keeps all.
+    are kept is cut in two. Rows that train by their dye, as those of an earlier run do by masks
+    that were made of it, are not counted and stay. ``labels`` None keeps all.
     """
     if labels is None:
         return list(fields)
     images: dict[str, list[tuple[int, int]]] = defaultdict(list)
     for index, row in enumerate(fields):
-        if row.role == "train" and row.mask:
+        if row.role == "train" and row.is_outlined:
             images[row.specimen] += [(index, z) for z in row.planes or ()]
     total = sum(map(len, images.values()))
     if labels > total:
@@ -107,7 +107,7 @@ def choose_labelled(fields: Sequence[Field], labels: int | None, seed: int) -> l
     kept = set(turns[:labels])
     chosen: list[Field] = []
     for index, row in enumerate(fields):
-        if row.role != "train" or not row.mask:
+        if row.role != "train" or not row.is_outlined:
             chosen.append(row)
             continue
         for role, is_kept in (("train", True), ("unlabelled", False)):

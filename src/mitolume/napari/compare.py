@@ -13,6 +13,7 @@ from mitolume.errors import MitolumeError
 from mitolume.io.masks import UNSURE
 from mitolume.napari.opening import KEY
 from mitolume.napari.parts import Panel, layer_box
+from mitolume.text import quoted
 
 
 class CompareWidget(Panel):
@@ -59,7 +60,7 @@ class CompareWidget(Panel):
             f"alone; orange: {found.name} alone; hatched: unsure"
         )
         files = [layer.metadata.get(KEY, {}).get("path") or layer.name for layer in (found, truth)]
-        self.script(f"mitolume evaluate {files[0]} {files[1]}")
+        self.script(f"mitolume evaluate {quoted(files[0])} {quoted(files[1])}")
 
     def one_view(self) -> None:
         """Lay the layers over each other again."""

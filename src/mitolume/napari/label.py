@@ -28,7 +28,7 @@ from mitolume.napari.painting import KEYS, Painting
 from mitolume.napari.parts import Panel, PathEdit, Work, narrow_button, slider
 from mitolume.runs.dye import label_planes
 from mitolume.runs.folder import load
-from mitolume.text import count
+from mitolume.text import count, quoted
 
 
 class FieldPanel(Panel):
@@ -290,7 +290,7 @@ class LabelWidget(FieldPanel):
             self._probability = (key, found[0])
             if first:
                 self.threshold.setValue(found[1])
-            self.script(f"mitolume predict {model} {row.image} --out masks")
+            self.script(f"mitolume predict {quoted(model)} {quoted(row.image)} --out masks")
             self._soon()
 
         self.said.setText("the model is at work")
@@ -353,7 +353,7 @@ class LabelWidget(FieldPanel):
             f"{path.name}: {(mask == FOREGROUND).sum() / known:.1%} of {known / mask.size:.0%} "
             f"reviewed pixels are mitochondria; {row.image.name} is in {table.path.name}"
         )
-        self.script(f"mitolume run --fields {table.path} --out run")
+        self.script(f"mitolume run --fields {quoted(table.path)} --out run")
 
     # Settings --------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from mitolume.napari.label import FieldPanel
 from mitolume.napari.label_table import LabelTable, finished
 from mitolume.napari.parts import PathEdit
 from mitolume.runs.folder import Run, open_run
+from mitolume.text import quoted
 
 _COLUMN = "proofread"  # of the table: what was decided of a row
 _LEFT = "left"
@@ -103,7 +104,7 @@ class ProofreadWidget(FieldPanel):
             run = open_run(path)
             self.table = LabelTable(Path(run.record["fields"]))
             self.items = items_of_run(run)
-            self.script(f"mitolume suggest {path}")
+            self.script(f"mitolume suggest {quoted(path)}")
         else:
             self.table = LabelTable(path)
             self.items = items_of_table(self.table)

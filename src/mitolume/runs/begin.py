@@ -367,7 +367,8 @@ def _device() -> str:
         return str(torch.cuda.get_device_name())
     if torch.backends.mps.is_available():
         return "Apple GPU for training, processor for prediction"
-    return f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+    machine = platform.processor() or platform.machine()
+    return f"{machine}, {count(torch.get_num_threads(), 'thread')}"
 
 
 def _require_first_weights(recipe: Recipe) -> None:

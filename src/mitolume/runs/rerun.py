@@ -45,8 +45,9 @@ def circumstances(first: Run, second: Run) -> list[str]:
 def differences_of_results(first: Run, second: Run) -> list[str]:
     """Say in what the data, the models and the scores of two runs differ."""
     found = []
+    # A run's own table no longer names outlines that it left aside.
     before, now = map(_data, (first, second))
-    if changed := [path for path in before | now if before.get(path) != now.get(path)]:
+    if changed := [path for path in now if before.get(path, now[path]) != now[path]]:
         found.append(f"{count(len(changed), 'file')} of the data changed: {some_names(changed)}")
     for name in sorted({*first.models, *second.models}):
         files = [run.model_folder(name) / WEIGHTS for run in (first, second)]
