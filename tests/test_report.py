@@ -180,6 +180,10 @@ def test_notes_are_ranked_and_losses_apart(full):
     assert page.index("Warnings") < page.index("masks lie") < page.index("Information")
     assert "Training loss of model 1" in page
     assert "Training loss of model 2" in page
+    dye = "64 planes with the dye's channel, {} used"
+    told = ["masks from the dye end at 0.37", dye.format(64)]
+    page = Page(render(content(notices=[*told, dye.format(6) + ", because it is dimmed"]))).text
+    assert page.index("because it is dimmed") < page.index("Information") < page.index("64 used")
 
 
 def test_planes_of_a_stack_are_not_counted_as_images():

@@ -237,6 +237,6 @@ def _load_weights(folder: str | Path, network: nn.Module, known: str) -> None:
     except Exception as error:  # safetensors and torch raise their own kinds
         raise MitolumeError(f"{path} doesn't fit its card: {in_words(error)}") from error
     raise MitolumeError(
-        f"{path} doesn't fit its card: they are damaged or of another model; copy the whole folder "
+        f"{path} doesn't fit its card: it is damaged or of another model; copy the whole folder "
         "again"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -27,7 +28,10 @@ from mitolume.text import count, isolated, number, percent, quoted
 
 ROWS_SHOWN = 200  # of a table of images
 # Notes with these words report what was done; all others ask for a look.
-_INFORMATION = ("is read as", "no channel is named: took", "minutes are enough", "left out")
+_INFORMATION = re.compile(
+    r"is read as|no channel is named: took|minutes are enough|left out|from the dye end at"
+    r"|model 2 is not trained|^(\d+) \w+ with the dye's channel, \1 used$"
+)
 _DOUBTFUL_SHOWN = 6  # pictures of masks of unlabelled images
 
 
@@ -132,8 +136,8 @@ def _ranked(notices: Sequence[str]) -> dict[str, list[str]]:
     """Divide notes into warnings and information, the former first."""
     ranked: dict[str, list[str]] = {"Warnings": [], "Information": []}
     for notice in notices:
-        told = any(words in notice for words in _INFORMATION)
-        ranked["Information" if told else "Warnings"].append(notice)
+        rank = "Information" if _INFORMATION.search(notice) else "Warnings"
+        ranked[rank].append(notice)
     return {rank: found for rank, found in ranked.items() if found}
 
 

@@ -87,7 +87,7 @@ def label_rows(
     quality = pd.DataFrame(qualities)
     shifted = measure_shifts(labelled, quality, settings.align)
     used, said = judge(labelled, quality)
-    ends = f"masks from the dye end at {threshold:.2f} of the local peak"
+    ends = f"structures in masks from the dye end at {threshold:.2f} of their peak's brightness"
     notices = [*said, ends, *_agreement(quality), *shifted]
     progress(len(wanted), len(wanted))
     made = dict(zip(map(id, wanted), used, strict=True))
