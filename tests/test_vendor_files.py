@@ -60,7 +60,7 @@ def write_stack(path: Path, pixels: np.ndarray = STACK, names: list[str] = NAMES
         Image.fromarray((pixels[0, 0, 0] // 4).astype(np.uint8)).save(path)
 
 
-WRITTEN = [ending for ending in READERS if ending != ".nd2"]  # no library writes it
+WRITTEN = [ending for ending in READERS if ending != ".nd2"]  # ours writes no channels
 STACKED = [ending for ending in WRITTEN if ending not in (".png", ".jpg", ".jpeg")]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import struct
 import unicodedata
 import uuid
@@ -16,7 +17,7 @@ import pytest
 import tifffile
 import zarr
 from helpers.command import call
-from helpers.microscope_files import write_zarr
+from helpers.microscope_files import write_nd2, write_zarr, zip_zarr
 
 from mitolume.batch.inspect import inspect
 from mitolume.errors import MitolumeError, in_words
@@ -26,6 +27,7 @@ from mitolume.io.check import check_table
 from mitolume.io.fields import TableError
 from mitolume.io.formats import stated
 from mitolume.io.listing import image_files
+from mitolume.io.mask_files import open_mask
 from mitolume.io.pixel_size import believed_pixel_size
 from mitolume.io.read import read, read_plane
 from mitolume.runs.recipe import load_recipe
@@ -180,12 +182,48 @@ def test_a_damaged_zip_is_told_in_words(tmp_path: Path) -> None:
 
 def test_absent_planes_are_named_and_never_read_as_zeros(tmp_path: Path) -> None:
     (stopped,) = write_set(tmp_path, {"stopped.ome.tif": [0, 1]})
-    with pytest.raises(MitolumeError, match=r"names 4 planes, but 2 are missing \(Z 2, Z 3, from"):
+    with pytest.raises(MitolumeError, match=r"name 4 planes, but 2 are missing \(Z 2, Z 3, from"):
         read(stopped)
     files = write_set(tmp_path, {f"z{z}.ome.tif": [z] for z in range(4)})
     files[2].unlink()
     with pytest.raises(MitolumeError, match=r"\(Z 2, from 0\).*z2.ome.tif is not beside it"):
         read(files[0])
+    found, _ = image_files([tmp_path], [])
+    assert found == [stopped, files[0]], "the files of a set are one image, though it is not whole"
+
+
+@pytest.mark.parametrize("kind", ["a.nd2", "a.czi", "a.ome.zarr", "sharded.zarr", "a.ozx"])
+def test_no_format_invents_planes(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    path, pixels = tmp_path / kind, STACK.copy()
+    if kind == "a.nd2":
+        write_nd2(path, pixels[None], lacking=[2])
+    elif kind == "a.czi":
+        with pytest.importorskip("pylibCZIrw.czi").create_czi(str(path)) as file:
+            for z in (0, 1, 3):
+                file.write(pixels[z], plane={"Z": z})
+    else:
+        pixels[2] = 0  # all of a chunk is the fill value, so it isn't written
+        folder = path.with_suffix(".zarr")
+        write_zarr(folder, "zyx", pixels)
+        if kind == "sharded.zarr":
+            group, shape = zarr.open_group(folder), pixels.shape
+            del group["0"]
+            group.create_array("0", shape=shape, chunks=(1, 12, 32), shards=shape, dtype="u2")
+            group["0"][...] = pixels  # type: ignore[index]
+        if kind == "a.ozx":
+            zip_zarr(folder, path)
+        np.testing.assert_array_equal(open_mask(path).values.squeeze(), pixels)
+    tifffile.imwrite(tmp_path / "m.tif", STACK // 3000, photometric="minisblack")
+    monkeypatch.chdir(tmp_path)
+    for words in (["inspect", path], ["focus", path], ["measure", "m.tif", "--intensity", path,
+                  "--out", "o.csv"], ["convert", "m.tif", "--like", path, "--out", "m.zip"],
+                  ["denoise", "check", path]):  # fmt: skip
+        assert call(monkeypatch, *words) == 1
+        said = capsys.readouterr().err
+        assert re.search(r"names? 4 planes, but 1 is missing \(Z 2, from 0\)", said), said
+    assert not (tmp_path / "o.csv").exists()
 
 
 @pytest.mark.parametrize("shape", [(1, 24, 32), (1, 1, 24, 32), (24, 32, 1), (1, 24, 32, 1)])

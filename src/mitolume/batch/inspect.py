@@ -14,6 +14,7 @@ from mitolume.batch.runner import Job, Outcome, Report, run_files
 from mitolume.errors import some_names
 from mitolume.io.channels import transmitted_channel
 from mitolume.io.formats import stated
+from mitolume.io.mask_files import says_mask
 from mitolume.io.pixel_size import believed_pixel_size
 from mitolume.io.read import Image2D, decode_plane, read, scenes
 from mitolume.progress import Advance
@@ -67,7 +68,7 @@ def inspect(path: str | Path) -> str:
 
 def _look(path: Path, number: int) -> _Scene:
     """Read one plane of each channel of a scene."""
-    image, said = read(path, scene=number), stated(path, number)
+    image, said = read(path, scene=number, mask=says_mask(path)), stated(path, number)
     names = [str(name) for name in image["C"].values]
     size, doubt = believed_pixel_size(said)
     listed = ", ".join(f"{axis} {size[axis]:.4g} µm" for axis in "ZYX" if axis in size)

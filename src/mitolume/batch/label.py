@@ -216,7 +216,7 @@ def _write_sheet(path: Path, rows: Sequence[Field], quality: pd.DataFrame) -> No
         if row.channel:
             light = fit(to_8bit(read_plane(open_image(row), z=z)), _SIDE, smooth=True)
             pictures = {"transmitted light": light} | pictures
-        mask = read_plane(read(row.mask or ""), z=z)
+        mask = read_plane(read(row.mask or "", mask=True), z=z)
         pictures["outline" if own["used"] else "left out"] = overlay(dye, mask, longer=_SIDE)
         part.suptitle(
             f"{row.image.name}, plane {z}: {own['verdict']}\n{fill(own['warning'], 110)}".strip(),

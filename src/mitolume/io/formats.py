@@ -15,6 +15,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,12 @@ READERS: dict[str, str] = {
     ".ome.zarr": "ome_zarr",
     ".zarr": "ome_zarr",
     ".ozx": "ozx",
-    ".nd2": "bioio",
+    ".nd2": "nikon",
     ".lif": "leica",
     ".czi": "zeiss",
-    ".png": "bioio",
-    ".jpg": "bioio",
-    ".jpeg": "bioio",
+    ".png": "pictures",
+    ".jpg": "pictures",
+    ".jpeg": "pictures",
 }
 
 # How files begin, what they are then, the reader that opens them, and what to do.
@@ -43,8 +44,8 @@ _KINDS = (
     (b"version https://git-lfs", "a pointer of Git LFS", "", "fetch the file by `git lfs pull`"),
     (b"<!doctype html", "a web page", "", "download the file itself"),
     (b"<html", "a web page", "", "download the file itself"),
-    (b"\x89png", "a PNG picture", "bioio", "rename it"),
-    (b"\xff\xd8\xff", "a JPEG picture", "bioio", "rename it"),
+    (b"\x89png", "a PNG picture", "pictures", "rename it"),
+    (b"\xff\xd8\xff", "a JPEG picture", "pictures", "rename it"),
     (b"ii*\0", "a TIFF", "tiff", "rename it"),
     (b"mm\0*", "a TIFF", "tiff", "rename it"),
     (b"gif8", "a GIF picture", "", "export it as TIFF"),
@@ -168,7 +169,7 @@ def open_scenes(path: Path) -> tuple[Opened, list[str]]:
     for name in opened.names:
         seen[name] += 1
         names.append(f"{name} ({seen[name]})" if opened.names.count(name) > 1 else name)
-    return Opened(names, opened.array, opened.files), complaints
+    return replace(opened, names=names), complaints
 
 
 def whole_images(files: Iterable[Path]) -> tuple[list[Path], list[str]]:

@@ -239,7 +239,7 @@ def is_probability(values: set[float]) -> bool:
 @lru_cache(maxsize=16)
 def _pixels_once(path: Path, modified_ns: int, movie: bool) -> xr.DataArray:
     """Open a mask of pixels; the last files stay open, as rows of one stack follow each other."""
-    mask = read(path)
+    mask = read(path, mask=True)
     if mask.sizes["C"] > 1:
         raise MitolumeError(
             f"mask {path} has {mask.sizes['C']} channels or colours; save it in grey "

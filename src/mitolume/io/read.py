@@ -28,7 +28,11 @@ Image2D = np.ndarray[Any, np.dtype[Any]]
 
 
 def read(
-    path: str | Path, *, scene: str | int | None = None, channel: str | int | None = None
+    path: str | Path,
+    *,
+    scene: str | int | None = None,
+    channel: str | int | None = None,
+    mask: bool = False,
 ) -> xr.DataArray:
     """Open an image file without reading its pixels.
 
@@ -40,6 +44,8 @@ def read(
         Name or number (from 0) of the scene; needed only where the file has several.
     channel
         Name or number (from 0) of the channel to keep; all channels by default.
+    mask
+        Whether it is a mask: planes of which an OME-Zarr holds nothing are empty then.
 
     Returns
     -------
@@ -55,13 +61,16 @@ def read(
     Raises
     ------
     MitolumeError
-        The file is missing, truncated, of an unknown kind, or lacks the scene or channel.
+        The file is missing, truncated, of an unknown kind, or lacks the scene, the channel, or
+        planes that its metadata name.
     """
     path = Path(path)
     opened, complaints = open_scenes(path)
     number = _scene_number(opened.names, scene, path)
     with decoding(path):
         image = opened.array(number)
+        if not mask:
+            opened.require_whole(number)
         said = stated(path, number)
     if complaints:
         raise damaged(path, complaints[0])

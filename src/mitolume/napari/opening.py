@@ -53,7 +53,7 @@ def open_file(path: Path) -> list[LayerData]:
     names, layers = scenes(path), []
     for number, scene in enumerate(names[:_MOST_SCENES]):
         own = scene if len(names) > 1 else ""
-        image = read(path, scene=scene if own else None)
+        image = read(path, scene=scene if own else None, mask=says_mask(path))
         title = bare_name(path) + f" {own}" * bool(own)
         made = [mask_layer(image, title)] if says_mask(path) else image_layers(image, title, own)
         layers += [(data, settings, kind) for data, settings, kind in made]

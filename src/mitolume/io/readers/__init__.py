@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from mitolume.errors import MitolumeError
+from mitolume.errors import MitolumeError, some_names
 
 # A pixel size outside this range is a default of the writing program (72 dpi, 1 inch), not a fact.
 CREDIBLE_UM = (0.001, 5.0)
@@ -66,12 +66,14 @@ class Opened:
 
     The arrays are lazy, have the axes that the file has (letters out of ``T C Z Y X``, ``S`` for
     colours, and others), and no coordinate but perhaps ``C``. ``files`` are all that hold the
-    pixels, where these are more than one.
+    pixels, where these are more than one. ``require_whole`` refuses a scene that lacks planes which
+    are empty ones in a mask; those that are in no image are refused by ``array``.
     """
 
     names: Sequence[str]
     array: Callable[[int], xr.DataArray]
     files: tuple[Path, ...] = ()
+    require_whole: Callable[[int], None] = lambda scene: None
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,35 @@ def chunked(
     blank = np.empty((0,) * len(sizes), dtype)
     pixels = da.map_blocks(block, chunks=chunks, dtype=dtype, meta=blank)
     return xr.DataArray(pixels, dims=list(sizes))
+
+
+def require_planes(
+    path: Path, sizes: Mapping[str, int], is_there: Iterable[bool], fix: str = ""
+) -> None:
+    """Refuse an image whose file lacks planes, and name them: libraries read them as zeros.
+
+    ``sizes`` has the length of each axis, ``is_there`` tells of each plane, in the order of those
+    that are not ``S Y X``, slowest first.
+    """
+    outer = {axis: size for axis, size in sizes.items() if axis not in "SYX"}
+    planes = list(zip(np.ndindex(*outer.values()), is_there, strict=True))
+    missing = [
+        " ".join(f"{axis} {i}" for axis, i in zip(outer, place, strict=True) if outer[axis] > 1)
+        for place, there in planes
+        if not there
+    ]
+    if missing:
+        where = f" ({some_names(missing)}, from 0)" if len(planes) > 1 else ""
+        raise MitolumeError(
+            f"{path}: its metadata name {len(planes)} planes, but {len(missing)} "
+            f"{'are' if len(missing) > 1 else 'is'} missing{where}: {fix or _STOPPED}"
+        )
+
+
+_STOPPED = (
+    "perhaps it was not recorded to its end; to use the others, keep them in Fiji (Image > Stacks "
+    "> Tools > Make Substack) and save them as a new file"
+)
 
 
 def light(words: Iterable[Any], emission_nm: Any) -> str:

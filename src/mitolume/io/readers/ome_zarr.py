@@ -7,14 +7,17 @@ By zarr: bioio-ome-zarr 3 reads neither plates nor the folders of bioformats2raw
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import xarray as xr
 
 from mitolume.errors import MitolumeError
-from mitolume.io.readers import Opened, Stated, lengths
+from mitolume.io.readers import Opened, Stated, lengths, require_planes
 
 
 @dataclass(frozen=True)
@@ -33,19 +36,61 @@ def open_file(path: Path) -> Opened:
 
     parts = _parts(path)
 
-    def array(scene: int) -> xr.DataArray:
+    def opened(scene: int) -> tuple[Path, Any, list[str]]:
         part = parts[scene]
         multiscale = _metadata(part.path)["multiscales"][part.number]
-        level = zarr.open_array(**_place(part.path / multiscale["datasets"][0]["path"]))
+        folder = part.path / multiscale["datasets"][0]["path"]
+        level = zarr.open_array(**_place(folder))
         axes = [axis["name"].upper() for axis in _axes(multiscale)]
         if len(axes) != level.ndim:
             raise MitolumeError(
                 f"{path}: an OME-Zarr of version {multiscale.get('version', 'unknown')} that names "
                 f"{len(axes)} axes ({' '.join(axes)}), but its pixels have {level.ndim}"
             )
+        return folder, level, axes
+
+    def array(scene: int) -> xr.DataArray:
+        _, level, axes = opened(scene)
         return xr.DataArray(da.from_array(level, chunks=level.chunks), dims=axes)
 
-    return Opened([part.name for part in parts], array)
+    def require_whole(scene: int) -> None:
+        folder, level, axes = opened(scene)
+        if "image-label" not in _metadata(parts[scene].path):
+            sizes = dict(zip(axes, level.shape, strict=True))
+            require_planes(path, sizes, _are_there(folder, level, axes))
+
+    return Opened([part.name for part in parts], array, require_whole=require_whole)
+
+
+def _are_there(folder: Path, level: Any, axes: list[str]) -> Iterator[bool]:
+    """Tell of each plane whether any chunk of it was written.
+
+    Chunks that hold nothing but the fill value need not be, and so are masks and blank corners
+    stored; but no microscope records a plane of them. Only in shards pixels are read.
+    """
+    archive = _archive(folder)
+    names = set(ZipFile(archive).namelist()) if archive else set()
+    pieces = level.shards or level.chunks
+
+    def is_written(piece: Iterable[int]) -> bool:
+        name = folder / level.metadata.encode_chunk_key(tuple(piece))
+        return name.relative_to(archive).as_posix() in names if archive else name.exists()
+
+    def is_there(plane: tuple[slice, ...]) -> bool:
+        grid = (
+            range(part.start // n, -(-part.stop // n))
+            for part, n in zip(plane, pieces, strict=True)
+        )
+        written = any(map(is_written, product(*grid)))
+        if level.shards is None or not written:
+            return written
+        return bool((level[plane] != level.fill_value).any())
+
+    ranges = (
+        [slice(0, n)] if axis in "YX" else [slice(i, i + 1) for i in range(n)]
+        for axis, n in zip(axes, level.shape, strict=True)
+    )
+    return map(is_there, product(*ranges))
 
 
 def stated(path: Path, scene: int) -> Stated:
@@ -116,11 +161,16 @@ def _parts(path: Path) -> list[_Part]:
     return parts
 
 
+def _archive(path: Path) -> Path | None:
+    """Return the zip file that a path leads into, None where it is a folder."""
+    return next((part for part in (path, *path.parents) if part.is_file()), None)
+
+
 def _place(path: Path) -> dict[str, Any]:
     """Return how zarr opens a folder, or what lies in a zip file at the end of a path."""
     from zarr.storage import ZipStore
 
-    archive = next((part for part in (path, *path.parents) if part.is_file()), None)
+    archive = _archive(path)
     if archive is None:
         return {"store": path, "mode": "r"}
     inner = path.relative_to(archive).as_posix()

@@ -16,7 +16,16 @@ import numpy as np
 import xarray as xr
 
 from mitolume.errors import MitolumeError, some_names
-from mitolume.io.readers import CREDIBLE_UM, Opened, Stated, chunked, lengths, micrometres, ome
+from mitolume.io.readers import (
+    CREDIBLE_UM,
+    Opened,
+    Stated,
+    chunked,
+    lengths,
+    micrometres,
+    ome,
+    require_planes,
+)
 
 _LARGE = 2**26  # pixels of a plane, above which it is read in parts
 _SIDE = 1024  # of such a part, in pixels
@@ -34,7 +43,7 @@ def open_file(path: Path) -> Opened:
         ]
         for one in series:
             _require_whole(path, tif, one)
-        pages = (page for one in series if one.is_multifile for page in one)
+        pages = (page for one in series if one.is_multifile for page in one if page)
         files = dict.fromkeys(path.with_name(page.parent.filehandle.name) for page in pages)
     return Opened(names, lambda scene: _array(path, scene), tuple(files))
 
@@ -61,13 +70,7 @@ def _tiff(path: Path) -> Iterator[Any]:
 
 
 def _require_whole(path: Path, tif: Any, series: Any) -> None:
-    """Refuse a series that claims more than its file holds, or lacks planes.
-
-    Raises
-    ------
-    MitolumeError
-        tifffile would read what is missing as zeros.
-    """
+    """Refuse a series that claims more than its file holds: tifffile would read zeros."""
     page, size = series.keyframe, tif.filehandle.size
     if not series.size:
         raise MitolumeError(f"{path} can't be read (it holds no pixels); copy it again")
@@ -77,22 +80,6 @@ def _require_whole(path: Path, tif: Any, series: Any) -> None:
         raise MitolumeError(
             f"{path} can't be read (it is truncated: its pixels take {series.nbytes:.3g} bytes, "
             f"but it has {size}); copy it again"
-        )
-    missing = [i for i, one in enumerate(series) if one is None] if series.kind == "ome" else []
-    if missing:
-        outer = {axis: n for axis, n in _sizes(series)[0].items() if axis not in "SYX" and n > 1}
-        places = zip(*np.unravel_index(missing, tuple(outer.values())), strict=True)
-        listed = [" ".join(f"{a} {i}" for a, i in zip(outer, at, strict=True)) for at in places]
-        absent = [n for n in ome.files_of(tif.ome_metadata) if not path.with_name(n).exists()]
-        fix = (
-            f"it is one of several files of an image, and {some_names(absent)} is not beside it"
-            if absent
-            else "perhaps it was not recorded to its end; to use the others, keep them in Fiji "
-            "(Image > Stacks > Tools > Make Substack) and save them as a new file"
-        )
-        raise MitolumeError(
-            f"{path}: its metadata names {len(series)} planes, but {len(missing)} are missing "
-            f"({some_names(listed)}, from 0): {fix}"
         )
 
 
@@ -178,6 +165,13 @@ def _array(path: Path, scene: int) -> xr.DataArray:
     with _tiff(path) as tif:
         series = tif.series[scene]
         sizes, dtype = _sizes(series)[0], series.dtype
+        if series.kind == "ome":
+            others = [n for n in ome.files_of(tif.ome_metadata) if not path.with_name(n).exists()]
+            beside = (
+                f"it is one of several files of an image, and {some_names(others)} is not beside it"
+            )
+            is_there = (page is not None for page in series)
+            require_planes(path, sizes, is_there, beside if others else "")
     large = sizes["Y"] * sizes["X"] > _LARGE
     with _opened(path, scene, sizes, by_page=not large) as (_, _, pieces):
         stored = dict(zip(sizes, pieces, strict=True))

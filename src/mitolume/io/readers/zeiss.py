@@ -5,6 +5,7 @@ By pylibCZIrw: bioio-czi 3 gives one of several scenes without names, and one of
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -13,7 +14,7 @@ import numpy as np
 import xarray as xr
 
 from mitolume.errors import MitolumeError
-from mitolume.io.readers import Opened, Stated, chunked, extra, light
+from mitolume.io.readers import Opened, Stated, chunked, extra, light, require_planes
 
 _TILE = 4096  # pixels a side: a slide scanner's plane is larger than memory
 _TYPES = {
@@ -93,4 +94,23 @@ def _array(
         return pixels[..., ::-1] if colours else pixels[..., 0]
 
     sizes = {axis: bounds[axis][1] - bounds[axis][0] for axis in (*outer, "Y", "X")} | colours
+    require_planes(path, sizes, _are_there(path, scene, {a: bounds[a] for a in outer}))
     return chunked(load, sizes, {"Y": _TILE, "X": _TILE} | colours, dtype)
+
+
+def _are_there(path: Path, scene: int | None, outer: dict[str, tuple[int, int]]) -> Iterator[bool]:
+    """Tell of each plane of a scene whether all its tiles are there."""
+    tiles: list[list[int]] = []
+    with extra(path, "pylibCZIrw.czi", "czi").open_czi(str(path)) as file:
+        for place in np.ndindex(*(last - first for first, last in outer.values())):
+            at = {axis: outer[axis][0] + i for axis, i in zip(outer, place, strict=True)}
+            at = {a: i for a, i in at.items() if outer[a][1] - outer[a][0] > 1}
+            found: list[int] = []
+            file.enumerate_subblocks_subset(
+                lambda number, _, found=found: found.append(number) or True,
+                plane=at if scene is None else at | {"S": scene},
+                only_layer0=True,
+            )
+            tiles.append(found)
+    most = max(map(len, tiles))
+    return (len(found) == most > 0 for found in tiles)
