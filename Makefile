@@ -1,14 +1,17 @@
 # Each command needs only Python (3.11 or newer) and make, and installs everything else:
 #   make demo    simulates cells, trains on them and writes a report
 #   make napari  runs the tests of the plugin in real windows
-#   make test    runs the tests;  make check: lint, types, import directions, security;  make bench: slow tests and benchmarks
+#   make test    runs the tests;  make check: lint, types, import directions, security, site
+#   make bench   runs slow tests and benchmarks;  make site: the pages, in site/index.html
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 OUT    ?= demo
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test check audit bench install clean
+export NO_MKDOCS_2_WARNING = 1
+
+.PHONY: demo test check site audit bench install clean
 install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
@@ -29,6 +32,11 @@ check: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/bandit -q -c pyproject.toml -r src
+	$(BIN)/mkdocs build --quiet --strict
+
+site: $(STAMP)
+	$(BIN)/mkdocs build --quiet --strict
+	@echo "Open site/index.html"
 
 # Known faults of the packages in constraints.txt; asks a server.
 audit: $(STAMP)
@@ -46,4 +54,4 @@ bench: $(STAMP)
 	for recipe in epfl4 vnc4 h9c2; do $(BIN)/mitolume run benchmarks/$$recipe.yaml --out runs/$$recipe --resume || exit 1; done
 
 clean:
-	rm -rf $(VENV) demo runs
+	rm -rf $(VENV) demo runs site

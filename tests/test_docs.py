@@ -6,12 +6,16 @@ import doctest
 import importlib
 import pkgutil
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 import yaml
+from typer.core import TyperGroup
+from typer.main import get_command
 
 import mitolume
+from mitolume.cli import app
 from mitolume.runs.recipe import load_preset, load_recipe
 from mitolume.study.arms import load_study, planned_runs
 
@@ -77,11 +81,18 @@ def test_the_readme_shows_every_folder_of_the_code() -> None:
     assert set(re.findall(r"([a-z]+)/ ", tree[1])) == real
 
 
-def test_the_readme_lists_every_page() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert set(re.findall(r"^\|.*\]\(docs/([a-z]+\.md)\)", text, re.MULTILINE)) == {
-        p.name for p in (ROOT / "docs").glob("*.md")
-    }
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_commands_on_the_pages_have_the_options_that_are_shown(page: Path) -> None:
+    shown = "".join(blocks(page, "console")).replace("\\\n", " ")
+    for line in re.findall(r"^\$ mitolume (.*)", shown, re.MULTILINE):
+        words = shlex.split(line, comments=True)
+        words = words[: words.index(">")] if ">" in words else words
+        command = get_command(app)
+        while isinstance(command, TyperGroup) and words:
+            context = command.make_context("mitolume", words, resilient_parsing=True)
+            words = [*context._protected_args, *context.args]
+            _, command, words = command.resolve_command(context, words)
+        command.make_context("mitolume", words)
 
 
 def test_the_architecture_page_lists_every_module() -> None:
