@@ -557,6 +557,34 @@ def measure(
 
 
 @app.command()
+def compare(
+    objects: Annotated[Path, typer.Argument(help="Table of `measure`: of objects, or of images.")],
+    column: Annotated[str, typer.Option(help="Measurement to compare, such as area or length.")],
+    by: Annotated[str, typer.Option(help="Column that names the conditions.")] = "condition",
+    control: Annotated[
+        str | None, typer.Option(help="The control; found where one condition is called so.")
+    ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(help="Run that made the masks: what its errors add to the comparison."),
+    ] = None,
+    scale: Annotated[
+        str, typer.Option(help="auto, linear (differences of means) or log (ratios).")
+    ] = "auto",
+    out: Annotated[
+        Path | None, typer.Option(help="Page (.html), table (.csv) or superplot (.png, .svg).")
+    ] = None,
+) -> None:
+    """Compare treated cells with control cells, on the means of specimens."""
+    from mitolume.report.compare_page import compare as compare_table
+
+    found = compare_table(objects, column, by=by, control=control, run=run, scale=scale, out=out)
+    print(found.text)
+    if out is not None:
+        print(f"written: {out}")
+
+
+@app.command()
 def focus(
     stacks: Annotated[
         list[Path] | None, typer.Argument(help="Z-stacks, or folders of them.")

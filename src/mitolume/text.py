@@ -33,7 +33,7 @@ def count(value: float, noun: str) -> str:
     """Write how many there are of something, in the plural where it is not one."""
     if not math.isfinite(value):
         return f"unknown number of {noun}s"
-    return f"{value:.0f} {noun}" + "s" * (value != 1)
+    return f"{value:.0f} {noun}" + "s" * bool(value != 1)
 
 
 def quoted(path: object) -> str:

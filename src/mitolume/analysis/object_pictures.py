@@ -5,6 +5,7 @@ Figures are made without pyplot, so that they need no screen and may be drawn in
 
 from __future__ import annotations
 
+import math
 import warnings
 from itertools import cycle
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib import colormaps
+from matplotlib import colormaps, rcParams
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize
@@ -120,7 +121,9 @@ def colours_by_value(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return colours
 
 
-def superplot(objects: pd.DataFrame, column: str) -> Figure:
+def superplot(
+    objects: pd.DataFrame, column: str, *, by: str = "condition", log: bool = False
+) -> Figure:
     """Plot objects and the means of their specimens, for each condition.
 
     Objects of one specimen are not replicates: the error bar, and n, are those of the specimen
@@ -129,10 +132,14 @@ def superplot(objects: pd.DataFrame, column: str) -> Figure:
     Parameters
     ----------
     objects
-        A row for each object, with columns ``condition`` and ``specimen``. Conditions come in the
-        order of their first objects; a specimen looks the same in all of its conditions.
+        A row for each object, with columns `by` and ``specimen``. Conditions come in the order of
+        their first objects; a specimen looks the same in all of its conditions.
     column
         The measurement; objects without a finite value are left out.
+    by
+        The column of conditions.
+    log
+        Whether the axis is logarithmic, and means are geometric; all values must be above 0.
 
     Returns
     -------
@@ -149,11 +156,13 @@ def superplot(objects: pd.DataFrame, column: str) -> Figure:
         raise MitolumeError(f"no object has a value in column {column}: nothing to plot")
     table = pd.DataFrame(
         {
-            "condition": known["condition"].fillna("").astype(str),
+            "condition": known[by].fillna("").astype(str),
             "specimen": known["specimen"].fillna("").astype(str),
             "value": known[column].astype(float),
         }
     )
+    if log:  # drawn on logarithms, so that clouds, means and bars are those of the axis
+        table["value"] = np.log10(table["value"])
     conditions = list(dict.fromkeys(table["condition"]))
     means = table.groupby(["condition", "specimen"], sort=False)["value"].mean()
     specimens = means.index.get_level_values("specimen").unique()
@@ -173,14 +182,20 @@ def superplot(objects: pd.DataFrame, column: str) -> Figure:
     axes.set_xlim(-0.6, len(conditions) - 0.3)
     # The axis ends above the means and nearly all objects, lest a few giants flatten it.
     lowest = float(table["value"].min())
-    bottom = min(0.0, lowest) if lowest < top / 3 else lowest
+    bottom = lowest
+    if log:
+        bottom = min(means.min(), float(np.percentile(table["value"], 100 - _TAIL)))
+    elif lowest < top / 3:
+        bottom = min(0.0, lowest)
     room = 0.05 * ((top - bottom) or 1.0)
     axes.set_ylim(bottom - (room if bottom != 0 else room / 3), top + room)
+    if log:
+        axes.set_yticks(*_log_ticks(*axes.get_ylim()))
     axes.set_ylabel(title_of(column), parse_math=False)
     for spine in ("top", "right"):
         axes.spines[spine].set_visible(False)
     axes.tick_params(axis="x", length=0)
-    _explain(figure, axes, table, means)
+    _explain(figure, axes, table, means, "geometric mean" if log else "mean")
     return figure
 
 
@@ -233,12 +248,30 @@ def _draw_condition(
     centre = float(values.mean())
     if len(values) > 1:
         beside = x + 0.42
-        axes.errorbar(beside, centre, yerr=spread, capsize=5, fmt="_k", markersize=16, zorder=4)
+        axes.errorbar(
+            beside,
+            centre,
+            yerr=spread,
+            capsize=5,
+            fmt="_",
+            color=rcParams["text.color"],
+            markersize=16,
+            zorder=4,
+        )
     places = x + np.linspace(-0.18, 0.18, len(values)) * (len(values) > 1)
     for at, specimen, mean in zip(places, means.index, values, strict=True):
         colour, mark = looks[str(specimen)]
         axes.plot(at, mean, mark, color=colour, markeredgecolor="black", markersize=9, zorder=5)
     return float(max(values.max(), centre + spread))
+
+
+def _log_ticks(low: float, high: float) -> tuple[list[float], list[str]]:
+    """Places and names of 1, 2, 5, 10, ... between two logarithms; of tens alone, if many."""
+    powers = range(math.floor(low), math.ceil(high) + 1)
+    steps = (1, 2, 5) if high - low < 3 else (1,)
+    ticks = [(power + math.log10(step), step * 10.0**power) for power in powers for step in steps]
+    shown = [(place, f"{value:g}") for place, value in ticks if low <= place <= high]
+    return [place for place, _ in shown], [name for _, name in shown]
 
 
 def _crowding(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -249,10 +282,15 @@ def _crowding(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.sqrt(smooth[bins] / smooth.max()), np.float64)
 
 
-def _explain(figure: Figure, axes: Axes, table: pd.DataFrame, means: pd.Series[float]) -> None:
-    lines = ["Small: objects. Large: means of specimens.", "Bar: mean ± SD of the specimen means."]
-    if above := int((table["value"] > axes.get_ylim()[1]).sum()):
-        lines.append(f"Larger than the axis: {count(above, 'object')}.")
+def _explain(
+    figure: Figure, axes: Axes, table: pd.DataFrame, means: pd.Series[float], kind: str
+) -> None:
+    lines = [f"Small: objects. Large: {kind}s of specimens."]
+    lines.append(f"Bar: mean ± SD of the specimen means{', on logarithms' * (kind != 'mean')}.")
+    bottom, top = axes.get_ylim()
+    for what, n in (("Larger", table["value"] > top), ("Smaller", table["value"] < bottom)):
+        if n.any():
+            lines.append(f"{what} than the axis: {count(int(n.sum()), 'object')}.")
     if (means.groupby(level=0).size() == 1).any():
         lines.append("One specimen only: no replicate, so no bar.")
-    figure.supxlabel("\n".join(lines), fontsize=8, color="#555555")
+    figure.supxlabel("\n".join(lines), fontsize=8, color=rcParams["xtick.color"])

@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from mitolume.analysis.object_pictures import superplot, title_of
 from mitolume.batch.agreement import Ceiling
 from mitolume.study.evidence import HELPED, HINT, HURT, Comparison
 from mitolume.text import number
@@ -186,6 +187,15 @@ def curve_figure(points: pd.DataFrame) -> Figure:
     axes.grid(axis="y")
     axes.legend(frameon=False, fontsize=9)
     return figure
+
+
+@rc_context(_STYLE)
+def conditions_chart(objects: pd.DataFrame, column: str, by: str, log: bool) -> Chart:
+    """Draw a superplot in the colours of the page."""
+    figure = superplot(objects, column, by=by, log=log)
+    for part in (figure, *figure.axes):
+        part.patch.set_alpha(0)
+    return to_chart(figure, "superplot", title_of(column), "")
 
 
 # Kinds of charts; call inside the style ------------------------------------------------------

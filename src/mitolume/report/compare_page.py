@@ -1,0 +1,190 @@
+"""Treated against control: from a table of objects to sentences, a superplot or a page."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mitolume.analysis.object_pictures import superplot, write_figure
+from mitolume.analysis.replicates import Effect, compare_conditions, control_of, suits_log
+from mitolume.batch.runner import refuse_inputs, require_free
+from mitolume.errors import MitolumeError, in_words, some_names
+from mitolume.io.write import write_table, write_text
+from mitolume.report.charts import conditions_chart
+from mitolume.report.run_page import template
+from mitolume.report.run_tables import condition_scores
+from mitolume.runs.folder import open_run
+from mitolume.text import count, number, percent
+
+_ENDINGS = (".html", ".csv", ".png", ".svg")
+_PLACE = re.compile("(label|t|plane|(centroid|bbox)_.*)$")  # columns that measure nothing
+_APART = 0.1  # a bias of a ratio that is worth a warning
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What `compare` found; ``warnings`` come first."""
+
+    table: pd.DataFrame
+    column: str
+    by: str
+    log: bool
+    why: str
+    effects: Sequence[Effect]
+    warnings: Sequence[str]
+    notes: Sequence[str]
+    scores: Sequence[dict[str, Any]]
+    """Of the run by condition."""
+    biases: Sequence[str]
+    """How many times as large equal areas are measured in each treatment, as sentences."""
+
+    @property
+    def text(self) -> str:
+        """All of it for the terminal."""
+        notes = [f"note: {one}" for one in (*self.warnings, *self.notes)]
+        return "\n".join([*notes, *(one.sentence for one in self.effects), *self.biases])
+
+
+def compare(
+    objects: Path,
+    column: str,
+    *,
+    by: str = "condition",
+    control: str | None = None,
+    scale: str = "auto",
+    run: Path | None = None,
+    out: Path | None = None,
+) -> Compared:
+    """Compare conditions in a table of `measure`, on the means of specimens.
+
+    ``column`` is a measurement, with or without its unit; ``by`` the column of conditions, of which
+    ``control`` is one; ``scale`` is ``auto``, ``linear`` or ``log``; ``run`` is the run whose model
+    made the masks. ``out`` becomes a page, a table or a superplot, as its ending says.
+
+    Raises
+    ------
+    MitolumeError
+        The table can't be used, there are fewer than two conditions, or none is the control.
+    """
+    if scale not in ("auto", "linear", "log"):
+        raise MitolumeError(f"--scale {scale}: it must be auto, linear or log")
+    if out is not None:
+        if out.suffix.lower() not in _ENDINGS:
+            raise MitolumeError(f"--out {out} must end in {', '.join(_ENDINGS)}")
+        refuse_inputs([out], [objects])
+        require_free([out], replace=True)
+    table, column, notes = _read(objects, column, by)
+    names = list(dict.fromkeys(table[by]))
+    control = control_of(names, control)
+    if len(names) < 2:
+        raise MitolumeError(f"{objects}: all rows have the {by} {control}; nothing to compare")
+    log, why = suits_log(table[column], table[by])
+    if scale != "auto":
+        log, why = scale == "log", "as asked for"
+    if log and (table[column] <= 0).any():
+        raise MitolumeError(f"{objects}: {column} has values of 0 or less, and no logarithms")
+    effects = compare_conditions(table, column, control, by=by, log=log)
+    found = Compared(
+        table, column, by, log, why, effects, *_accuracy(run, names, by, control, notes)
+    )
+    if out is not None:
+        _write(found, out)
+    return found
+
+
+def _write(found: Compared, out: Path) -> None:
+    if out.suffix.lower() == ".csv":
+        rows = [vars(e) | {"verdict": e.verdict, "sentence": e.sentence} for e in found.effects]
+        write_table(out, pd.DataFrame(rows))
+    elif out.suffix.lower() == ".html":
+        chart = conditions_chart(found.table, found.column, found.by, found.log)
+        write_text(out, template("compare.html.j2").render(vars(found), chart=chart))
+    else:
+        write_figure(out, superplot(found.table, found.column, by=found.by, log=found.log))
+
+
+def _read(objects: Path, column: str, by: str) -> tuple[pd.DataFrame, str, list[str]]:
+    """Read a table; return its rows that can be used, the column's full name, and notes."""
+    try:
+        is_parquet = objects.suffix.lower() == ".parquet"
+        table = pd.read_parquet(objects) if is_parquet else pd.read_csv(objects)
+    except (OSError, ValueError) as error:
+        raise MitolumeError(f"{objects} can't be read as a table: {in_words(error)}") from error
+    measured = [n for n in map(str, table.select_dtypes("number")) if not _PLACE.match(n)]
+    with_unit = re.compile(rf"{re.escape(column)}_(um|px)\d?")
+    named = [n for n in measured if n == column] or [n for n in measured if with_unit.fullmatch(n)]
+    if len(named) != 1:
+        there = ", ".join(measured)
+        raise MitolumeError(f"{objects} has no measurement {column}; there are {there}")
+    for name in ("image", "specimen", by):
+        if name not in table or table[name].isna().all():
+            raise MitolumeError(
+                f"{objects} does not say the {name} of its rows: measure with --fields, a table "
+                f"that has the column {name}"
+            )
+    known = table[["specimen", by]].notna().all(axis=1) & np.isfinite(table[named[0]])
+    notes = []
+    if left := int((~known).sum()):
+        notes = [f"{left} of {count(len(table), 'row')} left out: no {by}, specimen or {named[0]}"]
+    table = table[known].astype({"specimen": str, by: str})
+    several = "batch" in table and table["batch"].nunique() > 1
+    if several and table.groupby("batch")[by].nunique().max() == 1:
+        notes.append(f"each batch has one {by} alone: what differs may be the batch")
+    if "role" in table:
+        learnt = (table["role"] == "train").groupby(table[by], sort=False).mean()
+        if learnt.max() > learnt.min():
+            shares = ", ".join(f"{name} {percent(value, 0)}" for name, value in learnt.items())
+            notes.append(f"in images that the model has learnt from are {shares} of the rows; "
+                         "masks of these are better than others")  # fmt: skip
+    return table, named[0], notes
+
+
+def _accuracy(
+    folder: Path | None, names: Sequence[str], by: str, control: str, notes: list[str]
+) -> tuple[list[str], list[str], list[dict[str, Any]], list[str]]:
+    """Return warnings, notes, a run's scores by condition, and what its errors add."""
+    if folder is None:
+        unknown = "how right the masks are in each condition is not known here"
+        return [f"{unknown}; name the run that made them with --run"], notes, [], []
+    run = open_run(folder)
+    scored = run.scores[(run.scores["model"] == run.kept) & run.scores["tp"].notna()]
+    subsets = [s for s in ("test", "validation") if (scored["subset"] == s).any()]
+    scored = scored[scored["subset"].isin(subsets[:1])]
+    if by not in scored:
+        raise MitolumeError(f"the scores of {folder} know no column {by}")
+    scored = scored.assign(condition=scored[by].astype(str))
+    scored = scored[scored["condition"].isin(names)]
+    sums = scored.groupby(["condition", "specimen"])[["tp", "fp", "fn"]].transform("sum")
+    area = (sums["tp"] + sums["fp"]) / (sums["tp"] + sums["fn"])
+    usable = scored.assign(area=area)[np.isfinite(area) & (area > 0)]
+    biases = []
+    if control in set(usable["condition"]):
+        biases = compare_conditions(usable, "area", control, log=True)
+    warnings = []
+    if unchecked := [name for name in names if name not in set(scored["condition"])]:
+        warnings.append(
+            f"accuracy was never checked on {some_names(unchecked, 9)}: {folder} kept no labelled "
+            "image of it aside"
+        )
+    if far := [one.treatment for one in biases if abs(one.ratio - 1) > _APART]:
+        warnings.append(
+            "errors of the masks alone make equal areas look unequal in "
+            f"{some_names(far, 9)}; see the bias"
+        )
+    return warnings, notes, condition_scores(scored), [_bias(one, subsets[0]) for one in biases]
+
+
+def _bias(one: Effect, subset: str) -> str:
+    interval = f" (95 % interval {number(one.low, 2)} to {number(one.high, 2)})"
+    return (
+        f"Bias: equal areas would be measured {number(one.ratio, 2)} times as large in "
+        f"{one.treatment} as in {one.control}{interval if math.isfinite(one.p) else ''}; {subset} "
+        f"images: {one.counted}."
+    )
