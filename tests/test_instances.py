@@ -90,6 +90,16 @@ def test_a_volume_is_measured_along_z_too() -> None:
     assert label_objects(mask, ObjectSettings(min_size_um=0.48), PIXEL).max() == 0
 
 
+def test_in_3d_an_object_is_at_least_two_voxels_along_each_axis() -> None:
+    coarse = {"Z": 0.5, "Y": 0.1, "X": 0.1}  # 0.25, 0.25 and twice 0.5 µm: 7 voxels
+    mask = np.zeros((4, 9, 20), np.uint8)
+    mask[1, 2:5, 2:4] = 1  # 6 voxels, which are 0.03 µm³
+    mask[1:3, 2:4, 10:12] = 1  # 8
+    assert label_objects(mask, None, coarse).max() == 1
+    assert label_objects(mask, EVERYTHING, coarse).max() == 2
+    assert label_objects(mask[1, :, :8], None, coarse).max() == 1  # in a plane a disc is enough
+
+
 @given(st.integers(0, 999), st.sampled_from([(17, 23), (5, 9, 11)]), st.floats(0.1, 0.9))
 @settings(max_examples=30)
 def test_objects_are_those_of_other_libraries(

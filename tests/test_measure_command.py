@@ -73,8 +73,10 @@ def test_known_objects(
     assert table["image"].tolist() == ["a"] * 3
     assert table["area_um2"].tolist() == pytest.approx([1.5, 1.5, (mask[50:].sum() - 50) / 100])
     assert table["length_um"].tolist()[:2] == pytest.approx([3, 3], rel=0.05)
+    measured = table.filter(regex="intensity|area|length").astype(float).to_numpy().ravel()
+    assert all(f"{value:.4g}" == f"{value:.9g}" or value >= 1e4 for value in measured)
     inside = image[1][10:15, 10:40]
-    assert table["intensity_mean_TMRM"][0] == pytest.approx(inside.mean())
+    assert table["intensity_mean_TMRM"][0] == pytest.approx(inside.mean(), rel=5e-4)
     summary = pd.read_csv(out.with_name("objects_images.csv"))
     assert summary["n_objects"].tolist() == [3]
     assert summary["total_area_um2"][0] == pytest.approx(mask.sum() / 100)
@@ -224,7 +226,16 @@ def test_the_masks_of_a_run_are_measured_in_their_images(
     assert call(monkeypatch, "measure", run, "--out", tmp_path / "objects.csv") == 0
     table = pd.read_csv(tmp_path / "objects.csv")
     assert table["condition"].tolist() == ["FCCP"] * 3
-    assert {"intensity_mean_image", "intensity_mean_fluorescence"} <= set(table)
+    assert [n for n in table if "_mean_" in n and "ring" not in n] == [
+        "intensity_mean_image", "intensity_mean_fluorescence",
+    ]  # fmt: skip
+    # Where no channel is named all are measured, the dye's among them, and each once.
+    (run / "fields.csv").write_text(
+        "image,specimen,condition,fluorescence\n../images/f0.ome.tif,dish 1,FCCP,TMRM\n"
+    )
+    assert call(monkeypatch, "measure", run, "--out", tmp_path / "all.csv") == 0
+    named = [n for n in pd.read_csv(tmp_path / "all.csv") if n.startswith("intensity_mean_")]
+    assert named == ["intensity_mean_T_PMT", "intensity_mean_TMRM"]
 
 
 @pytest.mark.parametrize(
@@ -448,7 +459,7 @@ def test_unsure_pixels_are_no_field_and_no_ring(
                     "--out", out, "--mask-kind", "unsure") == 0  # fmt: skip
         tables.append(pd.read_csv(out).drop(columns="image"))
         shares = pd.read_csv(tmp_path / f"{mask}_images.csv")["footprint_share"]
-        assert shares.tolist() == pytest.approx([200 / (2000 - 380)])
+        assert shares.tolist() == pytest.approx([200 / (2000 - 380)], rel=5e-4)
     assert tables[0]["ring_mean_0"].tolist() == [0]
     pd.testing.assert_frame_equal(*tables)
 

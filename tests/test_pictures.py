@@ -141,3 +141,14 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch
         pictures.write_png(path, np.ones((3, 3), np.uint8))
     assert path.read_bytes() == before
     assert sorted(entry.name for entry in tmp_path.iterdir()) == [".mitolume", "picture.png"]
+
+
+def test_a_scale_bar_is_as_long_as_it_says():
+    for picture in (np.zeros((300, 512), np.uint8), np.zeros((300, 512, 3), np.uint8)):
+        drawn = pictures.with_bar(picture, 51.2)
+        assert drawn.shape == picture.shape
+        rows = (drawn.reshape(300, 512, -1) == 255).all(-1)
+        assert max(rows.sum(axis=1)) == 101  # 10 µm of 0.1 µm, both ends drawn
+        assert not drawn[:200, :300].any()
+        assert pictures.with_bar(picture, None) is picture
+    assert pictures.with_bar(np.zeros((1, 1), np.uint8), 0.1).shape == (1, 1)

@@ -504,7 +504,12 @@ def measure(
         typer.Option(help="Save a crop of every object in this folder."),
     ] = None,
     margin: Annotated[
-        float, typer.Option(min=0, max=1000, help="Space around each object in its crop, in µm.")
+        float,
+        typer.Option(
+            min=0,
+            max=1000,
+            help="Space around each object in its crop, in µm; in pixels if their size is unknown.",
+        ),
     ] = 0.5,
     rois: Annotated[Path | None, typer.Option(help="Save ImageJ ROIs in this folder.")] = None,
     labels: Annotated[Path | None, typer.Option(help="Save label images in this folder.")] = None,

@@ -14,7 +14,7 @@ import xarray as xr
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from mitolume.analysis.pictures import OUTLINE_COLOUR
+from mitolume.analysis.pictures import OUTLINE_COLOUR, with_bar
 
 Box = tuple[slice, slice, slice]
 
@@ -129,7 +129,8 @@ def contact_sheet(crops: Sequence[Crop], channel: int = 0) -> np.ndarray[Any, np
         grey = np.clip((values - low) / max(high - low, 1e-9), 0, 1) * 255
         sheet.paste(_tile(grey.astype(np.uint8), crop.inside[z], scale), (left, top))
         draw.text((left + 2, top + _CELL - 1), str(crop.label), fill=(200, 200, 200))
-    return np.asarray(sheet)
+    pixel_um = chosen[0].pixels.attrs.get("pixel_size_um", {}).get("X")
+    return with_bar(np.asarray(sheet), pixel_um and sheet.width / scale * pixel_um)
 
 
 def _tile(

@@ -39,7 +39,8 @@ class ObjectSettings(BaseModel):
     """Which connected pixels are one mitochondrion.
 
     ``min_size_um`` drops objects smaller than a disc (in 3D a ball) of this diameter, and
-    ``max_hole_um`` fills holes up to it; 0 drops and fills none. ``split`` says where touching
+    ``max_hole_um`` fills holes up to it; 0 drops and fills none. In 3D the least diameter is two
+    voxels along each axis: less can't be resolved. ``split`` says where touching
     mitochondria are cut: nowhere, at necks (``distance``), or where the probability dips
     (``probability``). Nothing shorter than ``split_distance_um`` is cut off. ``threshold`` makes a
     mask of a probability.
@@ -210,7 +211,10 @@ def _rules_of(
 
     def pixels(name: str) -> float:
         d = getattr(settings, f"{name}_{unit}")
-        return float(math.pi * (d**3 / 6 if solid else d**2 / 4) / pixel)
+        if not solid:
+            return float(math.pi * d**2 / 4 / pixel)
+        least = 2.0 if d and in_um and name == "min_size" else 0.0
+        return math.pi / 6 * math.prod(max(d, least * side) for side in spacing) / pixel
 
     # A hair of slack: sizes that are equal but for rounding are equal.
     return (

@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from mitolume.analysis.pictures import fit, to_8bit
+from mitolume.analysis.pictures import fit, to_8bit, with_bar
 from mitolume.errors import MitolumeError
 from mitolume.io.write import atomic
 from mitolume.text import count
@@ -60,7 +60,11 @@ def title_of(column: str) -> str:
 
 
 def outlines_by_value(
-    image: NDArray[Any], labels: NDArray[np.integer[Any]], objects: pd.DataFrame, column: str
+    image: NDArray[Any],
+    labels: NDArray[np.integer[Any]],
+    objects: pd.DataFrame,
+    column: str,
+    width_um: float | None = None,
 ) -> Figure:
     """Draw the outlines of objects over the image, in the colour of a measurement.
 
@@ -75,6 +79,8 @@ def outlines_by_value(
         outlined in grey.
     column
         The measurement. Colours span its 2nd to 98th percentile.
+    width_um
+        Width of the image in µm, for a scale bar.
 
     Returns
     -------
@@ -93,6 +99,7 @@ def outlines_by_value(
     colours = pd.DataFrame(_COLOURS(norm(values), bytes=True)[:, :3], index=objects["label"])
     known = colours[~np.isnan(values)]
     picture[edge] = known.reindex(shown[edge]).fillna(_NO_VALUE).to_numpy(np.uint8)
+    picture = with_bar(picture, width_um)
 
     height, width = grey.shape
     bar, top, rim = 220, 60, 20

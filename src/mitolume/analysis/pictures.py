@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from skimage.segmentation import find_boundaries
 
 from mitolume.io.masks import BACKGROUND, FOREGROUND, UNSURE, Mask
@@ -166,6 +167,31 @@ def heat(
     share = fit(np.rint(255 * values).astype(np.uint8), longer, smooth=True)[..., None] / 255
     picture: NDArray[np.float64] = np.rint(grey + share * (np.array(FALSE_COLOUR) - grey))
     return picture.astype(np.uint8)
+
+
+def with_bar(picture: NDArray[np.uint8], width_um: float | None) -> NDArray[np.uint8]:
+    """Draw a scale bar of about a fifth of the width into a picture, grey or of colours.
+
+    ``width_um`` is the width of what it shows; where that is unknown, there is no bar.
+    """
+    if not width_um or not picture.size:
+        return picture
+    power = 10 ** math.floor(math.log10(0.25 * width_um))
+    length = max(step * power for step in (1, 2, 5) if step * power <= 0.25 * width_um)
+    drawn = Image.fromarray(picture)
+    draw = ImageDraw.Draw(drawn)
+    draw.fontmode = "1"  # no shades of grey: see `_hatched`
+    side = drawn.width // 40 + 1
+    left, right = drawn.width - side - round(length / width_um * drawn.width), drawn.width - side
+    y, white = drawn.height - side, (255,) * 3 if picture.ndim == 3 else 255
+    draw.rectangle((left, y - side // 4, right, y), fill=white)
+    from matplotlib import get_data_path  # its font has a µ, Pillow's has none
+
+    font_file = Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+    font = ImageFont.truetype(font_file, max(10, drawn.width // 26))
+    draw.text(((left + right) / 2, y - side // 2), f"{length:g} µm", white, font, "ms",
+              stroke_width=1, stroke_fill=(0,) * 3 if picture.ndim == 3 else 0)  # fmt: skip
+    return np.asarray(drawn)
 
 
 def png_bytes(picture: NDArray[np.uint8]) -> bytes:

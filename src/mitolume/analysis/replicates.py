@@ -105,7 +105,7 @@ def suits_log(values: pd.Series[float], groups: pd.Series[str]) -> tuple[bool, s
         warnings.simplefilter("ignore", RuntimeWarning)
         skew, of_log = (
             float(np.nanmedian([float(stats.skew(own)) for _, own in one.groupby(groups)]))
-            for one in (values, np.log(values))
+            for one in (values, values.transform(np.log))
         )
     said = f"skewness within conditions {number(skew, 1)}, of logarithms {number(of_log, 1)}"
     return skew > max(_SKEWED, abs(of_log)), said
@@ -148,7 +148,7 @@ def compare_conditions(
         sizes["object"] = groups.size()
     found = []
     for name in (name for name in groups.size().index if name != control):
-        effect = _compare(means[name], means[control], log)
+        effect = _compare(means.xs(name), means.xs(control), log)
         own = effect.n_specimens, count(effect.n_specimens_control, "specimen")
         n = [own, *((of[name], count(of[control], noun)) for noun, of in sizes.items())]
         counted = ", ".join(f"{one} and {other}" for one, other in n)

@@ -11,13 +11,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from mitolume.analysis.dye_labels import THRESHOLD
-from mitolume.analysis.pictures import fit, overlay, to_8bit
+from mitolume.analysis.pictures import fit, overlay, to_8bit, with_bar
 from mitolume.batch.runner import Job, Outcome, Report, require_free, run_files
 from mitolume.errors import MitolumeError, some_names
 from mitolume.io.channels import channel_in_name, file_of_channel, transmitted_channel
 from mitolume.io.check import open_fluorescence, open_image
 from mitolume.io.fields import Field, parse_planes, read_table, with_planes, write_table
 from mitolume.io.listing import SHEET, named_scenes
+from mitolume.io.pixel_size import plane_pixel_size
 from mitolume.io.read import read, read_plane
 from mitolume.io.write import atomic, is_ours, write_text
 from mitolume.progress import Advance
@@ -211,13 +212,16 @@ def _write_sheet(path: Path, rows: Sequence[Field], quality: pd.DataFrame) -> No
     for row, part in zip(rows, figure.subfigures(len(rows), 1, squeeze=False).flat, strict=True):
         z = (row.planes or (0,))[len(row.planes or ()) // 2]
         own = quality[(quality["mask"] == mask_name(row)) & (quality["plane"] == z)].iloc[0]
-        dye = read_plane(open_fluorescence(row), z=z)
+        dye = read_plane(opened := open_fluorescence(row), z=z)
+        size = plane_pixel_size(opened)
         pictures = {"dye": fit(to_8bit(dye), _SIDE, smooth=True)}
         if row.channel:
             light = fit(to_8bit(read_plane(open_image(row), z=z)), _SIDE, smooth=True)
             pictures = {"transmitted light": light} | pictures
         mask = read_plane(read(row.mask or "", mask=True), z=z)
-        pictures["outline" if own["used"] else "left out"] = overlay(dye, mask, longer=_SIDE)
+        pictures["outline" if own["used"] else "left out"] = with_bar(
+            overlay(dye, mask, longer=_SIDE), size and size[1] * dye.shape[1]
+        )
         part.suptitle(
             f"{row.image.name}, plane {z}: {own['verdict']}\n{fill(own['warning'], 110)}".strip(),
             fontsize=9, parse_math=False, color="tab:red" if own["warning"] else "black",

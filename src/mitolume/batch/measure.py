@@ -163,8 +163,8 @@ def measure_masks(
         _joined([pd.read_parquet(part / f"{name}.parquet") for part in finished])
         for name in ("objects", "images")
     )
-    write_table(out, objects)
-    write_table(images_file, per_image)
+    write_table(out, _rounded(objects))
+    write_table(images_file, _rounded(per_image))
     write_text(settings_file, json.dumps(record, indent=2) + "\n")
     try:
         if outputs.crops is not None:
@@ -341,6 +341,17 @@ def _joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     joined = below_each_other(tables)
     front = [name for name in _FRONT if name in joined]
     return joined[front + [name for name in joined if name not in front]]
+
+
+def _rounded(table: pd.DataFrame) -> pd.DataFrame:
+    """Round measurements to four digits, as far as any is exact, and places to a thousandth."""
+    digits = {
+        name: ".3f" if name.startswith("centroid") else ".4g"
+        for name in map(str, table.select_dtypes("float"))
+    }
+    return table.assign(
+        **{name: [float(f"{x:{kind}}") for x in table[name]] for name, kind in digits.items()}
+    )
 
 
 def _record(what: MeasureSettings | Source) -> dict[str, Any]:

@@ -77,7 +77,7 @@ class FieldFiles:
         if self.outputs.pictures is not None:
             _write_picture(
                 self.outputs.pictures / f"{self.name}{place}_objects.png",
-                frame, grey, table,
+                frame, grey, table, self.size.get("X"),
             )  # fmt: skip
 
     def close(self, folder: Path) -> None:
@@ -167,7 +167,11 @@ def write_superplots(folder: Path, objects: pd.DataFrame) -> None:
 
 
 def _write_picture(
-    path: Path, frame: Frame, grey: xr.DataArray | None, table: pd.DataFrame
+    path: Path,
+    frame: Frame,
+    grey: xr.DataArray | None,
+    table: pd.DataFrame,
+    pixel_um: float | None,
 ) -> None:
     """Draw a frame's outlines coloured by length; of a volume, the plane with most foreground."""
     step = max(1, max(frame.labels.shape[1:]) // 4096)
@@ -177,4 +181,5 @@ def _write_picture(
     if grey is not None:
         image = np.asarray(grey[0, z if len(labels) > 1 else grey.sizes["Z"] // 2, ::step, ::step])
     length = next(name for name in map(str, table) if name.startswith("length_"))
-    write_figure(path, outlines_by_value(image, labels[z], table, length))
+    width_um = pixel_um and pixel_um * frame.labels.shape[2]
+    write_figure(path, outlines_by_value(image, labels[z], table, length, width_um))

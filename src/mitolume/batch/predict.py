@@ -19,7 +19,7 @@ from typing import Any
 
 import xarray as xr
 
-from mitolume.analysis.pictures import overlay, write_png
+from mitolume.analysis.pictures import overlay, with_bar, write_png
 from mitolume.batch.runner import Finished, Job, Outcome, Report, run_files, side_by_side
 from mitolume.errors import MitolumeError, some_names
 from mitolume.inference.inputs import unlike_stack
@@ -283,11 +283,13 @@ def _predict(
 def _draw(image: _Image, opened: xr.DataArray, mask: Any) -> None:
     """Draw outlines over every plane; a large one is thinned out while it is read."""
     height, width = opened.sizes["Y"], opened.sizes["X"]
+    size = plane_pixel_size(opened)
     large = height * width > IN_MEMORY
     thin = slice(None, None, -(-max(height, width) // _PICTURE) if large else 1)
     for (t, z), path in image.pictures.items():
         plane = FilePlane(opened, z=z, t=t)[thin, thin]
-        write_png(path, overlay(plane, mask[t, 0, z, thin, thin]))
+        drawn = overlay(plane, mask[t, 0, z, thin, thin])
+        write_png(path, with_bar(drawn, size and size[1] * width))
 
 
 # --- on a cluster -------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from mitolume.analysis.measure import measure_objects
-from mitolume.analysis.pictures import overlay, to_8bit
+from mitolume.analysis.pictures import overlay, to_8bit, with_bar
 from mitolume.batch.runner import Job, Report, run_jobs, side_by_side
 from mitolume.errors import MitolumeError
 from mitolume.io.fields import Field, write_table
@@ -285,8 +285,10 @@ def _write_sheet(out: Path, plans: Sequence[FieldPlan]) -> None:
     for row, one in enumerate(shown):
         light, *dyes = images[row]
         plane = f"{one.name}, plane {one.settings.planes // 2}"
+        grey = to_8bit(light, light_limits)
+        width_um = one.settings.pixel_um * light.shape[1]
         pictures = {
-            f"{plane}: transmitted light": to_8bit(light, light_limits),
+            f"{plane}: transmitted light": with_bar(grey, width_um),
             "exact mask": overlay(light, masks[row][0], longer=_SIDE, limits=light_limits),
             "imitated hand labels": overlay(
                 light, by_hand[row][0], longer=_SIDE, limits=light_limits

@@ -275,7 +275,8 @@ def _of_run(run: Path) -> list[Source]:
 def _images_of(row: Field) -> tuple[IntensityImage, ...]:
     """Return the image of a row and its paired fluorescence, a file or a channel of the image."""
     image = IntensityImage(row.image, "image", row.channel, row.scene)
-    if not row.fluorescence:
+    inside = isinstance(row.fluorescence, str) and not row.channel  # all channels are measured
+    if not row.fluorescence or inside or row.fluorescence == row.channel:
         return (image,)
     if isinstance(row.fluorescence, Path):
         return image, IntensityImage(row.fluorescence, "fluorescence")

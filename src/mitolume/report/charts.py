@@ -193,8 +193,8 @@ def curve_figure(points: pd.DataFrame) -> Figure:
 def conditions_chart(objects: pd.DataFrame, column: str, by: str, log: bool) -> Chart:
     """Draw a superplot in the colours of the page."""
     figure = superplot(objects, column, by=by, log=log)
-    for part in (figure, *figure.axes):
-        part.patch.set_alpha(0)
+    figure.patch.set_alpha(0)
+    figure.axes[0].patch.set_alpha(0)
     return to_chart(figure, "superplot", title_of(column), "")
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mitolume.analysis.metrics import Counts, count, iou, precision, recall
-from mitolume.analysis.pictures import error_map, fit, overlay, png_bytes, to_8bit
+from mitolume.analysis.pictures import error_map, fit, overlay, png_bytes, to_8bit, with_bar
 from mitolume.io.masks import UNSURE, Mask
 from mitolume.io.read import Image2D
 from mitolume.runs.folder import Run
@@ -61,8 +61,6 @@ class Panel:
     caption: str = ""
     has_unsure: bool = False
     """Whether the truth has pixels that are not scored."""
-    bar: tuple[str, float] | None = None
-    """A scale bar: its length in words, and in per cent of the pictures' width."""
 
 
 def extremes(order: pd.DataFrame) -> dict[str, pd.Series[Any]]:
@@ -85,15 +83,15 @@ def model_panel(
     truth: Mask,
     masks: Mapping[str, Mask],
     caption: str = "",
-    pixel_size_um: float | None = None,
+    size_um: tuple[float, float] | None = None,
 ) -> Panel:
     """Show one image in pairs: the image and its truth, the outline and the errors of each model.
 
     Plane and masks are (Y, X); the truth has 255 where it is unsure.
     """
-    bar = scale_bar(plane.shape[1] * pixel_size_um) if pixel_size_um else None
+    width_um = size_um and size_um[1] * plane.shape[1]
     pictures = [
-        PagePicture("Image", "", fit(to_8bit(plane), LARGE, smooth=True)),
+        PagePicture("Image", "", with_bar(fit(to_8bit(plane), LARGE, smooth=True), width_um)),
         PagePicture("Truth", "the given mask", overlay(plane, truth, longer=LARGE)),
     ]
     for model, mask in masks.items():
@@ -104,20 +102,7 @@ def model_panel(
         errors = error_map(plane, truth, mask, longer=LARGE)
         pictures.append(PagePicture(name, f"IoU {number(iou(counts))}", outline))
         pictures.append(PagePicture(f"{name}, errors", shares, errors))
-    return Panel(title, image, pictures, caption, bool((truth == UNSURE).any()), bar)
-
-
-def scale_bar(width_um: float) -> tuple[str, float]:
-    """Choose a scale bar of about a fifth of a picture's width: in words and in per cent of it.
-
-    Examples
-    --------
-    >>> scale_bar(51.2)
-    ('10 µm', 19.53)
-    """
-    power = 10 ** math.floor(math.log10(0.25 * width_um))
-    length = max(step * power for step in (1, 2, 5) if step * power <= 0.25 * width_um)
-    return f"{length:g} µm", round(100 * length / width_um, 2)
+    return Panel(title, image, pictures, caption, bool((truth == UNSURE).any()))
 
 
 # Pictures of a study -----------------------------------------------------------------------------
@@ -140,9 +125,9 @@ class ArmPictures:
         """Show each arm's errors on the worst, the median and the best image, as far as defined."""
         panels = []
         for title, row in extremes(self._order[self._order["iou"].notna()]).items():
-            name, plane, truth, masks = self._open(row)
+            name, plane, truth, masks, width = self._open(row)
             pictures = [
-                PagePicture("image", "", fit(to_8bit(plane), SMALL, smooth=True)),
+                PagePicture("image", "", with_bar(fit(to_8bit(plane), SMALL, smooth=True), width)),
                 PagePicture("truth", "", overlay(plane, truth, longer=SMALL)),
             ]
             for arm, mask in masks.items():
@@ -171,8 +156,8 @@ class ArmPictures:
         entries: list[dict[str, Any]] = []
         for place in np.linspace(0, len(self._order) - 1, n).round().astype(int):
             row = self._order.iloc[place]
-            name, plane, truth, masks = self._open(row)
-            grey = fit(to_8bit(plane), side, smooth=True)
+            name, plane, truth, masks, width_um = self._open(row)
+            grey = with_bar(fit(to_8bit(plane), side, smooth=True), width_um)
             entries.append(
                 {
                     "name": name,
@@ -188,20 +173,22 @@ class ArmPictures:
             )
         return entries
 
-    def _open(self, row: pd.Series[Any]) -> tuple[str, Image2D, Mask, dict[str, Mask]]:
-        """Read an image: its name, plane, truth and the mask of each arm, all (Y, X)."""
+    def _open(
+        self, row: pd.Series[Any]
+    ) -> tuple[str, Image2D, Mask, dict[str, Mask], float | None]:
+        """Read an image: its name, plane, truth, each arm's mask (Y, X), and its width in µm."""
         line, z = int(row["line"]), int(row["plane"])
         here = self.images[(self.images["line"] == line) & (self.images["plane"] == z)]
         models = dict(zip(here["run"], here["model"], strict=True))
         image = self.runs[self.reference].image(line, z)
-        plane, truth, _ = image.read()
+        plane, truth, size = image.read()
         assert truth is not None
         masks = {
             arm: run.mask(models[run.path.name], run.image(line, z))
             for arm, run in self.runs.items()
             if run.path.name in models
         }
-        return image.name, plane, truth, masks
+        return image.name, plane, truth, masks, size and size[1] * plane.shape[1]
 
 
 def panel_figure(panels: Sequence[Panel]) -> Figure:

@@ -15,8 +15,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template, select
 
 from mitolume.analysis import pictures
 from mitolume.batch.agreement import Ceiling, ceiling_of
-from mitolume.io.check import open_image
-from mitolume.io.pixel_size import plane_pixel_size
 from mitolume.io.write import owning, write_text
 from mitolume.models.settings import InputSettings
 from mitolume.progress import time_left
@@ -355,24 +353,23 @@ def _panels(run: Run) -> list[Panel]:
     panels = []
     for title, row in extremes(order).items():
         image = run.image(int(row["line"]), int(row["plane"]))
-        plane, truth, _ = image.read()
+        plane, truth, size = image.read()
         assert truth is not None
         models = sorted(run.models, key=lambda model: model != run.kept)
         masks = {model.replace("_", " "): run.mask(model, image) for model in models}
         caption = f"{subset} image, specimen {row['specimen']}"
         if image.row.label == "dye":
             caption += ", mask made from the dye"
-        size = plane_pixel_size(open_image(image.row))
-        um = size and size[1]
-        panels.append(model_panel(title, image.name, plane, truth, masks, caption, um))
+        panels.append(model_panel(title, image.name, plane, truth, masks, caption, size))
     return panels
 
 
 def _doubtful(run: Run, row: Mapping[Any, Any]) -> PagePicture:
     """Outline the mask of an unlabelled image, and say how it differs from the labelled ones."""
     image = run.image(int(row["line"]), int(row["plane"]))
-    plane, _, _ = image.read()
+    plane, _, size = image.read()
     drawn = pictures.overlay(plane, run.mask(MODELS[0], image), longer=SMALL)
+    drawn = pictures.with_bar(drawn, size and size[1] * plane.shape[1])
     marked = f"{percent(row['foreground_share'])} marked"
     if math.isfinite(row["share_ratio"]):
         marked += f" ({row['share_ratio']:.1f} times the labelled images' share)"

@@ -62,9 +62,10 @@ def suggest(
 
 def _draw(run: Run, image: RowImage, committee: Committee) -> Panel:
     """Draw an image: what the kept model outlines, and where the votes differ."""
-    plane, _, _ = image.read()
+    plane, _, size = image.read()
+    grey = pictures.fit(pictures.to_8bit(plane), SMALL, smooth=True)
     shown = {
-        "image": pictures.fit(pictures.to_8bit(plane), SMALL, smooth=True),
+        "image": pictures.with_bar(grey, size and size[1] * plane.shape[1]),
         f"outlines of {run.kept.replace('_', ' ')}": pictures.overlay(
             plane, run.mask(run.kept, image), longer=SMALL
         ),
