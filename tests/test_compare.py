@@ -180,7 +180,7 @@ def test_what_can_not_be_compared_is_refused(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("treated", "control"), [(3, 3), (3, 6), (5, 5), (8, 8)])
+@pytest.mark.parametrize(("treated", "control"), [(3, 3), (3, 6), (5, 5)])
 def test_equal_conditions_differ_in_one_of_twenty(treated: int, control: int) -> None:
     """Two treatments that do nothing: how often one of them is said to; the truth is covered."""
     rng = np.random.default_rng(treated)
