@@ -6,19 +6,27 @@ import gc
 import json
 import re
 import shlex
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import xarray as xr
+import yaml
 from helpers.command import call
 from helpers.fields import blobs
+from helpers.foreign import CLIP, FIXED, LINEAR, MEAN, SCALE, computed, unet
+from helpers.foreign import package as foreign_package
 from helpers.predictors import write
 
+import mitolume
 from mitolume.batch.export import export_onnx
+from mitolume.batch.import_package import import_package
+from mitolume.errors import MitolumeError
 from mitolume.inference.predictor import Predictor
 from mitolume.models.bundle import Card, ConditionThreshold, save_bundle
 from mitolume.models.networks import SegmentationNetwork
@@ -121,8 +129,6 @@ def test_the_file_says_what_its_user_has_to_know(
 def test_what_is_missing_or_wrong_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import importlib
 
-    from mitolume.errors import MitolumeError
-
     with pytest.raises(MitolumeError, match=r"must end in \.onnx"):
         export_onnx(sure(), tmp_path / "model.zip")
 
@@ -181,12 +187,16 @@ def package(
 
 @LEAKY
 def test_a_package_passes_the_test_of_bioimage_io_and_predicts_the_same(
-    package: Callable[..., tuple[int, Path]], tmp_path: Path
+    package: Callable[..., tuple[int, Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     status, path = package(
         "--leave-out", "chain.stripes", planes=3, chain=ChainSettings(stripes="auto")
     )
     assert status == 0
+    assert call(monkeypatch, "import", path, "--out", tmp_path / "back") == 0
+    for name in ("card.json", "weights.safetensors"):
+        assert (tmp_path / "back" / name).read_bytes() == (tmp_path / "run" / name).read_bytes()
+    assert call(monkeypatch, "import", path, "--out", tmp_path / "back") == 1, "it is there already"
     import bioimageio.core as core
 
     with zipfile.ZipFile(path) as file:
@@ -208,6 +218,127 @@ def test_a_package_passes_the_test_of_bioimage_io_and_predicts_the_same(
     expected = load(tmp_path / "run", precision="float32").predict(image).values[0, 0, 1]
     assert expected.std() > 0.1
     np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+@LEAKY
+@pytest.mark.parametrize(
+    ("steps", "how"),
+    [
+        pytest.param([SCALE, CLIP], {}, id="percentiles"),
+        pytest.param([MEAN], {"order": "byxc"}, id="mean, channels last"),
+        pytest.param([FIXED], {"side": 320, "outputs": ("a",), "scale": None}, id="one size"),
+        pytest.param([LINEAR, CLIP], {"after": ({"id": "softmax"},)}, id="line, softmax"),
+    ],
+)
+def test_a_foreign_network_predicts_as_bioimageio_core_does(
+    steps: list[dict[str, object]],
+    how: dict[str, object],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("bioimageio.core", reason=NEEDS)
+    path = foreign_package(tmp_path / "foreign.zip", steps, **how)
+    asked = () if "outputs" in how else ("--output", "mitochondria")
+    assert call(monkeypatch, "import", path, "--out", tmp_path / "model", *asked) == 0
+    said = capsys.readouterr().err
+    assert "has the probabilities that it says" in said
+    assert ("no pixel size" in said) == (how.get("scale", 1) is None)
+    assert "sees farther" not in said
+    # An image that the package does not hold.
+    image = blobs(7, (320, 320))[0]
+    write(tmp_path / "new.tif", image, size=0.1)
+    command = ("predict", tmp_path / "model", tmp_path / "new.tif", "--out", tmp_path / "masks")
+    assert call(monkeypatch, *command, "--probability") == 0
+    found = mitolume.read(tmp_path / "masks" / "new_probability.ome.tif").values[0, 0, 0]
+    last = how.get("order") == "byxc"
+    given = image[None, ..., None] if last else image[None, None]
+    expected = computed(path, given.astype(np.float32))
+    expected = (expected[0, ..., -1] if last else expected[0, -1]).clip(0, 1)
+    assert expected.std() > 0.1
+    inner = (slice(16, -16),) * 2  # a network of one size gets the far edges mirrored, not cut
+    np.testing.assert_allclose(found[inner], expected[inner], atol=1e-3)
+    assert call(monkeypatch, "export", tmp_path / "model", "--to", "onnx", "--out", "a.onnx") == 1
+    assert "share the package that it came from" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a package that fits."""
+    pytest.importorskip("onnxruntime", reason=NEEDS)
+    pytest.importorskip("bioimageio.core", reason=NEEDS)
+    path = tmp_path_factory.mktemp("foreign") / "foreign.zip"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return foreign_package(path, [SCALE])
+
+
+def changed(path: Path, out: Path, *keys: Any, to: Any) -> Path:
+    """Copy a package, with another value in its description, or with another file."""
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(out, "w") as new:
+        for name in old.namelist():
+            content = old.read(name)
+            if name == keys[0]:
+                content = to
+            elif name == "rdf.yaml":
+                said = place = yaml.safe_load(content)
+                for key in keys[:-1]:
+                    place = place[key]
+                place[keys[-1]] = to
+                content = yaml.safe_dump(said).encode()
+            new.writestr(name, content)
+    return out
+
+
+GIVEN, ANSWER = ("inputs", 0), ("outputs", 0)
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "sentence"),
+    [
+        (("weights",), {"torchscript": {}, "pytorch_state_dict": {}}, "ONNX is taken, as reading"),
+        (("format_version",), "0.4.10", "bioimageio update-format"),
+        (("inputs",), [], "rdf.yaml lacks"),
+        (("inputs",), 7, "rdf.yaml lacks"),
+        ((*GIVEN, "preprocessing"), [{"id": "binarize"}], "its step binarize is none"),
+        ((*GIVEN, "preprocessing"), [SCALE | {"kwargs": {"axes": ["x"]}}], "over a whole plane"),
+        ((*GIVEN, "preprocessing"), [MEAN], "has other probabilities here"),
+        ((*GIVEN, "axes", 2, "size"), 128, "no squares"),
+        ((*GIVEN, "axes", 2, "id"), "z", "has the axes batch, channel, z, x"),
+        ((*GIVEN, "axes", 1, "channel_names"), ["a", "b"], "sees several channels"),
+        ((*ANSWER, "axes", 1, "channel_names"), ["a", "b", "c"], "its network gives a, b, c"),
+        ((*ANSWER, "postprocessing"), [], "has other probabilities here"),
+        ((*ANSWER, "test_tensor", "source"), "test.npy", "lacks test.npy"),
+        (("weights", "onnx", "source"), "https://example.org/a.onnx", "lacks https://"),
+        (("weights", "onnx", "sha256"), "0", "another weights.onnx than it says"),
+        (("weights", "onnx"), {"source": "README.md"}, "onnxruntime can't use"),
+        (("rdf.yaml",), b"a: [", "rdf.yaml lacks"),
+    ],
+)
+def test_a_package_that_does_not_fit_is_refused(
+    keys: tuple[Any, ...], value: object, sentence: str, foreign: Path, tmp_path: Path
+) -> None:
+    path = changed(foreign, tmp_path / "changed.zip", *keys, to=value)
+    with pytest.raises(MitolumeError, match=re.escape(sentence)):
+        import_package(path, tmp_path / "model", output="mitochondria")
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["changed.zip"]
+
+
+@LEAKY
+def test_what_a_foreign_network_can_not_do_is_said(foreign: Path, tmp_path: Path) -> None:
+    with pytest.raises(MitolumeError, match="gives membrane, mitochondria: say which"):
+        import_package(foreign, tmp_path / "model")
+    (tmp_path / "cut.zip").write_bytes(foreign.read_bytes()[:-40])
+    with pytest.raises(MitolumeError, match="no whole zip file"):
+        import_package(tmp_path / "cut.zip", tmp_path / "model")
+    # A network whose answer depends on all that it sees is not the same in tiles.
+    network, names = unet("bcyx", 1, pools=True), ("a",)
+    path = tmp_path / "pools.zip"
+    foreign_package(path, [SCALE], network=network, outputs=names, shape=(256, 256))
+    notes = import_package(path, tmp_path / "model")
+    assert any("sees farther than 96 px" in note for note in notes)
+    with pytest.raises(MitolumeError, match="can't be trained further"):
+        _ = load(tmp_path / "model").card.own_network
 
 
 @LEAKY

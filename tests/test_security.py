@@ -8,6 +8,7 @@ import pickle
 import re
 import time
 from collections.abc import Iterator
+from contextlib import chdir
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ import mitolume
 from mitolume.errors import MitolumeError
 from mitolume.io.read import read_plane
 from mitolume.models.bundle import WEIGHTS, load_bundle, save_bundle
+from mitolume.models.foreign import ForeignNetwork, ForeignSettings
 from mitolume.runs.recipe import load_recipe
 from mitolume.training.loop import _usable
 
@@ -94,6 +96,23 @@ def test_weights_and_checkpoints_are_data(tmp_path: Path, mark: Path) -> None:
 def torch_file(content: object, folder: Path) -> bytes:
     torch.save(content, folder / "x.pt")
     return (folder / "x.pt").read_bytes()
+
+
+@pytest.mark.parametrize("place", ["secret.bin", "../secret.bin", "{}/secret.bin"])
+def test_a_network_of_another_program_reads_no_file(place: str, tmp_path: Path) -> None:
+    """ONNX may name files that hold its weights."""
+    onnx = pytest.importorskip("onnx", reason='needs pip install "mitolume[export]"')
+    pytest.importorskip("onnxruntime", reason='needs pip install "mitolume[export]"')
+    (tmp_path / "secret.bin").write_bytes(np.ones(1, np.float32).tobytes())
+    weight = onnx.TensorProto(name="w", data_type=1, dims=[1], data_location=1)
+    weight.external_data.add(key="location", value=place.format(tmp_path))
+    sides = [onnx.helper.make_tensor_value_info(name, 1, ["N", 1, "Y", "X"]) for name in "ab"]
+    add = onnx.helper.make_node("Add", ["a", "w"], ["b"])
+    graph = onnx.helper.make_graph([add], "g", sides[:1], sides[1:], initializer=[weight])
+    made = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)])
+    made.ir_version = 8
+    with chdir(tmp_path), pytest.raises(MitolumeError, match="onnxruntime can't use the network"):
+        ForeignNetwork(ForeignSettings(), made.SerializeToString())
 
 
 @pytest.mark.parametrize("place", ["filters", "compressor"])

@@ -366,6 +366,28 @@ def export(
         say(f"note: not in the file, so to be done before it ({setting}): {step}", quiet=quiet)
 
 
+@app.command("import")
+def import_(
+    package: Annotated[Path, typer.Argument(help="A package of bioimage.io (.zip).")],
+    out: Annotated[Path, typer.Option(help="Folder for the model.")],
+    output: Annotated[
+        str | None,
+        typer.Option(help="Channel of mitochondria, of several: name, or number from 0."),
+    ] = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Take in a model from bioimage.io."""
+    from mitolume.batch.import_package import import_package
+    from mitolume.progress import say
+
+    notes = import_package(package, out, output=output, overwrite=overwrite)
+    print(f"model: {out}")
+    for note in notes:
+        say(f"note: {note}", quiet=quiet)
+    _next(f"mitolume predict {quoted(out)} IMAGES --out masks", quiet)
+
+
 @app.command()
 def evaluate(
     masks: Annotated[Path, typer.Argument(help="Masks: a file or a folder.")],

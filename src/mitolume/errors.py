@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 
 class MitolumeError(Exception):
@@ -85,3 +87,14 @@ class DamagedError(MitolumeError):
 
 class CollapsedError(MitolumeError):
     """Learning from unlabelled images has gone wrong, and was stopped; the first model stays."""
+
+
+def extra(what: object, name: str, brought_by: str) -> Any:
+    """Import a library that not every installation has, or say what needs it and how to get it."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise MitolumeError(
+            f"{what}: this needs {name.partition('.')[0]}, which is not installed; install it by "
+            f'pip install "mitolume[{brought_by}]"'
+        ) from error

@@ -18,9 +18,9 @@ import yaml
 from mitolume.analysis.pictures import overlay, png_bytes
 from mitolume.batch.export import NORMALISATION, checked_graph, facts, probability, steps_before
 from mitolume.batch.runner import require_free
-from mitolume.errors import MitolumeError, shorten
+from mitolume.errors import MitolumeError, extra, shorten
 from mitolume.inference.inputs import InputReader
-from mitolume.inference.onnx_graph import INPUT, OPSET, OUTPUT, need
+from mitolume.inference.onnx_graph import INPUT, OPSET, OUTPUT
 from mitolume.inference.predictor import Predictor
 from mitolume.inference.tiles import Box
 from mitolume.io.read import read_channels
@@ -93,7 +93,7 @@ def export_bioimageio(
         raise MitolumeError(f"a package for bioimage.io also needs {', '.join(said.missing)}")
     _refuse_steps(predictor, leave_out)
     require_free([out], replace=overwrite)
-    core = need("bioimageio.core")
+    core = extra("exporting", "bioimageio.core", "export")
     planes = _example(predictor, said.example)
     answer = probability(predictor, planes)
     mask = (answer >= predictor.card.threshold).astype(np.uint8)
@@ -243,7 +243,7 @@ def _readme(predictor: Predictor, said: Publication, left_out: Sequence[str]) ->
     return f"""# {said.name}
 
 Segments mitochondria in label-free microscopy. Made with mitolume {card.versions["mitolume"]}
-({card.method}, {card.network.name} of width {card.network.width}).{without}
+({card.method}, {card.own_network.name} of width {card.own_network.width}).{without}
 
 - Input: grey values of whole planes{grid}, as the image file holds them.
 - Normalisation: {NORMALISATION}. The specification's own steps can't express it, so the weights

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from mitolume.batch.runner import require_free
-from mitolume.errors import MitolumeError
-from mitolume.inference.onnx_graph import INPUT, need, onnx_model
+from mitolume.errors import MitolumeError, extra
+from mitolume.inference.onnx_graph import INPUT, onnx_model
 from mitolume.inference.predictor import Predictor
 from mitolume.inference.tiled import predict_tiled
 from mitolume.io.write import atomic
@@ -82,7 +82,8 @@ def export_onnx(predictor: Predictor, out: Path, *, overwrite: bool = False) -> 
 
 def checked_graph(predictor: Predictor) -> bytes:
     """Return a model's graph, after a look at whether onnxruntime computes what torch does."""
-    runtime = need("onnxruntime")
+    _ = predictor.card.own_network
+    runtime = extra("exporting", "onnxruntime", "export")
     noted = {name: json.dumps(value) for name, value in facts(predictor).items()}
     graph: bytes = onnx_model(predictor, noted).SerializeToString()
     shape = (predictor.card.inputs.count, 75, 90)

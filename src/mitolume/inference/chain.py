@@ -16,9 +16,10 @@ from scipy import ndimage
 from mitolume.inference.denoise import DenoisedPlane, Denoiser
 from mitolume.inference.tiles import Box, Shape, grown, inside, whole
 from mitolume.io.windows import Plane
-from mitolume.preprocess.normalise import GreyRange, measure_range, normalise
+from mitolume.preprocess.normalise import GreyRange, measure_range, normalise, sampled
 from mitolume.preprocess.rescale import rescale_window, scale_factors, scaled_shape
 from mitolume.preprocess.settings import ChainSettings
+from mitolume.preprocess.stated import Linear, StatedChain, apply, fit
 from mitolume.preprocess.stripes import StripelessPlane
 
 Image = np.ndarray[Any, np.dtype[np.float32]]
@@ -76,14 +77,24 @@ class PreparedPlane:
         clean = _without_noise(plane, chain, denoiser, neighbours)
         scaled = _ScaledPlane(SharpenedPlane(clean) if sharpens else clean, self.shape)
         self.pixels = scaled[whole(self.shape)] if isinstance(plane, np.ndarray) else scaled
+        self._chain = chain
 
     @cached_property
     def grey(self) -> GreyRange:
         """The range of the whole plane on the model's grid, from pixels on a regular grid."""
         return measure_range(self.pixels)
 
+    @cached_property
+    def _stated(self) -> list[Linear] | None:
+        """How the package of another program normalises the plane; None where none does."""
+        if not isinstance(self._chain, StatedChain):
+            return None
+        return fit(self._chain.normalise, sampled(self.pixels))
+
     def normalised(self, box: Box, grey: GreyRange) -> Image:
         """Compute a box on the model's grid, (Y, X) float32, by the grey range of some plane."""
+        if self._stated is not None:
+            return apply(self._stated, self.pixels[box]).astype(np.float32)
         return normalise(self.pixels[box], grey)
 
     def __getitem__(self, box: Box, /) -> Image:

@@ -7,7 +7,6 @@ size (two busy cores, torch 2.13), and can't express all that comes before and a
 from __future__ import annotations
 
 import copy
-import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -16,24 +15,13 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from mitolume.errors import MitolumeError
+from mitolume.errors import MitolumeError, extra
 from mitolume.inference.predictor import Predictor
 from mitolume.models.networks import MULTIPLE
 from mitolume.preprocess import normalise
 
 OPSET, IR_VERSION = 17, 8  # what runtimes from 2022 on read
 INPUT, OUTPUT = "image", "probability"
-
-
-def need(name: str) -> Any:
-    """Import a library of the extra ``export``, or say how to install it."""
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise MitolumeError(
-            f"exporting needs {name}, which is not installed; install it by "
-            'pip install "mitolume[export]"'
-        ) from error
 
 
 def onnx_model(predictor: Predictor, metadata: dict[str, str]) -> Any:
@@ -53,7 +41,7 @@ def onnx_model(predictor: Predictor, metadata: dict[str, str]) -> Any:
         the plane itself and those around it in the order of `InputSettings.offsets`.
         ``probability`` is (N, 1, Y, X). N, Y and X are whatever they are.
     """
-    onnx = need("onnx")
+    onnx = extra("exporting", "onnx", "export")
     inputs, graph = predictor.card.inputs, _Graph(onnx)
     planes = _normalise(graph, INPUT, inputs.count, max(1, len(inputs.channels)))
     network = copy.deepcopy(predictor.network).cpu()

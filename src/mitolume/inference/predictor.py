@@ -21,7 +21,14 @@ from mitolume.io.channels import Channel, select_channel
 from mitolume.io.windows import Plane
 from mitolume.io.zarr_out import CHUNK
 from mitolume.models.bundle import DENOISER, Card, load_bundle
-from mitolume.models.networks import HALO, MULTIPLE, for_prediction, resolve_precision
+from mitolume.models.foreign import ForeignNetwork
+from mitolume.models.networks import (
+    HALO,
+    MULTIPLE,
+    Precision,
+    for_prediction,
+    resolve_precision,
+)
 from mitolume.models.settings import VIEWS, Views
 from mitolume.preprocess.rescale import rescale_window
 from mitolume.text import count
@@ -84,10 +91,15 @@ class Predictor:
         self.denoiser = denoiser
         self.bundle: Path | None = None  # where it was loaded from
         self.network = to_device(network, device)
-        self.precision = resolve_precision(precision, next(network.parameters()).device)
-        self.fast = for_prediction(self.network, self.precision)
         self.views = card.views if views is None else views
         self.core = core
+        self.precision: Precision = "float32"
+        self.fast = self.network
+        if isinstance(network, ForeignNetwork):
+            self.core = network.settings.core(core)
+        else:
+            self.precision = resolve_precision(precision, next(network.parameters()).device)
+            self.fast = for_prediction(self.network, self.precision)
 
     def predict_plane(
         self,

@@ -19,14 +19,17 @@ from torch import Tensor, nn
 
 from mitolume.errors import MitolumeError, in_words
 from mitolume.io.write import atomic, owning, write_text
+from mitolume.models.foreign import ForeignNetwork, ForeignSettings
 from mitolume.models.networks import DenoisingNetwork, SegmentationNetwork
 from mitolume.models.settings import DenoiserNetworkSettings, InputSettings, NetworkSettings, Views
 from mitolume.preprocess.fingerprint import Fingerprint
 from mitolume.preprocess.settings import ChainSettings
+from mitolume.preprocess.stated import StatedChain
 
 SCHEMA_VERSION = 1  # of bundles, runs and studies: one that older programs can't read is higher
 C = TypeVar("C", bound=BaseModel)
 WEIGHTS, CARD = "weights.safetensors", "card.json"
+GRAPH = "network.onnx"  # in place of the weights, where another program trained the model
 DENOISER = "denoiser"  # folder in the bundle of a model whose chain denoises
 
 
@@ -82,9 +85,9 @@ class Card(BaseModel):
     schema_version: int = SCHEMA_VERSION
     name: str = ""
     method: str = "supervised"
-    network: NetworkSettings
+    network: NetworkSettings | ForeignSettings
     inputs: InputSettings = InputSettings(planes=1)
-    chain: ChainSettings = ChainSettings()
+    chain: StatedChain | ChainSettings = ChainSettings()
     pixel_size_um: float | None = Field(None, gt=0)
     threshold: float = Field(0.5, gt=0, lt=1)
     thresholds: dict[str, ConditionThreshold] = {}
@@ -97,6 +100,16 @@ class Card(BaseModel):
     seed: int = 0
     date: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     versions: dict[str, str] = Field(default_factory=lambda: dict(versions()))
+
+    @property
+    def own_network(self) -> NetworkSettings:
+        """The network, where this program trained it; else a `MitolumeError` is raised."""
+        if isinstance(self.network, ForeignSettings):
+            raise MitolumeError(
+                f"{self.name} is a model of another program: it predicts, but can't be trained "
+                "further or exported; share the package that it came from"
+            )
+        return self.network
 
     def threshold_of(self, condition: str) -> float:
         """Return the threshold for images of a condition; the common one where it has none."""
@@ -137,29 +150,34 @@ class DenoiserCard(BaseModel):
     versions: dict[str, str] = Field(default_factory=lambda: dict(versions()))
 
 
-def save_bundle(folder: str | Path, weights: dict[str, Tensor], card: Card | DenoiserCard) -> None:
+def save_bundle(
+    folder: str | Path, weights: dict[str, Tensor] | bytes, card: Card | DenoiserCard
+) -> None:
     """Write a network's state and card to a folder; it is a bundle once its card is there, last.
 
-    The card gets the hash of the weights.
+    The weights of a model of another program are its ONNX graph. The card gets their hash.
     """
     folder = Path(folder)
-    plain = {name: tensor.contiguous().cpu() for name, tensor in weights.items()}
-    written = safetensors.torch.save(plain)
+    if isinstance(weights, bytes):
+        name, written = GRAPH, weights
+    else:
+        plain = {name: tensor.contiguous().cpu() for name, tensor in weights.items()}
+        name, written = WEIGHTS, safetensors.torch.save(plain)
     with owning(folder):
         (folder / CARD).unlink(missing_ok=True)
-        with atomic(folder / WEIGHTS) as temporary:
+        with atomic(folder / name) as temporary:
             # Through Python, so that a full disk is an OSError.
             temporary.write_bytes(written)
         card.weights_sha256 = hashlib.sha256(written).hexdigest()
         write_text(folder / CARD, card.model_dump_json(indent=2) + "\n")
 
 
-def load_bundle(folder: str | Path) -> tuple[SegmentationNetwork, Card]:
+def load_bundle(folder: str | Path) -> tuple[SegmentationNetwork | ForeignNetwork, Card]:
     """Read the bundle of a segmentation model.
 
     Returns
     -------
-    SegmentationNetwork, Card
+    network, Card
         The network in evaluation mode, on the processor.
 
     Raises
@@ -168,6 +186,9 @@ def load_bundle(folder: str | Path) -> tuple[SegmentationNetwork, Card]:
         The folder is missing, not a bundle, from a newer version, or its weights don't fit.
     """
     card = read_card(folder, Card)
+    if isinstance(card.network, ForeignSettings):
+        graph = _read_weights(Path(folder) / GRAPH, card.weights_sha256)
+        return ForeignNetwork(card.network, graph).eval(), card
     network = SegmentationNetwork(card.network, card.inputs.count)
     _load_weights(folder, network, card.weights_sha256)
     return network, card
@@ -186,7 +207,9 @@ def read_card(folder: str | Path, kind: type[C]) -> C:
     folder = Path(folder)
     if not folder.exists():
         raise MitolumeError(f"{folder}: no such model")
-    if not (folder / CARD).exists() or not (folder / WEIGHTS).exists():
+    if not (folder / CARD).exists() or not any(
+        (folder / name).exists() for name in (WEIGHTS, GRAPH)
+    ):
         raise MitolumeError(f"{folder} is not a model: it lacks {CARD} or {WEIGHTS}")
     try:
         content: dict[str, Any] = json.loads((folder / CARD).read_text(encoding="utf-8"))
@@ -227,16 +250,22 @@ def refuse_newer(folder: Path, version: Any) -> None:
 def _load_weights(folder: str | Path, network: nn.Module, known: str) -> None:
     """Fill a network with the weights that a card knows by hash; put it in evaluation mode."""
     path = Path(folder) / WEIGHTS
+    content = _read_weights(path, known)
     try:
-        content = path.read_bytes()
-        weights = safetensors.torch.load(content)
-        if not known or hashlib.sha256(content).hexdigest() == known:
-            network.load_state_dict(weights)
-            network.eval()
-            return
+        network.load_state_dict(safetensors.torch.load(content))
+        network.eval()
     except Exception as error:  # safetensors and torch raise their own kinds
         raise MitolumeError(f"{path} doesn't fit its card: {in_words(error)}") from error
-    raise MitolumeError(
-        f"{path} doesn't fit its card: it is damaged or of another model; copy the whole folder "
-        "again"
-    )
+
+
+def _read_weights(path: Path, known: str) -> bytes:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise MitolumeError(f"{path} doesn't fit its card: {in_words(error)}") from error
+    if known and hashlib.sha256(content).hexdigest() != known:
+        raise MitolumeError(
+            f"{path} doesn't fit its card: it is damaged or of another model; copy the whole "
+            "folder again"
+        )
+    return content

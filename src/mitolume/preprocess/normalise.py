@@ -28,7 +28,18 @@ def measure_range(plane: Plane) -> GreyRange:
     """Measure mean and spread of a plane between its 0.5 and 99.5 percentiles.
 
     Dust, hot pixels and droplets would otherwise set the scale for everything else. The plane is
-    (Y, X): an array, or what slices like one, which is read in parts.
+    as for `sampled`.
+    """
+    sample = sampled(plane)
+    low, high = np.percentile(sample, [0.5, 99.5])
+    inner = np.clip(sample, low, high)
+    return GreyRange(float(low), float(high), float(inner.mean()), float(inner.std()))
+
+
+def sampled(plane: Plane) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Return pixels on a regular grid, by which a plane is measured.
+
+    The plane is (Y, X): an array, or what slices like one, which is read in parts.
     """
     height, width = plane.shape
     # A regular grid of 4 Mpx is enough for a percentile, and memory stays flat.
@@ -40,10 +51,7 @@ def measure_range(plane: Plane) -> GreyRange:
     )
     # Copies: a view would keep the whole part in memory.
     parts = [[plane[y, x][::step, ::step].copy() for x in columns] for y in rows]
-    sample = np.block(parts).astype(np.float64)
-    low, high = np.percentile(sample, [0.5, 99.5])
-    inner = np.clip(sample, low, high)
-    return GreyRange(float(low), float(high), float(inner.mean()), float(inner.std()))
+    return np.block(parts).astype(np.float64)
 
 
 def is_flat(grey: GreyRange) -> bool:

@@ -376,11 +376,12 @@ def _require_first_weights(recipe: Recipe) -> None:
     if recipe.init == "random":
         return
     card = read_card(find_bundle(recipe.init), Card)
-    if (card.network, card.inputs.count) != (recipe.network, recipe.inputs.count):
+    kinds = (recipe.network, recipe.inputs), (card.own_network, card.inputs)
+    if len({(network, inputs.count) for network, inputs in kinds}) > 1:
         own, theirs = (
-            f"{of.network.name} of width {of.network.width} for {of.inputs.planes} plane(s) "
-            f"of {count(max(1, len(of.inputs.channels)), 'channel')}"
-            for of in (recipe, card)
+            f"{network.name} of width {network.width} for {inputs.planes} plane(s) "
+            f"of {count(max(1, len(inputs.channels)), 'channel')}"
+            for network, inputs in kinds
         )
         raise MitolumeError(
             f"init: {recipe.init} is a {theirs}, the recipe's network a {own}: make them the same"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -172,14 +171,3 @@ def light(words: Iterable[Any], emission_nm: Any) -> str:
     if emission > 0:
         texts.append(f"emission {emission:g} nm")
     return ", ".join(dict.fromkeys(text for text in texts if text))
-
-
-def extra(path: Path, name: str, brought_by: str) -> Any:
-    """Import a library that not every installation has, or say how to install it."""
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise MitolumeError(
-            f"{path}: files of this kind need one more package; install it by "
-            f'pip install "mitolume[{brought_by}]"'
-        ) from error

@@ -13,8 +13,8 @@ from xml.etree import ElementTree
 import numpy as np
 import xarray as xr
 
-from mitolume.errors import MitolumeError
-from mitolume.io.readers import Opened, Stated, chunked, extra, light, require_planes
+from mitolume.errors import MitolumeError, extra
+from mitolume.io.readers import Opened, Stated, chunked, light, require_planes
 
 _TILE = 4096  # pixels a side: a slide scanner's plane is larger than memory
 _TYPES = {
