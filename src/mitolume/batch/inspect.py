@@ -17,6 +17,7 @@ from mitolume.io.formats import stated
 from mitolume.io.mask_files import says_mask
 from mitolume.io.pixel_size import believed_pixel_size
 from mitolume.io.read import Image2D, decode_plane, read, scenes
+from mitolume.io.readers import address
 from mitolume.progress import Advance
 
 _MOST_SCENES = 12  # whose pixels are looked at; a plate may have hundreds
@@ -54,7 +55,7 @@ def inspect(path: str | Path) -> str:
     path = Path(path)
     names = scenes(path)
     found = [_look(path, number) for number in range(min(len(names), _MOST_SCENES))]
-    lines = [str(path), *found[0].lines]
+    lines = [address(path) or str(path), *found[0].lines]
     lines[4:4] = _scene_lines(names, [_dims(scene.image) for scene in found])
     everywhere = [w for w in found[0].warnings if all(w in scene.warnings for scene in found)]
     lines += [_line("warning", text) for text in everywhere]

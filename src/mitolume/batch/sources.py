@@ -30,6 +30,7 @@ from mitolume.io.mask_files import (
 )
 from mitolume.io.masks import ValuesKind, meaning_of, require_kind
 from mitolume.io.read import read, select_channel
+from mitolume.io.readers import address
 from mitolume.progress import Advance
 from mitolume.runs.folder import Run, open_run
 
@@ -107,7 +108,7 @@ def find_image(mask: Path, images: Path, masks: Collection[str] = ()) -> Path:
     continues the other after a mark that is no letter or digit: ``f1_bf`` belongs to ``f1``, but
     ``f10`` does not. ``masks`` are files that can't be the image, since they are masks of others.
     """
-    if not images.exists():
+    if not (images.exists() or address(images)):
         raise MitolumeError(f"{images}: no such file or folder")
     if not is_folder(images):
         return images

@@ -146,8 +146,8 @@ def file_of_channel(path: Path, channel: Channel, other: Channel) -> Path | None
     if named is None:
         return None
     file = path.with_name(f"{path.name[: named.start()]}{other}{path.name[named.end() :]}")
-    there = (one for one in path.parent.iterdir() if one.name.casefold() == file.name.casefold())
-    return next(there, file)
+    beside = path.parent.iterdir() if path.parent.is_dir() else ()  # the network has no list
+    return next((one for one in beside if one.name.casefold() == file.name.casefold()), file)
 
 
 def _keep(image: xr.DataArray, channel: int) -> xr.DataArray:

@@ -19,8 +19,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mitolume.errors import MitolumeError, in_words, some_names
-from mitolume.io.readers import Opened, Stated
+from mitolume.errors import MitolumeError, in_words, shorten, some_names
+from mitolume.io.readers import Opened, Stated, address
 
 READERS: dict[str, str] = {
     # file name ending -> module of io/readers; the longest ending that fits is taken
@@ -59,6 +59,10 @@ ZARR_FILES = ("zarr.json", ".zgroup", ".zattrs")
 
 def reader_of(path: Path) -> str:
     """Return the module that reads a file of this name, or the folder of an OME-Zarr."""
+    if url := address(path):
+        if READERS.get(_ending(path), "ome_zarr") in ("ome_zarr", "ozx"):
+            return "ome_zarr"
+        raise MitolumeError(f"{url}: over the network OME-Zarr is read; download this file")
     if is_zarr(path):
         return "ome_zarr"
     if ending := _ending(path):
@@ -144,6 +148,11 @@ def decoding(path: str | Path) -> Iterator[list[str]]:
                 raise damaged(path, "it claims more than it can hold") from error
             raise
         except Exception as error:  # a decoder may raise anything on a damaged file
+            if url := address(path):
+                raise MitolumeError(
+                    f"{url} can't be read over the network ({type(error).__name__}: "
+                    f"{shorten(error)}); check address and connection, and repeat the command"
+                ) from error
             raise damaged(path, in_words(error)) from error
 
 
@@ -156,7 +165,7 @@ def open_scenes(path: Path) -> tuple[Opened, list[str]]:
     reader = _reader(path)
     if path.is_dir() and reader_of(path) != "ome_zarr":
         raise MitolumeError(f"{path} is a folder; name the image files in it")
-    if not path.is_dir():
+    if not path.is_dir() and not address(path):
         require_file(path)
         _require_content(path)
     with decoding(path) as complaints:
@@ -267,7 +276,12 @@ def _reader(path: Path) -> Any:
 
 
 def sha256(path: Path) -> str:
-    """Hash a file, or the names and contents of a folder's files: an OME-Zarr is a folder."""
+    """Hash a file, or the names and contents of a folder's files: an OME-Zarr is a folder.
+
+    Of what lies on the network, only the address.
+    """
+    if url := address(path):
+        return hashlib.sha256(url.encode()).hexdigest()
     if not path.is_dir() and not path.is_file():
         require_file(path)
     if path.is_dir():

@@ -28,6 +28,7 @@ from mitolume.io.geojson import read_geojson
 from mitolume.io.masks import ValuesKind, to_mask
 from mitolume.io.outlines import PlacedOutlines, draw, place
 from mitolume.io.read import AXES, read, read_plane
+from mitolume.io.readers import address
 from mitolume.io.rois import outlines_of_rois, read_rois
 
 Size = tuple[int, int, int, int]  # T, Z, Y and X of an image
@@ -79,9 +80,9 @@ def list_masks(path: Path) -> tuple[list[Path], list[str]]:
     MitolumeError
         It does not exist or holds no mask.
     """
-    if not path.exists():
-        raise MitolumeError(f"{path}: no such file or folder")
     if not is_folder(path):
+        if not (path.exists() or address(path)):
+            raise MitolumeError(f"{path}: no such file or folder")
         return [path], []
     files = [
         path
@@ -146,9 +147,9 @@ def open_mask(
     MitolumeError
         The file can't be read or is not a mask; outlines have no image, or don't fit on it.
     """
-    if not path.is_dir():
+    if not path.is_dir() and not address(path):
         require_file(path)
-    modified = path.stat().st_mtime_ns
+    modified = 0 if address(path) else path.stat().st_mtime_ns
     size = None if like is None else tuple(like.sizes[axis] for axis in "TZYX")
     is_image = like is not None and _is_source_of(path, like)
     placed = _outlines_once(path, modified, size, is_image)

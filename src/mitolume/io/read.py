@@ -15,7 +15,7 @@ from mitolume.io.channels import Channel, file_of_channel
 from mitolume.io.channels import select_channel as select_channel
 from mitolume.io.formats import damaged, decoding, open_scenes, stated
 from mitolume.io.pixel_size import believed_pixel_size
-from mitolume.io.readers import Stated
+from mitolume.io.readers import Stated, address
 
 AXES = ("T", "C", "Z", "Y", "X")
 _OTHER_AXES = {
@@ -39,7 +39,8 @@ def read(
     Parameters
     ----------
     path
-        A TIFF, OME-TIFF, ND2, LIF, CZI, PNG or JPEG file, or the folder of an OME-Zarr.
+        A TIFF, OME-TIFF, ND2, LIF, CZI, PNG or JPEG file, or the folder of an OME-Zarr, perhaps on
+        the network (``https://``, ``s3://``).
     scene
         Name or number (from 0) of the scene; needed only where the file has several.
     channel
@@ -76,7 +77,9 @@ def read(
         raise damaged(path, complaints[0])
     pixel_size, _ = believed_pixel_size(said)
     image = _to_axes(image, _names(image, said), path)
-    image.attrs = {"source": str(path)} | ({"pixel_size_um": pixel_size} if pixel_size else {})
+    image.attrs = {"source": address(path) or str(path)} | (
+        {"pixel_size_um": pixel_size} if pixel_size else {}
+    )
     image.attrs["files"] = opened.files or (path,)
     if any(said.light) and len(said.light) == image.sizes["C"]:
         image.attrs["channel_light"] = said.light

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,20 @@ _MICROMETRES = {
     "metre": 1e6, "å": 1e-4, "angstrom": 1e-4, "pm": 1e-6, "picometer": 1e-6, "picometre": 1e-6,
     "in": 25_400.0, "inch": 25_400.0, "inche": 25_400.0,
 }  # fmt: skip
+
+
+def address(path: str | Path) -> str:
+    """Return the address on the network that a path means, "" for a file of this machine.
+
+    A path has one slash where an address has two.
+
+    Examples
+    --------
+    >>> address(Path("https://example.org/a.zarr") / "0"), address("a.zarr")
+    ('https://example.org/a.zarr/0', '')
+    """
+    scheme, slash, rest = re.sub(r"^.*?(?=(https?|s3):)", "", Path(path).as_posix()).partition(":/")
+    return f"{scheme}://{rest}" if slash and scheme in ("http", "https", "s3") else ""
 
 
 def micrometres(unit: Any) -> float | None:

@@ -2,6 +2,8 @@
 
 A zip of one (``.ozx``, RFC-9) is read as its folder is; paths lead into it.
 
+On the network, the chunks that are asked for are all that is fetched of an image.
+
 By zarr: bioio-ome-zarr 3 reads neither plates nor the folders of bioformats2raw.
 """
 
@@ -16,8 +18,8 @@ from zipfile import ZipFile
 
 import xarray as xr
 
-from mitolume.errors import MitolumeError
-from mitolume.io.readers import Opened, Stated, lengths, require_planes
+from mitolume.errors import MitolumeError, extra
+from mitolume.io.readers import Opened, Stated, address, lengths, require_planes
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ def open_file(path: Path) -> Opened:
         return xr.DataArray(da.from_array(level, chunks=level.chunks), dims=axes)
 
     def require_whole(scene: int) -> None:
+        if address(path):  # it would be a question to the server for each plane
+            return
         folder, level, axes = opened(scene)
         if "image-label" not in _metadata(parts[scene].path):
             sizes = dict(zip(axes, level.shape, strict=True))
@@ -143,9 +147,13 @@ def _parts(path: Path) -> list[_Part]:
     elif "labels" in metadata:
         inner = list(metadata["labels"])
     elif "bioformats2raw.layout" in metadata:
-        inner = sorted((name for name in _groups(path) if name.isdecimal()), key=int)
+        inner = _metadata(path / "OME").get("series") or sorted(
+            (name for name in _groups(path) if name.isdecimal()), key=int
+        )
     elif "scene" in metadata:
         inner = sorted(name for name in _groups(path) if "multiscales" in _metadata(path / name))
+    elif url := address(path):
+        raise MitolumeError(f"{url}: no OME-Zarr is found at this address; check it")
     else:
         raise MitolumeError(
             f"{path} is a Zarr folder without the metadata of an OME-Zarr image; name the folder "
@@ -163,18 +171,31 @@ def _parts(path: Path) -> list[_Part]:
 
 def _archive(path: Path) -> Path | None:
     """Return the zip file that a path leads into, None where it is a folder."""
-    return next((part for part in (path, *path.parents) if part.is_file()), None)
+    is_archive = Path.is_file if not address(path) else lambda part: part.suffix == ".ozx"
+    return next((part for part in (path, *path.parents) if is_archive(part)), None)
 
 
 def _place(path: Path) -> dict[str, Any]:
     """Return how zarr opens a folder, or what lies in a zip file at the end of a path."""
     from zarr.storage import ZipStore
 
-    archive = _archive(path)
-    if archive is None:
+    archive, url = _archive(path), address(path)
+    if archive is None and not url:
         return {"store": path, "mode": "r"}
-    inner = path.relative_to(archive).as_posix()
-    return {"store": ZipStore(archive, mode="r"), "path": inner.lstrip("."), "mode": "r"}
+    inner = path.relative_to(archive or path).as_posix().lstrip(".")
+    if not url:
+        return {"store": ZipStore(archive, mode="r"), "path": inner, "mode": "r"}
+    scheme = url.partition(":")[0]
+    options: dict[str, Any] = {"anon": True}
+    if scheme == "s3":
+        extra(url, "s3fs", "remote")
+    else:
+        wait = extra(url, "aiohttp", "remote").ClientTimeout(sock_connect=20, sock_read=60)
+        options = {"client_kwargs": {"timeout": wait, "trust_env": True}}
+    if archive is None:
+        return {"store": url, "storage_options": options, "mode": "r"}
+    inside, options = f"zip::{address(archive)}", {scheme: options}
+    return {"store": inside, "storage_options": options, "path": inner, "mode": "r"}
 
 
 def _groups(path: Path) -> list[str]:
