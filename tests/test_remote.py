@@ -51,7 +51,7 @@ def test_a_plane_is_read_and_no_other(version: str, server: Server) -> None:
     if version != "ozx":
         assert len(server.asked) - opening == 1, "its one chunk"
         assert server.asked[-1].endswith(("0/c/3/0/0", "0/3.0.0"))
-        assert server.sent - before <= STACK[3].nbytes
+        assert server.sent - before < 2 * STACK[3].nbytes, "compressed"
 
 
 def test_commands_do_with_it_what_they_do_with_a_file(
