@@ -74,7 +74,7 @@ def test_commands_do_with_it_what_they_do_with_a_file(
     tables = [(tmp_path / name / "objects.csv").read_text() for name in ("far", "near")]
     assert tables[0] == tables[1]
     # A mask on the network is measured, too.
-    write_zarr(server.folder / "m.zarr", "zyx", (STACK > 300).astype(np.uint8))
+    write_zarr(server.folder / "m.zarr", "zyx", (STACK > 100).astype(np.uint8), unit=None)
     command = ("measure", f"{server.address}/m.zarr", "--intensity", address)
     assert call(monkeypatch, *command, "--out", tmp_path / "objects.csv") == 0
 
@@ -88,7 +88,8 @@ def test_a_server_that_dies_leaves_a_sentence_and_nothing_half_written(
     save_bundle(tmp_path / "model", made.network.state_dict(), made.card)
     server.dies_at = "/a.ome.zarr/0/c/2/0/0"
     out = tmp_path / "masks"
-    assert call(monkeypatch, "predict", tmp_path / "model", address, "--out", out) == 1
+    command = ("predict", tmp_path / "model", address, "--out", out, "--quiet")
+    assert call(monkeypatch, *command) == 1
     said = capsys.readouterr().err
     assert said.startswith(f"mitolume: {address} can't be read over the network (")
     assert said.count("\n") == 1
