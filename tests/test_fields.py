@@ -101,7 +101,7 @@ def test_faults_of_files_are_named_at_once(tmp_path: Path) -> None:
         check_table(tmp_path / "t.csv")
     text = str(error.value)
     for part in ("line 2: image missing.tif does not exist", "line 3: mask",
-                 "is 5 x 5 pixels (Y x X), but its image is 64 x 80",
+                 "is 5 x 5 pixels (Y x X), but its image",
                  "holds the values 7", "5120 pixels that are NaN", "look transposed",
                  "cut.ome.tif can't be read", "but column `planes` names 3"):  # fmt: skip
         assert part in text
@@ -120,7 +120,7 @@ def test_cells_beyond_the_header_are_a_fault_and_lines_are_the_files(tmp_path: P
     [
         ("image,mask,mask\na.ome.tif,a_mask.ome.tif,\n", "column 'mask' is there twice"),
         ("picture\na.ome.tif\n", "no column `image`; it has picture"),
-        ('image,mask\n"a.ome.tif,\n\n', "line 2: a quote is opened in column image"),
+        ('image,mask\n"a.ome.tif,\n\n', "line 2: column image has a line break, or a quote"),
         (f"image,mask\n{'x' * 300}.tif,\n", "does not exist"),
         ("image,planes\na.ome.tif,0-99999999999\n", "go beyond any stack"),
         ("image,mask,specimen\na.ome.tif,,1\ncopy.ome.tif,,2\n", r"a\.ome\.tif is the same"),

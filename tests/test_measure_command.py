@@ -243,7 +243,7 @@ def test_the_masks_of_a_run_are_measured_in_their_images(
     [
         (["--crops", "crops"], "name it with --intensity"),
         (["--split", "necks"], "should be 'none', 'distance' or 'probability'"),
-        (["--intensity", "small.ome.tif"], "along Y"),
+        (["--intensity", "small.ome.tif"], "but its image small.ome.tif is 9 x 100"),
         (["--intensity", "coarse.ome.tif"], "states 0.1 µm along Y, but coarse.ome.tif 0.2"),
         (["--threshold", "0"], "--threshold 0.0: input should be greater than 0"),
         (["--intensity", "nowhere"], "nowhere"),

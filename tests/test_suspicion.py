@@ -135,7 +135,7 @@ def test_flat_images_and_masks_as_images_are_named(tmp_path: Path) -> None:
     pairs[1] = (np.full_like(pairs[1][0], 7), pairs[1][1])
     (notice,) = check_table(write_table_of(tmp_path, pairs)).notices
     assert notice == "i1.tif: one flat grey (7); save it again, or leave it out"
-    pairs[1] = (discs(1)[0] // 16 + np.uint32(1e9), pairs[1][1])
+    pairs[1] = (discs(1)[0] / 16 + np.float32(1e9), pairs[1][1])
     assert "one flat grey but for rounding" in check_table(
         write_table_of(tmp_path, pairs)
     ).notices[0]  # fmt: skip

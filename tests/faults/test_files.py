@@ -9,18 +9,23 @@ import struct
 import unicodedata
 import uuid
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from zipfile import ZIP_DEFLATED, ZipFile
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
 import zarr
 from helpers.command import call
 from helpers.microscope_files import write_nd2, write_zarr, zip_zarr
+from PIL import Image
 
+from mitolume.batch.denoise import denoise_files
 from mitolume.batch.inspect import inspect
 from mitolume.errors import MitolumeError, in_words
+from mitolume.inference.inputs import InputReader
 from mitolume.inference.predictor import load
 from mitolume.io import rois
 from mitolume.io.check import check_table
@@ -30,6 +35,8 @@ from mitolume.io.listing import image_files
 from mitolume.io.mask_files import open_mask
 from mitolume.io.pixel_size import believed_pixel_size
 from mitolume.io.read import read, read_plane
+from mitolume.models.settings import InputSettings
+from mitolume.preprocess.settings import ChainSettings
 from mitolume.runs.recipe import load_recipe
 
 STACK = np.random.default_rng(0).integers(0, 4000, (4, 24, 32)).astype(np.uint16)
@@ -136,6 +143,40 @@ def test_every_command_judges_mask_values_alike(
         assert said in capsys.readouterr().err
 
 
+def test_outlines_that_are_not_as_they_were_drawn_are_counted(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "i.tif", STACK[0])
+    ring = [[-9, 5], [9, 5], [9, 9], [-9, 9]]
+    shapes = [{"type": "Polygon", "coordinates": [ring]}, None]
+    features = [{"type": "Feature", "geometry": shape, "properties": {}} for shape in shapes]
+    named = {"type": "FeatureCollection", "features": features, "crs": {"type": "name"}}
+    (tmp_path / "a.geojson").write_text(json.dumps(named))
+    said = open_mask(tmp_path / "a.geojson", read(tmp_path / "i.tif")).attrs["notices"]
+    for part in ("1 of 1 outlines stick out", "1 object without an area", "a coordinate system"):
+        assert part in " ".join(said)
+
+
+def test_measure_says_what_it_leaves_out_or_doubts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    holes = np.where(STACK[0] > 3000, np.nan, STACK[0]).astype(np.float32)
+    cover = (STACK[0] > 999).astype(np.uint8)
+    for name, pixels in [("nan", holes), ("cover", cover), ("complex", holes + 1j * holes),
+                         ("stack", np.stack([cover] * 3)), ("likely", cover * 0.9)]:  # fmt: skip
+        tifffile.imwrite(f"{name}.tif", pixels, photometric="minisblack")
+    measure, out = ["measure", "cover.tif", "--intensity"], ["--out", "x.csv", "--overwrite"]
+    for words, code, said in [
+        ([*measure, "nan.tif", *out], 0, f"{np.isnan(holes).sum()} pixels of its images are NaN"),
+        (["measure", "cover.tif", *out], 0, "mitochondria cover"),
+        (["measure", "likely.tif", *out], 0, "1 mask of probabilities: objects are where they are"),
+        ([*measure, "complex.tif", *out], 1, "pixels of type complex64 are not grey values"),
+        (["measure", "stack.tif", "--intensity", "nan.tif", *out], 1, "has 3 planes, but its"),
+        (["convert", "stack.tif", "--like", "nan.tif", "--out", "y.zip"], 1, "has 3 planes, but"),
+    ]:
+        assert call(monkeypatch, *words) == code
+        assert said in capsys.readouterr().err
+
+
 def test_a_zip_that_unpacks_to_more_than_any_rois_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -226,6 +267,23 @@ def test_no_format_invents_planes(
     assert not (tmp_path / "o.csv").exists()
 
 
+@pytest.mark.parametrize("dtype", ["f4", "f8", "u4", "i4", "u8"])
+def test_a_large_number_under_an_image_takes_no_contrast(tmp_path: Path, dtype: str) -> None:
+    few = STACK // 16  # a range of 250 on top of ten millions
+    high = few.astype(dtype) + np.dtype(dtype).type(10_000_000)
+    seen = []
+    for name, pixels in (("few", few), ("high", high)):
+        tifffile.imwrite(tmp_path / f"{name}.tif", pixels, photometric="minisblack")
+        image = read(tmp_path / f"{name}.tif")
+        seen.append(np.asarray(InputReader(image, InputSettings(planes=1), ChainSettings()).at(1)))
+    np.testing.assert_allclose(*seen, atol=1e-4)
+    (tmp_path / "t.csv").write_text("image,role\nhigh.tif,unlabelled\n")
+    assert check_table(tmp_path / "t.csv").notices == ()
+    denoiser = SimpleNamespace(bundle=None)
+    (fault,) = denoise_files(denoiser, [tmp_path / "high.tif"], tmp_path).faults  # type: ignore[arg-type]
+    assert "less than float32 holds beside 1000012" in fault
+
+
 @pytest.mark.parametrize("shape", [(1, 24, 32), (1, 1, 24, 32), (24, 32, 1), (1, 24, 32, 1)])
 def test_an_axis_of_length_1_is_none(tmp_path: Path, shape: tuple[int, ...]) -> None:
     tifffile.imwrite(tmp_path / "a.tif", STACK[0].reshape(shape))
@@ -253,6 +311,67 @@ def test_each_axis_has_its_unit_as_in_imagej(
                      **options)  # fmt: skip
     found = stated(tmp_path / "a.tif").size_um
     assert found == pytest.approx({a: n for a, n in zip("ZYX", size, strict=True) if n})
+
+
+def test_prints_and_odd_steps_suggest_no_size(tmp_path: Path) -> None:
+    """10 per cm are no 1,000 nm; a z-step of nothing, or of km, is said not to be believed."""
+    tifffile.imwrite(tmp_path / "a.tif", STACK[0], resolution=(10, 20), resolutionunit=3)
+    assert "--pixel-size" not in believed_pixel_size(stated(tmp_path / "a.tif"))[1]
+    for spacing in ("1e-9", "nan", "1e9", "abc"):
+        tifffile.imwrite(tmp_path / "b.tif", STACK, imagej=True, resolution=(10, 10),
+                         metadata={"axes": "ZYX", "unit": "um", "spacing": spacing})  # fmt: skip
+        assert re.search("a z-step of .* which is not believed", inspect(tmp_path / "b.tif"))
+        assert read(tmp_path / "b.tif").attrs["pixel_size_um"] == pytest.approx(
+            {"Y": 0.1, "X": 0.1}
+        )
+
+
+@pytest.mark.parametrize(
+    ("said", "fault"),
+    [
+        ({"slices": 6}, r"name 6 planes, but 2 are missing \(Z 4, Z 5"),
+        ({"slices": 2, "channels": 3}, r"but 2 are missing \(Z 1 C 1, Z 1 C 2"),
+        ({"slices": 3}, "name 3 planes, but it has 4"),
+    ],
+)
+def test_imagej_slices_are_as_many_as_is_said(
+    tmp_path: Path, said: dict[str, int], fault: str
+) -> None:
+    counts = "".join(f"{name}={n}\n" for name, n in said.items())
+    text = f"ImageJ=1.54f\nimages={np.prod([*said.values()])}\n{counts}"
+    tifffile.imwrite(tmp_path / "a.tif", STACK, photometric="minisblack", metadata=None,
+                     description=text)  # fmt: skip
+    with pytest.raises(MitolumeError, match=fault):
+        read(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_samples_of_a_grey_picture_are_channels(tmp_path: Path, count: int) -> None:
+    """Read as colours, the fourth of four channels, or the second of two, is dropped as alpha."""
+    pixels = np.moveaxis(STACK[:count], 0, -1)
+    options = {"photometric": "minisblack", "planarconfig": "contig"}
+    tifffile.imwrite(tmp_path / "a.tif", pixels, **options)
+    np.testing.assert_array_equal(read(tmp_path / "a.tif").values[0, :, 0], STACK[:count])
+
+
+def test_pictures_of_any_kind(tmp_path: Path) -> None:
+    grey = (STACK[0] // 16).astype(np.uint8)
+    colours = Image.fromarray(np.stack([grey, grey.T[:24, :32].repeat(2, 1)[:, :32], grey], -1))
+    for name, picture, channels in [
+        ("inks.jpg", colours.convert("CMYK"), 3),
+        ("palette.png", colours.convert("P"), 3),
+        ("grey.png", Image.fromarray(grey).convert("LA"), 1),
+        ("deep.png", Image.fromarray(STACK[0]), 1),
+        ("bits.png", Image.fromarray(grey > 99), 1),
+    ]:
+        picture.save(tmp_path / name)
+        image = read(tmp_path / name)
+        assert image.sizes["C"] == channels, name
+        assert image.dtype == {"deep.png": np.uint16, "bits.png": bool}.get(name, np.uint8)
+    deep = imagecodecs.png_encode(np.stack([STACK[0]] * 3, -1))
+    (tmp_path / "deep colours.png").write_bytes(deep)
+    with pytest.raises(MitolumeError, match="has colours of 16 bits"):
+        read(tmp_path / "deep colours.png")
 
 
 @pytest.mark.parametrize("dpi", [72, 96, 100, 150, 200, 300, 600])

@@ -19,6 +19,7 @@ from mitolume.io.mask_files import (
     kind_of,
     list_masks,
     open_mask,
+    require_fit,
     stack_of,
 )
 from mitolume.io.masks import FOREGROUND, UNSURE, ValuesKind, to_objects
@@ -101,11 +102,7 @@ def _open(mask: Path, like: Path | None) -> xr.DataArray:
     opened = open_mask(mask, image, numbered=True)
     if image is None:
         return opened
-    if any(opened.sizes[axis] != image.sizes[axis] for axis in "YX"):
-        raise MitolumeError(
-            f"mask {mask} is {opened.sizes['Y']} x {opened.sizes['X']} pixels (Y x X), but "
-            f"{like} is {image.sizes['Y']} x {image.sizes['X']}"
-        )
+    require_fit(opened, image)
     size = image.attrs.get("pixel_size_um")
     return opened.assign_attrs(pixel_size_um=size) if size else opened
 

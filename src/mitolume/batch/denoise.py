@@ -12,13 +12,14 @@ import numpy as np
 import xarray as xr
 
 from mitolume.batch.runner import Job, Outcome, Report, run_files
+from mitolume.errors import MitolumeError
 from mitolume.inference.chain import SharpenedPlane
 from mitolume.inference.denoise import DenoisedPlane, Denoiser, NormalisedPlane, planes_around
 from mitolume.io.channels import select_channel
 from mitolume.io.formats import sha256
 from mitolume.io.listing import RESULTS, named_scenes, result_ending
 from mitolume.io.read import read
-from mitolume.io.windows import FilePlane, Plane, open_plane
+from mitolume.io.windows import FilePlane, Plane, levelled, open_plane
 from mitolume.io.zarr_out import new_image
 from mitolume.preprocess.stripes import StripelessPlane
 
@@ -47,6 +48,12 @@ def denoise_files(
     def make(file: Path) -> Iterator[Job]:
         for one, name in named_scenes(file, scene):
             image = select_channel(read(file, scene=one), channel)
+            if any(offsets := levelled(image).attrs.get("offsets", ())):
+                raise MitolumeError(
+                    f"{file}: its grey values differ by less than float32 holds beside "
+                    f"{offsets[0]:.9g}; subtract that first (Fiji: Process > Math > Subtract, in "
+                    "32 bit)"
+                )
             path = out / f"{name}_denoised{result_ending(file, image.size)}"
             settings = {
                 "denoiser": model,  # a hash

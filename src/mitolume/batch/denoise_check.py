@@ -17,7 +17,7 @@ from mitolume.batch.runner import Job, Outcome, Report, run_files
 from mitolume.io.channels import select_channel
 from mitolume.io.formats import bare_name
 from mitolume.io.read import read
-from mitolume.io.windows import Plane, open_plane
+from mitolume.io.windows import Plane, levelled, open_plane
 from mitolume.io.write import atomic, write_text
 from mitolume.preprocess.noise_check import NoiseCheck, check_stack
 from mitolume.progress import Advance
@@ -60,7 +60,7 @@ def check_files(
     """
 
     def make(file: Path) -> Iterator[Job]:
-        image = select_channel(read(file, scene=scene), channel)
+        image = levelled(select_channel(read(file, scene=scene), channel))
         figure = out / f"{bare_name(file)}_check.png"
         numbers = figure.with_suffix(".json")
 

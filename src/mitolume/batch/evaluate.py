@@ -19,6 +19,7 @@ from mitolume.analysis.object_scores import (
 from mitolume.batch.runner import refuse_inputs, require_free
 from mitolume.batch.sources import find_image
 from mitolume.errors import MitolumeError, some_names
+from mitolume.io.formats import require_file
 from mitolume.io.mask_files import (
     distinct_values,
     image_name,
@@ -187,7 +188,7 @@ def match_files(first: Path, second: Path) -> MatchedFiles:
     """
     for path in (first, second):
         if not path.exists():
-            raise MitolumeError(f"{path}: no such file or folder")
+            require_file(path, "file or folder")
     if is_folder(first) != is_folder(second):
         raise MitolumeError(f"{first} and {second} must both be files or both be folders")
     if not is_folder(first):

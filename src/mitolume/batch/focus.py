@@ -28,7 +28,7 @@ from mitolume.io.channels import select_channel
 from mitolume.io.fields import Field, format_planes, read_table, with_planes, write_table
 from mitolume.io.formats import bare_name
 from mitolume.io.read import read
-from mitolume.io.windows import Plane, open_plane
+from mitolume.io.windows import Plane, levelled, open_plane
 from mitolume.io.write import atomic
 from mitolume.preprocess.focus import choose_planes, focus_scores
 from mitolume.progress import Advance
@@ -172,7 +172,7 @@ def _fill_planes(table: Path, out: Path, planes: str, progress: Advance) -> Outc
 
 
 def _open(path: Path, channel: str | None, scene: str | None) -> xr.DataArray:
-    return select_channel(read(path, scene=scene), channel)
+    return levelled(select_channel(read(path, scene=scene), channel))
 
 
 def _draw(path: Path, found: StackFocus, image: xr.DataArray) -> None:

@@ -81,6 +81,11 @@ def _look(path: Path, number: int) -> _Scene:
     transmitted, unclear = _channel_choice(names, said.light)
     lines += [_line("transmitted", transmitted)] if transmitted else []
     warnings = [*_axis_warnings(image, said.guessed), *_pixel_size_warnings(size, doubt), *unclear]
+    if image.sizes["Z"] > 1 and "Z" in said.size_um and "Z" not in size:
+        warnings.append(
+            f"the file states a z-step of {said.size_um['Z']:g} µm, which is not believed; say it "
+            "with --z-step where it matters"
+        )
     planes = [
         (name, decode_plane(image, c=c, z=image.sizes["Z"] // 2, t=image.sizes["T"] // 2))
         for c, name in enumerate(names)
@@ -209,9 +214,12 @@ def _scene_lines(names: Sequence[str], dims: Sequence[str]) -> list[str]:
 def _range_lines(ranges: Sequence[tuple[str, float, float]], n_channels: int) -> list[str]:
     if len(ranges) > _MOST_RANGES:
         low, high = min(low for _, low, _ in ranges), max(high for _, _, high in ranges)
-        return [_line("range", f"{low:g} to {high:g} (all channels, middle planes)")]
+        return [_line("range", f"{low:.7g} to {high:.7g} (all channels, middle planes)")]
     return [
-        _line("range", f"{low:g} to {high:g} ({f'{name}, ' if n_channels > 1 else ''}middle plane)")
+        _line(
+            "range",
+            f"{low:.7g} to {high:.7g} ({f'{name}, ' if n_channels > 1 else ''}middle plane)",
+        )
         for name, low, high in ranges
     ]
 

@@ -45,6 +45,8 @@ from mitolume.batch.sources import (
 from mitolume.errors import MitolumeError
 from mitolume.io.mask_files import open_mask
 from mitolume.io.masks import MaskKind, ValuesKind
+from mitolume.io.read import load
+from mitolume.io.suspicion import masks_of_odd_shares
 from mitolume.io.write import (
     atomic,
     below_each_other,
@@ -174,6 +176,8 @@ def measure_masks(
     finally:
         if not outcome.faults:
             _remove(parts)
+    shares = per_image.groupby("image")["footprint_share"].mean().dropna()
+    outcome.notices += masks_of_odd_shares({str(image): share for image, share in shares.items()})
     outcome.summary = "\n".join([*_sizes(objects, len(per_image)), f"table: {out}"])
     return outcome
 
@@ -228,6 +232,12 @@ def _jobs(
                 _record(settings) | _record(source), 2 * blocks,
             )
         )  # fmt: skip
+    likely = sum(kind == "probability" for _, kind, _ in opened)
+    if likely:
+        notices.append(
+            f"{count(likely, 'mask')} of probabilities: objects are where they are "
+            f"{settings.objects.threshold:g} or more (--threshold)"
+        )
     defaults = ObjectSettings(threshold=settings.objects.threshold)
     if any(kind == "numbers" for _, kind, _ in opened) and settings.objects != defaults:
         notices.append(
@@ -280,6 +290,7 @@ def _measure_field(
     tables: list[pd.DataFrame] = []
     summaries: list[pd.DataFrame] = []
     files = FieldFiles(source.name, settings.outputs, size)
+    unknown = 0
     frames = mask.sizes["T"] * (1 if in_3d else mask.sizes["Z"])
 
     def progress(before: float, done: int, total: int) -> None:
@@ -296,6 +307,8 @@ def _measure_field(
         ):  # fmt: skip
             grey = None if image is None else _grey(image, mask, frame)
             projected = grey
+            if grey is not None and grey.dtype.kind == "f":
+                unknown += int(load((~np.isfinite(grey)).sum()))
             if grey is not None and grey.sizes["Z"] != frame.labels.shape[0]:
                 projected = grey.mean("Z", keepdims=True, dtype=np.float64)
             table = measure_frame(frame, projected, size, partial(progress, 0.5))
@@ -308,6 +321,11 @@ def _measure_field(
         _joined(tables).to_parquet(finished / "objects.parquet")
         _joined(summaries).to_parquet(finished / "images.parquet")
         files.close(finished)
+    if unknown:
+        notices.append(
+            f"{source.name}: {unknown} pixels of its images are NaN or infinite, and left out of "
+            "grey values"
+        )
     return Report(notices=tuple(notices))
 
 

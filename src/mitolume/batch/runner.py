@@ -338,7 +338,7 @@ def _refuse_twins(jobs: Sequence[Job]) -> None:
             if other is not job:
                 both = " and ".join(str((*one.inputs, one.name)[0]) for one in (other, job))
                 raise MitolumeError(
-                    f"{both} would both become {path}; give each a folder of its own with --out"
+                    f"{both} would both become {path}; take them apart, each with another --out"
                 )
 
 

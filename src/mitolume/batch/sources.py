@@ -18,7 +18,7 @@ import xarray as xr
 
 from mitolume.errors import MitolumeError, some_names
 from mitolume.io.fields import Field, read_table, row_names
-from mitolume.io.formats import READERS, bare_name, natural_key
+from mitolume.io.formats import READERS, bare_name, natural_key, require_file
 from mitolume.io.mask_files import (
     distinct_values,
     goes_on,
@@ -27,9 +27,10 @@ from mitolume.io.mask_files import (
     is_probability,
     kind_of,
     list_masks,
+    require_fit,
 )
 from mitolume.io.masks import ValuesKind, meaning_of, require_kind
-from mitolume.io.read import read, select_channel
+from mitolume.io.read import read, require_grey, select_channel
 from mitolume.io.readers import address
 from mitolume.progress import Advance
 from mitolume.runs.folder import Run, open_run
@@ -109,7 +110,7 @@ def find_image(mask: Path, images: Path, masks: Collection[str] = ()) -> Path:
     ``f10`` does not. ``masks`` are files that can't be the image, since they are masks of others.
     """
     if not (images.exists() or address(images)):
-        raise MitolumeError(f"{images}: no such file or folder")
+        require_file(images, "file or folder")
     if not is_folder(images):
         return images
     own = image_name(mask)
@@ -187,6 +188,7 @@ def open_images(source: Source) -> list[xr.DataArray]:
             image = select_channel(image, one.channel)
         if image.sizes["C"] == 1 and one.name:
             image = image.assign_coords(C=np.array([one.name], dtype=object))
+        require_grey(image)
         opened.append(image)
     return opened
 
@@ -246,17 +248,12 @@ def pixel_size(opened: Sequence[xr.DataArray], said: Size) -> Size:
 def _fit(image: xr.DataArray, mask: xr.DataArray, planes: Sequence[int] | None) -> xr.DataArray:
     if planes is not None and image.sizes["Z"] > 1:
         image = image.isel(Z=list(planes))
-    for axis in "TYX":
-        if image.sizes[axis] != mask.sizes[axis]:
-            raise MitolumeError(
-                f"{image.attrs['source']} has {image.sizes[axis]} along {axis}, but its mask "
-                f"{mask.attrs['source']} has {mask.sizes[axis]}"
-            )
-    if mask.sizes["Z"] not in (1, image.sizes["Z"]):
+    if image.sizes["T"] != mask.sizes["T"]:
         raise MitolumeError(
-            f"{image.attrs['source']} has {image.sizes['Z']} planes, but its mask "
-            f"{mask.attrs['source']} has {mask.sizes['Z']}"
+            f"{image.attrs['source']} has {image.sizes['T']} time points, but its mask "
+            f"{mask.attrs['source']} has {mask.sizes['T']}"
         )
+    require_fit(mask, image)
     return image
 
 

@@ -13,7 +13,7 @@ from mitolume.inference.chain import PreparedPlane
 from mitolume.inference.denoise import Denoiser, NormalisedPlane, planes_around
 from mitolume.inference.tiles import Box, whole
 from mitolume.io.pixel_size import plane_pixel_size
-from mitolume.io.windows import Plane, open_plane
+from mitolume.io.windows import Plane, levelled, open_plane
 from mitolume.models.settings import InputSettings
 from mitolume.preprocess.settings import ChainSettings
 from mitolume.preprocess.stripes import StripelessPlane, remove_stripes
@@ -161,7 +161,7 @@ class InputReader:
         model_um: float | None = None,
         unlabelled: bool = False,
     ) -> None:
-        self.image = image
+        self.image = image = levelled(image)
         self.offsets = inputs.offsets(image.attrs.get("pixel_size_um", {}).get("Z"))
         self._chain, self._denoiser = chain, denoiser
         self._options: dict[str, Any] = {

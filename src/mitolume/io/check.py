@@ -14,7 +14,7 @@ import xarray as xr
 from mitolume.errors import MitolumeError, some_names
 from mitolume.io.fields import OWN_MASKS, Field, TableError, format_planes, parse_table, with_planes
 from mitolume.io.formats import sha256
-from mitolume.io.mask_files import is_outlined, kind_of, open_mask
+from mitolume.io.mask_files import is_outlined, kind_of, open_mask, require_fit
 from mitolume.io.masks import (
     BACKGROUND,
     FOREGROUND,
@@ -34,6 +34,7 @@ from mitolume.io.suspicion import (
     nothing_but_flat,
     odd_pixels,
 )
+from mitolume.io.windows import levelled
 
 _NO_IMAGE = "a mask and no image, so it is left out; to learn from it, give it the role unlabelled"
 _IN_COLOUR = (
@@ -152,7 +153,7 @@ def check_table(
         if row.line in row_values and row.label not in OWN_MASKS
         and not set().union(*row_values[row.line].values()) & _known_background(kind)
     ]  # fmt: skip
-    if full:
+    if full and not kind_faults:  # of which some would be none
         faults.append(
             f"{some_names(full)}: the mask marks every pixel as mitochondria; the background must "
             "be 0 (ilastik numbers it 1, and mitochondria 2)"
@@ -307,18 +308,8 @@ def _check_row(
 
 
 def _check_mask_shape(row: Field, image: xr.DataArray, mask: xr.DataArray) -> None:
-    shape, expected = tuple(mask.sizes[a] for a in "YX"), tuple(image.sizes[a] for a in "YX")
-    if shape != expected:
-        turned = " (they look transposed)" if shape == expected[::-1] else ""
-        raise MitolumeError(
-            f"mask {row.mask} is {shape[0]} x {shape[1]} pixels (Y x X), but its image is "
-            f"{expected[0]} x {expected[1]}{turned}"
-        )
+    require_fit(mask, image)
     assert row.planes is not None
-    if mask.sizes["Z"] not in (1, image.sizes["Z"]):
-        raise MitolumeError(
-            f"mask {row.mask} has {mask.sizes['Z']} planes, but its image has {image.sizes['Z']}"
-        )
     if mask.sizes["Z"] == 1 and len(row.planes) > 1:
         raise MitolumeError(
             f"mask {row.mask} has one plane for {len(row.planes)} planes of the image; "
@@ -333,7 +324,7 @@ def _mask_plane(mask: xr.DataArray, z: int) -> Image2D:
 @lru_cache(maxsize=16)
 def _read_once(path: Path, scene: str, channels: tuple[str, ...], modified_ns: int) -> xr.DataArray:
     """Keep the last files open: the rows of one stack follow each other."""
-    return read_channels(path, channels, scene=scene or None)
+    return levelled(read_channels(path, channels, scene=scene or None))
 
 
 def _repeated_planes(fields: Sequence[Field], sha256: dict[Path, str]) -> list[str]:

@@ -160,7 +160,7 @@ def parse_table(path: Path) -> tuple[list[Field], list[tuple[int, str]], list[st
             parsed, wrong = _parse_row(cells, path.parent, line)
             open_quotes = [n for n, c in zip(names, row, strict=False) if "\n" in c]
             if set(open_quotes) & set(COLUMNS):
-                wrong = [f"a quote is opened in column {open_quotes[0]} and not closed"]
+                wrong = [f"column {open_quotes[0]} has a line break, or a quote that isn't closed"]
             if any(row[len(names) :]):
                 wrong.append(
                     f"it has more cells than the header ({', '.join(row[len(names) :])} beyond "

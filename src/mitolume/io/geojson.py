@@ -50,6 +50,10 @@ def read_geojson(path: str | Path) -> tuple[list[Outline], list[str]]:
         ) from error
     notices = [f"{', '.join(_counted(skipped))} without an area left out"] if skipped else []
     outlines = _of_class(drawn, notices)
+    if isinstance(content, dict) and content.get("crs"):
+        notices.append(
+            "it names a coordinate system (crs); its numbers are read as pixels all the same"
+        )
     # QuPath writes no plane for the first one; a file without any may be of a single plane.
     if any(outline.z is not None for outline in outlines):
         outlines = [replace(o, z=o.z or 0, t=o.t or 0) for o in outlines]
@@ -119,6 +123,8 @@ def _drawn(content: Any, skipped: Counter[str]) -> Iterator[tuple[str, Outline]]
                 int(name) if _NUMBER.fullmatch(name) else None,
             ),
         )
+    elif not geometry:
+        skipped["object"] += 1
     yield from _drawn(properties.get("childObjects") or [], skipped)
 
 

@@ -82,7 +82,7 @@ def list_masks(path: Path) -> tuple[list[Path], list[str]]:
     """
     if not is_folder(path):
         if not (path.exists() or address(path)):
-            raise MitolumeError(f"{path}: no such file or folder")
+            require_file(path, "file or folder")
         return [path], []
     files = [
         path
@@ -163,6 +163,20 @@ def open_mask(
         return mask.assign_attrs(mask_kind="numbers")
     plain = mask.data.map_blocks(partial(to_mask, kind="numbers"), dtype=np.uint8)
     return mask.copy(data=plain).assign_attrs(mask_kind="unsure")
+
+
+def require_fit(mask: xr.DataArray, image: xr.DataArray) -> None:
+    """Refuse a mask that is not as large as its image; it may have one plane for all."""
+    shape, expected = (tuple(one.sizes[axis] for axis in "YX") for one in (mask, image))
+    name, of = f"mask {mask.attrs['source']}", f"its image {image.attrs['source']}"
+    if shape != expected:
+        turned = " (they look transposed)" if shape == expected[::-1] else ""
+        raise MitolumeError(
+            f"{name} is {shape[0]} x {shape[1]} pixels (Y x X), but {of} is {expected[0]} x "
+            f"{expected[1]}{turned}"
+        )
+    if mask.sizes["Z"] not in (1, image.sizes["Z"]):
+        raise MitolumeError(f"{name} has {mask.sizes['Z']} planes, but {of} has {image.sizes['Z']}")
 
 
 def is_outlined(mask: xr.DataArray) -> bool:

@@ -161,6 +161,8 @@ def _fault(name: str, values: set[float], allowed: set[float]) -> str:
     if not values - allowed:
         return ""
     names = ", ".join(f"{v:g}" for v in sorted(allowed))
+    if len(values) > 256:
+        remedy = remedy or "; is it the image? Of a label image, " + _HINT
     return f"{name} holds {_listing(values)}, but masks hold {names}{remedy or ': ' + _HINT}"
 
 

@@ -165,7 +165,11 @@ def place(
             f"the image of {path} has {frames} time points; save the one that was outlined"
         )
     outlines = _on_planes(outlines, depth, path)
-    _require_inside(outlines, (height, width), path)
+    if cut := _cut_off(outlines, (height, width), path):
+        notices = [
+            *notices,
+            f"{cut} of {len(outlines)} outlines stick out of the image, and are cut",
+        ]
     planes = depth if any(outline.z is not None for outline in outlines) else 1
     said = tuple(f"{path.name}: {notice}" for notice in notices)
     return PlacedOutlines(tuple(outlines), (planes, height, width), said)
@@ -189,11 +193,13 @@ def _on_planes(outlines: Sequence[Outline], depth: int, path: Path) -> list[Outl
     return [replace(o, z=o.z if depth > 1 else None, t=None) for o in outlines]
 
 
-def _require_inside(outlines: Sequence[Outline], shape: tuple[int, int], path: Path) -> None:
-    outside = []
+def _cut_off(outlines: Sequence[Outline], shape: tuple[int, int], path: Path) -> int:
+    """Count outlines that reach beyond the image by more than a pixel, or refuse one beyond it."""
+    outside, cut = [], 0
     for outline in outlines:
         corners = np.concatenate(outline.rings)
         (left, top), (right, bottom) = corners.min(axis=0), corners.max(axis=0)
+        cut += min(left, top) < -1 or right > shape[1] + 1 or bottom > shape[0] + 1
         if right <= 0 or bottom <= 0 or left >= shape[1] or top >= shape[0]:
             outside.append(f"{outline.name!r} (x {left:g} to {right:g}, y {top:g} to {bottom:g})")
     if outside:
@@ -202,6 +208,7 @@ def _require_inside(outlines: Sequence[Outline], shape: tuple[int, int], path: P
             f"{path}: outline {outside[0]}{more} outside the image, which is {shape[0]} x "
             f"{shape[1]} pixels (Y x X); it was drawn on another image, or on one of another size"
         )
+    return cut
 
 
 def trace_labels(labels: Labels) -> Iterator[tuple[int, int, list[Polygon]]]:

@@ -33,7 +33,7 @@ def believed_pixel_size(said: Stated) -> tuple[dict[str, float], str]:
     believed = {
         axis: size
         for axis, size in said.size_um.items()
-        if (0 < size <= _LARGEST_Z_STEP_UM if axis == "Z" else low <= size <= high)
+        if low <= size <= (_LARGEST_Z_STEP_UM if axis == "Z" else high)
     }
     doubtful = {axis: said.size_um[axis] for axis in "YX" if axis in said.size_um.keys() - believed}
     if doubtful:
@@ -42,7 +42,7 @@ def believed_pixel_size(said: Stated) -> tuple[dict[str, float], str]:
         first = next(iter(doubtful.values()))
         if _is_for_screens(first):
             reason += f": {25_400 / first:.3g} dots per inch are a default of programs that export"
-        elif meant := guess_unit(first, *_LIKELY_UM):
+        elif not said.coarse and (meant := guess_unit(first, *_LIKELY_UM)):
             reason += f"; probably {meant[0]}, so {meant[1]:.3g} µm: --pixel-size {meant[1]:.3g}"
         return believed, reason
     known = [axis for axis in "YX" if axis in believed]

@@ -182,9 +182,15 @@ def read_plane(image: xr.DataArray, *, z: int = 0, t: int = 0, c: int = 0) -> Im
             f"{source}: plane {z} holds values up to {np.abs(plane).max():.0e}, which are not grey "
             "values"
         )
-    if plane.dtype.kind not in "buif":
-        raise MitolumeError(f"{source}: pixels of type {plane.dtype} are not grey values")
+    require_grey(image)
     return plane
+
+
+def require_grey(image: xr.DataArray) -> None:
+    """Refuse pixels that are no grey values, such as complex numbers."""
+    if image.dtype.kind not in "buif":
+        source = image.attrs.get("source", "the image")
+        raise MitolumeError(f"{source}: pixels of type {image.dtype} are not grey values")
 
 
 def decode_plane(image: xr.DataArray, *, z: int = 0, t: int = 0, c: int = 0) -> Image2D:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -32,9 +33,15 @@ _FLAT = "one flat grey"
 LIKE_A_MASK = "as in a mask"
 
 
-def is_rounding(spread: float, mean: float) -> bool:
-    """Tell whether the spread of grey values is that of rounding, and they show nothing."""
-    return spread <= 1e-6 * max(abs(mean), 1e-6)
+def is_rounding(spread: float, mean: float, dtype: Any = None) -> bool:
+    """Tell whether the spread of grey values is that of rounding, and they show nothing.
+
+    ``dtype`` is the type of the pixels where they are as the file has them; computed ones are
+    rounded more than once.
+    """
+    share = {"i": 0.0, "u": 0.0, "f4": 2.5e-7, "f8": 1e-9}
+    own = np.dtype(dtype).str[1:] if dtype is not None else ""
+    return spread <= share.get(own, share.get(own[:1], 1e-6)) * max(abs(mean), 1e-6)
 
 
 def odd_pixels(plane: Image2D) -> str:
@@ -45,7 +52,7 @@ def odd_pixels(plane: Image2D) -> str:
     if plane.size > 1 and len(grey) == 1 and plane.min() == plane.max():
         return f"{_FLAT} ({plane.flat[0]}); save it again, or leave it out"
     mean = float(sample.mean(dtype=np.float64))
-    if len(grey) > 1 and mean and is_rounding(float(sample.std(dtype=np.float64)), mean):
+    if len(grey) > 1 and mean and is_rounding(sample.std(dtype=np.float64), mean, plane.dtype):
         return f"{_FLAT} but for rounding, so near are its values to {mean:.7g}; subtract that"
     if sample.size >= 2**12 and 2 <= len(grey) <= 3 and len(np.unique(plane)) <= 3:
         values = " and ".join(f"{value:g}" for value in grey)

@@ -9,9 +9,11 @@ import numpy as np
 import xarray as xr
 
 from mitolume.io.read import Image2D, read_plane
+from mitolume.io.suspicion import is_rounding
 
 # Up to this many pixels a plane is held in memory as a whole.
 IN_MEMORY = 2**26
+_CONTRAST = 1e-4  # spread over mean, below which float32 would leave few grey values
 Box = tuple[slice, slice]
 
 
@@ -75,3 +77,26 @@ def open_plane(image: xr.DataArray, *, z: int = 0, t: int = 0) -> Plane:
     plane = FilePlane(image, z=z, t=t)
     small = plane.shape[0] * plane.shape[1] <= IN_MEMORY
     return plane[:, :] if small else plane
+
+
+def levelled(image: xr.DataArray) -> xr.DataArray:
+    """Subtract from each channel a number under which its contrast would be lost in float32.
+
+    Most images are returned as they are: this is for a range of 10 on top of 10,000,000. One
+    number is for all planes, so that they can still be compared; ``attrs["offsets"]`` has it.
+    """
+    if image.dtype.itemsize < 4 or "offsets" in image.attrs:
+        return image
+    step = max(1, max(image.sizes["Y"], image.sizes["X"]) // 1024)
+    offsets = []
+    for c in range(image.sizes["C"]):
+        middle = FilePlane(image.isel(C=[c]), z=image.sizes["Z"] // 2, t=image.sizes["T"] // 2)
+        sample = middle[::step, ::step]
+        mean, spread = (float(f(sample, dtype=np.float64)) for f in (np.mean, np.std))
+        steep = spread > _CONTRAST * abs(mean) or is_rounding(spread, mean, sample.dtype)
+        offsets.append(0.0 if steep else float(np.rint(mean)))
+    if not any(offsets):
+        return image.assign_attrs(offsets=offsets)
+    lower = np.reshape(offsets, (-1, 1, 1, 1))
+    pixels = (image.data.astype(np.float64) - lower).astype(np.float32)
+    return image.copy(data=pixels).assign_attrs(offsets=offsets)

@@ -18,7 +18,7 @@ from mitolume.io.fields import format_planes, parse_planes
 from mitolume.io.formats import sha256
 from mitolume.io.listing import image_files, named_scenes
 from mitolume.io.read import read, read_plane
-from mitolume.io.windows import FilePlane
+from mitolume.io.windows import FilePlane, levelled
 from mitolume.preprocess.focus import focus_scores, planes_in_focus
 from mitolume.preprocess.noise_check import NoiseCheck, check_stack
 from mitolume.preprocess.normalise import is_flat
@@ -64,7 +64,7 @@ def open_stacks(
     stacks = []
     for path in image_files(paths, faults)[0]:
         for own, _ in named_scenes(path, scene):
-            image = select_channel(read(path, scene=own), channel)
+            image = levelled(select_channel(read(path, scene=own), channel))
             stacks.append(Stack(path, image, chosen_planes(image, planes)))
     if faults:
         raise MitolumeError("; ".join(faults))

@@ -56,7 +56,9 @@ def micrometres(unit: Any) -> float | None:
     return _MICROMETRES.get(name, _MICROMETRES.get(name.removesuffix("s")))
 
 
-def lengths(said: Mapping[str, tuple[Any, Any]]) -> tuple[dict[str, float], dict[str, float]]:
+def lengths(
+    said: Mapping[str, tuple[Any, Any]],
+) -> tuple[dict[str, float], dict[str, float], bool]:
     """Sort what a file says of axes, a number and its unit each, as the first fields of `Stated`.
 
     Numbers may have a decimal comma and a sign, which only tells a direction; what is no number
@@ -64,14 +66,16 @@ def lengths(said: Mapping[str, tuple[Any, Any]]) -> tuple[dict[str, float], dict
     """
     size: dict[str, float] = {}
     without: dict[str, float] = {}
+    coarse = False
     for axis, (value, unit) in said.items():
         um = micrometres(unit)
         try:
             number = abs(float(str(value).replace(",", ".")))
         except ValueError:
             number = float("nan")
+        coarse |= um in (_MICROMETRES["cm"], _MICROMETRES["inch"])
         (without if um is None else size)[axis] = number * (um or 1)
-    return size, without
+    return size, without, coarse
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,8 @@ class Stated:
     """What a file states of one scene.
 
     ``size_um`` maps those of ``Z Y X`` that have a length unit to micrometres, ``without_unit``
-    the others to bare numbers; ``channels`` are names, ``light`` is what is said of each
+    the others to bare numbers; ``coarse`` tells that an axis was given per inch or cm, as for
+    prints; ``channels`` are names, ``light`` is what is said of each
     channel's light ("Transmitted Brightfield", "emission 512 nm"), both empty where nothing is;
     ``guessed`` are axes that the file doesn't name; ``fault`` tells that the metadata couldn't be
     read.
@@ -103,6 +108,7 @@ class Stated:
 
     size_um: dict[str, float] = field(default_factory=dict)
     without_unit: dict[str, float] = field(default_factory=dict)
+    coarse: bool = False
     channels: tuple[str, ...] = ()
     light: tuple[str, ...] = ()
     guessed: str = ""

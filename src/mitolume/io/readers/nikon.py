@@ -78,4 +78,4 @@ def stated(path: Path, scene: int) -> Stated:
             for c in channels
         ]
         names = tuple(str(c.channel.name or "") for c in channels)
-    return Stated(size, {}, names, tuple(lights))
+    return Stated(size, channels=names, light=tuple(lights))

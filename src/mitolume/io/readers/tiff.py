@@ -43,6 +43,9 @@ def open_file(path: Path) -> Opened:
         ]
         for one in series:
             _require_whole(path, tif, one)
+        if tif.is_imagej:
+            found = sum(one.size // one.keyframe.size for one in series)
+            _require_slices(path, tif.imagej_metadata, max(found, len(tif.pages)))
         pages = (page for one in series if one.is_multifile for page in one if page)
         files = dict.fromkeys(path.with_name(page.parent.filehandle.name) for page in pages)
     return Opened(names, lambda scene: _array(path, scene), tuple(files))
@@ -70,7 +73,7 @@ def _tiff(path: Path) -> Iterator[Any]:
 
 
 def _require_whole(path: Path, tif: Any, series: Any) -> None:
-    """Refuse a series that claims more than its file holds: tifffile would read zeros."""
+    """Refuse a series that claims more than its file holds: tifffile reads zeros, or less."""
     page, size = series.keyframe, tif.filehandle.size
     if not series.size:
         raise MitolumeError(f"{path} can't be read (it holds no pixels); copy it again")
@@ -81,6 +84,20 @@ def _require_whole(path: Path, tif: Any, series: Any) -> None:
             f"{path} can't be read (it is truncated: its pixels take {series.nbytes:.3g} bytes, "
             f"but it has {size}); copy it again"
         )
+
+
+def _require_slices(path: Path, said: dict[str, Any], found: int) -> None:
+    """Refuse an ImageJ file whose slices are not as many as it says."""
+    names = {"T": "frames", "Z": "slices", "C": "channels"}
+    sizes = {axis: int(said.get(name, 1)) for axis, name in names.items()}
+    named = math.prod(sizes.values())
+    if named in (1, found) or named == found * sizes["C"]:  # colours may count as channels
+        return
+    require_planes(path, sizes, (number < found for number in range(named)))
+    raise MitolumeError(
+        f"{path}: its metadata name {named} planes, but it has {found}; say in Fiji what they are "
+        "(Image > Hyperstacks > Stack to Hyperstack) and save it again"
+    )
 
 
 def stated(path: Path, scene: int) -> Stated:
@@ -165,6 +182,9 @@ def _array(path: Path, scene: int) -> xr.DataArray:
     with _tiff(path) as tif:
         series = tif.series[scene]
         sizes, dtype = _sizes(series)[0], series.dtype
+        # Samples of a grey picture are no colours, and the last is transparency only if it says so.
+        grey = series.keyframe.photometric in (0, 1)
+        are_channels = grey and "S" in sizes and not {1, 2} & {*series.keyframe.extrasamples}
         if series.kind == "ome":
             others = [n for n in ome.files_of(tif.ome_metadata) if not path.with_name(n).exists()]
             beside = (
@@ -183,7 +203,8 @@ def _array(path: Path, scene: int) -> xr.DataArray:
             _require_pixels(path, series, {a: (box[a].start, n) for a, n in sizes.items()})
             return np.array(pixels[tuple(box.values())])
 
-    return chunked(load, sizes, stored, dtype)
+    array = chunked(load, sizes, stored, dtype)
+    return array.rename(S="C") if are_channels and "C" not in sizes else array
 
 
 def _require_pixels(path: Path, series: Any, at: dict[str, tuple[int, int]]) -> None:
