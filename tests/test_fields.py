@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mitolume.errors import MitolumeError
-from mitolume.io.check import check_table, read_row
+from mitolume.io.check import check_table, read_proposal, read_row
 from mitolume.io.fields import (
     Field,
     TableError,
@@ -27,6 +29,7 @@ from mitolume.io.fields import (
     write_table,
 )
 from mitolume.io.masks import decide_kind, to_mask
+from mitolume.io.read import read
 from mitolume.io.split import SplitSettings, assign_roles, choose_labelled
 from mitolume.runs.begin import begin
 from mitolume.runs.recipe import load_recipe
@@ -182,6 +185,61 @@ def test_a_plane_named_twice_is_a_fault(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("image,mask\na.ome.tif,a_mask.ome.tif\na.ome.tif,\n")
     with pytest.raises(TableError, match=r"line 3: plane 0 of a\.ome\.tif is also in line 2"):
         check_table(tmp_path / "t.csv")
+
+
+def with_proposal(table: Path, pixels: np.ndarray, *, name: str = "p.tif", **how: Any) -> Path:
+    """Name a proposal for the first unlabelled row, f8."""
+    tifffile.imwrite(table.parent / name, pixels, **how)
+    lines = table.read_text().splitlines()
+    lines = [f"{line},{name if line.startswith('f8') else ''}" for line in lines[1:]]
+    table.write_text("\n".join(["image,mask,role,specimen,condition,proposal", *lines]))
+    return table
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32, np.bool_])
+def test_proposals_of_other_programs_become_probabilities(table: Path, kind: type) -> None:
+    shape = tuple(read(table.parent / "f8.ome.tif").sizes[axis] for axis in "YX")
+    expected = np.linspace(0, 1, shape[0] * shape[1]).reshape(shape)
+    most = np.iinfo(kind).max if issubclass(kind, np.integer) else 1
+    pixels = np.round(expected * most) if kind is not np.float32 else expected
+    checked = check_table(with_proposal(table, pixels.astype(kind)))
+    (row,) = (row for row in checked.fields if row.proposal)
+    assert row.proposal in checked.sha256
+    found = read_proposal(row.proposal, 0)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, atol=0.51 if kind is np.bool_ else 0.003)
+    said = [one for one in checked.notices if "whole numbers" in one]
+    assert said == (
+        [f"1 row with a proposal of whole numbers: 0 to {most} are read as probabilities 0 to 1"]
+        if most > 1
+        else []
+    )
+    write_table(table.parent / "again.csv", checked.fields)
+    again = [row.proposal for row in read_table(table.parent / "again.csv")]
+    assert again == [row.proposal for row in checked.fields]
+
+
+@pytest.mark.parametrize(
+    ("make", "how", "fault"),
+    [
+        (lambda s: np.zeros((*s, 2), np.float32), {"photometric": "minisblack", "planarconfig":
+         "contig"}, "p.tif has 2 channels, as ilastik writes one for each class"),
+        (lambda s: np.zeros((3, *s), np.uint8), {"imagej": True, "metadata": {"axes": "CYX"}},
+         "p.tif has 3 channels"),
+        (lambda s: np.ones(s, np.uint8), {}, "up to 1, where 255 stands for 1: these are masks"),
+        (lambda s: np.full(s, 40, np.uint16), {}, "where 65535 stands for 1"),
+        (lambda s: np.full(s, 3.5, np.float32), {}, "holds 3.5 to 3.5 (float32), and probabil"),
+        (lambda s: np.full(s, -1, np.int16), {}, "holds -1 to -1 (int16)"),
+        (lambda s: np.full(s, np.nan, np.float32), {}, "NaN"),
+        (lambda s: np.zeros((s[0], 7), np.uint8), {}, "x 7 pixels (Y x X), but its image is"),
+    ],
+)  # fmt: skip
+def test_what_is_no_proposal_is_a_fault(
+    make: Callable[..., np.ndarray], how: dict[str, Any], fault: str, table: Path
+) -> None:
+    shape = tuple(read(table.parent / "f8.ome.tif").sizes[axis] for axis in "YX")
+    with pytest.raises(TableError, match=re.escape(fault)):
+        check_table(with_proposal(table, make(shape), **how))
 
 
 def test_pixel_sizes_are_all_known_or_none(tmp_path: Path) -> None:

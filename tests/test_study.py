@@ -9,12 +9,14 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from threading import Thread
 
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 import torch
 import xarray as xr
 import yaml
@@ -29,7 +31,7 @@ from mitolume.batch.agreement import agree
 from mitolume.errors import CollapsedError, MitolumeError
 from mitolume.inference.predictor import Predictor
 from mitolume.io.check import check_table
-from mitolume.io.fields import Field, row_names
+from mitolume.io.fields import Field, read_table, row_names, write_table
 from mitolume.io.lock import is_locked, only_one
 from mitolume.io.read import read, read_plane
 from mitolume.io.write import write_image, write_mask
@@ -41,6 +43,7 @@ from mitolume.runs.recipe import PRESETS, load_recipe
 from mitolume.runs.rerun import circumstances, differences_of_results
 from mitolume.runs.results import value_of
 from mitolume.training.loop import CHECKPOINT
+from mitolume.training.methods import NoisyStudent
 from mitolume.training.patches import ArrayFile, Image
 
 
@@ -530,6 +533,42 @@ def test_the_teacher_labels_with_four_views_and_the_student_ends_halfway_to_it(
     assert 4 in views, "the recipe itself asks for one"
     one, two = (load_file(out / name / "weights.safetensors") for name in ("model_1", "model_2"))
     assert all(np.array_equal(one[name], two[name]) for name in one)
+
+
+def test_model_2_learns_proposals_where_there_are_some(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of its two unlabelled images one has a proposal, and model 1 labels the other."""
+    rows = read_table(table)
+    plane = mitolume.read(rows[8].image).values[0, 0, 0]
+    tifffile.imwrite(tmp_path / "p.tif", (plane > np.median(plane)).astype(np.uint8) * 255)
+    rows[8] = replace(rows[8], proposal=tmp_path / "p.tif")
+    table.unlink()
+    write_table(table, rows)
+    learnt = []
+    label = NoisyStudent.label
+
+    def watched(self: NoisyStudent, probability: Image) -> Image:
+        learnt.append(probability)
+        return label(self, probability)
+
+    monkeypatch.setattr(NoisyStudent, "label", watched)
+    run = Run(mitolume.run(tiny(table), tmp_path / "run", quiet=True))
+    assert run.recipe.unlabelled.teacher == "proposal"
+    proposed, own = learnt[:2]
+    np.testing.assert_array_equal(proposed, plane > np.median(plane))
+    assert len(np.unique(own)) > 2, "the other is labelled by model 1"
+    assert (
+        "model 2 learns 1 of 2 unlabelled images from proposals, and the others from model 1"
+        in (" ".join(run.record["notices"]))
+    )
+    assert run.rows[8].proposal.samefile(tmp_path / "p.tif")
+    own = begin(tmp_path / "self", tiny(table, "unlabelled.teacher=self"), quiet=True)
+    assert not any(row.proposal for row in own.rows)
+    rows[8] = replace(rows[8], proposal=None)
+    write_table(table, rows)
+    with pytest.raises(MitolumeError, match=r"teacher is proposal, but no unlabelled row of"):
+        begin(tmp_path / "none", tiny(table, "unlabelled.teacher=proposal"), quiet=True)
 
 
 def test_a_student_that_finds_nothing_more_is_stopped_and_model_1_kept(

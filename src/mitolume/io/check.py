@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from mitolume.errors import MitolumeError, some_names
 from mitolume.io.fields import OWN_MASKS, Field, TableError, format_planes, parse_table, with_planes
-from mitolume.io.formats import sha256
+from mitolume.io.formats import open_scenes, sha256
 from mitolume.io.mask_files import is_outlined, kind_of, open_mask, require_fit
 from mitolume.io.masks import (
     BACKGROUND,
@@ -35,6 +36,7 @@ from mitolume.io.suspicion import (
     odd_pixels,
 )
 from mitolume.io.windows import levelled
+from mitolume.text import count
 
 _NO_IMAGE = "a mask and no image, so it is left out; to learn from it, give it the role unlabelled"
 _IN_COLOUR = (
@@ -100,6 +102,7 @@ def check_table(
     sizes: dict[int, PixelSize] = {}
     hashes: dict[Path, str] = {}
     odd: dict[str, list[str]] = defaultdict(list)
+    peaks: dict[int, list[float]] = defaultdict(list)  # of proposals, by what stands for 1
     left_out: dict[str, list[str]] = defaultdict(list)
     steps = len(fields) + 1  # the last is the closer look
     for done, row in enumerate(fields):
@@ -109,6 +112,9 @@ def check_table(
         own: dict[str, list[str]] = defaultdict(list)
         try:
             row, found, size = _check_row(row, channels, notices, own)
+            if row.proposal:
+                one, peak = _check_proposal(row, row.proposal)
+                peaks[one].append(peak)
         except MitolumeError as error:
             if row.is_doubtful and _is_in_colour(row):
                 left_out[_IN_COLOUR].append(row.image.name)
@@ -130,7 +136,8 @@ def check_table(
             else:
                 values[str(row.mask)].update(*found.values())
             row_values[row.line] = found
-        for file in filter(None, (row.image, *open_image(row).attrs["files"], row.mask)):
+        files = (row.image, *open_image(row).attrs["files"], row.mask, row.proposal)
+        for file in filter(None, files):
             if file not in hashes:
                 hashes[file] = sha256(file)
     progress(len(fields), steps)
@@ -158,6 +165,18 @@ def check_table(
             f"{some_names(full)}: the mask marks every pixel as mitochondria; the background must "
             "be 0 (ilastik numbers it 1, and mitochondria 2)"
         )
+    for one, tops in peaks.items():
+        if max(tops) < one / 2:
+            faults.append(
+                f"column proposal: {count(len(tops), 'file')} of whole numbers up to "
+                f"{max(tops):g}, where {one} stands for 1: these are masks or numbers of "
+                f"objects; save probabilities, or masks of 0 and {one}"
+            )
+        elif one > 1:
+            notices.append(
+                f"{count(len(tops), 'row')} with a proposal of whole numbers: 0 to {one} "
+                "are read as probabilities 0 to 1"
+            )
     faults += nothing_but_flat(odd, sum(len(row.planes or ()) for row in checked))
     faults += kind_faults + _repeated_planes(checked, hashes) + _pixel_size_faults(checked, sizes)
     if faults:
@@ -245,6 +264,39 @@ def read_row(row: Field, z: int, kind: MaskKind) -> tuple[Image2D, Mask | None]:
     return plane, to_mask(_mask_plane(mask, z), _kind_of(row, mask, kind))
 
 
+def read_proposal(path: Path, z: int) -> Image2D:
+    """Read the probabilities that another program gave a plane: (Y, X) float32, 0 to 1."""
+    plane = _mask_plane(open_mask(path), z)
+    return (plane / _full(plane.dtype)).astype(np.float32)
+
+
+def _full(kind: np.dtype[Any]) -> int:
+    """Return what stands for a probability of 1."""
+    return int(np.iinfo(kind).max) if kind.kind == "u" else 1
+
+
+def _check_proposal(row: Field, path: Path) -> tuple[int, float]:
+    """Return what stands for 1 in a proposal, and its largest number."""
+    samples = open_scenes(path)[0].array(0).sizes.get("S", 1)
+    n_channels = samples if samples == 2 else read(path).sizes["C"]
+    if n_channels > 1:
+        raise MitolumeError(
+            f"proposal {path} has {n_channels} channels, as ilastik writes one for each class: "
+            "save that of mitochondria alone (Fiji: Image > Duplicate, one channel)"
+        )
+    proposal = open_mask(path)
+    _check_mask_shape(row, open_image(row), proposal, f"proposal {path}")
+    planes = [_mask_plane(proposal, z) for z in row.planes or ()]
+    full = _full(planes[0].dtype)
+    least, peak = (float(f([f(p) for p in planes])) for f in (np.min, np.max))
+    if full > 65535 or least < 0 or peak > full:
+        raise MitolumeError(
+            f"proposal {path} holds {least:g} to {peak:g} ({planes[0].dtype}), and probabilities "
+            "are 0 to 1, in 8 bit 0 to 255, in 16 bit 0 to 65535"
+        )
+    return full, peak
+
+
 def _kind_of(row: Field, mask: xr.DataArray, kind: MaskKind) -> ValuesKind:
     """Return what the values of a row's mask mean; those that were made here are of one kind."""
     return "unsure" if row.label in OWN_MASKS else kind_of(mask, kind)
@@ -289,7 +341,7 @@ def _check_row(
     mask = open_mask(row.mask, image) if row.is_labelled and row.mask else None
     if mask is not None:
         notices.extend(mask.attrs.get("notices", ()))
-        _check_mask_shape(row, image, mask)
+        _check_mask_shape(row, image, mask, f"mask {row.mask}")
     found: dict[int, set[float]] = {}
     for z in row.planes:
         for c, name in enumerate(image["C"].values):
@@ -307,12 +359,12 @@ def _check_row(
     return row, found, plane_pixel_size(image)
 
 
-def _check_mask_shape(row: Field, image: xr.DataArray, mask: xr.DataArray) -> None:
+def _check_mask_shape(row: Field, image: xr.DataArray, mask: xr.DataArray, name: str) -> None:
     require_fit(mask, image)
     assert row.planes is not None
     if mask.sizes["Z"] == 1 and len(row.planes) > 1:
         raise MitolumeError(
-            f"mask {row.mask} has one plane for {len(row.planes)} planes of the image; "
+            f"{name} has one plane for {len(row.planes)} planes of the image; "
             "say in column `planes` which plane it belongs to"
         )
 

@@ -24,7 +24,7 @@ from mitolume.io.write import write_text
 ROLES = ("train", "validation", "test", "unlabelled")
 COLUMNS = (
     "image", "mask", "role", "planes", "specimen", "condition", "batch",
-    "channel", "scene", "fluorescence", "label", "pixel_size_um", "z_step_um",
+    "channel", "scene", "fluorescence", "label", "proposal", "pixel_size_um", "z_step_um",
 )  # fmt: skip
 
 OWN_MASKS = ("dye", "painted")  # values of column `label`: masks that this program wrote
@@ -46,6 +46,7 @@ class Field:
     ``planes`` is None for all planes; ``role`` is "" until `split.assign_roles` drew one;
     ``fluorescence`` of the mitochondria's dye is a file or the name of a channel of the image;
     ``label`` is "dye" where the mask was made from it, "painted" where it was painted in napari;
+    ``proposal`` are probabilities of another program;
     ``line`` is the row's line in the file (the header is line 1); ``asked`` is whether the table
     itself gives the role.
     """
@@ -61,6 +62,7 @@ class Field:
     scene: str = ""
     fluorescence: Path | str = ""
     label: str = ""
+    proposal: Path | None = None
     pixel_size_um: float | None = None
     z_step_um: float | None = None
     line: int = 0
@@ -80,7 +82,8 @@ class Field:
     @property
     def is_doubtful(self) -> bool:
         """Whether the row is there perhaps only because its file lay among the images."""
-        return self.role == "unlabelled" and not (self.asked or self.mask or self.fluorescence)
+        named = self.mask or self.fluorescence or self.proposal
+        return self.role == "unlabelled" and not (self.asked or named)
 
     @property
     def where(self) -> str:
@@ -214,7 +217,8 @@ def write_table(path: str | Path, fields: Iterable[Field]) -> None:
             format_planes(row.planes), row.specimen, row.condition, row.batch, row.channel,
             row.scene, _relative(row.fluorescence, base)
             if isinstance(row.fluorescence, Path) else row.fluorescence,
-            row.label, row.pixel_size_um, row.z_step_um,
+            row.label, _relative(row.proposal, base) if row.proposal else "",
+            row.pixel_size_um, row.z_step_um,
         ]  # fmt: skip
         writer.writerow(cells + [row.extra.get(name, "") for name in extras])
     write_text(path, out.getvalue())
@@ -366,6 +370,7 @@ def _parse_row(cells: dict[str, str], base: Path, line: int) -> tuple[Field, lis
         **{name: cells.get(name, "") for name in ("condition", "batch", "channel", "scene")},
         fluorescence=fluorescence,
         label=label,
+        proposal=file("proposal"),
         pixel_size_um=length("pixel_size_um", *CREDIBLE_UM),
         z_step_um=length("z_step_um", 0.001, 1000),
         line=line,

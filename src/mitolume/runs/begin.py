@@ -61,6 +61,8 @@ def begin(path: Path, recipe: Recipe, *, quiet: bool) -> Run:
     teacher = _teacher(rows, recipe)
     if teacher == "dye":
         rows = list(_with_dye(rows))
+    if teacher == "self":
+        rows = [replace(row, proposal=None) for row in rows]
     run = Run(path, table=replace(table, fields=tuple(rows)), quiet=quiet)
     _label_from_dye(run, recipe)
     table, rows = run.table, list(run.table.fields)
@@ -132,10 +134,11 @@ def _left_aside(before: Sequence[Field], rows: Sequence[Field]) -> list[str]:
     ]
 
 
-def _teacher(rows: list[Field], recipe: Recipe) -> Literal["dye", "self"]:
+def _teacher(rows: list[Field], recipe: Recipe) -> Literal["dye", "proposal", "self"]:
     """Return who labels the unlabelled: ``auto`` takes the dye if it was recorded of any of them.
 
-    Where every image is outlined, the dye is learnt from on request only.
+    Where every image is outlined, the dye is learnt from on request only. Images without the dye
+    are labelled by their proposals, unless ``self`` is asked for.
     """
     asked = recipe.unlabelled.teacher
     with_dye = {row.role for row in rows if row.fluorescence}
@@ -147,7 +150,12 @@ def _teacher(rows: list[Field], recipe: Recipe) -> Literal["dye", "self"]:
     nothing_else = not any(row.role == "train" for row in rows)  # as with `labels: 0`
     if asked == "dye" or ("unlabelled" in with_dye and (asked == "auto" or nothing_else)):
         return "dye"
-    return "self"
+    proposed = any(row.proposal for row in rows if row.role == "unlabelled")
+    if asked == "proposal" and not proposed:
+        raise MitolumeError(
+            f"unlabelled.teacher is proposal, but no unlabelled row of {recipe.fields} has one"
+        )
+    return "proposal" if proposed and asked in ("auto", "proposal") else "self"
 
 
 def _with_dye(rows: list[Field]) -> Iterator[Field]:
@@ -322,8 +330,15 @@ def _notices(run: Run) -> list[str]:
             "no test images: no score here is a test score (whole specimens are kept aside: it "
             "takes labelled images of two or more that have no role in the table)"
         )
-    if METHODS[recipe.method].uses_unlabelled and not run.images("unlabelled"):
+    unlabelled = run.images("unlabelled")
+    if METHODS[recipe.method].uses_unlabelled and not unlabelled:
         notices.append("no image is left without a mask: model 2 is not trained")
+    proposed = sum(image.row.proposal is not None for image in unlabelled)
+    if METHODS[recipe.method].uses_unlabelled and proposed:
+        notices.append(
+            f"model 2 learns {proposed} of {count(len(unlabelled), 'unlabelled image')} from "
+            "proposals" + ", and the others from model 1" * (proposed < len(unlabelled))
+        )
     if recipe.preset == "paper" and recipe.network.width < 64:
         notices.append(
             "the published networks have 64 channels at full resolution, this one "

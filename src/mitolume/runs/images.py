@@ -9,7 +9,7 @@ from typing import Any
 
 from mitolume.inference.inputs import InputReader, NetworkInput
 from mitolume.inference.predictor import Predictor
-from mitolume.io.check import open_image, read_row
+from mitolume.io.check import open_image, read_proposal, read_row
 from mitolume.io.fields import Field
 from mitolume.io.masks import Mask, MaskKind
 from mitolume.io.pixel_size import plane_pixel_size
@@ -60,6 +60,11 @@ class RowImage:
         """Return the plane, its mask (None: unlabelled) and its pixel size along Y and X in µm."""
         plane, mask = read_row(self.row, self.z, self.mask_kind)
         return plane, mask, plane_pixel_size(open_image(self.row))
+
+    def read_proposal(self) -> Image2D | None:
+        """Return the probabilities that another program gave an unlabelled image, if it did."""
+        path = None if self.row.is_labelled else self.row.proposal
+        return None if path is None else read_proposal(path, self.z)
 
 
 def network_inputs(

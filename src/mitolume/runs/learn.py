@@ -19,7 +19,7 @@ from mitolume.io.fields import Field
 from mitolume.models.bundle import DENOISER, Card, load_bundle, save_bundle
 from mitolume.models.networks import SegmentationNetwork
 from mitolume.preprocess.fingerprint import Fingerprint
-from mitolume.preprocess.rescale import rescale_mask
+from mitolume.preprocess.rescale import rescale, rescale_mask
 from mitolume.runs.denoiser import copy_denoiser
 from mitolume.runs.folder import MODELS, Run, find_bundle
 from mitolume.runs.images import network_inputs
@@ -86,12 +86,15 @@ class ModelTrainer:
         )
 
     def _labelled_by(self, teacher: Predictor, method: Supervised) -> Sequence[PreparedImage]:
-        """Give the unlabelled images the teacher's masks, on disk."""
+        """Give the unlabelled images masks, by their proposals or else the teacher, on disk."""
         images = self.unlabelled
         assert method.target_dtype is not None, "methods with a model 2 say what it learns from"
         masks = ArrayFile(self.run.scratch / self.part / "taught", method.target_dtype)
         for image in self.run.each("pseudo-labels", images):
-            masks.append(method.label(teacher.predict_prepared(image.image, method.views)))
+            given: Any = image.mask
+            if given is None:
+                given = teacher.predict_prepared(image.image, method.views)
+            masks.append(method.label(given.astype(np.float32)))
         return [
             replace(image, mask=mask) for image, mask in zip(images, masks.read_all(), strict=True)
         ]
@@ -196,7 +199,9 @@ def prepare_images(run: Run, role: str, denoiser: Denoiser | None) -> list[Prepa
     if not images:
         return []
     planes = ArrayFile(run.scratch / role / "planes", np.float32)
-    masks = ArrayFile(run.scratch / role / "masks", np.uint8)
+    kind = np.float16 if role == "unlabelled" else np.uint8  # their masks are proposals
+    masks = ArrayFile(run.scratch / role / "masks", kind)
+    has_mask = []
     reader = partial(
         InputReader,
         inputs=run.recipe.inputs,
@@ -206,18 +211,21 @@ def prepare_images(run: Run, role: str, denoiser: Denoiser | None) -> list[Prepa
     )
     every = run.each(f"preparing {role}", images)
     for image, ready in network_inputs(every, run.recipe.inputs, reader):
-        mask = image.read()[1]
         planes.append(np.asarray(ready))
+        mask, proposal = image.read()[1], image.read_proposal()
         if mask is not None:
             masks.append(rescale_mask(mask, ready.shape))
+        elif proposal is not None:
+            masks.append(rescale(proposal, ready.shape).astype(kind))
+        has_mask.append(mask is not None or proposal is not None)
     on_disk = iter(masks.read_all())
     return [
         PreparedImage(
             plane,
-            next(on_disk) if image.row.is_labelled else None,
+            next(on_disk) if there else None,
             run.recipe.dye.weight if image.row.label == "dye" else 1.0,
         )
-        for plane, image in zip(planes.read_all(), images, strict=True)
+        for plane, image, there in zip(planes.read_all(), images, has_mask, strict=True)
     ]
 
 

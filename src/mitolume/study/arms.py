@@ -209,7 +209,7 @@ def require_equal_cost(study: StudyRecipe, rows: Sequence[Row]) -> None:
         recipe = complete(merge(study.base, own), f"arm {name}")
         units = {unit: getattr(recipe.training, unit) for unit in _LENGTH}
         costs[name] = ", ".join(f"{unit} {value}" for unit, value in units.items() if value)
-        by_dye = recipe.unlabelled.teacher != "self"
+        by_dye = recipe.unlabelled.teacher in ("auto", "dye")
         taught = any(row.role == "unlabelled" and not (by_dye and row.fluorescence) for row in rows)
         if METHODS[recipe.method].uses_unlabelled and "all" in study.labels and not taught:
             raise MitolumeError(

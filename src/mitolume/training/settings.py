@@ -85,7 +85,8 @@ class UnlabelledSettings(BaseModel):
     """How the unlabelled images are used, by the methods that use them.
 
     ``teacher`` says where their masks come from: the ``dye``, where its fluorescence was recorded
-    beside them, or, with ``self``, from model 1; ``auto`` takes the dye where there is one. Masks
+    beside them; a ``proposal``, the probabilities that the table names for them; or, with
+    ``self``, from model 1. ``auto`` takes for each image the first of these that there is. Masks
     from the dye are labels of model 1, whatever the ``method``.
     ``length`` and ``rate`` are the steps and the learning rate of model 2, relative to those of
     model 1. ``start``: the student's initial weights are those of the ``teacher`` (model
@@ -97,7 +98,7 @@ class UnlabelledSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    teacher: Literal["auto", "dye", "self"] = "auto"
+    teacher: Literal["auto", "dye", "proposal", "self"] = "auto"
     length: float = Field(0.1, gt=0, le=10)
     rate: float = Field(0.3, gt=0, le=10)
     start: Literal["random", "teacher"] = "teacher"
