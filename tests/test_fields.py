@@ -231,7 +231,7 @@ def test_proposals_of_other_programs_become_probabilities(table: Path, kind: typ
         (lambda s: np.full(s, 3.5, np.float32), {}, "holds 3.5 to 3.5 (float32), and probabil"),
         (lambda s: np.full(s, -1, np.int16), {}, "holds -1 to -1 (int16)"),
         (lambda s: np.full(s, np.nan, np.float32), {}, "NaN"),
-        (lambda s: np.zeros((s[0], 7), np.uint8), {}, "x 7 pixels (Y x X), but its image is"),
+        (lambda s: np.zeros((s[0], 7), np.uint8), {}, "x 7 pixels (Y x X), but its image"),
     ],
 )  # fmt: skip
 def test_what_is_no_proposal_is_a_fault(
