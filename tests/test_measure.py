@@ -418,6 +418,32 @@ def test_an_image_is_summed_up() -> None:
     assert found["mean_length_um"] == pytest.approx(objects["length_um"].mean())
 
 
+def test_anndata_has_measurements_units_and_places_apart(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py", reason='needs pip install "mitolume[h5ad]"')
+    table = pd.DataFrame({
+        "image": pd.array(["a", None], "string"), "plane": pd.array([1, None], "Int64"),
+        "label": [1, 2], "centroid_y_um": [1.0, 2.0], "centroid_x_um": [3.0, 4.0],
+        "touches_border": [True, False], "area_um2": [0.5, np.nan], "n_branches": [1, 2],
+        "intensity_mean_a/b": [7.0, 8.0],
+    })  # fmt: skip
+    for n in (2, 0):
+        path = tmp_path / f"{n}.h5ad"
+        write_table(path, table[:n])
+        with h5py.File(path) as file:
+            assert {k: dict(v.attrs)["encoding-type"] for k, v in file.items()} == {
+                "X": "array", "obs": "dataframe", "obsm": "dict", "var": "dataframe"
+            }  # fmt: skip
+            np.testing.assert_array_equal(file["X"], [[0.5, 1, 7], [np.nan, 2, 8]][:n] or file["X"])
+            assert list(file["var/_index"].asstr()) == [
+                "area_um2", "n_branches", "intensity_mean_a_b"
+            ]  # fmt: skip
+            assert list(file["var/unit"].asstr()) == ["µm²", "", ""]
+            assert list(file["obs"].attrs["column-order"]) == list(table)[:6]
+            assert list(file["obs/image"].asstr()) == ["a", ""][:n]
+            np.testing.assert_array_equal(file["obs/plane"], [1, np.nan][:n])
+            np.testing.assert_array_equal(file["obsm/spatial"], table.iloc[:n, [4, 3]])
+
+
 @pytest.mark.parametrize("ending", [".csv", ".parquet", ".PARQUET"])
 def test_tables_come_back_from_files(ending: str, tmp_path: Path) -> None:
     table = measure_objects(blobs(1), {"é": np.ones((90, 110))}, {"Y": 0.1, "X": 0.1})
@@ -431,7 +457,7 @@ def test_tables_come_back_from_files(ending: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["objects.xlsx", "objects"])
 def test_other_endings_are_refused(name: str, tmp_path: Path) -> None:
-    with pytest.raises(MitolumeError, match=r"\.csv or \.parquet"):
+    with pytest.raises(MitolumeError, match=r"a table in \.csv, \.parquet, \.h5ad"):
         write_table(tmp_path / name, pd.DataFrame())
     assert not list(tmp_path.iterdir())
 

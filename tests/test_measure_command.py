@@ -247,7 +247,7 @@ def test_the_masks_of_a_run_are_measured_in_their_images(
         (["--intensity", "coarse.ome.tif"], "states 0.1 µm along Y, but coarse.ome.tif 0.2"),
         (["--threshold", "0"], "--threshold 0.0: input should be greater than 0"),
         (["--intensity", "nowhere"], "nowhere"),
-        (["--out", "objects.xlsx"], "must end in .csv or .parquet"),
+        (["--out", "objects.xlsx"], "must end in .csv, .parquet, .h5ad"),
         (["--labels", "masks", "--out", "masks/a_mask.csv", "--mask-kind", "joy"], "no mask kind"),
         (["--fields", "fields.csv"], "no row whose image or mask has the name"),
     ],

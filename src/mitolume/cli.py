@@ -511,9 +511,9 @@ def measure(
     masks: Annotated[
         list[Path], typer.Argument(help="Masks, label images, outlines, folders, or a run folder.")
     ],
-    out: Annotated[Path, typer.Option(help="Table of the objects: .csv or .parquet.")] = Path(
-        "objects.csv"
-    ),
+    out: Annotated[
+        Path, typer.Option(help="Table of the objects: .csv, .parquet or .h5ad.")
+    ] = Path("objects.csv"),
     intensity: Annotated[
         list[Path] | None,
         typer.Option(help="Image or folder of images; repeat it for channels in separate files."),

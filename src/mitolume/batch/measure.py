@@ -48,6 +48,7 @@ from mitolume.io.masks import MaskKind, ValuesKind
 from mitolume.io.read import load
 from mitolume.io.suspicion import masks_of_odd_shares
 from mitolume.io.write import (
+    TABLES,
     atomic,
     below_each_other,
     remove_parts,
@@ -111,15 +112,15 @@ def measure_masks(
     """Measure the objects of every mask, and write the tables.
 
     ``masks``, ``images`` and ``table`` are as `find_sources` takes them. ``out`` is the table of
-    objects, ``.csv`` or ``.parquet``; beside it, ``NAME_images`` of the same kind has a row for
+    objects (one of `TABLES`); beside it, ``NAME_images`` of the same kind has a row for
     each image, and ``NAME_settings.json`` has the settings.
 
     Each field is finished on its own below ``OUT.parts``, so that a measurement that was stopped
     can be resumed (``resume``, ``overwrite``, ``progress``: see `mitolume.batch.runner.run_jobs`;
     work is counted in blocks of images). A mask that can't be used does not stop the others.
     """
-    if out.suffix.lower() not in (".csv", ".parquet"):
-        raise MitolumeError(f"--out {out} must end in .csv or .parquet: it is a table")
+    if out.suffix.lower() not in TABLES:
+        raise MitolumeError(f"--out {out} is a table: it must end in {', '.join(TABLES)}")
     sources, said = find_sources(masks, images, table)
     outputs, parts = settings.outputs, out.with_name(f"{out.name}.parts")
     if outputs.crops is not None and (blind := [s.mask for s in sources if not s.images]):

@@ -18,11 +18,13 @@ import xarray as xr
 
 from mitolume.errors import MitolumeError, full_disk, in_words
 from mitolume.io.formats import sha256
+from mitolume.io.h5ad import write_h5ad
 from mitolume.io.pixel_size import plane_pixel_size
 
 if TYPE_CHECKING:
     import pandas as pd
 
+TABLES = (".csv", ".parquet", ".h5ad")
 _PART = ".part-"  # how names of files begin that are still being written
 _RECORD = ".mitolume"  # in each folder with results: their hashes and names, a line each
 _owned: list[Path] = []  # folders of this program alone, as those of runs are
@@ -246,8 +248,8 @@ def write_table(path: str | Path, table: pd.DataFrame) -> None:
     Parameters
     ----------
     path
-        Ends in ``.csv`` or ``.parquet``. Parquet keeps the types of columns, also of an empty
-        table; CSV is UTF-8 with a header, NaN is an empty cell.
+        Ends in one of `TABLES`. Parquet keeps the types of columns, also of an empty table; CSV is
+        UTF-8 with a header, NaN is an empty cell; for ``.h5ad`` see `write_h5ad`.
     table
         Its index is not written.
 
@@ -257,14 +259,15 @@ def write_table(path: str | Path, table: pd.DataFrame) -> None:
         The ending is another, or the place can't be written to.
     """
     ending = Path(path).suffix.lower()
-    if ending not in (".csv", ".parquet"):
+    if ending not in TABLES:
         raise MitolumeError(
-            f"{path} ends in {ending or 'nothing'}, but a table is written as .csv or .parquet: "
-            "name the file so"
+            f"{path} ends in {ending or 'nothing'}, but a table in {', '.join(TABLES)}: name it so"
         )
     with atomic(path) as temporary:
         if ending == ".csv":
             table.to_csv(temporary, index=False, encoding="utf-8")
+        elif ending == ".h5ad":
+            write_h5ad(temporary, table)
         else:
             table.to_parquet(temporary, index=False)
 

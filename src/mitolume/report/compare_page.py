@@ -16,6 +16,7 @@ from mitolume.analysis.object_pictures import superplot, write_figure
 from mitolume.analysis.replicates import Effect, compare_conditions, control_of, suits_log
 from mitolume.batch.runner import refuse_inputs, require_free
 from mitolume.errors import MitolumeError, in_words, some_names
+from mitolume.io.h5ad import PLACE
 from mitolume.io.write import write_table, write_text
 from mitolume.report.charts import conditions_chart
 from mitolume.report.run_page import template
@@ -24,7 +25,6 @@ from mitolume.runs.folder import open_run
 from mitolume.text import count, number, percent
 
 _ENDINGS = (".html", ".csv", ".png", ".svg")
-_PLACE = re.compile("(label|t|plane|(centroid|bbox)_.*)$")  # columns that measure nothing
 _APART = 0.1  # a bias of a ratio that is worth a warning
 
 
@@ -117,7 +117,7 @@ def _read(objects: Path, column: str, by: str) -> tuple[pd.DataFrame, str, list[
         table = pd.read_parquet(objects) if is_parquet else pd.read_csv(objects)
     except (OSError, ValueError) as error:
         raise MitolumeError(f"{objects} can't be read as a table: {in_words(error)}") from error
-    measured = [n for n in map(str, table.select_dtypes("number")) if not _PLACE.match(n)]
+    measured = [n for n in map(str, table.select_dtypes("number")) if not PLACE.match(n)]
     with_unit = re.compile(rf"{re.escape(column)}_(um|px)\d?")
     named = [n for n in measured if n == column] or [n for n in measured if with_unit.fullmatch(n)]
     if len(named) != 1:
