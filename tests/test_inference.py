@@ -26,8 +26,14 @@ from mitolume.io.read import AXES, read
 from mitolume.io.write import write_image
 from mitolume.models.bundle import CARD, WEIGHTS, Card, load_bundle, save_bundle
 from mitolume.models.losses import LOSSES
-from mitolume.models.networks import HALO, MULTIPLE, SegmentationNetwork, for_prediction
-from mitolume.models.settings import NetworkSettings, Views
+from mitolume.models.networks import (
+    HALO,
+    MULTIPLE,
+    DenoisingNetwork,
+    SegmentationNetwork,
+    for_prediction,
+)
+from mitolume.models.settings import DenoiserNetworkSettings, NetworkSettings, Views
 from mitolume.runs.folder import find_bundle
 
 
@@ -72,6 +78,27 @@ def test_every_network_keeps_the_contract(name: str) -> None:
     other = SegmentationNetwork(NetworkSettings(name=name, width=4), seed=4).state_dict()
     assert all(torch.equal(same[key], again[key]) for key in same)
     assert any(not torch.equal(same[key], other[key]) for key in same)
+
+
+@pytest.mark.parametrize("name", ["unet", "unetplusplus"])
+@pytest.mark.parametrize("norm", ["batch", "none"])
+def test_networks_are_those_of_monai(name: str, norm: str) -> None:
+    """Names, order, initial weights and answers: files of models fit both."""
+    from monai.networks.nets import BasicUNet, BasicUNetPlusPlus
+
+    kind = {"unet": BasicUNet, "unetplusplus": BasicUNetPlusPlus}[name]
+    torch.manual_seed(3)
+    theirs = kind(
+        spatial_dims=2, in_channels=4, out_channels=1, features=(2, 4, 8, 16, 32, 2), act="relu",
+        norm=None if norm == "none" else norm,
+    )  # fmt: skip
+    ours = DenoisingNetwork(DenoiserNetworkSettings(name=name, width=2, norm=norm), 4, seed=3).body
+    weights, own = theirs.state_dict(), ours.state_dict()
+    assert list(weights) == list(own)
+    assert all(torch.equal(weights[key], own[key]) for key in own)
+    images = torch.randn(2, 4, 32, 48)
+    answer = theirs.eval()(images)
+    torch.testing.assert_close(ours.eval()(images), answer[-1] if name != "unet" else answer)
 
 
 @pytest.mark.parametrize("name", ["unet", "unetplusplus"])

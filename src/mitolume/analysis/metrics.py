@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from skimage.morphology import skeletonize
 
 from mitolume.io.masks import FOREGROUND, UNSURE, Mask
 
@@ -106,6 +105,8 @@ COUNT_SCORES: dict[str, Callable[[Counts], float]] = {
 
 def cldice(prediction: Mask, truth: Mask) -> float:
     """Centreline Dice (Shit et al., CVPR 2021): how far skeletons lie in the other mask."""
+    from skimage.morphology import skeletonize  # predicting imports this module, and needs none
+
     sure = truth != UNSURE
     p, t = (prediction == FOREGROUND) & sure, (truth == FOREGROUND) & sure
     p_line, t_line = skeletonize(p), skeletonize(t)

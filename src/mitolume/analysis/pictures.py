@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
-from skimage.segmentation import find_boundaries
+from scipy import ndimage
 
 from mitolume.io.masks import BACKGROUND, FOREGROUND, UNSURE, Mask
 from mitolume.io.write import atomic
@@ -132,7 +132,9 @@ def overlay(
     grey = fit(to_8bit(image, limits), longer, smooth=True)
     drawn = fit(np.asarray(mask, dtype=np.uint8), longer)
     picture = _hatched((grey * _UNDER_OUTLINE).astype(np.uint8), drawn == UNSURE)
-    picture[find_boundaries(drawn == FOREGROUND, mode="thick")] = OUTLINE_COLOUR
+    found = drawn == FOREGROUND
+    rim = ndimage.binary_dilation(found) ^ ndimage.binary_erosion(found, border_value=1)
+    picture[rim] = OUTLINE_COLOUR
     return picture
 
 

@@ -16,6 +16,7 @@ from mitolume.errors import TooLittleMemoryError
 from mitolume.inference.tiles import Box, Shape, grown, inside, tiles, turned_box, whole
 from mitolume.io.windows import Plane
 from mitolume.models.networks import HALO, MULTIPLE, SegmentationNetwork
+from mitolume.models.unet import UNet
 
 Image = np.ndarray[Any, np.dtype[np.float32]]
 Probability = Image
@@ -23,11 +24,6 @@ Network = TypeVar("Network", bound=nn.Module)
 
 CORE = 1024  # side of a tile's core: with the halo, 1,216 px at once; larger take more memory
 _GLIBC = platform.libc_ver()[0] == "glibc"
-# The blocks that lead down to the lowest level, of each network of the table.
-_ENCODERS = {
-    "BasicUNet": ("conv_0", "down_1", "down_2", "down_3", "down_4"),
-    "BasicUNetPlusPlus": ("conv_0_0", "conv_1_0", "conv_2_0", "conv_3_0", "conv_4_0"),
-}
 
 
 def predict_tiled(
@@ -133,7 +129,7 @@ def _exact() -> AbstractContextManager[None]:
 def encoder_of(network: nn.Module) -> nn.Module:
     """Return the way down of a `SegmentationNetwork`, with its weights: less than half the work."""
     body: Any = network.body
-    return nn.Sequential(*(getattr(body, name) for name in _ENCODERS[type(body).__name__]))
+    return nn.Sequential(*(getattr(body, name) for name in body.encoder))
 
 
 def default_device() -> str:
@@ -155,9 +151,8 @@ def release_buffers() -> None:
 def _run_window(network: nn.Module, part: Tensor, crop: Box) -> Tensor:
     """Run a network on one window (1, C, Y, X), to a crop of its channels (C, Y, X)."""
     try:
-        body = getattr(network, "body", None)
-        if isinstance(network, SegmentationNetwork) and type(body).__name__ == "BasicUNet":
-            return _run_unet(body, part, crop)
+        if isinstance(network, SegmentationNetwork) and type(network.body) is UNet:
+            return _run_unet(network.body, part, crop)
         result: Tensor = network(part)[0][(..., *crop)]
     except torch.OutOfMemoryError:
         height, width = part.shape[-2:]
@@ -168,15 +163,12 @@ def _run_window(network: nn.Module, part: Tensor, crop: Box) -> Tensor:
     return result
 
 
-def _run_unet(body: Any, part: Tensor, crop: Box) -> Tensor:
+def _run_unet(body: UNet, part: Tensor, crop: Box) -> Tensor:
     """Run a U-Net, whose way up computes no more than the crop needs: it is most of the work.
 
     The margins are what two convolutions at each level up see around the crop.
     """
-    found = [part.contiguous(memory_format=torch.channels_last)]
-    for name in _ENCODERS["BasicUNet"]:
-        found.append(getattr(body, name)(found[-1]))
-    here = found.pop()
+    *found, here = body.down(part.contiguous(memory_format=torch.channels_last))
     at = whole((here.shape[-2], here.shape[-1]))
     for level, margin in ((4, 2), (3, 2), (2, 2), (1, 1)):
         y, x = (slice(s.start >> level, -(-s.stop >> level)) for s in crop)

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 from scipy import ndimage
-from skimage.segmentation import relabel_sequential
 
 from mitolume.errors import MitolumeError
 
@@ -226,7 +225,8 @@ def trace_labels(labels: Labels) -> Iterator[tuple[int, int, list[Polygon]]]:
     for z, plane in enumerate(planes if labels.size else ()):
         numbers: Any = range(plane.size + 1)
         if plane.max() > plane.size:  # find_objects makes a list as long as the largest number
-            plane, _, numbers = relabel_sequential(plane)
+            numbers, flat = np.unique(np.append(plane, 0), return_inverse=True)  # 0 stays 0
+            plane = flat[:-1].reshape(plane.shape)
         for index, box in enumerate(ndimage.find_objects(plane.astype(np.int32)), start=1):
             if box is not None:
                 corner = np.array([box[1].start, box[0].start])

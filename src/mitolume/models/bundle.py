@@ -39,7 +39,7 @@ def versions() -> dict[str, str]:
 
     Where the program is a working copy, also its ``commit``, with "-dirty" if files were changed.
     """
-    names = ("mitolume", "torch", "lightning", "monai", "numpy", "scikit-image")
+    names = ("mitolume", "torch", "lightning", "numpy", "scikit-image")
     found = {"python": platform.python_version()} | {
         name: importlib.metadata.version(name) for name in names
     }

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mitolume.models.settings import BodySettings, DenoiserNetworkSettings, NetworkSettings
+from mitolume.models.unet import UNet, UNetPlusPlus
 
 # Four halvings: image sides must be multiples of 16. Two 3 x 3 convolutions at each level going
 # down and up: a square of 16 px on that grid sees 94 px to each side.
@@ -34,14 +35,15 @@ class SegmentationNetwork(nn.Module):
 
     def __init__(self, settings: NetworkSettings, channels: int = 1, seed: int = 0) -> None:
         super().__init__()
-        self.body = _body(settings, channels, "batch", seed)
+        self.body = _body(settings, channels, True, seed)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits, (B, 1, Y, X), of normalised images (B, C, Y, X).
 
         Y and X are multiples of 16.
         """
-        return _run(self.body, images)
+        answer: Tensor = self.body(images.contiguous(memory_format=torch.channels_last))
+        return answer
 
 
 class DenoisingNetwork(nn.Module):
@@ -75,8 +77,7 @@ class DenoisingNetwork(nn.Module):
     def __init__(self, settings: DenoiserNetworkSettings, channels: int = 1, seed: int = 0) -> None:
         super().__init__()
         self.channels, self.residual = channels, settings.residual
-        norm = None if settings.norm == "none" else settings.norm
-        learns = channels in (1, 4)
+        learns, norm = channels in (1, 4), settings.norm == "batch"
         self.body = _body(settings, channels, norm, seed) if learns else nn.Identity()
         self.register_buffer("detail", torch.zeros(3, SPECTRUM, SPECTRUM))
         self.register_buffer("line", torch.tensor([1.0, 0.0, 1.0, 1.0]))
@@ -87,7 +88,7 @@ class DenoisingNetwork(nn.Module):
 
         Y and X are multiples of 16. Nothing is given back yet.
         """
-        result = _run(self.body, images)
+        result: Tensor = self.body(images.contiguous(memory_format=torch.channels_last))
         if not self.residual:
             return result
         near = images[:, (self.channels - 1) // 2 : self.channels // 2 + 1]
@@ -95,29 +96,12 @@ class DenoisingNetwork(nn.Module):
         return near.mean(1, keepdim=True) + result.float()
 
 
-def _body(settings: BodySettings, channels: int, norm: str | None, seed: int) -> nn.Module:
-    """Build MONAI's U-Net (Ronneberger et al. 2015) or U-Net++ (Zhou et al. 2018)."""
-    from monai.networks.nets import BasicUNet, BasicUNetPlusPlus
-    from monai.networks.nets.basic_unet import UpCat
-
-    kind = {"unet": BasicUNet, "unetplusplus": BasicUNetPlusPlus}[settings.name]
-    width = settings.width
+def _body(settings: BodySettings, channels: int, norm: bool, seed: int) -> nn.Module:
+    kind = {"unet": UNet, "unetplusplus": UNetPlusPlus}[settings.name]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        body = kind(
-            spatial_dims=2,
-            in_channels=channels,
-            out_channels=1,
-            features=(width, 2 * width, 4 * width, 8 * width, 16 * width, width),
-            act=("relu", {"inplace": True}),
-            # Instance norm, MONAI's default, takes its statistics from the tile: the answer would
-            # then depend on the tiling.
-            norm=norm,
-        )
-    for part in body.modules():
-        if isinstance(part, UpCat):
-            part.is_pad = False  # for odd sizes; it copies even where there is nothing to pad
-    return body.to(memory_format=torch.channels_last)  # type: ignore[no-any-return]
+        body: Any = kind(channels, settings.width, norm)
+    return cast(nn.Module, body.to(memory_format=torch.channels_last))
 
 
 def resolve_precision(precision: str, device: str | torch.device | None = None) -> Precision:
@@ -164,10 +148,3 @@ def for_prediction(network: Network, precision: str) -> Network:
 class _Float32(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         return images.float()
-
-
-def _run(body: nn.Module, images: Tensor) -> Tensor:
-    out = body(images.contiguous(memory_format=torch.channels_last))
-    # MONAI's U-Net++ gives a list, one entry for each depth that is supervised.
-    result: Tensor = out[-1] if isinstance(out, list) else out
-    return result

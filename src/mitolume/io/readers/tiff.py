@@ -227,16 +227,17 @@ def _opened(
     path: Path, scene: int, sizes: dict[str, int], *, by_page: bool
 ) -> Iterator[tuple[Any, Any, tuple[int, ...]]]:
     """Open a series, what slices like it, and say in which pieces it is stored."""
-    import zarr
-
     with _tiff(path) as tif:
         found = tif.series[scene]
-        if not by_page and found.dataoffset is not None and found.keyframe.is_memmappable:
+        if found.dataoffset is not None and found.keyframe.is_memmappable:
             dtype = found.dtype.newbyteorder(tif.byteorder)  # Fiji writes big-endian
-            pieces = tuple(size if axis == "S" else 1 for axis, size in sizes.items())
+            whole = "YXS" if by_page else "S"
+            pieces = tuple(size if axis in whole else 1 for axis, size in sizes.items())
             pixels = np.memmap(path, dtype, "r", found.dataoffset, tuple(sizes.values()))
             yield found, pixels, pieces
             return
+        import zarr  # takes longer to import than a small image to read
+
         options: dict[str, Any] = {"level": 0, "squeeze": False}
         if by_page:
             options["chunkmode"] = "page"
