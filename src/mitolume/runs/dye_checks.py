@@ -15,10 +15,10 @@ import pandas as pd
 
 from mitolume.analysis.dye_labels import NO_DYE
 from mitolume.errors import some_names
-from mitolume.io.alignment import Evidence, find_shift, measure_fit, sharp_shift
+from mitolume.io.alignment import Floats, common_shift, fit_of_detail, own_shift, standardised
 from mitolume.io.check import open_fluorescence, read_row
 from mitolume.io.fields import Field, with_planes
-from mitolume.io.masks import FOREGROUND, UNSURE
+from mitolume.io.masks import UNSURE
 from mitolume.io.pixel_size import plane_pixel_size
 from mitolume.io.read import read
 from mitolume.io.write import write_mask
@@ -30,10 +30,10 @@ MOST_FOREGROUND = 0.3  # share of a plane; mitochondria of a spread cell cover a
 MOST_BACKGROUND = 0.55  # of the level; widefield images of mitochondria had 0.5 at most
 MOST_BLED = 0.1  # correlation; of good dyes, at most 0.03
 MOST_SATURATED = 0.001  # share of a plane's pixels: about a hundredth of its mitochondria
-MOST_APART_UM = 0.4  # nearly the width of a mitochondrion: the mask lies beside it
+MOST_APART_UM = 0.2  # half the width of a mitochondrion: the mask lies beside it
 MOST_SHIFTED_UM = 1.5  # three widths of a mitochondrion: beyond, channels show different places
 REACH_UM, MOST_REACH = 3.0, 40  # how far a shift is looked for, in µm and in pixels at most
-MOST_COMPARED, MOST_OWN = 24, 3  # planes on which a shift is measured: of a batch, of an image
+MOST_OWN = 3  # planes of an image on which a shift is measured
 Item = TypeVar("Item")
 
 
@@ -60,7 +60,7 @@ def _is_dimmed(quality: pd.DataFrame) -> pd.Series:
 
 def _shift(quality: pd.DataFrame) -> pd.Series:
     shift: pd.Series = (quality["shift_y_um"] ** 2 + quality["shift_x_um"] ** 2) ** 0.5
-    return shift
+    return shift.round(6)
 
 
 CHECKS = (
@@ -75,7 +75,7 @@ CHECKS = (
           f"the dye lies more than {MOST_SHIFTED_UM:g} µm from what transmitted light shows: align "
           "the channels, or record anew", unusable=True),
     Check(lambda q: _shift(q).between(MOST_APART_UM, MOST_SHIFTED_UM) & ~q["moved"],
-          f"the dye lies more than {MOST_APART_UM:g} µm from what transmitted light shows: --set "
+          f"the dye lies {MOST_APART_UM:g} µm or more from what transmitted light shows: --set "
           "dye.align=true moves the mask (label: --align)", unusable=True),
     Check(lambda q: _is_dimmed(q) & (q["signal_to_noise"] >= HARDLY),
           f"the dye is {WEAKER:g} times weaker than usual or more: if these cells lost their "
@@ -164,23 +164,24 @@ def measure_shifts(rows: Sequence[Field], quality: pd.DataFrame, move: bool) -> 
     for batch, own in batches.items():
         sizes = [plane_pixel_size(open_fluorescence(row)) or (1.0, 1.0) for row in own]
         reach = min(round(REACH_UM / float(np.mean(sizes))) + 1, MOST_REACH)
-        evidence = [_evidence(row, quality, reach) for row in own]
-        compared = spread([one for some in evidence for one in some], MOST_COMPARED)
-        common = find_shift(compared, least=1)
-        if common:
+        fits = [
+            _fit(row, quality, float(np.mean(size)), reach)
+            for row, size in zip(own, sizes, strict=True)
+        ]
+        known = [fit for fit in fits if fit.any()]
+        common = common_shift(known) if known else None
+        if common and any(common):
             down, right = np.multiply(common, sizes[0])
             said.append(
                 f"the dye{f' of batch {batch}' if batch else ''} lies {down:+.2f} µm (y) and "
                 f"{right:+.2f} µm (x) from what transmitted light shows, measured on "
-                f"{len(compared)} images; "
+                f"{count(len(known), 'image')}; "
                 + ("the masks were moved back" if move else
                    "--set dye.align=true moves the masks (label: --align)")
             )  # fmt: skip
-        for row, some, size in zip(own, evidence, sizes, strict=True):
-            shift, sharp = common or (0, 0), sharp_shift(some)
-            if sharp and np.hypot(*np.multiply(np.subtract(sharp, shift), size)) > MOST_APART_UM:
-                shift = sharp
-            elif not common and not sharp:
+        for row, fit, size in zip(own, fits, sizes, strict=True):
+            shift = own_shift(fit, common or (0, 0)) or common
+            if not shift:
                 continue
             um = np.multiply(shift, size)
             moved = move and any(shift) and np.hypot(*um) <= MOST_SHIFTED_UM
@@ -192,15 +193,15 @@ def measure_shifts(rows: Sequence[Field], quality: pd.DataFrame, move: bool) -> 
     return said
 
 
-def _evidence(row: Field, quality: pd.DataFrame, reach: int) -> list[Evidence]:
-    """Measure how well some masks of a row fit transmitted light, here and elsewhere."""
+def _fit(row: Field, quality: pd.DataFrame, pixel_um: float, reach: int) -> Floats:
+    """Measure how well the masks of a row fit transmitted light, here and elsewhere."""
     dyed = quality[(quality["mask"] == mask_name(row)) & (quality["foreground"] > 0)]
-    found = []
+    fit = np.zeros((2 * reach + 1,) * 2, np.float32)
     for z in spread(list(dyed["plane"]), MOST_OWN):
         plane, mask = read_row(row, int(z), "unsure")
-        if mask is not None and (mask == FOREGROUND).any():
-            found.append(measure_fit(plane, mask, reach))
-    return found
+        assert mask is not None, "a mask was made of its dye"
+        fit += fit_of_detail(plane, mask, pixel_um, reach)
+    return standardised(fit)
 
 
 def _move(row: Field, by: tuple[int, int]) -> None:
