@@ -68,9 +68,16 @@ def test_the_studies_page_shows_a_study_of_as_many_runs_as_it_says(tmp_path: Pat
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
+    links = re.findall(r"\]\(([^)#\s]*)#?([^)\s]*)\)", page.read_text(encoding="utf-8"))
+    for target, place in links:
         if not target.startswith("http"):
-            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+            file = page.parent / target if target else page
+            assert file.exists(), f"{page.name} links to {target}"
+            titles = (
+                re.findall(r"^#+ (.*)", file.read_text(encoding="utf-8"), re.M) if place else []
+            )
+            anchors = [re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles]
+            assert place in ["", *anchors], f"{page.name} links to {target}#{place}"
 
 
 def test_the_readme_shows_every_folder_of_the_code() -> None:

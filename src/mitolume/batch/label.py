@@ -140,7 +140,7 @@ def label_files(
     quality = pd.concat([figures[mask_name(row)] for row in made], ignore_index=True)
     moved = set(quality.loc[quality["moved"], "mask"])
     lit = [row for row in made if row.channel and mask_name(row) not in moved]
-    outcome.notices += measure_shifts(lit, quality, move)
+    measure_shifts(lit, quality, move)
     judged, (summary, *said) = judge(made, quality)
     _write_quality(out / QUALITY, [quality])
     outcome.notices += said

@@ -1,4 +1,4 @@
-"""Whether masks lie on what their images show. Knows no file.
+"""Whether masks lie on what their images show, by edges or fine detail. Knows no file.
 
 Where a mask is right, its outline runs along edges of the image, whether mitochondria are brighter
 or darker than what is around them. So edges are compared by direction, not by sign (orientation
@@ -33,8 +33,7 @@ _SURE_OF_SHIFT, _SURE_OF_TURN = 3.5, 3.0
 # Of masks from the dye, standard deviations: the best of wrong places reached 4.5 on simulated
 # fields, and the best place of a mask that lies right gained at most 3.0 (H9c2 cells).
 _SURE, _BETTER = 5.0, 3.5
-# Blurs, µm: the band in which mitochondria show, and what is coarser than they are.
-_FINE_UM, _WIDE_UM, _COARSE_UM = 0.07, 0.4, 0.5
+_DETAIL_UM, _COARSE_UM = (0.07, 0.4), 0.5  # blurs: the band of mitochondria, what is coarser
 
 TURNS = (
     "as it is", "turned left by 90°", "turned by 180°", "turned right by 90°",
@@ -87,61 +86,36 @@ def find_shift(evidence: Sequence[Evidence], least: float) -> tuple[int, int] | 
     return shift if _margin(fits[:, y, x] - fits[:, REACH, REACH]) >= _SURE_OF_SHIFT else None
 
 
-def fit_of_detail(plane: Image2D, mask: Mask, pixel_um: float, reach: int) -> Floats:
-    """Correlate a mask from the dye with what is as fine in its image, be it bright or dark.
+def shift_from_dye(
+    planes: Sequence[tuple[Image2D, Mask]], pixel_um: float, reach: int
+) -> tuple[int, int] | None:
+    """Find how far an image's masks from the dye lie too low and too far right, in pixels.
 
-    The mask follows the dye to a pixel, as no hand does, so one image is enough.
-
-    Returns
-    -------
-    numpy.ndarray
-        (2 reach + 1, 2 reach + 1), standardised: at [reach + y, reach + x] how well it would fit if
-        the mask lay y pixels too low and x too far right. Zeros where there is nothing to compare.
+    Masks are correlated with what is as fine in the planes, be it bright or dark. They follow the
+    dye to a pixel, as no hand does, so one image is enough. (0, 0) where they fit hardly better
+    elsewhere, None where no place within ``reach`` pixels stands out.
     """
-    drawn = mask == FOREGROUND
-    window = _window(plane.shape, drawn)
-    grey = plane[window].astype(np.float32)
-    fine, wide = (gaussian_filter(grey, max(um / pixel_um, 0.5)) for um in (_FINE_UM, _WIDE_UM))
-    detail = np.abs(fine - wide)
-    detail = np.minimum(detail, np.percentile(detail, 95))  # dust is not finer detail
-    shape = [fft.next_fast_len(max(n, reach + 1) + reach) for n in grey.shape]
-    shown, dyed = (
-        fft.rfft2(one - gaussian_filter(one, _COARSE_UM / pixel_um), shape)
-        for one in (detail, drawn[window].astype(np.float32))
-    )
-    fit = np.roll(fft.irfft2(dyed * shown.conj(), shape), (reach, reach), (0, 1))
-    return standardised(fit[: 2 * reach + 1, : 2 * reach + 1])
-
-
-def common_shift(fits: Sequence[Floats]) -> tuple[int, int] | None:
-    """Find the shift that masks have in common, (0, 0) unless most of them fit better elsewhere.
-
-    None where no place stands out. The fits are those of `fit_of_detail`.
-    """
-    shift = own_shift(standardised(np.sum(fits, axis=0)), (0, 0))
-    middle = fits[0].shape[0] // 2
-    if shift and any(shift):
-        gains = [one[middle + shift[0], middle + shift[1]] - one[middle, middle] for one in fits]
-        return shift if np.mean(np.greater(gains, 0)) >= 0.75 else (0, 0)
-    return shift
-
-
-def own_shift(fit: Floats, usual: tuple[int, int]) -> tuple[int, int] | None:
-    """Find where a mask fits best; the usual shift, where that is hardly better.
-
-    None where no place stands out.
-    """
-    y, x = map(int, np.unravel_index(int(fit.argmax()), fit.shape))
-    reach = fit.shape[0] // 2
-    if fit.max() < _SURE or {y, x} & {0, 2 * reach}:
+    fit: Any = 0
+    for plane, mask in planes:
+        window = _window(plane.shape, mask == FOREGROUND)
+        grey, drawn = (one.astype(np.float32)[window] for one in (plane, mask == FOREGROUND))
+        narrow, wide = (gaussian_filter(grey, max(um / pixel_um, 0.5)) for um in _DETAIL_UM)
+        detail = np.abs(narrow - wide)
+        detail = np.minimum(detail, np.percentile(detail, 95))  # dust is not finer detail
+        shape = [fft.next_fast_len(max(n, reach + 1) + reach) for n in grey.shape]
+        shown, dyed = (
+            fft.rfft2(one - gaussian_filter(one, _COARSE_UM / pixel_um), shape)
+            for one in (detail, drawn)
+        )
+        found = np.roll(fft.irfft2(dyed * shown.conj(), shape), (reach, reach), (0, 1))
+        fit = fit + found[: 2 * reach + 1, : 2 * reach + 1]
+    if not np.std(fit):
         return None
-    gain = fit[y, x] - fit[reach + usual[0], reach + usual[1]]
-    return (y - reach, x - reach) if gain >= _BETTER else usual
-
-
-def standardised(fit: Floats) -> Floats:
-    """Bring a fit to mean 0 and standard deviation 1; what does not vary, to 0."""
-    return np.asarray((fit - fit.mean()) / (fit.std() or 1), np.float32)
+    fit = (fit - fit.mean()) / fit.std()
+    y, x = map(int, np.unravel_index(fit.argmax(), fit.shape))
+    if fit[y, x] < _SURE or {y, x} & {0, 2 * reach}:
+        return None
+    return (y - reach, x - reach) if fit[y, x] - fit[reach, reach] >= _BETTER else (0, 0)
 
 
 def fits_better(evidence: Sequence[Evidence], shift: tuple[int, int]) -> bool:

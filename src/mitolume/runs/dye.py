@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -85,10 +85,10 @@ def label_rows(
         qualities += found
         labelled.append(replace(row, mask=path, label="dye"))
     quality = pd.DataFrame(qualities)
-    shifted = measure_shifts(labelled, quality, settings.align)
+    measure_shifts(labelled, quality, settings.align)
     used, said = judge(labelled, quality)
     ends = f"structures in masks from the dye end at {threshold:.2f} of their peak's brightness"
-    notices = [*said, ends, *_agreement(quality), *shifted]
+    notices = [*said, ends, *_agreement(quality)]
     progress(len(wanted), len(wanted))
     made = dict(zip(map(id, wanted), used, strict=True))
     kept = (made.get(id(row), row) for row in rows)
@@ -114,12 +114,9 @@ def label_row(row: Field, path: Path, threshold: float = THRESHOLD) -> list[dict
             {
                 "line": row.line, "image": row.image.name, "plane": z, "specimen": row.specimen,
                 "condition": row.condition, "batch": row.batch, "has_dye": quality.has_dye,
-                "signal_to_noise": quality.signal_to_noise, "level": quality.level,
-                "background": quality.background, "bleed_through": quality.bleed_through,
-                "foreground": quality.foreground, "unsure": quality.unsure,
-                "saturated": quality.saturated, "shift_y_um": float("nan"),
-                "shift_x_um": float("nan"), "moved": False, "mask": path.name,
-                "verdict": str(quality),
+                **{key: value for key, value in asdict(quality).items() if key != "planes"},
+                "shift_y_um": float("nan"), "shift_x_um": float("nan"), "moved": False,
+                "mask": path.name, "verdict": str(quality),
             }
         )  # fmt: skip
     size = image.attrs.get("pixel_size_um", {})

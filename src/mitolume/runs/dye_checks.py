@@ -5,7 +5,6 @@ What a dye lacks altogether, such as cells that took up none among others that d
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -15,7 +14,7 @@ import pandas as pd
 
 from mitolume.analysis.dye_labels import NO_DYE
 from mitolume.errors import some_names
-from mitolume.io.alignment import Floats, common_shift, fit_of_detail, own_shift, standardised
+from mitolume.io.alignment import shift_from_dye
 from mitolume.io.check import open_fluorescence, read_row
 from mitolume.io.fields import Field, with_planes
 from mitolume.io.masks import UNSURE
@@ -129,6 +128,8 @@ def judge(rows: Sequence[Field], quality: pd.DataFrame) -> tuple[list[Field], li
     summary = f"{total}, {int(quality['used'].sum())} used"
     if reasons:
         summary += f", because {'; '.join(reasons)}"
+    if moved := int(quality["moved"].sum()):
+        said.append(f"masks of {count(moved, 'plane')} moved back onto transmitted light")
     return [with_planes(row, used.get(mask_name(row), [])) for row in rows], [summary, *said]
 
 
@@ -138,70 +139,43 @@ def mask_name(row: Field) -> str:
     return row.mask.name
 
 
-def measure_shifts(rows: Sequence[Field], quality: pd.DataFrame, move: bool) -> list[str]:
-    """Measure how far dyes lie from what transmitted light shows, by batch and image.
+def measure_shifts(rows: Sequence[Field], quality: pd.DataFrame, move: bool) -> None:
+    """Measure how far the dye of images lies from what transmitted light shows.
 
     Parameters
     ----------
     rows
         With masks that were made from the dye, and the channel of transmitted light.
     quality
-        A row for each plane; ``shift_y_um``, ``shift_x_um`` and ``moved`` are filled in. An
-        image has the shift of its batch, unless its own is sure and another; not a number where
-        nothing is sure.
+        A row for each plane; ``shift_y_um``, ``shift_x_um`` and ``moved`` are filled in. An image
+        whose own shift is not sure has that of its batch (the median); not a number without any.
     move
         Whether to move the masks back, in their files, unless they lie too far.
-
-    Returns
-    -------
-    list of str
-        A sentence for each batch whose dye is shifted.
     """
-    batches: dict[str, list[Field]] = defaultdict(list)
-    for row in rows:
-        batches[row.batch].append(row)
-    said = []
-    for batch, own in batches.items():
-        sizes = [plane_pixel_size(open_fluorescence(row)) or (1.0, 1.0) for row in own]
-        reach = min(round(REACH_UM / float(np.mean(sizes))) + 1, MOST_REACH)
-        fits = [
-            _fit(row, quality, float(np.mean(size)), reach)
-            for row, size in zip(own, sizes, strict=True)
-        ]
-        known = [fit for fit in fits if fit.any()]
-        common = common_shift(known) if known else None
-        if common and any(common):
-            down, right = np.multiply(common, sizes[0])
-            said.append(
-                f"the dye{f' of batch {batch}' if batch else ''} lies {down:+.2f} µm (y) and "
-                f"{right:+.2f} µm (x) from what transmitted light shows, measured on "
-                f"{count(len(known), 'image')}; "
-                + ("the masks were moved back" if move else
-                   "--set dye.align=true moves the masks (label: --align)")
-            )  # fmt: skip
-        for row, fit, size in zip(own, fits, sizes, strict=True):
-            shift = own_shift(fit, common or (0, 0)) or common
-            if not shift:
-                continue
-            um = np.multiply(shift, size)
-            moved = move and any(shift) and np.hypot(*um) <= MOST_SHIFTED_UM
-            if moved:
-                _move(row, (-shift[0], -shift[1]))
-            mine = quality["mask"] == mask_name(row)
-            quality.loc[mine, ["shift_y_um", "shift_x_um"]] = um
-            quality.loc[mine, "moved"] = bool(moved)
-    return said
+    if not rows:
+        return
+    sizes = [plane_pixel_size(open_fluorescence(row)) or (1.0, 1.0) for row in rows]
+    own = [_shift_px(row, quality, size) for row, size in zip(rows, sizes, strict=True)]
+    found = pd.DataFrame(np.multiply(own, sizes))
+    found = found.fillna(found.groupby([row.batch for row in rows]).transform("median"))
+    for row, size, um in zip(rows, sizes, found.to_numpy(), strict=True):
+        shift = tuple(-round(one) for one in um / size if np.isfinite(one))
+        moved = move and any(shift) and np.hypot(*um) <= MOST_SHIFTED_UM
+        if moved:
+            _move(row, (shift[0], shift[1]))
+        mine = quality["mask"] == mask_name(row)
+        quality.loc[mine, ["shift_y_um", "shift_x_um"]] = um
+        quality.loc[mine, "moved"] = bool(moved)
 
 
-def _fit(row: Field, quality: pd.DataFrame, pixel_um: float, reach: int) -> Floats:
-    """Measure how well the masks of a row fit transmitted light, here and elsewhere."""
+def _shift_px(row: Field, quality: pd.DataFrame, size: tuple[float, float]) -> tuple[float, float]:
+    """Measure the shift of a row's masks along Y and X; not a number where it is not sure."""
     dyed = quality[(quality["mask"] == mask_name(row)) & (quality["foreground"] > 0)]
-    fit = np.zeros((2 * reach + 1,) * 2, np.float32)
-    for z in spread(list(dyed["plane"]), MOST_OWN):
-        plane, mask = read_row(row, int(z), "unsure")
-        assert mask is not None, "a mask was made of its dye"
-        fit += fit_of_detail(plane, mask, pixel_um, reach)
-    return standardised(fit)
+    read = [read_row(row, int(z), "unsure") for z in spread(list(dyed["plane"]), MOST_OWN)]
+    pixel_um = float(np.mean(size))
+    reach = min(round(REACH_UM / pixel_um) + 1, MOST_REACH)
+    planes = [(plane, mask) for plane, mask in read if mask is not None]
+    return shift_from_dye(planes, pixel_um, reach) or (np.nan, np.nan)
 
 
 def _move(row: Field, by: tuple[int, int]) -> None:
