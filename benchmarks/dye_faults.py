@@ -163,7 +163,7 @@ def draw(out: Path) -> None:
     figure = Figure(figsize=(12, 4.4), layout="constrained", facecolor="#fdfcf9")
     for axes, (title, fault) in zip(figure.subplots(2, 6).T, shown.items(), strict=True):
         dye = dye_of(field, *fault)
-        labels = label_dye(dye, FIELD.pixel_um, z=z, z_step_um=FIELD.z_step_um)
+        labels = label_dye(dye, FIELD.pixel_um, z=z, z_step_um=field.z_step_um)
         found = (labels.mask == 1).astype(np.uint8)
         value = iou(count(found, field.masks[z]))
         errors = error_map(field.images["Transmitted"][z], field.masks[z], found)
