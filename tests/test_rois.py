@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
 import zipfile
 from collections.abc import Callable
 from fractions import Fraction
@@ -13,6 +16,7 @@ import pytest
 import roifile
 import tifffile
 import xarray as xr
+from helpers.fields import blobs
 from helpers.roi_files import (
     ELSEWHERE,
     FREEHAND,
@@ -28,6 +32,7 @@ from helpers.roi_files import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy import ndimage
 
 from mitolume.errors import MitolumeError
 from mitolume.io.geojson import labels_to_geojson
@@ -302,3 +307,74 @@ def test_the_pixel_size_is_where_imagej_looks(
         assert file.pages.first.tags["ResolutionUnit"].value == 1  # none
     assert read(tmp_path / "a.ome.tif").attrs["pixel_size_um"] == {"Y": 0.13, "X": 0.065}
     assert "pixel_size_um" not in read(tmp_path / "unknown.ome.tif").attrs
+
+
+def test_channels_have_colours_in_fiji(tmp_path: Path) -> None:
+    names = {"C": np.array(["T PMT", "TMRM", "CellMask"], object)}
+    image = xr.DataArray(np.zeros((3, 4, 5), np.uint8), dims=tuple("CYX"), coords=names)
+    write_image(tmp_path / "a.ome.tif", image)
+    with tifffile.TiffFile(tmp_path / "a.ome.tif") as file:
+        found = re.findall(r'Name="(\S+|T PMT)" Color="(-?\d+)"', file.ome_metadata)
+    colours = {name: int(value) % 2**32 for name, value in found}  # red, green, blue, opacity
+    assert colours == {"T PMT": 0xFFFFFFFF, "TMRM": 0x00FF00FF, "CellMask": 0xFF00FFFF}
+
+
+# --- ImageJ itself -------------------------------------------------------------------------
+
+IMAGEJ = Path(os.environ.get("IJ_JAR", "/usr/share/java/ij.jar"))
+LOOK = """
+import ij.*; import ij.io.*; import ij.gui.*; import java.io.*; import java.util.zip.*;
+public class Look {
+  public static void main(String[] names) throws Exception {
+    ImagePlus i = null;
+    for (String name : names) {
+      if (!name.endsWith(".zip")) {
+        i = IJ.openImage(name);
+        System.out.println(i.getWidth() + " " + i.getHeight() + " " + i.getStackSize() + " "
+          + i.getCalibration().pixelWidth + " " + i.getCalibration().getUnit() + " "
+          + Integer.toHexString(i.getLuts()[0].getRGB(1)) + " " + i.getStatistics().mean);
+        continue;
+      }
+      ZipInputStream in = new ZipInputStream(new FileInputStream(name));
+      for (ZipEntry e; (e = in.getNextEntry()) != null;) {
+        Roi roi = new RoiDecoder(in.readAllBytes(), e.getName()).getRoi();
+        i.setSlice(roi.getPosition());
+        i.setRoi(roi);
+        ij.process.ImageStatistics s = i.getStatistics();
+        System.out.println(roi.getName() + " " + roi.getPosition() + " " + s.pixelCount + " "
+          + (int) s.min + " " + (int) s.max);
+      }
+    }
+  }
+}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not IMAGEJ.exists(), reason="needs ImageJ: IJ_JAR=/path/to/ij.jar")
+def test_imagej_itself_shows_what_was_written(tmp_path: Path) -> None:
+    labels = np.stack([blobs(seed, (90, 110))[1].astype(np.int64) for seed in range(3)])
+    for z in range(3):
+        labels[z] = ndimage.label(labels[z])[0]
+    attrs = {"pixel_size_um": {"Z": 0.5, "Y": 0.08, "X": 0.08}}
+    array = xr.DataArray(labels, dims=tuple("ZYX"), attrs=attrs)
+    write_mask(tmp_path / "mask.ome.tif", (array > 0).astype(np.uint8))
+    write_image(tmp_path / "probability.ome.tif", (array / 10).astype(np.float32))
+    write_labels(tmp_path / "labels.ome.tif", array)
+    write_rois(tmp_path / "rois.zip", labels_to_rois(labels))
+    (tmp_path / "Look.java").write_text(LOOK)
+    names = ("mask.ome.tif", "probability.ome.tif", "labels.ome.tif", "rois.zip")
+    java = ["java", "-Djava.awt.headless=true", "-cp", str(IMAGEJ), "Look.java", *names]
+    done = subprocess.run(java, cwd=tmp_path, capture_output=True, text=True, check=True)
+    lines = [line.split() for line in done.stdout.splitlines()]
+    for line, mean in zip(lines, (labels[0] > 0, labels[0] / 10, labels[0]), strict=False):
+        assert line[:5] == ["110", "90", "3", "0.08", "µm"]
+        assert float(line[6]) == pytest.approx(mean.mean(), rel=1e-5)
+    assert lines[0][5] == "ffffffff", "1 is white"
+    found = {(int(z), int(low)): int(n) for _, z, n, low, high in lines[3:] if low == high}
+    assert len(found) == len(lines) - 3, "an outline holds one object and no background"
+    assert found == {
+        (z + 1, n): int((labels[z] == n).sum())
+        for z in range(3)
+        for n in range(1, labels[z].max() + 1)
+    }

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 TABLES = (".csv", ".parquet", ".h5ad")
 _PART = ".part-"  # how names of files begin that are still being written
 _RECORD = ".mitolume"  # in each folder with results: their hashes and names, a line each
+# White, green, magenta, cyan, yellow: red, green, blue and opacity as one signed number.
+_COLOURS = [-1, 0x00FF00FF, 0xFF00FFFF - 2**32, 0x00FFFFFF, 0xFFFF00FF - 2**32]
 _owned: list[Path] = []  # folders of this program alone, as those of runs are
 _known: dict[Path, tuple[int, set[str]]] = {}  # what was read of records: bytes and lines
 
@@ -182,6 +184,8 @@ def write_image(
         names = [str(name) for name in image["C"].values]
     if names:
         metadata["Channel"] = {"Name": names}
+        if len(names) > 1:
+            metadata["Channel"]["Color"] = [_COLOURS[i % len(_COLOURS)] for i in range(len(names))]
     pixels = np.ascontiguousarray(image.values)
     # Named after the content, not the time, so that the same image is the same file.
     content = hashlib.sha256(repr((metadata, pixels.shape, pixels.dtype.str)).encode())
