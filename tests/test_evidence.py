@@ -35,6 +35,7 @@ from mitolume.study.crossed import (
     mean_squares,
 )
 from mitolume.study.evidence import (
+    EQUAL,
     HELPED,
     HINT,
     HURT,
@@ -43,6 +44,7 @@ from mitolume.study.evidence import (
     compare,
     label_curve,
 )
+from mitolume.study.worth import label_worth, outlook
 
 FINITE = st.floats(-1, 1, width=32)
 TABLES = hnp.arrays(float, st.tuples(st.integers(2, 6), st.integers(2, 5)), elements=FINITE).filter(
@@ -58,6 +60,82 @@ def study(
     return as_images(counts, 0)
 
 
+# Equal, worth, outlook -----------------------------------------------------------------------
+
+
+def test_equal_is_shown_by_two_one_sided_tests() -> None:
+    images = study(arms=3, specimens=8, seeds=4)
+    for margin in (0.0, 0.02, 0.3):
+        for one in compare(images, "reference", margin):
+            own = images[images["arm"].isin([one.arm, "reference"])]
+            (alone,) = compare(own, "reference", margin)
+            assert one.within > alone.within  # each of two tests is stricter
+            values = paired(*(c for _, c in cell_scores(own).groupby("arm"))).values
+            freedom = mean_squares(values)
+            expected = abs(alone.difference) + float(half_width(freedom, 0.1))
+            assert alone.within == pytest.approx(expected)
+            assert (one.verdict == EQUAL) == (one.low <= 0 <= one.high and one.within < margin)
+            if one.verdict == EQUAL:
+                assert one.words.endswith(f"so equal within ±{margin:g}")
+    # What helped may be too little to matter, and says so.
+    small = study(arms=2, specimens=12, seeds=5, gains=np.array([0, 0.9]))
+    (found,) = compare(small, "reference", 0.9)
+    assert found.verdict == HELPED
+    assert "so equal within ±0.9" in found.words
+
+
+def curve(gain: float, *, seeds: int = 4) -> pd.DataFrame:
+    """Return a reference that rises from 4 to 24 labelled images, and an arm with 4."""
+    rng = np.random.default_rng(0)
+    luck = LUCK["little luck of seeds"]
+    gains = np.array([0, gain, 0.8])
+    counts = simulate(rng, 1, arms=3, specimens=12, seeds=seeds, gains=gains, truth=luck)
+    images = as_images(counts, 0, 4)
+    with_more = images[images["arm"] == "arm 2"].assign(arm="reference", k=24)
+    return pd.concat([images[images["arm"] != "arm 2"], with_more])
+
+
+def test_an_arm_is_placed_on_the_curve_of_the_reference() -> None:
+    (found,) = label_worth(curve(0.4), "reference")
+    assert found.low < found.n < found.high
+    assert 7 <= found.n <= 15  # in the middle of log(n + 1), where 10 is
+    assert found.sentence.startswith(f"arm 1 with 4 labelled images is worth {found.n:.0f} ")
+    (less,) = label_worth(curve(-1.5), "reference")
+    assert "4 or fewer labelled images of reference (95 % interval by itself: 4 or" in less.sentence
+    (more,) = label_worth(curve(3), "reference")
+    assert "worth 24 or more" in more.sentence
+    assert label_worth(curve(0.4, seeds=1), "reference") == []
+    assert label_worth(study(), "reference") == []
+
+
+def test_the_outlook_is_what_the_study_will_have_seen() -> None:
+    images = study(specimens=10, seeds=4)
+    (one,) = compare(images, "reference")
+    asked: Any = {"n_comparisons": 1, "margin": 0.0}
+    said = outlook(images, "reference", n_seeds=4, **asked)
+    assert f"differences in IoU of {one.detectable:.3f} or more." in said
+    first = images[images["seed"] < 2]
+    said = outlook(first, "reference", n_seeds=5, n_comparisons=1, margin=0.02)
+    assert said.startswith("By its first 2 seeds, a study of 10 specimens and 5 seeds can show")
+    assert "; for 0.02 it would take " in said
+    assert outlook(images[images["seed"] < 1], "reference", n_seeds=3, **asked) == ""
+
+
+@pytest.mark.slow
+def test_the_interval_of_what_an_arm_is_worth_covers() -> None:
+    rng, n, inside = np.random.default_rng(1), 150, 0
+    luck, gains = LUCK["little luck of seeds"], np.array([0, 0.2, 0.4])
+    for _ in range(n):
+        counts = simulate(rng, 1, arms=3, specimens=10, seeds=3, gains=gains, truth=luck)
+        images = as_images(counts, 0, 4)
+        with_more = images[images["arm"] == "arm 2"].assign(arm="reference", k=24)
+        (found,) = label_worth(
+            pd.concat([images[images["arm"] != "arm 2"], with_more]), "reference"
+        )
+        inside += found.low <= (5 * 25) ** 0.5 - 1 <= found.high
+    assert inside / n > 0.93
+
+
 # Error rates -----------------------------------------------------------------------------------
 
 
@@ -70,6 +148,7 @@ def test_identical_arms_differ_rarely_and_stated_power_is_true(
     assert found.no_difference >= 0.93
     assert found.covered >= 0.93
     assert 0.75 <= found.power <= 0.85
+    assert found.unlike_called_equal <= 0.055
 
 
 @pytest.mark.slow

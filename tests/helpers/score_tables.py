@@ -1,6 +1,6 @@
 """Simulated studies, as counts of pixels, and how often the verdicts on them err.
 
-``python tests/score_tables.py`` prints the tables of docs/evidence.md.
+``python tests/helpers/score_tables.py`` prints the tables of docs/evidence.md.
 """
 
 from __future__ import annotations
@@ -115,6 +115,8 @@ class Rates:
     power: float  # at the stated difference, averaged over the tables that state it
     power_at_median: float  # at the median of the stated differences
     stated: float  # that median
+    unlike_called_equal: float  # arms just a margin of 0.05 apart, in any comparison of a study
+    like_called_equal: float
 
 
 def rates(
@@ -133,12 +135,17 @@ def rates(
     def power(gain: Array) -> Array:
         return np.searchsorted(needed, gain) / n
 
+    margin, one_sided = 0.05, half_width(found, 2 * alpha)
+    apart = [np.abs(found.mean + shift) + one_sided < margin for shift in (-margin, margin)]
+
     return Rates(
         float(right.mean()),
         float(right.all(axis=1).mean()),
         float(power(stated).mean()),
         float(power(np.median(stated))),
         float(np.median(stated)),
+        max(float(called.any(axis=1).mean()) for called in apart),
+        float((np.abs(found.mean) + one_sided < margin).mean()),
     )
 
 
@@ -153,13 +160,14 @@ DESIGNS = ((3, 3), (5, 3), (10, 3), (20, 3), (5, 2), (10, 2), (5, 5), (20, 5), (
 if __name__ == "__main__":
     for arms in (1, 6):
         print(f"\n{arms} arms\n| specimens x seeds | luck | no difference | all covered "
-              "| power | at median | stated |\n|---|---|---|---|---|---|---|")  # fmt: skip
+              "| power | at median | stated | unlike | like |\n" + 9 * "|---" + "|")  # fmt: skip
         for specimens, seeds in DESIGNS:
             for name, truth in (LUCK | {"unlike specimens": UNLIKE}).items():
                 r = rates(truth, arms=arms, specimens=specimens, seeds=seeds)
                 print(
                     f"| {specimens} x {seeds} | {name} | {100 * r.no_difference:.1f} | "
                     f"{100 * r.covered:.1f} | {100 * r.power:.1f} | "
-                    f"{100 * r.power_at_median:.1f} | {r.stated:.3f} |",
+                    f"{100 * r.power_at_median:.1f} | {r.stated:.3f} | "
+                    f"{100 * r.unlike_called_equal:.1f} | {100 * r.like_called_equal:.0f} |",
                     flush=True,
                 )

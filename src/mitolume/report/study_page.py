@@ -27,8 +27,9 @@ from mitolume.report.study_tables import (
 from mitolume.report.study_words import Head, head_of, shift_sentences
 from mitolume.study.beside_dye import OBJECTS, judge_beside_dye, measure_beside_dye
 from mitolume.study.cells import image_count
-from mitolume.study.evidence import compare, label_curve
+from mitolume.study.evidence import compare, label_curve, scored_rows
 from mitolume.study.folder import Study, open_study
+from mitolume.study.worth import label_worth
 from mitolume.text import count, number
 
 
@@ -76,12 +77,9 @@ class StudyContent:
         self.reference = study.recipe.reference
         self.images = study.collect()
         standing = self.images[self.images["stands"]]
-        scored = standing[standing["tp"].notna()]
-        subsets = [s for s in ("test", "validation") if (scored["subset"] == s).any()]
-        if not subsets:
+        self.scored, self.subset = scored_rows(self.images)
+        if not self.subset:
             raise MitolumeError(f"{study.path}: no run kept a labelled image aside to score")
-        self.subset = subsets[0]
-        self.scored = scored[scored["subset"] == self.subset]
         if self.reference not in set(self.scored["arm"]):
             raise MitolumeError(
                 f"{study.path}: no run of the reference {self.reference} is finished yet; "
@@ -89,8 +87,10 @@ class StudyContent:
             )
         self.arms = [arm for arm in self.recipe.arms if arm in set(self.scored["arm"])]
         self.scored_on = sizes(self.scored, self.subset)
-        self.comparisons = compare(self.scored, self.reference) if len(self.arms) > 1 else []
-        self.curve = label_curve(self.scored)
+        margin, several = self.recipe.margin, len(self.arms) > 1
+        self.comparisons = compare(self.scored, self.reference, margin) if several else []
+        self.curve = label_curve(self.scored, margin)
+        self.worth = label_worth(self.scored, self.reference)
         self.has_budgets = self.scored["k"].nunique() > 1
         seen = pd.concat([self.scored, standing[standing["subset"] == "unlabelled"]])
         self._with_most_labels = seen[seen["k"] == self.scored["k"].max()]

@@ -29,10 +29,11 @@ from mitolume.runs.recipe import (
     read_yaml,
     with_folders,
 )
+from mitolume.study.evidence import MARGIN
 from mitolume.training.methods import METHODS
 
 STUDY_PRESETS = ("default", "quick", "paper", "dye")
-_OWN = ("arms", "reference", "seeds", "labels", "compare", "cost")
+_OWN = ("arms", "reference", "seeds", "labels", "compare", "cost", "margin")
 _LENGTH = ("minutes", "epochs", "steps", "batch", "patch")
 _OPEN = re.compile(r'"\{(light|dye|membrane|one)\}"')
 _MEMBRANE = re.compile("cell[ _-]?mask|membrane", re.IGNORECASE)
@@ -52,6 +53,7 @@ class StudyRecipe(BaseModel):
     trained, as in the published study. With ``cost`` equal, the steps (epochs, minutes) of training
     are those of a whole run: an arm with two trainings divides them, so that no arm gains by longer
     training. With ``own``, they are those of its first training, as in a recipe.
+    Differences in IoU below ``margin`` are as good as none.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -63,6 +65,7 @@ class StudyRecipe(BaseModel):
     labels: tuple[Budget, ...] = Field(("all",), min_length=1)
     compare: Literal["kept", "last"] = "kept"
     cost: Literal["equal", "own"] = "equal"
+    margin: float = Field(MARGIN, ge=0, lt=1)
 
     @field_validator("arms", mode="before")
     @classmethod

@@ -77,7 +77,7 @@ def judge_beside_dye(rows: pd.DataFrame) -> list[dict[str, Any]]:
             "name": name or "images without a condition",
             "k": k,
             "sizes": (image_count(own), own["specimen"].nunique(), own["seed"].nunique()),
-            "compared": compare(own[own["arm"] != TRUTH], DYE)[0] if judged else None,
+            "compared": compare(own[own["arm"] != TRUTH], DYE, 0)[0] if judged else None,
             "iou": cell_scores(own).groupby("arm")["score"].mean() if judged else {},
             "biases": {side: {what: bias(own, *side, what) for what in OBJECTS} for side in sides},
         }

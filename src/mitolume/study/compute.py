@@ -55,10 +55,13 @@ def compute_study(
         if finished:
             say(f"{len(finished)} of {len(study.planned)} runs are already finished", quiet=quiet)
         failed = {}
-        for place, fault in _compute_runs(missing, jobs, scheduler, quiet):
+        told = False
+        for place, fault in _compute_runs(missing, jobs, scheduler, quiet, study.seconds_each):
             if fault:
                 failed[place.name] = fault
                 say(f"{place.name} failed: {fault}", quiet=quiet)
+            if not told and (told := bool(said := study.outlook())):
+                say(said, quiet=quiet)
         study.note(failed=failed)
         if study.finished:
             study.collect()
@@ -107,18 +110,21 @@ def _hashes(table: Path, study: Study, quiet: bool) -> dict[str, str]:
 
 
 def _compute_runs(
-    runs: Mapping[Path, Recipe], jobs: int, scheduler: str | None, quiet: bool
+    runs: Mapping[Path, Recipe], jobs: int, scheduler: str | None, quiet: bool, each: float
 ) -> Iterator[tuple[Path, str]]:
-    """Compute runs; yield each folder when its run has ended, with the reason if it failed."""
+    """Compute runs; yield each folder when its run has ended, with the reason if it failed.
+
+    ``each`` is how many seconds earlier runs took, 0 if there are none.
+    """
     if not runs:
         return
     if scheduler is None and jobs <= 1:
-        started, left = time.monotonic(), ""
+        started = time.monotonic()
         for number, (place, recipe) in enumerate(runs.items()):
+            left = f" (about {time_left(each * (len(runs) - number))} left for all)" if each else ""
             say(f"run {number + 1} of {len(runs)}: {place.name}{left}", quiet=quiet)
             yield place, try_run(recipe, place, quiet=quiet)
             each = (time.monotonic() - started) / (number + 1)
-            left = f" (about {time_left(each * (len(runs) - number - 1))} left for all)"
         return
     from mitolume.parallel import run_side_by_side
 

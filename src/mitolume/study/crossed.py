@@ -38,6 +38,15 @@ class MeanSquares:
         """How many values the mean is of."""
         return self.n_specimens * self.n_seeds
 
+    def expected(self, n_specimens: int, n_seeds: int) -> MeanSquares:
+        """Return what mean squares a study of another size is expected to have."""
+        by_specimen = np.maximum(self.specimens - self.rest, 0) / self.n_seeds
+        by_seed = np.maximum(self.seeds - self.rest, 0) / self.n_specimens
+        return MeanSquares(
+            self.mean, self.rest + n_seeds * by_specimen, self.rest + n_specimens * by_seed,
+            self.rest, n_specimens, n_seeds,
+        )  # fmt: skip
+
 
 def mean_squares(values: ArrayLike) -> MeanSquares:
     """Split the variation of a complete table into specimens, seeds and the rest.

@@ -19,12 +19,13 @@ from mitolume.study.crossed import (
 )
 from mitolume.text import count, number
 
-HELPED, HURT = "helped", "hurt"
+HELPED, HURT, EQUAL = "helped", "hurt", "equal"
 NO_DIFFERENCE, UNDETERMINED = "no difference shown", "undetermined"
 # Of identical arms trained once, half may differ clearly: docs/evidence.md has the rates.
 HINT = "a hint only"
-VERDICTS = (HELPED, HURT, NO_DIFFERENCE, HINT, UNDETERMINED)
+VERDICTS = (HELPED, HURT, EQUAL, NO_DIFFERENCE, HINT, UNDETERMINED)
 LEVEL = 0.95  # of confidence, of all intervals of a study together
+MARGIN = 0.02  # a difference in IoU that is worth seeing
 Arm = tuple[str, int]  # its name and k
 
 
@@ -35,8 +36,9 @@ class Comparison:
     ``difference`` is the score of ``arm`` with ``k`` labelled images less that of ``reference``
     with ``k_reference``. ``low`` to ``high`` is its confidence interval; those of all
     ``n_comparisons`` hold simultaneously at ``LEVEL``. ``detectable`` is the true difference that a
-    study of this size would show with 80 % power. These three are NaN for one specimen and one
-    seed, or where there is nothing to compare.
+    study of this size would show with 80 % power; ``within`` is the least margin within which two
+    one-sided tests show both to be equal, and ``margin`` the one that counts as equal. They are NaN
+    for one specimen and one seed, or where there is nothing to compare, but for the margin.
     ``notice`` says which seeds and specimens were left out, if any.
     """
 
@@ -49,6 +51,8 @@ class Comparison:
     low: float
     high: float
     detectable: float
+    within: float
+    margin: float
     n_images: int
     n_specimens: int
     n_seeds: int
@@ -57,14 +61,21 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """Helped, hurt, no difference shown, undetermined, or with one seed: a hint only."""
+        """Helped, hurt, equal, no difference shown, undetermined, or with one seed: a hint only."""
         # Differences that are equal everywhere, but for rounding, come from copies of one run.
         copies = self.high - self.low < 1e-9 < abs(self.difference)
         if not self.low <= self.high or copies:
             return UNDETERMINED
         if self.n_seeds == 1:
             return HINT
-        return HELPED if self.low > 0 else HURT if self.high < 0 else NO_DIFFERENCE
+        if self.low > 0 or self.high < 0:
+            return HELPED if self.low > 0 else HURT
+        return EQUAL if self._is_equal else NO_DIFFERENCE
+
+    @property
+    def _is_equal(self) -> bool:
+        """Whether both are equal within the margin; where nothing varies, they are one run."""
+        return 0 < self.within < self.margin
 
     @property
     def words(self) -> str:
@@ -75,7 +86,9 @@ class Comparison:
         said = f"foreground IoU {number(self.difference, signed=True)} ({low} to {high})"
         if self.verdict == HINT:
             return f"{said}, trained once"
-        if self.verdict == NO_DIFFERENCE:
+        if self._is_equal:
+            said += f"; less than ±{number(self.within)} apart, so equal within ±{self.margin:g}"
+        elif self.verdict == NO_DIFFERENCE:
             said += f"; {self._detectable_words}"
         return said + ("; for this specimen only" if self.n_specimens == 1 else "")
 
@@ -122,7 +135,18 @@ class LabelCurve:
     steps: list[Comparison]
 
 
-def compare(images: pd.DataFrame, reference: str) -> list[Comparison]:
+def scored_rows(images: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """Return the scored rows of study_images.csv that stand for their arms, and their subset.
+
+    The test images where there are any, else validation images; no rows where neither is scored.
+    """
+    scored = images[images["stands"] & images["tp"].notna()]
+    subsets = [s for s in ("test", "validation") if (scored["subset"] == s).any()]
+    subset = subsets[0] if subsets else ""
+    return scored[scored["subset"] == subset], subset
+
+
+def compare(images: pd.DataFrame, reference: str, margin: float = MARGIN) -> list[Comparison]:
     """Compare each arm with the reference, at each number of labelled images.
 
     Scores are paired by specimen and seed, both of which are random effects. docs/evidence.md
@@ -135,6 +159,8 @@ def compare(images: pd.DataFrame, reference: str) -> list[Comparison]:
         of each run. Each arm in the table widens all intervals.
     reference
         Name of the arm that the others are compared with.
+    margin
+        Differences in IoU below it are as good as none; 0: every difference counts.
 
     Returns
     -------
@@ -146,17 +172,17 @@ def compare(images: pd.DataFrame, reference: str) -> list[Comparison]:
     MitolumeError
         The reference is not there, or the table mixes subsets or models.
     """
-    arms = _arms(images)
+    arms = arms_of(images)
     names = list(dict.fromkeys(name for name, _ in arms))
     if reference not in names:
         raise MitolumeError(f"no arm {reference!r} to compare with; there are {', '.join(names)}")
     pairs = [((arm, k), (reference, k)) for arm, k in arms if arm != reference]
-    return _judge(arms, pairs, _subset(images))
+    return _judge(arms, pairs, _subset(images), margin)
 
 
-def label_curve(images: pd.DataFrame) -> LabelCurve:
+def label_curve(images: pd.DataFrame, margin: float = MARGIN) -> LabelCurve:
     """Follow the score of each arm over the numbers of labelled images, see `compare`."""
-    arms = _arms(images)
+    arms = arms_of(images)
     points = []
     for (arm, k), cells in arms.items():
         table = paired(cells)
@@ -167,10 +193,10 @@ def label_curve(images: pd.DataFrame) -> LabelCurve:
             | _sizes(table)
         )
     pairs = [(more, less) for less, more in pairwise(arms) if less[0] == more[0]]
-    return LabelCurve(pd.DataFrame(points), _judge(arms, pairs, _subset(images)))
+    return LabelCurve(pd.DataFrame(points), _judge(arms, pairs, _subset(images), margin))
 
 
-def _arms(images: pd.DataFrame) -> dict[Arm, pd.DataFrame]:
+def arms_of(images: pd.DataFrame) -> dict[Arm, pd.DataFrame]:
     """Cells by arm, in the order of the table, and k, ascending."""
     return {
         (str(name), int(k)): of_arm[of_arm["k"] == k]
@@ -184,7 +210,7 @@ def _subset(images: pd.DataFrame) -> str:
 
 
 def _judge(
-    arms: dict[Arm, pd.DataFrame], pairs: Sequence[tuple[Arm, Arm]], subset: str
+    arms: dict[Arm, pd.DataFrame], pairs: Sequence[tuple[Arm, Arm]], subset: str, margin: float
 ) -> list[Comparison]:
     """Compare the first arm of each pair with the second; all intervals hold simultaneously."""
     nothing = next(iter(arms.values())).iloc[:0]
@@ -196,7 +222,11 @@ def _judge(
     for ((arm, k), (reference, k_reference)), table in zip(pairs, tables, strict=True):
         difference, low, high = _interval(table, alpha)
         several = table.values.size > 1
-        seen = float(detectable(mean_squares(table.values), alpha)) if several else np.nan
+        seen = within = np.nan
+        if several:
+            squares = mean_squares(table.values)
+            seen = float(detectable(squares, alpha))
+            within = abs(difference) + float(half_width(squares, 2 * alpha))  # each one-sided
         found.append(
             Comparison(
                 arm=arm,
@@ -208,6 +238,8 @@ def _judge(
                 low=low,
                 high=high,
                 detectable=seen,
+                within=within,
+                margin=margin,
                 **_sizes(table),
                 n_comparisons=n,
             )

@@ -15,10 +15,13 @@ from mitolume.io.fields import read_table
 from mitolume.io.lock import LOCK
 from mitolume.io.write import owning, write_text
 from mitolume.models.bundle import refuse_newer
+from mitolume.progress import time_left
 from mitolume.runs.folder import Run
 from mitolume.runs.recipe import differences
 from mitolume.runs.results import read_csv, write_csv
 from mitolume.study.arms import Planned, StudyRecipe, load_study, planned_runs
+from mitolume.study.evidence import scored_rows
+from mitolume.study.worth import outlook
 
 _RECIPE, _RECORD, _RUNS, _FIELDS = "study.yaml", "study.json", "runs", "fields.csv"
 _RESULTS, _IMAGES = "study.csv", "study_images.csv"
@@ -96,6 +99,12 @@ class Study:
         """The runs for which nothing is left to compute."""
         return [one for one in self.planned if self.run(one).is_finished]
 
+    @property
+    def seconds_each(self) -> float:
+        """How many seconds a finished run took on average; 0 where there is none."""
+        took = [float(self.run(one).record.get("seconds", 0)) for one in self.finished]
+        return sum(took) / max(len(took), 1)
+
     # Beginning and continuing ----------------------------------------------------------------
 
     def require_free(self) -> None:
@@ -172,6 +181,23 @@ class Study:
         """study.csv: the rows of all results.csv, see `collect`."""
         return read_csv(self.path / _RESULTS)
 
+    def outlook(self, images: pd.DataFrame | None = None) -> str:
+        """Return which differences this study can show, as soon as two seeds are finished.
+
+        ``images`` is what `collect` returned.
+        """
+        recipe = self.recipe
+        planned = (len(recipe.arms) - 1) * len(recipe.labels)
+        if len(self.finished) < 2 * (planned + len(recipe.labels)):
+            return ""
+        rows, _ = scored_rows(self.collect() if images is None else images)
+        if recipe.reference not in set(rows["arm"]):
+            return ""
+        return outlook(
+            rows, recipe.reference, n_seeds=len(recipe.seeds), n_comparisons=planned,
+            margin=recipe.margin,
+        )  # fmt: skip
+
     # Progress --------------------------------------------------------------------------------
 
     def status(self) -> pd.DataFrame:
@@ -205,6 +231,8 @@ class Study:
         runs = self.status()
         counts = runs["state"].value_counts()
         lines = [f"{len(runs)} runs: " + ", ".join(f"{n} {state}" for state, n in counts.items())]
+        if left := self.seconds_each * (len(runs) - counts.get("finished", 0)):
+            lines[0] += f"; about {time_left(left)} of computing left"
         for row in runs[runs["state"] != "finished"].to_dict("records"):
             note = row["step"] or row["why"]
             where = f"{row['arm']}, labels {row['k']}, seed {row['seed']}"
