@@ -494,8 +494,12 @@ def test_pixels_that_are_cut_short_are_no_picture(
 def test_an_image_with_an_axis_of_length_0_is_refused_at_once(tmp_path: Path) -> None:
     width = struct.pack("<HHII", 256, 4, 1, 2**30)  # all that the only directory holds
     (tmp_path / "a.tif").write_bytes(b"II*\0" + struct.pack("<IH", 8, 1) + width + bytes(4))
-    with pytest.raises(MitolumeError, match="it holds no pixels"):
-        read(tmp_path / "a.tif")
+    write_nd2(tmp_path / "b.nd2", STACK[None])
+    content = (tmp_path / "b.nd2").read_bytes()
+    (tmp_path / "b.nd2").write_bytes(content.replace(b'value="24"', b'value="-4"'))
+    for name in ("a.tif", "b.nd2"):
+        with pytest.raises(MitolumeError, match="it holds no pixels"):
+            read(tmp_path / name)
 
 
 def test_a_chain_of_pages_that_leads_back_is_followed_once(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ variable ``MUTATED_INPUTS`` says, from ``MUTATED_SEED``. A failure names seed an
 from __future__ import annotations
 
 import datetime
+import io
 import json
 import os
 import re
@@ -19,7 +20,7 @@ import time
 import zipfile
 from collections import Counter
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -28,9 +29,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
+import typer
 from helpers.command import call
 from helpers.fields import write_field
-from helpers.microscope_files import write_lif, write_zarr
+from helpers.microscope_files import write_czi, write_lif, write_nd2, write_zarr, zip_zarr
 from helpers.predictors import predictor
 from helpers.roi_files import roi_set
 from PIL import Image
@@ -39,6 +41,8 @@ import mitolume
 from mitolume.errors import MitolumeError
 from mitolume.inference.denoise import Denoiser
 from mitolume.io.check import check_table
+from mitolume.io.mask_files import distinct_values, kind_of, open_mask, stack_of
+from mitolume.io.masks import meaning_of, to_objects
 from mitolume.models.bundle import save_bundle
 from mitolume.report.run_page import report_run
 from mitolume.report.run_tables import results_text
@@ -72,7 +76,7 @@ class Hanging(BaseException):
 
 IMAGES = (
     "a.ome.tif", "plain.tif", "tiled.tif", "imagej.tif", "grey.png", "grey.jpg", "v4.ome.zarr",
-    "v5.ome.zarr", "leica.lif",
+    "v5.ome.zarr", "leica.lif", "nikon.nd2", "zeiss.czi", "zipped.ozx",
 )  # fmt: skip
 MASKS = (
     "a_mask.ome.tif", "mask.png", "labels.tif", "float.tif", "outlines.zip", "outlines.geojson"
@@ -101,6 +105,10 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, version in (("v4", "0.4"), ("v5", "0.5")):
         write_zarr(here / f"{name}.ome.zarr", "zyx", stack, version=version)
     write_lif(here / "leica.lif", {"a": ("ZYX", stack)}, channels=["DIC"])
+    write_nd2(here / "nikon.nd2", stack[None].astype(np.uint16))
+    pytest.importorskip("pylibCZIrw")
+    write_czi(here / "zeiss.czi", stack[None, None], channels=["DIC"], size_um=(0.3, 0.1, 0.1))
+    zip_zarr(here / "v5.ome.zarr", here / "zipped.ozx")
     roi_set(here / "outlines.zip")
     ring = [[5, 5], [20, 5], [20, 18], [5, 18], [5, 5]]
     feature = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [ring]},
@@ -166,8 +174,10 @@ def damage_file(file: Path, random: Random, others: list[Path]) -> None:
                 file.mkdir()
             return
     other = random.choice(others).read_bytes()
-    if file.suffix == ".zip" and random.random() < 0.7:
-        with zipfile.ZipFile(file) as old:
+    content = file.read_bytes()
+    file.unlink()  # it is a link to the original
+    if file.suffix in (".zip", ".ozx") and random.random() < 0.7:
+        with zipfile.ZipFile(io.BytesIO(content)) as old:
             inner = [(name, old.read(name)) for name in old.namelist()]
         chosen = random.randrange(len(inner))
         with zipfile.ZipFile(file, "w") as new:
@@ -177,25 +187,37 @@ def damage_file(file: Path, random: Random, others: list[Path]) -> None:
                     name = random.choice((name, name, "../../evil.roi", "/evil.roi", HOSTILE, "a/"))
                 new.writestr(name, data)
         return
-    file.write_bytes(damage(file.read_bytes(), random, other))
+    file.write_bytes(damage(content, random, other))
 
 
 # What is done with them ---------------------------------------------------------------------------
 
 
 def uses(kind: str, file: Path, out: Path, random: Random) -> Callable[[], Any] | list[object]:
-    """Return something that a person may do with a file: a function, or a command."""
+    """Return something that a person may do with a file: a function, or a command.
+
+    Mostly what reads it, for a network adds nothing but time.
+    """
     image = file.with_name("a.ome.tif")
-    if kind in IMAGES:
-        predict = ["predict", file.with_name("bundle"), file, "--pixel-size", 0.1, "--out", out]
-        return random.choice((["inspect", file], partial(see, file), predict))
-    if kind in MASKS:
-        return random.choice((
+    commands: tuple[list[object], ...] = (
+        (
+            ["inspect", file],
+            ["focus", file, "--out", out],
+            ["measure", file.with_name("a_mask.ome.tif"), "--intensity", file, "--pixel-size", 0.1,
+             "--out", out / "x.csv"],
+            ["predict", file.with_name("bundle"), file, "--pixel-size", 0.1, "--out", out],
+        )
+        if kind in IMAGES
+        else (
             ["measure", file, "--pixel-size", 0.1, "--out", out / "x.csv"],
             ["evaluate", file, file.with_name("a_mask.ome.tif"), "--out", out / "x.csv"],
             ["convert", file, "--like", image, "--out", out / "x.geojson"],
             ["convert", file, "--like", image, "--out", out / "x.ome.tif", "--labels"],
-        ))  # fmt: skip
+        )
+    )  # fmt: skip
+    if kind not in OTHERS:
+        reads = partial(see, file) if kind in IMAGES else partial(see_mask, file, image)
+        return reads if random.random() < 0.8 else random.choice(commands)
     run = file / "study" / "runs" / random.choice(("plain_kall_s0", "denoised_kall_s0"))
     return random.choice({
         "fields.csv": (
@@ -222,6 +244,13 @@ def see(file: Path) -> None:
         assert mitolume.io.read.read_plane(image).shape == image.shape[-2:]
 
 
+def see_mask(file: Path, image: Path) -> None:
+    mask = open_mask(file, mitolume.read(image), numbered=True)
+    found = distinct_values(mask)
+    kind, _ = meaning_of({file.name: found} if found else {}, "auto")
+    to_objects(stack_of(mask), kind_of(mask, kind))
+
+
 @pytest.fixture
 def judge(
     originals: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
@@ -232,6 +261,7 @@ def judge(
         raise Hanging
 
     signal.signal(signal.SIGALRM, stop)
+    monkeypatch.setattr("typer.main.get_command", cache(typer.main.get_command))
     others = [path for path in sorted(originals.iterdir()) if path.is_file()]
 
     def judged(seed: str) -> str:
@@ -241,7 +271,8 @@ def judge(
         needed = {kind, "a.ome.tif", "a_mask.ome.tif", *(["bundle"] if kind in IMAGES else [])}
         here.mkdir(parents=True)
         for source in (originals / name for name in needed):
-            (shutil.copytree if source.is_dir() else shutil.copy)(source, here / source.name)
+            copy = partial(shutil.copytree, copy_function=os.link) if source.is_dir() else os.link
+            copy(source, here / source.name)
         damage_file(here / kind, random, others)
         (case / "cwd").mkdir()
         monkeypatch.chdir(case / "cwd")
@@ -310,7 +341,7 @@ def test_many_inputs(judge: Callable[[str], str]) -> None:
     only = os.environ.get("MUTATED_ONLY")
     numbers = [int(only)] if only else range(int(os.environ.get("MUTATED_INPUTS", "2000")))
     for number in numbers:
-        if number % 100 == 0:
+        if number % 1000 == 0:
             print(number, end=" ", file=sys.__stdout__, flush=True)
         if fault := judge(f"{today()}/{number}"):
             kind = re.sub(r"\d+|/\S+", "#", fault)[:120]

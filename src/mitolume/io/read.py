@@ -70,6 +70,8 @@ def read(
     number = _scene_number(opened.names, scene, path)
     with decoding(path):
         image = opened.array(number)
+        if min(image.shape) < 1:
+            raise damaged(path, "it holds no pixels")
         if not mask:
             opened.require_whole(number)
         said = stated(path, number)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -149,7 +150,9 @@ def chunked(
 
     chunks = da.core.normalize_chunks(tuple(sides.values()), tuple(sizes.values()), dtype=dtype)
     blank = np.empty((0,) * len(sizes), dtype)
-    pixels = da.map_blocks(block, chunks=chunks, dtype=dtype, meta=blank)
+    # Named, or dask would pickle the function for a name: most of the time that opening takes.
+    name = f"frames-{uuid.uuid4().hex}"
+    pixels = da.map_blocks(block, chunks=chunks, dtype=dtype, meta=blank, name=name)
     return xr.DataArray(pixels, dims=list(sizes))
 
 

@@ -75,7 +75,7 @@ def _tiff(path: Path) -> Iterator[Any]:
 def _require_whole(path: Path, tif: Any, series: Any) -> None:
     """Refuse a series that claims more than its file holds: tifffile reads zeros, or less."""
     page, size = series.keyframe, tif.filehandle.size
-    if not series.size:
+    if not series.size:  # before its strips are listed
         raise MitolumeError(f"{path} can't be read (it holds no pixels); copy it again")
     is_plain = page.compression == 1 and series.kind != "ome" and series.dataoffset is not None
     short = series.dataoffset + series.nbytes > size if is_plain else page.nbytes > _PACKED * size
