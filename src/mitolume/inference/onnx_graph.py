@@ -6,22 +6,23 @@ size (two busy cores, torch 2.13), and can't express all that comes before and a
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.overrides import TorchFunctionMode
+import torch.fx
+from torch import nn
 
 from mitolume.errors import MitolumeError, extra
 from mitolume.inference.predictor import Predictor
-from mitolume.models.networks import MULTIPLE
+from mitolume.models.networks import MULTIPLE, for_prediction
 from mitolume.preprocess import normalise
 
 OPSET, IR_VERSION = 17, 8  # what runtimes from 2022 on read
 INPUT, OUTPUT = "image", "probability"
+_NOTHING = ("contiguous", "float", "output")  # what changes no number
 
 
 def onnx_model(predictor: Predictor, metadata: dict[str, str]) -> Any:
@@ -44,13 +45,7 @@ def onnx_model(predictor: Predictor, metadata: dict[str, str]) -> Any:
     onnx = extra("exporting", "onnx", "export")
     inputs, graph = predictor.card.inputs, _Graph(onnx)
     planes = _normalise(graph, INPUT, inputs.count, max(1, len(inputs.channels)))
-    network = copy.deepcopy(predictor.network).cpu()
-
-    def logits(image: str) -> str:
-        start = torch.zeros(1, inputs.count, MULTIPLE, MULTIPLE)
-        with torch.inference_mode(), _Layers(graph, start, image) as layers:
-            return str(layers.name(network(start)))
-
+    logits = partial(_layers, graph, for_prediction(predictor.network, "float32"))
     answers = [_turn(graph, logits, planes, turn) for turn in range(predictor.views)]
     total = answers[0] if len(answers) == 1 else graph("Sum", *answers)
     graph("Div", total, np.float32(len(answers)), name=OUTPUT)
@@ -187,47 +182,27 @@ def _flip(graph: _Graph, image: str, *axes: int) -> str:
     return graph("Slice", image, back, np.full(len(axes), -(2**62)), np.array(axes), back)
 
 
-class _Layers(TorchFunctionMode):
-    """Writes the layers of a network down, one node each, while it runs on some tensor."""
-
-    def __init__(self, graph: _Graph, start: Tensor, name: str) -> None:
-        super().__init__()
-        self._graph = graph
-        self._names = {id(start): name}
-        self._kept = [start]  # so that no other tensor gets their number
-
-    def name(self, tensor: Tensor) -> Any:
-        """Return the name of a tensor of the graph, or the numbers of a weight."""
-        return self._names.get(id(tensor), None) or tensor.numpy(force=True)
-
-    def __torch_function__(
-        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        result = function(*args, **(kwargs or {}))
-        if isinstance(result, Tensor):
-            name = self._node(function.__name__, *args, **(kwargs or {}))
-            self._names[id(result)] = name
-            self._kept.append(result)
-        return result
-
-    def _node(self, kind: str, image: Any, *rest: Any, **options: Any) -> str:
-        graph, name = self._graph, self.name
-        if kind in ("conv2d", "conv_transpose2d"):
-            (weight, bias, stride, padding), pixels = rest[:4], name(image)
-            layer = "Conv" if kind == "conv2d" else "ConvTranspose"
-            sides = {"strides": stride, "pads": [*padding, *padding]}
-            return graph(layer, pixels, name(weight), name(bias), **sides)
-        if kind == "batch_norm":
-            four = options["weight"], options["bias"], *rest
-            epsilon = options["eps"]
-            return graph("BatchNormalization", *map(name, (image, *four)), epsilon=epsilon)
-        if kind == "relu":
-            return graph("Relu", name(image))
-        if kind == "max_pool2d":
-            (size,), step = rest, options["stride"]
-            return graph("MaxPool", name(image), kernel_shape=[size, size], strides=[step, step])
-        if kind == "cat":
-            return graph("Concat", *map(name, image), axis=options["dim"])
-        if kind in ("dropout", "contiguous"):  # nothing, in evaluation mode
-            return str(name(image))
-        raise MitolumeError(f"the network has a layer that can't be exported to ONNX: {kind}")
+def _layers(graph: _Graph, network: nn.Module, image: str) -> str:
+    """Write the layers of a network down, one node each; return the name of its answer."""
+    layers: dict[Any, Any] = dict(network.named_modules())
+    names: dict[Any, str] = {}
+    answer = image
+    for node in torch.fx.symbolic_trace(network).graph.nodes:
+        given, layer = [names[one] for one in node.all_input_nodes], layers.get(node.target)
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            weights = [one.numpy(force=True) for one in (layer.weight, layer.bias)]
+            kind, step, pads = type(layer).__name__.removesuffix("2d"), layer.stride, layer.padding
+            answer = graph(kind, *given, *weights, strides=step, pads=[*pads, *pads])
+        elif isinstance(layer, nn.ReLU):
+            answer = graph("Relu", *given)
+        elif isinstance(layer, nn.MaxPool2d):
+            size, step = [layer.kernel_size] * 2, [layer.stride] * 2
+            answer = graph("MaxPool", *given, kernel_shape=size, strides=step)
+        elif node.target is torch.cat:
+            answer = graph("Concat", *given, axis=1)
+        elif given and (node.target in _NOTHING or isinstance(layer, nn.Identity)):
+            answer = given[0]
+        elif given:
+            raise MitolumeError(f"the network's layer {node} can't be exported to ONNX")
+        names[node] = answer
+    return answer
