@@ -190,14 +190,15 @@ def _layers(graph: _Graph, network: nn.Module, image: str) -> str:
     for node in torch.fx.symbolic_trace(network).graph.nodes:
         given, layer = [names[one] for one in node.all_input_nodes], layers.get(node.target)
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
-            weights = [one.numpy(force=True) for one in (layer.weight, layer.bias)]
-            kind, step, pads = type(layer).__name__.removesuffix("2d"), layer.stride, layer.padding
-            answer = graph(kind, *given, *weights, strides=step, pads=[*pads, *pads])
+            weights = [one.numpy(force=True) for one in layer.parameters()]
+            kind = type(layer).__name__.removesuffix("2d")
+            pads = [*layer.padding, *layer.padding]
+            answer = graph(kind, *given, *weights, strides=layer.stride, pads=pads)
         elif isinstance(layer, nn.ReLU):
             answer = graph("Relu", *given)
         elif isinstance(layer, nn.MaxPool2d):
-            size, step = [layer.kernel_size] * 2, [layer.stride] * 2
-            answer = graph("MaxPool", *given, kernel_shape=size, strides=step)
+            size = [layer.kernel_size] * 2
+            answer = graph("MaxPool", *given, kernel_shape=size, strides=size)
         elif node.target is torch.cat:
             answer = graph("Concat", *given, axis=1)
         elif given and (node.target in _NOTHING or isinstance(layer, nn.Identity)):
