@@ -429,6 +429,19 @@ def test_ome_images_are_told_by_name_and_size(tmp_path: Path) -> None:
     assert stated(file).size_um == {"X": 0.08}
 
 
+def test_a_part_that_an_ome_zarr_lacks_is_named_and_odd_axes_are_no_fault_of_ours(
+    tmp_path: Path,
+) -> None:
+    plate = zarr.open_group(tmp_path / "p.zarr")
+    plate.attrs["ome"] = {"plate": {"wells": [{"path": "A/1"}, {"path": "A/2"}]}}
+    write_zarr(tmp_path / "p.zarr" / "A" / "1", "zyx", STACK)
+    with pytest.raises(MitolumeError, match=r"p\.zarr names A/2 as a part of it, which is not"):
+        read(tmp_path / "p.zarr", scene=0)
+    write_zarr(tmp_path / "a.zarr", "yyx", STACK)
+    with pytest.raises(MitolumeError, match="its content is not what its kind of file holds"):
+        read(tmp_path / "a.zarr")
+
+
 def test_ome_zarr_of_any_age(tmp_path: Path) -> None:
     path = tmp_path / "a.zarr"
     write_zarr(path, "zyx", STACK, version="0.4", scale=(0.5, 0.1, 0.1))

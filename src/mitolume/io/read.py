@@ -75,10 +75,10 @@ def read(
         if not mask:
             opened.require_whole(number)
         said = stated(path, number)
+        image = _to_axes(image, _names(image, said), path)
     if complaints:
         raise damaged(path, complaints[0])
     pixel_size, _ = believed_pixel_size(said)
-    image = _to_axes(image, _names(image, said), path)
     image.attrs = {"source": address(path) or str(path)} | (
         {"pixel_size_um": pixel_size} if pixel_size else {}
     )

@@ -161,6 +161,11 @@ def _parts(path: Path) -> list[_Part]:
         )
     parts = []
     for name in inner:
+        if not (_metadata(path / name) or address(path)):
+            raise MitolumeError(
+                f"{path} names {name} as a part of it, which is not there or no image; copy it "
+                "again, whole, or name the folders of single parts"
+            )
         images = _parts(path / name)
         for image in images:
             own = image.path.relative_to(path).as_posix()
@@ -210,7 +215,7 @@ def _metadata(path: Path) -> dict[str, Any]:
 
     try:
         attributes = dict(zarr.open_group(**_place(path)).attrs)
-    except (zarr.errors.ContainsArrayError, zarr.errors.GroupNotFoundError):
+    except (zarr.errors.ContainsArrayError, FileNotFoundError):
         return {}
     found = attributes.get("ome", attributes)
     return dict(found) if isinstance(found, dict) else {}
