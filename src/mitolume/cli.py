@@ -132,6 +132,21 @@ def _next(step: str, quiet: bool) -> None:
 
 
 @app.command()
+def sample(
+    name: Annotated[str, typer.Argument(help="Name of a sample; without it, all are listed.")] = "",
+    out: Out = Path(),
+) -> None:
+    """Fetch a public image to try things on, or list which there are, with licence and size."""
+    from mitolume.io.samples import fetch_sample, samples
+
+    if name:
+        print(fetch_sample(name, out))
+        return
+    for one in samples().values():
+        print(f"{one.name:<12} {one}")
+
+
+@app.command()
 def inspect(files: Images, quiet: Quiet = False) -> None:
     """Show the properties of image files, and warn of problems."""
     from mitolume.batch.inspect import inspect_files

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -26,10 +27,14 @@ class Watcher:
         Called with a title, the work done, the total and a note.
     enough
         Whether a training shall end now with what it has learnt.
+    look
+        Called after each epoch of a training with an image (Y, X) as the network sees it, and the
+        probability of foreground that it finds there.
     """
 
     advance: Callable[[str, int, int, str], None]
     enough: Callable[[], bool]
+    look: Callable[[Any, Any], None] = lambda image, probability: None
 
 
 _watcher: ContextVar[Watcher | None] = ContextVar("watcher", default=None)
@@ -45,10 +50,15 @@ def watched(watcher: Watcher) -> Iterator[None]:
         _watcher.reset(token)
 
 
+def watcher() -> Watcher | None:
+    """Return who follows the work of this thread, if anyone does."""
+    return _watcher.get()
+
+
 def enough() -> bool:
     """Tell whether the watcher of this thread asks a training to end."""
-    watcher = _watcher.get()
-    return watcher is not None and watcher.enough()
+    by = watcher()
+    return by is not None and by.enough()
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
-from helpers.fields import write_field
+from helpers.fields import blobs, write_field
 
 from mitolume.io.check import check_table, read_row
 from mitolume.io.fields import read_table
@@ -36,6 +36,17 @@ def stroke(viewer: Any, y: int, length: int = 60) -> None:
     for step in range(0, length + 1, 10):
         QTest.mouseMove(where, start + QPoint(step, 0))
     QTest.mouseRelease(where, Qt.LeftButton, Qt.NoModifier, start + QPoint(length, 0))
+
+
+def dye_field(path: Path, brightness: float) -> None:
+    """Write a flat channel of light, and a dye with one bright line."""
+    y, x = np.mgrid[:96, :96]
+    dye = 100 + brightness * np.exp(-(((y - 30) / 3.0) ** 2)) + 0 * x
+    planes = np.stack([np.full((96, 96), 500.0), dye]).round().astype(np.uint16)
+    planes += np.random.default_rng(0).integers(0, 9, planes.shape, dtype=np.uint16)
+    size = {"pixel_size_um": {"Y": 0.1, "X": 0.1}}
+    coords = {"C": ["Transmitted", "TMRM"]}
+    write_image(path, xr.DataArray(planes, dims=tuple("CYX"), coords=coords, attrs=size))
 
 
 @pytest.fixture
@@ -106,15 +117,7 @@ def test_each_stroke_is_on_disk_before_the_next(label: Any, viewer: Any, wait: A
 
 
 def test_a_proposal_of_the_dye_follows_the_sliders(viewer: Any, tmp_path: Path, wait: Any) -> None:
-    y, x = np.mgrid[:96, :96]
-    dye = 100 + 1000 * np.exp(-(((y - 30) / 3.0) ** 2)) + 0 * x
-    planes = np.stack([np.full((96, 96), 500.0), dye]).round().astype(np.uint16)
-    planes += np.random.default_rng(0).integers(0, 9, planes.shape, dtype=np.uint16)
-    size = {"pixel_size_um": {"Y": 0.1, "X": 0.1}}
-    coords = {"C": ["Transmitted", "TMRM"]}
-    write_image(
-        tmp_path / "b.ome.tif", xr.DataArray(planes, dims=tuple("CYX"), coords=coords, attrs=size)
-    )
+    dye_field(tmp_path / "b.ome.tif", 1000)
     viewer.open(tmp_path / "b.ome.tif", plugin="mitolume")
     viewer.layers.selection.active = viewer.layers["b [Transmitted]"]
     _, widget = viewer.window.add_plugin_dock_widget("mitolume", "Label")
@@ -133,3 +136,51 @@ def test_a_proposal_of_the_dye_follows_the_sliders(viewer: Any, tmp_path: Path, 
     assert (row.image, row.channel, row.label) == (tmp_path / "b.ome.tif", "Transmitted", "painted")
     assert set(np.unique(read(row.mask))) == {0, 1}
     assert not widget.table.draft(widget.field).exists()
+
+
+def test_scribbles_teach_a_proposal(viewer: Any, label: Any, tmp_path: Path, wait: Any) -> None:
+    pytest.importorskip("sklearn")
+    _, truth = blobs(0)
+    label.source.setCurrentText("scribbles")
+    ys, xs = np.nonzero(truth)
+    label.painting.labels.data_setitem((ys[:60], xs[:60]), 1)
+    label.painting.labels.events.paint(value=[])
+    wait(lambda: "key b" in label.said.text(), 60)
+    assert label._proposal is None
+    press(viewer, Qt.Key_B)
+    assert (viewer.layers.selection.active.name, label.painting.region.mode) == (
+        "reviewed region", "paint",
+    )  # fmt: skip
+    ys, xs = np.nonzero(truth == 0)
+    label.painting.region.data_setitem((ys[::20], xs[::20]), 1)
+    label.painting.region.events.paint(value=[])
+    wait(lambda: label._proposal is not None, 60)
+    found = np.asarray(label._proposal.data)
+    assert (found & truth).sum() / (found | truth).sum() > 0.5
+    assert "PixelClassifier" in label.line.text()
+    label.attempt(label.take)
+    label.attempt(label.review)
+    label.close_field()
+    assert "proposal" not in viewer.layers
+
+
+def test_fields_one_after_another_leave_no_layer(viewer: Any, tmp_path: Path, wait: Any) -> None:
+    lines = ["image,fluorescence,specimen"]
+    for number in range(3):
+        dye_field(tmp_path / f"f{number}.ome.tif", 50 * 4.0**number)
+        lines.append(f"f{number}.ome.tif,TMRM,dish {number}")
+    (tmp_path / "fields.csv").write_text("\n".join(lines) + "\n")
+    _, widget = viewer.window.add_plugin_dock_widget("mitolume", "Label")
+    widget.file.set(tmp_path / "fields.csv")
+    assert widget.list.item(0).icon().isNull()
+    widget.attempt(widget.rate_all)
+    wait(lambda: not widget._work.is_running)
+    colours = {widget.list.item(n).icon().pixmap(12, 12).toImage().pixel(6, 6) for n in range(3)}
+    assert len(colours) == 3, "each field has the colour of its signal"
+    widget._open(0)
+    for number in range(3):
+        wait(lambda: widget._proposal is not None)
+        assert len(viewer.layers) == 5, "two channels, mask, region, proposal"
+        widget.attempt(widget.accept)
+        assert [row.is_labelled for row in widget.table.rows].count(True) == number + 1
+    assert {row.label for row in read_table(tmp_path / "fields_napari.csv")} == {"painted"}

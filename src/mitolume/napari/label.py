@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xarray as xr
 from napari.layers import Image
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QCheckBox, QComboBox, QGridLayout, QListWidget, QWidget
 
 from mitolume.analysis.dye_contrast import CHANCE
-from mitolume.analysis.dye_labels import SMALLEST_UM, THRESHOLD
+from mitolume.analysis.dye_labels import SMALLEST_UM, THRESHOLD, DyeLabels
 from mitolume.analysis.pictures import FALSE_COLOUR
+from mitolume.analysis.scribbles import PixelClassifier, pixel_features
 from mitolume.errors import MitolumeError
 from mitolume.io.check import open_fluorescence, open_image
 from mitolume.io.fields import Field, with_planes
 from mitolume.io.masks import BACKGROUND, FOREGROUND, UNSURE, Mask
-from mitolume.io.read import read
+from mitolume.io.read import read, read_plane
 from mitolume.io.write import write_image
 from mitolume.napari.label_table import LabelTable
-from mitolume.napari.opening import KEY, image_layers, mask_colours
+from mitolume.napari.opening import KEY, as_image, image_layers, mask_colours
 from mitolume.napari.painting import KEYS, Painting
-from mitolume.napari.parts import Panel, PathEdit, Work, narrow_button, slider
+from mitolume.napari.parts import Panel, PathEdit, Work, narrow_button, rate, slider
+from mitolume.progress import progress_bar
 from mitolume.runs.dye import label_planes
 from mitolume.runs.folder import load
 from mitolume.text import count, quoted
@@ -130,14 +131,14 @@ class LabelWidget(FieldPanel):
         self.buttons(Add_the_selected_image=self.add_layer)
         self.key_buttons()
         self.source = self.row("proposal", QComboBox())
-        self.source.addItems(["none", "dye", "model"])
+        self.source.addItems(["none", "dye", "scribbles", "model"])
         self.channel = self.row("dye", QComboBox(), "Channel of the mitochondria's dye")
         self.model = self.row(
             "model", PathEdit("folder", shared="model", hint="run or model folder")
         )
         self.threshold = self.row(
             "ends at", slider(0.05, 0.95, THRESHOLD),
-            "Dye: share of its local peak at which a structure ends. Model: least probability",
+            "Dye: share of its local peak at which a structure ends. Others: least probability",
         )  # fmt: skip
         self.smallest = self.row(
             "smallest (µm)", slider(0, 2, SMALLEST_UM), "Diameter of the smallest structure"
@@ -148,11 +149,17 @@ class LabelWidget(FieldPanel):
         )  # fmt: skip
         self.live = self.row("", QCheckBox("show the proposal"))
         self.live.setChecked(True)
+        self.dyes = self.buttons(Accept_and_next=self.accept, Rate_all_dyes=self.rate_all)
+        self.dyes["Accept_and_next"].setToolTip("Save the proposal as it is; open the next field")
+        self.dyes["Rate_all_dyes"].setToolTip("Colour the fields by the signal of their dye")
         self.buttons(Take_proposal=self.take, Plane_reviewed=self.review, Save_mask=self.save)
         self._timer = QTimer(self, singleShot=True, interval=150)
         self._timer.timeout.connect(lambda: self.attempt(self.propose))
         self._proposal: Any = None
-        self._probability: tuple[Any, ...] = ()  # model, field and plane, and what it says of them
+        self._found: tuple[Any, ...] = ()  # of what, by what, and the probability of each pixel
+        self._features: tuple[Any, ...] = ()  # of which plane, and what scribbles are learnt on
+        self._classifier = PixelClassifier()
+        self._signals: dict[tuple[str, int], float] = {}
         self._work: Work | None = None
         for moved in (self.threshold, self.smallest, self.noise):
             moved.valueChanged.connect(self._soon)
@@ -164,6 +171,11 @@ class LabelWidget(FieldPanel):
         self.follow([self.viewer.dims.events.current_step], self._soon)
         self._show_settings()
 
+    def close_field(self) -> None:
+        """Put the field away, and what was proposed for it."""
+        self._remove_proposal()
+        super().close_field()
+
     # The table -------------------------------------------------------------------------------
 
     def open_table(self) -> None:
@@ -172,6 +184,7 @@ class LabelWidget(FieldPanel):
             return
         self.close_field()
         self.table = LabelTable(self.file.path)
+        self._signals = self.table.signals()
         self._list()
         labelled = sum(row.is_labelled for row in self.table.rows)
         self.tell(f"{self.table.path}: {count(len(self.table.rows), 'field')}, {labelled} labelled")
@@ -200,20 +213,24 @@ class LabelWidget(FieldPanel):
     def _written(self, layer: Any) -> dict[str, str]:
         """Write the pixels of a layer that came of no file, beside the table."""
         assert self.table is not None
-        axes = [str(axis) for axis in layer.axis_labels]
-        if not set(axes) <= set("TZYX"):
-            axes = list("TZYX")[-layer.ndim :]
-        units = zip(axes, layer.units, layer.scale, strict=True)
-        size = {axis: float(um) for axis, unit, um in units if str(unit) == "micrometer"}
         path = self.table.path.parent / "images" / f"{layer.name.replace('/', '_')}.ome.tif"
-        pixels = xr.DataArray(np.asarray(layer.data), dims=axes, attrs={"pixel_size_um": size})
-        write_image(path, pixels)
+        write_image(path, as_image(layer))
         return {"path": str(path), "scene": "", "channel": ""}
 
     def _list(self) -> None:
         assert self.table is not None
         self.list.clear()
         self.list.addItems(self.table.titles())
+        rate(self.list, [self._signal(row) for row in self.table.rows])
+
+    def _signal(self, row: Field) -> float:
+        """Return the best signal of the dye among the planes of a row that were looked at."""
+        known = [
+            signal
+            for (name, z), signal in self._signals.items()
+            if name == row.image.name and (row.planes is None or z in row.planes)
+        ]
+        return max(known, default=np.nan)
 
     def _open_chosen(self) -> None:
         self._open(self.list.currentRow())
@@ -229,7 +246,9 @@ class LabelWidget(FieldPanel):
         if row.fluorescence:
             self.channel.setCurrentText(str(row.fluorescence))
         self.channel.blockSignals(False)
-        self._proposal = None
+        for event in (painting.labels.events, painting.region.events):
+            event.paint.connect(self._soon)
+            event.labels_update.connect(self._soon)
         is_new = not painting.painted[painting.z].any()
         if row.fluorescence and is_new and self.source.currentText() == "none":
             self.source.setCurrentText("dye")
@@ -244,6 +263,8 @@ class LabelWidget(FieldPanel):
             self._remove_proposal()
         elif source == "dye":
             self._show_proposal(self._of_dye())
+        elif source == "scribbles":
+            self._of_scribbles()
         elif self.model.path is not None:
             self._of_model(self.model.path)
 
@@ -255,6 +276,7 @@ class LabelWidget(FieldPanel):
             "chance": self.noise.value(),
         }
         ((_, labels),) = label_planes(with_planes(row, [z]), open_fluorescence(row), **settings)
+        self._rate(row, z, labels)
         self.said.setText(f"{row.image.name}, plane {z}: {labels.quality}")
         said = ", ".join(f"{name}={value:.4g}" for name, value in settings.items())
         self.script(f"label_dye(dye, pixel_size_um, z={z}, z_step_um=z_step_um, {said})")
@@ -267,34 +289,92 @@ class LabelWidget(FieldPanel):
             return self.field
         return replace(self.field, fluorescence=self.channel.currentText())
 
-    def _of_model(self, model: Path) -> None:
-        """Predict the plane in a thread; the threshold then moves without it."""
+    def _rate(self, row: Field, z: int, labels: DyeLabels) -> None:
+        assert self.table is not None
+        self._signals[row.image.name, z] = labels.quality.signal_to_noise
+        rate(self.list, [self._signal(one) for one in self.table.rows])
+
+    def rate_all(self) -> None:
+        """Look at the dye of every field, in its middle plane; the list takes its colours."""
+        if self.table is None:
+            raise MitolumeError("name a table first")
+        rows = [row for row in self.table.rows if row.fluorescence]
+        if not rows:
+            raise MitolumeError(f"{self.table.path} names no dye (column `fluorescence`)")
+
+        def compute() -> Any:
+            found = []
+            with progress_bar("dyes", quiet=True) as advance:
+                for row in rows:
+                    dye, planes = open_fluorescence(row), row.planes
+                    z = planes[len(planes) // 2] if planes else dye.sizes["Z"] // 2
+                    found += [(row, *one) for one in label_planes(with_planes(row, [z]), dye)]
+                    advance(len(found), len(rows))
+            return found
+
+        def done(found: Any) -> None:
+            for one in found:
+                self._rate(*one)
+            self.tell(f"the dye of {count(len(found), 'field')}: dark is weak, yellow is strong")
+
+        self._begin(compute, done, self.fail)
+
+    def _of_scribbles(self) -> None:
+        """Learn from what is known of this plane, and of those before it."""
         assert self.painting is not None
         row, z = self.field, self.painting.z
-        key = (model, row.image, row.scene, z)
-        if self._probability and self._probability[0] == key:
-            self._show_proposal((self._probability[1] >= self.threshold.value()).astype(np.uint8))
-            return
-        if self._work is not None and self._work.is_running:
-            return
+        place, mask = (row.image, row.scene, row.channel, z), self.painting.mask[z]
+        if not self._features or self._features[0] != place:
+            self._features = place, pixel_features(read_plane(open_image(row), z=z))
+        features = self._features[1]
+
+        def compute() -> Any:
+            self._classifier.learn(place, features, mask)
+            return self._classifier.predict(features), None
+
+        line = f"PixelClassifier().learn({row.image.name!r}, pixel_features(plane), mask)"
+        self._of_probability((place, mask.tobytes()), compute, line)
+
+    def _of_model(self, model: Path) -> None:
+        assert self.painting is not None
+        row, z = self.field, self.painting.z
 
         def compute() -> Any:
             predictor = load(model)
             image = open_image(row, predictor.card.inputs.channels)
             shape = (image.sizes["Y"], image.sizes["X"])
             ready = predictor.reader(image).at(z)
-            return predictor.predict_boxes(ready, shape), predictor.threshold()
+            new = not self._found or self._found[0][0] != model
+            return predictor.predict_boxes(ready, shape), predictor.threshold() if new else None
+
+        line = f"mitolume predict {quoted(model)} {quoted(row.image)} --out masks"
+        self._of_probability((model, row.image, row.scene, z), compute, line)
+
+    def _of_probability(self, key: Any, compute: Callable[[], Any], line: str) -> None:
+        """Compute the probability in a thread; the threshold then moves without it."""
+        if self._found and self._found[0] == key:
+            if self._found[1] is not None:
+                self._show_proposal((self._found[1] >= self.threshold.value()).astype(np.uint8))
+            return
 
         def done(found: Any) -> None:
-            first = not self._probability or self._probability[0][0] != model
-            self._probability = (key, found[0])
-            if first:
+            self._found = key, found[0]
+            if found[1] is not None:
                 self.threshold.setValue(found[1])
-            self.script(f"mitolume predict {quoted(model)} {quoted(row.image)} --out masks")
+            self.script(line)
             self._soon()
 
-        self.said.setText("the model is at work")
-        self._work = Work(compute, done, self.fail)
+        def failed(error: Exception) -> None:
+            self._found = key, None
+            self.tell(str(error))
+            self._soon()  # more may have been painted meanwhile
+
+        self._begin(compute, done, failed)
+
+    def _begin(self, *calls: Callable[..., Any]) -> None:
+        """Compute beside the window, unless something is at work, which `_soon` follows."""
+        if self._work is None or not self._work.is_running:
+            self._work = Work(*calls)
 
     def _show_proposal(self, mask: Mask) -> None:
         assert self.painting is not None
@@ -325,6 +405,17 @@ class LabelWidget(FieldPanel):
         proposal = np.asarray(self._proposal.data)
         self.painting.take(proposal[self.painting.z] if proposal.ndim == 3 else proposal)
         self.live.setChecked(False)
+
+    def accept(self) -> None:
+        """Save what is proposed for the plane as its mask, and open the next field without one."""
+        self.take()
+        self.review()
+        self.save()
+        self.live.setChecked(True)
+        assert self.table is not None
+        left = [n for n, row in enumerate(self.table.rows) if not row.is_labelled]
+        if left:
+            self._open(next((n for n in left if n > self.index), left[0]))
 
     def review(self) -> None:
         """Say that the whole plane was reviewed."""
@@ -362,15 +453,16 @@ class LabelWidget(FieldPanel):
 
     def _show_settings(self, *_: Any) -> None:
         source = self.source.currentText()
-        shown: Iterator[tuple[QWidget, bool]] = iter(
-            [
-                (self.channel, source == "dye"),
-                (self.model, source == "model"),
-                (self.threshold, source != "none"),
-                (self.smallest, source == "dye"),
-                (self.noise, source == "dye"),
-                (self.live, source != "none"),
-            ]
-        )
-        for widget, is_shown in shown:
+        self._found = ()
+        self.threshold.setValue(THRESHOLD if source == "dye" else 0.5)
+        shown = {
+            self.channel: source == "dye",
+            self.model: source == "model",
+            self.threshold: source != "none",
+            self.smallest: source == "dye",
+            self.noise: source == "dye",
+            self.live: source != "none",
+            self.dyes["Rate_all_dyes"].parentWidget(): source == "dye",
+        }
+        for widget, is_shown in shown.items():
             self.form.setRowVisible(widget, is_shown)

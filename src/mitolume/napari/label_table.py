@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
+from mitolume.batch.label import QUALITY
 from mitolume.io.check import open_image
 from mitolume.io.fields import (
     Field,
@@ -76,6 +78,21 @@ class LabelTable:
         if not row.is_labelled:
             return "dye recorded" if row.fluorescence else "no label"
         return f"labelled ({row.label})" if row.label else "labelled"
+
+    def signals(self) -> dict[tuple[str, int], float]:
+        """Return what `mitolume label` or a run beside the table wrote of the dye of planes.
+
+        By the name of the image and the plane: how many times brighter than the noise the dye is.
+        """
+        figures: dict[tuple[str, int], float] = {}
+        for file in (self.path.with_name(QUALITY), self.path.parent / "dye" / QUALITY):
+            if file.exists():
+                quality = pd.read_csv(file)
+                rows = zip(
+                    quality["image"], quality["plane"], quality["signal_to_noise"], strict=True
+                )
+                figures |= {(str(name), int(z)): float(value) for name, z, value in rows}
+        return figures
 
     def add(self, row: Field) -> int:
         """Add a row, unless the same channel of the same image is there; return its index."""

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import xarray as xr
 from napari.layers import Image, Labels
 from napari.utils.colormaps import DirectLabelColormap
 from qtpy.QtCore import QAbstractTableModel, Qt
@@ -23,7 +22,7 @@ from mitolume.io.formats import bare_name
 from mitolume.io.mask_files import image_name
 from mitolume.io.read import read
 from mitolume.io.write import write_image
-from mitolume.napari.opening import KEY, mask_layer
+from mitolume.napari.opening import KEY, as_image, mask_layer
 from mitolume.napari.parts import Panel, PathEdit, Work, layer_box
 from mitolume.text import count
 
@@ -131,17 +130,8 @@ class MeasureWidget(Panel):
         said = layer.metadata.get(KEY, {}).get("path")
         if said and np.array_equal(mask_layer(read(Path(said)), "")[0], layer.data):
             return Path(said)
-        axes = [str(axis) for axis in layer.axis_labels]
-        size = {
-            axis: float(um)
-            for axis, unit, um in zip(axes, layer.units, layer.scale, strict=True)
-            if str(unit) == "micrometer"
-        }
-        name = bare_name(image) if image else "painted"
-        path = out / f"{name}_mask.ome.tif"
-        dims = axes if set(axes) <= set("TZYX") else list("TZYX")[-layer.ndim :]
-        pixels = xr.DataArray(np.asarray(layer.data), dims=dims, attrs={"pixel_size_um": size})
-        write_image(path, pixels)
+        path = out / f"{bare_name(image) if image else 'painted'}_mask.ome.tif"
+        write_image(path, as_image(layer))
         return path
 
     def _show(self, *found: Any) -> None:

@@ -1,4 +1,4 @@
-"""Images and masks as layers of napari, lazily, with names, units and contrast; simulated samples.
+"""Images and masks as layers of napari, lazily, with names, units and contrast; samples.
 
 Knows no widget.
 """
@@ -6,6 +6,7 @@ Knows no widget.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from mitolume.io.formats import bare_name, reader_of
 from mitolume.io.mask_files import says_mask
 from mitolume.io.masks import FOREGROUND, UNSURE
 from mitolume.io.read import read, scenes
+from mitolume.io.samples import fetch_sample
 from mitolume.io.windows import FilePlane
 from mitolume.simulate.field import CHANNELS, simulate_field
 from mitolume.simulate.settings import SimulationSettings
@@ -107,6 +109,15 @@ def mask_layer(mask: xr.DataArray, title: str) -> LayerData:
     return (*_placed(values, settings), "labels")
 
 
+def as_image(layer: Any) -> xr.DataArray:
+    """Return the pixels of a layer with its axes, and the pixel sizes that it states in µm."""
+    axes = [str(axis) for axis in layer.axis_labels]
+    units = zip(axes, layer.units, layer.scale, strict=True)
+    size = {axis: float(um) for axis, unit, um in units if str(unit) == "micrometer"}
+    dims = axes if set(axes) <= set("TZYX") else list("TZYX")[-layer.ndim :]
+    return xr.DataArray(np.asarray(layer.data), dims=dims, attrs={"pixel_size_um": size})
+
+
 def mask_colours(foreground: tuple[int, int, int] = OUTLINE_COLOUR) -> DirectLabelColormap:
     """Return the colours of masks, by default those of reports: unsure is grey."""
     colours = {FOREGROUND: foreground, UNSURE: UNSURE_COLOUR}
@@ -154,11 +165,13 @@ def simulated(condition: str) -> list[LayerData]:
     return layers
 
 
-def control_cells() -> list[LayerData]:
-    """Simulate control cells."""
-    return simulated("control")
+def public(name: str) -> list[LayerData]:
+    """Fetch a public sample, once, and open it."""
+    import pooch
+
+    return open_file(fetch_sample(name, Path(pooch.os_cache(KEY))))
 
 
-def treated_cells() -> list[LayerData]:
-    """Simulate cells whose mitochondria have lost their potential."""
-    return simulated("fccp")
+control_cells, treated_cells = partial(simulated, "control"), partial(simulated, "fccp")
+phase_cell, blood_cells = partial(public, "phase-cell"), partial(public, "blood-cells")
+yeast = partial(public, "yeast")

@@ -18,9 +18,10 @@ from mitolume.napari.opening import mask_colours
 REVIEWED = 1
 _REVIEWED_COLOUR = np.array([0, 158, 115, 255]) / 255  # bluish green of Okabe and Ito (2008)
 KEYS = {
-    "0": "background",
     "1": "mitochondria",
+    "b": "background",
     "u": "unsure",
+    "0": "erase",
     "r": "reviewed region",
     "g": "guides",
 }
@@ -107,7 +108,7 @@ class Painting:
             for layer in self.guides:
                 layer.visible = shown
             return
-        layer = self.region if key == "r" else self.labels
+        layer = self.region if key in "rb" else self.labels
         self._viewer.layers.selection.active = layer
         layer.mode = "polygon" if key == "r" else "paint"
         layer.selected_label = {"0": BACKGROUND, "u": UNSURE}.get(key, FOREGROUND)

@@ -7,10 +7,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from napari.qt.threading import create_worker
 from napari.utils import progress
 from napari.utils.notifications import show_error
 from qtpy.QtCore import QObject, Qt, Signal
+from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import (
     QComboBox,
     QFileDialog,
@@ -18,6 +20,7 @@ from qtpy.QtWidgets import (
     QHBoxLayout,
     QLabel,
     QLineEdit,
+    QListWidget,
     QPushButton,
     QToolButton,
     QVBoxLayout,
@@ -26,6 +29,7 @@ from qtpy.QtWidgets import (
 from superqt import QLabeledDoubleSlider
 from superqt.utils import qthrottled
 
+from mitolume.analysis.object_pictures import colours_by_value
 from mitolume.errors import MitolumeError
 from mitolume.progress import Watcher, watched
 
@@ -206,6 +210,19 @@ def slider(low: float, high: float, value: float, decimals: int = 2) -> Any:
     return made
 
 
+def rate(listed: QListWidget, figures: Sequence[float]) -> None:
+    """Put a square before each entry of a list: dark blue where its figure is low, yellow if high.
+
+    Entries whose figure is not known (NaN) are grey.
+    """
+    values = np.asarray(figures, np.float64)
+    if np.isfinite(values).any():
+        for row, rgba in enumerate(colours_by_value(values)):
+            square = QPixmap(12, 12)
+            square.fill(QColor.fromRgbF(*rgba))
+            listed.item(row).setIcon(QIcon(square))
+
+
 class Work(QObject):
     """A call in a thread, with its progress in napari's activity dock.
 
@@ -215,6 +232,7 @@ class Work(QObject):
     """
 
     _moved = Signal(str, int, int, str)
+    _seen = Signal(object, object)
 
     def __init__(
         self,
@@ -222,6 +240,7 @@ class Work(QObject):
         done: Callable[[Any], None],
         failed: Callable[[Exception], None],
         moved: Callable[[str, int, int, str], None] = lambda title, done, total, note: None,
+        look: Callable[[Any, Any], None] = lambda image, probability: None,
     ) -> None:
         super().__init__()
         self._call, self._done, self._failed = call, done, failed
@@ -230,6 +249,7 @@ class Work(QObject):
         self._show_bar, self._show = qthrottled(self._advance, timeout=100), moved
         self._moved.connect(self._show_bar)
         self._moved.connect(moved)
+        self._seen.connect(look)
         self._result: Any = MitolumeError("a fault of the program stopped the work")
         self.is_running = True
         self.worker = create_worker(self._run)
@@ -245,7 +265,7 @@ class Work(QObject):
             return self._stop.is_set() or bool(self.worker.abort_requested)
 
         try:
-            with watched(Watcher(self._moved.emit, enough)):
+            with watched(Watcher(self._moved.emit, enough, self._seen.emit)):
                 self._result = self._call()
         except MitolumeError as error:  # napari shows all others, with where they come from
             self._result = error

@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from qtpy.QtWidgets import QListWidget
 
-from mitolume.batch.label import QUALITY
 from mitolume.errors import MitolumeError
 from mitolume.io.check import read_row
 from mitolume.io.fields import Field, is_same_image, with_planes
@@ -19,7 +17,7 @@ from mitolume.io.listing import RUN_RECORD
 from mitolume.io.masks import FOREGROUND, Mask
 from mitolume.napari.label import FieldPanel
 from mitolume.napari.label_table import LabelTable, finished
-from mitolume.napari.parts import PathEdit
+from mitolume.napari.parts import PathEdit, rate
 from mitolume.runs.folder import Run, open_run
 from mitolume.text import quoted
 
@@ -29,12 +27,16 @@ _LEFT = "left"
 
 @dataclass(frozen=True)
 class Item:
-    """A mask of one plane to look at: the row, the plane, how far it is trusted, what it is."""
+    """A mask of one plane to look at: the row, the plane, how far it is trusted, what it is.
+
+    ``mask`` is a call that reads it, ``figure`` the number behind ``trust``, higher for more.
+    """
 
     row: Field
     z: int
     trust: str
-    mask: Any  # a call that reads it
+    mask: Any
+    figure: float
 
 
 def items_of_run(run: Run) -> list[Item]:
@@ -47,19 +49,14 @@ def items_of_run(run: Run) -> list[Item]:
         sign = "disagreement" if np.isfinite(line["disagreement"]) else "feature_distance"
         known = bool(np.isfinite(line[sign]))  # of one labelled image, no distance is known
         trust = f"{sign.replace('_', ' ')} {line[sign]:.2f}" if known else "not compared"
-        items.append(Item(image.row, image.z, trust, lambda image=image: run.mask(run.kept, image)))
+        read = lambda image=image: run.mask(run.kept, image)  # noqa: E731
+        items.append(Item(image.row, image.z, trust, read, -line[sign]))
     return items
 
 
 def items_of_table(table: LabelTable) -> list[Item]:
     """Return the masks that were made from the dye, and what became of them, weakest first."""
-    figures: dict[tuple[str, int], float] = {}
-    for file in (table.path.with_name(QUALITY), table.path.parent / "dye" / QUALITY):
-        if file.exists():
-            quality = pd.read_csv(file)
-            rows = zip(quality["image"], quality["plane"], quality["signal_to_noise"], strict=True)
-            figures |= {(str(name), int(z)): float(value) for name, z, value in rows}
-    items = []
+    figures, items = table.signals(), []
     for row in table.rows:
         for z in row.planes or ():
             if row.label != "dye" and f", {z} " not in f", {row.extra.get(_COLUMN, '')}":
@@ -67,10 +64,10 @@ def items_of_table(table: LabelTable) -> list[Item]:
             signal = figures.get((row.image.name, z), float("nan"))
             trust = f"signal {signal:.0f} x noise" if np.isfinite(signal) else "of the dye"
             read = lambda row=row, z=z: read_row(replace(row, role=""), z, "unsure")[1]  # noqa: E731
-            items.append((signal, Item(row, z, trust, read)))
+            items.append(Item(row, z, trust, read, signal))
     if not items:
         raise MitolumeError(f"{table.path} has no mask that was made from the dye (column `label`)")
-    return [item for _, item in sorted(items, key=lambda one: one[0])]
+    return sorted(items, key=lambda item: item.figure)
 
 
 class ProofreadWidget(FieldPanel):
@@ -210,6 +207,7 @@ class ProofreadWidget(FieldPanel):
             f"{self._state(item)}: {item.row.image.name}, plane {item.z} ({item.trust})"
             for item in self.items
         )
+        rate(self.list, [item.figure for item in self.items])
 
     def _counts(self) -> str:
         counts = Counter(self._state(item) for item in self.items)

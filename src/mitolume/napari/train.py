@@ -6,18 +6,22 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.backends.backend_qtagg import FigureCanvasQTAgg
 from matplotlib.figure import Figure
 from qtpy.QtCore import QUrl
 from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import QComboBox, QDoubleSpinBox
 
+from mitolume.analysis.pictures import stretch_limits
 from mitolume.errors import MitolumeError
+from mitolume.napari.opening import mask_colours
 from mitolume.napari.parts import Panel, PathEdit, Work
 from mitolume.runs.folder import Run, open_run
 from mitolume.runs.recipe import PRESETS, load_recipe
 from mitolume.workflow import run as compute
 
+_FIELD, _FOUND = "field while it learns", "found so far"
 _METHODS = {
     "of the preset": "",
     "labelled images alone": "supervised",
@@ -74,8 +78,9 @@ class TrainWidget(Panel):
         self.script(shlex.join([*words, "--out", str(out)]))
         self._folder, self._drawn = out, -1
         self.work = Work(
-            lambda: compute(recipe, out, quiet=True), self._done, self.fail, self._moved
-        )
+            lambda: compute(recipe, out, quiet=True),
+            self._done, self.fail, self._moved, self._look,
+        )  # fmt: skip
         self.said.setText("checking files")
 
     def stop(self) -> None:
@@ -94,6 +99,21 @@ class TrainWidget(Panel):
     def _moved(self, title: str, done: int, total: int, note: str) -> None:
         self.said.setText(f"{title}: {done} of {total}  {note}")
         self._draw()
+
+    def _look(self, image: Any, probability: Any) -> None:
+        """Show what is found of one field so far, the same after each epoch."""
+        found = (probability >= 0.5).astype(np.uint8)
+        if _FOUND in self.viewer.layers and self.viewer.layers[_FOUND].data.shape == found.shape:
+            self.viewer.layers[_FOUND].data = found
+            self.viewer.layers[_FIELD].data = image
+            return
+        for name in {_FOUND, _FIELD} & {layer.name for layer in self.viewer.layers}:
+            self.viewer.layers.remove(name)
+        for layer in self.viewer.layers:
+            layer.visible = False
+        self.viewer.add_image(image, name=_FIELD, contrast_limits=stretch_limits(image))
+        self.viewer.add_labels(found, name=_FOUND, colormap=mask_colours(), opacity=0.5)
+        self.viewer.reset_view()
 
     def _draw(self) -> None:
         """Draw the score of each epoch so far."""

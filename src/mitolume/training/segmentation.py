@@ -19,6 +19,7 @@ from mitolume.errors import CollapsedError
 from mitolume.inference.tiled import predict_tiled
 from mitolume.io.masks import FOREGROUND
 from mitolume.models.losses import LOSSES
+from mitolume.progress import watcher
 from mitolume.training.augment import AUGMENTATIONS
 from mitolume.training.loop import Task
 from mitolume.training.methods import Step, Supervised
@@ -134,6 +135,7 @@ class Segmentation(Task):
     ) -> None:
         if not method.splits_batch:
             images, unlabelled = [*images, *unlabelled], ()
+        self.images = images
         self.batches = Patches(
             images, unlabelled, patch=settings.patch, batch=settings.batch, seed=seed
         )
@@ -177,5 +179,8 @@ class Segmentation(Task):
 
     def check(self, network: nn.Module, step: int) -> None:
         """Check for collapse in the second half of the steps, and not before `FIRST_CHECK`."""
+        if by := watcher():
+            seen = (*self.validation.images, *self.images)[0]
+            by.look(seen.plane, predict_tiled(network, seen.image))
         if self.collapse_check and step >= max(FIRST_CHECK, (self.settings.steps or 0) / 2):
             self.collapse_check.check(network)
