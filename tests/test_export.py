@@ -19,7 +19,7 @@ import xarray as xr
 import yaml
 from helpers.command import call
 from helpers.fields import blobs
-from helpers.foreign import CLIP, FIXED, LINEAR, MEAN, SCALE, computed, unet
+from helpers.foreign import CLIP, FIXED, LINEAR, MEAN, SCALE, SIGMOID, computed, unet
 from helpers.foreign import package as foreign_package
 from helpers.predictors import write
 
@@ -308,6 +308,7 @@ GIVEN, ANSWER = ("inputs", 0), ("outputs", 0)
         ((*GIVEN, "axes", 1, "channel_names"), ["a", "b"], "sees several channels"),
         ((*ANSWER, "axes", 1, "channel_names"), ["a", "b", "c"], "its network gives a, b, c"),
         ((*ANSWER, "postprocessing"), [], "has other probabilities here"),
+        ((*ANSWER, "postprocessing"), [SIGMOID, {"id": "binarize"}], "goes through sigmoid, bin"),
         ((*ANSWER, "test_tensor", "source"), "test.npy", "lacks test.npy"),
         (("weights", "onnx", "source"), "https://example.org/a.onnx", "lacks https://"),
         (("weights", "onnx", "sha256"), "0", "another weights.onnx than it says"),

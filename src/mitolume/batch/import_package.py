@@ -97,11 +97,12 @@ def _import_foreign(
     (given,), (answer,) = said["inputs"], said["outputs"]
     sides = {axis["id"].upper(): (axis.get("scale"), axis.get("unit")) for axis in _sides(given)}
     size, _ = believed_pixel_size(Stated(lengths(sides)[0]))
-    told = ("name", "authors", "license", "cite", "id", "version")
-    after = list(answer.get("postprocessing") or ())
-    activation = (
-        after.pop(0)["id"] if after and after[0]["id"] in ("sigmoid", "softmax") else "none"
-    )
+    told = ("name", "authors", "license", "cite")
+    after = [one["id"] for one in answer.get("postprocessing") or ()]
+    after = [one for one in after if one != "ensure_dtype"] or ["none"]
+    known = get_args(ForeignSettings.model_fields["activation"].annotation)
+    fits = after[1:] == [] and after[0] in known
+    _require(fits, f"its answer goes through {some_names(after)}; sigmoid or softmax is taken")
     card = Card(
         name=str(said["name"]),
         method="imported",
@@ -110,8 +111,7 @@ def _import_foreign(
             axes_out=_axes(answer),
             sides=_fitting(given),
             channel=_channel(answer, output),
-            activation=activation,
-            after=_steps(after),
+            activation=after[0],
             source={n: said[n] for n in told if n in said} | {"sha256": sha256(package)},
         ),
         inputs=InputSettings(planes=1),
@@ -130,10 +130,8 @@ def _content(files: zipfile.ZipFile, said: dict[str, Any]) -> bytes:
     _require(files.getinfo(name).file_size <= _MOST, f"{name[:80]} is too large for a model")
     content = files.read(name)
     digest = hashlib.sha256(content).hexdigest()
-    _require(
-        said.get("sha256") in (None, digest),
-        f"it holds another {name[:80]} than it says; download it again",
-    )
+    same = said.get("sha256") in (None, digest)
+    _require(same, f"it holds another {name[:80]} than it says; download it again")
     return content
 
 
@@ -197,8 +195,7 @@ def _steps(stated: Sequence[dict[str, Any]]) -> tuple[Step, ...]:
         _require(
             name in _STEPS and {"y", "x"} <= set(axes) and "reference_tensor" not in numbers,
             f"its step {name[:40]} is none of ensure_dtype to float, scale_linear, scale_range, "
-            "clip, (fixed_)zero_mean_unit_variance, over a whole plane; of its answer, sigmoid or "
-            "softmax come first",
+            "clip, (fixed_)zero_mean_unit_variance, over a whole plane",
         )
         values = {key: np.asarray(v, float).item() for key, v in numbers.items() if key != "axis"}
         steps.append(Step(id=name, kwargs=values))

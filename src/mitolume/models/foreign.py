@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from mitolume.errors import MitolumeError, extra, shorten
 from mitolume.models.networks import HALO, MULTIPLE
-from mitolume.preprocess.stated import Step, apply, fit
 
 _ACTIVATIONS: dict[str, Any] = {
     "none": np.asarray, "sigmoid": special.expit, "softmax": lambda found: special.softmax(found, 0)
@@ -23,9 +22,9 @@ class ForeignSettings(BaseModel):
     """What has to be known of a network that was trained elsewhere.
 
     ``axes_in`` and ``axes_out`` are the axes that it takes and gives. ``sides`` are the fewest
-    pixels, and in which steps there may be more (0: never). ``channel`` of its answer, after
-    ``activation`` and the steps ``after``, is that of mitochondria. ``source`` says where it comes
-    from: name, authors, licence, what to cite, SHA-256 of the package.
+    pixels, and in which steps there may be more (0: never). ``channel`` of its answer, after the
+    ``activation``, is that of mitochondria. ``source`` says where it comes from: name, authors,
+    licence, what to cite, SHA-256 of the package.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -33,10 +32,9 @@ class ForeignSettings(BaseModel):
     name: Literal["onnx"] = "onnx"
     axes_in: str = Field("bcyx", pattern="^[bcyx]{2,4}$")
     axes_out: str = Field("bcyx", pattern="^[bcyx]{2,4}$")
-    sides: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=0)]] = (1, 1)
+    sides: tuple[int, int] = (1, 1)
     channel: int = Field(0, ge=0)
     activation: Literal["none", "sigmoid", "softmax"] = "none"
-    after: tuple[Step, ...] = ()
     source: dict[str, Any] = {}
 
     def core(self, asked: int) -> int:
@@ -71,7 +69,7 @@ class ForeignNetwork(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits, (B, 1, Y, X), of normalised images (B, 1, Y, X)."""
         planes = [self.probability(plane) for plane in images.numpy(force=True)[:, 0]]
-        return torch.from_numpy(np.stack(planes)).to(images)[:, None].logit()
+        return torch.from_numpy(np.stack(planes)).to(images)[:, None].clamp(0, 1).logit()
 
     def probability(self, plane: Any) -> Any:
         """Return what is stated to be the probability of a normalised plane; both are (Y, X)."""
@@ -91,7 +89,8 @@ class ForeignNetwork(nn.Module):
                 f"the network of another program fails for {plane.shape[0]} x {plane.shape[1]} "
                 f"pixels: {shorten(error)}"
             ) from error
-        return apply(fit(own.after, answer), answer)[:height, :width].astype(np.float32)
+        found: Any = answer[:height, :width].astype(np.float32)
+        return found
 
 
 def upright(tensor: Any, axes: str) -> Any:
