@@ -23,6 +23,7 @@ from mitolume.io.check import check_table
 from mitolume.io.fields import Field, read_table
 from mitolume.io.read import read
 from mitolume.io.write import owning, write_image, write_mask
+from mitolume.runs import dye_checks
 from mitolume.runs.begin import begin
 from mitolume.runs.committee import Committee
 from mitolume.runs.dye import label_rows
@@ -416,6 +417,21 @@ def test_a_dye_shifted_in_some_images_alone_is_left_out(tmp_path: Path) -> None:
     moved, _, _ = masks_of(table, tmp_path / "b", align=True)
     assert [row.image.name for row in moved] == ["c0.ome.tif", "c1.ome.tif", "c2.ome.tif"]
     assert (mask_in(moved[1])[-5:] == 255).all()
+
+
+@pytest.mark.parametrize("scatter", [0, 3])
+def test_a_small_shift_is_told_where_the_others_scatter_less(
+    monkeypatch: pytest.MonkeyPatch, scatter: int
+) -> None:
+    found = [(scatter * (-1) ** n, 0, 1.0) for n in range(8)] + [(6, 0, 1.0), (np.nan,) * 3]
+    rows = [Field(Path("a"), mask=Path(str(n))) for n in range(10)]
+    quality = pd.DataFrame({"mask": [str(n) for n in range(10)], "moved": False})
+    monkeypatch.setattr(dye_checks, "open_fluorescence", lambda row: None)
+    monkeypatch.setattr(dye_checks, "plane_pixel_size", lambda image: (0.05, 0.05))
+    monkeypatch.setattr(dye_checks, "_shift_px", lambda row, *_: found[int(row.mask.name)])
+    dye_checks.measure_shifts(rows, quality, move=False)
+    assert quality["shift_y_um"][8] == pytest.approx(0 if scatter else 0.3)
+    assert quality["shift_y_um"][9] == 0, "unknown: as the others"
 
 
 def test_the_threshold_is_chosen_on_outlines_to_learn_from_alone(tmp_path: Path) -> None:

@@ -30,9 +30,7 @@ _FAINT = 0.02  # a block whose strongest mask edge is below this has no outline 
 # Standard deviations by which another place must fit better: one of a thousand shifts, or of
 # seven turns. Where the mask is right, this takes far more than chance: it fits best as it is.
 _SURE_OF_SHIFT, _SURE_OF_TURN = 3.5, 3.0
-# Of masks from the dye, standard deviations: the best of wrong places reached 4.5 on simulated
-# fields, and the best place of a mask that lies right gained at most 3.0 (H9c2 cells).
-_SURE, _BETTER = 5.0, 3.5
+_SURE = 5.0  # standard deviations; the best of wrong places reached 4.5 on simulated fields
 _DETAIL_UM, _COARSE_UM = (0.07, 0.4), 0.5  # blurs: the band of mitochondria, what is coarser
 
 TURNS = (
@@ -88,12 +86,13 @@ def find_shift(evidence: Sequence[Evidence], least: float) -> tuple[int, int] | 
 
 def shift_from_dye(
     planes: Sequence[tuple[Image2D, Mask]], pixel_um: float, reach: int
-) -> tuple[int, int] | None:
+) -> tuple[float, float, float]:
     """Find how far an image's masks from the dye lie too low and too far right, in pixels.
 
     Masks are correlated with what is as fine in the planes, be it bright or dark. They follow the
-    dye to a pixel, as no hand does, so one image is enough. (0, 0) where they fit hardly better
-    elsewhere, None where no place within ``reach`` pixels stands out.
+    dye to a pixel, as no hand does, so one image is enough. The third number is by how many
+    standard deviations they would fit better there; all are not a number where no place within
+    ``reach`` pixels stands out.
     """
     fit: Any = 0
     for plane, mask in planes:
@@ -110,12 +109,12 @@ def shift_from_dye(
         found = np.roll(fft.irfft2(dyed * shown.conj(), shape), (reach, reach), (0, 1))
         fit = fit + found[: 2 * reach + 1, : 2 * reach + 1]
     if not np.std(fit):
-        return None
+        return np.nan, np.nan, np.nan
     fit = (fit - fit.mean()) / fit.std()
     y, x = map(int, np.unravel_index(fit.argmax(), fit.shape))
     if fit[y, x] < _SURE or {y, x} & {0, 2 * reach}:
-        return None
-    return (y - reach, x - reach) if fit[y, x] - fit[reach, reach] >= _BETTER else (0, 0)
+        return np.nan, np.nan, np.nan
+    return y - reach, x - reach, float(fit[y, x] - fit[reach, reach])
 
 
 def fits_better(evidence: Sequence[Evidence], shift: tuple[int, int]) -> bool:

@@ -30,6 +30,7 @@ MOST_BACKGROUND = 0.55  # of the level; widefield images of mitochondria had 0.5
 MOST_BLED = 0.1  # correlation; of good dyes, at most 0.03
 MOST_SATURATED = 0.001  # share of a plane's pixels: about a hundredth of its mitochondria
 MOST_APART_UM = 0.2  # half the width of a mitochondrion: the mask lies beside it
+BETTER = 3.5  # standard deviations; masks that lie right gained at most 3.0 elsewhere (H9c2 cells)
 MOST_SHIFTED_UM = 1.5  # three widths of a mitochondrion: beyond, channels show different places
 REACH_UM, MOST_REACH = 3.0, 40  # how far a shift is looked for, in µm and in pixels at most
 MOST_OWN = 3  # planes of an image on which a shift is measured
@@ -148,17 +149,23 @@ def measure_shifts(rows: Sequence[Field], quality: pd.DataFrame, move: bool) -> 
         With masks that were made from the dye, and the channel of transmitted light.
     quality
         A row for each plane; ``shift_y_um``, ``shift_x_um`` and ``moved`` are filled in. An image
-        whose own shift is not sure has that of its batch (the median); not a number without any.
+        has a shift of its own where its mask fits much better there, or where it lies far outside
+        the scatter of the others; else the median of its batch, not a number without any.
     move
         Whether to move the masks back, in their files, unless they lie too far.
     """
     if not rows:
         return
     sizes = [plane_pixel_size(open_fluorescence(row)) or (1.0, 1.0) for row in rows]
-    own = [_shift_px(row, quality, size) for row, size in zip(rows, sizes, strict=True)]
-    found = pd.DataFrame(np.multiply(own, sizes))
-    found = found.fillna(found.groupby([row.batch for row in rows]).transform("median"))
-    for row, size, um in zip(rows, sizes, found.to_numpy(), strict=True):
+    own = np.array([_shift_px(row, quality, size) for row, size in zip(rows, sizes, strict=True)])
+    found, gain = own[:, :2] * sizes, own[:, 2]
+    sure = found[~np.isnan(gain)]
+    apart = np.hypot(*(found - np.median(sure, axis=0)).T) if len(sure) else gain
+    outlier = apart > max(MOST_APART_UM, 4 * np.nanmedian(apart)) if len(sure) >= 8 else apart < 0
+    told = outlier | (gain >= BETTER) | (np.hypot(*found.T) < MOST_APART_UM)
+    shifts = pd.DataFrame(np.where(told[:, None], found, np.nan))
+    shifts = shifts.fillna(shifts.groupby([row.batch for row in rows]).transform("median"))
+    for row, size, um in zip(rows, sizes, shifts.to_numpy(), strict=True):
         shift = tuple(-round(one) for one in um / size if np.isfinite(one))
         moved = move and any(shift) and np.hypot(*um) <= MOST_SHIFTED_UM
         if moved:
@@ -168,14 +175,16 @@ def measure_shifts(rows: Sequence[Field], quality: pd.DataFrame, move: bool) -> 
         quality.loc[mine, "moved"] = bool(moved)
 
 
-def _shift_px(row: Field, quality: pd.DataFrame, size: tuple[float, float]) -> tuple[float, float]:
-    """Measure the shift of a row's masks along Y and X; not a number where it is not sure."""
+def _shift_px(
+    row: Field, quality: pd.DataFrame, size: tuple[float, float]
+) -> tuple[float, float, float]:
+    """Measure the shift of a row's masks, see `shift_from_dye`."""
     dyed = quality[(quality["mask"] == mask_name(row)) & (quality["foreground"] > 0)]
     read = [read_row(row, int(z), "unsure") for z in spread(list(dyed["plane"]), MOST_OWN)]
     pixel_um = float(np.mean(size))
     reach = min(round(REACH_UM / pixel_um) + 1, MOST_REACH)
     planes = [(plane, mask) for plane, mask in read if mask is not None]
-    return shift_from_dye(planes, pixel_um, reach) or (np.nan, np.nan)
+    return shift_from_dye(planes, pixel_um, reach)
 
 
 def _move(row: Field, by: tuple[int, int]) -> None:
