@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from skimage.measure import regionprops_table
 from mitolume.analysis.grey_values import column_names
 from mitolume.analysis.measure import margin_of, measure_objects, summarise_image
 from mitolume.errors import MitolumeError
-from mitolume.io.write import write_table
+from mitolume.io.write import table_ending, write_table
 
 EIGHT = np.ones((3, 3))
 
@@ -424,7 +425,7 @@ def test_anndata_has_measurements_units_and_places_apart(tmp_path: Path) -> None
         "image": pd.array(["a", None], "string"), "plane": pd.array([1, None], "Int64"),
         "label": [1, 2], "centroid_y_um": [1.0, 2.0], "centroid_x_um": [3.0, 4.0],
         "touches_border": [True, False], "area_um2": [0.5, np.nan], "n_branches": [1, 2],
-        "intensity_mean_a/b": [7.0, 8.0],
+        "intensity_mean_a/b": [7.0, 8.0], "fragmentation_index_per_um2": [3.0, 4.0],
     })  # fmt: skip
     for n in (2, 0):
         path = tmp_path / f"{n}.h5ad"
@@ -433,15 +434,25 @@ def test_anndata_has_measurements_units_and_places_apart(tmp_path: Path) -> None
             assert {k: dict(v.attrs)["encoding-type"] for k, v in file.items()} == {
                 "X": "array", "obs": "dataframe", "obsm": "dict", "var": "dataframe"
             }  # fmt: skip
-            np.testing.assert_array_equal(file["X"], [[0.5, 1, 7], [np.nan, 2, 8]][:n] or file["X"])
+            np.testing.assert_array_equal(
+                file["X"], [[0.5, 1, 7, 3], [np.nan, 2, 8, 4]][:n] or file["X"]
+            )
             assert list(file["var/_index"].asstr()) == [
-                "area_um2", "n_branches", "intensity_mean_a_b"
+                "area_um2", "n_branches", "intensity_mean_a_b", "fragmentation_index_per_um2"
             ]  # fmt: skip
-            assert list(file["var/unit"].asstr()) == ["µm²", "", ""]
+            assert list(file["var/unit"].asstr()) == ["µm²", "", "", "1/µm²"]
             assert list(file["obs"].attrs["column-order"]) == list(table)[:6]
             assert list(file["obs/image"].asstr()) == ["a", ""][:n]
             np.testing.assert_array_equal(file["obs/plane"], [1, np.nan][:n])
             np.testing.assert_array_equal(file["obsm/spatial"], table.iloc[:n, [4, 3]])
+
+
+def test_what_a_table_needs_is_known_before_it_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(MitolumeError, match=r'pip install "mitolume\[h5ad\]"'):
+        table_ending(tmp_path / "objects.h5ad")
 
 
 @pytest.mark.parametrize("ending", [".csv", ".parquet", ".PARQUET"])
@@ -457,7 +468,7 @@ def test_tables_come_back_from_files(ending: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["objects.xlsx", "objects"])
 def test_other_endings_are_refused(name: str, tmp_path: Path) -> None:
-    with pytest.raises(MitolumeError, match=r"a table in \.csv, \.parquet, \.h5ad"):
+    with pytest.raises(MitolumeError, match=r"must end in \.csv, \.parquet, \.h5ad"):
         write_table(tmp_path / name, pd.DataFrame())
     assert not list(tmp_path.iterdir())
 

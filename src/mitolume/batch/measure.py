@@ -48,11 +48,11 @@ from mitolume.io.masks import MaskKind, ValuesKind
 from mitolume.io.read import load
 from mitolume.io.suspicion import masks_of_odd_shares
 from mitolume.io.write import (
-    TABLES,
     atomic,
     below_each_other,
     remove_parts,
     require_ours,
+    table_ending,
     write_table,
     write_text,
 )
@@ -119,8 +119,7 @@ def measure_masks(
     can be resumed (``resume``, ``overwrite``, ``progress``: see `mitolume.batch.runner.run_jobs`;
     work is counted in blocks of images). A mask that can't be used does not stop the others.
     """
-    if out.suffix.lower() not in TABLES:
-        raise MitolumeError(f"--out {out} is a table: it must end in {', '.join(TABLES)}")
+    table_ending(out)
     sources, said = find_sources(masks, images, table)
     outputs, parts = settings.outputs, out.with_name(f"{out.name}.parts")
     if outputs.crops is not None and (blind := [s.mask for s in sources if not s.images]):

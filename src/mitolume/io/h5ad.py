@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mitolume.errors import extra
-
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -26,12 +24,14 @@ def write_h5ad(path: Path, table: pd.DataFrame) -> None:
 
     ``obsm["spatial"]`` are the centroids, X before Y, in µm where these are known.
     """
-    h5py = extra(path, "h5py", "h5ad")
+    import h5py
+
     names = [str(name).replace("/", "_") for name in table]  # HDF5 would take it for a path
     table = table.set_axis(names, axis="columns")
     numeric = map(str, table.select_dtypes("number"))
     measured = [name for name in numeric if not PLACE.match(name)]
     units = [_UNITS.get(name.rpartition("_")[2], "") for name in measured]
+    units = ["1/" * ("_per_" in n and u != "") + u for n, u in zip(measured, units, strict=True)]
     unit = "um" if "centroid_x_um" in table else "px"
     places = [f"centroid_{axis}_{unit}" for axis in "xyz" if f"centroid_{axis}_{unit}" in table]
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from mitolume.errors import MitolumeError, full_disk, in_words
+from mitolume.errors import MitolumeError, extra, full_disk, in_words
 from mitolume.io.formats import sha256
 from mitolume.io.h5ad import write_h5ad
 from mitolume.io.pixel_size import plane_pixel_size
@@ -246,6 +246,16 @@ def write_labels(path: str | Path, labels: xr.DataArray) -> None:
     write_image(path, labels.astype(dtype), names=["labels"])
 
 
+def table_ending(path: str | Path) -> str:
+    """Return how a table is written, or refuse another ending, or one that needs a library."""
+    ending = Path(path).suffix.lower()
+    if ending not in TABLES:
+        raise MitolumeError(f"{path} is a table: its name must end in {', '.join(TABLES)}")
+    if ending == ".h5ad":
+        extra(path, "h5py", "h5ad")
+    return ending
+
+
 def write_table(path: str | Path, table: pd.DataFrame) -> None:
     """Write a table; the ending of the file says how.
 
@@ -262,11 +272,7 @@ def write_table(path: str | Path, table: pd.DataFrame) -> None:
     MitolumeError
         The ending is another, or the place can't be written to.
     """
-    ending = Path(path).suffix.lower()
-    if ending not in TABLES:
-        raise MitolumeError(
-            f"{path} ends in {ending or 'nothing'}, but a table in {', '.join(TABLES)}: name it so"
-        )
+    ending = table_ending(path)
     with atomic(path) as temporary:
         if ending == ".csv":
             table.to_csv(temporary, index=False, encoding="utf-8")
