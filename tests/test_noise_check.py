@@ -199,11 +199,13 @@ def test_the_command_prints_a_verdict_and_writes_figure_and_numbers(tmp_path: Pa
     stack = _written(tmp_path / "a.ome.tif", noisy(cells(4)))
     figure = tmp_path / "new" / "a_check.png"
     command = ["denoise", "check", str(stack), "--out", str(figure.parent), "--quiet"]
+    command += ["--channel", "0", "--scene", "0"]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0
     assert "0.1 µm apart" in result.output
     assert "\n  suitable\n" in result.output
-    assert "denoise train" in result.output
+    asked = f"denoise train {stack} --channel 0 --scene 0 --out DENOISER"
+    assert asked in result.output, "the command works when it is copied"
     assert figure.read_bytes().startswith(b"\x89PNG")
     found = json.loads(figure.with_suffix(".json").read_text(encoding="utf-8"))
     assert set(found) == {"image", "sentence", *NoiseCheck.__dataclass_fields__}

@@ -70,7 +70,9 @@ def check_files(
             found = {"image": file.name, "sentence": check.sentence, **asdict(check)}
             write_text(numbers, json.dumps(found, indent=2) + "\n")
             _draw(figure, file.name, check)
-            return Report(f"{_text(file, check)}\n  figure: {figure}")
+            asked = {"": file, " --channel ": channel, " --scene ": scene}
+            given = "".join(option + quoted(what) for option, what in asked.items() if what)
+            return Report(f"{_text(file, given, check)}\n  figure: {figure}")
 
         inputs = image.attrs["files"]
         yield Job(file.name, inputs, (numbers, figure), compute, work=image.sizes["Z"])
@@ -78,7 +80,7 @@ def check_files(
     return run_files(stacks, make, overwrite=True, progress=progress)
 
 
-def _text(path: Path, check: NoiseCheck) -> str:
+def _text(path: Path, given: str, check: NoiseCheck) -> str:
     """Return what was found as a short table, with the verdict and what to do next."""
     step = f"{check.z_step_um:g} µm apart" if check.z_step_um else "distance unknown"
     lines = [str(path), f"  planes: {check.n_planes}, {step}"]
@@ -101,14 +103,15 @@ def _text(path: Path, check: NoiseCheck) -> str:
             f"  expected gain: {check.gain_db:+.1f} dB from neighbouring planes, "
             f"{check.best_gain_db:+.1f} dB from repeats of the same plane"
         )
-    return "\n".join([*lines, f"  {check.sentence}", f"  next: {_next(path, check)}"])
+    return "\n".join([*lines, f"  {check.sentence}", f"  next: {_next(given, check)}"])
 
 
-def _next(path: Path, check: NoiseCheck) -> str:
+def _next(given: str, check: NoiseCheck) -> str:
+    """Say what to do; ``given`` are the file and options of the check, as for the shell."""
     if check.is_suitable:
         lines = " (scan lines are removed first)" if check.row_noise_sd else ""
-        return f"mitolume denoise train {quoted(path)} --out DENOISER{lines}"
-    alone = f"filter each plane by itself: mitolume denoise train {quoted(path)} --method wiener"
+        return f"mitolume denoise train {given} --out DENOISER{lines}"
+    alone = f"filter each plane by itself: mitolume denoise train {given} --method wiener --out DENOISER"
     if "signal changes" in check.reason:
         return f"record planes closer to each other, or {alone}"
     if "shared" in check.reason:
