@@ -164,10 +164,12 @@ def test_measure_says_what_it_leaves_out_or_doubts(
     for name, pixels in [("nan", holes), ("cover", cover), ("complex", holes + 1j * holes),
                          ("stack", np.stack([cover] * 3)), ("likely", cover * 0.9)]:  # fmt: skip
         tifffile.imwrite(f"{name}.tif", pixels, photometric="minisblack")
+    tifffile.imwrite("one.tif", cover, resolution=(10_000, 10_000), resolutionunit=3)
     measure, out = ["measure", "cover.tif", "--intensity"], ["--out", "x.csv", "--overwrite"]
     for words, code, said in [
         ([*measure, "nan.tif", *out], 0, f"{np.isnan(holes).sum()} pixels of its images are NaN"),
         (["measure", "cover.tif", *out], 0, "mitochondria cover"),
+        (["measure", "one.tif", *out], 0, "one: a pixel size of exactly 1 µm is often written by"),
         (["measure", "likely.tif", *out], 0, "1 mask of probabilities: objects are where they are"),
         ([*measure, "complex.tif", *out], 1, "pixels of type complex64 are not grey values"),
         (["measure", "stack.tif", "--intensity", "nan.tif", *out], 1, "has 3 planes, but its"),

@@ -108,10 +108,10 @@ def _text(path: Path, given: str, check: NoiseCheck) -> str:
 
 def _next(given: str, check: NoiseCheck) -> str:
     """Say what to do; ``given`` are the file and options of the check, as for the shell."""
+    train = f"mitolume denoise train {given} --out DENOISER"
     if check.is_suitable:
-        lines = " (scan lines are removed first)" if check.row_noise_sd else ""
-        return f"mitolume denoise train {given} --out DENOISER{lines}"
-    alone = f"filter each plane by itself: mitolume denoise train {given} --method wiener --out DENOISER"
+        return train + " (scan lines are removed first)" * bool(check.row_noise_sd)
+    alone = f"filter each plane by itself: {train} --method wiener"
     if "signal changes" in check.reason:
         return f"record planes closer to each other, or {alone}"
     if "shared" in check.reason:

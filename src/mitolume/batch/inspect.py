@@ -15,7 +15,7 @@ from mitolume.errors import some_names
 from mitolume.io.channels import transmitted_channel
 from mitolume.io.formats import stated
 from mitolume.io.mask_files import says_mask
-from mitolume.io.pixel_size import believed_pixel_size
+from mitolume.io.pixel_size import believed_pixel_size, odd_pixel_size
 from mitolume.io.read import Image2D, decode_plane, read, scenes
 from mitolume.io.readers import address
 from mitolume.progress import Advance
@@ -136,11 +136,7 @@ def _pixel_size_warnings(size: dict[str, float], doubt: str) -> list[str]:
     if doubt:
         way = "" if "--pixel-size" in doubt else "; say it with --pixel-size where it matters"
         return [f"the file {doubt}{way}"]
-    if size["Y"] == size["X"] == 1:
-        return ["a pixel size of exactly 1 µm is often written by programs that know none"]
-    if not 0.99 < size["Y"] / size["X"] < 1.01:
-        return [f"pixels are not square (Y {size['Y']:.4g} µm, X {size['X']:.4g} µm)"]
-    return []
+    return odd_pixel_size(size)
 
 
 def _channel_choice(names: Sequence[str], light: Sequence[str]) -> tuple[str, list[str]]:

@@ -45,6 +45,7 @@ from mitolume.batch.sources import (
 from mitolume.errors import MitolumeError
 from mitolume.io.mask_files import open_mask
 from mitolume.io.masks import MaskKind, ValuesKind
+from mitolume.io.pixel_size import odd_pixel_size
 from mitolume.io.read import load
 from mitolume.io.suspicion import masks_of_odd_shares
 from mitolume.io.write import (
@@ -280,6 +281,8 @@ def _measure_field(
     if kind != "probability" and mask.dtype.kind == "f":
         mask = mask.astype(np.int64)
     notices = [*mask.attrs.get("notices", ())]
+    if not (settings.pixel_size_um or "Y" in source.table_size_um):
+        notices += [f"{source.name}: {text}" for text in odd_pixel_size(size)]
     if image is not None and mask.sizes["Z"] == 1 and image.sizes["Z"] > 1:
         notices.append(
             f"{source.mask.name} has one plane and its image {image.sizes['Z']}: grey values are "

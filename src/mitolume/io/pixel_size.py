@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import xarray as xr
 
 from mitolume.io.readers import CREDIBLE_UM as CREDIBLE_UM
@@ -53,6 +55,17 @@ def believed_pixel_size(said: Stated) -> tuple[dict[str, float], str]:
         bare = f" (the number {' and '.join(sorted(numbers))}, but not of what)"
         return believed, "states no pixel size with a length unit" + (bare if numbers else "")
     return believed, ""
+
+
+def odd_pixel_size(size: Mapping[str, float]) -> list[str]:
+    """Say what is odd about a pixel size that is believed, ``Z Y X`` to µm."""
+    if not {"Y", "X"} <= size.keys():
+        return []
+    if size["Y"] == size["X"] == 1:
+        return ["a pixel size of exactly 1 µm is often written by programs that know none"]
+    if not 0.99 < size["Y"] / size["X"] < 1.01:
+        return [f"pixels are not square (Y {size['Y']:.4g} µm, X {size['X']:.4g} µm)"]
+    return []
 
 
 def _is_for_screens(size_um: float) -> bool:
