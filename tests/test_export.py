@@ -29,6 +29,7 @@ from mitolume.batch.import_package import import_package
 from mitolume.errors import MitolumeError
 from mitolume.inference.predictor import Predictor
 from mitolume.models.bundle import Card, ConditionThreshold, save_bundle
+from mitolume.models.foreign import ForeignSettings
 from mitolume.models.networks import SegmentationNetwork
 from mitolume.models.settings import InputSettings, NetworkSettings
 from mitolume.preprocess import normalise
@@ -338,6 +339,8 @@ def test_what_a_foreign_network_can_not_do_is_said(foreign: Path, tmp_path: Path
     foreign_package(path, [SCALE], network=network, outputs=names, shape=(256, 256))
     notes = import_package(path, tmp_path / "model")
     assert any("sees farther than 96 px" in note for note in notes)
+    with pytest.raises(ValueError, match="less than or equal to 8192"):
+        ForeignSettings(sides=(10**9, 1))
     with pytest.raises(MitolumeError, match="can't be trained further"):
         _ = load(tmp_path / "model").card.own_network
 

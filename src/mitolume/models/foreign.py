@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from mitolume.models.networks import HALO, MULTIPLE
 _ACTIVATIONS: dict[str, Any] = {
     "none": np.asarray, "sigmoid": special.expit, "softmax": lambda found: special.softmax(found, 0)
 }  # fmt: skip
+_Side = Annotated[int, Field(ge=0, le=8192)]  # pixels; with more, memory could not hold it
 
 
 class ForeignSettings(BaseModel):
@@ -32,7 +33,7 @@ class ForeignSettings(BaseModel):
     name: Literal["onnx"] = "onnx"
     axes_in: str = Field("bcyx", pattern="^[bcyx]{2,4}$")
     axes_out: str = Field("bcyx", pattern="^[bcyx]{2,4}$")
-    sides: tuple[int, int] = (1, 1)
+    sides: tuple[_Side, _Side] = (1, 1)
     channel: int = Field(0, ge=0)
     activation: Literal["none", "sigmoid", "softmax"] = "none"
     source: dict[str, Any] = {}
