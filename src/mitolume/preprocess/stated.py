@@ -33,8 +33,9 @@ def fit(steps: Sequence[Step], sample: np.ndarray[Any, Any]) -> list[Linear]:
 
     Examples
     --------
-    >>> fit([Step(id="clip", kwargs={"max": 3.0}), Step(id="scale_range")], np.arange(9.0))[1][0]
-    0.3333332222222593
+    >>> steps = [Step(id="clip", kwargs={"max": 4.0}), Step(id="scale_range")]
+    >>> [round(gain, 3) for gain, *_ in fit(steps, np.arange(9.0))]
+    [1.0, 0.25]
     """
     found: list[Linear] = []
     values = sample.astype(np.float64)
