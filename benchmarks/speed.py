@@ -38,10 +38,9 @@ from mitolume.analysis.labelling import label_objects
 from mitolume.analysis.measure import measure_objects
 from mitolume.batch.predict import predict_files
 from mitolume.inference.predictor import Predictor
-from mitolume.inference.tiled import default_device
 from mitolume.models.bundle import Card, save_bundle, versions
 from mitolume.models.losses import dice_bce
-from mitolume.models.networks import SegmentationNetwork, resolve_precision
+from mitolume.models.networks import SegmentationNetwork, find_device, resolve_precision
 from mitolume.models.settings import NetworkSettings
 from mitolume.runs.recipe import load_recipe
 from mitolume.training.augment import full
@@ -74,7 +73,7 @@ def network(channels_last: bool = True) -> SegmentationNetwork:
             made(torch.randn(2, 1, 64, 64))
     if not channels_last:
         made.body.to(memory_format=torch.contiguous_format)
-    return made.to(default_device()).eval()
+    return made.to(find_device()).eval()
 
 
 def objects(side: int) -> np.ndarray[Any, Any]:
@@ -87,7 +86,7 @@ def objects(side: int) -> np.ndarray[Any, Any]:
 
 def prediction(folder: Path, side: int) -> Iterator[Figure]:
     """Compare the command `predict`, reading and writing included, with MONAI's sliding window."""
-    image, device = folder / "image.tif", default_device()
+    image, device = folder / "image.tif", find_device()
     pixels = np.random.default_rng(0).integers(0, 4096, (side, side)).astype(np.uint16)
     tifffile.imwrite(image, pixels)
     ours, plain, fast_layout = network(), network(channels_last=False), network()
@@ -142,7 +141,7 @@ class _Samples(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 def training(folder: Path, side: int) -> Iterator[Figure]:
     """Compare the steps of a training with those of a plain loop, and with the bare step."""
     pixels = np.random.default_rng(0).normal(size=(side, side)).astype(np.float32)
-    images, device = [PreparedImage(pixels, objects(side))], torch.device(default_device())
+    images, device = [PreparedImage(pixels, objects(side))], find_device()
     precision = resolve_precision("auto")
     settings = load_recipe(fields=folder / "none.csv").training.model_copy(
         update={"steps": STEPS, "checks": 1, "precision": precision}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -188,6 +189,15 @@ def test_a_fault_of_our_own_is_one_sentence_too(
     log = Path(text.rsplit(" ", 1)[1].strip())
     assert "Traceback" in log.read_text()
     log.unlink()
+
+
+def test_the_device_is_known_to_the_processes_that_a_command_starts(
+    model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setenv("MITOLUME_DEVICE", "cpu")
+    assert call(monkeypatch, "predict", model, "a.tif", "--device", "cuda:99") == 1
+    assert "no device 'cuda:99' here" in capsys.readouterr().err
+    assert os.environ["MITOLUME_DEVICE"] == "cuda:99"
 
 
 def test_nothing_is_imported_that_is_not_needed() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from mitolume.batch.predict import PredictionOptions, _jobs_of, predict_files
 from mitolume.batch.runner import Job, run_jobs
 from mitolume.errors import MitolumeError, TooLittleMemoryError
 from mitolume.inference.predictor import Predictor
-from mitolume.inference.tiled import _run_window, predict_tiled
+from mitolume.inference.tiled import _run_window, _sent, launch_tiled, predict_tiled
 from mitolume.inference.tiles import tiles
 from mitolume.io.read import AXES, read
 from mitolume.io.write import write_image
@@ -31,10 +32,15 @@ from mitolume.models.networks import (
     MULTIPLE,
     DenoisingNetwork,
     SegmentationNetwork,
+    find_device,
     for_prediction,
 )
 from mitolume.models.settings import DenoiserNetworkSettings, NetworkSettings, Views
 from mitolume.runs.folder import find_bundle
+from mitolume.training.methods import METHODS
+from mitolume.training.patches import PreparedImage
+from mitolume.training.segmentation import Segmentation
+from mitolume.training.settings import TrainingSettings
 
 
 def network(name: str = "unet", width: int = 4) -> SegmentationNetwork:
@@ -385,3 +391,58 @@ def test_channels_last_is_no_slower() -> None:
             ratios.append(seconds[0] / seconds[1])
     print(f"channels-last against contiguous: {sorted(ratios)[2]:.2f} of the time")
     assert sorted(ratios)[2] < 1.1
+
+
+def test_a_card_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On "meta", where reading a result fails: pixels go there once, and nothing comes back."""
+    sent: list[int] = []
+    monkeypatch.setattr(
+        "mitolume.inference.tiled._sent", lambda part, w, s=_sent: sent.append(1) or s(part, w)
+    )
+    there = network().to("meta")
+    answer = launch_tiled(there, np.zeros((400, 70), np.float32), range(8), core=96)
+    assert (answer.device.type, answer.shape) == ("meta", (400, 70))
+    assert len(sent) == 8 * len(list(tiles((400, 80), 96, HALO, MULTIPLE)))
+
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # knows no "meta"
+    shown = PreparedImage(np.zeros((64, 64), np.float32), np.zeros((64, 64), np.uint8))
+    for name, augment in (("supervised", "full"), ("noisy_student", "photometric")):
+        task = Segmentation(
+            [shown], [shown], method=METHODS[name](), seed=0,
+            settings=TrainingSettings(batch=4, patch=32, augment=augment),
+        )  # fmt: skip
+        step, images, targets = task.batches[0]
+        loss = task.loss(there.train(), (step, images.to("meta"), targets.to("meta")))
+        loss.backward()
+        assert loss.device.type == "meta"
+
+
+def test_a_card_computes_while_the_next_part_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+
+    class Answer:
+        def numpy(self, force: bool) -> np.ndarray:
+            done.append("fetched")
+            return np.zeros((8, 8), np.float32)
+
+    monkeypatch.setattr(
+        "mitolume.inference.predictor.launch_tiled",
+        lambda *_, **__: done.append("begun") or Answer(),
+    )
+    ready, plane = predictor(), np.zeros((16, 16), np.float32)
+    boxes = [(slice(0, 8), slice(0, 8)), (slice(0, 8), slice(8, 16)), (slice(8, 16), slice(0, 8))]
+    assert len(list(ready.predict_each(ready.prepare(plane), plane.shape, boxes))) == 3
+    assert done == ["begun", "begun", "fetched", "begun", "fetched", "fetched"]
+
+
+def test_devices_are_chosen_by_name_and_full_ones_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("cuda:99", "gpu", "mps:7"):
+        with pytest.raises(MitolumeError, match=f"no device '{name}' here.*cpu, cuda"):
+            Predictor(network(), Card(network=NetworkSettings(width=4)), device=name)
+    monkeypatch.setenv("MITOLUME_DEVICE", "meta")
+    assert find_device().type == "meta"
+    assert find_device("cpu").type == "cpu"
+    made, full = network(), RuntimeError("MPS backend out of memory (MPS allocated: 17 GB)")
+    monkeypatch.setattr(torch.nn.functional, "conv2d", lambda *_: (_ for _ in ()).throw(full))
+    with pytest.raises(TooLittleMemoryError, match="MITOLUME_DEVICE=cpu"):
+        predict_tiled(made, np.zeros((32, 32), np.float32))

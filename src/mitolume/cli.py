@@ -80,6 +80,20 @@ Like = Annotated[
     Path | None,
     typer.Option(metavar="IMAGES", help="Image or folder of images on which outlines were drawn."),
 ]
+
+
+def _use(device: str | None) -> str | None:
+    if device is not None:  # processes that this one starts have it too
+        os.environ["MITOLUME_DEVICE"] = device
+    return device
+
+
+Device = Annotated[
+    str | None,
+    typer.Option(
+        callback=_use, help="Compute on cpu, cuda, cuda:1 or mps; by default on a GPU if any."
+    ),
+]
 Images = Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")]
 Stacks = Annotated[list[Path], typer.Argument(help="Z-stacks, or folders of them.")]
 
@@ -191,6 +205,7 @@ def run(
         float | None, typer.Option(help="Train as long as a run of so many minutes here allows.")
     ] = None,
     resume: Resume = False,
+    device: Device = None,
     quiet: Quiet = False,
 ) -> None:
     """Train models on a table of fields and score them."""
@@ -253,6 +268,7 @@ def study_run(
     set_: Set = None,
     jobs: Jobs = 1,
     scheduler: Scheduler = None,
+    device: Device = None,
     quiet: Quiet = False,
 ) -> None:
     """Do all unfinished runs of a study; same as `mitolume study RECIPE`."""
@@ -329,6 +345,7 @@ def predict(
         typer.Option(help="bfloat16, float32, or auto: bfloat16 where the machine computes in it."),
     ] = "auto",
     scheduler: Scheduler = None,
+    device: Device = None,
     quiet: Quiet = False,
 ) -> None:
     """Predict masks of images of any size."""
@@ -707,6 +724,7 @@ def denoise_train(
     scene: Scenes = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of weights and patches.")] = 0,
     resume: Resume = False,
+    device: Device = None,
     quiet: Quiet = False,
 ) -> None:
     """Train a denoiser on noisy z-stacks."""
@@ -740,6 +758,7 @@ def denoise_apply(
     ] = False,
     overwrite: Overwrite = False,
     resume: Resume = False,
+    device: Device = None,
     quiet: Quiet = False,
 ) -> None:
     """Remove noise from images with a trained denoiser."""

@@ -264,8 +264,8 @@ def _predict(
             if (t, z) == planes[len(planes) // 2]:  # the ends of a stack are often out of focus
                 known = predictor.card.fingerprint
                 notices.append(unlike_training(known, prepared.plane, str(image.file)))
-            for box in image.boxes:
-                probability = predictor.predict_box(prepared, shape, box)
+            found = predictor.predict_each(prepared, shape, image.boxes)
+            for box, probability in zip(image.boxes, found, strict=True):
                 mask[t, 0, z, *box] = probability >= image.threshold
                 if probabilities is not None:
                     probabilities[t, 0, z, *box] = probability

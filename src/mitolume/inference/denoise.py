@@ -10,12 +10,12 @@ from typing import Any, TypeVar
 import numpy as np
 from torch import nn
 
-from mitolume.inference.tiled import CORE, predict_tiled, release_buffers, to_device
+from mitolume.inference.tiled import CORE, predict_tiled, release_buffers
 from mitolume.inference.tiles import Box, around, block_side, blocks, grown, inside, shifted, whole
 from mitolume.io.windows import Plane
 from mitolume.io.zarr_out import CHUNK
 from mitolume.models.bundle import DenoiserCard, load_denoiser
-from mitolume.models.networks import HALO, MULTIPLE, DenoisingNetwork
+from mitolume.models.networks import HALO, MULTIPLE, DenoisingNetwork, to_device
 from mitolume.preprocess.normalise import GreyRange, is_flat, measure_range, normalise
 from mitolume.preprocess.stripes import StripelessPlane
 from mitolume.preprocess.wiener import REACH, Detail, SignalNoise, WienerBank, signal_and_noise
@@ -72,7 +72,7 @@ class Denoiser:
     @cached_property
     def detail(self) -> Detail:
         """What the network's answers lack."""
-        signal, noise, left = self.network.detail.double().cpu().numpy()
+        signal, noise, left = self.network.detail.cpu().double().numpy()
         a, b, least, most = self.network.line.tolist()
         return Detail(signal, noise, left, (a, b, least, most))
 

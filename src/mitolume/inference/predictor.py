@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import xarray as xr
-from torch import nn
+from torch import Tensor, nn
 
 from mitolume.errors import MitolumeError
 from mitolume.inference.chain import PreparedPlane
 from mitolume.inference.denoise import Denoiser
 from mitolume.inference.inputs import InputReader, NetworkInput
-from mitolume.inference.tiled import CORE, Probability, predict_tiled, release_buffers, to_device
+from mitolume.inference.tiled import (
+    CORE,
+    Probability,
+    launch_tiled,
+    predict_tiled,
+    release_buffers,
+)
 from mitolume.inference.tiles import Box, Shape, around, block_side, blocks, inside
 from mitolume.io.channels import Channel, select_channel
 from mitolume.io.windows import Plane
@@ -28,6 +36,7 @@ from mitolume.models.networks import (
     Precision,
     for_prediction,
     resolve_precision,
+    to_device,
 )
 from mitolume.models.settings import VIEWS, Views
 from mitolume.preprocess.rescale import rescale_window
@@ -188,8 +197,9 @@ class Predictor:
     def predict_boxes(self, prepared: NetworkInput, shape: Shape) -> Probability:
         """Predict all boxes of a plane of a (Y, X) shape, see `predict_box`."""
         result = np.empty(shape, np.float32)
-        for box in blocks(shape, block_side(shape, prepared.shape, self.core, CHUNK)):
-            result[box] = self.predict_box(prepared, shape, box)
+        boxes = blocks(shape, block_side(shape, prepared.shape, self.core, CHUNK))
+        for box, part in zip(boxes, self.predict_each(prepared, shape, boxes), strict=True):
+            result[box] = part
         return result
 
     def predict_box(self, prepared: NetworkInput, shape: Shape, box: Box) -> Probability:
@@ -204,10 +214,19 @@ class Predictor:
         box
             The part to predict.
         """
+        return next(self.predict_each(prepared, shape, [box]))
 
-        def read(part: Box) -> Probability:
+    def predict_each(
+        self, prepared: NetworkInput, shape: Shape, boxes: Iterable[Box]
+    ) -> Iterator[Probability]:
+        """Predict boxes one after the other; a graphics card computes one while the next is read.
+
+        Arguments and results are those of `predict_box`.
+        """
+
+        def begin(part: Box) -> Tensor:
             window = around(part, prepared.shape, HALO, MULTIPLE)
-            return predict_tiled(
+            return launch_tiled(
                 self.fast,
                 prepared[window],
                 range(self.views),
@@ -215,12 +234,16 @@ class Predictor:
                 box=inside(part, window),
             )
 
-        if prepared.shape == shape:
-            probability = read(box)
-        else:
-            probability = np.clip(rescale_window(read, prepared.shape, shape, box), 0, 1)
-        release_buffers()
-        return probability
+        def resampled(box: Box) -> Tensor:
+            part = rescale_window(lambda b: begin(b).numpy(force=True), prepared.shape, shape, box)
+            return torch.from_numpy(np.clip(part, 0, 1))
+
+        begun = map(begin if prepared.shape == shape else resampled, boxes)
+        for probability, _ in pairwise(chain(begun, [None])):
+            assert probability is not None
+            answer = probability.numpy(force=True)
+            release_buffers()
+            yield answer
 
     def predict_prepared(self, image: Probability, views: int = 1) -> Probability:
         """Predict a plane, (Y, X) or (C, Y, X), that went through the chain: (Y, X) float32.

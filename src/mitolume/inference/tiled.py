@@ -6,7 +6,7 @@ import ctypes
 import platform
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,12 +15,11 @@ from torch import Tensor, nn
 from mitolume.errors import TooLittleMemoryError
 from mitolume.inference.tiles import Box, Shape, grown, inside, tiles, turned_box, whole
 from mitolume.io.windows import Plane
-from mitolume.models.networks import HALO, MULTIPLE, SegmentationNetwork
+from mitolume.models.networks import DEVICE, HALO, MULTIPLE, SegmentationNetwork, is_full
 from mitolume.models.unet import UNet
 
 Image = np.ndarray[Any, np.dtype[np.float32]]
 Probability = Image
-Network = TypeVar("Network", bound=nn.Module)
 
 CORE = 1024  # side of a tile's core: with the halo, 1,216 px at once; larger take more memory
 _GLIBC = platform.libc_ver()[0] == "glibc"
@@ -58,32 +57,47 @@ def predict_tiled(
     numpy.ndarray
         (Y, X) float32, as large as the box; the probability, where the network gives logits.
     """
-    image = np.asarray(image)
-    shape = image.shape[-2:]
-    box = box or whole(shape)
-    total = np.zeros([part.stop - part.start for part in box], np.float32)
-    for turn in turns:
-        flipped = image[..., ::-1] if turn >= 4 else image
-        turned = np.rot90(flipped, turn % 4, (-2, -1))
-        part = _predict(network, turned, core, turned_box(box, shape, turn), activation)
-        back = np.rot90(part, -(turn % 4))
-        total += back[:, ::-1] if turn >= 4 else back
-    return np.divide(total, len(turns), out=total)
+    made = launch_tiled(network, image, turns, core=core, box=box, activation=activation)
+    return made.numpy(force=True)
 
 
 @torch.inference_mode()
-def _predict(
-    network: nn.Module, image: Image, core: int, box: Box, activation: Callable[[Tensor], Tensor]
-) -> Image:
-    """Predict a box of a plane as it is."""
-    weights = next(network.parameters())
-    result = np.empty([part.stop - part.start for part in box], np.float32)
-    with _exact():
-        for tile in tiles(_padded_shape(image.shape[-2:]), core, HALO, MULTIPLE, box):
-            part = _padded(image[(..., *tile.read)], tile.read).to(weights.device, weights.dtype)
-            answer = activation(_run_window(network, part, tile.crop)[0].float())
-            result[inside(tile.write, box)] = answer.cpu().numpy()
-    return result
+def launch_tiled(
+    network: nn.Module,
+    image: Any,
+    turns: Sequence[int] = (0,),
+    *,
+    core: int = CORE,
+    box: Box | None = None,
+    activation: Callable[[Tensor], Tensor] = torch.sigmoid,
+) -> Tensor:
+    """Begin what `predict_tiled` does; the answer stays on the network's device.
+
+    A graphics card is not waited for. Tiles are large enough to fill it one by one.
+    """
+    weights, image = next(network.parameters()), np.asarray(image)
+    shape = image.shape[-2:]
+    box = box or whole(shape)
+    total = torch.zeros([p.stop - p.start for p in box], device=weights.device)
+    for turn in turns:
+        turned = np.rot90(image[..., ::-1] if turn >= 4 else image, turn % 4, (-2, -1))
+        here = turned_box(box, shape, turn)
+        part = torch.empty([p.stop - p.start for p in here], device=weights.device)
+        with _exact():
+            for tile in tiles(_padded_shape(turned.shape[-2:]), core, HALO, MULTIPLE, here):
+                pixels = _sent(_padded(turned[(..., *tile.read)], tile.read), weights)
+                answer = activation(_run_window(network, pixels, tile.crop)[0].float())
+                part[inside(tile.write, here)] = answer
+        back = part.rot90(-(turn % 4))
+        total += back.flip(1) if turn >= 4 else back
+    return total.div_(len(turns))
+
+
+def _sent(pixels: Tensor, weights: Tensor) -> Tensor:
+    """Copy to where the weights are, in their precision; a card computes meanwhile."""
+    cuda = weights.device.type == "cuda"
+    pixels = pixels.pin_memory() if cuda else pixels
+    return pixels.to(weights.device, weights.dtype, non_blocking=cuda)
 
 
 @torch.inference_mode()
@@ -103,7 +117,7 @@ def features(network: nn.Module, plane: Plane, *, core: int = CORE) -> Image:
     core
         Side of the tiles' cores, a multiple of 16; it changes memory, not results.
     """
-    device = next(network.parameters()).device
+    weights = next(network.parameters())
     encoder = encoder_of(network)
     height, width = plane.shape
     padded = _padded_shape((height, width))
@@ -114,9 +128,9 @@ def features(network: nn.Module, plane: Plane, *, core: int = CORE) -> Image:
             rows, columns = tile.read
             rows = slice(rows.start, min(rows.stop, height))
             known = plane[rows, columns.start : min(columns.stop, width)]
-            part = _padded(known, tile.read).to(device)
+            part = _sent(_padded(known, tile.read), weights)
             found = _run_window(encoder, part.contiguous(memory_format=torch.channels_last), (y, x))
-            total = total + found.double().sum(dim=(1, 2)).cpu().numpy()
+            total = total + found.sum(dim=(1, 2)).cpu().double().numpy()
     mean = total / (padded[0] // MULTIPLE * padded[1] // MULTIPLE)
     return np.asarray(mean, np.float32)
 
@@ -132,16 +146,6 @@ def encoder_of(network: nn.Module) -> nn.Module:
     return nn.Sequential(*(getattr(body, name) for name in body.encoder))
 
 
-def default_device() -> str:
-    """Return the best device of this machine for prediction."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def to_device(network: Network, device: str | None) -> Network:
-    """Make a network ready to predict on a device, by default the best one."""
-    return network.to(torch.device(device or default_device())).eval()
-
-
 def release_buffers() -> None:
     """Hand back what the command line lets a process keep, before gaps between buffers add up."""
     if _GLIBC:
@@ -154,11 +158,13 @@ def _run_window(network: nn.Module, part: Tensor, crop: Box) -> Tensor:
         if isinstance(network, SegmentationNetwork) and type(network.body) is UNet:
             return _run_unet(network.body, part, crop)
         result: Tensor = network(part)[0][(..., *crop)]
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if not is_full(error):
+            raise
         height, width = part.shape[-2:]
         raise TooLittleMemoryError(
             f"the graphics card has too little memory for {height} x {width} pixels at once; with "
-            "the environment variable CUDA_VISIBLE_DEVICES empty, the processor computes"
+            f"the environment variable {DEVICE}=cpu, the processor computes"
         ) from None
     return result
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import os
 from typing import Any, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
+from mitolume.errors import MitolumeError, shorten
 from mitolume.models.settings import BodySettings, DenoiserNetworkSettings, NetworkSettings
 from mitolume.models.unet import UNet, UNetPlusPlus
 
@@ -16,6 +18,7 @@ from mitolume.models.unet import UNet, UNetPlusPlus
 MULTIPLE = 16
 HALO = 6 * MULTIPLE
 SPECTRUM = 64  # frequencies along each axis of what a denoiser knows of signal and noise
+DEVICE = "MITOLUME_DEVICE"  # of the environment, so that processes side by side have it too
 Network = TypeVar("Network", bound=nn.Module)
 Precision = Literal["float32", "bfloat16"]
 
@@ -104,14 +107,42 @@ def _body(settings: BodySettings, channels: int, norm: bool, seed: int) -> nn.Mo
     return cast(nn.Module, body.to(memory_format=torch.channels_last))
 
 
+def find_device(name: str | torch.device | None = None) -> torch.device:
+    """Return a device; by default what ``MITOLUME_DEVICE`` names, else a GPU if there is one.
+
+    Raises
+    ------
+    MitolumeError
+        There is no such device here.
+    """
+    gpu = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    name = name or os.environ.get(DEVICE) or (gpu.type if gpu else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # the latter where torch knows no CUDA
+        raise MitolumeError(
+            f"there is no device '{name}' here ({shorten(error)}); name cpu, cuda, cuda:1 or mps"
+        ) from None
+
+
+def to_device(network: Network, device: str | None = None) -> Network:
+    """Make a network ready to predict on a device, see `find_device`."""
+    return network.to(find_device(device)).eval()
+
+
+def is_full(error: BaseException) -> bool:
+    """Tell whether a fault is that of a graphics card with too little memory."""
+    return isinstance(error, torch.OutOfMemoryError) or "MPS backend out of memory" in str(error)
+
+
 def resolve_precision(precision: str, device: str | torch.device | None = None) -> Precision:
     """Return float32 or bfloat16: ``auto`` is bfloat16 where the device computes in it.
 
-    The device is by default the first GPU, or else the processor.
+    The device is by default that of `find_device`.
     """
     if precision != "auto":
         return cast(Precision, precision)
-    kind = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")).type
+    kind = find_device(device).type
     native = False
     if kind == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)

@@ -18,14 +18,13 @@ import torch
 
 from mitolume.errors import DamagedError, MitolumeError, some_names
 from mitolume.inference.inputs import settled_inputs, unlike_stack
-from mitolume.inference.tiled import default_device
 from mitolume.io.check import CheckedTable, check_table, open_image
 from mitolume.io.fields import Field, TableError, leaks
 from mitolume.io.formats import sha256
 from mitolume.io.masks import MaskKind
 from mitolume.io.split import assign_roles, choose_labelled
 from mitolume.models.bundle import SCHEMA_VERSION, Card, read_card, versions
-from mitolume.models.networks import resolve_precision
+from mitolume.models.networks import find_device, resolve_precision
 from mitolume.preprocess.rescale import MOST, scale_factors
 from mitolume.progress import progress_bar, say
 from mitolume.runs.denoiser import require_denoiser
@@ -378,10 +377,9 @@ def command() -> str:
 
 
 def _device() -> str:
-    if default_device() == "cuda":
-        return str(torch.cuda.get_device_name())
-    if torch.backends.mps.is_available():
-        return "Apple GPU for training, processor for prediction"
+    device = find_device()
+    if device.type != "cpu":
+        return str(torch.cuda.get_device_name(device)) if device.type == "cuda" else device.type
     machine = platform.processor() or platform.machine()
     return f"{machine}, {count(torch.get_num_threads(), 'thread')}"
 

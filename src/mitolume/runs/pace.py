@@ -12,8 +12,13 @@ from typing import Any
 import numpy as np
 
 from mitolume.inference.inputs import InputReader
-from mitolume.inference.tiled import predict_tiled, to_device
-from mitolume.models.networks import SegmentationNetwork, for_prediction, resolve_precision
+from mitolume.inference.tiled import predict_tiled
+from mitolume.models.networks import (
+    SegmentationNetwork,
+    for_prediction,
+    resolve_precision,
+    to_device,
+)
 from mitolume.runs.folder import Run
 from mitolume.runs.guard import needs_cross_fit
 from mitolume.runs.images import network_inputs
@@ -52,7 +57,7 @@ def within_minutes(run: Run, model_um: float | None, started: float) -> tuple[Re
     clock.append(time.monotonic())
     network = SegmentationNetwork(recipe.network, recipe.inputs.count, 0)
     step = _seconds_per_step(network, recipe, PreparedImage(planes, mask))
-    ready = for_prediction(to_device(network, None), resolve_precision("auto"))
+    ready = for_prediction(to_device(network), resolve_precision("auto"))
     for _ in range(2):  # the first prediction is slower
         clock.append(time.monotonic())
         predict_tiled(ready, planes)

@@ -34,14 +34,13 @@ def flips(images: Tensor, targets: Tensor, random: Generator) -> tuple[Tensor, T
     images, targets
         The same shapes.
     """
-    turns = torch.randint(8, (len(images),), generator=random)
-    images, targets = images.clone(), targets.clone()
-    for turn in sorted(set(turns.tolist())):
-        chosen = turns == turn
-        for batch in (images, targets):
-            part = batch[chosen].rot90(turn % 4, (2, 3))
-            batch[chosen] = part.flip(3) if turn >= 4 else part
-    return images, targets
+    turns = torch.randint(8, (len(images),), generator=random).tolist()
+
+    def turned(batch: Tensor) -> Tensor:  # by no index: that would make a card wait
+        parts = [one.rot90(turn % 4, (1, 2)) for one, turn in zip(batch, turns, strict=True)]
+        return torch.stack([p.flip(2) if t >= 4 else p for p, t in zip(parts, turns, strict=True)])
+
+    return turned(images), turned(targets)
 
 
 def full(images: Tensor, targets: Tensor, random: Generator) -> tuple[Tensor, Tensor]:

@@ -18,6 +18,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 
 from mitolume.errors import DamagedError, MitolumeError
+from mitolume.models.networks import find_device, is_full
 from mitolume.progress import Advance
 from mitolume.training.patches import StepSampler
 from mitolume.training.record import History, Recorder, TrainingResult
@@ -120,16 +121,17 @@ def fit(
     sampler = StepSampler(settings.steps, per_epoch, lambda: module.global_step)
     checkpoint = folder / CHECKPOINT
     recorder = Recorder(checkpoint, epochs, advance, on_epoch)
+    device = find_device()
     with _quiet():
         trainer = lightning.Trainer(
             max_epochs=epochs,
-            accelerator="auto",
-            devices=1,
+            accelerator=device.type,
+            devices=[device.index or 0] if device.type == "cuda" else 1,
             # One process, whatever starts it: Lightning would take Slurm's tasks for its own.
             plugins=[LightningEnvironment()],
             precision="bf16-mixed" if settings.precision == "bfloat16" else "32-true",
             # On a GPU some kernels add up in any order unless told otherwise.
-            deterministic="warn" if torch.cuda.is_available() else None,
+            deterministic="warn" if device.type == "cuda" else None,
             callbacks=[recorder],
             logger=False,
             enable_checkpointing=False,
@@ -144,7 +146,9 @@ def fit(
                 ckpt_path=_usable(checkpoint),
                 weights_only=True,
             )
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not is_full(error):
+                raise
             raise MitolumeError(
                 f"the graphics card has too little memory to train {settings.batch} patches of "
                 f"{settings.patch} px at once; lower {task.section}.batch, {task.section}.patch or "
