@@ -259,8 +259,11 @@ def test_a_foreign_network_predicts_as_bioimageio_core_does(
     assert expected.std() > 0.1
     inner = (slice(16, -16),) * 2  # a network of one size gets the far edges mirrored, not cut
     np.testing.assert_allclose(found[inner], expected[inner], atol=1e-3)
-    assert call(monkeypatch, "export", tmp_path / "model", "--to", "onnx", "--out", "a.onnx") == 1
-    assert "share the package that it came from" in capsys.readouterr().err
+    said = ("--name", "A", "--author", "B", "--license", "MIT", "--cite", "C https://example.org")
+    for out, more in (("a.onnx", ()), ("a.zip", (*said, "--example", tmp_path / "new.tif"))):
+        to = {"a.onnx": "onnx", "a.zip": "bioimageio"}[out]
+        assert call(monkeypatch, "export", tmp_path / "model", "--to", to, "--out", out, *more) == 1
+        assert "share the package that it came from" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")

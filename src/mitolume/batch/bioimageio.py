@@ -123,6 +123,7 @@ def _refuse_steps(predictor: Predictor, leave_out: Sequence[str]) -> None:
     """Refuse a chain with steps that a package can't express."""
     if wrong := [name for name in leave_out if name != _LEFT_OUT]:
         raise MitolumeError(f"--leave-out {wrong[0]}: only {_LEFT_OUT} can be left out")
+    _ = predictor.card.own_network
     steps = steps_before(predictor)
     for name in ("pixel_size_um", *leave_out):  # the pixel size is that of the package's axes
         steps.pop(name, None)
