@@ -19,17 +19,10 @@ _TREES, _DEPTH = 40, 12
 
 
 def pixel_features(plane: Image) -> NDArray[np.float32]:
-    """Return what the classifier sees of a plane: grey values, edges and texture at four scales.
+    """Return what the classifier sees of a plane, (Y, X) of any dtype, as (Y, X, features).
 
-    Parameters
-    ----------
-    plane
-        (Y, X), of any dtype; its brightness and contrast don't matter.
-
-    Returns
-    -------
-    numpy.ndarray
-        (Y, X, features) float32, from scikit-image's `multiscale_basic_features`.
+    These are grey values, edges and texture at four scales (`multiscale_basic_features` of
+    scikit-image); brightness and contrast of the plane don't matter.
     """
     low, middle, high = np.percentile(plane, [5, 50, 95])
     grey = ((plane - middle) / max(float(high - low), 1e-6)).astype(np.float32)
@@ -51,14 +44,8 @@ class PixelClassifier:
     def learn(self, name: Any, features: NDArray[np.float32], mask: Mask) -> None:
         """Learn from the known pixels of a plane, in place of what was known of it before.
 
-        Parameters
-        ----------
-        name
-            Of the plane; anything that differs between planes.
-        features
-            (Y, X, features), from `pixel_features`.
-        mask
-            (Y, X): 1 mitochondria, 0 background, all else unknown.
+        ``mask`` is (Y, X): 1 mitochondria, 0 background, all else unknown. ``name`` is anything
+        that differs between planes.
 
         Raises
         ------
@@ -71,12 +58,8 @@ class PixelClassifier:
             raise MitolumeError(
                 "scribbles need scikit-learn: pip install 'mitolume[napari]'"
             ) from None
-        rng = np.random.default_rng(0)
-        chosen = [
-            rng.permutation(np.flatnonzero(mask == kind))[:_MOST]
-            for kind in (BACKGROUND, FOREGROUND)
-        ]
-        where = np.concatenate(chosen)
+        kinds, draw = (BACKGROUND, FOREGROUND), np.random.default_rng(0).permutation
+        where = np.concatenate([draw(np.flatnonzero(mask == kind))[:_MOST] for kind in kinds])
         values = features.reshape(-1, features.shape[-1])[where]
         self._known[name] = values, mask.ravel()[where] == FOREGROUND
         known, truth = (np.concatenate(parts) for parts in zip(*self._known.values(), strict=True))

@@ -39,19 +39,7 @@ def samples() -> dict[str, Sample]:
 
 
 def fetch_sample(name: str, folder: Path) -> Path:
-    """Fetch a sample from its home into a folder, unless it is there.
-
-    Parameters
-    ----------
-    name
-        One of `samples`.
-    folder
-        Where its file is written, whole or not at all.
-
-    Returns
-    -------
-    pathlib.Path
-        The file.
+    """Fetch one of `samples` from its home into a folder, unless it is there; return its file.
 
     Raises
     ------

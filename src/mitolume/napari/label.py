@@ -26,7 +26,6 @@ from mitolume.napari.label_table import LabelTable
 from mitolume.napari.opening import KEY, as_image, image_layers, mask_colours
 from mitolume.napari.painting import KEYS, Painting
 from mitolume.napari.parts import Panel, PathEdit, Work, narrow_button, rate, slider
-from mitolume.progress import progress_bar
 from mitolume.runs.dye import label_planes
 from mitolume.runs.folder import load
 from mitolume.text import count, quoted
@@ -37,9 +36,9 @@ class FieldPanel(Panel):
 
     def __init__(self, viewer: Any) -> None:
         super().__init__(viewer)
-        self.table: LabelTable | None = None
+        self.table: Any = None  # a LabelTable
         self.index = -1
-        self.painting: Painting | None = None
+        self.painting: Any = None  # a Painting
         self._layers: list[Any] = []
 
     @property
@@ -47,11 +46,11 @@ class FieldPanel(Panel):
         """The row that is shown."""
         if self.table is None or self.painting is None:
             raise MitolumeError("no field is open: choose a table, and one of its fields")
-        return self.table.rows[self.index]
+        row: Field = self.table.rows[self.index]
+        return row
 
-    def show_field(self, index: int) -> Painting:
-        """Show a row of the table, with what was painted of it before."""
-        assert self.table is not None
+    def show_field(self, index: int) -> Any:
+        """Show a row of the table; return the `Painting` of it, with what was painted before."""
         self.close_field()
         row, table = self.table.rows[index], self.table
         chosen = open_image(row)
@@ -111,7 +110,6 @@ class FieldPanel(Panel):
 
     def _press(self, key: str) -> None:
         _ = self.field
-        assert self.painting is not None
         self.painting.press(key)
 
 
@@ -212,13 +210,11 @@ class LabelWidget(FieldPanel):
 
     def _written(self, layer: Any) -> dict[str, str]:
         """Write the pixels of a layer that came of no file, beside the table."""
-        assert self.table is not None
         path = self.table.path.parent / "images" / f"{layer.name.replace('/', '_')}.ome.tif"
         write_image(path, as_image(layer))
         return {"path": str(path), "scene": "", "channel": ""}
 
     def _list(self) -> None:
-        assert self.table is not None
         self.list.clear()
         self.list.addItems(self.table.titles())
         rate(self.list, [self._signal(row) for row in self.table.rows])
@@ -290,7 +286,6 @@ class LabelWidget(FieldPanel):
         return replace(self.field, fluorescence=self.channel.currentText())
 
     def _rate(self, row: Field, z: int, labels: DyeLabels) -> None:
-        assert self.table is not None
         self._signals[row.image.name, z] = labels.quality.signal_to_noise
         rate(self.list, [self._signal(one) for one in self.table.rows])
 
@@ -303,25 +298,21 @@ class LabelWidget(FieldPanel):
             raise MitolumeError(f"{self.table.path} names no dye (column `fluorescence`)")
 
         def compute() -> Any:
-            found = []
-            with progress_bar("dyes", quiet=True) as advance:
-                for row in rows:
-                    dye, planes = open_fluorescence(row), row.planes
-                    z = planes[len(planes) // 2] if planes else dye.sizes["Z"] // 2
-                    found += [(row, *one) for one in label_planes(with_planes(row, [z]), dye)]
-                    advance(len(found), len(rows))
-            return found
+            for row in rows:
+                dye = open_fluorescence(row)
+                planes = row.planes or range(dye.sizes["Z"])
+                middle = with_planes(row, [planes[len(planes) // 2]])
+                yield from ((row, *one) for one in label_planes(middle, dye))
 
         def done(found: Any) -> None:
             for one in found:
                 self._rate(*one)
             self.tell(f"the dye of {count(len(found), 'field')}: dark is weak, yellow is strong")
 
-        self._begin(compute, done, self.fail)
+        self._begin(lambda: list(compute()), done, self.fail)
 
     def _of_scribbles(self) -> None:
         """Learn from what is known of this plane, and of those before it."""
-        assert self.painting is not None
         row, z = self.field, self.painting.z
         place, mask = (row.image, row.scene, row.channel, z), self.painting.mask[z]
         if not self._features or self._features[0] != place:
@@ -336,7 +327,6 @@ class LabelWidget(FieldPanel):
         self._of_probability((place, mask.tobytes()), compute, line)
 
     def _of_model(self, model: Path) -> None:
-        assert self.painting is not None
         row, z = self.field, self.painting.z
 
         def compute() -> Any:
@@ -377,7 +367,6 @@ class LabelWidget(FieldPanel):
             self._work = Work(*calls)
 
     def _show_proposal(self, mask: Mask) -> None:
-        assert self.painting is not None
         shown = mask if self.painting.labels.ndim == 2 else np.zeros_like(self.painting.painted)
         if self.painting.labels.ndim == 3:
             shown[self.painting.z] = mask
@@ -400,7 +389,7 @@ class LabelWidget(FieldPanel):
     def take(self) -> None:
         """Paint what is proposed."""
         _ = self.field
-        if self._proposal is None or self.painting is None:
+        if self._proposal is None:
             raise MitolumeError("nothing is proposed: choose the dye or a model")
         proposal = np.asarray(self._proposal.data)
         self.painting.take(proposal[self.painting.z] if proposal.ndim == 3 else proposal)
@@ -412,7 +401,6 @@ class LabelWidget(FieldPanel):
         self.review()
         self.save()
         self.live.setChecked(True)
-        assert self.table is not None
         left = [n for n, row in enumerate(self.table.rows) if not row.is_labelled]
         if left:
             self._open(next((n for n in left if n > self.index), left[0]))
@@ -420,14 +408,11 @@ class LabelWidget(FieldPanel):
     def review(self) -> None:
         """Say that the whole plane was reviewed."""
         _ = self.field
-        if self.painting is not None:
-            self.painting.review_plane()
+        self.painting.review_plane()
 
     def save(self) -> None:
         """Write the mask and the row of the table."""
         row, painting, table = self.field, self.painting, self.table
-        assert painting is not None
-        assert table is not None
         mask = painting.mask
         if not (mask == BACKGROUND).any():
             raise MitolumeError(

@@ -111,8 +111,6 @@ class ProofreadWidget(FieldPanel):
     def accept(self) -> None:
         """Take the mask as it is now: what is not painted is background."""
         painting, item, table = self.painting, self._item(), self.table
-        assert painting is not None
-        assert table is not None
         same = bool((painting.painted[item.z] == self._before).all())
         painting.settle()
         reviewed = painting.reviewed.copy()
@@ -129,7 +127,6 @@ class ProofreadWidget(FieldPanel):
 
     def unsure(self) -> None:
         """Leave the field as it is, and say so in the table."""
-        assert self.table is not None
         self._decide(self._item(), "unsure", self.table.note)
 
     def next(self) -> None:
@@ -149,12 +146,10 @@ class ProofreadWidget(FieldPanel):
         return self.items[self._at]
 
     def _rows(self, item: Item) -> list[Field]:
-        assert self.table is not None
         return [row for row in self.table.rows if is_same_image(row, item.row)]
 
-    def _index(self, item: Item) -> int:
+    def _index(self, item: Item) -> Any:
         """Return the row of the table that holds an item's plane, added where there is none."""
-        assert self.table is not None
         for number, row in enumerate(self.table.rows):
             if is_same_image(row, item.row) and (row.planes is None or item.z in row.planes):
                 return number
@@ -190,7 +185,6 @@ class ProofreadWidget(FieldPanel):
         self.list.setCurrentRow(number)
         if painting.labels.ndim == 3:
             self.viewer.dims.set_current_step(0, item.z)
-        assert self.table is not None
         mask = np.asarray(item.mask())
         if not self.table.draft(self.field).exists():
             painting.painted[item.z] = mask
