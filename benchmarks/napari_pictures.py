@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from mitolume.batch.simulate import plan, write_data_set
-from mitolume.io.read import read
 
 SETTINGS = ["shape=[192,192]", "planes=3", "z_step_um=[0.5,0.5]"]
 SHORT = [
@@ -54,7 +53,6 @@ def main(folder: Path, docs: Path) -> None:
     os.environ.setdefault("NAPARI_CONFIG", "settings.yaml")
     table = prepare(folder)
     import napari
-    import numpy as np
     from PIL import Image
     from qtpy.QtWidgets import QApplication
 
@@ -82,19 +80,8 @@ def main(folder: Path, docs: Path) -> None:
     label = dock("Label")
     label.file.set(table)
     label._open(2)
-    viewer.dims.set_current_step(0, 2)
     wait(lambda: label._proposal is not None)
     picture("label")
-    label.source.setCurrentText("scribbles")
-    mask, region = label.painting.labels, label.painting.region
-    truth = read(folder / "data" / "masks" / "1_control.ome.tif").values[0, 0, 2]
-    strokes = np.zeros_like(truth, bool)
-    strokes[30:170:28, 20:170] = True
-    for layer, kind in ((mask, 1), (region, 0)):
-        places = np.nonzero(strokes & (truth == kind))
-        layer.data_setitem((np.full(len(places[0]), 2), *places), 1)
-    wait(lambda: label._found and label._found[1] is not None)
-    picture("scribbles")
     label.close_field()
 
     train = dock("Train")

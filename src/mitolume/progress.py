@@ -28,13 +28,13 @@ class Watcher:
     enough
         Whether a training shall end now with what it has learnt.
     look
-        Called after each epoch of a training with an image (Y, X) as the network sees it, and the
-        probability of foreground that it finds there.
+        Called after each epoch of a training with an image (Y, X) as the network sees it, and what
+        it finds there at the best threshold.
     """
 
     advance: Callable[[str, int, int, str], None]
     enough: Callable[[], bool]
-    look: Callable[[Any, Any], None] = lambda image, probability: None
+    look: Callable[[Any, Any], None] = lambda image, found: None
 
 
 _watcher: ContextVar[Watcher | None] = ContextVar("watcher", default=None)

@@ -55,7 +55,9 @@ def window(
 ) -> Iterator[Any]:
     """Open one window of 1280 x 800 for the tests of a file; a second file needs its own process.
 
-    A second window in one process ended, now and then, in a crash of the software renderer.
+    A second window in one process ended, now and then, in a crash of the software renderer. So does
+    an empty window (napari 0.9 with Mesa's software renderers): once a brush was shown, all layers
+    are removed, the window is drawn, changes its size and is drawn again. Tests leave that out.
     """
     if _windows:
         pytest.skip(f"{_windows[0]} had the window of this process; see `make napari`")

@@ -30,6 +30,8 @@ def test_a_training_that_is_stopped_leaves_a_model(
     assert widget.line.text().startswith("mitolume run --preset quick --fields")
     wait(lambda: widget.figure.axes and len(widget.figure.axes[0].lines[0].get_xdata()) > 2, 120)
     assert widget.figure.axes[0].get_ylabel() == "validation IoU"
+    field, found = viewer.layers["field while it learns"], viewer.layers["found so far"]
+    assert field.data.shape == found.data.shape == (64, 80)
     click(widget.stop_button)
     wait(lambda: not widget.work.is_running, 120)
     run = Run(tmp_path / "run")

@@ -352,6 +352,7 @@ class LabelWidget(FieldPanel):
             if found[1] is not None:
                 self.threshold.setValue(found[1])
             self.script(line)
+            self.tell(f"{self.source.currentText()}: the proposal is in orange")
             self._soon()
 
         def failed(error: Exception) -> None:

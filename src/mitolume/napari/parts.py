@@ -216,7 +216,7 @@ def rate(listed: QListWidget, figures: Sequence[float]) -> None:
     Entries whose figure is not known (NaN) are grey.
     """
     values = np.asarray(figures, np.float64)
-    if np.isfinite(values).any():
+    if np.isfinite(values).sum() > 1:
         for row, rgba in enumerate(colours_by_value(values)):
             square = QPixmap(12, 12)
             square.fill(QColor.fromRgbF(*rgba))
@@ -240,7 +240,7 @@ class Work(QObject):
         done: Callable[[Any], None],
         failed: Callable[[Exception], None],
         moved: Callable[[str, int, int, str], None] = lambda title, done, total, note: None,
-        look: Callable[[Any, Any], None] = lambda image, probability: None,
+        look: Callable[[Any, Any], None] = lambda image, found: None,
     ) -> None:
         super().__init__()
         self._call, self._done, self._failed = call, done, failed

@@ -186,7 +186,7 @@ class ProofreadWidget(FieldPanel):
         if painting.labels.ndim == 3:
             self.viewer.dims.set_current_step(0, item.z)
         mask = np.asarray(item.mask())
-        if not self.table.draft(self.field).exists():
+        if not painting.painted[item.z].any() and not painting.reviewed[item.z].any():
             painting.painted[item.z] = mask
             painting.labels.refresh()
             painting.settle()

@@ -100,9 +100,9 @@ class TrainWidget(Panel):
         self.said.setText(f"{title}: {done} of {total}  {note}")
         self._draw()
 
-    def _look(self, image: Any, probability: Any) -> None:
+    def _look(self, image: Any, found: Any) -> None:
         """Show what is found of one field so far, the same after each epoch."""
-        found = (probability >= 0.5).astype(np.uint8)
+        found = found.astype(np.uint8)
         if _FOUND in self.viewer.layers and self.viewer.layers[_FOUND].data.shape == found.shape:
             self.viewer.layers[_FOUND].data = found
             self.viewer.layers[_FIELD].data = image

@@ -181,6 +181,9 @@ class Segmentation(Task):
         """Check for collapse in the second half of the steps, and not before `FIRST_CHECK`."""
         if by := watcher():
             seen = (*self.validation.images, *self.images)[0]
-            by.look(seen.plane, predict_tiled(network, seen.image))
+            assert seen.mask is not None
+            probability = predict_tiled(network, seen.image)
+            histograms = probability_histogram(probability, seen.mask.astype(np.uint8))
+            by.look(seen.plane, probability >= best_threshold(histograms)[0])
         if self.collapse_check and step >= max(FIRST_CHECK, (self.settings.steps or 0) / 2):
             self.collapse_check.check(network)
