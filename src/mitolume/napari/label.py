@@ -206,6 +206,7 @@ class LabelWidget(FieldPanel):
         if layer in self.viewer.layers:
             self.viewer.layers.remove(layer)
         self._list()
+        self.tell(f"{row.image.name} is in {self.table.path}: paint, or choose a proposal")
         self._open(index)
 
     def _written(self, layer: Any) -> dict[str, str]:

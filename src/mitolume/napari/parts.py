@@ -196,7 +196,7 @@ def narrow_button(text: str) -> Any:
     """Return a button that is no wider than its text, so that several fit beside each other."""
     button = QPushButton(text)
     button.setStyleSheet("padding: 4px 2px")
-    button.setMinimumWidth(button.fontMetrics().horizontalAdvance(text) + 6)
+    button.setMinimumWidth(button.fontMetrics().horizontalAdvance(text) + 14)
     return button
 
 

@@ -133,8 +133,7 @@ class ProofreadWidget(FieldPanel):
         """Show the next mask that nobody has decided on."""
         states = [self._state(item) for item in self.items]
         left = [n for n, state in enumerate(states) if state == _LEFT]
-        if not left:
-            self.close_field()
+        if not left:  # the last one stays: an empty window crashes some renderers
             self.tell(f"all are done: {self._counts()}")
             return
         self._show(next((n for n in left if n > self._at), left[0]))
