@@ -22,10 +22,12 @@ from helpers.report_pages import (
     unlabelled,
 )
 
+from mitolume.errors import Note, ranked
 from mitolume.report import run_page
 from mitolume.report.panels import model_panel
 from mitolume.report.run_page import render
 from mitolume.report.run_tables import planes_of
+from mitolume.runs.folder import Run
 
 
 @pytest.fixture(scope="module")
@@ -175,15 +177,23 @@ def test_pictures_come_in_pairs(full):
 
 
 def test_notes_are_ranked_and_losses_apart(full):
-    notices = ["masks hold only 0 and 255: 255 is read as mitochondria", "masks lie 6 px right"]
+    notices = [Note("255 is read as mitochondria"), "masks lie 6 px right", Note("amiss", "Errors")]
     page = Page(render(content(notices=notices))).text
-    assert page.index("Warnings") < page.index("masks lie") < page.index("Information")
+    order = ["Errors", "amiss", "Warnings", "masks lie", "Information", "255 is read"]
+    places = [page.index(word, page.index("Please note")) for word in order]
+    assert places == sorted(places)
     assert "Training loss of model 1" in page
     assert "Training loss of model 2" in page
-    dye = "64 planes with the dye's channel, {} used"
-    told = ["masks from the dye end at 0.37", dye.format(64)]
-    page = Page(render(content(notices=[*told, dye.format(6) + ", because it is dimmed"]))).text
-    assert page.index("because it is dimmed") < page.index("Information") < page.index("64 used")
+
+
+def test_ranks_of_notes_are_kept_in_the_run(tmp_path):
+    run = Run(tmp_path)
+    run.note(notices=["look", Note("done"), Note("wrong", "Errors")])
+    run.note(stopped="enough", notices=[*run.record["notices"], "stopped"])
+    again = ranked(Run(tmp_path).notices)
+    assert again == {
+        "Errors": ["wrong"], "Warnings": ["look", "stopped"], "Information": ["done"]
+    }  # fmt: skip
 
 
 def test_planes_of_a_stack_are_not_counted_as_images():

@@ -18,6 +18,39 @@ class MitolumeError(Exception):
     """
 
 
+class Note(str):
+    """What a user should know of a result, with its rank; other texts among notes are warnings."""
+
+    rank: str
+
+    def __new__(cls, text: str, rank: str = "Information") -> Note:
+        """Rank a text: one of `RANKS`."""
+        note = super().__new__(cls, text)
+        note.rank = rank
+        return note
+
+
+RANKS = ("Errors", "Warnings", "Information")
+
+
+def rank_of(note: str) -> str:
+    """Return the rank of a note."""
+    return str(getattr(note, "rank", RANKS[1]))
+
+
+def ranked(notes: Iterable[str]) -> dict[str, list[str]]:
+    """Divide notes by rank, the gravest first; without ranks that no note has.
+
+    Examples
+    --------
+    >>> ranked(["look", Note("done"), Note("wrong", "Errors")])
+    {'Errors': ['wrong'], 'Warnings': ['look'], 'Information': ['done']}
+    """
+    told = list(notes)
+    found = {rank: [n for n in told if rank_of(n) == rank] for rank in RANKS}
+    return {rank: own for rank, own in found.items() if own}
+
+
 def shorten(error: BaseException, limit: int = 160) -> str:
     """Return the first line of another library's error, cut to `limit` characters."""
     lines = str(error).strip().splitlines() or [type(error).__name__]

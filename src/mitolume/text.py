@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import re
 import shlex
+from collections.abc import Iterable
+from itertools import takewhile
 from typing import Any
 
 from markupsafe import Markup, escape
@@ -39,6 +41,30 @@ def count(value: float, noun: str) -> str:
 def quoted(path: object) -> str:
     """Return a path as a shell takes it, for commands that a user copies."""
     return shlex.quote(str(path))
+
+
+def short_names(names: Iterable[str]) -> dict[str, str]:
+    """Shorten names by the words that all begin and all end with.
+
+    Examples
+    --------
+    >>> short_names(["day_3_f01_bf.tif", "day_3_f02_bf.tif"])
+    {'day_3_f01_bf.tif': 'f01', 'day_3_f02_bf.tif': 'f02'}
+    >>> short_names(["f0.tif"])
+    {'f0.tif': 'f0.tif'}
+    """
+    words = {name: re.split(r"([ _.-]+)", name) for name in dict.fromkeys(names)}
+    if len(words) < 2:
+        return {name: name for name in words}
+
+    def shared(of: list[list[str]]) -> int:
+        return sum(1 for _ in takewhile(lambda at: len(set(at)) == 1, zip(*of, strict=False)))
+
+    room = min(map(len, words.values())) - 1  # of the shortest, a word stays
+    # Marks are every other word, and go with the word beside them.
+    start = min(shared(list(words.values())), room) // 2 * 2
+    end = min(shared([own[::-1] for own in words.values()]), room - start) // 2 * 2
+    return {name: "".join(own[start : len(own) - end]) for name, own in words.items()}
 
 
 def isolated(value: Any) -> Any:

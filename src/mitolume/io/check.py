@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from mitolume.errors import MitolumeError, some_names
+from mitolume.errors import MitolumeError, Note, some_names
 from mitolume.io.fields import OWN_MASKS, Field, TableError, format_planes, parse_table, with_planes
 from mitolume.io.formats import open_scenes, sha256
 from mitolume.io.mask_files import is_outlined, kind_of, open_mask, require_fit
@@ -141,8 +141,8 @@ def check_table(
             if file not in hashes:
                 hashes[file] = sha256(file)
     progress(len(fields), steps)
-    for reason, planes in (*odd.items(), *left_out.items()):
-        notices.append(f"{some_names(planes)}: {reason}")
+    notices += [f"{some_names(planes)}: {reason}" for reason, planes in odd.items()]
+    notices += [Note(f"{some_names(planes)}: {reason}") for reason, planes in left_out.items()]
     empty = [
         row.mask.name
         for row in checked
@@ -173,10 +173,8 @@ def check_table(
                 f"objects; save probabilities, or masks of 0 and {one}"
             )
         elif one > 1:
-            notices.append(
-                f"{count(len(tops), 'row')} with a proposal of whole numbers: 0 to {one} "
-                "are read as probabilities 0 to 1"
-            )
+            rows = f"{count(len(tops), 'row')} with a proposal of whole numbers"
+            notices.append(Note(f"{rows}: 0 to {one} are read as probabilities 0 to 1"))
     faults += nothing_but_flat(odd, sum(len(row.planes or ()) for row in checked))
     faults += kind_faults + _repeated_planes(checked, hashes) + _pixel_size_faults(checked, sizes)
     if faults:
@@ -320,9 +318,8 @@ def _check_row(
     if channels:
         row = replace(row, channel=row.channel or channels[0])
     if found_by := image.attrs.get("channel_found_by"):
-        notices.append(
-            f"no channel is named: took {found_by}; name another in column `channel` if it is wrong"
-        )
+        said = f"no channel is named: took {found_by}; name another in column `channel` if it is"
+        notices.append(Note(f"{said} wrong"))
     depth = image.sizes["Z"]
     row = with_planes(row, row.planes if row.planes is not None else range(depth))
     assert row.planes is not None

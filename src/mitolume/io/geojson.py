@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mitolume.errors import MitolumeError, in_words, some_names
+from mitolume.errors import MitolumeError, Note, in_words, some_names
 from mitolume.io.formats import require_file
 from mitolume.io.outlines import Inside, Labels, Outline, Polygon, Ring, trace, trace_labels
 from mitolume.io.rois import is_unsure
@@ -48,7 +48,8 @@ def read_geojson(path: str | Path) -> tuple[list[Outline], list[str]]:
             f"{path} is not readable GeoJSON ({in_words(error)}); export it again from QuPath "
             "(File > Export objects as GeoJSON, FeatureCollection)"
         ) from error
-    notices = [f"{', '.join(_counted(skipped))} without an area left out"] if skipped else []
+    skips = f"{', '.join(_counted(skipped))} without an area left out"
+    notices: list[str] = [Note(skips)] if skipped else []
     outlines = _of_class(drawn, notices)
     if isinstance(content, dict) and content.get("crs"):
         notices.append(

@@ -11,7 +11,7 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 from scipy import ndimage
 
-from mitolume.errors import MitolumeError, some_names
+from mitolume.errors import MitolumeError, Note, some_names
 
 BACKGROUND, FOREGROUND, UNSURE = 0, 1, 255
 
@@ -89,7 +89,7 @@ def decide_kind(
                 )
                 return "unsure", [], [fault]
             kind, allowed = "labels", {0.0, 255.0}
-            notices.append("masks hold only 0 and 255: 255 is read as mitochondria")
+            notices.append(Note("masks hold only 0 and 255: 255 is read as mitochondria"))
     elif kind == "labels":
         allowed = set()
     faults = (_fault(name, vs, allowed) for name, vs in found.items())

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from mitolume.errors import MitolumeError
+from mitolume.errors import MitolumeError, Note, rank_of
 
 Ring = np.ndarray[Any, np.dtype[np.float64]]  # (corners, 2): x, y
 Polygon = list[Ring]  # the outer ring, then its holes
@@ -170,7 +170,7 @@ def place(
             f"{cut} of {len(outlines)} outlines stick out of the image, and are cut",
         ]
     planes = depth if any(outline.z is not None for outline in outlines) else 1
-    said = tuple(f"{path.name}: {notice}" for notice in notices)
+    said = tuple(Note(f"{path.name}: {one}", rank_of(one)) for one in notices)
     return PlacedOutlines(tuple(outlines), (planes, height, width), said)
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from roifile import ROI_OPTIONS, ROI_SUBTYPE, ROI_TYPE, ImagejRoi
 
-from mitolume.errors import MitolumeError, in_words
+from mitolume.errors import MitolumeError, Note, in_words
 from mitolume.io.formats import decoding, require_file
 from mitolume.io.outlines import Inside, Labels, Outline, Ring, trace, trace_labels
 from mitolume.io.write import atomic
@@ -127,7 +127,8 @@ def outlines_of_rois(
         unsure = is_unsure(name)
         outlines.append(Outline(name, tuple(rings), z, t, unsure, number if is_ours else None))
     listing = ", ".join(f"{count} {kind}" for kind, count in sorted(left_out.items()))
-    return outlines, [f"ROIs without an area are left out: {listing}"] if left_out else []
+    said = Note(f"ROIs without an area are left out: {listing}")
+    return outlines, [said] if left_out else []
 
 
 def labels_to_rois(labels: Labels, unsure: Inside | None = None) -> list[ImagejRoi]:

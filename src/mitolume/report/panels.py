@@ -20,7 +20,7 @@ from mitolume.analysis.pictures import error_map, fit, overlay, png_bytes, to_8b
 from mitolume.io.masks import UNSURE, Mask
 from mitolume.io.read import Image2D
 from mitolume.runs.folder import Run
-from mitolume.text import number, percent
+from mitolume.text import number, percent, short_names
 
 LARGE, SMALL = 640, 320  # pixels of the longer side of a picture
 MOST_BROWSED = 48  # images in the browser
@@ -188,7 +188,8 @@ class ArmPictures:
             for arm, run in self.runs.items()
             if run.path.name in models
         }
-        return image.name, plane, truth, masks, size and size[1] * plane.shape[1]
+        name = image.called(short_names(self.images["image"]))
+        return name, plane, truth, masks, size and size[1] * plane.shape[1]
 
 
 def panel_figure(panels: Sequence[Panel]) -> Figure:

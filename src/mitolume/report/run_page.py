@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -15,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template, select
 
 from mitolume.analysis import pictures
 from mitolume.batch.agreement import Ceiling, ceiling_of
+from mitolume.errors import ranked
 from mitolume.io.write import owning, write_text
 from mitolume.models.settings import InputSettings
 from mitolume.progress import time_left
@@ -22,14 +22,9 @@ from mitolume.report import charts, run_tables
 from mitolume.report.panels import SMALL, PagePicture, Panel, extremes, model_panel
 from mitolume.runs.folder import MODELS, Run, open_run
 from mitolume.runs.results import labelled_share, value_of
-from mitolume.text import count, isolated, number, percent, quoted
+from mitolume.text import count, isolated, number, percent, quoted, short_names
 
 ROWS_SHOWN = 200  # of a table of images
-# Notes with these words report what was done; all others ask for a look.
-_INFORMATION = re.compile(
-    r"is read as|no channel is named: took|minutes are enough|left out|from the dye end at"
-    r"|model 2 is not trained|^(\d+) \w+ with the dye's channel, \1 used$"
-)
 _DOUBTFUL_SHOWN = 6  # pictures of masks of unlabelled images
 
 
@@ -111,7 +106,7 @@ def render(content: RunContent) -> str:
     shown = next(iter(of_subset), "")
     return template("run.html.j2").render(
         content=content,
-        ranked=_ranked(content.notices),
+        ranked=ranked(content.notices),
         limit=ROWS_SHOWN,
         colours=pictures,
         models=sorted(results["model"].unique()),
@@ -128,15 +123,6 @@ def render(content: RunContent) -> str:
         signs=run_tables.known_columns(content.unlabelled, run_tables.SIGNS),
         group_signs=run_tables.known_columns(content.conditions, run_tables.GROUP_SIGNS),
     )
-
-
-def _ranked(notices: Sequence[str]) -> dict[str, list[str]]:
-    """Divide notes into warnings and information, the former first."""
-    ranked: dict[str, list[str]] = {"Warnings": [], "Information": []}
-    for notice in notices:
-        rank = "Information" if _INFORMATION.search(notice) else "Warnings"
-        ranked[rank].append(notice)
-    return {rank: found for rank, found in ranked.items() if found}
 
 
 @cache
@@ -166,17 +152,22 @@ def template(name: str) -> Template:
 
 def _content(run: Run) -> RunContent:
     record, first = run.record, run.results.iloc[0]
+    short = short_names(run.scores["image"])
+
+    def shortened(table: pd.DataFrame) -> pd.DataFrame:
+        return table.assign(image=table["image"].map(short)) if len(table) else table
+
     content = RunContent(
         title=_title(run),
         verdict=_verdict(run),
-        notices=record["notices"],
+        notices=run.notices,
         facts=_facts(run, first),
         results=run.results,
-        images=run.scores[run.scores["subset"] != "unlabelled"],
+        images=shortened(run.scores[run.scores["subset"] != "unlabelled"]),
         log=run.log[run.log["model"].isin(run.models)],  # not one that collapsed
-        panels=_panels(run),
-        unlabelled=run.audit if run.has_audit else run.scores.iloc[:0],
-        agreement=_agreement(run),
+        panels=_panels(run, short),
+        unlabelled=shortened(run.audit) if run.has_audit else run.scores.iloc[:0],
+        agreement=shortened(_agreement(run)),
         recipe_yaml=run.recipe_file.read_text(encoding="utf-8"),  # of any version
         command=f"mitolume run {quoted(run.recipe_file)} --out again",
         versions=record["versions"],
@@ -187,8 +178,8 @@ def _content(run: Run) -> RunContent:
         content,
         conditions=run.audit_conditions,
         doubtful=[
-            _doubtful(run, row)
-            for row in content.unlabelled.drop_duplicates("image")  # a stack's planes are alike
+            _doubtful(run, row, short)
+            for row in run.audit.drop_duplicates("image")  # a stack's planes are alike
             .head(_DOUBTFUL_SHOWN)
             .to_dict("records")
         ],
@@ -344,7 +335,7 @@ def _denoiser(record: dict[str, Any] | None) -> str:
     return f"{words}; neighbouring planes are {check['verdict']} for learning{why}"
 
 
-def _panels(run: Run) -> list[Panel]:
+def _panels(run: Run, short: Mapping[str, str]) -> list[Panel]:
     """Show the worst, median and best image of the kept model, on test images where possible."""
     scores = run.scores
     scored = scores[(scores["model"] == run.kept) & scores["iou"].notna()]
@@ -360,11 +351,11 @@ def _panels(run: Run) -> list[Panel]:
         caption = f"{subset} image, specimen {row['specimen']}"
         if image.row.label == "dye":
             caption += ", mask made from the dye"
-        panels.append(model_panel(title, image.name, plane, truth, masks, caption, size))
+        panels.append(model_panel(title, image.called(short), plane, truth, masks, caption, size))
     return panels
 
 
-def _doubtful(run: Run, row: Mapping[Any, Any]) -> PagePicture:
+def _doubtful(run: Run, row: Mapping[Any, Any], short: Mapping[str, str]) -> PagePicture:
     """Outline the mask of an unlabelled image, and say how it differs from the labelled ones."""
     image = run.image(int(row["line"]), int(row["plane"]))
     plane, _, size = image.read()
@@ -377,4 +368,4 @@ def _doubtful(run: Run, row: Mapping[Any, Any]) -> PagePicture:
     for name in ("disagreement", "feature_distance"):
         if math.isfinite(row[name]):
             words.append(f"{name.removeprefix('feature_')} {number(row[name], 2)}")
-    return PagePicture(image.name, ", ".join(filter(None, words)), drawn)
+    return PagePicture(image.called(short), ", ".join(filter(None, words)), drawn)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from mitolume.analysis import pictures
 from mitolume.analysis.object_pictures import write_figure
-from mitolume.errors import MitolumeError, some_names
+from mitolume.errors import MitolumeError, ranked, some_names
 from mitolume.io.write import owning, write_table, write_text
 from mitolume.report.charts import Chart, comparison_figure, curve_figure, to_chart
 from mitolume.report.panels import ArmPictures, Panel, panel_figure
@@ -100,10 +100,9 @@ class StudyContent:
     @property
     def title(self) -> str:
         """The heading of the page."""
-        data = Path(self.record["fields"]).parent.resolve().name or "mitolume"
-        if not self.comparisons:
-            return f"{data}: {self.reference}"
-        return f"{data}: {count(len(self.arms) - 1, 'arm')} compared with {self.reference}"
+        arms = f"{count(len(self.arms) - 1, 'arm')} compared with " if self.comparisons else ""
+        day, name = str(self.record["started"])[:10], self.study.path.resolve().name
+        return f"{name}: {arms}{self.reference}, {self.scored_on}, {day}"
 
     @cached_property
     def head(self) -> Head:
@@ -111,11 +110,11 @@ class StudyContent:
         return head_of(self.comparisons, self.curve, self.reference, self.scored_on)
 
     @property
-    def notices(self) -> list[str]:
-        """What limits the verdicts."""
+    def ranked(self) -> dict[str, list[str]]:
+        """What limits the verdicts, by rank."""
         runs = {one.name: self.study.run(one) for one in self.study.finished}
         missing = [one.name for one in self.study.planned if one.name not in runs]
-        notices = []
+        notices: list[str] = []
         if missing:
             notices.append(
                 f"{len(missing)} of {len(self.study.planned)} runs are not finished "
@@ -137,9 +136,8 @@ class StudyContent:
                 f"In {len(stopped)} of {len(runs)} runs ({some_names(stopped, 4)}) learning from "
                 "unlabelled images was stopped: there, model 1 stands for the arm."
             )
-        first = next(iter(runs.values())).record
-        notices += [str(notice) for notice in first.get("notices", [])]
-        return notices + [line for line in self.shift_sentences if line.startswith("Before")]
+        notices += next(iter(runs.values())).notices
+        return ranked(notices + [s for s in self.shift_sentences if s.startswith("Before")])
 
     @cached_property
     def shift_sentences(self) -> list[str]:

@@ -48,7 +48,7 @@ def comparison_table(
     rows = []
     for k in sorted({one.k for one in comparisons}):
         score = scores.get((reference, k), "undefined")
-        rows.append([reference, str(k), score, _DASH, _DASH, _DASH, "reference"])
+        rows.append([reference, "reference", str(k), score, _DASH, _DASH, _DASH])
         for one in (one for one in comparisons if one.k == k):
             difference, low, high = (
                 number(value, signed=True) for value in (one.difference, one.low, one.high)
@@ -58,12 +58,12 @@ def comparison_table(
             if one.verdict == HINT or not math.isfinite(one.low):
                 seen = _DASH  # with one seed nobody knows what the next one shows
             score = scores[one.arm, k]
-            rows.append([one.arm, str(k), score, difference, interval, seen, one.verdict])
+            rows.append([one.arm, one.verdict, str(k), score, difference, interval, seen])
     return Table(
         "Comparisons",
         f"Foreground IoU, mean over specimens and seeds, on {scored_on}; each arm against "
         f"{reference}",
-        ["Arm", "Labels", "IoU", "Difference", "Interval", "Could have seen", "Verdict"],
+        ["Arm", "Verdict", "Labels", "IoU", "Difference", "Interval", "Could have seen"],
         rows,
     )
 

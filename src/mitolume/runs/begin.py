@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from mitolume.errors import DamagedError, MitolumeError, some_names
+from mitolume.errors import DamagedError, MitolumeError, Note, some_names
 from mitolume.inference.inputs import settled_inputs, unlike_stack
 from mitolume.io.check import CheckedTable, check_table, open_image
 from mitolume.io.fields import Field, TableError, leaks
@@ -321,9 +321,9 @@ def _notices(run: Run) -> list[str]:
     seen = [name.casefold() for name in recipe.inputs.channels]
     if any(r.label == "dye" and str(r.fluorescence).casefold() in seen for r in run.table.fields):
         notices.append(
-            "the network sees the dye that its masks are made from, and new images will need it; "
-            "leave it out of inputs.channels to learn from transmitted light"
-        )
+            Note("the network sees the dye that its masks are made from, and new images will need "
+                 "it; leave it out of inputs.channels to learn from transmitted light", "Errors")
+        )  # fmt: skip
     if not run.images("test"):
         notices.append(
             "no test images: no score here is a test score (whole specimens are kept aside: it "
@@ -331,7 +331,7 @@ def _notices(run: Run) -> list[str]:
         )
     unlabelled = run.images("unlabelled")
     if METHODS[recipe.method].uses_unlabelled and not unlabelled:
-        notices.append("no image is left without a mask: model 2 is not trained")
+        notices.append(Note("no image is left without a mask: model 2 is not trained"))
     proposed = sum(image.row.proposal is not None for image in unlabelled)
     if METHODS[recipe.method].uses_unlabelled and proposed:
         notices.append(

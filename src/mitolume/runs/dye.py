@@ -15,7 +15,7 @@ from mitolume.analysis.dye_contrast import planes_near
 from mitolume.analysis.dye_labels import THRESHOLD, DyeLabels, choose_threshold, label_dye
 from mitolume.analysis.metrics import count as count_pixels
 from mitolume.analysis.metrics import iou
-from mitolume.errors import MitolumeError
+from mitolume.errors import MitolumeError, Note
 from mitolume.io.channels import transmitted_channel
 from mitolume.io.check import open_fluorescence, open_image, read_row
 from mitolume.io.fields import Field, row_names, with_planes
@@ -88,7 +88,7 @@ def label_rows(
     measure_shifts(labelled, quality, settings.align)
     used, said = judge(labelled, quality)
     ends = f"structures in masks from the dye end at {threshold:.2f} of their peak's brightness"
-    notices = [*said, ends, *_agreement(quality)]
+    notices = [*said, Note(ends), *_agreement(quality)]
     progress(len(wanted), len(wanted))
     made = dict(zip(map(id, wanted), used, strict=True))
     kept = (made.get(id(row), row) for row in rows)

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from mitolume.analysis.dye_labels import NO_DYE
-from mitolume.errors import some_names
+from mitolume.errors import Note, some_names
 from mitolume.io.alignment import shift_from_dye
 from mitolume.io.check import open_fluorescence, read_row
 from mitolume.io.fields import Field, with_planes
@@ -126,11 +126,11 @@ def judge(rows: Sequence[Field], quality: pd.DataFrame) -> tuple[list[Field], li
             said.append(f"{names}: {check.text}")
     used = quality[quality["used"]].groupby("mask")["plane"].agg(list).to_dict()
     total = f"{count(len(quality), 'plane')} with the dye's channel"
-    summary = f"{total}, {int(quality['used'].sum())} used"
+    summary: str = Note(f"{total}, {int(quality['used'].sum())} used")
     if reasons:
-        summary += f", because {'; '.join(reasons)}"
+        summary = f"{summary}, because {'; '.join(reasons)}"
     if moved := int(quality["moved"].sum()):
-        said.append(f"masks of {count(moved, 'plane')} moved back onto transmitted light")
+        said.append(Note(f"masks of {count(moved, 'plane')} moved back onto transmitted light"))
     return [with_planes(row, used.get(mask_name(row), [])) for row in rows], [summary, *said]
 
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 
-from mitolume.errors import DamagedError, MitolumeError, in_words
+from mitolume.errors import RANKS, DamagedError, MitolumeError, Note, in_words, rank_of
 from mitolume.inference.predictor import Predictor
 from mitolume.inference.predictor import load as load_bundle_folder
 from mitolume.io.check import CheckedTable
@@ -153,10 +153,17 @@ class Run:
         return record
 
     def note(self, **facts: Any) -> None:
-        """Add facts to run.json, at once."""
-        self.record.update(facts)
+        """Add facts to run.json, at once; notices keep their ranks."""
+        ranks = {one: rank_of(one) for one in facts.get("notices", ()) if isinstance(one, Note)}
+        self.record.update(facts, ranks=self.record.get("ranks", {}) | ranks)
         with owning(self.path):
             write_text(self.path / _RECORD, json.dumps(self.record, indent=2) + "\n")
+
+    @property
+    def notices(self) -> list[Note]:
+        """What the user should know of the run, with ranks."""
+        ranks = self.record.get("ranks", {})
+        return [Note(one, ranks.get(one, RANKS[1])) for one in self.record.get("notices", ())]
 
     @property
     def recipe(self) -> Recipe:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -46,6 +46,10 @@ class RowImage:
         """How people read it: the file, and the plane where there are several."""
         several = len(self.row.planes or ()) > 1 or self.z > 0
         return f"{self.row.image.name}, plane {self.z}" if several else self.row.image.name
+
+    def called(self, short: Mapping[str, str]) -> str:
+        """Return its `name` with the file's by what tells it from others, see `short_names`."""
+        return self.name.replace(self.row.image.name, short[self.row.image.name])
 
     @property
     def facts(self) -> dict[str, Any]:

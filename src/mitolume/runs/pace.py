@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from mitolume.errors import Note
 from mitolume.inference.inputs import InputReader
 from mitolume.inference.tiled import predict_tiled
 from mitolume.models.networks import (
@@ -76,7 +77,7 @@ def within_minutes(run: Run, model_um: float | None, started: float) -> tuple[Re
     besides += time.monotonic() - started
     minutes = recipe.training.minutes or 0.0
     steps = round((60 * minutes - besides) / per_step)
-    said = f"{minutes:g} minutes are enough for {steps} steps of {step:.2g} seconds each"
+    said: str = Note(f"{minutes:g} minutes are enough for {steps} steps of {step:.2g} seconds each")
     if steps < FEWEST:
         steps, needed = FEWEST, (FEWEST * per_step + besides) / 60
         said = f"{minutes:g} minutes are too few: {steps} steps, the fewest that teach anything, "
