@@ -45,7 +45,9 @@ def report_study(path: str | Path, export: str | Path | None = None) -> Path:
         if not study.run(one).report_file.exists():
             report_run(study.run(one).path)
     content = StudyContent(study)
-    page = template("study.html.j2").render(content=content, colours=pictures, objects=OBJECTS)
+    page = template("study.html.j2").render(
+        content=content, ranked=ranked(content.notices), colours=pictures, objects=OBJECTS
+    )
     with owning(study.path):
         write_text(study.report_file, page)
     if export is not None:
@@ -110,8 +112,8 @@ class StudyContent:
         return head_of(self.comparisons, self.curve, self.reference, self.scored_on)
 
     @property
-    def ranked(self) -> dict[str, list[str]]:
-        """What limits the verdicts, by rank."""
+    def notices(self) -> list[str]:
+        """What limits the verdicts."""
         runs = {one.name: self.study.run(one) for one in self.study.finished}
         missing = [one.name for one in self.study.planned if one.name not in runs]
         notices: list[str] = []
@@ -137,7 +139,7 @@ class StudyContent:
                 "unlabelled images was stopped: there, model 1 stands for the arm."
             )
         notices += next(iter(runs.values())).notices
-        return ranked(notices + [s for s in self.shift_sentences if s.startswith("Before")])
+        return notices + [s for s in self.shift_sentences if s.startswith("Before")]
 
     @cached_property
     def shift_sentences(self) -> list[str]:

@@ -125,8 +125,8 @@ def outlook(
         return float(detectable(known.expected(specimens, seeds), alpha))
 
     now, on = seen(here, n_seeds), f"{count(here, 'specimen')} and {count(n_seeds, 'seed')}"
-    size = f"{number(now)} or more" if now < 1 else "no size"
-    said = f"By its first {seeds} seeds, a study of {on} can show differences in IoU of {size}"
+    size = f"differences in IoU of {number(now)} or more" if now < 1 else "no difference in IoU"
+    said = f"By its first {seeds} seeds, a study of {on} can show {size}"
     if not margin or now <= margin:
         return f"{said}."
     more = max(n_seeds, 10)
