@@ -231,7 +231,11 @@ def test_scores_stand_beside_the_picture(page: Page, made: Path) -> None:
     said = page.run("document.getElementById('browser-said').textContent")
     name = said.split(" (")[0].strip("\u2068\u2069")  # set apart from the text around it
     for run in ("supervised_kall_s0", "pseudo_kall_s0"):
-        own = images[(images["run"] == run) & images["stands"] & (images["image"].str.contains(name, regex=False))]
+        own = images[
+            (images["run"] == run)
+            & images["stands"]
+            & (images["image"].str.contains(name, regex=False))
+        ]
         value = own["iou"].iloc[0]
         assert (f"{value:.3f}" if np.isfinite(value) else "undefined") in text
 

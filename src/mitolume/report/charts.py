@@ -158,9 +158,7 @@ def comparison_figure(comparisons: Sequence[Comparison], labels: Sequence[str]) 
                       linewidth=9, solid_capstyle="butt")  # fmt: skip
         if np.isfinite(one.low):
             axes.plot([one.low, one.high], [y, y], color=_INK, linewidth=2 if decided else 1.1)
-        axes.plot(
-            one.difference, y, "o", color=_INK, markersize=6, mfc=_INK if decided else "white"
-        )
+        axes.plot(one.difference, y, "o", color=_INK, markersize=6, mfc=_INK if decided else "none")
     axes.set_yticks(range(len(labels)), labels, color=_INK, parse_math=False)
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(len(labels) - 0.4, -0.6)

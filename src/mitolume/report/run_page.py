@@ -114,6 +114,7 @@ def render(content: RunContent) -> str:
         scores=run_tables.scores(results),
         curves=charts.curves(run_tables.with_spaces(content.log), content.ceiling),
         shown=shown,
+        unit="plane" if _has_stacks(images) else "image",  # planes are no independent images
         image_charts=charts.image_scores(image_tables[shown], content.ceiling) if shown else [],
         image_tables=image_tables,
         conditions=run_tables.condition_scores(of_subset[shown]) if shown else [],
@@ -123,6 +124,10 @@ def render(content: RunContent) -> str:
         signs=run_tables.known_columns(content.unlabelled, run_tables.SIGNS),
         group_signs=run_tables.known_columns(content.conditions, run_tables.GROUP_SIGNS),
     )
+
+
+def _has_stacks(images: pd.DataFrame) -> bool:
+    return bool(images.duplicated(["image", "line", "model"]).any())
 
 
 @cache
@@ -246,10 +251,13 @@ def _in_condition(row: Mapping[str, Any]) -> str:
 def _title(run: Run) -> str:
     """Name a run by its folder, its labelled images and its day."""
     rows = [row for row in run.rows if row.is_labelled]
-    images = sum(len(row.planes or ()) for row in rows)
+    planes = sum(len(row.planes or ()) for row in rows)
+    images = count(planes, "labelled image")
+    if planes > len(rows):
+        images = f"{count(planes, 'labelled plane')} of {count(len(rows), 'stack')}"
     dishes = count(len({row.specimen for row in rows}), "specimen")
     day = str(run.record["started"])[:10]
-    return f"{run.path.resolve().name}: {count(images, 'labelled image')} of {dishes}, {day}"
+    return f"{run.path.resolve().name}: {images} of {dishes}, {day}"
 
 
 def _facts(run: Run, first: Any) -> dict[str, str]:

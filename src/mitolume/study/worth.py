@@ -42,6 +42,9 @@ class Worth:
             + " or more" * (value >= self.ends[1])
             for value in (self.n, self.low, self.high)
         )
+        if (self.low, self.high) == self.ends:
+            place = f"{self.arm} with {count(self.k, 'labelled image')} has no place on the curve"
+            return f"{place} of {self.reference}: it may be worth {low} labelled images, or {high}."
         return (
             f"{self.arm} with {count(self.k, 'labelled image')} is worth {n} labelled images of "
             f"{self.reference} (95 % interval by itself: {f'{low} to ' * (low != high)}{high})."
