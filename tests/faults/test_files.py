@@ -20,7 +20,9 @@ import tifffile
 import zarr
 from helpers.command import call
 from helpers.microscope_files import write_nd2, write_zarr, zip_zarr
+from helpers.roi_files import OVAL, roi_file
 from PIL import Image
+from roifile import ImagejRoi
 
 from mitolume.batch.denoise import denoise_files
 from mitolume.batch.inspect import inspect
@@ -177,6 +179,12 @@ def test_measure_says_what_it_leaves_out_or_doubts(
     ]:
         assert call(monkeypatch, *words) == code
         assert said in capsys.readouterr().err
+
+
+def test_an_oval_larger_than_any_image_is_refused() -> None:
+    oval = ImagejRoi.frombytes(roi_file(OVAL, (0, 0, 30_000, 30_000)))
+    with pytest.raises(MitolumeError, match="is an oval of 30000 x 30000 pixels"):
+        rois.outlines_of_rois([oval])
 
 
 def test_a_zip_that_unpacks_to_more_than_any_rois_is_refused(

@@ -31,6 +31,7 @@ _DAMAGED = (
     OSError, RuntimeError, ValueError, struct.error, zipfile.BadZipFile, zlib.error
 )  # fmt: skip
 _MOST_BYTES = 2**29
+_LARGEST_OVAL = 2**25  # pixels; it is filled in memory
 _ELLIPSE_CORNERS = 72  # ImageJ's rotated ellipse
 _NUMBER = "object"  # the property that holds an object's number
 
@@ -284,7 +285,10 @@ def _rings(roi: ImagejRoi, name: str) -> list[Ring]:
             right, bottom = left + width, top + height
             return [np.array([(left, top), (right, top), (right, bottom), (left, bottom)], float)]
         case ROI_TYPE.OVAL, _:
-            return [_oval(*_box(roi, name))]
+            left, top, width, height = _box(roi, name)
+            if width * height > _LARGEST_OVAL:
+                raise _unfit(name, f"is an oval of {width} x {height} pixels")
+            return [_oval(left, top, width, height)]
         case ROI_TYPE.FREEHAND, ROI_SUBTYPE.ELLIPSE:
             return [_rotated_ellipse(roi)]
         case ROI_TYPE.FREEHAND, ROI_SUBTYPE.ROTATED_RECT:
