@@ -1,8 +1,8 @@
 """Damaged and hostile files: each gives a right result or one sentence, soon, and nothing else.
 
 The short test has another seed every day. The long one takes as many inputs as the environment
-variable ``MUTATED_INPUTS`` says, from ``MUTATED_SEED``. A failure names seed and number;
-``MUTATED_ONLY=number`` repeats it alone.
+variable ``MUTATED_INPUTS`` says, from number ``MUTATED_FIRST`` of ``MUTATED_SEED`` on. A failure
+names seed and number; ``MUTATED_ONLY=number`` repeats it alone.
 """
 
 from __future__ import annotations
@@ -339,7 +339,9 @@ def test_many_inputs(judge: Callable[[str], str]) -> None:
     """Print each new kind of fault as it is found."""
     faults: Counter[str] = Counter()
     only = os.environ.get("MUTATED_ONLY")
-    numbers = [int(only)] if only else range(int(os.environ.get("MUTATED_INPUTS", "2000")))
+    first, count = (int(os.environ.get(f"MUTATED_{name}", most)) for name, most in
+                    (("FIRST", "0"), ("INPUTS", "2000")))  # fmt: skip
+    numbers = [int(only)] if only else range(first, first + count)
     for number in numbers:
         if number % 1000 == 0:
             print(number, end=" ", file=sys.__stdout__, flush=True)
