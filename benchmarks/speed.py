@@ -205,9 +205,19 @@ def start(folder: Path, side: int) -> Iterator[Figure]:
         return lambda: subprocess.run(command, check=True, capture_output=True)
 
     cli, torch_alone = ("-m", "mitolume.cli"), python("-c", "import torch")
+    code = (
+        "import torch, mitolume.models.networks as made; "
+        "from mitolume.models.settings import NetworkSettings; torch.set_num_threads(1); "
+        "own = made.SegmentationNetwork(NetworkSettings()).eval().to(made.find_device()); "
+        "own = made.for_prediction(own, made.resolve_precision('auto')); "
+        "torch.set_grad_enabled(False); "
+        "own(torch.zeros(1, 1, 512, 512).to(next(own.parameters())))"
+    )
     predict = (*cli, "predict", folder / "model", folder / "small.tif", "--overwrite", "--out")
     yield "mitolume --help / importing torch", python(*cli, "--help"), torch_alone
-    yield "predict of 512 px / importing torch", python(*predict, folder / "out"), torch_alone
+    ours = python(*predict, folder / "out")
+    yield "predict of 512 px / importing torch", ours, torch_alone
+    yield "predict of 512 px / importing torch and the network alone", ours, python("-c", code)
 
 
 PARTS = {"prediction": prediction, "training": training, "files": files, "start": start}

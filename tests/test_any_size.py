@@ -206,7 +206,7 @@ def test_any_box_of_the_answer_is_that_of_the_whole(size: float, views: Views) -
     at_once = ready.predict_plane(image, (size, size))
     prepared = ready.prepare(InFile(image), (size, size))
     for box in [(slice(0, 150), slice(100, 203)), (slice(37, 91), slice(5, 6))]:
-        part = ready.predict_box(prepared, image.shape, box)
+        part = next(ready.predict_each(prepared, image.shape, [box]))
         np.testing.assert_allclose(part, at_once[box], atol=1e-5)
 
 

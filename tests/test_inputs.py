@@ -131,7 +131,7 @@ def test_box_by_box_is_as_at_once() -> None:
     ready = predictor()
     prepared = ready.reader(stack((1, 2, 3, 90, 70))).at(1)
     whole = ready.predict_boxes(prepared, (90, 70))
-    part = ready.predict_box(prepared, (90, 70), (slice(13, 51), slice(5, 44)))
+    part = next(ready.predict_each(prepared, (90, 70), [(slice(13, 51), slice(5, 44))]))
     np.testing.assert_allclose(part, whole[13:51, 5:44], atol=1e-5)
 
 

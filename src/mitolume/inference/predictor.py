@@ -195,33 +195,28 @@ class Predictor:
         )
 
     def predict_boxes(self, prepared: NetworkInput, shape: Shape) -> Probability:
-        """Predict all boxes of a plane of a (Y, X) shape, see `predict_box`."""
+        """Predict all boxes of a plane of a (Y, X) shape, see `predict_each`."""
         result = np.empty(shape, np.float32)
         boxes = blocks(shape, block_side(shape, prepared.shape, self.core, CHUNK))
         for box, part in zip(boxes, self.predict_each(prepared, shape, boxes), strict=True):
             result[box] = part
         return result
 
-    def predict_box(self, prepared: NetworkInput, shape: Shape, box: Box) -> Probability:
-        """Predict a box of a plane; boxes of any size fit together to the whole plane's answer.
+    def predict_each(
+        self, prepared: NetworkInput, shape: Shape, boxes: Iterable[Box]
+    ) -> Iterator[Probability]:
+        """Predict boxes of a plane one after the other; a card computes while the next is read.
+
+        Boxes of any size fit together to the whole plane's answer.
 
         Parameters
         ----------
         prepared
             As `prepare` or a `reader` returns it.
         shape
-            (Y, X) of the plane on its own grid, on which the box and the answer lie.
-        box
-            The part to predict.
-        """
-        return next(self.predict_each(prepared, shape, [box]))
-
-    def predict_each(
-        self, prepared: NetworkInput, shape: Shape, boxes: Iterable[Box]
-    ) -> Iterator[Probability]:
-        """Predict boxes one after the other; a graphics card computes one while the next is read.
-
-        Arguments and results are those of `predict_box`.
+            (Y, X) of the plane on its own grid, on which the boxes and the answers lie.
+        boxes
+            The parts to predict.
         """
 
         def begin(part: Box) -> Tensor:

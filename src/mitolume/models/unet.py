@@ -1,12 +1,11 @@
-"""U-Net and U-Net++. Knows no settings.
+"""U-Net and U-Net++, whose layers, names and first weights are those of MONAI's (tested).
 
-Layers, their names and initial weights are those of MONAI's `BasicUNet` and `BasicUNetPlusPlus`
-(a test compares them), which takes longer to import than torch does.
+MONAI itself takes longer to import than torch. Knows no settings.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections import OrderedDict
 
 import torch
 from torch import Tensor, nn
@@ -14,34 +13,26 @@ from torch import Tensor, nn
 LEVELS = range(1, 5)  # below full resolution; the number of channels doubles with each
 
 
+def _named(**parts: nn.Module) -> nn.Sequential:
+    return nn.Sequential(OrderedDict(parts))
+
+
 def _convolutions(channels: int, width: int, norm: bool) -> nn.Sequential:
     """Two 3 x 3 convolutions, each followed by batch normalisation, if wanted, and ReLU."""
-    both = nn.Sequential()
-    for name, given in ("conv_0", channels), ("conv_1", width):
-        one, adn = nn.Sequential(), nn.Sequential()
-        one.add_module("conv", nn.Conv2d(given, width, 3, padding=1))
-        if norm:
-            adn.add_module("N", nn.BatchNorm2d(width))
-        adn.add_module("A", nn.ReLU(inplace=True))
-        one.add_module("adn", adn)
-        both.add_module(name, one)
-    return both
 
+    def one(given: int) -> nn.Sequential:
+        after: dict[str, nn.Module] = {"N": nn.BatchNorm2d(width)} if norm else {}
+        adn = _named(**after, A=nn.ReLU(inplace=True))
+        return _named(conv=nn.Conv2d(given, width, 3, padding=1), adn=adn)
 
-class _Down(nn.Sequential):
-    def __init__(self, width: int, norm: bool) -> None:
-        super().__init__()
-        self.max_pooling = nn.MaxPool2d(2)
-        self.convs = _convolutions(width // 2, width, norm)
+    return _named(conv_0=one(channels), conv_1=one(width))
 
 
 class _Up(nn.Module):
     def __init__(self, level: int, beside: int, width: int, norm: bool) -> None:
         super().__init__()
-        given = 2 * width
-        up = width if level > 1 else given  # as MONAI has it
-        self.upsample = nn.Sequential()
-        self.upsample.add_module("deconv", nn.ConvTranspose2d(given, up, 2, 2))
+        up = width if level > 1 else 2 * width  # as MONAI has it
+        self.upsample = _named(deconv=nn.ConvTranspose2d(2 * width, up, 2, 2))
         self.convs = _convolutions(beside * width + up, width, norm)
 
     def forward(self, below: Tensor, *beside: Tensor) -> Tensor:
@@ -50,27 +41,21 @@ class _Up(nn.Module):
 
 
 class UNet(nn.Module):
-    """The U-Net (Ronneberger et al. 2015).
+    """The U-Net (Ronneberger et al. 2015): (B, C, Y, X) to (B, 1, Y, X), multiples of 16.
 
-    Parameters
-    ----------
-    channels
-        Number of channels of the images.
-    width
-        Number of channels at full resolution.
-    norm
-        Whether there is batch normalisation. Instance normalisation would take its statistics from
-        the tile: the answer would then depend on the tiling.
+    ``width`` is the number of channels at full resolution. ``norm`` is batch normalisation:
+    that of instances would take its statistics from the tile, and depend on the tiling.
     """
 
     encoder = ("conv_0", *(f"down_{level}" for level in LEVELS))  # the way down to the lowest level
 
     def __init__(self, channels: int, width: int, norm: bool) -> None:
         super().__init__()
-        for level, name in enumerate(self.encoder):
-            here = width << level
-            part = _Down(here, norm) if level else _convolutions(channels, here, norm)
-            self.add_module(name, part)
+        first, *others = self.encoder
+        self.add_module(first, _convolutions(channels, width, norm))
+        for level, name in enumerate(others):
+            convs = _convolutions(width << level, width << level + 1, norm)
+            self.add_module(name, _named(max_pooling=nn.MaxPool2d(2), convs=convs))
         self._add_way_up(width, norm)
 
     def _add_way_up(self, width: int, norm: bool) -> None:
@@ -86,7 +71,7 @@ class UNet(nn.Module):
         return found[1:]
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return (B, 1, Y, X) of (B, C, Y, X), whose sides are multiples of 16."""
+        """Return the logits."""
         *beside, here = self.down(images)
         for level in reversed(LEVELS):
             here = getattr(self, f"upcat_{level}")(here, beside.pop())
@@ -95,7 +80,7 @@ class UNet(nn.Module):
 
 
 class UNetPlusPlus(UNet):
-    """The U-Net++ (Zhou et al. 2018), without deep supervision; parameters are those of `UNet`."""
+    """The U-Net++ (Zhou et al. 2018), without deep supervision."""
 
     encoder = tuple(f"conv_{level}_0" for level in (0, *LEVELS))
 
@@ -108,8 +93,8 @@ class UNetPlusPlus(UNet):
             self.add_module(f"final_conv_0_{column}", nn.Conv2d(width, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return (B, 1, Y, X) of (B, C, Y, X), whose sides are multiples of 16."""
-        rows: list[list[Any]] = [[one] for one in self.down(images)]
+        """Return the logits."""
+        rows = [[one] for one in self.down(images)]
         for column in LEVELS:
             for level in range(5 - column):
                 below = rows[level + 1][column - 1]
