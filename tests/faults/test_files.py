@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import struct
 import unicodedata
 import uuid
@@ -39,6 +40,7 @@ from mitolume.io.pixel_size import believed_pixel_size
 from mitolume.io.read import read, read_plane
 from mitolume.models.settings import InputSettings
 from mitolume.preprocess.settings import ChainSettings
+from mitolume.report.run_tables import results_text
 from mitolume.runs.recipe import load_recipe
 
 STACK = np.random.default_rng(0).integers(0, 4000, (4, 24, 32)).astype(np.uint16)
@@ -554,3 +556,14 @@ def test_what_would_be_waited_for_is_refused(tmp_path: Path) -> None:
                        ("c", "is a folder")]:  # fmt: skip
         with pytest.raises(MitolumeError, match=said):
             read(tmp_path / f"{name}.tif")
+
+
+@pytest.mark.parametrize("damage", [("n_images", "images"), ("n_specimens", ""), (",1,", ",x,")])
+def test_a_table_of_scores_that_lacks_what_is_shown_is_damaged(
+    tmp_path: Path, damage: tuple[str, str]
+) -> None:
+    kept = max(path for path in (Path(__file__).parents[1] / "kept").iterdir() if path.is_dir())
+    run = shutil.copytree(kept / "study" / "runs" / "plain_kall_s0", tmp_path / "run")
+    (run / "results.csv").write_text((run / "results.csv").read_text().replace(*damage))
+    with pytest.raises(MitolumeError, match=r"results\.csv can't be used .* makes it again"):
+        results_text(run)

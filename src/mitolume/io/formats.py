@@ -132,7 +132,7 @@ def quiet() -> Iterator[list[str]]:
         logger.propagate = propagate
 
 
-_SMALL = 20_000  # bytes, which no compression unpacks to 2 GB
+_SMALL = 1_000_000  # bytes, which hardly any compression unpacks to 2 GB
 
 
 @contextmanager

@@ -39,6 +39,7 @@ LOG_COLUMNS = ["model", "step", "loss", "validation_iou", "learning_rate", "seco
 
 _RECIPE, _FIELDS = "recipe.yaml", "fields.csv"
 _DYE, _QUALITY = "dye", "quality.csv"
+_NUMBERS = "^(line|plane|tp|value|step|n_.*)$"  # columns of tables
 _IMAGES, _RESULTS, _KEPT, _LOG = "images.csv", "results.csv", "kept.json", "log.csv"
 _AUDIT, _CONDITIONS = "audit.csv", "audit_conditions.csv"
 _OUT_OF_FOLD = "out_of_fold.json"
@@ -275,7 +276,7 @@ class Run:
     @cached_property
     def results(self) -> pd.DataFrame:
         """results.csv: a row for each model, subset and metric."""
-        return self._csv(_RESULTS, "model", "subset", "metric", "value")
+        return self._csv(_RESULTS, "model", "subset", "metric", "value", "n_images", "n_specimens")
 
     def write_scores(self, images: pd.DataFrame, results: pd.DataFrame) -> None:
         """Write images.csv and results.csv."""
@@ -392,7 +393,7 @@ class Run:
     def _csv(self, name: str, *columns: str) -> pd.DataFrame:
         try:
             table = read_csv(self.path / name)
-            _ = table[list(columns)]
+            table[list(columns)].filter(regex=_NUMBERS).astype(float)
         except FileNotFoundError:
             raise self._unfinished() from None
         except (OSError, ValueError, KeyError) as error:
