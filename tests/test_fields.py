@@ -413,3 +413,14 @@ def test_unwritable_places_are_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(MitolumeError, match=re.escape(f"file{os.sep}t.csv can't be written")):
         write_table(tmp_path / "file" / "t.csv", [])
+
+
+def test_an_image_that_is_added_again_is_listed_once(tmp_path: Path) -> None:
+    from mitolume.napari.label_table import LabelTable
+
+    image, _ = write_field(tmp_path, "a", 0, labelled=False)
+    table = LabelTable(tmp_path / "mine.csv")
+    first = table.add(Field(image, specimen="a"))
+    assert table.add(Field(image, channel="0", specimen="a")) == first, "its only channel"
+    assert table.add(Field(image, planes=(0,), specimen="a")) == first + 1
+    assert len(LabelTable(table.path).rows) == 2

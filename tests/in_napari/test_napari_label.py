@@ -136,6 +136,10 @@ def test_a_proposal_of_the_dye_follows_the_sliders(viewer: Any, tmp_path: Path, 
     assert (row.image, row.channel, row.label) == (tmp_path / "b.ome.tif", "Transmitted", "painted")
     assert set(np.unique(read(row.mask))) == {0, 1}
     assert not widget.table.draft(widget.field).exists()
+    write_field(tmp_path, "no_dye", 0, labelled=False)
+    viewer.open(tmp_path / "no_dye.ome.tif", plugin="mitolume")
+    widget.attempt(widget.add_layer)
+    assert widget.source.currentText() == "none"
 
 
 def test_scribbles_teach_a_proposal(viewer: Any, label: Any, tmp_path: Path, wait: Any) -> None:

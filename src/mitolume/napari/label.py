@@ -247,7 +247,9 @@ class LabelWidget(FieldPanel):
             event.paint.connect(self._soon)
             event.labels_update.connect(self._soon)
         is_new = not painting.painted[painting.z].any()
-        if row.fluorescence and is_new and self.source.currentText() == "none":
+        if not names and self.source.currentText() == "dye":
+            self.source.setCurrentText("none")
+        elif row.fluorescence and is_new and self.source.currentText() == "none":
             self.source.setCurrentText("dye")
         self._soon()
 

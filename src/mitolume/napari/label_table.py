@@ -95,10 +95,10 @@ class LabelTable:
         return figures
 
     def add(self, row: Field) -> int:
-        """Add a row, unless the same channel of the same image is there; return its index."""
-        places = [_place(one) for one in self.rows]
-        if _place(row) in places:
-            return places.index(_place(row))
+        """Add a row, unless one of the same image has its planes; return its index."""
+        for index, one in enumerate(self.rows):
+            if is_same_image(one, row) and row.planes in (None, one.planes):
+                return index
         self.rows.append(row)
         write_table(self.path, self.rows)
         return len(self.rows) - 1
