@@ -21,7 +21,7 @@ import tifffile
 import zarr
 from helpers.command import call
 from helpers.microscope_files import write_nd2, write_zarr, zip_zarr
-from helpers.roi_files import OVAL, roi_file
+from helpers.roi_files import OVAL, RECT, roi_file
 from PIL import Image
 from roifile import ImagejRoi
 
@@ -187,6 +187,9 @@ def test_an_oval_larger_than_any_image_is_refused() -> None:
     oval = ImagejRoi.frombytes(roi_file(OVAL, (0, 0, 30_000, 30_000)))
     with pytest.raises(MitolumeError, match="is an oval of 30000 x 30000 pixels"):
         rois.outlines_of_rois([oval])
+    endless = ImagejRoi.frombytes(roi_file(RECT, (0, 0, 9, 9), path=[float("inf"), 1, 1]))
+    with pytest.raises(MitolumeError, match="holds curves or a damaged path"):
+        rois.outlines_of_rois([endless])
 
 
 def test_a_zip_that_unpacks_to_more_than_any_rois_is_refused(

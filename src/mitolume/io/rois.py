@@ -274,7 +274,7 @@ def _rings(roi: ImagejRoi, name: str) -> list[Ring]:
     if roi.multi_coordinates is not None:
         try:
             paths = roi.path2coords(roi.multi_coordinates)
-        except (NotImplementedError, RuntimeError, ValueError, IndexError):
+        except (NotImplementedError, RuntimeError, ValueError, IndexError, OverflowError):
             raise _unfit(name, "holds curves or a damaged path") from None
         return [path.astype(np.float64) for path in paths if len(path) > 2]
     match roi.roitype, roi.subtype:
