@@ -159,16 +159,21 @@ def test_a_study_that_can_keep_no_image_aside_is_refused(table: Path) -> None:
 def test_a_study_says_how_long_it_will_take(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    clock = iter((0.0, 90.0, 200.0, 240.0))
+    clock = iter((0.0, 90.0, 200.0, 240.0, 0.0, 50.0, 100.0, 150.0))
     monkeypatch.setattr("mitolume.study.compute.try_run", lambda *_, **__: "")
     monkeypatch.setattr("mitolume.study.compute.time.monotonic", lambda: next(clock))
     runs = {Path(name): object() for name in ("a", "b", "c")}
-    assert len(list(_compute_runs(runs, 1, None, quiet=False))) == 3
+    assert len(list(_compute_runs(runs, 1, None, quiet=False, each=0))) == 3
     assert capsys.readouterr().err.splitlines() == [
         "run 1 of 3: a",
         "run 2 of 3: b (about 3:00 left for all)",
         "run 3 of 3: c (about 1:40 left for all)",
     ]
+    # A study that goes on knows it beforehand.
+    assert len(list(_compute_runs(runs, 1, None, quiet=False, each=70))) == 3
+    first, second, _ = capsys.readouterr().err.splitlines()
+    assert first == "run 1 of 3: a (about 3:30 left for all)"
+    assert second == "run 2 of 3: b (about 1:40 left for all)"
 
 
 def test_an_arm_without_unlabelled_images_is_refused(table: Path) -> None:
