@@ -190,7 +190,7 @@ def files(folder: Path, side: int) -> Iterator[Figure]:
     names = ("label", "area", "centroid", "axis_major_length", "solidity", "perimeter")
     yield (
         "objects: label and measure / scikit-image's label and regionprops_table",
-        lambda: measure_objects(label_objects(mask)[0]),
+        lambda: measure_objects(label_objects(mask)),
         lambda: regionprops_table(label(mask), properties=names),
     )
 
