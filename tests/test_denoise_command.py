@@ -11,6 +11,7 @@ import pytest
 import xarray as xr
 from helpers.command import call
 from helpers.fields import blobs
+from PIL import Image
 
 from mitolume import load, read
 from mitolume.errors import MitolumeError
@@ -59,6 +60,8 @@ def test_train_then_apply(
     assert log["validation_db"].notna().all()
     assert call(monkeypatch, "denoise", "apply", model, tmp_path, "--out", out) == 0
     assert str(out / "a_denoised.ome.tif") in capsys.readouterr().out
+    with Image.open(out / "a_denoised.png") as picture:
+        assert picture.width > 1000
     before, after = read(file), read(out / "a_denoised.ome.tif")
     assert after.dtype == np.uint16
     assert after.shape == before.shape

@@ -10,18 +10,23 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from matplotlib.figure import Figure
 
+from mitolume.analysis.object_pictures import write_figure
+from mitolume.analysis.pictures import stretch_limits, to_8bit, with_bar
 from mitolume.batch.runner import Job, Outcome, Report, run_files
 from mitolume.errors import MitolumeError
 from mitolume.inference.chain import SharpenedPlane
 from mitolume.inference.denoise import DenoisedPlane, Denoiser, NormalisedPlane, planes_around
 from mitolume.io.channels import select_channel
-from mitolume.io.formats import sha256
+from mitolume.io.formats import bare_name, sha256
 from mitolume.io.listing import RESULTS, named_scenes, result_ending
 from mitolume.io.read import read
 from mitolume.io.windows import FilePlane, Plane, levelled, open_plane
 from mitolume.io.zarr_out import new_image
 from mitolume.preprocess.stripes import StripelessPlane
+
+_DRAWN = 512  # px: side of the part that is drawn before and after
 
 
 def denoise_files(
@@ -38,7 +43,8 @@ def denoise_files(
 
     ``out`` gets ``NAME_denoised.ome.tif``, or ``.ome.zarr`` for images that are OME-Zarr themselves
     or too large for a TIFF: one channel, of the file's own type of integers, rounded and clipped to
-    what it holds, or else float32; pixel size, z and t as they were. ``channel`` and ``scene`` are
+    what it holds, or else float32; pixel size, z and t as they were. ``NAME_denoised.png`` shows
+    the middle of it before and after, and what was taken away. ``channel`` and ``scene`` are
     names or numbers (from 0); scene "all" is each scene of a file. ``sharpen`` applies the unsharp
     mask (0.5 px, 0.7) afterwards, as published. ``options`` are ``resume``, ``overwrite`` and
     ``progress`` of `mitolume.batch.runner.run_jobs`; work is counted in planes.
@@ -63,7 +69,8 @@ def denoise_files(
             }
             work = int(image.sizes["T"] * image.sizes["Z"])
             compute = partial(_denoise, denoiser, image, path, sharpen)
-            yield Job(file.name, image.attrs["files"], (path,), compute, settings, work)
+            results = (out / f"{name}_denoised.png", path)
+            yield Job(file.name, image.attrs["files"], results, compute, settings, work)
 
     passed_over = (*RESULTS, "_denoised")
     return run_files(files, make, out / "denoise.jsonl", passed_over=passed_over, **options)
@@ -82,16 +89,42 @@ def _denoise(
     window = (float(sample.min()), float(max(sample.max(), sample.min() + 1)))
     boxes = denoiser.blocks((image.sizes["Y"], image.sizes["X"]))
     stack = DenoisedStack(denoiser, image)
+    _draw(path.parent / f"{bare_name(path)}.png", stack, image, sharpen)
     name = str(image["C"].values[0])
     with new_image(path, image, name=name, dtype=str(dtype), window=window) as result:
         places = product(range(image.sizes["T"]), range(image.sizes["Z"]))
         for done, (t, z) in enumerate(places, 1):
-            denoised = stack.plane(z, t)
-            plane: Plane = SharpenedPlane(denoised) if sharpen else denoised
+            plane = stack.result(z, t, sharpen)
             for box in boxes:
                 result[t, 0, z, *box] = _to_dtype(plane[box], dtype)
             advance(done)
     return Report(str(path))
+
+
+def _draw(path: Path, stack: DenoisedStack, image: xr.DataArray, sharpen: bool) -> None:
+    """Draw the middle of the middle plane before and after, alike, and what was taken away."""
+    z, sides = image.sizes["Z"] // 2, (image.sizes["Y"], image.sizes["X"])
+    starts = [max(0, (side - _DRAWN) // 2) for side in sides]
+    rows, columns = (slice(a, min(a + _DRAWN, b)) for a, b in zip(starts, sides, strict=True))
+    box = rows, columns
+    before = np.asarray(FilePlane(image, z=z)[box], dtype=np.float64)
+    after = np.asarray(stack.result(z, 0, sharpen)[box], dtype=np.float64)
+    figure = Figure(figsize=(12, 4.4), layout="constrained")
+    alike = stretch_limits(before)
+    away = float(np.percentile(np.abs(before - after), 99.5)) or 1.0
+    shown = {
+        "before": to_8bit(before, alike),
+        "after": to_8bit(after, alike),
+        f"taken away (grey: nothing; black to white: ±{away:.3g})": to_8bit(
+            before - after, (-away, away)
+        ),
+    }
+    width_um = image.attrs.get("pixel_size_um", {}).get("X", 0) * before.shape[1]
+    for axes, (title, picture) in zip(figure.subplots(1, 3), shown.items(), strict=True):
+        axes.imshow(with_bar(picture, width_um), cmap="gray", vmin=0, vmax=255)
+        axes.set_title(title, fontsize=10)
+        axes.set_axis_off()
+    write_figure(path, figure)
 
 
 class DenoisedStack:
@@ -117,6 +150,11 @@ class DenoisedStack:
         near = planes_around(z, self._image.sizes["Z"]) if looks else []
         neighbours = [self._opened(t, other) for other in near]
         return DenoisedPlane(self._opened(t, z), self._denoiser, neighbours)
+
+    def result(self, z: int, t: int, sharpen: bool) -> Plane:
+        """Return a plane as it is written."""
+        denoised = self.plane(z, t)
+        return SharpenedPlane(denoised) if sharpen else denoised
 
     def _open(self, t: int, z: int) -> NormalisedPlane:
         plane = open_plane(self._image, z=z, t=t)
