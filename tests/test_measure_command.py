@@ -218,7 +218,7 @@ def test_the_masks_of_a_run_are_measured_in_their_images(
     (run / "run.json").write_text('{"status": "finished"}')
     (run / "kept.json").write_text('{"kept": "model_1", "reason": "alone"}')
     (run / "images.csv").write_text("line,plane,model,subset,tp\n")
-    (run / "results.csv").write_text("model,subset,metric,value\n")
+    (run / "results.csv").write_text("model,subset,metric,value,n_images,n_specimens\n")
     (run / "fields.csv").write_text(
         "image,specimen,condition,channel,fluorescence\n"
         "../images/f0.ome.tif,dish 1,FCCP,T PMT,TMRM\n"
