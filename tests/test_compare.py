@@ -160,6 +160,7 @@ def test_what_the_masks_add_is_said_first(
     ("options", "says"),
     [
         (["--column", "volume"], "no measurement volume; there are area_um2"),
+        (["--column", "area"], "more; objects of z-stacks have a volume in place of an area"),
         (["--column", "area", "--by", "batch"], "does not say the batch"),
         (["--column", "area", "--scale", "cubic"], "auto, linear or log"),
         (["--column", "area", "--control", "none"], "--control none: there are control, FCCP"),
@@ -174,6 +175,9 @@ def test_what_can_not_be_compared_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     table = cells(np.random.default_rng(0), {"control": 3, "FCCP": 3}, n=3)
+    if "stack" in says:
+        table = table.rename(columns={"area_um2": "volume_um3"})
+        table[[f"intensity_{n}" for n in range(30)]] = 1.0
     table.to_csv(tmp_path / "o.csv", index=False)
     assert call(monkeypatch, "compare", tmp_path / "o.csv", *options) == 1
     assert says in capsys.readouterr().err

@@ -245,6 +245,8 @@ def test_thresholds_are_chosen_by_condition(
     page = run.report_file.read_text(encoding="utf-8")
     assert "(2 train images by their dye), rotenone" in page
     assert f"rotenone {common:.2f} (the common one)" in page
+    methods = run.methods_file.read_text(encoding="utf-8")
+    assert "By condition, the threshold was: " in methods
 
     # Masks of the run, of `predict`, of Python and votes of the committee follow the condition.
     bundle = run.model_folder("model_1") / "card.json"

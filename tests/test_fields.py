@@ -183,7 +183,7 @@ def test_excels_and_fijis_habits_are_understood(tmp_path: Path) -> None:
 def test_a_plane_named_twice_is_a_fault(tmp_path: Path) -> None:
     write_field(tmp_path, "a", 0)
     (tmp_path / "t.csv").write_text("image,mask\na.ome.tif,a_mask.ome.tif\na.ome.tif,\n")
-    with pytest.raises(TableError, match=r"line 3: plane 0 of a\.ome\.tif is also in line 2"):
+    with pytest.raises(TableError, match=r"line 3: plane 0 of a\.ome\.tif is also in line 2; keep"):
         check_table(tmp_path / "t.csv")
 
 

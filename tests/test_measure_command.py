@@ -407,12 +407,13 @@ def test_what_cannot_be_known_is_refused_by_every_command(
         (["a.tif", "b.tif", "c_mask.tif"], ["a", "b", "c"]),
         (["a.tif", "a_mask.tif", "b.tif", "b_bf_labels.tif"], ["a", "b_bf"]),
         (["a.tif", "a_cp_masks.png", "a_overlay.png", "a_probability.tif"], ["a"]),
+        (["a_mask.tif", "b mask final.png", "sheet.png"], ["a", "b"]),  # sheet.png is of `label`
     ],
 )
 def test_the_masks_of_a_folder(names: list[str], used: list[str], tmp_path: Path) -> None:
     found, notices = find_sources([touch(tmp_path / "m", *names)], [])
     assert [source.name for source in found] == used
-    listed = [name for name in names if "overlay" not in name]
+    listed = [name for name in names if "overlay" not in name and name != "sheet.png"]
     left_out = len(listed) > len(used)
     assert [f"{len(listed)} files found, {len(used)} used" in n for n in notices] == [True] * (
         left_out
@@ -424,6 +425,12 @@ def test_masks_are_no_images_to_predict(tmp_path: Path) -> None:
     listed, notices = image_files([touch(tmp_path / "i", *names)], [])
     assert [path.name for path in listed] == ["a.tif", "masked.tif"]
     assert "5 image files found, 2 used" in notices[0]
+    touch(tmp_path / "i" / "masks", "a_mask.tif")  # results below are no images left out
+    assert image_files([tmp_path / "i"], [])[1] == notices
+    touch(tmp_path / "i" / "day 2", "b.tif")
+    assert (
+        "in the folders below it are not taken (day 2)" in image_files([tmp_path / "i"], [])[1][1]
+    )
 
 
 def test_inputs_are_never_written_over(

@@ -12,7 +12,7 @@ import xarray as xr
 
 from mitolume.batch.runner import Job, Outcome, Report, run_files
 from mitolume.errors import some_names
-from mitolume.io.channels import transmitted_channel
+from mitolume.io.channels import listed_channels, transmitted_channel
 from mitolume.io.formats import stated
 from mitolume.io.mask_files import says_mask
 from mitolume.io.pixel_size import believed_pixel_size, odd_pixel_size
@@ -73,10 +73,7 @@ def _look(path: Path, number: int) -> _Scene:
     names = [str(name) for name in image["C"].values]
     size, doubt = believed_pixel_size(said)
     listed = ", ".join(f"{axis} {size[axis]:.4g} µm" for axis in "ZYX" if axis in size)
-    shown = ", ".join(
-        f"{i} = {n}" if n != str(i) else f"{i} (no name)" for i, n in enumerate(names)
-    )
-    lines = [_line("dims", _dims(image)), _line("channels", shown),
+    lines = [_line("dims", _dims(image)), _line("channels", listed_channels(names)),
              _line("pixel size", listed or "unknown"), _line("type", str(image.dtype))]  # fmt: skip
     transmitted, unclear = _channel_choice(names, said.light)
     lines += [_line("transmitted", transmitted)] if transmitted else []

@@ -23,6 +23,7 @@ from mitolume.analysis.pictures import overlay, to_8bit, with_bar
 from mitolume.batch.runner import Job, Report, run_jobs, side_by_side
 from mitolume.errors import MitolumeError
 from mitolume.io.fields import Field, write_table
+from mitolume.io.mask_files import SHEET
 from mitolume.io.write import (
     atomic,
     owning,
@@ -39,7 +40,7 @@ from mitolume.simulate.field import CHANNELS, SimulatedField, simulate_field
 from mitolume.simulate.presets import PRESETS, FieldPlan, Group, plan_fields
 from mitolume.simulate.settings import CONDITIONS, SimulationSettings
 
-TABLE, HAND_TABLE, RECORD, SHEET = "fields.csv", "fields_hand.csv", "simulation.json", "sheet.png"
+TABLE, HAND_TABLE, RECORD = "fields.csv", "fields_hand.csv", "simulation.json"
 _SIDE = 300  # px, largest side of a picture of the contact sheet, so that outlines stay whole
 
 

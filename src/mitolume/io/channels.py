@@ -28,6 +28,19 @@ _OTHER = re.compile(
 )
 
 
+def listed_channels(names: Sequence[str]) -> str:
+    """Write channels with their numbers, by which one without a name can be asked for.
+
+    Examples
+    --------
+    >>> listed_channels(["Transmitted", "1"])
+    '0 = Transmitted, 1 (no name)'
+    """
+    return ", ".join(
+        f"{i} (no name)" if name == str(i) else f"{i} = {name}" for i, name in enumerate(names)
+    )
+
+
 def transmitted_channel(names: Sequence[str], light: Sequence[str] = ()) -> tuple[list[int], str]:
     """Find the channels of transmitted light.
 
@@ -91,7 +104,7 @@ def select_channel(image: xr.DataArray, channel: Channel) -> xr.DataArray:
         The image has no such channel, or several and none was named and found.
     """
     names = [str(name) for name in image["C"].values]
-    listing = ", ".join(f"{i} = {name}" for i, name in enumerate(names))
+    listing = listed_channels(names)
     where = image.attrs.get("source", "the image")
     if channel is None or channel == "":
         if len(names) == 1:

@@ -392,7 +392,7 @@ def _repeated_planes(fields: Sequence[Field], sha256: dict[Path, str]) -> list[s
             same = "" if first.image == row.image else f": {first.image.name} is the same image"
             faults.append(
                 f"line {row.line}: plane {twin[3]} of {row.image.name} is also in line "
-                f"{first.line}{same}"
+                f"{first.line}{same}; keep it in one of them"
             )
         for key in keys:
             seen[key].append(row)

@@ -10,12 +10,11 @@ from pathlib import Path
 from mitolume.errors import MitolumeError, some_names
 from mitolume.io.channels import channel_in_name
 from mitolume.io.formats import bare_name, natural_key, reader_of, whole_images
-from mitolume.io.mask_files import says_mask
+from mitolume.io.mask_files import SHEET, says_mask
 from mitolume.io.read import scenes
 
 # How names of results end, of `predict`, `denoise check` and `focus`.
 RESULTS = ("_mask", "_probability", "_overlay", "_check", "_focus")
-SHEET = "sheet.png"  # of `label` and `simulate`
 RUN_RECORD = "run.json"  # by this file a run folder is known, whose masks are results
 _MOST_IN_A_TIFF = 2**28  # pixels of a result, above which it is written piece by piece
 
@@ -41,6 +40,11 @@ def image_files(
                 f"{path}: {len(files) + len(left_out)} image files found, {len(files)} used; left "
                 f"out, being masks or results by their names: {some_names(left_out)}"
             )
+        if below := _folders_with_images(path, passed_over) if is_folder and files else []:
+            notices.append(
+                f"{path}: images in the folders below it are not taken ({some_names(below)}); name "
+                "these folders, or list all images in a table: mitolume fields"
+            )
         if not files:
             faults.append(
                 f"{path} is a folder without image files; name one that has some, "
@@ -60,6 +64,11 @@ def _in_folder(folder: Path, passed_over: tuple[str, ...]) -> tuple[list[Path], 
             is_result = bare_name(path).endswith(passed_over) or says_mask(path)
             (left_out if is_result else files).append(path)
     return files, left_out
+
+
+def _folders_with_images(folder: Path, passed_over: tuple[str, ...]) -> list[Path]:
+    folders = (path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
+    return sorted(p for p in folders if not _is_image(p) and _in_folder(p, passed_over)[0])
 
 
 def _is_image(path: Path) -> bool:

@@ -38,8 +38,10 @@ _OUTLINES = (".zip", ".roi", *_JSON)
 _IN_FOLDERS = (*READERS, ".zip", ".roi", ".geojson")  # other programs write .json, too
 # How names of masks end: ours, and those of Cellpose, Fiji and others.
 _SAYS_MASK = re.compile(
-    r"[ _.-]+(cp_masks|masks?|labels?|seg|segmentation|rois?|roiset)$", re.IGNORECASE
+    r"[ _.-]+(cp_masks|masks?([ _.-]+(final|corrected))?|labels?|seg|segmentation|rois?|roiset)$",
+    re.IGNORECASE,
 )
+SHEET = "sheet.png"  # of `label` and `simulate`
 _OTHER_RESULTS = ("_probability", "_overlay")
 
 
@@ -90,6 +92,7 @@ def list_masks(path: Path) -> tuple[list[Path], list[str]]:
         if not path.name.startswith(".")
         and path.name.lower().endswith(_IN_FOLDERS)
         and not bare_name(path).endswith("_overlay")
+        and path.name != SHEET
     ]
     if not files:
         raise MitolumeError(f"{path} holds no mask file ({', '.join(_IN_FOLDERS)})")

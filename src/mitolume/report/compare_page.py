@@ -121,8 +121,10 @@ def _read(objects: Path, column: str, by: str) -> tuple[pd.DataFrame, str, list[
     with_unit = re.compile(rf"{re.escape(column)}_(um|px)\d?")
     named = [n for n in measured if n == column] or [n for n in measured if with_unit.fullmatch(n)]
     if len(named) != 1:
-        there = ", ".join(measured)
-        raise MitolumeError(f"{objects} has no measurement {column}; there are {there}")
+        deep = column == "area" and "volume_um3" in measured
+        hint = "; objects of z-stacks have a volume in place of an area" if deep else ""
+        there = some_names(measured, 12)
+        raise MitolumeError(f"{objects} has no measurement {column}; there are {there}{hint}")
     for name in ("image", "specimen", by):
         if name not in table or table[name].isna().all():
             raise MitolumeError(
@@ -139,10 +141,11 @@ def _read(objects: Path, column: str, by: str) -> tuple[pd.DataFrame, str, list[
         notes.append(f"each batch has one {by} alone: what differs may be the batch")
     if "role" in table:
         learnt = (table["role"] == "train").groupby(table[by], sort=False).mean()
-        if learnt.max() > learnt.min():
-            shares = ", ".join(f"{name} {percent(value, 0)}" for name, value in learnt.items())
-            notes.append(f"in images that the model has learnt from are {shares} of the rows; "
-                         "masks of these are better than others")  # fmt: skip
+        shares = {name: percent(value, 0) for name, value in learnt.items()}
+        if len(set(shares.values())) > 1:
+            said = ", ".join(f"{share} of {name}" for name, share in shares.items())
+            notes.append(f"the model has learnt from images of these rows, whose masks are better "
+                         f"than others: {said}")  # fmt: skip
     return table, named[0], notes
 
 
