@@ -52,8 +52,13 @@ def short_names(names: Iterable[str]) -> dict[str, str]:
     {'day_3_f01_bf.tif': 'f01', 'day_3_f02_bf.tif': 'f02'}
     >>> short_names(["f0.tif"])
     {'f0.tif': 'f0.tif'}
+    >>> short_names(["dish 1.ome.tif", "dish 2_BF.tif"])  # of two kinds of one ending
+    {'dish 1.ome.tif': '1', 'dish 2_BF.tif': '2_BF'}
     """
-    words = {name: re.split(r"([ _.-]+)", name) for name in dict.fromkeys(names)}
+    plain = {name: re.sub(r"\.ome(?=\.\w+$)", "", name) for name in names}
+    if len(set(plain.values())) < len(plain):  # f0.tif beside f0.ome.tif
+        plain = {name: name for name in plain}
+    words = {name: re.split(r"([ _.-]+)", short) for name, short in plain.items()}
     if len(words) < 2:
         return {name: name for name in words}
 

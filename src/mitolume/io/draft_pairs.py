@@ -17,6 +17,7 @@ from unicodedata import normalize
 from mitolume.errors import MitolumeError, some_names
 from mitolume.io.formats import READERS, ZARR_FILES, natural_key
 from mitolume.io.listing import RUN_RECORD
+from mitolume.io.mask_files import SHEET
 
 OUTLINE_ENDINGS = (".zip", ".roi", ".geojson")
 # Pictures and volumes that people have and this program doesn't read.
@@ -184,7 +185,7 @@ def list_files(folder: Path, notes: Notes) -> list[Found]:
         else:
             folders[:] = sorted((n for n in folders if not n.startswith(".")), key=natural_key)
             for name in sorted(names, key=natural_key):
-                if not name.startswith("."):
+                if not name.startswith(".") and name != SHEET:
                     _take(Found(parts, name, _ending(name)), files, notes)
     return files
 

@@ -66,13 +66,19 @@ class Panel:
 def extremes(order: pd.DataFrame) -> dict[str, pd.Series[Any]]:
     """Choose the "worst", "median" and "best" row of a table that is sorted so.
 
-    Of two rows, the first is "worst and median"; the only row is "worst and median and best".
+    Of two rows, the first is "worst and median".
+
+    Examples
+    --------
+    >>> list(extremes(pd.DataFrame({"iou": [0.5]})))
+    ['worst, median and best']
     """
     titles: dict[int, str] = {}
     if len(order):
         places = {"worst": 0, "median": (len(order) - 1) // 2, "best": len(order) - 1}
         for title, place in places.items():
-            titles[place] = f"{titles[place]} and {title}" if place in titles else title
+            before = titles[place].replace(" and ", ", ") + " and " if place in titles else ""
+            titles[place] = before + title
     return {title: order.iloc[place] for place, title in titles.items()}
 
 
