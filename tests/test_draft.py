@@ -189,8 +189,8 @@ def test_masks_of_single_objects_and_of_a_second_person_are_left_out(tmp_path: P
 
 
 def test_what_is_no_image_is_left_out(tmp_path: Path) -> None:
-    rows = draft(tmp_path, "a.tif", "._a.tif", ".hidden/b.tif", "Thumbs.db", "notes.txt", "sheet.png",
-                 "a_overlay.png", "a_probability.ome.tif", "run/run.json",
+    rows = draft(tmp_path, "a.tif", "._a.tif", ".hidden/b.tif", "Thumbs.db", "notes.txt",
+                 "sheet.png", "a_overlay.png", "a_probability.ome.tif", "run/run.json",
                  "run/masks/a_mask.tif")  # fmt: skip
     assert masks_of(rows) == {"a.tif": ""}
     assert "folders with results of mitolume, left out: 1 (run)" in said(tmp_path)
