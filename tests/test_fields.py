@@ -423,4 +423,7 @@ def test_an_image_that_is_added_again_is_listed_once(tmp_path: Path) -> None:
     first = table.add(Field(image, specimen="a"))
     assert table.add(Field(image, channel="0", specimen="a")) == first, "its only channel"
     assert table.add(Field(image, planes=(0,), specimen="a")) == first + 1
-    assert len(LabelTable(table.path).rows) == 2
+    assert table.add(Field(image, planes=(0, 2), specimen="a")) == first + 2
+    assert len(LabelTable(table.path).rows) == 3
+    named = [title.split(": ")[0] for title in table.titles()]
+    assert named == [image.name, f"{image.name}, plane 0", f"{image.name}, planes 0 2"]

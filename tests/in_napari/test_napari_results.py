@@ -59,8 +59,15 @@ def test_unsure_masks_of_the_dye_are_not_asked_again(viewer: Any, tmp_path: Path
     (tmp_path / "quality.csv").write_text(
         "image,plane,signal_to_noise\nf0.ome.tif,0,40\nf1.ome.tif,0,8\n"
     )
+    _, label = viewer.window.add_plugin_dock_widget("mitolume", "Label")
+    label.file.set(tmp_path / "fields.csv")
+    label._open(0)
+    viewer.open(tmp_path / "f1.ome.tif", plugin="mitolume")
     _, widget = viewer.window.add_plugin_dock_widget("mitolume", "Proofread")
     widget.source.set(tmp_path / "fields.csv")
+    names = [layer.name for layer in viewer.layers if layer.visible]
+    assert names == ["f1.ome.tif", "reviewed region", "mask"], "one field is shown, in one widget"
+    assert label.painting is None
     assert [item.row.image.name for item in widget.items] == ["f1.ome.tif", "f0.ome.tif"]
     press(viewer, QtCore.Qt.Key_S)
     press(viewer, QtCore.Qt.Key_A)

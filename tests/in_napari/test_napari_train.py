@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from helpers.fields import TINY
 
@@ -32,6 +33,9 @@ def test_a_training_that_is_stopped_leaves_a_model(
     assert widget.figure.axes[0].get_ylabel() == "validation IoU"
     field, found = viewer.layers["field while it learns"], viewer.layers["found so far"]
     assert field.data.shape == found.data.shape == (64, 80)
+    um = Run(tmp_path / "run").record["pixel_size_um"]
+    assert np.allclose([*field.scale, *found.scale], um), "it lies where the field lies"
+    assert {str(unit) for unit in field.units + found.units} == {"micrometer"}
     click(widget.stop_button)
     wait(lambda: not widget.work.is_running, 120)
     run = Run(tmp_path / "run")
@@ -47,3 +51,12 @@ def test_what_is_missing_is_said(viewer: Any) -> None:
     widget.table.edit.setText("")
     click(widget.start_button)
     assert "name the table" in widget.said.text()
+
+
+def test_all_widgets_beside_each_other_fit_into_the_window(viewer: Any, wait: Any) -> None:
+    for name in ("Label", "Train", "Proofread", "Measure", "Compare"):
+        _, widget = viewer.window.add_plugin_dock_widget("mitolume", name)
+        wait()
+        assert widget.form.parentWidget().width() >= widget.form.minimumSize().width()
+    assert viewer.window._qt_window.height() <= 800
+    assert viewer.window._qt_window.width() <= 1280

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from napari.layers import Image
 from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QCheckBox, QComboBox, QGridLayout, QListWidget, QWidget
+from qtpy.QtWidgets import QCheckBox, QComboBox, QGridLayout, QWidget
 
 from mitolume.analysis.dye_contrast import CHANCE
 from mitolume.analysis.dye_labels import SMALLEST_UM, THRESHOLD, DyeLabels
@@ -25,10 +25,12 @@ from mitolume.io.write import write_image
 from mitolume.napari.label_table import LabelTable
 from mitolume.napari.opening import KEY, as_image, image_layers, mask_colours
 from mitolume.napari.painting import KEYS, Painting
-from mitolume.napari.parts import Panel, PathEdit, Work, narrow_button, rate, slider
+from mitolume.napari.parts import Panel, PathEdit, Work, long_names, narrow_button, rate, slider
 from mitolume.runs.dye import label_planes
 from mitolume.runs.folder import load
 from mitolume.text import count, quoted
+
+_shown: list[FieldPanel] = []  # the panel whose field is shown
 
 
 class FieldPanel(Panel):
@@ -51,7 +53,11 @@ class FieldPanel(Panel):
 
     def show_field(self, index: int) -> Any:
         """Show a row of the table; return the `Painting` of it, with what was painted before."""
-        self.close_field()
+        for panel in {*_shown, self}:  # one field at a time, lest two drafts of it differ
+            panel.close_field()
+        _shown[:] = [self]
+        for layer in self.viewer.layers:
+            layer.visible = False
         row, table = self.table.rows[index], self.table
         chosen = open_image(row)
         whole = read(row.image, scene=row.scene or None)
@@ -122,8 +128,7 @@ class LabelWidget(FieldPanel):
             "table", PathEdit("new", shared="table", hint="fields.csv, old or new")
         )
         self.file.changed.connect(lambda: self.attempt(self.open_table))
-        self.list = self.row("", QListWidget())
-        self.list.setMaximumHeight(110)
+        self.list = self.row("", long_names(110))
         self.list.itemActivated.connect(lambda _: self.attempt(self._open_chosen))
         self.list.itemClicked.connect(lambda _: self.attempt(self._open_chosen))
         self.buttons(Add_the_selected_image=self.add_layer)
@@ -234,6 +239,7 @@ class LabelWidget(FieldPanel):
 
     def _open(self, index: int) -> None:
         painting = self.show_field(index)
+        self.script("")  # that of the field before
         self.list.setCurrentRow(index)
         row = self.field
         names = [layer.metadata[KEY]["channel"] for layer in painting.guides]

@@ -66,7 +66,7 @@ class LabelTable:
         return [
             row.image.name
             + f" {row.scene}" * bool(row.scene)
-            + (f", plane {format_planes(row.planes)}" if row.planes is not None else "")
+            + (f", {_named(row.planes)}" if row.planes is not None else "")
             + f": {self.state(row)}"
             for row in self.rows
         ]
@@ -220,3 +220,7 @@ def finished(painted: Mask, reviewed: Mask) -> Mask:
 
 def _place(row: Field) -> tuple[Any, ...]:
     return str(row.image.absolute()), row.scene, row.channel, row.planes
+
+
+def _named(planes: Sequence[int]) -> str:
+    return f"plane{'s' * (len(planes) != 1)} {format_planes(planes)}"

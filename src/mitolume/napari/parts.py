@@ -11,7 +11,7 @@ import numpy as np
 from napari.qt.threading import create_worker
 from napari.utils import progress
 from napari.utils.notifications import show_error
-from qtpy.QtCore import QObject, Qt, Signal
+from qtpy.QtCore import QObject, QSize, Qt, Signal
 from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import (
     QComboBox,
@@ -22,6 +22,7 @@ from qtpy.QtWidgets import (
     QLineEdit,
     QListWidget,
     QPushButton,
+    QScrollArea,
     QToolButton,
     QVBoxLayout,
     QWidget,
@@ -88,6 +89,15 @@ class PathEdit(QWidget):
         self.changed.emit()
 
 
+class _Scrolled(QScrollArea):
+    """As wide as what it holds; lower where several widgets share the height of a window."""
+
+    def minimumSizeHint(self) -> Any:
+        """Leave room for the bar at the side."""
+        bar = self.verticalScrollBar().sizeHint().width()
+        return QSize(self.widget().minimumSizeHint().width() + bar, 120)
+
+
 class Panel(QWidget):
     """A widget of the plugin: rows of a form, buttons, and below them what a script would say."""
 
@@ -95,7 +105,12 @@ class Panel(QWidget):
         super().__init__()
         self.viewer = viewer
         self._follows: list[tuple[Any, Callable[..., None]]] = []
-        column = QVBoxLayout(self)
+        scrolled, held = _Scrolled(widgetResizable=True), QWidget()
+        scrolled.setFrameStyle(0)
+        scrolled.setWidget(held)
+        whole, column = QVBoxLayout(self), QVBoxLayout(held)
+        whole.setContentsMargins(0, 0, 0, 0)
+        whole.addWidget(scrolled)
         column.setContentsMargins(6, 6, 6, 6)
         self.form = QFormLayout()
         self.form.setFieldGrowthPolicy(QFormLayout.AllNonFixedFieldsGrow)
@@ -190,6 +205,15 @@ def layer_box(viewer: Any, kind: type[Any], hidden: tuple[str, ...]) -> tuple[An
         box.setCurrentText(now)
 
     return box, fill
+
+
+def long_names(height: int) -> Any:
+    """Return a list of names; one that is too long is cut in its middle, not at its telling end."""
+    made = QListWidget()
+    made.setMaximumHeight(height)
+    made.setTextElideMode(Qt.ElideMiddle)
+    made.setHorizontalScrollBarPolicy(Qt.ScrollBarAlwaysOff)
+    return made
 
 
 def narrow_button(text: str) -> Any:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from qtpy.QtWidgets import QListWidget
 
 from mitolume.errors import MitolumeError
 from mitolume.io.check import read_row
@@ -17,7 +16,7 @@ from mitolume.io.listing import RUN_RECORD
 from mitolume.io.masks import FOREGROUND, Mask
 from mitolume.napari.label import FieldPanel
 from mitolume.napari.label_table import LabelTable, finished
-from mitolume.napari.parts import PathEdit, rate
+from mitolume.napari.parts import PathEdit, long_names, rate
 from mitolume.runs.folder import Run, open_run
 from mitolume.text import quoted
 
@@ -80,8 +79,7 @@ class ProofreadWidget(FieldPanel):
             PathEdit("file", shared="model", hint="run folder, or table with dye masks"),
         )
         self.source.changed.connect(lambda: self.attempt(self.open_source))
-        self.list = self.row("", QListWidget())
-        self.list.setMaximumHeight(180)
+        self.list = self.row("", long_names(180))
         self.list.itemClicked.connect(lambda _: self.attempt(self._open_chosen))
         self.key_buttons()
         made = self.buttons(Accept=self.accept, Unsure=self.unsure, Next=self.next)

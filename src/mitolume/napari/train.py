@@ -111,8 +111,11 @@ class TrainWidget(Panel):
             self.viewer.layers.remove(name)
         for layer in self.viewer.layers:
             layer.visible = False
-        self.viewer.add_image(image, name=_FIELD, contrast_limits=stretch_limits(image))
-        self.viewer.add_labels(found, name=_FOUND, colormap=mask_colours(), opacity=0.5)
+        um = None if self._folder is None else Run(self._folder).record["pixel_size_um"]
+        place = {"scale": [um or 1.0] * 2, "units": ["um" if um else "pixel"] * 2}
+        limits = stretch_limits(image)
+        self.viewer.add_image(image, name=_FIELD, contrast_limits=limits, **place)
+        self.viewer.add_labels(found, name=_FOUND, colormap=mask_colours(), opacity=0.5, **place)
         self.viewer.reset_view()
 
     def _draw(self) -> None:
@@ -132,7 +135,8 @@ class TrainWidget(Panel):
         for name, rows in log.groupby("model", sort=False):
             axes.plot(rows["step"], rows[column], "o-", ms=3, label=str(name).replace("_", " "))
         axes.set_xlabel("step", fontsize=8)
-        axes.set_ylabel("validation IoU" if scored else "loss (no validation images)", fontsize=8)
+        axes.set_ylabel("validation IoU" if scored else "loss", fontsize=8)
+        axes.set_title("" if scored else "there are no validation images", fontsize=8)
         axes.tick_params(labelsize=7)
         axes.legend(fontsize=7)
         self.canvas.draw_idle()
