@@ -102,7 +102,10 @@ class TrainWidget(Panel):
 
     def _look(self, image: Any, found: Any) -> None:
         """Show what is found of one field so far, the same after each epoch."""
-        found = found.astype(np.uint8)
+        assert self._folder is not None
+        record, found = Run(self._folder).record, found.astype(np.uint8)
+        if not record:  # steps before the run begins only tell how long one takes
+            return
         if _FOUND in self.viewer.layers and self.viewer.layers[_FOUND].data.shape == found.shape:
             self.viewer.layers[_FOUND].data = found
             self.viewer.layers[_FIELD].data = image
@@ -111,7 +114,7 @@ class TrainWidget(Panel):
             self.viewer.layers.remove(name)
         for layer in self.viewer.layers:
             layer.visible = False
-        um = None if self._folder is None else Run(self._folder).record["pixel_size_um"]
+        um = record["pixel_size_um"]
         place = {"scale": [um or 1.0] * 2, "units": ["um" if um else "pixel"] * 2}
         limits = stretch_limits(image)
         self.viewer.add_image(image, name=_FIELD, contrast_limits=limits, **place)
