@@ -50,7 +50,9 @@ def test_masks_of_a_run_come_least_trusted_first_and_join_the_table(
     assert (read_row(first, 0, "unsure")[1] == found).all()
 
 
-def test_unsure_masks_of_the_dye_are_not_asked_again(viewer: Any, tmp_path: Path) -> None:
+def test_unsure_masks_of_the_dye_are_not_asked_again(
+    viewer: Any, tmp_path: Path, wait: Any
+) -> None:
     lines = ["image,mask,specimen,label,planes"]
     for number in range(2):
         image, mask = write_field(tmp_path, f"f{number}", number)
@@ -62,7 +64,6 @@ def test_unsure_masks_of_the_dye_are_not_asked_again(viewer: Any, tmp_path: Path
     _, label = viewer.window.add_plugin_dock_widget("mitolume", "Label")
     label.file.set(tmp_path / "fields.csv")
     label._open(0)
-    viewer.open(tmp_path / "f1.ome.tif", plugin="mitolume")
     _, widget = viewer.window.add_plugin_dock_widget("mitolume", "Proofread")
     widget.source.set(tmp_path / "fields.csv")
     names = [layer.name for layer in viewer.layers if layer.visible]
@@ -123,6 +124,7 @@ def test_errors_have_the_colours_of_the_report(viewer: Any, tmp_path: Path, wait
     other = np.roll(blobs(3)[1], 4, axis=1)
     write_mask(tmp_path / "b_mask.ome.tif", xr.DataArray(other, dims=tuple("YX")))
     viewer.open([image, mask, tmp_path / "b_mask.ome.tif"], plugin="mitolume")
+    viewer.add_labels(other, name="found so far")  # of a training, no mask to compare
     _, widget = viewer.window.add_plugin_dock_widget("mitolume", "Compare")
     assert (widget.truth.currentText(), widget.found.currentText()) == ("a_mask", "b_mask")
     viewer.layers["b_mask"].name = "by another"

@@ -34,6 +34,7 @@ from mitolume.analysis.object_pictures import colours_by_value
 from mitolume.errors import MitolumeError
 from mitolume.progress import Watcher, watched
 
+PREVIEW = ("field while it learns", "found so far")  # layers of a training, for the eye alone
 _last: dict[str, str] = {}  # the table and the model that were used last, for the other widgets
 
 
@@ -93,8 +94,8 @@ class _Scrolled(QScrollArea):
     """As wide as what it holds; lower where several widgets share the height of a window."""
 
     def minimumSizeHint(self) -> Any:
-        """Leave room for the bar at the side."""
-        bar = self.verticalScrollBar().sizeHint().width()
+        """Leave room for the bar at the side, and a gap."""
+        bar = self.verticalScrollBar().sizeHint().width() + 4
         return QSize(self.widget().minimumSizeHint().width() + bar, 120)
 
 
@@ -201,7 +202,7 @@ def layer_box(viewer: Any, kind: type[Any], hidden: tuple[str, ...]) -> tuple[An
         now = box.currentText()
         box.clear()
         names = [layer.name for layer in viewer.layers if isinstance(layer, kind)]
-        box.addItems([name for name in names if name not in hidden])
+        box.addItems([name for name in names if name not in (*hidden, *PREVIEW)])
         box.setCurrentText(now)
 
     return box, fill

@@ -16,12 +16,12 @@ from qtpy.QtWidgets import QComboBox, QDoubleSpinBox
 from mitolume.analysis.pictures import stretch_limits
 from mitolume.errors import MitolumeError
 from mitolume.napari.opening import mask_colours
-from mitolume.napari.parts import Panel, PathEdit, Work
+from mitolume.napari.parts import PREVIEW, Panel, PathEdit, Work
 from mitolume.runs.folder import Run, open_run
 from mitolume.runs.recipe import PRESETS, load_recipe
 from mitolume.workflow import run as compute
 
-_FIELD, _FOUND = "field while it learns", "found so far"
+_FIELD, _FOUND = PREVIEW
 _METHODS = {
     "of the preset": "",
     "labelled images alone": "supervised",
