@@ -427,3 +427,21 @@ def test_an_image_that_is_added_again_is_listed_once(tmp_path: Path) -> None:
     assert len(LabelTable(table.path).rows) == 3
     named = [title.split(": ")[0] for title in table.titles()]
     assert named == [image.name, f"{image.name}, plane 0", f"{image.name}, planes 0 2"]
+
+
+def test_two_widgets_on_one_table_keep_what_the_other_wrote(tmp_path: Path) -> None:
+    from mitolume.napari.label_table import LabelTable
+
+    images = [write_field(tmp_path, name, n, labelled=False)[0] for n, name in enumerate("ab")]
+    label = LabelTable(tmp_path / "mine.csv")
+    for image in images:
+        label.add(Field(image, specimen=image.name))
+    mask = np.zeros((1, *read(images[0]).shape[-2:]), np.uint8)
+    proofread = LabelTable(label.path)
+    proofread.accept(0, mask, proofread="0 accepted")
+    assert label.accept(label.renew(1), mask).exists()
+    rows = read_table(label.path)
+    assert [row.mask is not None for row in rows] == [True, True]
+    assert rows[0].extra["proofread"] == "0 accepted"
+    label.add(Field(images[0], specimen="a", planes=(0,)))
+    assert len(read_table(label.path)) == 2

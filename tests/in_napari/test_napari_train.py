@@ -54,6 +54,7 @@ def test_what_is_missing_is_said(viewer: Any) -> None:
 
 
 def test_all_widgets_beside_each_other_fit_into_the_window(viewer: Any, wait: Any) -> None:
+    viewer.add_image(np.eye(64), name="a long name of a layer, " * 5)
     for name in ("Label", "Train", "Proofread", "Measure", "Compare"):
         _, widget = viewer.window.add_plugin_dock_widget("mitolume", name)
         wait()

@@ -58,6 +58,7 @@ class FieldPanel(Panel):
         _shown[:] = [self]
         for layer in self.viewer.layers:
             layer.visible = False
+        index = self.table.renew(index)
         row, table = self.table.rows[index], self.table
         chosen = open_image(row)
         whole = read(row.image, scene=row.scene or None)
@@ -240,7 +241,8 @@ class LabelWidget(FieldPanel):
     def _open(self, index: int) -> None:
         painting = self.show_field(index)
         self.script("")  # that of the field before
-        self.list.setCurrentRow(index)
+        self._list()
+        self.list.setCurrentRow(self.index)
         row = self.field
         names = [layer.metadata[KEY]["channel"] for layer in painting.guides]
         self.channel.blockSignals(True)

@@ -96,12 +96,33 @@ class LabelTable:
 
     def add(self, row: Field) -> int:
         """Add a row, unless one of the same image has its planes; return its index."""
+        self._read_again()
         for index, one in enumerate(self.rows):
             if is_same_image(one, row) and row.planes in (None, one.planes):
                 return index
         self.rows.append(row)
         write_table(self.path, self.rows)
         return len(self.rows) - 1
+
+    def renew(self, index: int) -> int:
+        """Read the table, which another widget may have changed; return where a row is now."""
+        row = self.rows[index]
+        self._read_again()
+        planes = set(row.planes or ())
+
+        def likeness(number: int) -> tuple[bool, int]:
+            one = self.rows[number]
+            return _place(one) == _place(row), len(planes & set(one.planes or ()))
+
+        same = (n for n, one in enumerate(self.rows) if is_same_image(one, row))
+        return max(same, key=likeness)
+
+    def _read_again(self) -> None:
+        if self.path.exists():
+            now = read_table(self.path)
+            self.rows = now + [
+                row for row in self.rows if not any(is_same_image(row, one) for one in now)
+            ]
 
     def load(self, row: Field) -> tuple[Mask, Mask, str]:
         """Return what is painted and where it was reviewed, both (Z, Y, X), and where it is from.

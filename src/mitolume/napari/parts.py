@@ -127,6 +127,9 @@ class Panel(QWidget):
     def row(self, name: str, widget: QWidget, tip: str = "") -> Any:
         """Add a widget with its name; return it."""
         widget.setToolTip(tip)
+        if isinstance(widget, QComboBox):  # long names of layers widen no widget
+            widget.setSizeAdjustPolicy(QComboBox.AdjustToMinimumContentsLengthWithIcon)
+            widget.setMinimumContentsLength(8)
         if name:
             self.form.addRow(name, widget)
         else:

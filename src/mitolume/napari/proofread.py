@@ -185,8 +185,8 @@ class ProofreadWidget(FieldPanel):
         mask = np.asarray(item.mask())
         if not painting.painted[item.z].any() and not painting.reviewed[item.z].any():
             painting.painted[item.z] = mask
-            painting.labels.refresh()
             painting.settle()
+            painting.labels.refresh()
         self._before = painting.painted[item.z].copy()
         share = float((mask == FOREGROUND).mean())
         place = f"{item.row.image.name}, plane {item.z}"
