@@ -278,6 +278,17 @@ def test_rows_of_another_channel_are_named(
     rows, (notice,) = unlike_rows(table.fields, table, None)
     assert notice.startswith("line 5 (i3.tif): looks unlike the other images (")
     assert len(rows) == len(pairs)  # it has a mask, so it is meant
+    # One such plane of three is no sign of a wrong file, two are.
+    path = tmp_path / "t.csv"
+    known = [line for line in path.read_text().splitlines()[1:] if "i3" not in line]
+    for n_odd in (1, 2):
+        stack = np.stack([fields[n]["dye" if n < n_odd else "light"] for n in range(3)])
+        tifffile.imwrite(tmp_path / "s.tif", stack, imagej=True, metadata={"axes": "ZYX"})
+        path.write_text(
+            "\n".join(["image,mask,role", *(f"{k}," for k in known), "s.tif,,unlabelled"])
+        )
+        table = check_table(path)
+        assert len(unlike_rows(table.fields, table, None)[1]) == n_odd - 1
 
 
 def test_pictures_that_are_no_images_are_left_out_unless_asked_for(

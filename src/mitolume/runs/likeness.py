@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,7 +39,8 @@ def unlike_rows(
 
     They are compared at the pixel size ``model_um``. Returned are the rows to learn from, without
     those that nobody asked to learn from, and a sentence for each kind of difference. Where a third
-    or more of the images differ, there is none: then the table is simply mixed.
+    or more of the planes differ, there is none: then the table is simply mixed. Fewer than half of
+    a row's planes are no sign of a wrong file: contrast turns over on the other side of focus.
     """
     planes = [(row, z) for row in rows for z in row.planes or ()]
     doubtful = [i for i, (row, _) in enumerate(planes) if row.is_doubtful]
@@ -65,6 +66,11 @@ def unlike_rows(
             found[reason, row.is_doubtful].append(row)
     if 3 * sum(map(len, found.values())) >= len(seen):
         return list(rows), []
+    planes_of = Counter(row.line for row, _ in seen)
+    odd_of = Counter(row.line for odd in found.values() for row in odd)
+    kept = {key: [r for r in odd if 2 * odd_of[r.line] >= planes_of[r.line]]
+            for key, odd in found.items()}  # fmt: skip
+    found = defaultdict(list, {key: odd for key, odd in kept.items() if odd})
     left_out = {row.line for (_, out), odd in found.items() if out for row in odd}
     return [row for row in rows if row.line not in left_out], [
         f"{some_names(dict.fromkeys(row.where for row in odd))}: looks unlike the other images "
