@@ -60,7 +60,7 @@ def test_train_then_apply(
     assert log["validation_db"].notna().all()
     assert call(monkeypatch, "denoise", "apply", model, tmp_path, "--out", out) == 0
     assert str(out / "a_denoised.ome.tif") in capsys.readouterr().out
-    with Image.open(out / "a_denoised.png") as picture:
+    with Image.open(out / "a_denoising.png") as picture:
         assert picture.width > 1000
     before, after = read(file), read(out / "a_denoised.ome.tif")
     assert after.dtype == np.uint16

@@ -110,9 +110,11 @@ def demo(out: Out = Path("demo"), resume: Resume = False, quiet: Quiet = False) 
 def _no_collection() -> Iterator[None]:
     """Look for no garbage while importing, which makes none: it would take an eighth longer."""
     gc.disable()
-    yield
-    gc.freeze()
-    gc.enable()
+    try:
+        yield
+        gc.freeze()
+    finally:
+        gc.enable()
 
 
 def _batch(
@@ -644,11 +646,14 @@ def compare(
     out: Annotated[
         Path | None, typer.Option(help="Page (.html), table (.csv) or superplot (.png, .svg).")
     ] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Compare treated cells with control cells, on the means of specimens."""
     from mitolume.report.compare_page import compare as compare_table
 
-    found = compare_table(objects, column, by=by, control=control, run=run, scale=scale, out=out)
+    found = compare_table(
+        objects, column, by=by, control=control, run=run, scale=scale, out=out, overwrite=overwrite
+    )
     print(found.text)
     if out is not None:
         print(f"written: {out}")

@@ -62,7 +62,7 @@ OWN: dict[tuple[str, str], tuple[str, ...]] = {
 # These need a finished run, or a study of two; `rerun` writes as `run` does.
 SLOW = {("suggest", "out"), ("report", "export"), ("rerun", "out")}
 FETCHED = {("sample", "out")}  # needs a server: test_samples.py
-REPLACES = {"focus", "denoise check", "compare"}  # their own results, without being asked
+REPLACES = {"focus", "denoise check"}  # their own results, without being asked
 
 
 def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:

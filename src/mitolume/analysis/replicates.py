@@ -21,7 +21,9 @@ LEVEL = 0.95  # of an interval, and 1 less it of all tests together (Holm)
 FEWEST = 3  # specimens of a side that a test needs
 _SKEWED = 1.0  # skewness from which a positive measurement is compared on logarithms
 _MOST_SPLITS = 20_000  # ways to divide the specimens that an exact test goes through
-_CONTROL = re.compile(r"control|ctrl?|untreated|vehicle|dmso|mock|wild.?type|wt", re.IGNORECASE)
+_CONTROL = re.compile(
+    r"(control|ctrl|ctr|untreated|vehicle|dmso|mock|wild.?type|wt)s?(?![a-z+-])", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +71,8 @@ class Effect:
     def words(self) -> str:
         """The effect with its interval and p."""
         ratio = f"{self.ratio:.3g} times the control"
+        if not self.ratio > 0:  # means of 0, or below
+            ratio = f"{self.mean:.3g} beside {self.mean_control:.3g} in the control"
         if not math.isfinite(self.p):
             few = self.verdict != "undetermined"
             return f"{ratio}; " + (
@@ -142,15 +146,16 @@ def compare_conditions(
     """
     values = np.log(table[column]) if log else table[column].astype(float)
     means = values.groupby([table[by], table["specimen"]], sort=False).mean()
-    groups = table.groupby(by, sort=False)
-    sizes = {"image": groups["image"].nunique()}
-    if "label" in table:
-        sizes["object"] = groups.size()
     found = []
-    for name in (name for name in groups.size().index if name != control):
+    for name in (name for name in table[by].unique() if name != control):
         effect = _compare(means.xs(name), means.xs(control), log)
-        own = effect.n_specimens, count(effect.n_specimens_control, "specimen")
-        n = [own, *((of[name], count(of[control], noun)) for noun, of in sizes.items())]
+        shared = set(means.xs(name).index) & set(means.xs(control).index)
+        rows = table[table["specimen"].isin(shared)] if effect.paired else table
+        one, other = rows[rows[by] == name], rows[rows[by] == control]
+        n = [(effect.n_specimens, count(effect.n_specimens_control, "specimen"))]
+        n.append((one["image"].nunique(), count(other["image"].nunique(), "image")))
+        if "label" in table:
+            n.append((len(one), count(len(other), "object")))
         counted = ", ".join(f"{one} and {other}" for one, other in n)
         counted += "; the same specimens on both sides" * effect.paired
         found.append(
@@ -170,8 +175,11 @@ def _compare(treated: pd.Series[float], control: pd.Series[float], log: bool) ->
     paired = len(shared) >= FEWEST and 2 * len(shared) > max(len(treated), len(control))
     notice = ""
     if paired:
+        notice = (
+            " Paired by the names of specimens: others that share a name need names of their own."
+        )
         if left := sorted({*treated.index, *control.index} - {*shared}):
-            notice = f" Left out, as they are on one side only: {some_names(left)}."
+            notice += f" Left out, as they are on one side only: {some_names(left)}."
         treated, control = treated[shared], control[shared]
     elif shared:
         notice = f" On both sides: {some_names(shared)}; too few of them to be paired."
@@ -194,7 +202,8 @@ def _compare(treated: pd.Series[float], control: pd.Series[float], log: bool) ->
         one, other, low, high = (math.exp(value) for value in (one, other, low, high))
     return Effect(
         column="", treatment="", control="", log=log, paired=paired, mean=one, mean_control=other,
-        difference=one - other, ratio=one / other if other else math.nan, low=low, high=high, p=p,
+        difference=one - other, low=low, high=high, p=p,
+        ratio=one / other if min(one, other) > 0 else math.nan,
         p_holm=math.nan, p_exact=exact, p_least=least, n_specimens=len(a),
         n_specimens_control=len(b), counted="", notice=notice,
     )  # fmt: skip

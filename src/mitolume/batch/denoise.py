@@ -43,7 +43,7 @@ def denoise_files(
 
     ``out`` gets ``NAME_denoised.ome.tif``, or ``.ome.zarr`` for images that are OME-Zarr themselves
     or too large for a TIFF: one channel, of the file's own type of integers, rounded and clipped to
-    what it holds, or else float32; pixel size, z and t as they were. ``NAME_denoised.png`` shows
+    what it holds, or else float32; pixel size, z and t as they were. ``NAME_denoising.png`` shows
     the middle of it before and after, and what was taken away. ``channel`` and ``scene`` are
     names or numbers (from 0); scene "all" is each scene of a file. ``sharpen`` applies the unsharp
     mask (0.5 px, 0.7) afterwards, as published. ``options`` are ``resume``, ``overwrite`` and
@@ -69,7 +69,7 @@ def denoise_files(
             }
             work = int(image.sizes["T"] * image.sizes["Z"])
             compute = partial(_denoise, denoiser, image, path, sharpen)
-            results = (out / f"{name}_denoised.png", path)
+            results = (out / f"{name}_denoising.png", path)
             yield Job(file.name, image.attrs["files"], results, compute, settings, work)
 
     passed_over = (*RESULTS, "_denoised")
@@ -89,7 +89,12 @@ def _denoise(
     window = (float(sample.min()), float(max(sample.max(), sample.min() + 1)))
     boxes = denoiser.blocks((image.sizes["Y"], image.sizes["X"]))
     stack = DenoisedStack(denoiser, image)
-    _draw(path.parent / f"{bare_name(path)}.png", stack, image, sharpen)
+    _draw(
+        path.with_name(f"{bare_name(path).removesuffix('_denoised')}_denoising.png"),
+        stack,
+        image,
+        sharpen,
+    )
     name = str(image["C"].values[0])
     with new_image(path, image, name=name, dtype=str(dtype), window=window) as result:
         places = product(range(image.sizes["T"]), range(image.sizes["Z"]))

@@ -28,6 +28,7 @@ from mitolume.preprocess.stated import StatedChain, Step
 
 _AGREE = 1e-3  # of a probability, between a package's own answer and this program's
 _MOST = 2**31  # bytes of a file in a package
+_MOST_TEXT = 2**20  # bytes of a description
 _STEPS = get_args(Step.model_fields["id"].annotation)
 
 
@@ -83,7 +84,12 @@ def _import_foreign(
     """Write the bundle of a model of another program; see `import_package`."""
     named = {"rdf.yaml", "bioimageio.yaml"} & set(files.namelist())
     _require(named, "it holds no rdf.yaml, as packages for bioimage.io do")
-    said = yaml.safe_load(_content(files, {"source": min(named, key=len)}))
+    text = _content(files, {"source": min(named, key=len)})
+    whole = len(text) < _MOST_TEXT and not any(
+        isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)
+    )
+    _require(whole, "its rdf.yaml is too large, or refers to itself")  # a few aliases are gigabytes
+    said = yaml.safe_load(text)
     _require(
         str(said["format_version"]).startswith("0.5"),
         f"its model description is of version {said['format_version']}, and 0.5 is read; "

@@ -365,9 +365,16 @@ def _joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 def _rounded(table: pd.DataFrame) -> pd.DataFrame:
-    """Round measurements to four digits, as far as any is exact, and places to a thousandth."""
+    """Round shapes to four digits, as far as any is exact, and places to a thousandth.
+
+    Means of grey values are more exact, beside whatever the detector adds, and pixels are counted.
+    """
     digits = {
-        name: ".3f" if name.startswith("centroid") else ".4g"
+        name: ".3f"
+        if name.startswith("centroid")
+        else ".8g"
+        if "intensity" in name or name.endswith("_px")
+        else ".4g"
         for name in map(str, table.select_dtypes("float"))
     }
     return table.assign(

@@ -281,7 +281,7 @@ def _sentence(job: Job, error: BaseException) -> str:
         return f"{dead}; give the workers more, or {job.smaller}"
     if isinstance(error, TooLittleMemoryError):
         return f"{job.name}: {error}; or {job.smaller}"
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
         return f"{job.name}: too little memory ({shorten(error)}); {job.smaller}"
     return str(error) if isinstance(error, MitolumeError) else _unexpected(job.name, error)
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mitolume.errors import TooLittleMemoryError
 from mitolume.inference.tiles import Box, Shape, grown, inside, tiles, turned_box, whole
 from mitolume.io.windows import Plane
-from mitolume.models.networks import DEVICE, HALO, MULTIPLE, SegmentationNetwork, is_full
+from mitolume.models.networks import HALO, MULTIPLE, SegmentationNetwork, is_full
 from mitolume.models.unet import UNet
 
 Image = np.ndarray[Any, np.dtype[np.float32]]
@@ -164,7 +164,7 @@ def _run_window(network: nn.Module, part: Tensor, crop: Box) -> Tensor:
         height, width = part.shape[-2:]
         raise TooLittleMemoryError(
             f"the graphics card has too little memory for {height} x {width} pixels at once; with "
-            f"the environment variable {DEVICE}=cpu, the processor computes"
+            "--device cpu, the processor computes"
         ) from None
     return result
 

@@ -31,6 +31,7 @@ _FAINT = 0.02  # a block whose strongest mask edge is below this has no outline 
 # seven turns. Where the mask is right, this takes far more than chance: it fits best as it is.
 _SURE_OF_SHIFT, _SURE_OF_TURN = 3.5, 3.0
 _SURE = 5.0  # standard deviations; the best of wrong places reached 4.5 on simulated fields
+_FEWEST_DRAWN = 300  # px of masks; one of 81 px fitted best far from its place
 _DETAIL_UM, _COARSE_UM = (0.07, 0.4), 0.5  # blurs: the band of mitochondria, what is coarser
 
 TURNS = (
@@ -108,7 +109,8 @@ def shift_from_dye(
         )
         found = np.roll(fft.irfft2(dyed * shown.conj(), shape), (reach, reach), (0, 1))
         fit = fit + found[: 2 * reach + 1, : 2 * reach + 1]
-    if not np.std(fit):
+    drawn_px = sum(np.count_nonzero(mask == FOREGROUND) for _, mask in planes)
+    if drawn_px < _FEWEST_DRAWN or not np.std(fit):
         return np.nan, np.nan, np.nan
     fit = (fit - fit.mean()) / fit.std()
     y, x = map(int, np.unravel_index(fit.argmax(), fit.shape))

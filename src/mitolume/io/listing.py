@@ -13,8 +13,8 @@ from mitolume.io.formats import bare_name, natural_key, reader_of, whole_images
 from mitolume.io.mask_files import SHEET, says_mask
 from mitolume.io.read import scenes
 
-# How names of results end, of `predict`, `denoise check` and `focus`.
-RESULTS = ("_mask", "_probability", "_overlay", "_check", "_focus")
+# How names of results end that are no images: of `predict`, `denoise` and `focus`.
+RESULTS = ("_mask", "_probability", "_overlay", "_check", "_denoising", "_focus")
 RUN_RECORD = "run.json"  # by this file a run folder is known, whose masks are results
 _MOST_IN_A_TIFF = 2**28  # pixels of a result, above which it is written piece by piece
 

@@ -48,18 +48,25 @@ class ForeignSettings(BaseModel):
 class ForeignNetwork(nn.Module):
     """An ONNX graph in the place of a network of torch; it can't be trained.
 
-    ``graph`` is the content of its file; onnxruntime refuses one with weights in other files, as
-    there is no folder to look for them in.
+    ``graph`` is the content of its file; one that names other files for its weights is refused.
     """
 
     def __init__(self, settings: ForeignSettings, graph: bytes) -> None:
         super().__init__()
         runtime = extra("a model of another program", "onnxruntime", "export")
+        onnx = extra("a model of another program", "onnx", "export")
         self.settings = settings
         self.place = nn.Parameter(torch.empty(0), requires_grad=False)  # has a device
         options = runtime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 4  # what fails is raised
+        try:
+            tensors = onnx.external_data_helper._get_all_tensors(onnx.load_model_from_string(graph))
+            outside = any(map(onnx.external_data_helper.uses_external_data, tensors))
+        except Exception as error:  # of protobuf
+            raise MitolumeError(f"the network is no ONNX graph: {shorten(error)}") from error
+        if outside:
+            raise MitolumeError("the network names other files for its weights; none is read")
         try:
             self._session = runtime.InferenceSession(
                 graph, options, providers=["CPUExecutionProvider"]

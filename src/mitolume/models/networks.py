@@ -18,6 +18,7 @@ from mitolume.models.unet import UNet, UNetPlusPlus
 MULTIPLE = 16
 HALO = 6 * MULTIPLE
 SPECTRUM = 64  # frequencies along each axis of what a denoiser knows of signal and noise
+_GPUS = ("cuda", "mps")  # that are taken unasked: training knows no others
 DEVICE = "MITOLUME_DEVICE"  # of the environment, so that processes side by side have it too
 Network = TypeVar("Network", bound=nn.Module)
 Precision = Literal["float32", "bfloat16"]
@@ -116,7 +117,7 @@ def find_device(name: str | torch.device | None = None) -> torch.device:
         There is no such device here.
     """
     gpu = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    name = name or os.environ.get(DEVICE) or (gpu.type if gpu else "cpu")
+    name = name or os.environ.get(DEVICE) or (gpu.type if gpu and gpu.type in _GPUS else "cpu")
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:  # the latter where torch knows no CUDA

@@ -61,12 +61,14 @@ def compare(
     scale: str = "auto",
     run: Path | None = None,
     out: Path | None = None,
+    overwrite: bool = False,
 ) -> Compared:
     """Compare conditions in a table of `measure`, on the means of specimens.
 
     ``column`` is a measurement, with or without its unit; ``by`` the column of conditions, of which
     ``control`` is one; ``scale`` is ``auto``, ``linear`` or ``log``; ``run`` is the run whose model
-    made the masks. ``out`` becomes a page, a table or a superplot, as its ending says.
+    made the masks. ``out`` becomes a page, a table or a superplot, as its ending says;
+    ``overwrite`` replaces what an earlier call wrote there.
 
     Raises
     ------
@@ -79,7 +81,7 @@ def compare(
         if out.suffix.lower() not in _ENDINGS:
             raise MitolumeError(f"--out {out} must end in {', '.join(_ENDINGS)}")
         refuse_inputs([out], [objects])
-        require_free([out], replace=True)
+        require_free([out], replace=overwrite)
     table, column, notes = _read(objects, column, by)
     names = list(dict.fromkeys(table[by]))
     control = control_of(names, control)

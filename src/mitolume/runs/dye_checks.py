@@ -33,6 +33,7 @@ MOST_APART_UM = 0.2  # half the width of a mitochondrion: the mask lies beside i
 BETTER = 3.5  # standard deviations; masks that lie right gained at most 3.0 elsewhere (H9c2 cells)
 MOST_SHIFTED_UM = 1.5  # three widths of a mitochondrion: beyond, channels show different places
 REACH_UM, MOST_REACH = 3.0, 40  # how far a shift is looked for, in µm and in pixels at most
+FEWEST_TOLD = 3  # images of a batch with a shift of their own that stand for the others
 MOST_OWN = 3  # planes of an image on which a shift is measured
 Item = TypeVar("Item")
 
@@ -150,7 +151,8 @@ def measure_shifts(rows: Sequence[Field], quality: pd.DataFrame, move: bool) -> 
     quality
         A row for each plane; ``shift_y_um``, ``shift_x_um`` and ``moved`` are filled in. An image
         has a shift of its own where its mask fits much better there, or where it lies far outside
-        the scatter of the others; else the median of its batch, not a number without any.
+        the scatter of the others; else the median of its batch, not a number where fewer than
+        `FEWEST_TOLD` images have one.
     move
         Whether to move the masks back, in their files, unless they lie too far.
     """
@@ -164,7 +166,9 @@ def measure_shifts(rows: Sequence[Field], quality: pd.DataFrame, move: bool) -> 
     outlier = apart > max(MOST_APART_UM, 4 * np.nanmedian(apart)) if len(sure) >= 8 else apart < 0
     told = outlier | (gain >= BETTER) | (np.hypot(*found.T) < MOST_APART_UM)
     shifts = pd.DataFrame(np.where(told[:, None], found, np.nan))
-    shifts = shifts.fillna(shifts.groupby([row.batch for row in rows]).transform("median"))
+    of_batch = shifts.groupby([row.batch for row in rows])
+    enough = of_batch.transform("count") >= FEWEST_TOLD
+    shifts = shifts.fillna(of_batch.transform("median").where(enough))
     for row, size, um in zip(rows, sizes, shifts.to_numpy(), strict=True):
         shift = tuple(-round(one) for one in um / size if np.isfinite(one))
         moved = move and any(shift) and np.hypot(*um) <= MOST_SHIFTED_UM
