@@ -422,6 +422,9 @@ def test_an_image_that_is_added_again_is_listed_once(tmp_path: Path) -> None:
     table = LabelTable(tmp_path / "mine.csv")
     first = table.add(Field(image, specimen="a"))
     assert table.add(Field(image, channel="0", specimen="a")) == first, "its only channel"
+    way = tmp_path / "run" / ".." / image.name  # as the table of a run names it
+    assert table.add(Field(way, specimen="a")) == first
+    assert table.draft(Field(way)) == table.draft(Field(image))
     assert table.add(Field(image, planes=(0,), specimen="a")) == first + 1
     assert table.add(Field(image, planes=(0, 2), specimen="a")) == first + 2
     assert len(LabelTable(table.path).rows) == 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -150,7 +151,7 @@ class LabelTable:
 
     def draft(self, row: Field) -> Path:
         """Return the file of a row's draft, the same for all planes of an image."""
-        key = "\n".join([str(row.image.absolute()), row.scene, row.channel])
+        key = "\n".join([os.path.abspath(row.image), row.scene, row.channel])
         name = f"{bare_name(row.image)}_{hashlib.sha256(key.encode()).hexdigest()[:8]}.ome.tif"
         return self.masks / "drafts" / name
 
@@ -240,7 +241,7 @@ def finished(painted: Mask, reviewed: Mask) -> Mask:
 
 
 def _place(row: Field) -> tuple[Any, ...]:
-    return str(row.image.absolute()), row.scene, row.channel, row.planes
+    return os.path.abspath(row.image), row.scene, row.channel, row.planes
 
 
 def _named(planes: Sequence[int]) -> str:
