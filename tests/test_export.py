@@ -316,7 +316,7 @@ GIVEN, ANSWER = ("inputs", 0), ("outputs", 0)
         ((*ANSWER, "test_tensor", "source"), "test.npy", "lacks test.npy"),
         (("weights", "onnx", "source"), "https://example.org/a.onnx", "lacks https://"),
         (("weights", "onnx", "sha256"), "0", "another weights.onnx than it says"),
-        (("weights", "onnx"), {"source": "README.md"}, "onnxruntime can't use"),
+        (("weights", "onnx"), {"source": "README.md"}, "is no ONNX graph"),
         (("rdf.yaml",), b"a: [", "rdf.yaml lacks"),
     ],
 )

@@ -444,5 +444,5 @@ def test_devices_are_chosen_by_name_and_full_ones_are_told(monkeypatch: pytest.M
     assert find_device("cpu").type == "cpu"
     made, full = network(), RuntimeError("MPS backend out of memory (MPS allocated: 17 GB)")
     monkeypatch.setattr(torch.nn.functional, "conv2d", lambda *_: (_ for _ in ()).throw(full))
-    with pytest.raises(TooLittleMemoryError, match="MITOLUME_DEVICE=cpu"):
+    with pytest.raises(TooLittleMemoryError, match="--device cpu"):
         predict_tiled(made, np.zeros((32, 32), np.float32))
