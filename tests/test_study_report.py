@@ -283,6 +283,23 @@ def test_exports_hold_the_numbers(made: Path) -> None:
     assert (made / "report.html").stat().st_size < 15e6
 
 
+def test_the_study_is_told_as_a_methods_section(made: Path) -> None:
+    study = open_study(made)
+    methods = " ".join(study.methods_file.read_text(encoding="utf-8").split())
+    for one in StudyContent(study).comparisons:
+        assert one.sentence in methods
+    for words in (
+        "2 ways of training (arms)",
+        'pseudo: {"method": "pseudo_label"}; `runs/pseudo_kall_s0/methods.md`',
+        "Seeds: 0, 1;",
+        "(numbers of labelled images: 2, 3)",
+        "on 4 test images of 4 specimens",
+        "equal within ±0.02 by two one-sided tests",
+    ):
+        assert words in methods
+    assert (made / "runs/pseudo_kall_s0/methods.md").exists()
+
+
 def test_pictures_shrink_to_what_there_is_room_for(
     made: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

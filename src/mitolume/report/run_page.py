@@ -82,18 +82,21 @@ def report_run(folder: str | Path, agreement: str | Path | None = None) -> Path:
 def _methods(run: Run, content: RunContent) -> str:
     """Write what the run did as a Methods section, and what a reviewer will ask."""
     network = {"unet": "U-Net", "unetplusplus": "U-Net++"}[run.recipe.network.name]
-    uses = {"train": "to learn from", "unlabelled": "without a mask, to learn from"}
-    uses |= {"validation": "to choose the epoch and the threshold", "test": "to score"}
-    n_specimens = run.record["n_specimens"]
-    divided = [
-        f"{count(n, 'image')} of {count(n_specimens[role], 'specimen')} {uses[role]}"
-        for role, n in run.record["n_images"].items()
-        if n
-    ]
     return template("methods.md.j2").render(
         vars(content), network=network, recipe=run.recipe, record=run.record, kept=run.kept,
-        reason=run.kept_reason, divided="; ".join(divided), folder=quoted(run.path.resolve().name),
+        reason=run.kept_reason, divided=divided(run.record), folder=quoted(run.path.resolve().name),
     )  # fmt: skip
+
+
+def divided(record: Mapping[str, Any]) -> str:
+    """Say how many images of how many specimens were for what, from the record of a run."""
+    uses = {"train": "to learn from", "unlabelled": "without a mask, to learn from"}
+    uses |= {"validation": "to choose the epoch and the threshold", "test": "to score"}
+    return "; ".join(
+        f"{count(n, 'image')} of {count(record['n_specimens'][role], 'specimen')} {uses[role]}"
+        for role, n in record["n_images"].items()
+        if n
+    )
 
 
 def render(content: RunContent) -> str:

@@ -15,7 +15,7 @@ from mitolume.errors import MitolumeError, ranked, some_names
 from mitolume.io.write import owning, write_table, write_text
 from mitolume.report.charts import Chart, comparison_figure, curve_figure, to_chart
 from mitolume.report.panels import ArmPictures, Panel, panel_figure
-from mitolume.report.run_page import report_run, template
+from mitolume.report.run_page import divided, report_run, template
 from mitolume.report.study_tables import (
     Table,
     by_group,
@@ -30,7 +30,7 @@ from mitolume.study.cells import image_count
 from mitolume.study.evidence import compare, label_curve, scored_rows
 from mitolume.study.folder import Study, open_study
 from mitolume.study.worth import label_worth
-from mitolume.text import count, number
+from mitolume.text import count, number, quoted
 
 
 def report_study(path: str | Path, export: str | Path | None = None) -> Path:
@@ -49,10 +49,27 @@ def report_study(path: str | Path, export: str | Path | None = None) -> Path:
         content=content, ranked=ranked(content.notices), colours=pictures, objects=OBJECTS
     )
     with owning(study.path):
+        write_text(study.methods_file, _methods(content))
         write_text(study.report_file, page)
     if export is not None:
         _export(content, Path(export))
     return study.report_file
+
+
+def _methods(content: StudyContent) -> str:
+    """Write what the study did as a Methods section, and what a reviewer will ask."""
+    study, most = content.study, content.scored["k"].max()
+    runs = content.scored[content.scored["k"] == most].groupby("arm", sort=False)["run"].first()
+    first = {arm: study.run(name) for arm, name in runs.items()}
+    record = first[content.reference].record
+    return template("study_methods.md.j2").render(
+        content=content,
+        recipe=study.recipe,
+        record=record,
+        divided=divided(record),
+        first={arm: run.methods_file.relative_to(study.path) for arm, run in first.items()},
+        command=f"mitolume study {quoted(study.path.resolve().name)}/{study.recipe_file.name} --out again",
+    )
 
 
 def study_text(path: str | Path) -> str:

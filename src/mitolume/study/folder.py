@@ -44,6 +44,7 @@ class Study:
         self.recipe_file = self.path / _RECIPE  # another study can start from it
         self.fields_file = self.path / _FIELDS  # the study's own
         self.report_file = self.path / "report.html"
+        self.methods_file = self.path / "methods.md"
 
     # The settings and facts ------------------------------------------------------------------
 
