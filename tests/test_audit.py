@@ -12,7 +12,7 @@ from helpers.fields import tiny, write_field
 
 import mitolume
 from mitolume.io.read import read, read_plane
-from mitolume.report.run_page import report_run
+from mitolume.report.run_page import least_trusted, report_run
 from mitolume.runs.audit import MEASURES, write_audit
 from mitolume.runs.folder import Run
 from mitolume.runs.results import read_csv
@@ -70,6 +70,15 @@ def test_the_report_shows_which_masks_to_trust(run: Path) -> None:
     assert html.count('alt="Mask of model 1 on f') == 2
     assert "least trustworthy first" in html
     assert EVIL not in html
+
+
+def test_masks_of_an_odd_share_are_shown_first() -> None:
+    shares = [1.2, 0.8, 9.0, 1.1, 0.0, np.nan, 1.0, 0.9]
+    audit = pd.DataFrame({"image": [f"f{i}.tif" for i in range(8)], "share_ratio": shares})
+    audit = pd.concat([audit, audit.iloc[:1].assign(share_ratio=7.0)])  # another plane of f0
+    shown = least_trusted(audit)
+    assert list(shown["image"]) == ["f2.tif", "f4.tif", "f0.tif", "f1.tif", "f3.tif", "f5.tif"]
+    assert shown["share_ratio"].iloc[2] == 7
 
 
 def test_a_single_model_is_audited_without_disagreement(run: Path, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from mitolume.text import count, isolated, number, percent, quoted, short_names
 
 ROWS_SHOWN = 200  # of a table of images
 _DOUBTFUL_SHOWN = 6  # pictures of masks of unlabelled images
+_FAR = 5.0  # a mask with so many times the labelled images' share, or less than its inverse, is odd
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,10 +187,7 @@ def _content(run: Run) -> RunContent:
         content,
         conditions=run.audit_conditions,
         doubtful=[
-            _doubtful(run, row, short)
-            for row in run.audit.drop_duplicates("image")  # a stack's planes are alike
-            .head(_DOUBTFUL_SHOWN)
-            .to_dict("records")
+            _doubtful(run, row, short) for row in least_trusted(run.audit).to_dict("records")
         ],
     )
 
@@ -364,6 +362,13 @@ def _panels(run: Run, short: Mapping[str, str]) -> list[Panel]:
             caption += ", mask made from the dye"
         panels.append(model_panel(title, image.called(short), plane, truth, masks, caption, size))
     return panels
+
+
+def least_trusted(audit: pd.DataFrame) -> pd.DataFrame:
+    """Choose which masks are shown: those of an odd share first, then as audit.csv orders them."""
+    odd = ~audit["share_ratio"].between(1 / _FAR, _FAR) & audit["share_ratio"].notna()
+    first = audit.assign(odd=odd).sort_values("odd", ascending=False, kind="stable")
+    return first.drop_duplicates("image").head(_DOUBTFUL_SHOWN)  # a stack's planes are alike
 
 
 def _doubtful(run: Run, row: Mapping[Any, Any], short: Mapping[str, str]) -> PagePicture:

@@ -62,13 +62,14 @@ def _methods(content: StudyContent) -> str:
     runs = content.scored[content.scored["k"] == most].groupby("arm", sort=False)["run"].first()
     first = {arm: study.run(name) for arm, name in runs.items()}
     record = first[content.reference].record
+    recipe_file = Path(study.path.resolve().name, study.recipe_file.name)
     return template("study_methods.md.j2").render(
         content=content,
         recipe=study.recipe,
         record=record,
         divided=divided(record),
         first={arm: run.methods_file.relative_to(study.path) for arm, run in first.items()},
-        command=f"mitolume study {quoted(study.path.resolve().name)}/{study.recipe_file.name} --out again",
+        command=f"mitolume study {quoted(recipe_file)} --out again",
     )
 
 
