@@ -369,8 +369,8 @@ def test_too_little_memory_is_said_with_options_that_the_command_has(tmp_path: P
         assert run_jobs([job]).faults == [said]
     ready = predictor(pixel_size_um=0.1)
     write_image(tmp_path / "a.ome.tif", xr.DataArray(blobs(0)[0], dims=("Y", "X")))
-    jobs = _jobs_of(ready, None, tmp_path, PredictionOptions(pixel_size_um=0.1),
-                    tmp_path / "a.ome.tif")  # fmt: skip
+    options, image = PredictionOptions(pixel_size_um=0.1), tmp_path / "a.ome.tif"
+    jobs = _jobs_of(ready, None, tmp_path, options, image, asked={}, made={})
     assert next(jobs).smaller == "choose a smaller --tile-size"
 
 

@@ -29,21 +29,13 @@ from mitolume.io.write import write_mask
 from mitolume.runs.results import write_csv
 from mitolume.text import number
 
-SCORES = {
-    "iou": iou,
-    "dice": dice,
-    "area_ratio_a_to_b": area_ratio,
-}
+SCORES = {"iou": iou, "dice": dice, "area_ratio_a_to_b": area_ratio}
 OBJECTS = (
     "n_objects_a", "n_objects_a_touched_by_b", "n_objects_a_half_in_b",
     "n_objects_b", "n_objects_b_touched_by_a", "n_objects_b_half_in_a",
 )  # fmt: skip
-DISTANCES = (
-    "outline_mean_um", "outline_95_percent_um", "outline_mean_px", "outline_95_percent_px",
-)  # fmt: skip
-_TITLES = (
-    "IoU", "Dice", "A/B area", "apart", "95 % apart", "objects A", "objects B",
-)  # fmt: skip
+DISTANCES = "outline_mean_um", "outline_95_percent_um", "outline_mean_px", "outline_95_percent_px"
+_TITLES = "IoU", "Dice", "A/B area", "apart", "95 % apart", "objects A", "objects B"
 COLUMNS = ("image", "plane", "file_a", "file_b", *PIXELS, *SCORES, *OBJECTS, *DISTANCES)
 
 
@@ -57,22 +49,9 @@ class Agreement:
 
 
 def agree(a: Path, b: Path, mask_kind: str = "auto", like: Path | None = None) -> Agreement:
-    """Compare the masks of two annotators.
+    """Compare the masks of two annotators; parameters are those of `mitolume.batch.evaluate`.
 
-    Parameters
-    ----------
-    a, b
-        Two files, or two folders whose files are matched by name (endings and ``_mask`` ignored).
-        An image that only one of the two has is left out, and named in the notices.
-    mask_kind
-        What the values mean: ``auto``, ``unsure`` or ``labels``.
-    like
-        The image, or folder of images, that outlines were drawn on.
-
-    Raises
-    ------
-    MitolumeError
-        A file is missing or unreadable, no names match, sizes differ, or values mean nothing.
+    An image that only one of the two has is left out, and named in the notices.
     """
     files = match_files(a, b)
     pairs, notices = open_pairs(files, mask_kind, like)
@@ -154,21 +133,8 @@ def compare(
 ) -> str:
     """Compare two annotators as `agree` does, write files, and return a text for a terminal.
 
-    Parameters
-    ----------
-    a, b, mask_kind, like
-        As for `agree`.
-    out
-        CSV file for the table of planes.
-    consensus_folder
-        Folder for ``NAME_mask.ome.tif`` of every image: 255 where the two disagree.
-    overwrite
-        Replace these files if they exist.
-
-    Raises
-    ------
-    MitolumeError
-        As from `agree`; a file exists already, or the folder is one of the two annotators'.
+    ``out`` becomes the table of planes (CSV); ``consensus_folder`` gets ``NAME_mask.ome.tif`` of
+    every image, with 255 where the two disagree.
     """
     files = match_files(a, b)
     masks: list[Path] = []
@@ -275,13 +241,7 @@ class Ceiling:
 
 
 def ceiling_of(path: Path) -> Ceiling:
-    """Read the table that ``mitolume evaluate A B --agreement --out`` wrote.
-
-    Raises
-    ------
-    MitolumeError
-        The file is missing, no such table, or its images hold no mark of either annotator.
-    """
+    """Read the table that ``mitolume evaluate A B --agreement --out`` wrote."""
     try:
         kinds: Any = {"image": str} | dict.fromkeys(PIXELS, "int64")
         table = pd.read_csv(path, usecols=list(kinds), dtype=kinds)

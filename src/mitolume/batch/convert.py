@@ -14,14 +14,7 @@ from mitolume.batch.runner import Job, Outcome, Report, run_jobs
 from mitolume.batch.sources import find_image, open_masks
 from mitolume.errors import MitolumeError
 from mitolume.io.geojson import labels_to_geojson
-from mitolume.io.mask_files import (
-    image_name,
-    kind_of,
-    list_masks,
-    open_mask,
-    require_fit,
-    stack_of,
-)
+from mitolume.io.mask_files import image_name, kind_of, list_masks, open_mask, require_fit, stack_of
 from mitolume.io.masks import FOREGROUND, UNSURE, ValuesKind, to_objects
 from mitolume.io.read import read
 from mitolume.io.rois import labels_to_rois, write_rois

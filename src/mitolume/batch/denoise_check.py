@@ -20,7 +20,6 @@ from mitolume.io.read import read
 from mitolume.io.windows import Plane, levelled, open_plane
 from mitolume.io.write import atomic, write_text
 from mitolume.preprocess.noise_check import NoiseCheck, check_stack
-from mitolume.progress import Advance
 from mitolume.text import quoted
 
 _DRIFT = 0.2  # pixels, from which a shift is worth a line
@@ -50,13 +49,12 @@ def check_files(
     *,
     channel: str | None = None,
     scene: str | None = None,
-    progress: Advance = lambda done, total, note="": None,
+    **running: Any,
 ) -> Outcome:
     """Check stacks in files, as `mitolume.preprocess.noise_check.check_stack` does.
 
     ``out`` gets ``NAME_check.png`` and the numbers in ``NAME_check.json``, which are replaced.
-    ``channel`` and ``scene`` are names or numbers (from 0). ``progress`` is called with planes
-    read, planes in total, and the file's name.
+    ``channel`` and ``scene`` are names or numbers (from 0).
     """
 
     def make(file: Path) -> Iterator[Job]:
@@ -77,7 +75,7 @@ def check_files(
         inputs = image.attrs["files"]
         yield Job(file.name, inputs, (numbers, figure), compute, work=image.sizes["Z"])
 
-    return run_files(stacks, make, overwrite=True, progress=progress)
+    return run_files(stacks, make, overwrite=True, **running)
 
 
 def _text(path: Path, given: str, check: NoiseCheck) -> str:

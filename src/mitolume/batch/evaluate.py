@@ -10,12 +10,7 @@ from typing import Any
 import pandas as pd
 import xarray as xr
 
-from mitolume.analysis.object_scores import (
-    OBJECT_SCORES,
-    THRESHOLDS,
-    ObjectCounts,
-    count_objects,
-)
+from mitolume.analysis.object_scores import OBJECT_SCORES, THRESHOLDS, ObjectCounts, count_objects
 from mitolume.batch.runner import refuse_inputs, require_free
 from mitolume.batch.sources import find_image
 from mitolume.errors import MitolumeError, some_names
@@ -83,35 +78,19 @@ def evaluate(
     out: Path | None = None,
     overwrite: bool = False,
 ) -> pd.DataFrame:
-    """Score mask files against others.
+    """Score mask files against others: two files, or two folders (see `match_files`).
 
-    Parameters
-    ----------
-    predicted, truth
-        Two files, or two folders whose files are matched by name (see `match_files`).
-    mask_kind
-        What the values mean: ``auto``, ``unsure`` or ``labels``.
-    like
-        The image, or folder of images, that outlines were drawn on.
-    objects
-        Also match objects, those of a z-stack in 3D. The numbers of label images are objects, and
-        so are outlines; in other masks, pixels that touch, even at a corner, are one object.
-    out
-        File (.csv) for the scores of each plane.
-    overwrite
-        Replace that file if it exists.
+    ``mask_kind`` says what the values mean: ``auto``, ``unsure`` or ``labels``. ``like`` is the
+    image, or folder of images, that outlines were drawn on. With ``objects``, objects are matched
+    too, those of a z-stack in 3D: the numbers of label images, and outlines; in other masks, pixels
+    that touch, even at a corner, are one object.
 
     Returns
     -------
     pandas.DataFrame
-        A row for each plane, with the columns of images.csv. The columns of objects are filled in
-        the row of a file's first plane. ``attrs["notices"]`` is what the user should know.
-
-    Raises
-    ------
-    MitolumeError
-        A file is missing or unreadable, sizes differ, or values mean nothing; or the table exists
-        already or is one of the masks.
+        A row for each plane, with the columns of images.csv; it is also written to ``out`` (.csv).
+        The columns of objects are filled in the row of a file's first plane. ``attrs["notices"]``
+        is what the user should know.
     """
     files = match_files(predicted, truth)
     if alone := files.only_second:
@@ -220,14 +199,12 @@ def open_pairs(
     """
     require_kind(mask_kind)
     opened = {paths: _opened(paths, like) for paths in files.both}
-    first, second = (
-        meaning_of({str(p[side]): distinct_values(i[side]) for p, i in opened.items()}, mask_kind)[
-            0
-        ]
-        for side in (0, 1)
-    )
+    kinds = []
+    for side in (0, 1):
+        values = {str(p[side]): distinct_values(images[side]) for p, images in opened.items()}
+        kinds.append(meaning_of(values, mask_kind)[0])
     pairs = [
-        MaskPair(paths, (a, b), (kind_of(a, first), kind_of(b, second)))
+        MaskPair(paths, (a, b), (kind_of(a, kinds[0]), kind_of(b, kinds[1])))
         for paths, (a, b) in opened.items()
     ]
     said = [n for pair in pairs for i in pair.images for n in i.attrs.get("notices", ())]

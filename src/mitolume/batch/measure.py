@@ -26,12 +26,7 @@ from mitolume.analysis.labelling import ObjectSettings
 from mitolume.analysis.measure import summarise_image
 from mitolume.analysis.object_pictures import title_of
 from mitolume.analysis.objects import BLOCK, Frame, label_field, load_if_small, measure_frame
-from mitolume.batch.object_files import (
-    FieldFiles,
-    Outputs,
-    finish_crops,
-    write_superplots,
-)
+from mitolume.batch.object_files import FieldFiles, Outputs, finish_crops, write_superplots
 from mitolume.batch.runner import Job, Outcome, Report, refuse_inputs, require_free, run_jobs
 from mitolume.batch.sources import (
     Source,
@@ -157,8 +152,7 @@ def measure_masks(
         jobs, parts / _MADE_OF, resume=resume, overwrite=overwrite, faults=faults,
         notices=[*said, *notices], progress=progress,
     )  # fmt: skip
-    done = {*outcome.written, *(job.results[-1] for job in outcome.before)}
-    finished = [job.results[-1] for job in jobs if job.results[-1] in done]
+    finished = [job.results[-1] for job in jobs if job.results[-1] in outcome.done]
     if not finished:
         _remove(parts)
         outcome.raise_faults("masks", "measured")

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import product
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import xarray as xr
@@ -82,20 +81,18 @@ def predict_files(
     options: PredictionOptions = PredictionOptions(),
     *,
     table: Path | None = None,
-    resume: bool = False,
-    overwrite: bool = False,
     scheduler: str | None = None,
-    progress: Advance = lambda done, total, note="": None,
+    **running: Any,
 ) -> Outcome:
     """Predict images, and those in folders; all are opened before the first is predicted.
 
     ``out`` gets ``NAME_mask.ome.tif``, ``NAME_probability.ome.tif``, ``NAME_overlay.png``;
-    ``.ome.zarr`` for images that are OME-Zarr themselves or too large for a TIFF. ``resume``,
-    ``overwrite`` and ``progress`` are as for `mitolume.batch.runner.run_jobs`; work is counted in
-    blocks. ``table``, instead of files, is a table of fields, whose channels, scenes, pixel sizes
-    and conditions (where the model has a threshold for them) are used; ``out`` then also gets one,
-    ``fields.csv``, of the masks. ``scheduler`` is the ``tcp://HOST:PORT`` of a dask scheduler whose
-    workers compute; they must see model, images and ``out`` under the same absolute paths.
+    ``.ome.zarr`` for images that are OME-Zarr themselves or too large for a TIFF. ``table``,
+    instead of files, is a table of fields, whose channels, scenes, pixel sizes and conditions
+    (where the model has a threshold for them) are used; ``out`` then also gets one, ``fields.csv``,
+    of the masks. ``scheduler`` is the ``tcp://HOST:PORT`` of a dask scheduler whose workers
+    compute; they must see model, images and ``out`` under the same absolute paths. ``running`` are
+    ``resume``, ``overwrite`` and ``progress`` of `run_jobs`; work is counted in blocks.
     """
     predictor.threshold(options.threshold, options.condition)  # a fault is one of no file
     if scheduler is not None:  # a worker may run in another folder
@@ -109,13 +106,10 @@ def predict_files(
         partial(_jobs_of, predictor, model, out, options, asked=asked, made=made),
         out / "predict.jsonl",
         first=str(predictor.channels(options.channels)[0] or ""),
-        resume=resume,
-        overwrite=overwrite,
         scheduler=partial(_on_cluster, scheduler, predictor, out) if scheduler else None,
-        progress=progress,
+        **running,
     )
-    done = {job.results[-1] for job in (*outcome.before, *(one.job for one in outcome.finished))}
-    if table is not None and done:
+    if table is not None and (done := set(outcome.done)):
         masked = [replace(row, mask=mask) for mask, row in made.items() if mask in done]
         write_table(out / "fields.csv", masked)
         outcome.summary = f"table of fields: {out / 'fields.csv'}"
@@ -160,8 +154,8 @@ def _jobs_of(
     given: PredictionOptions,
     file: Path,
     *,
-    asked: Mapping[str, Sequence[_Asked]] = MappingProxyType({}),
-    made: dict[Path, Field] | None = None,
+    asked: Mapping[str, Sequence[_Asked]],
+    made: dict[Path, Field],
 ) -> Iterator[Job]:
     """Open a file, and decide what its scenes become; ``made`` gets the row of each mask."""
     plain = bare_name(file)
@@ -172,8 +166,7 @@ def _jobs_of(
     ]:
         opened = _open_channels(predictor, file, scene, options)
         image = _image_of(file, scene, opened, options, predictor, out / name)
-        if made is not None:
-            made[image.mask] = row
+        made[image.mask] = row
         settings = {
             "model": model,  # a hash
             "views": predictor.views,

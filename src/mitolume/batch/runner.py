@@ -94,15 +94,15 @@ class Outcome:
         """The last result of each job that was computed, its main one."""
         return [one.job.results[-1] for one in self.finished if one.job.results]
 
+    @property
+    def done(self) -> list[Path]:
+        """The main result of each job that is done, now or before."""
+        return [*(job.results[-1] for job in self.before), *self.written]
+
     def raise_faults(self, what: str, done: str) -> None:
         """Raise one `MitolumeError` that counts what was found and used, and names all faults.
 
-        Parameters
-        ----------
-        what
-            The inputs in the plural, such as "images".
-        done
-            What happens to them, such as "predicted".
+        ``what`` are the inputs, such as "images", and ``done`` happens to them, as "predicted".
         """
         used = len(self.finished) + len(self.before)
         if self.faults and used + len(self.faults) == 1:
@@ -299,10 +299,7 @@ def _unexpected(name: str, error: BaseException) -> str:
 def require_free(results: Sequence[Path], *, replace: bool, hint: str = "") -> None:
     """Refuse results that exist; if they are to be replaced, those that someone else wrote.
 
-    Raises
-    ------
-    MitolumeError
-        Names the first such result, and ends with the hint.
+    The message names the first such result, and ends with the hint.
     """
     found = [path for path in results if os.path.lexists(path)]
     if found and not replace:
@@ -316,13 +313,7 @@ def require_free(results: Sequence[Path], *, replace: bool, hint: str = "") -> N
 
 
 def refuse_inputs(results: Iterable[Path | None], inputs: Iterable[Path | None]) -> None:
-    """Refuse files and folders to write, if they are inputs or lie in one that is a folder.
-
-    Raises
-    ------
-    MitolumeError
-        Names the first of them.
-    """
+    """Refuse files and folders to write, if they are inputs or lie in one that is a folder."""
     read = {_same_name(os.path.realpath(path)) for path in inputs if path}
     for path in filter(None, results):
         real = Path(_same_name(os.path.realpath(path)))
@@ -389,7 +380,8 @@ class _Record:
     """A file beside results: one line of JSON a job, of which the last one counts.
 
     Lines that can't be read, as a killed process leaves one, are passed over. Without a path
-    nothing is known and nothing is kept.
+    nothing is known and nothing is kept. Names of results are as seen from the file, so that the
+    folder may be moved.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -409,25 +401,19 @@ class _Record:
         """Return what is known of a result, {} where nothing is."""
         return self._entries.get(self._name(result), {})
 
-    def add(self, one: Finished) -> None:
-        """Keep what the results of a finished job were made of."""
-        self._append(
-            {
-                "results": [self._name(path) for path in one.job.results],
-                "inputs": one.inputs,
-                "settings": dict(one.job.settings),
-                "mitolume": version("mitolume"),
-            }
-        )
-
     def _name(self, result: Path) -> str:
-        """Return the name of a result as seen from the file, so that the folder may be moved."""
         return Path(os.path.relpath(result, (self._path or result).parent)).as_posix()
 
-    def _append(self, entry: dict[str, Any]) -> None:
+    def add(self, one: Finished) -> None:
+        """Keep what the results of a finished job were made of."""
         if self._path is None:
             return
-        self._entries |= dict.fromkeys(entry["results"], entry)
+        entry = {
+            "results": [self._name(path) for path in one.job.results],
+            "inputs": one.inputs,
+            "settings": dict(one.job.settings),
+            "mitolume": version("mitolume"),
+        }
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("a", encoding="utf-8") as file:

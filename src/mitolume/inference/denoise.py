@@ -29,18 +29,9 @@ T = TypeVar("T")
 
 
 class Denoiser:
-    """A denoiser ready to use.
+    """A denoiser ready to use, of planes of mean 0 and spread 1.
 
-    Parameters
-    ----------
-    network
-        Takes and gives planes (B, 1, Y, X) of mean 0 and spread 1.
-    card
-        What it is.
-    device
-        A torch device; the first GPU, or else the processor, by default.
-    core
-        Side of the tiles' cores in pixels, a multiple of 16: it changes memory, not results.
+    ``device`` and ``core`` are as for `mitolume.Predictor`.
     """
 
     def __init__(
@@ -58,13 +49,7 @@ class Denoiser:
 
     @classmethod
     def load(cls, folder: str | Path, **options: Any) -> Denoiser:
-        """Load a denoiser from its folder.
-
-        Raises
-        ------
-        MitolumeError
-            There is no denoiser in that place.
-        """
+        """Load a denoiser from its folder."""
         denoiser = cls(*load_denoiser(folder), **options)
         denoiser.bundle = Path(folder)
         return denoiser
@@ -105,11 +90,6 @@ class NormalisedPlane:
     """A plane of mean 0 and spread 1; slices like an array.
 
     What is measured on the whole plane is measured once, when it is first needed.
-
-    Parameters
-    ----------
-    plane
-        (Y, X), any numeric dtype.
     """
 
     def __init__(self, plane: Plane) -> None:
@@ -170,15 +150,8 @@ class DenoisedPlane:
     back to the plane's own grey values, so that pixels far beyond its range (`normalise` cuts
     them) keep their height.
 
-    Parameters
-    ----------
-    plane
-        (Y, X), any numeric dtype.
-    denoiser
-        What to denoise it with.
-    neighbours
-        The planes around it, see `planes_around`. Where the network needs them and there are none,
-        the plane is filtered alone.
+    ``neighbours`` are those of `planes_around`. Where the network needs them and there are none,
+    the plane is filtered alone.
     """
 
     def __init__(self, plane: Plane, denoiser: Denoiser, neighbours: Sequence[Plane] = ()) -> None:

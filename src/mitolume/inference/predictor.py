@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,7 @@ from mitolume.errors import MitolumeError
 from mitolume.inference.chain import PreparedPlane
 from mitolume.inference.denoise import Denoiser
 from mitolume.inference.inputs import InputReader, NetworkInput
-from mitolume.inference.tiled import (
-    CORE,
-    Probability,
-    launch_tiled,
-    predict_tiled,
-    release_buffers,
-)
+from mitolume.inference.tiled import CORE, Probability, launch_tiled, predict_tiled, release_buffers
 from mitolume.inference.tiles import Box, Shape, around, block_side, blocks, inside
 from mitolume.io.channels import Channel, select_channel
 from mitolume.io.windows import Plane
@@ -114,9 +108,6 @@ class Predictor:
         self,
         plane: Plane,
         pixel_size_um: tuple[float, float] | None = None,
-        *,
-        unlabelled: bool = False,
-        source: str = "the image",
     ) -> Probability:
         """Predict one plane that is an image of its own.
 
@@ -127,10 +118,6 @@ class Predictor:
             planes sees it in the place of all.
         pixel_size_um
             Along Y and X; needed where the model has one.
-        unlabelled
-            Whether the plane is an unlabelled training image (a chain may sharpen only those).
-        source
-            How messages name the image.
 
         Returns
         -------
@@ -142,16 +129,11 @@ class Predictor:
         MitolumeError
             The model needs several channels, or pixel sizes don't fit.
         """
-        prepared = self.prepare(plane, pixel_size_um, unlabelled=unlabelled, source=source)
+        prepared = self.prepare(plane, pixel_size_um)
         return self.predict_boxes(prepared, (plane.shape[0], plane.shape[1]))
 
     def prepare(
-        self,
-        plane: Plane,
-        pixel_size_um: tuple[float, float] | None = None,
-        *,
-        unlabelled: bool = False,
-        source: str = "the image",
+        self, plane: Plane, pixel_size_um: tuple[float, float] | None = None
     ) -> NetworkInput:
         """Send a plane through the chain: at once where it is an array, else window by window.
 
@@ -160,7 +142,7 @@ class Predictor:
         inputs = self.card.inputs
         if len(inputs.channels) > 1:
             raise MitolumeError(
-                f"{source} is one plane, but the model sees {len(inputs.channels)} channels "
+                f"the image is one plane, but the model sees {len(inputs.channels)} channels "
                 f"({', '.join(inputs.channels)})"
             )
         prepared = PreparedPlane(
@@ -169,22 +151,11 @@ class Predictor:
             denoiser=self.denoiser,
             pixel_size_um=pixel_size_um,
             model_um=self.card.pixel_size_um,
-            unlabelled=unlabelled,
-            source=source,
         )
         return NetworkInput([[prepared] * inputs.count])
 
     def reader(self, image: xr.DataArray, *, unlabelled: bool = False) -> InputReader:
-        """Return what gives the planes of an image as the network sees them.
-
-        Parameters
-        ----------
-        image
-            Dims ``T C Z Y X``, with the channels of the model in its order, see
-            `mitolume.io.read.read_channels`.
-        unlabelled
-            Whether it is an unlabelled training image.
-        """
+        """Return what gives the planes of an image as the network sees them, see `InputReader`."""
         return InputReader(
             image,
             self.card.inputs,
@@ -207,16 +178,8 @@ class Predictor:
     ) -> Iterator[Probability]:
         """Predict boxes of a plane one after the other; a card computes while the next is read.
 
-        Boxes of any size fit together to the whole plane's answer.
-
-        Parameters
-        ----------
-        prepared
-            As `prepare` or a `reader` returns it.
-        shape
-            (Y, X) of the plane on its own grid, on which the boxes and the answers lie.
-        boxes
-            The parts to predict.
+        Boxes of any size fit together to the whole plane's answer. They and the answers lie on the
+        plane's own grid, whose (Y, X) is ``shape``.
         """
 
         def begin(part: Box) -> Tensor:
@@ -252,7 +215,6 @@ class Predictor:
         image: xr.DataArray,
         *,
         channel: str | int | Sequence[str | int] | None = None,
-        progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> xr.DataArray:
         """Predict every plane of an image.
 
@@ -263,8 +225,6 @@ class Predictor:
         channel
             Name or number of the channel, where the image has several; a list of them in the
             model's order, where the model sees several that are called otherwise here.
-        progress
-            Called with the planes done and the planes there are.
 
         Returns
         -------
@@ -283,22 +243,13 @@ class Predictor:
         )
         reader, shape = self.reader(image), (image.sizes["Y"], image.sizes["X"])
         result = np.empty((image.sizes["T"], 1, image.sizes["Z"], *shape), np.float32)
-        planes = [(t, z) for t in range(image.sizes["T"]) for z in range(image.sizes["Z"])]
-        for done, (t, z) in enumerate(planes):
-            progress(done, len(planes))
+        for t, z in np.ndindex(image.sizes["T"], image.sizes["Z"]):
             result[t, 0, z] = self.predict_boxes(reader.at(z, t), shape)
-        progress(len(planes), len(planes))
         coords = {"C": np.array(["mitochondria"], dtype=object)}
         return xr.DataArray(result, dims=image.dims, coords=coords, attrs=dict(image.attrs))
 
     def channels(self, named: Channel | Sequence[Channel] = None) -> tuple[Channel, ...]:
-        """Return which channels of an image to read: as named, else those of the model.
-
-        Raises
-        ------
-        MitolumeError
-            More or fewer are named than the model sees.
-        """
+        """Return which channels of an image to read: as named, else those of the model."""
         own: tuple[Channel, ...] = self.card.inputs.channels or (None,)
         chosen = (named,) if isinstance(named, str | int) else tuple(named or ())
         if not chosen:
@@ -313,10 +264,7 @@ class Predictor:
     def threshold(self, given: float | None = None, condition: str | None = None) -> float:
         """Return the threshold of masks: as given, else the model's for a condition, else for all.
 
-        Raises
-        ------
-        MitolumeError
-            The model doesn't know the condition, or both are given.
+        A condition that the model doesn't know is refused, and so are both at once.
         """
         if condition is None:
             return self.card.threshold if given is None else given
@@ -358,18 +306,13 @@ def load(
     core: int | None = None,
     precision: str = "auto",
 ) -> Predictor:
-    """Load the model in a folder with ``card.json``, and its denoiser; see `Predictor`.
-
-    Raises
-    ------
-    MitolumeError
-        There is no model in that place.
-    """
+    """Load the model in a folder with ``card.json``, and its denoiser; see `Predictor`."""
     bundle = Path(model)
     network, card = load_bundle(bundle)
     where: dict[str, Any] = {"device": device, "core": CORE if core is None else core}
     denoiser = Denoiser.load(bundle / DENOISER, **where) if card.chain.denoises else None
-    own: dict[str, Any] = where | {"views": views, "precision": precision}
-    predictor = Predictor(network, card, denoiser=denoiser, **own)
+    predictor = Predictor(
+        network, card, denoiser=denoiser, views=views, precision=precision, **where
+    )
     predictor.bundle = bundle
     return predictor

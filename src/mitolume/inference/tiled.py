@@ -26,6 +26,14 @@ _GLIBC = platform.libc_ver()[0] == "glibc"
 
 
 def predict_tiled(
+    network: nn.Module, image: Any, turns: Sequence[int] = (0,), **options: Any
+) -> Image:
+    """Do what `launch_tiled` does, with its parameters, and return the answer as an array."""
+    return launch_tiled(network, image, turns, **options).numpy(force=True)
+
+
+@torch.inference_mode()
+def launch_tiled(
     network: nn.Module,
     image: Any,
     turns: Sequence[int] = (0,),
@@ -33,8 +41,11 @@ def predict_tiled(
     core: int = CORE,
     box: Box | None = None,
     activation: Callable[[Tensor], Tensor] = torch.sigmoid,
-) -> Image:
+) -> Tensor:
     """Run a network over a prepared plane in tiles; equal to one pass over the whole plane.
+
+    The answer stays on the network's device, and a graphics card is not waited for. Tiles are large
+    enough to fill it one by one.
 
     Parameters
     ----------
@@ -54,26 +65,8 @@ def predict_tiled(
 
     Returns
     -------
-    numpy.ndarray
+    Tensor
         (Y, X) float32, as large as the box; the probability, where the network gives logits.
-    """
-    made = launch_tiled(network, image, turns, core=core, box=box, activation=activation)
-    return made.numpy(force=True)
-
-
-@torch.inference_mode()
-def launch_tiled(
-    network: nn.Module,
-    image: Any,
-    turns: Sequence[int] = (0,),
-    *,
-    core: int = CORE,
-    box: Box | None = None,
-    activation: Callable[[Tensor], Tensor] = torch.sigmoid,
-) -> Tensor:
-    """Begin what `predict_tiled` does; the answer stays on the network's device.
-
-    A graphics card is not waited for. Tiles are large enough to fill it one by one.
     """
     weights, image = next(network.parameters()), np.asarray(image)
     shape = image.shape[-2:]
@@ -106,16 +99,7 @@ def features(network: nn.Module, plane: Plane, *, core: int = CORE) -> Image:
 
     The mean over the pixels is the usual summary of a layer for telling how unlike an image is
     (Lee et al., NeurIPS 2018); the lowest level of U-Nets was used so by Woodland et al. (MELBA
-    2024:020).
-
-    Parameters
-    ----------
-    network
-        A `SegmentationNetwork` in evaluation mode.
-    plane
-        (Y, X), prepared: an array, or what slices like one; boxes of it may be (C, Y, X).
-    core
-        Side of the tiles' cores, a multiple of 16; it changes memory, not results.
+    2024:020). Boxes of the prepared plane may be (C, Y, X).
     """
     weights = next(network.parameters())
     encoder = encoder_of(network)
