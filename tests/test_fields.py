@@ -28,6 +28,7 @@ from mitolume.io.fields import (
     with_label,
     write_table,
 )
+from mitolume.io.formats import open_scenes
 from mitolume.io.masks import decide_kind, to_mask
 from mitolume.io.read import read
 from mitolume.io.split import SplitSettings, assign_roles, choose_labelled
@@ -194,6 +195,21 @@ def with_proposal(table: Path, pixels: np.ndarray, *, name: str = "p.tif", **how
     lines = [f"{line},{name if line.startswith('f8') else ''}" for line in lines[1:]]
     table.write_text("\n".join(["image,mask,role,specimen,condition,proposal", *lines]))
     return table
+
+
+def test_every_file_of_a_table_is_opened_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(18):  # more than are kept open
+        write_field(tmp_path, f"a{number}", number, labelled=False)
+    lines = [f"a{n}.ome.tif,dish {n}" for n in range(18)]
+    (tmp_path / "fields.csv").write_text("\n".join(["image,specimen", *lines]))
+    opened: list[Path] = []
+    monkeypatch.setattr(
+        "mitolume.io.read.open_scenes", lambda path: (opened.append(path), open_scenes(path))[1]
+    )
+    check_table(tmp_path / "fields.csv")
+    assert len(opened) == len(set(opened)) == 18
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32, np.bool_])

@@ -44,9 +44,16 @@ def test_plain_files_give_five_axes_lazily_and_the_pixels(ending: str, tmp_path:
         np.testing.assert_array_equal(read_plane(image), PLANE)
 
 
-def test_one_chunk_per_plane(tmp_path: Path) -> None:
-    tifffile.imwrite(tmp_path / "s.tif", np.zeros((5, 8, 9), np.uint16))
-    assert read(tmp_path / "s.tif").data.chunksize == (1, 1, 1, 8, 9)
+def test_one_chunk_per_plane_and_tags_are_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = np.arange(5 * 8 * 9, dtype=np.uint16).reshape(5, 8, 9)
+    tifffile.imwrite(tmp_path / "s.tif", pixels)
+    image = read(tmp_path / "s.tif")
+    assert image.data.chunksize == (1, 1, 1, 8, 9)
+    monkeypatch.setattr(tifffile, "TiffFile", None)
+    np.testing.assert_array_equal(image.values[0, 0], pixels)
+    assert image.values.flags.writeable
 
 
 @given(

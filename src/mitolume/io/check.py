@@ -87,6 +87,7 @@ def check_table(
     values: dict[str, set[float]] = defaultdict(set)
     row_values: dict[int, dict[int, set[float]]] = {}  # of each line, by plane
     sizes: dict[int, PixelSize] = {}
+    sources: dict[int, tuple[Path, str]] = {}  # of each line: the file and channel of its image
     hashes: dict[Path, str] = {}
     odd: dict[str, list[str]] = defaultdict(list)
     peaks: dict[int, list[float]] = defaultdict(list)  # of proposals, by what stands for 1
@@ -123,8 +124,9 @@ def check_table(
             else:
                 values[str(row.mask)].update(*found.values())
             row_values[row.line] = found
-        files = (row.image, *open_image(row).attrs["files"], row.mask, row.proposal)
-        for file in filter(None, files):
+        files, channel = (image := open_image(row)).attrs["files"], str(image["C"].values[0])
+        sources[row.line] = min(files), channel
+        for file in filter(None, (row.image, *files, row.mask, row.proposal)):
             if file not in hashes:
                 hashes[file] = sha256(file)
     progress(len(fields), steps)
@@ -163,7 +165,8 @@ def check_table(
             rows = f"{count(len(tops), 'row')} with a proposal of whole numbers"
             notices.append(Note(f"{rows}: 0 to {one} are read as probabilities 0 to 1"))
     faults += nothing_but_flat(odd, sum(len(row.planes or ()) for row in checked))
-    faults += kind_faults + _repeated_planes(checked, hashes) + _pixel_size_faults(checked, sizes)
+    faults += kind_faults + _repeated_planes(checked, sources, hashes)
+    faults += _pixel_size_faults(checked, sizes)
     if faults:
         raise TableError(path, faults)
     notices += kind_notices + look_closely(_spread(checked, kind))
@@ -354,7 +357,9 @@ def _read_once(path: Path, scene: str, channels: tuple[str, ...], modified_ns: i
     return levelled(read_channels(path, channels, scene=scene or None))
 
 
-def _repeated_planes(fields: Sequence[Field], sha256: dict[Path, str]) -> list[str]:
+def _repeated_planes(
+    fields: Sequence[Field], sources: dict[int, tuple[Path, str]], sha256: dict[Path, str]
+) -> list[str]:
     """Name planes that are there twice: in a copy, a link, or another file of the same set.
 
     A plane to train on may be there twice, with its outline and with its dye: see `_is_twin`.
@@ -362,9 +367,8 @@ def _repeated_planes(fields: Sequence[Field], sha256: dict[Path, str]) -> list[s
     seen: dict[tuple[str, str, str, int], list[Field]] = defaultdict(list)
     faults = []
     for row in fields:
-        image = open_image(row)
-        content, channel = sha256[min(image.attrs["files"])], str(image["C"].values[0])
-        keys = [(content, row.scene, channel, z) for z in row.planes or ()]
+        file, channel = sources[row.line]
+        keys = [(sha256[file], row.scene, channel, z) for z in row.planes or ()]
         if twin := next((k for k in keys if any(_is_twin(row, r) for r in seen[k])), None):
             first = next(r for r in seen[twin] if _is_twin(row, r))
             same = "" if first.image == row.image else f": {first.image.name} is the same image"

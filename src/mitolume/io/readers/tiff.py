@@ -192,18 +192,29 @@ def _array(path: Path, scene: int) -> xr.DataArray:
             )
             is_there = (page is not None for page in series)
             require_planes(path, sizes, is_there, beside if others else "")
-    large = sizes["Y"] * sizes["X"] > _LARGE
-    with _opened(path, scene, sizes, by_page=not large) as (_, _, pieces):
-        stored = dict(zip(sizes, pieces, strict=True))
+        large = sizes["Y"] * sizes["X"] > _LARGE
+        mapped: Any = None
+        if series.dataoffset is not None and series.keyframe.is_memmappable:
+            # Opened again for each plane without a look at the tags, and big-endian by Fiji.
+            stored = dtype.newbyteorder(tif.byteorder)
+            mapped = (path, stored, "r", series.dataoffset, tuple(sizes.values()))
+            whole = "S" if large else "YXS"
+            pieces = {axis: size if axis in whole else 1 for axis, size in sizes.items()}
+        else:
+            with _decoded(series, by_page=not large) as pixels:
+                pieces = dict(zip(sizes, pixels.chunks, strict=True))
     if large:
-        stored |= {axis: stored[axis] * max(1, _SIDE // stored[axis]) for axis in "YX"}
+        pieces |= {axis: pieces[axis] * max(1, _SIDE // pieces[axis]) for axis in "YX"}
 
     def load(box: dict[str, slice]) -> Any:
-        with _opened(path, scene, sizes, by_page=not large) as (series, pixels, _):
-            _require_pixels(path, series, {a: (box[a].start, n) for a, n in sizes.items()})
+        if mapped:
+            return np.array(np.memmap(*mapped)[tuple(box.values())])
+        with _tiff(path) as tif, _decoded(tif.series[scene], by_page=not large) as pixels:
+            at = {axis: (box[axis].start, size) for axis, size in sizes.items()}
+            _require_pixels(path, tif.series[scene], at)
             return np.array(pixels[tuple(box.values())])
 
-    array = chunked(load, sizes, stored, dtype)
+    array = chunked(load, sizes, pieces, dtype)
     return array.rename(S="C") if are_channels and "C" not in sizes else array
 
 
@@ -223,27 +234,13 @@ def _require_pixels(path: Path, series: Any, at: dict[str, tuple[int, int]]) -> 
 
 
 @contextmanager
-def _opened(
-    path: Path, scene: int, sizes: dict[str, int], *, by_page: bool
-) -> Iterator[tuple[Any, Any, tuple[int, ...]]]:
-    """Open a series, what slices like it, and say in which pieces it is stored."""
-    with _tiff(path) as tif:
-        found = tif.series[scene]
-        if found.dataoffset is not None and found.keyframe.is_memmappable:
-            dtype = found.dtype.newbyteorder(tif.byteorder)  # Fiji writes big-endian
-            whole = "YXS" if by_page else "S"
-            pieces = tuple(size if axis in whole else 1 for axis, size in sizes.items())
-            pixels = np.memmap(path, dtype, "r", found.dataoffset, tuple(sizes.values()))
-            yield found, pixels, pieces
-            return
-        import zarr  # takes longer to import than a small image to read
+def _decoded(series: Any, *, by_page: bool) -> Iterator[Any]:
+    """Give what slices like a series, in the pieces in which it is stored."""
+    import zarr  # takes longer to import than a small image to read
 
-        options: dict[str, Any] = {"level": 0, "squeeze": False}
-        if by_page:
-            options["chunkmode"] = "page"
-        with found.aszarr(**options) as store:
-            array = zarr.open_array(store, mode="r")
-            yield found, array, array.chunks
+    options = {"chunkmode": "page"} if by_page else {}
+    with series.aszarr(level=0, squeeze=False, **options) as store:
+        yield zarr.open_array(store, mode="r")
 
 
 def _imagej_channels(labels: Any, channels: int, planes: int) -> tuple[str, ...]:
