@@ -37,12 +37,23 @@ def area_ratio(c: Counts) -> float:
 def outline_distance(
     a: Mask, b: Mask, pixel_size: tuple[float, float] = (1, 1)
 ) -> tuple[float, float]:
-    """Measure how far apart two people drew their outlines, in the unit of the pixel size (Y, X).
+    """Measure how far apart two people drew their outlines.
 
-    Returned are the average symmetric surface distance, over the pixels of both outlines (Heimann
-    et al., IEEE TMI 2009), and the Hausdorff distance (Huttenlocher et al., IEEE PAMI 1993) with
-    the 95th percentile for the maximum, the larger of both directions. Masks are (Y, X) uint8 of 0,
-    1, 255 (unsure); where either has no outline, both are NaN.
+    Parameters
+    ----------
+    a, b
+        (Y, X) uint8 of 0, 1, 255 (unsure).
+    pixel_size
+        Pixel size along Y and X; distances have its unit.
+
+    Returns
+    -------
+    mean
+        The average symmetric surface distance, over the pixels of both outlines (Heimann et al.,
+        IEEE TMI 2009); NaN where either has none.
+    percentile_95
+        The Hausdorff distance (Huttenlocher et al., IEEE PAMI 1993) with the 95th percentile for
+        the maximum, the larger of both directions; NaN as the mean.
 
     Examples
     --------

@@ -42,8 +42,16 @@ def crop_box(
 ) -> Box:
     """Return the box of a crop: an object's box with a margin, cut at the image's edges.
 
-    The object's is ``z0 z1 y0 y1 x0 x1``, half-open, px; ``shape`` is (Z, Y, X) of the image. Along
-    an axis whose pixel size is unknown, the margin is that many pixels.
+    Parameters
+    ----------
+    box
+        ``z0 z1 y0 y1 x0 x1`` of the object, half-open, px.
+    margin_um
+        In µm; along an axis whose pixel size is unknown, that many pixels.
+    pixel_size_um
+        ``Z Y X`` to µm, where known.
+    shape
+        (Z, Y, X) of the image.
 
     Examples
     --------
@@ -65,11 +73,26 @@ def cut(
     box: Box,
     origin: Sequence[int] = (0, 0, 0),
 ) -> Crop:
-    """Cut one object out of an image, ``C Z Y X``; values, dtype and pixel size stay.
+    """Cut one object out of an image.
 
-    The image may be a window of a larger one, in whose pixels are ``box`` and ``origin`` (Z, Y, X),
-    where the window begins. ``labels`` (Z, Y, X) is the same window of the label image; a single
-    plane stands for every plane of the image.
+    Parameters
+    ----------
+    image
+        Dims ``C Z Y X``: the image, or a window of it.
+    labels
+        (Z, Y, X), the same window of the label image. A single plane stands for every plane of
+        the image.
+    label
+        Which object.
+    box
+        What to cut, in the whole image's pixels.
+    origin
+        Where the window begins in the whole image (Z, Y, X).
+
+    Returns
+    -------
+    Crop
+        Values and dtype as in the image, channels and pixel size kept.
     """
     z, y, x = (
         slice(part.start - start, part.stop - start)

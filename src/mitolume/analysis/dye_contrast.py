@@ -35,16 +35,36 @@ SHOWN = 0.4  # of a structure's brightest plane, below which a plane shows it fr
 
 @dataclass(frozen=True, eq=False)
 class Contrast:
-    """A plane above its background."""
+    """A plane above its background.
 
-    values: Floats  # (Y, X), grey values above the background
-    within: Floats  # (Y, X), the brightest of those of planes within the depth of field
-    planes_peak: Floats  # (Y, X), the brightest of those of all planes near
-    level: float  # those of what is bright in the field
-    background: float  # standard deviation of what is wider than mitochondria, over the level
-    noise: float  # standard deviation of the noise left in ``values``
-    smoothing_um: float  # standard deviation of the Gaussian that the noise asked for
-    planes: int  # how many were averaged
+    Attributes
+    ----------
+    values
+        (Y, X), grey values above the background.
+    within
+        (Y, X), the brightest of those of planes within the depth of field.
+    planes_peak
+        (Y, X), the brightest of those of all planes near.
+    level
+        Those of what is bright in the field.
+    background
+        Standard deviation of what is wider than mitochondria, over the level.
+    noise
+        Standard deviation of the noise left in ``values``.
+    smoothing_um
+        Standard deviation of the Gaussian that the noise asked for.
+    planes
+        How many planes were averaged.
+    """
+
+    values: Floats
+    within: Floats
+    planes_peak: Floats
+    level: float
+    background: float
+    noise: float
+    smoothing_um: float
+    planes: int
 
     @property
     def is_noisy(self) -> bool:

@@ -34,16 +34,31 @@ DETAIL_UM = (0.15, 0.4)  # difference of these Gaussians, in which bleed-through
 
 @dataclass(frozen=True, eq=False)
 class DyeQuality:
-    """How far the dye of a field can be trusted."""
+    """How far the dye of a field can be trusted.
 
-    signal_to_noise: float  # contrast of what is bright over the noise that smoothing left
-    level: float  # that contrast in grey values
-    background: float  # standard deviation of what is wider than mitochondria, over that contrast
-    # The highest correlation of fine detail with another channel, beside what was outlined; NaN
-    # without another.
+    Attributes
+    ----------
+    signal_to_noise
+        Contrast of what is bright over the noise that smoothing left.
+    level
+        That contrast in grey values.
+    background
+        Standard deviation of what is wider than mitochondria, over that contrast.
+    bleed_through
+        The highest correlation of fine detail with another channel, beside what was outlined; not
+        a number without another.
+    planes
+        How many planes were averaged.
+    unsure, saturated, foreground
+        Shares of pixels.
+    """
+
+    signal_to_noise: float
+    level: float
+    background: float
     bleed_through: float
-    planes: int  # how many were averaged
-    unsure: float  # share of the pixels, as the next two
+    planes: int
+    unsure: float
     saturated: float
     foreground: float
 
@@ -61,11 +76,20 @@ class DyeQuality:
 
 @dataclass(frozen=True, eq=False)
 class DyeLabels:
-    """A plane's mask from its dye."""
+    """A plane's mask from its dye.
 
-    mask: Mask  # (Y, X) uint8; 0, 1 or 255 (unsure)
-    # (Y, X), brightness over the background relative to the local peak, 0 to about 1: what the
-    # threshold is applied to.
+    Attributes
+    ----------
+    mask
+        (Y, X) uint8; 0, 1 or 255 (unsure).
+    score
+        (Y, X) float32, brightness over the background relative to the local peak, 0 to about 1:
+        what the threshold is applied to.
+    quality
+        What can be said of the field.
+    """
+
+    mask: Mask
     score: Floats
     quality: DyeQuality
 
@@ -87,19 +111,16 @@ def label_dye(
     `dye_contrast`), as widths are measured at half maximum; whole objects are kept or doubted
     (hysteresis: Canny 1986). Gain and offset of the camera don't matter.
 
-    Unsure (255) are structures faint beside the field's other ones or the noise, lone ones just
-    below the threshold, what lies beside saturated pixels; in a noisy field what might be more than
-    noise; and all pixels where there is no dye.
-
     Parameters
     ----------
     stack
         (Y, X), or (Z, Y, X) of one channel; grey values, finite.
-    pixel_size_um, z_step_um
-        Side of a pixel, and between planes. Where this is known, planes within 1.2 µm tell what is
-        in focus.
+    pixel_size_um
+        Side of a pixel.
     z
         The plane, from 0; the middle one by default.
+    z_step_um
+        Between planes. Where it is known, planes within 1.2 µm tell what is in focus.
     threshold
         Of the local peak, between 0 and 1, see `choose_threshold`.
     others
@@ -108,6 +129,13 @@ def label_dye(
         Diameter of the smallest structure that is kept.
     chance
         Times the noise, the peak of a structure below which it may be chance and is unsure.
+
+    Returns
+    -------
+    DyeLabels
+        Unsure (255) are structures faint beside the field's other ones or the noise, lone ones
+        just below the threshold, what lies beside saturated pixels; in a noisy field what might
+        be more than noise; and all pixels where there is no dye.
 
     Raises
     ------
@@ -154,10 +182,19 @@ def label_dye(
 def choose_threshold(scores: Sequence[Floats], outlined: Sequence[Mask]) -> float:
     """Choose the one threshold at which masks from the dye agree best with outlines.
 
-    ``scores`` are (Y, X) each, as `label_dye` gives them: fields of every condition that has
-    outlines; ``outlined`` are masks of the same shapes. It is between 0.2 and 0.7, that with the
-    highest mean foreground IoU over fields, each counting the same, averaged with `THRESHOLD` as if
-    one more field had that: a single rough outline can be far off.
+    Parameters
+    ----------
+    scores
+        (Y, X) each, as `label_dye` gives them: fields of every condition that has outlines.
+    outlined
+        Masks of the same shapes; 0, 1 or 255 (unsure, not counted).
+
+    Returns
+    -------
+    float
+        Between 0.2 and 0.7, that with the highest mean foreground IoU over fields, each counting
+        the same, averaged with `THRESHOLD` as if one more field had that: a single rough outline
+        can be far off. `THRESHOLD` where nothing is outlined.
     """
     candidates = np.linspace(0.2, 0.7, 51)
     total, n_fields = np.zeros(len(candidates)), 0

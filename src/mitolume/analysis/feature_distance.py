@@ -83,7 +83,7 @@ def choose_diverse(
     groups: Sequence[Sequence[Hashable]],
     n: int,
 ) -> list[int]:
-    """Choose n images, the best first: each the most promising beside those before it.
+    """Choose images one after the other, each the most promising beside those before it.
 
     Farthest first (the greedy k-center of Sener and Savarese, ICLR 2018): the way to the nearest
     image that is labelled or chosen, times a weight, as Yang et al. (MICCAI 2017) ask for images
@@ -91,13 +91,17 @@ def choose_diverse(
 
     Parameters
     ----------
-    vectors, known
-        (M, C) of the images to choose from, and (N, C) of the labelled ones, on comparable scales.
+    vectors
+        (M, C), one for each image to choose from, on comparable scales.
+    known
+        (N, C), of the labelled images, N at least 1.
     weights
         (M,), 0 or more: how uncertain each image is.
     groups
         (M,), to which groups each image belongs, widest first, such as its specimen and its
         stack. What has been chosen from least often comes first.
+    n
+        How many, at most M; the best come first.
     """
     nearest = cdist(vectors, known).min(axis=1)
     chosen: list[int] = []

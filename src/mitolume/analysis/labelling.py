@@ -65,16 +65,28 @@ def label_objects(
     settings: ObjectSettings | None = None,
     pixel_size_um: Mapping[str, float] | None = None,
 ) -> Labels:
-    """Give each object of a mask, (Y, X) or (Z, Y, X), its number.
+    """Give each object of a mask its number.
 
     Holes are filled first, then small objects dropped, then touching ones cut where the settings
     ask for it. Pixels that touch, be it by a corner, are one object; those of a hole touch by
     sides. A hole at the image's edge is none.
 
-    The mask holds 0, 1, 255 (unsure: background here) or bool; or it is a probability (floating
-    point), of which what reaches the threshold is foreground; ``split="probability"`` needs one.
-    Labels have the same shape, int32: 0 background, objects from 1 without gaps, in the order of
-    their first pixels, row by row.
+    Parameters
+    ----------
+    mask
+        (Y, X) or (Z, Y, X): 0, 1, 255 (unsure: background here) or bool; or a probability
+        (floating point), of which what reaches the threshold is foreground;
+        ``split="probability"`` needs one.
+    settings
+        What counts as one object.
+    pixel_size_um
+        ``Z``, ``Y``, ``X`` to µm, where known.
+
+    Returns
+    -------
+    numpy.ndarray
+        The same shape, int32: 0 background, objects from 1 without gaps, in the order of their
+        first pixels, row by row.
 
     Raises
     ------
@@ -103,10 +115,12 @@ def label_blocks(
     progress: Progress = lambda done, total: None,
     above: int = 0,
 ) -> pd.DataFrame:
-    """Give each object its number, as `label_objects` does, in a mask of any size.
+    """Give each object its number, in a mask that need not fit into memory.
 
-    The result is the same whatever the blocks. In memory at once are a block, a few numbers for
-    each object and, where objects are cut, the box of the largest one.
+    The result is that of `label_objects` on the whole array, whatever the blocks.
+
+    In memory at once are a block, a few numbers for each object and, where objects are cut, the
+    box of the largest one.
 
     Parameters
     ----------
@@ -117,6 +131,8 @@ def label_blocks(
         serves as scratch until the end; chunks as large as a block are fastest.
     block
         Side of a block along each axis, px.
+    settings, pixel_size_um
+        As for `label_objects`.
     progress
         Called with the blocks done and the blocks there are, all passes counted.
     above
@@ -126,6 +142,11 @@ def label_blocks(
     -------
     pandas.DataFrame
         What `out` holds, as `index_objects` lists it.
+
+    Raises
+    ------
+    MitolumeError
+        As for `label_objects`.
     """
     settings = settings or ObjectSettings()
     min_px, hole_px, cut = _rules_of(settings, mask.shape, pixel_size_um)

@@ -74,10 +74,10 @@ def measure_objects(
     origin: Sequence[int] | None = None,
     image_shape: Sequence[int] | None = None,
 ) -> pd.DataFrame:
-    """Measure each object of a label image: a row for each, sorted by label.
+    """Measure each object of a label image.
 
-    Without objects the table has the same columns and types. Of a window of a larger image, the
-    rows are those that the whole image would give.
+    Of a window of a larger image, with `only`, `origin` and `image_shape`, the rows are those
+    that the whole image would give.
 
     Parameters
     ----------
@@ -94,6 +94,16 @@ def measure_objects(
     origin, image_shape
         Where the window begins in the image, and the shape of that; by default it is the image.
         The window must hold each object with `margin_of` around its box, or end with the image.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each object, sorted by label. Without objects it has the same columns and types.
+
+    Raises
+    ------
+    ValueError
+        Shapes differ.
 
     Examples
     --------
@@ -223,10 +233,23 @@ def summarise_image(
     pixel_size_um: Mapping[str, float] | None = None,
     n_unsure: int = 0,
 ) -> dict[str, int | float]:
-    """Sum up all objects of an image of ``shape`` (Y, X) or (Z, Y, X), as they were measured.
+    """Sum up the objects of one image.
 
-    ``n_unsure`` are the pixels of which nobody knows what they are: no part of the field of view.
-    Without objects, what would be a mean or a ratio to them is NaN.
+    Parameters
+    ----------
+    objects
+        What `measure_objects` returned for the whole image.
+    shape
+        (Y, X) or (Z, Y, X) of the image.
+    pixel_size_um
+        The one that the objects were measured with.
+    n_unsure
+        Pixels of which nobody knows what they are: no part of the field of view.
+
+    Returns
+    -------
+    dict
+        Column to number. Without objects, what would be a mean or a ratio to them is NaN.
 
     Examples
     --------

@@ -32,7 +32,18 @@ class Counts:
 
 
 def count(prediction: Mask, truth: Mask) -> Counts:
-    """Count the pixels of an image, (..., Y, X) uint8, where neither mask is unsure (255).
+    """Count the pixels of an image, leaving out those that are unsure.
+
+    Parameters
+    ----------
+    prediction
+        (..., Y, X) uint8; 1 is mitochondria. Pixels that are 255 here are left out too.
+    truth
+        The same shape; 0, 1 or 255 (unsure).
+
+    Returns
+    -------
+    Counts
 
     Examples
     --------
@@ -127,7 +138,14 @@ def _f1(p_found: Bools, p: Bools, t_found: Bools, t: Bools) -> float:
 def outlines(a: Mask, b: Mask, sure: Bools) -> tuple[Bools, Bools]:
     """Outlines of two masks: marked pixels with an unmarked one beside them (4 neighbours).
 
-    The edge of the image and the rim of what is not ``sure`` are not outlines that anybody drew.
+    The edge of the image and the rim of an unsure region are not outlines that anybody drew.
+
+    Parameters
+    ----------
+    a, b
+        (Y, X) uint8; 1 is marked.
+    sure
+        The same shape; False where nobody knows what is there.
     """
     drawn = ~ndimage.binary_dilation(~sure)
     marked = [(mask == FOREGROUND) & sure for mask in (a, b)]
@@ -175,10 +193,19 @@ def mean_defined(values: Iterable[float]) -> float:
 
 
 def best_threshold(histograms: np.ndarray[Any, Any]) -> tuple[float, float]:
-    """Choose the threshold with the highest pooled IoU, from counts of `probability_histogram`.
+    """Choose the threshold with the highest pooled IoU.
 
-    It is the middle of the thresholds within 0.001 of the best, inside 0.05 to 0.95, so that a flat
-    top doesn't end at one of its edges. Also returned: the IoU there.
+    Parameters
+    ----------
+    histograms
+        (2, bins): how many sure background (0) and foreground (1) pixels have a probability in
+        each of equal bins from 0 to 1, as `probability_histogram` counts them.
+
+    Returns
+    -------
+    threshold, iou
+        The middle of the thresholds within 0.001 of the best, inside 0.05 to 0.95, so that a
+        flat top doesn't end at one of its edges; the IoU there.
     """
     bins = histograms.shape[1]
     edges = np.arange(bins) / bins
@@ -193,7 +220,7 @@ def best_threshold(histograms: np.ndarray[Any, Any]) -> tuple[float, float]:
 def probability_histogram(
     probability: np.ndarray[Any, Any], truth: Mask, bins: int = 100
 ) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Count sure background (0) and foreground (1) pixels in bins of probability: (2, bins)."""
+    """Count the probabilities of the sure background and foreground pixels, (2, bins)."""
     index = np.minimum((probability * bins).astype(int), bins - 1)
     return np.stack([np.bincount(index[truth == value], minlength=bins) for value in (0, 1)])
 

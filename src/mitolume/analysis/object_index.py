@@ -21,12 +21,21 @@ _PIXELS = 2**24  # in memory at once: 64 MB of labels, and a few times that whil
 def index_objects(
     labels: Array, origin: Sequence[int] | None = None, shape: Sequence[int] | None = None
 ) -> pd.DataFrame:
-    """List the objects of a label image, (Y, X) or (Z, Y, X), or of a part of one.
+    """List the objects of a label image, or of a part of one.
 
-    There is a row for each object: ``label``, its box ``z0 z1 y0 y1 x0 x1`` in the whole image
-    (half-open, px; z from 0 to 1 in a plane), ``size_px``, and ``first``, the place of its first
-    pixel, counted row by row through the whole image. ``origin`` and ``shape`` say where a part
-    begins in the image, and the size of that.
+    Parameters
+    ----------
+    labels
+        (Y, X) or (Z, Y, X), whole numbers, 0 background. Numbers may be missing.
+    origin, shape
+        Where the part begins in the image, and the size of that; by default it is the image.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each object: ``label``, its box ``z0 z1 y0 y1 x0 x1`` in the whole image
+        (half-open, px; z from 0 to 1 in a plane), ``size_px``, and ``first``, the place of its
+        first pixel, counted row by row through the whole image.
     """
     ndim = labels.ndim
     numbers = None

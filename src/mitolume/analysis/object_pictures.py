@@ -70,13 +70,22 @@ def outlines_by_value(
 
     Parameters
     ----------
-    image, labels
-        (Y, X), any numeric dtype; (Y, X), whole numbers, 0 background.
-    objects, column
-        Columns ``label`` and that of the measurement, whose 2nd to 98th percentile the colours
-        span. Objects that are not in the table, or without a value, are outlined in grey.
+    image
+        (Y, X), any numeric dtype.
+    labels
+        (Y, X), whole numbers, 0 background.
+    objects
+        Columns ``label`` and `column`. Objects that are not in it, and those without a value, are
+        outlined in grey.
+    column
+        The measurement. Colours span its 2nd to 98th percentile.
     width_um
         Width of the image in µm, for a scale bar.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        With a colour bar, where there is a value; see `write_figure`.
     """
     if image.shape != labels.shape:
         raise ValueError(f"the labels have shape {labels.shape}, the image {image.shape}")
@@ -125,10 +134,29 @@ def superplot(
     """Plot objects and the means of their specimens, for each condition.
 
     Objects of one specimen are not replicates: the error bar, and n, are those of the specimen
-    means (Lord et al., J Cell Biol 2020). Conditions, in column ``by``, come in the order of their
-    first objects; a specimen looks the same in all of its conditions. Objects without a finite
-    value are left out; without any value this is refused. With ``log``, the axis is logarithmic and
-    means are geometric; all values must be above 0.
+    means (Lord et al., J Cell Biol 2020).
+
+    Parameters
+    ----------
+    objects
+        A row for each object, with columns `by` and ``specimen``. Conditions come in the order of
+        their first objects; a specimen looks the same in all of its conditions.
+    column
+        The measurement; objects without a finite value are left out.
+    by
+        The column of conditions.
+    log
+        Whether the axis is logarithmic, and means are geometric; all values must be above 0.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        See `write_figure`.
+
+    Raises
+    ------
+    MitolumeError
+        No object has a value.
     """
     known = objects[np.isfinite(objects[column].to_numpy(np.float64))]
     if known.empty:

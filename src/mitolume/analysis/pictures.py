@@ -29,11 +29,20 @@ Limits = tuple[float, float]
 
 
 def to_8bit(image: NDArray[Any], limits: Limits | None = None) -> NDArray[np.uint8]:
-    """Stretch the contrast of an image (Y, X), by default between its 0.5 and 99.5 percentiles.
+    """Stretch the contrast of an image, by default between its 0.5 and 99.5 percentiles.
 
-    ``limits`` are the grey values that become black and white, so that several images can be
-    compared. NaN and infinities do not count; NaN and minus infinity come out black, infinity
-    white. A constant image, or one without finite values, is mid grey.
+    Parameters
+    ----------
+    image
+        Shape (Y, X), any numeric dtype. NaN and infinities do not count; NaN and minus infinity
+        come out black, infinity white.
+    limits
+        Grey values that become black and white, so that several images can be compared.
+
+    Returns
+    -------
+    NDArray[np.uint8]
+        Shape (Y, X). A constant image, or one without finite values, is mid grey.
 
     Examples
     --------
@@ -67,10 +76,22 @@ def stretch_limits(image: NDArray[Any]) -> Limits | None:
 
 
 def fit(picture: NDArray[Any], longer: int | None, *, smooth: bool = False) -> NDArray[Any]:
-    """Bring the longer side of a picture to at most ``longer`` pixels; None leaves it as it is.
+    """Bring the longer side of a picture to at most `longer` pixels.
 
-    Of (Y, X), uint8 or int32, the nearest pixel is taken, or the mean with ``smooth``. A picture of
-    half this size or less is enlarged by a whole factor, so that an outline drawn on it is thin.
+    Parameters
+    ----------
+    picture
+        Shape (Y, X), uint8: a grey picture or a mask; or int32: a label image.
+    longer
+        Longest side allowed; None leaves the picture as it is. A picture of half this size or
+        less is enlarged by a whole factor, so that an outline drawn on it is thin.
+    smooth
+        Average when shrinking (pictures); the default takes the nearest pixel (masks).
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (Y', X').
     """
     if longer is None or picture.size == 0:
         return picture
@@ -88,10 +109,25 @@ def fit(picture: NDArray[Any], longer: int | None, *, smooth: bool = False) -> N
 def overlay(
     image: NDArray[Any], mask: Mask, *, longer: int | None = None, limits: Limits | None = None
 ) -> NDArray[np.uint8]:
-    """Draw the outline of the foreground over the image in grey: (Y, X, 3), red, green, blue.
+    """Draw the outline of the foreground over the image in grey.
 
-    The outline is 2 px wide, one on each side of the border; what is unsure (255) in the mask is
-    hatched in grey. It is drawn after resizing (see `fit`), so outlines stay whole.
+    The outline is 2 px wide, one on each side of the border.
+
+    Parameters
+    ----------
+    image
+        Shape (Y, X), any numeric dtype.
+    mask
+        Shape (Y, X), 0 background, 1 mitochondria, 255 unsure (hatched in grey).
+    longer
+        Longest side of the picture, see `fit`; drawn after resizing, so outlines stay whole.
+    limits
+        See `to_8bit`.
+
+    Returns
+    -------
+    NDArray[np.uint8]
+        Shape (Y, X, 3), red, green, blue.
     """
     grey = fit(to_8bit(image, limits), longer, smooth=True)
     drawn = fit(np.asarray(mask, dtype=np.uint8), longer)

@@ -132,9 +132,17 @@ def compare_conditions(
     Objects of a specimen are not independent, and are no replicates. Where most specimens are in
     both conditions, those are paired. docs/measurements.md has the method and its error rates.
 
-    The table has a row for each object or image: columns ``image``, ``specimen``, ``by`` (the
-    condition) and ``column``, all known and finite. With ``log``, all are above 0, means are
-    geometric, and compared by their ratio.
+    Parameters
+    ----------
+    table
+        A row for each object or image: columns ``image``, ``specimen``, `by` and `column`, all
+        known and finite, above 0 with ``log``.
+    column, by
+        The measurement, and the column of conditions.
+    control
+        The condition that the others are compared with.
+    log
+        Whether means are geometric, and compared by their ratio.
     """
     values = np.log(table[column]) if log else table[column].astype(float)
     means = values.groupby([table[by], table["specimen"]], sort=False).mean()

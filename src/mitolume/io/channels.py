@@ -42,11 +42,20 @@ def listed_channels(names: Sequence[str]) -> str:
 
 
 def transmitted_channel(names: Sequence[str], light: Sequence[str] = ()) -> tuple[list[int], str]:
-    """Find the channels of transmitted light: their numbers from 0, and why.
+    """Find the channels of transmitted light.
 
-    All that fit count, by name or by what the file states of each channel's light (empty where it
-    states nothing). Where none does, it is the one without an emission wavelength, if all others
-    have one.
+    Parameters
+    ----------
+    names
+        The channels' names.
+    light
+        What the file states of each channel's light; empty where it states nothing.
+
+    Returns
+    -------
+    channels, reason
+        Numbers from 0 of all that fit, by name or by what the file states, and why. Where none
+        does, the one without an emission wavelength, if all others have one.
 
     Examples
     --------
@@ -73,10 +82,21 @@ def transmitted_channel(names: Sequence[str], light: Sequence[str] = ()) -> tupl
 
 
 def select_channel(image: xr.DataArray, channel: Channel) -> xr.DataArray:
-    """Keep one channel of an image, ``T C Z Y X``, by its number or name.
+    """Keep one channel of an image.
 
-    Case, spaces and hyphens don't count. None takes the only one, or the only one of transmitted
-    light; ``attrs["channel_found_by"]`` then says which and why, to be shown to the user.
+    Parameters
+    ----------
+    image
+        Dims ``T C Z Y X``.
+    channel
+        Name (case, spaces and hyphens ignored) or number from 0. None takes the only one, or
+        the only one of transmitted light.
+
+    Returns
+    -------
+    xarray.DataArray
+        The same dims, ``C`` of length 1. Where it was found and not named,
+        ``attrs["channel_found_by"]`` says which and why, to be shown to the user.
 
     Raises
     ------

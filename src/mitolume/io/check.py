@@ -71,8 +71,21 @@ def check_table(
 ) -> CheckedTable:
     """Read a table, and every plane and mask of it once.
 
-    ``channels`` are those that are read of each image, see `open_image`. ``progress`` is called
-    with the rows done and the rows there are.
+    Parameters
+    ----------
+    path
+        The table of fields.
+    mask_kind
+        What mask values mean; ``auto`` finds out.
+    channels
+        The channels that are read of each image, its own first; see `open_image`.
+    progress
+        Called with the rows done and the rows there are.
+
+    Returns
+    -------
+    CheckedTable
+        What the rest of a run stands on.
 
     Raises
     ------
@@ -194,10 +207,19 @@ def _is_in_colour(row: Field) -> bool:
 
 
 def open_image(row: Field, channels: Sequence[str] = ()) -> xr.DataArray:
-    """Open the image of a row, ``T C Z Y X``, with the table's pixel size over the file's.
+    """Open the image of a row, with the table's pixel size over the file's.
 
-    ``channels`` are kept in their order, the row's own in place of the first; without any, the one
-    that the row names, or the only one. T has length 1.
+    Parameters
+    ----------
+    row
+        Its column ``channel``, where it is filled in, goes before the first of ``channels``.
+    channels
+        Which channels, in this order; without any, the one that the row names, or the only one.
+
+    Returns
+    -------
+    xarray.DataArray
+        Dims ``T C Z Y X``, T of length 1, C the channels.
     """
     names = (row.channel or next(iter(channels), ""), *channels[1:])
     image = _read_once(row.image, row.scene, names, row.image.stat().st_mtime_ns)

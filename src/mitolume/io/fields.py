@@ -92,7 +92,17 @@ class Field:
 
 
 def read_table(path: str | Path) -> list[Field]:
-    """Read a table of fields: CSV (comma, semicolon or tab), UTF-8; paths in it are relative to it.
+    """Read a table of fields.
+
+    Parameters
+    ----------
+    path
+        CSV (comma, semicolon or tab), UTF-8; paths in it are relative to it.
+
+    Returns
+    -------
+    list of Field
+        In the order of the file.
 
     Raises
     ------
@@ -110,8 +120,11 @@ def read_table(path: str | Path) -> list[Field]:
 def parse_table(path: Path) -> tuple[list[Field], list[tuple[int, str]], list[str]]:
     """Read a table of fields, and say what is wrong with it instead of raising `TableError`.
 
-    Returned are the rows, faulty ones too; each fault with the line it is in (0: the table as a
-    whole); and what the user should know.
+    Returns
+    -------
+    fields, faults, notices
+        The rows, faulty ones too; each fault with the line it is in (0: the table as a whole);
+        what the user should know.
     """
     require_file(path, "table of fields")
     try:
@@ -182,7 +195,15 @@ def _column_notices(names: Sequence[str]) -> list[str]:
 
 
 def write_table(path: str | Path, fields: Iterable[Field]) -> None:
-    """Write a table of fields that `read_table` reads back equal, with paths from its folder on."""
+    """Write a table of fields that `read_table` reads back equal.
+
+    Parameters
+    ----------
+    path
+        The CSV file; paths in it are made relative to its folder.
+    fields
+        The rows.
+    """
     fields = list(fields)
     base = Path(path).parent
     extras = list(dict.fromkeys(name for row in fields for name in row.extra))
@@ -233,11 +254,27 @@ def with_label(
     depth: int,
     label: str = "painted",
 ) -> list[Field]:
-    """Return the rows of a table with a mask for some planes of the row at ``index``.
+    """Return the rows of a table with a mask for some planes of one row.
 
-    Its image has ``depth`` planes; the role of an unlabelled row is drawn. Planes that the mask
-    leaves out follow as a row with the mask they had, or as an unlabelled one unless the row is
-    kept for validation or test. No other row keeps a plane that is labelled now.
+    Parameters
+    ----------
+    rows, index
+        The table, and which of its rows is labelled; the role of an unlabelled one is drawn.
+    mask
+        The file of the mask.
+    planes
+        The planes that it labels.
+    depth
+        How many planes the image has.
+    label
+        Where the mask comes from, see `Field`.
+
+    Returns
+    -------
+    list of Field
+        Planes of the row that the mask leaves out follow as a row with the mask they had, or as an
+        unlabelled one unless the row is kept for validation or test. No other row keeps a plane
+        that is labelled now.
     """
     row, taken = rows[index], set(planes)
     role = "" if row.role == "unlabelled" else row.role
@@ -376,9 +413,18 @@ def row_names(rows: Sequence[Field]) -> list[str]:
 
 
 def parse_planes(text: str) -> tuple[int, ...] | None:
-    """Read a choice of planes: numbers from 0 and ranges with both ends, None (all) of no text.
+    """Read a choice of planes.
 
-    They are parted by commas or spaces; ``a-b:step`` takes every step-th.
+    Parameters
+    ----------
+    text
+        Numbers from 0 and ranges with both ends, separated by commas or spaces; ``a-b:step``
+        takes every step-th. Empty means all.
+
+    Returns
+    -------
+    tuple of int, or None
+        Sorted; None means all.
 
     Examples
     --------

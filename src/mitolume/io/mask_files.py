@@ -64,10 +64,23 @@ def is_folder(path: Path) -> bool:
 
 
 def list_masks(path: Path) -> tuple[list[Path], list[str]]:
-    """List the masks of a folder in natural order; a file is its own list.
+    """List the masks of a folder; a file is its own list.
 
-    If the name of any other file in the folder begins with the name of a mask's image, only files
-    that are named as masks are taken. Also returned: sentences that say what was left out.
+    Parameters
+    ----------
+    path
+        A mask file, or a folder of masks and perhaps their images: if the name of any other file
+        begins with the name of a mask's image, only files that are named as masks are taken.
+
+    Returns
+    -------
+    files, notices
+        In natural order; a sentence that says how many were left out.
+
+    Raises
+    ------
+    MitolumeError
+        It does not exist or holds no mask.
     """
     if not is_folder(path):
         if not (path.exists() or address(path)):
@@ -111,12 +124,14 @@ def open_mask(
 ) -> xr.DataArray:
     """Open a mask file without reading its pixels.
 
-    It is an image file, an ImageJ ROI set (``.zip``) or ROI (``.roi``), or GeoJSON; if it is the
-    image itself, its overlay is the mask. Outlines need the size of their image, ``like``; a
-    stack's outlines that name no plane make a mask of one plane.
-
     Parameters
     ----------
+    path
+        An image file, an ImageJ ROI set (``.zip``) or ROI (``.roi``), or GeoJSON. If the file is
+        the image itself, its overlay is the mask.
+    like
+        The image, dims ``T C Z Y X``: outlines need its size. A stack's outlines that name no
+        plane make a mask of one plane.
     numbered
         Draw each outline with its number, and unsure ones as -1.
     movie
@@ -129,6 +144,11 @@ def open_mask(
         Dims ``T C Z Y X``, C of length 1, T too unless it is a movie. Of outlines: uint8 of 0, 1
         and 255, ``attrs["mask_kind"]`` is ``unsure``; numbered: int32, and it is ``numbers``.
         ``attrs["notices"]`` says what was left out; the pixel size is that of the image.
+
+    Raises
+    ------
+    MitolumeError
+        The file can't be read or is not a mask; outlines have no image, or don't fit on it.
     """
     if not path.is_dir() and not address(path):
         require_file(path)
@@ -196,9 +216,17 @@ def _hidden(placed: PlacedOutlines, path: Path, *, numbered: bool) -> list[str]:
 
 
 def distinct_values(mask: xr.DataArray) -> set[float]:
-    """Return the distinct values of an open mask, of fractions a few; none of outlines.
+    """Return the distinct values of a mask, of fractions a few; none of outlines.
 
-    It is read chunk by chunk; what is not finite is refused.
+    Parameters
+    ----------
+    mask
+        As `open_mask` opened it; it is read chunk by chunk.
+
+    Raises
+    ------
+    MitolumeError
+        Pixels can't be decoded, or are not finite numbers.
     """
     import dask
 

@@ -33,8 +33,16 @@ def meaning_of(
 ) -> tuple[ValuesKind, list[str]]:
     """Decide what the values of a set of masks mean, as `decide_kind` does, or refuse.
 
-    It is ``numbers`` if the masks are label images, whose numbers are objects; in masks of kind
-    ``labels`` or ``unsure`` objects are connected pixels. Also returned: what the user should know.
+    Returns
+    -------
+    kind, notices
+        ``numbers`` if the masks are label images, whose numbers are objects; in masks of kind
+        ``labels`` or ``unsure`` objects are connected pixels.
+
+    Raises
+    ------
+    MitolumeError
+        There is no such kind, or the values of a mask don't fit.
     """
     require_kind(kind)
     decided, notices, faults = decide_kind(values, cast(MaskKind, kind))
@@ -89,9 +97,24 @@ def decide_kind(
 
 
 def to_mask(values: Array, kind: ValuesKind) -> Mask:
-    """Turn the values of a file into a mask of the same shape, uint8 of 0, 1 and 255.
+    """Turn the values of a file into a mask.
 
-    In ``numbers``, -1 is unsure. A value that doesn't fit the kind is refused.
+    Parameters
+    ----------
+    values
+        Any shape, as read from the file.
+    kind
+        ``unsure`` or ``labels``, as `decide_kind` found; or ``numbers``, -1 being unsure.
+
+    Returns
+    -------
+    numpy.ndarray
+        The same shape, uint8, values 0, 1 and 255.
+
+    Raises
+    ------
+    MitolumeError
+        A value doesn't fit the kind.
     """
     values = np.asarray(values)
     if kind in ("labels", "numbers"):
@@ -109,8 +132,11 @@ def to_mask(values: Array, kind: ValuesKind) -> Mask:
 def to_objects(values: Array, kind: ValuesKind) -> tuple[Array, Any]:
     """Turn the values of a file, (Y, X) or (Z, Y, X), into numbered objects.
 
-    Unless the kind is ``numbers``, connected pixels are objects (8 neighbours, in a stack 26).
-    Returned are labels, int64, 0 being background, and where it is unsure.
+    Returns
+    -------
+    labels, unsure
+        The same shape: int64, 0 is background; bool. Unless the kind is ``numbers``, connected
+        pixels are objects (8 neighbours, in a stack 26).
     """
     if kind == "numbers":
         return np.maximum(values, 0).astype(np.int64), values < 0

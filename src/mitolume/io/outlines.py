@@ -45,9 +45,19 @@ class Outline:
 def fill(rings: Sequence[Ring], shape: tuple[int, int]) -> tuple[tuple[slice, slice], Inside]:
     """Find the pixels whose centre is inside, as ImageJ's PolygonFiller does.
 
-    A centre exactly on an edge is inside where that is a right or an upper one. What lies beyond
-    the image, of shape (Y, X), is cut off. Returned are the window of the outline's box in the
-    image, and which of its pixels are inside.
+    A centre exactly on an edge is inside where that is a right or an upper one.
+
+    Parameters
+    ----------
+    rings
+        The outline; what lies beyond the image is cut off.
+    shape
+        Y and X of the image.
+
+    Returns
+    -------
+    window, inside
+        Where the outline's box lies in the image; (Y, X) bool of that size.
 
     Examples
     --------
@@ -229,10 +239,13 @@ def trace_labels(labels: Labels) -> Iterator[tuple[int, int, list[Polygon]]]:
 
 
 def trace(mask: Inside) -> list[Polygon]:
-    """Outline a mask, (Y, X) bool, along the edges of its pixels: a polygon for each piece.
+    """Outline a mask, (Y, X) bool, along the edges of its pixels.
 
-    Pieces that touch at a corner are two. A polygon is its outer ring, then its holes, which run
-    the other way round; no ring meets itself.
+    Returns
+    -------
+    list of list of numpy.ndarray
+        A polygon for each piece (4 neighbours: pieces that touch at a corner are two): its outer
+        ring, then its holes. No ring meets itself; holes run the other way round.
 
     Examples
     --------

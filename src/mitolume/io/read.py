@@ -91,12 +91,29 @@ def read(
 def read_channels(
     path: str | Path, channels: Sequence[Channel], *, scene: str | int | None = None
 ) -> xr.DataArray:
-    """Open several channels of an image in the order in which they are named, see `select_channel`.
+    """Open several channels of an image, in the order in which they are named.
 
-    Where every channel is a file of its own, ``path`` is that of the first, and the others are
-    called alike but for the channel's name: ``a_Transmitted.tif`` and ``a_CellMask.tif``.
-    ``attrs["files"]`` lists the files. A channel that is missing or ambiguous, or whose file has
-    another size, is refused.
+    Parameters
+    ----------
+    path
+        The image file, as for `read`.
+    channels
+        Each as for `select_channel`. Where every channel is a file of its own, ``path`` is that of
+        the first, and the others are called alike but for the channel's name:
+        ``a_Transmitted.tif`` and ``a_CellMask.tif``.
+    scene
+        As for `read`.
+
+    Returns
+    -------
+    xarray.DataArray
+        As `read` returns it, ``C`` in the order of ``channels``; ``attrs["files"]`` lists the
+        files.
+
+    Raises
+    ------
+    MitolumeError
+        A channel is missing or ambiguous, or its file has another size.
     """
     path = Path(path)
     image = read(path, scene=scene)
@@ -135,7 +152,19 @@ def _by(sizes: dict[str, int]) -> str:
 
 
 def read_plane(image: xr.DataArray, *, z: int = 0, t: int = 0, c: int = 0) -> Image2D:
-    """Read the pixels of one plane, (Y, X) in the file's dtype, of an image as `read` returns it.
+    """Read the pixels of one plane.
+
+    Parameters
+    ----------
+    image
+        Dims ``T C Z Y X``, as `read` returns it.
+    z, t, c
+        Which plane, from 0.
+
+    Returns
+    -------
+    numpy.ndarray
+        (Y, X), the file's dtype.
 
     Raises
     ------
@@ -167,7 +196,13 @@ def require_grey(image: xr.DataArray) -> None:
 
 
 def decode_plane(image: xr.DataArray, *, z: int = 0, t: int = 0, c: int = 0) -> Image2D:
-    """Read the pixels of one plane as `read_plane` does, but of any type and with NaN in them."""
+    """Read the pixels of one plane as `read_plane` does, but of any type and with NaN in them.
+
+    Raises
+    ------
+    MitolumeError
+        The pixels can't be decoded.
+    """
     with decoding(image.attrs.get("source", "the image")):
         return np.asarray(_computed(image.isel(T=t, C=c, Z=z)).values)
 
@@ -181,7 +216,13 @@ def _computed(image: xr.DataArray) -> xr.DataArray:
 
 
 def load(image: xr.DataArray) -> xr.DataArray:
-    """Read the pixels of an image, or of a part of one, into memory."""
+    """Read the pixels of an image, or of a part of one, into memory.
+
+    Raises
+    ------
+    MitolumeError
+        The pixels can't be decoded.
+    """
     with decoding(image.attrs.get("source", "the image")):
         return _computed(image)
 

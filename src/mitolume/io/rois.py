@@ -44,8 +44,20 @@ def is_unsure(name: str) -> bool:
 def read_rois(path: str | Path) -> list[ImagejRoi]:
     """Read the ROIs of a ROI set (``.zip``), a ``.roi`` file, or a TIFF with an overlay.
 
-    Of a TIFF without an overlay, its selection. A ROI without a name has that of its file. A file
-    that can't be read or holds no ROI is refused.
+    Parameters
+    ----------
+    path
+        The file. Of a TIFF, its overlay; its selection where it has no overlay.
+
+    Returns
+    -------
+    list of roifile.ImagejRoi
+        At least one, in the order of the file. A ROI without a name has that of its file.
+
+    Raises
+    ------
+    MitolumeError
+        The file can't be read, or holds no ROI.
     """
     path = Path(path)
     require_file(path)
@@ -68,7 +80,15 @@ def read_rois(path: str | Path) -> list[ImagejRoi]:
 
 
 def write_rois(path: str | Path, rois: Iterable[ImagejRoi]) -> None:
-    """Write a ROI set (``.zip``), whole or not at all; repeated names get a number, as in Fiji."""
+    """Write a ROI set, whole or not at all.
+
+    Parameters
+    ----------
+    path
+        Must end in ``.zip``.
+    rois
+        Each becomes a file with its name; names that repeat get a number, as in Fiji.
+    """
     taken: Counter[str] = Counter()
     with atomic(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as file:
         for roi in rois:
@@ -115,10 +135,19 @@ def outlines_of_rois(
 def labels_to_rois(labels: Labels, unsure: Inside | None = None) -> list[ImagejRoi]:
     """Outline the objects of a label image as ROIs that fill exactly the same pixels.
 
-    It is (Y, X) or (Z, Y, X); where ``unsure`` is True becomes a ROI of that name on each plane.
-    There is a ROI for each object and plane, named by its number (``0012``, in a stack by plane and
-    number: ``0003-0012``), which it also holds as its property ``object``. A piece without holes is
-    a traced ROI; anything else is a composite one.
+    Parameters
+    ----------
+    labels
+        (Y, X) or (Z, Y, X), whole numbers, 0 is background.
+    unsure
+        The same shape, bool: what becomes a ROI named ``unsure`` on each plane.
+
+    Returns
+    -------
+    list of roifile.ImagejRoi
+        One for each object and plane. It is named by its number (``0012``, in a stack by plane
+        and number: ``0003-0012``) and also holds the number as its property ``object``. A piece
+        without holes is a traced ROI; anything else is a composite one.
 
     Examples
     --------

@@ -36,7 +36,20 @@ def assign_roles(fields: Sequence[Field], settings: SplitSettings) -> list[Field
     A specimen with a role in some rows keeps it in the others. The rest are drawn: test first, then
     validation, at least one specimen each while that leaves one for training. A role that the table
     itself uses is not drawn. Specimens with unlabelled rows are for training, unless there are too
-    few without: then they are drawn too, the others first, and lose their unlabelled rows.
+    few without: then they are drawn too, the others first.
+
+    Parameters
+    ----------
+    fields
+        Rows, some with an empty role.
+    settings
+        Shares and seed.
+
+    Returns
+    -------
+    list of Field
+        The rows in the same order, all with a role, without the unlabelled ones of specimens that
+        were drawn for test or validation.
     """
     given = {r.specimen: r.role for r in fields if r.role and r.role != "unlabelled"}
     explicit = {row.role for row in fields if row.role and (row.mask or row.fluorescence)}

@@ -31,7 +31,15 @@ class Plane(Protocol):
 
 
 class FilePlane:
-    """A plane of an image (see `read`) with C of length 1, whose pixels stay in the file."""
+    """One plane of an image, whose pixels stay in the file until a box of them is asked for.
+
+    Parameters
+    ----------
+    image
+        Dims ``T C Z Y X``, C of length 1, as `mitolume.read` returns it.
+    z, t
+        Which plane, from 0.
+    """
 
     def __init__(self, image: xr.DataArray, *, z: int = 0, t: int = 0) -> None:
         self._image, self._z, self._t = image, z, t
@@ -52,7 +60,20 @@ class FilePlane:
 
 
 def open_plane(image: xr.DataArray, *, z: int = 0, t: int = 0) -> Plane:
-    """Return a plane: read where it is small, a `FilePlane` where it is large."""
+    """Return a plane: read where it is small, left in its file where it is large.
+
+    Parameters
+    ----------
+    image
+        Dims ``T C Z Y X``, C of length 1, as `mitolume.read` returns it.
+    z, t
+        Which plane, from 0.
+
+    Raises
+    ------
+    MitolumeError
+        The pixels of a small plane can't be decoded, or contain NaN or infinity.
+    """
     plane = FilePlane(image, z=z, t=t)
     small = plane.shape[0] * plane.shape[1] <= IN_MEMORY
     return plane[:, :] if small else plane

@@ -37,9 +37,18 @@ _known: dict[Path, tuple[int, set[str]]] = {}  # what was read of records: bytes
 def atomic(path: str | Path) -> Iterator[Path]:
     """Give a temporary name to write to; rename it to `path` when all went well.
 
-    This is how every result, a file or a new folder, gets its name. What stands there is replaced
-    only where the program wrote it (`is_ours`), or in a folder that is its own (`owning`). The
-    temporary name is in the same folder, so that the rename is atomic, and has the same ending.
+    This is how every result gets its name. What stands there is replaced only where the program
+    wrote it (`is_ours`), or in a folder that is its own (`owning`).
+
+    Parameters
+    ----------
+    path
+        The file, or the new folder, to be written. Its parent is made where it is missing.
+
+    Yields
+    ------
+    pathlib.Path
+        A name in the same folder with the same ending, so that the rename is atomic.
 
     Raises
     ------
@@ -153,10 +162,18 @@ def write_text(path: str | Path, text: str) -> None:
 def write_image(
     path: str | Path, image: xr.DataArray, *, names: list[str] | None = None, **options: Any
 ) -> None:
-    """Write an image as OME-TIFF (``.ome.tif``), with axes, channel names and pixel size.
+    """Write an image as OME-TIFF, with axes, channel names and pixel size.
 
-    Its dims are out of ``T C Z Y X``. The channels' names are by default those of the coordinate
-    ``C``; ``options`` are further arguments of `tifffile.imwrite`.
+    Parameters
+    ----------
+    path
+        Must end in ``.ome.tif``.
+    image
+        Dims out of ``T C Z Y X``; ``attrs["pixel_size_um"]`` where known.
+    names
+        The channels' names; by default those of the coordinate ``C``.
+    options
+        Further arguments of `tifffile.imwrite`.
     """
     import tifffile
 
@@ -193,10 +210,17 @@ def write_image(
 
 
 def write_mask(path: str | Path, mask: xr.DataArray) -> None:
-    """Write a mask, dims out of ``T Z Y X``, as OME-TIFF with values 0, 1 and 255.
+    """Write a mask as OME-TIFF with values 0, 1 and 255.
 
     A colour table shows mitochondria white and unsure pixels grey, so that the file is not black
     in a viewer although its values are 0 and 1.
+
+    Parameters
+    ----------
+    path
+        Must end in ``.ome.tif``.
+    mask
+        uint8, dims out of ``T Z Y X``; ``attrs["pixel_size_um"]`` where known.
     """
     colours = np.zeros((3, 256), np.uint16)
     colours[:, 1:] = 65_535
@@ -207,7 +231,16 @@ def write_mask(path: str | Path, mask: xr.DataArray) -> None:
 
 
 def write_labels(path: str | Path, labels: xr.DataArray) -> None:
-    """Write a label image, dims out of ``T Z Y X``, as OME-TIFF: uint16, uint32 where need be."""
+    """Write a label image as OME-TIFF: 0 is background, every object has its number.
+
+    Parameters
+    ----------
+    path
+        Must end in ``.ome.tif``.
+    labels
+        Whole numbers from 0, dims out of ``T Z Y X``; ``attrs["pixel_size_um"]`` where known.
+        Written as uint16, or as uint32 where a number is above 65,535.
+    """
     most = int(labels.max()) if labels.size else 0
     dtype = np.uint16 if most <= np.iinfo(np.uint16).max else np.uint32
     write_image(path, labels.astype(dtype), names=["labels"])
@@ -224,10 +257,20 @@ def table_ending(path: str | Path) -> str:
 
 
 def write_table(path: str | Path, table: pd.DataFrame) -> None:
-    """Write a table without its index; the ending of the file, one of `TABLES`, says how.
+    """Write a table; the ending of the file says how.
 
-    Parquet keeps the types of columns, also of an empty table; CSV is UTF-8 with a header, NaN is
-    an empty cell; for ``.h5ad`` see `write_h5ad`.
+    Parameters
+    ----------
+    path
+        Ends in one of `TABLES`. Parquet keeps the types of columns, also of an empty table; CSV is
+        UTF-8 with a header, NaN is an empty cell; for ``.h5ad`` see `write_h5ad`.
+    table
+        Its index is not written.
+
+    Raises
+    ------
+    MitolumeError
+        The ending is another, or the place can't be written to.
     """
     ending = table_ending(path)
     with atomic(path) as temporary:

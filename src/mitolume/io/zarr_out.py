@@ -33,13 +33,34 @@ def new_image(
     mask: bool = False,
     window: tuple[float, float] = (0, 1),
 ) -> Iterator[Any]:
-    """Give an array of zeros to fill plane by plane or box by box; write it when all went well.
+    """Give an array to fill plane by plane or box by box; write it when all went well.
 
-    ``like`` is an image of the same shape and pixel size, dims ``T C Z Y X``, C of length 1;
-    ``name`` is that of the image and its channel. An ``.ome.tif`` is held in memory; what is filled
-    into an ``.ome.zarr`` goes to disk at once, and a pyramid is made at the end: of a ``mask`` of
-    0, 1 and 255 by the majority of 2 x 2 pixels (`shrink_mask`), else by their mean. ``window`` are
-    the values that a viewer shows as black and white.
+    Parameters
+    ----------
+    path
+        Ends in ``.ome.tif``: the array is held in memory; or in ``.ome.zarr``: what is filled in
+        goes to disk at once, and a pyramid is made at the end.
+    like
+        An image of the same shape and pixel size, dims ``T C Z Y X``, C of length 1.
+    name
+        Of the image and its channel.
+    dtype
+        ``uint8`` for masks, ``float32`` for probabilities.
+    mask
+        Whether it is a mask of 0, 1 and 255: the pyramid takes the majority of 2 x 2 pixels
+        (`shrink_mask`), else their mean.
+    window
+        Values that a viewer shows as black and white.
+
+    Yields
+    ------
+    numpy.ndarray or zarr.Array
+        (T, C, Z, Y, X), zeros.
+
+    Raises
+    ------
+    MitolumeError
+        The place can't be written to.
     """
     if path.suffix == ".zarr":
         with atomic(path) as temporary:

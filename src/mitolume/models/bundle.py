@@ -173,7 +173,12 @@ def save_bundle(
 
 
 def load_bundle(folder: str | Path) -> tuple[SegmentationNetwork | ForeignNetwork, Card]:
-    """Read the bundle of a segmentation model: its network, in evaluation mode on the processor.
+    """Read the bundle of a segmentation model.
+
+    Returns
+    -------
+    network, Card
+        The network in evaluation mode, on the processor.
 
     Raises
     ------

@@ -11,9 +11,19 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def bce(logits: Tensor, target: Tensor) -> Tensor:
-    """Binary cross-entropy, the mean over the pixels that count; 0 where none does.
+    """Binary cross-entropy, the mean over the pixels that count.
 
-    Both are (B, 1, Y, X): logits of the foreground, and its probability, NaN where it is unsure.
+    Parameters
+    ----------
+    logits
+        (B, 1, Y, X), logits of the foreground.
+    target
+        (B, 1, Y, X), the probability of foreground, NaN where a pixel is unsure.
+
+    Returns
+    -------
+    torch.Tensor
+        A scalar; 0 where no pixel counts.
     """
     target, weight = _known(target)
     losses = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")

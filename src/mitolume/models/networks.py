@@ -27,8 +27,14 @@ Precision = Literal["float32", "bfloat16"]
 class SegmentationNetwork(nn.Module):
     """A U-Net or U-Net++ that returns one plain tensor of logits.
 
-    It takes this many planes (see `InputSettings.count`). Initial weights are those of the seed;
-    the global random state does not change.
+    Parameters
+    ----------
+    settings
+        Name and width of the network.
+    channels
+        Number of planes that it takes, see `InputSettings.count`.
+    seed
+        Seed of the initial weights; the global random state does not change.
     """
 
     def __init__(self, settings: NetworkSettings, channels: int = 1, seed: int = 0) -> None:
@@ -47,9 +53,25 @@ class SegmentationNetwork(nn.Module):
 class DenoisingNetwork(nn.Module):
     """A U-Net or U-Net++ that returns a plane without its noise.
 
-    ``channels`` 1: it gets the plane itself. 4: it gets two planes before and two behind, and not
-    the plane. 2: there is no network, but the mean of the plane before and the one behind. 0: there
-    is none, and planes are filtered alone. The seed is as for `SegmentationNetwork`.
+    Parameters
+    ----------
+    settings
+        Name and width of the network.
+    channels
+        1: it gets the plane itself. 4: it gets two planes before and two behind, and not the plane.
+        2: there is no network, but the mean of the plane before and the one behind. 0: there is
+        none, and planes are filtered alone.
+    seed
+        Seed of the initial weights; the global random state does not change.
+
+    Attributes
+    ----------
+    detail
+        (3, 64, 64): signal and noise of what the answers lack, and its share of the planes' signal.
+    line
+        (4,): the noise against brightness.
+    share
+        (): how much of the change is made.
     """
 
     detail: Tensor

@@ -61,7 +61,12 @@ class InputSettings(BaseModel):
         return max(1, len(self.channels)) * self.planes
 
     def offsets(self, z_step_um: float | None) -> tuple[int, ...]:
-        """Return where the planes lie in a stack of this z-step, from the plane itself outward.
+        """Return where the planes lie in a stack, from the plane itself outward.
+
+        Parameters
+        ----------
+        z_step_um
+            Distance between the planes of the stack in µm; None where unknown.
 
         Examples
         --------

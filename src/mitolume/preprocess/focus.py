@@ -68,19 +68,39 @@ def band_power(plane: Plane, pixel_size_um: float | None = None) -> float:
 
 
 def focus_scores(planes: Iterable[Plane], pixel_size_um: float | None = None) -> Array:
-    """Measure how much detail each plane of a stack shows, see `band_power`: (Z,).
+    """Measure how much detail each plane of a stack shows, see `band_power`.
 
-    The numbers are comparable within a stack only.
+    Parameters
+    ----------
+    planes
+        (Z, Y, X), or planes one at a time; any numeric dtype, finite.
+    pixel_size_um
+        Of a square pixel, where it is known.
+
+    Returns
+    -------
+    numpy.ndarray
+        (Z,) float64, larger for sharper planes; comparable within a stack only.
     """
     return np.array([band_power(plane, pixel_size_um) for plane in planes], np.float64)
 
 
 def planes_in_focus(scores: Sequence[float] | Array, n_planes: int | None = None) -> list[int]:
-    """Choose neighbouring planes that show most detail, by their scores (see `focus_scores`).
+    """Choose neighbouring planes that show most detail.
 
-    Without a number of planes, it is the run around the best plane that has at least half its
-    score; a dip in it is bridged where it is no longer than the run before it. That is all planes
-    of a stack in which none has less than half, or none has any.
+    Parameters
+    ----------
+    scores
+        (Z,), as `focus_scores` gives them.
+    n_planes
+        How many planes. By default the run around the best plane that has at least half its
+        score; a dip in it is bridged where it is no longer than the run before it. That is all
+        planes of a stack in which none has less than half, or none has any.
+
+    Returns
+    -------
+    list of int
+        From 0, ascending, without gaps; at least one where there is a plane.
 
     Examples
     --------

@@ -34,29 +34,51 @@ _LINES = 0.3  # of the pixel noise's power, by which lines exceed it where they 
 
 @dataclass(frozen=True)
 class NoiseCheck:
-    """What was found in a stack; correlations are of planes laid over each other."""
+    """What was found in a stack; correlations are of planes laid over each other.
 
-    verdict: str  # ``suitable`` or ``not suitable``
-    reason: str  # one clause that says why
+    Attributes
+    ----------
+    verdict
+        ``suitable`` or ``not suitable``.
+    reason
+        One clause that says why.
+    n_planes, z_step_um
+        What is known of the stack; None for unknown.
+    shift_px
+        Median length of the step from plane to plane.
+    largest_shift_px
+        The longest of them.
+    distances, signal, noise
+        Correlation of signal and of residual noise against the distance in planes.
+    frequencies, coherence
+        Correlation of neighbours by fineness, cycles per pixel.
+    noise_sd, row_noise_sd, column_noise_sd
+        Of pixels, and of lines of pixels that share an offset, in grey values.
+    shared_noise
+        Share of the noise's variance that neighbours have in common.
+    is_correlated
+        Whether neighbouring pixels share noise: the image was smoothed, resampled or compressed.
+    gain_db, best_gain_db
+        By how much the best linear filter learnt from neighbours brings a plane nearer to the
+        truth, and by how much one learnt from repeats of the same plane would.
+    """
+
+    verdict: str
+    reason: str
     n_planes: int
     z_step_um: float | None = None
-    shift_px: float = 0.0  # median length of the step from plane to plane; then the longest
+    shift_px: float = 0.0
     largest_shift_px: float = 0.0
-    # In planes, with the correlations of signal and of residual noise.
     distances: tuple[int, ...] = ()
     signal: tuple[float, ...] = ()
     noise: tuple[float, ...] = ()
-    frequencies: tuple[float, ...] = ()  # cycles per pixel, with the correlation of neighbours
+    frequencies: tuple[float, ...] = ()
     coherence: tuple[float, ...] = ()
-    # Of pixels, then of lines of pixels that share an offset, in grey values.
     noise_sd: float | None = None
     row_noise_sd: float | None = None
     column_noise_sd: float | None = None
-    shared_noise: float | None = None  # share of the noise's variance that neighbours share
-    # Whether neighbouring pixels share noise: the image was smoothed, resampled or compressed.
+    shared_noise: float | None = None
     is_correlated: bool = False
-    # By how much the best linear filter learnt from neighbours brings a plane nearer to the truth,
-    # and by how much one learnt from repeats of the same plane would.
     gain_db: float | None = None
     best_gain_db: float | None = None
 
@@ -74,13 +96,24 @@ class NoiseCheck:
 def check_stack(planes: Sequence[Plane], z_step_um: float | None = None) -> NoiseCheck:
     """Find out whether neighbouring planes of a stack can teach a network what is noise.
 
-    Planes, in order of z, are compared frequency by frequency; of at most 84, parts are read. In
-    the corners of the spectrum, finer than optics resolve, there is noise only: its power is the
-    level of the noise, and what neighbours share there is shared noise. Where neighbours share less
-    than a plane's signal, the signal changes. A filter learnt from neighbours passes, at each
-    frequency, the share ``C / P`` of what they have in common in the power of a plane; its error is
-    ``(1 - C / P)^2 S + (C / P)^2 N`` for signal S and noise N, that of the best filter ``S N / P``
-    (Wiener 1949), that of doing nothing N. The z-step is for the text only.
+    Planes are compared frequency by frequency. In the corners of the spectrum, finer than optics
+    resolve, there is noise only: its power is the level of the noise, and what neighbours share
+    there is shared noise. Where neighbours share less than a plane's signal, the signal changes.
+    A filter learnt from neighbours passes, at each frequency, the share ``C / P`` of what they have
+    in common in the power of a plane; its error is ``(1 - C / P)^2 S + (C / P)^2 N`` for signal S
+    and noise N, that of the best filter ``S N / P`` (Wiener 1949), that of doing nothing N.
+
+    Parameters
+    ----------
+    planes
+        In order of z, each (Y, X) of one size and any numeric dtype: arrays, or planes still in
+        their file. At most 84 of them are read, in part.
+    z_step_um
+        For the text only.
+
+    Returns
+    -------
+    NoiseCheck
 
     Examples
     --------

@@ -62,10 +62,21 @@ def is_flat(grey: GreyRange) -> bool:
 def normalise(
     image: np.ndarray[Any, Any], grey: GreyRange | None = None
 ) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Shift and scale a plane, or a part of one, to mean 0 and standard deviation 1, float32.
+    """Shift and scale a plane to mean 0 and standard deviation 1.
 
-    Values far outside the whole plane's range are cut at 3 ranges' distance; of a flat plane all
-    become 0.
+    Values far outside the plane's range are cut at 3 ranges' distance; a flat plane becomes 0.
+
+    Parameters
+    ----------
+    image
+        (Y, X), any numeric dtype; a whole plane or a part of it.
+    grey
+        The statistics of the whole plane; measured on ``image`` by default.
+
+    Returns
+    -------
+    numpy.ndarray
+        (Y, X), float32.
 
     Examples
     --------

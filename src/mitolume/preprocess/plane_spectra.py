@@ -36,17 +36,32 @@ class PlaneSpectra:
     """Power and cross-power of planes, averaged over windows and pairs.
 
     Frequencies are averaged in groups: rings, and the axes where lines of pixels show.
+
+    Attributes
+    ----------
+    frequency, weight
+        (G,) of each group: cycles per pixel, and share of all frequencies.
+    kind
+        (G,) 0 for rings, 1 for the axis where horizontal lines show, 2 for vertical ones.
+    distances
+        (D,) in planes.
+    power, cross
+        (D, G): mean power of the planes of a pair, and what they share; 1 for white noise of
+        variance 1.
+    shifts
+        (steps, 2): how far a plane moved against the last, along Y and X in pixels.
+    side
+        Of the windows, pixels.
     """
 
-    frequency: Floats  # (G,) of each group, cycles per pixel
-    weight: Floats  # (G,) share of all frequencies
-    # (G,) 0 for rings, 1 for the axis where horizontal lines show, 2 for vertical ones.
+    frequency: Floats
+    weight: Floats
     kind: np.ndarray[Any, np.dtype[np.int64]]
-    distances: tuple[int, ...]  # (D,) in planes
-    power: Floats  # (D, G), mean of the planes of a pair; 1 for white noise of variance 1
-    cross: Floats  # (D, G), what they share
-    shifts: Floats  # (steps, 2): how far a plane moved against the last, along Y and X in pixels
-    side: int  # of the windows, pixels
+    distances: tuple[int, ...]
+    power: Floats
+    cross: Floats
+    shifts: Floats
+    side: int
 
     def mean(self, values: Floats, chosen: Any) -> float:
         """Average (G,) values over the frequencies of the chosen groups."""

@@ -23,7 +23,19 @@ def scale_factors(
 ) -> tuple[float, float]:
     """Return by how much to enlarge an image along Y and X to reach the model's pixel size.
 
-    It is 1.0 along both where the sizes differ by 10 % or less, or the model has none.
+    Parameters
+    ----------
+    pixel_size_um
+        The image's, along Y and X; None where unknown.
+    model_um
+        The model's; None where it was trained on images of unknown pixel size.
+    source
+        How messages name the image.
+
+    Returns
+    -------
+    tuple of float
+        1.0 along both axes where the sizes differ by 10 % or less, or the model has none.
 
     Raises
     ------

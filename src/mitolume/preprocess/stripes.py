@@ -31,15 +31,27 @@ Image = np.ndarray[Any, np.dtype[np.float32]]
 
 @dataclass(frozen=True, eq=False)
 class Stripes:
-    """The scan-line noise of one plane, small enough to keep beside it."""
+    """The scan-line noise of one plane, small enough to keep beside it.
 
-    # Standard deviation of the lines' offsets, also where too faint to be removed.
+    Attributes
+    ----------
+    line_noise
+        Standard deviation of the lines' offsets, grey values; also where too faint to be removed.
+    pixel_noise
+        Standard deviation between neighbouring pixels of a line (over the root of 2), grey values.
+    significance
+        By how many standard errors the lines stand out; about standard normal without any.
+    offsets
+        (Y, knots) float32, what is to be subtracted at each knot; (Y, 0) where no stripes are.
+    knots
+        (knots,) where these lie along X, pixels; linear between them, constant beyond.
+    """
+
     line_noise: float
-    # That between neighbouring pixels of a line (over the root of 2), grey values.
     pixel_noise: float
-    significance: float  # by how many standard errors the lines stand out; about normal without any
-    offsets: Image  # (Y, knots), what is to be subtracted at each knot; (Y, 0) where no stripes are
-    knots: Array  # (knots,) where these lie along X; linear between them, constant beyond
+    significance: float
+    offsets: Image
+    knots: Array
 
     @property
     def found(self) -> bool:
@@ -69,7 +81,7 @@ class Stripes:
 
 
 def measure_stripes(plane: Plane) -> Stripes:
-    """Find and measure the scan-line noise of a plane, which is read once, in bands of rows.
+    """Find and measure the scan-line noise of a plane.
 
     What is common to distant parts of the lines is told from what is not by their cross-spectrum,
     which noise and structure leave at 0. An offset for each line comes from the robust mean of its
@@ -77,9 +89,19 @@ def measure_stripes(plane: Plane) -> Stripes:
     Remote Sens. 49:2924, for offsets constant along x) and from its median; at each frequency along
     Y the one with less power, damped as Wiener's filter does it by what exceeds the power of lines.
     So only frequencies along the axis of the lines are damped, and only as far as lines fill them
-    (Münch et al. 2009, Opt. Express 17:8567, whose damping is set by hand). There are no offsets
-    where lines don't stand out, where they are below a fifth of the pixel noise, and on planes
-    below 32 pixels a side.
+    (Münch et al. 2009, Opt. Express 17:8567, whose damping is set by hand).
+
+    Parameters
+    ----------
+    plane
+        (Y, X), any numeric dtype: an array, or what slices like one; it is read once, in bands
+        of rows.
+
+    Returns
+    -------
+    Stripes
+        Without offsets where lines don't stand out, where they are below a fifth of the pixel
+        noise, and on planes below 32 pixels a side.
 
     Examples
     --------

@@ -34,9 +34,12 @@ _EVEN = (1.0, 0.0, 1.0, 1.0)  # noise that is the same at any brightness
 
 @dataclass(frozen=True, eq=False)
 class SignalNoise:
-    """Power of signal and of noise at each frequency, (64, 64) in the order of `numpy.fft`.
+    """Power of signal and of noise at each frequency.
 
-    White noise of variance 1 has a power of 1 at each.
+    Attributes
+    ----------
+    signal, noise
+        (64, 64) each, in the order of `numpy.fft`; 1 for white noise of variance 1.
     """
 
     signal: Spectrum
@@ -174,13 +177,21 @@ class Detail:
     """What predictions lack, as it was measured: it tells how to find it again in other planes.
 
     All powers are in units of a plane's own noise (`SignalNoise.floor`).
+
+    Attributes
+    ----------
+    signal, noise
+        (64, 64): of planes minus predictions.
+    left
+        (64, 64), 0 to 1: share of a plane's signal that predictions lack.
+    line
+        Variance of the noise against brightness, over its mean: ``a + b * brightness``, no less
+        than the third and no more than the fourth number (Foi et al. 2008).
     """
 
-    signal: Spectrum  # (64, 64), of planes minus predictions
+    signal: Spectrum
     noise: Spectrum
-    left: Spectrum  # (64, 64), 0 to 1: share of a plane's signal that predictions lack
-    # Variance of the noise against brightness, over its mean: ``a + b * brightness``, no less
-    # than the third and no more than the fourth number (Foi et al. 2008).
+    left: Spectrum
     line: tuple[float, float, float, float] = _EVEN
 
     def bank(self, plane: SignalNoise) -> WienerBank:

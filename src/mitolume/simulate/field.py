@@ -39,29 +39,53 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class SimulatedField:
-    """One simulated field of view."""
+    """One simulated field of view.
+
+    Attributes
+    ----------
+    condition, seed
+        Arguments of `simulate_field`.
+    pixel_um, z_step_um
+        Side of a pixel and distance from plane to plane in um.
+    focus_um
+        (Z,), height of each plane above the coverslip in um.
+    images
+        Camera counts (Z, Y, X) of each of `CHANNELS`.
+    clean
+        The same without scan lines, noise, rounding and saturation.
+    masks
+        (Z, Y, X), 1 where a mitochondrion lies within half the depth of field of the plane
+        (`depth_of_field`).
+    hand_masks
+        (Z, Y, X), the masks as a person would have drawn them, plane by plane.
+    labels
+        (slices, Y, X), the number of each mitochondrion, 0 background.
+    label_um
+        Voxel size of the labels (Z, Y, X) in um. Slice 0 lies on the coverslip: its centre is half
+        a slice above.
+    stain
+        (Y, X), concentration of the dye of mitochondria relative to an even stain of all cells; 0
+        in cells that took up none. It is where the cells are, without ``shift_um`` and drift.
+    dye
+        Settings of the dye that hold for this field, as ``dye.affected`` decides.
+    skeletons
+        Points of the centrelines: ``object`` (the number in the labels), ``branch``, ``z``,
+        ``y``, ``x`` (0 is the centre of pixel (0, 0)) and ``radius``, in um.
+    """
 
     condition: str
     seed: int
     pixel_um: float
     z_step_um: float
-    focus_um: NDArray[np.float64]  # (Z,), height of each plane above the coverslip
-    images: dict[str, NDArray[np.uint16]]  # camera counts (Z, Y, X) of each of `CHANNELS`
-    clean: dict[str, Floats]  # the same without scan lines, noise, rounding and saturation
-    # (Z, Y, X), 1 where a mitochondrion lies within half the depth of field of the plane.
+    focus_um: NDArray[np.float64]
+    images: dict[str, NDArray[np.uint16]]
+    clean: dict[str, Floats]
     masks: NDArray[np.uint8]
-    # (Z, Y, X), the masks as a person would have drawn them, plane by plane.
     hand_masks: NDArray[np.uint8]
-    # (slices, Y, X), the number of each mitochondrion, 0 background, in voxels of ``label_um``
-    # (Z, Y, X). Slice 0 lies on the coverslip: its centre is half a slice above.
     labels: NDArray[np.int32]
     label_um: tuple[float, float, float]
-    # (Y, X), concentration of the dye of mitochondria relative to an even stain of all cells; 0
-    # in cells that took up none. It is where the cells are, without ``shift_um`` and drift.
     stain: Floats
-    dye: DyeSettings  # that holds for this field, as ``dye.affected`` decides
-    # Points of the centrelines: ``object`` (the number in the labels), ``branch``, ``z``, ``y``,
-    # ``x`` (0 is the centre of pixel (0, 0)) and ``radius``, in um.
+    dye: DyeSettings
     skeletons: pd.DataFrame
 
     @property

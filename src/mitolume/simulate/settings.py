@@ -19,20 +19,40 @@ FARTHEST_UM = 200.0  # between the outermost planes; far light needs a fine grid
 
 @dataclass(frozen=True, kw_only=True)
 class Condition:
-    """How mitochondria look under one treatment; the defaults are those of control."""
+    """How mitochondria look under one treatment; the defaults are those of control.
 
-    volume_share: float = 0.08  # of a cell's cytoplasm that mitochondria fill, where there is room
-    length_um: float = 3.0  # median length of an unbranched tube
-    length_spread: float = 0.5  # standard deviation of the logarithm of the length
-    diameter_um: float = 0.46  # median diameter of the tubes
-    turning: float = 0.4  # standard deviation of the centreline's curvature, 1/um
-    branching: float = 0.12  # share of the mass that grows as branches of other tubes
-    # Distance from the nucleus over which the density falls by a factor e.
+    Attributes
+    ----------
+    volume_share
+        Share of a cell's cytoplasm that mitochondria fill, where there is room.
+    length_um, length_spread
+        Median length of an unbranched tube and the standard deviation of its logarithm.
+    diameter_um
+        Median diameter of the tubes.
+    turning
+        Standard deviation of the centreline's curvature, 1/um.
+    branching
+        Share of the mass that grows as branches of other tubes.
+    clustering_um
+        Distance from the nucleus over which the density falls by a factor e.
+    index
+        Refractive index.
+    brightness
+        Concentration of a steady dye.
+    potential
+        Concentration of a dye that follows the membrane potential: 1 as in control, 0 what is left
+        where there is no potential.
+    """
+
+    volume_share: float = 0.08
+    length_um: float = 3.0
+    length_spread: float = 0.5
+    diameter_um: float = 0.46
+    turning: float = 0.4
+    branching: float = 0.12
     clustering_um: float = 11.0
-    index: float = 1.400  # refractive index
-    brightness: float = 1.0  # concentration of a steady dye
-    # Concentration of a dye that follows the membrane potential: 1 as in control, 0 what is left
-    # where there is no potential.
+    index: float = 1.400
+    brightness: float = 1.0
     potential: float = 1.0
 
 

@@ -122,11 +122,19 @@ def chunked(
     pieces: Mapping[str, int],
     dtype: Any,
 ) -> xr.DataArray:
-    """Return a lazy array, of axes with these ``sizes`` in pixels, that reads one chunk at a time.
+    """Return a lazy array that reads one chunk at a time.
 
-    ``load`` reads a chunk: it is given its place along each axis, and returns pixels in the order
-    of ``sizes``, with or without axes of length 1. ``pieces`` has the length of a chunk along each
-    axis in pixels; 1 along those that aren't named.
+    Parameters
+    ----------
+    load
+        Reads a chunk: is given its place along each axis, and returns pixels in the order of
+        `sizes`, with or without axes of length 1.
+    sizes
+        The length of each axis in pixels, slowest first.
+    pieces
+        The length of a chunk along each axis in pixels; 1 along those that aren't named.
+    dtype
+        The type of the pixels.
     """
     import dask.array as da
 
