@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mitolume.errors import MitolumeError, some_names
 from mitolume.io.draft_guesses import guess_conditions, guess_roles, guess_specimens
 from mitolume.io.draft_pairs import Notes, Pair, list_files, pair_files
-from mitolume.io.fields import COLUMNS, Field, leaks
+from mitolume.io.fields import COLUMNS, Field, leaks, table_text
 from mitolume.io.write import write_text
 
 _MAY_HAVE_SCENES = (".nd2", ".lif", ".czi")
-Row = dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -48,20 +44,26 @@ def draft_table(folder: str | Path, base: str | Path = ".") -> Draft:
         "specimen": guess_specimens(pairs, conditions.values),
         "condition": conditions,
     }
-    rows: list[Row] = [
-        {"image": pair.image.path, "mask": pair.mask.path if pair.mask else ""}
-        | {"fluorescence": pair.fluorescence.path if pair.fluorescence else ""}
-        | {column: guess.values[number] for column, guess in guesses.items()}
+    rows = [
+        Field(
+            folder / pair.image.path,
+            folder / pair.mask.path if pair.mask else None,
+            fluorescence=folder / pair.fluorescence.path if pair.fluorescence else "",
+            asked=True,
+            **{column: guess.values[number] for column, guess in guesses.items()},
+        )
         for number, pair in enumerate(pairs)
     ]
-    for row in rows:
-        if row["image"].lower().endswith(_MAY_HAVE_SCENES):
-            notes.add("files that may hold several scenes (write a row for each)", row["image"])
+    for pair in pairs:
+        if pair.image.ending in _MAY_HAVE_SCENES:
+            what = "files that may hold several scenes (write a row for each)"
+            notes.add(what, pair.image.path)
     guessed = [*_counts(len(files), pairs), *_say_masks(pairs)]
     guessed += [f"{column}: {guess.said}" for column, guess in guesses.items() if guess.said]
     look = [*_splits(rows), *_beside(folder, rows), *notes.lines()]
     lines = (*guessed, *(f"look: {line}" for line in look))
-    return Draft(_to_csv(rows, folder, Path(base)), lines)
+    used = [c for c in COLUMNS if c in ("image", "mask") or any(getattr(row, c) for row in rows)]
+    return Draft(table_text(rows, Path(base), used), lines)
 
 
 def write_draft(draft: Draft, out: Path) -> None:
@@ -101,14 +103,9 @@ def _say_masks(pairs: Sequence[Pair]) -> Iterator[str]:
         yield f"fluorescence: {len(paired)} files by words in their names ({some_names(paired)})"
 
 
-def _splits(rows: Sequence[Row]) -> Iterator[str]:
+def _splits(rows: Sequence[Field]) -> Iterator[str]:
     """Say where roles and specimens leave nothing to learn from, or nothing to test on."""
-    here = Path()  # only roles and specimens count here
-    fields = [
-        Field(here, here if row["mask"] else None, row["role"],
-              specimen=row["specimen"] or row["image"])
-        for row in rows
-    ]  # fmt: skip
+    fields = [replace(row, specimen=row.specimen or str(row.image)) for row in rows]
     yield from leaks(fields)
     labelled = [row for row in fields if row.is_labelled]
     roles = {row.role for row in labelled}
@@ -122,34 +119,17 @@ def _splits(rows: Sequence[Row]) -> Iterator[str]:
         )
 
 
-def _beside(folder: Path, rows: Sequence[Row]) -> Iterator[str]:
+def _beside(folder: Path, rows: Sequence[Field]) -> Iterator[str]:
     """Point to a table that exists, and to where masks may be if none was found."""
     if (folder / "fields.csv").exists():
         yield f"{folder / 'fields.csv'} exists already; it may be the table that you need"
-    if not any(row["mask"] for row in rows):
+    if not any(row.mask for row in rows):
         without = (
             "masks will be made from the fluorescence; "
-            if any(row["fluorescence"] for row in rows)
+            if any(row.fluorescence for row in rows)
             else "if the dye is a channel of the images, name it in column fluorescence; "
         )
         yield (
             f"no image has a mask; {without}if a folder beside this one holds masks, draft from "
             f"{folder.resolve().parent}"
         )
-
-
-def _to_csv(rows: Sequence[Row], folder: Path, base: Path) -> str:
-    used = [c for c in COLUMNS if c in ("image", "mask") or any(row.get(c) for row in rows)]
-    out = io.StringIO()
-    writer = csv.DictWriter(out, used, lineterminator="\n", extrasaction="ignore")
-    writer.writeheader()
-    try:
-        to_folder = Path(os.path.relpath(folder, base)).as_posix()
-    except ValueError:  # another drive on Windows
-        to_folder = folder.absolute().as_posix()
-    to_folder = "" if to_folder == "." else f"{to_folder}/"
-    for row in rows:
-        paths = {c: to_folder + row[c] for c in ("image", "mask", "fluorescence") if row[c]}
-        # Cells are read without the spaces around them.
-        writer.writerow(row | {c: f"./{p}" if p[0].isspace() else p for c, p in paths.items()})
-    return out.getvalue()

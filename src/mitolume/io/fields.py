@@ -204,24 +204,22 @@ def write_table(path: str | Path, fields: Iterable[Field]) -> None:
     fields
         The rows.
     """
-    fields = list(fields)
-    base = Path(path).parent
-    extras = list(dict.fromkeys(name for row in fields for name in row.extra))
+    write_text(path, table_text(list(fields), Path(path).parent))
+
+
+def table_text(fields: Sequence[Field], base: Path, columns: Sequence[str] = COLUMNS) -> str:
+    """Return the rows of a table as CSV, with these of its columns and paths from a folder on."""
+    extras = dict.fromkeys(name for row in fields for name in row.extra)
     out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*COLUMNS, *extras])
+    names = [*columns, *extras]
+    writer = csv.DictWriter(out, names, lineterminator="\n", extrasaction="ignore")
+    writer.writeheader()
     for row in fields:
-        cells = [
-            _relative(row.image, base), _relative(row.mask, base) if row.mask else "",
-            "" if row.is_doubtful else row.role,
-            format_planes(row.planes), row.specimen, row.condition, row.batch, row.channel,
-            row.scene, _relative(row.fluorescence, base)
-            if isinstance(row.fluorescence, Path) else row.fluorescence,
-            row.label, _relative(row.proposal, base) if row.proposal else "",
-            row.pixel_size_um, row.z_step_um,
-        ]  # fmt: skip
-        writer.writerow(cells + [row.extra.get(name, "") for name in extras])
-    write_text(path, out.getvalue())
+        cells = {name: getattr(row, name) for name in COLUMNS}
+        cells |= {n: _relative(cell, base) for n, cell in cells.items() if isinstance(cell, Path)}
+        cells |= {"role": "" if row.is_doubtful else row.role, "planes": format_planes(row.planes)}
+        writer.writerow(cells | row.extra)
+    return out.getvalue()
 
 
 def leaks(fields: Iterable[Field]) -> list[str]:
@@ -383,9 +381,10 @@ def _parse_row(cells: dict[str, str], base: Path, line: int) -> tuple[Field, lis
 def _relative(path: Path, base: Path) -> str:
     try:
         # Not resolved: a link stays the name that its owner gave it.
-        return Path(os.path.relpath(path, base)).as_posix()
+        found = Path(os.path.relpath(path, base)).as_posix()
     except ValueError:  # another drive on Windows
         return str(path.absolute())
+    return f"./{found}" if found[0].isspace() else found  # cells are read without spaces around
 
 
 def row_names(rows: Sequence[Field]) -> list[str]:
