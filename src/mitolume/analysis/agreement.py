@@ -82,8 +82,8 @@ def consensus(a: Mask, b: Mask) -> Mask:
     return np.where(a == b, a, np.uint8(UNSURE))
 
 
-def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
-    """Return Student's t interval of the mean of scores between 0 and 1, cut to that range.
+def mean_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Return Student's 95 % interval of the mean of scores between 0 and 1, cut to that range.
 
     NaN is left out; (NaN, NaN) where fewer than 3 values are left.
     """
@@ -91,7 +91,7 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[fl
     defined = defined[~np.isnan(defined)]
     if defined.size < 3:
         return math.nan, math.nan
-    half = stats.t.ppf((1 + confidence) / 2, defined.size - 1) * stats.sem(defined)
+    half = stats.t.ppf(0.975, defined.size - 1) * stats.sem(defined)
     mean = defined.mean()
     return float(max(0.0, mean - half)), float(min(1.0, mean + half))
 

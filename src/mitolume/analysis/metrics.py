@@ -63,32 +63,32 @@ def count(prediction: Mask, truth: Mask) -> Counts:
 
 def iou(c: Counts) -> float:
     """Intersection over union of the foreground (Jaccard); NaN where there is none at all."""
-    return _ratio(c.tp, c.tp + c.fp + c.fn)
+    return ratio(c.tp, c.tp + c.fp + c.fn)
 
 
 def miou(c: Counts) -> float:
     """Mean of the foreground's and the background's IoU, as the published study reports it."""
-    return (iou(c) + _ratio(c.tn, c.tn + c.fp + c.fn)) / 2
+    return (iou(c) + ratio(c.tn, c.tn + c.fp + c.fn)) / 2
 
 
 def dice(c: Counts) -> float:
     """Dice coefficient of the foreground (F1 over pixels)."""
-    return _ratio(2 * c.tp, 2 * c.tp + c.fp + c.fn)
+    return ratio(2 * c.tp, 2 * c.tp + c.fp + c.fn)
 
 
 def precision(c: Counts) -> float:
     """Share of the predicted foreground that is right."""
-    return _ratio(c.tp, c.tp + c.fp)
+    return ratio(c.tp, c.tp + c.fp)
 
 
 def recall(c: Counts) -> float:
     """Share of the true foreground that was found."""
-    return _ratio(c.tp, c.tp + c.fn)
+    return ratio(c.tp, c.tp + c.fn)
 
 
 def chance_iou(c: Counts) -> float:
     """IoU of calling every pixel mitochondria: the share of the foreground."""
-    return _ratio(c.tp + c.fn, c.tp + c.fp + c.fn + c.tn)
+    return ratio(c.tp + c.fn, c.tp + c.fp + c.fn + c.tn)
 
 
 # `chance_miou` is that of the better of two blind answers, all background and all mitochondria.
@@ -174,7 +174,7 @@ def shared_objects(of: Mask, other: Mask) -> tuple[int, int, int]:
 def object_recall(prediction: Mask, truth: Mask) -> float:
     """Share of the true objects (see `shared_objects`) of which half or more is predicted."""
     n, _, n_half = shared_objects(truth, prediction)
-    return _ratio(n_half, n)
+    return ratio(n_half, n)
 
 
 # Of a prediction and a truth, (Y, X) uint8, whose unsure pixels are left out: 0 to 1, NaN where
@@ -225,5 +225,6 @@ def probability_histogram(
     return np.stack([np.bincount(index[truth == value], minlength=bins) for value in (0, 1)])
 
 
-def _ratio(part: float, whole: float) -> float:
+def ratio(part: float, whole: float) -> float:
+    """Divide; NaN where there is nothing to divide by."""
     return part / whole if whole else math.nan

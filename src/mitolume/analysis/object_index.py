@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
+from mitolume.io.masks import compact
+
 Array = np.ndarray[Any, Any]
 
 BOX = ("z0", "z1", "y0", "y1", "x0", "x1")
@@ -38,10 +40,7 @@ def index_objects(
         first pixel, counted row by row through the whole image.
     """
     ndim = labels.ndim
-    numbers = None
-    if labels.max(initial=0) > labels.size:  # else the highest number decides how much memory
-        numbers, flat = np.unique(np.append(labels, 0), return_inverse=True)
-        labels = flat[:-1].reshape(labels.shape)
+    labels, numbers = compact(labels)
     start = np.asarray(origin or (0,) * ndim)
     found = [(n, box) for n, box in enumerate(ndimage.find_objects(labels), 1) if box is not None]
     label = np.array([n for n, _ in found], np.int64)
@@ -50,13 +49,12 @@ def index_objects(
     ends[:, 3 - ndim :] = boxes.reshape(-1, ndim, 2) + start[:, None]
     flat = labels.ravel()
     at = np.flatnonzero(flat)
-    highest = int(flat.max(initial=0)) + 1
-    first = np.zeros(highest, np.int64)
+    first = np.zeros(len(numbers), np.int64)
     first[flat[at[::-1]]] = at[::-1]  # of equal labels, the last written stays: the first pixel
     place = np.unravel_index(first[label], labels.shape)
-    names = label if numbers is None else numbers[label].astype(np.int64)
-    table = pd.DataFrame({"label": names, **dict(zip(BOX, ends.reshape(-1, 6).T, strict=True))})
-    table["size_px"] = np.bincount(flat[at], minlength=highest)[label]
+    table = pd.DataFrame({"label": numbers[label].astype(np.int64)})
+    table[list(BOX)] = ends.reshape(-1, 6)
+    table["size_px"] = np.bincount(flat[at], minlength=len(numbers))[label]
     table["first"] = np.ravel_multi_index(
         [p + s for p, s in zip(place, start, strict=True)], tuple(shape or labels.shape)
     )

@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from mitolume.analysis.pictures import fit, to_8bit, with_bar
+from mitolume.analysis.pictures import fit, stretch_limits, to_8bit, with_bar
 from mitolume.errors import MitolumeError
 from mitolume.io.write import atomic
 from mitolume.text import count
@@ -92,13 +92,11 @@ def outlines_by_value(
     grey = (fit(to_8bit(image), _LONGER, smooth=True) * _UNDER_OUTLINE).astype(np.uint8)
     shown = fit(labels.astype(np.int32), _LONGER)
     values = objects[column].to_numpy(np.float64)
-    values = np.where(np.isfinite(values), values, np.nan)
-    norm = _robust_range(values)
+    known = np.isfinite(values)
     picture = grey[..., None].repeat(3, axis=2)
     edge = _inner_edge(shown, int(np.clip(len(grey) / max(len(labels), 1), *_OUTLINE_PX)))
-    colours = pd.DataFrame(_COLOURS(norm(values), bytes=True)[:, :3], index=objects["label"])
-    known = colours[~np.isnan(values)]
-    picture[edge] = known.reindex(shown[edge]).fillna(_NO_VALUE).to_numpy(np.uint8)
+    colours = pd.DataFrame(255 * colours_by_value(values)[:, :3], index=objects["label"])
+    picture[edge] = colours.reindex(shown[edge]).fillna(_NO_VALUE).to_numpy(np.uint8)
     picture = with_bar(picture, width_um)
 
     height, width = grey.shape
@@ -109,13 +107,15 @@ def outlines_by_value(
     axes.imshow(picture, interpolation="nearest", aspect="auto")  # pixel for pixel
     axes.set_axis_off()
     title = f"{title_of(column)}, {count(len(objects), 'object')}"
-    if np.isnan(values).any():
-        title += f" ({int(np.isnan(values).sum())} without a value: grey)"
+    if not known.all():
+        title += f" ({int((~known).sum())} without a value: grey)"
     figure.text(rim / size[0], 1 - top / 2 / size[1], title, va="center", parse_math=False)
-    if np.isfinite(values).any():
+    if known.any():
         side = min(height, 900) / size[1]
         place = ((rim + width + 30) / size[0], (rim + height) / size[1] - side, 30 / size[0], side)
-        figure.colorbar(ScalarMappable(norm, _COLOURS), figure.add_axes(place), extend="both")
+        figure.colorbar(
+            ScalarMappable(_robust_range(values), _COLOURS), figure.add_axes(place), extend="both"
+        )
     return figure
 
 
@@ -219,13 +219,10 @@ def write_figure(path: str | Path, figure: Figure) -> None:
 
 
 def _robust_range(values: NDArray[np.float64]) -> Normalize:
-    finite = values[np.isfinite(values)]
-    if not finite.size:
-        return Normalize(0, 1)
-    low, high = np.percentile(finite, [2, 98])
-    if high <= low:
-        low, high = finite.min(), finite.max()
-    return Normalize(low - 0.5, high + 0.5) if high <= low else Normalize(low, high)
+    if limits := stretch_limits(values, (2, 98)):
+        return Normalize(*limits)
+    same = values[np.isfinite(values)][:1]
+    return Normalize(same[0] - 0.5, same[0] + 0.5) if same.size else Normalize(0, 1)
 
 
 def _inner_edge(labels: NDArray[np.integer[Any]], width: int) -> NDArray[np.bool_]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from mitolume.analysis.metrics import ratio
+from mitolume.io.masks import compact
 
 Array = np.ndarray[Any, Any]
 
@@ -74,39 +76,34 @@ def count_objects(
 
 
 def _average_precision(c: ObjectCounts, tp: int) -> float:
-    return _ratio(tp, c.n_true + c.n_predicted - tp)
+    return ratio(tp, c.n_true + c.n_predicted - tp)
 
 
 # TP / (TP + FP + FN) is called average precision by the Data Science Bowl (Caicedo et al., Nature
 # Methods 2019) and Cellpose; it isn't COCO's, the area under a curve over confidences: a mask has
 # none. Panoptic quality is segmentation quality times F1 (Kirillov et al., CVPR 2019).
 OBJECT_SCORES: dict[str, Callable[[ObjectCounts], float]] = {
-    "object_precision_50": lambda c: _ratio(c.tp[0], c.n_predicted),
-    "object_recall_50": lambda c: _ratio(c.tp[0], c.n_true),
-    "object_f1_50": lambda c: _ratio(2 * c.tp[0], c.n_true + c.n_predicted),
+    "object_precision_50": lambda c: ratio(c.tp[0], c.n_predicted),
+    "object_recall_50": lambda c: ratio(c.tp[0], c.n_true),
+    "object_f1_50": lambda c: ratio(2 * c.tp[0], c.n_true + c.n_predicted),
     "object_ap_50": lambda c: _average_precision(c, c.tp[0]),
     "object_ap_75": lambda c: _average_precision(c, c.tp[THRESHOLDS.index(0.75)]),
     "object_ap": lambda c: sum(_average_precision(c, tp) for tp in c.tp) / len(c.tp),
-    "panoptic_quality": lambda c: _ratio(2 * c.iou_sum, c.n_true + c.n_predicted),
-    "segmentation_quality": lambda c: _ratio(c.iou_sum, c.tp[0]),
+    "panoptic_quality": lambda c: ratio(2 * c.iou_sum, c.n_true + c.n_predicted),
+    "segmentation_quality": lambda c: ratio(c.iou_sum, c.tp[0]),
 }
 
 
 def _areas(labels: Array, sure: Array) -> tuple[Array, Array, Array]:
-    """Renumber labels as 0, 1, 2 and count their pixels, all and the sure ones; 0 has none."""
-    present, compact = np.unique(np.append(labels.ravel(), 0), return_inverse=True)
-    compact = compact[:-1].astype(np.int64)
-    pixels = np.bincount(compact, minlength=len(present))
-    pixels_sure = np.bincount(compact[sure], minlength=len(present))
+    """Return `compact` labels, and how many pixels each has, all and the sure ones; 0 has none."""
+    numbered, present = compact(labels.astype(np.int64))
+    pixels = np.bincount(numbered, minlength=len(present))
+    pixels_sure = np.bincount(numbered[sure], minlength=len(present))
     pixels[0] = pixels_sure[0] = 0
-    return compact, pixels, pixels_sure
+    return numbered, pixels, pixels_sure
 
 
 def _counted(pixels: Array, sure: Array, paired: Array) -> int:
     counted = (pixels > 0) & (2 * sure >= pixels)
     counted[paired] = True
     return int(counted.sum())
-
-
-def _ratio(part: float, whole: float) -> float:
-    return part / whole if whole else math.nan

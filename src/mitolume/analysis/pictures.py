@@ -60,7 +60,7 @@ def to_8bit(image: NDArray[Any], limits: Limits | None = None) -> NDArray[np.uin
     return grey.astype(np.uint8)
 
 
-def stretch_limits(image: NDArray[Any]) -> Limits | None:
+def stretch_limits(image: NDArray[Any], percent: Limits = (0.5, 99.5)) -> Limits | None:
     """Return the grey values between which the contrast of an image is stretched, see `to_8bit`.
 
     None for a constant image, and for one without finite values.
@@ -69,7 +69,7 @@ def stretch_limits(image: NDArray[Any]) -> Limits | None:
     finite = values[np.isfinite(values)]
     if finite.size == 0:
         return None
-    low, high = np.percentile(finite, [0.5, 99.5])
+    low, high = np.percentile(finite, percent)
     if high <= low:  # a few bright pixels on a flat ground: the percentiles see only the ground
         low, high = finite.min(), finite.max()
     return (float(low), float(high)) if high > low else None

@@ -49,8 +49,10 @@ def draft_table(folder: str | Path, base: str | Path = ".") -> Draft:
             folder / pair.image.path,
             folder / pair.mask.path if pair.mask else None,
             fluorescence=folder / pair.fluorescence.path if pair.fluorescence else "",
+            role=guesses["role"].values[number],
+            specimen=guesses["specimen"].values[number],
+            condition=guesses["condition"].values[number],
             asked=True,
-            **{column: guess.values[number] for column, guess in guesses.items()},
         )
         for number, pair in enumerate(pairs)
     ]

@@ -14,7 +14,7 @@ import numpy as np
 
 from mitolume.errors import MitolumeError, Note, in_words, some_names
 from mitolume.io.formats import require_file
-from mitolume.io.outlines import Inside, Labels, Outline, Polygon, Ring, trace, trace_labels
+from mitolume.io.outlines import Inside, Labels, Outline, Polygon, Ring, trace_labels
 from mitolume.io.rois import is_unsure
 
 _CLASS = {"name": "Mitochondria", "color": [0, 160, 220]}
@@ -69,18 +69,14 @@ def labels_to_geojson(labels: Labels, unsure: Inside | None = None) -> dict[str,
     """
     stack = np.ndim(labels) == 3
     features = [
-        _feature(polygons, _CLASS, f"{number:04}", z if stack else None)
-        for z, number, polygons in trace_labels(labels)
+        _feature(polygons, number, z if stack else None)
+        for z, number, polygons in trace_labels(labels, unsure)
     ]
-    for z, plane in enumerate([] if unsure is None else unsure if stack else unsure[np.newaxis]):
-        if plane.any():
-            features.append(_feature(trace(plane), _UNSURE_CLASS, "", z if stack else None))
     return {"type": "FeatureCollection", "features": features}
 
 
-def _feature(
-    polygons: list[Polygon], classification: dict[str, Any], name: str, z: int | None
-) -> dict[str, Any]:
+def _feature(polygons: list[Polygon], number: int, z: int | None) -> dict[str, Any]:
+    """Return an object as a feature; 0 is the number of what is unsure."""
     coordinates = [
         [[*ring.astype(int).tolist(), ring[0].astype(int).tolist()] for ring in rings]
         for rings in polygons
@@ -92,9 +88,9 @@ def _feature(
     }
     if z is not None:
         geometry["plane"] = {"c": -1, "z": z, "t": 0}
-    properties = {"objectType": "annotation", "classification": classification}
-    if name:
-        properties["name"] = name
+    properties: dict[str, Any] = {"objectType": "annotation", "classification": _UNSURE_CLASS}
+    if number:
+        properties |= {"classification": _CLASS, "name": f"{number:04}"}
     return {"type": "Feature", "geometry": geometry, "properties": properties}
 
 

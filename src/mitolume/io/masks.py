@@ -145,6 +145,18 @@ def to_objects(values: Array, kind: ValuesKind) -> tuple[Array, Any]:
     return labels.astype(np.int64), mask == UNSURE
 
 
+def compact(labels: Array) -> tuple[Array, Array]:
+    """Return labels no larger than there are pixels, and which number each of them stands for.
+
+    Lists by label would otherwise be as long as the largest number, which may be any; 0 stays 0.
+    """
+    most = int(labels.max(initial=0))
+    if most <= labels.size:
+        return labels, np.arange(most + 1)
+    present, numbered = np.unique(np.append(labels, labels.dtype.type(0)), return_inverse=True)
+    return numbered[:-1].reshape(labels.shape), present
+
+
 def _fault(name: str, values: set[float], allowed: set[float]) -> str:
     """Say why the values of a mask don't fit; ``allowed`` is empty for label images."""
     if values == {1.0, 2.0} and allowed:

@@ -17,6 +17,7 @@ import numpy as np
 from scipy import ndimage
 
 from mitolume.errors import MitolumeError, Note, rank_of
+from mitolume.io.masks import compact
 
 Ring = np.ndarray[Any, np.dtype[np.float64]]  # (corners, 2): x, y
 Polygon = list[Ring]  # the outer ring, then its holes
@@ -210,10 +211,13 @@ def _cut_off(outlines: Sequence[Outline], shape: tuple[int, int], path: Path) ->
     return cut
 
 
-def trace_labels(labels: Labels) -> Iterator[tuple[int, int, list[Polygon]]]:
+def trace_labels(
+    labels: Labels, unsure: Inside | None = None
+) -> Iterator[tuple[int, int, list[Polygon]]]:
     """Outline the objects of a label image, (Y, X) or (Z, Y, X), along the edges of its pixels.
 
-    Yields the plane, the object's number, and its pieces (as in `trace`).
+    Yields the plane, the object's number, and its pieces (as in `trace`); last, with the number 0,
+    what is unsure on each plane.
     """
     labels = np.asarray(labels)
     if labels.dtype.kind not in "bui" or labels.ndim not in (2, 3) or labels.min(initial=0) < 0:
@@ -223,10 +227,7 @@ def trace_labels(labels: Labels) -> Iterator[tuple[int, int, list[Polygon]]]:
         )
     planes = labels if labels.ndim == 3 else labels[np.newaxis]
     for z, plane in enumerate(planes if labels.size else ()):
-        numbers: Any = range(plane.size + 1)
-        if plane.max() > plane.size:  # find_objects makes a list as long as the largest number
-            numbers, flat = np.unique(np.append(plane, 0), return_inverse=True)  # 0 stays 0
-            plane = flat[:-1].reshape(plane.shape)
+        plane, numbers = compact(plane)
         for index, box in enumerate(ndimage.find_objects(plane.astype(np.int32)), start=1):
             if box is not None:
                 corner = np.array([box[1].start, box[0].start])
@@ -236,6 +237,8 @@ def trace_labels(labels: Labels) -> Iterator[tuple[int, int, list[Polygon]]]:
                     int(numbers[index]),
                     [[ring + corner for ring in rings] for rings in pieces],
                 )
+    doubt = np.zeros((0, 0, 0), bool) if unsure is None else unsure.reshape(planes.shape)
+    yield from ((z, 0, trace(plane)) for z, plane in enumerate(doubt) if plane.any())
 
 
 def trace(mask: Inside) -> list[Polygon]:

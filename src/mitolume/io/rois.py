@@ -157,16 +157,15 @@ def labels_to_rois(labels: Labels, unsure: Inside | None = None) -> list[ImagejR
     """
     stack = np.ndim(labels) == 3
     rois = []
-    for z, number, polygons in trace_labels(labels):
-        name = f"{z + 1:04}-{number:04}" if stack else f"{number:04}"
-        roi = _roi(name, z + 1 if stack else 0, [ring for rings in polygons for ring in rings])
-        roi.properties = {_NUMBER: number}
-        rois.append(roi)
-    for z, plane in enumerate([] if unsure is None else unsure if stack else unsure[np.newaxis]):
-        rings = [ring for polygon in trace(plane) for ring in polygon]
-        if rings:
+    for z, number, polygons in trace_labels(labels, unsure):
+        if number:
+            name = f"{z + 1:04}-{number:04}" if stack else f"{number:04}"
+        else:
             name = f"unsure-{z + 1}" if stack else "unsure"
-            rois.append(_roi(name, z + 1 if stack else 0, rings))
+        roi = _roi(name, z + 1 if stack else 0, [ring for rings in polygons for ring in rings])
+        if number:
+            roi.properties = {_NUMBER: number}
+        rois.append(roi)
     return rois
 
 
