@@ -102,14 +102,6 @@ def test_fluorescence_has_no_scan_lines() -> None:
     assert without.mean(axis=2).std() < 2 * without.std() / np.sqrt(300)
 
 
-def test_the_same_seed_gives_the_same_counts() -> None:
-    first, again, other = (
-        expose(even((2, 9, 7)), CameraSettings(), rng(seed), photons=500) for seed in (3, 3, 4)
-    )
-    np.testing.assert_array_equal(first, again)
-    assert (first != other).any()
-
-
 @settings(max_examples=20)
 @given(shape=st.tuples(*[st.integers(1, 5)] * 3), scan_lines=st.booleans())
 def test_any_size(shape: tuple[int, int, int], scan_lines: bool) -> None:

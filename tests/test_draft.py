@@ -64,34 +64,14 @@ def said(folder: Path) -> str:
 # --- which file is whose mask -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "mask",
-    [
-        "a_mask.png",
-        "a_masks.tif",
-        "a-mask.tif",
-        "a.mask.tif",
-        "A_MASK.tif",
-        "aMask.png",
-        "a_label.tif",
-        "a_labels.png",
-        "a_seg.tif",
-        "a_gt.tif",
-        "a_truth.tif",
-        "a_ground_truth.tif",
-        "a_annotation.tif",
-        "a_manual.tif",
-        "mask_a.tif",
-        "mask-a.png",
-        "a_cp_masks.png",
-        "a_mito_mask.tif",
-        "a_mask_final.tif",
-        "masks/a.png",
-        "GT/a_gt.tif",
-        "Segmentation/a.tif",
-        "a_mask.ome.tif",
-    ],
-)
+MASKS = """
+a_mask.png a_masks.tif a-mask.tif a.mask.tif A_MASK.tif aMask.png a_label.tif a_labels.png
+a_seg.tif a_gt.tif a_truth.tif a_ground_truth.tif a_annotation.tif a_manual.tif mask_a.tif
+mask-a.png a_cp_masks.png a_mito_mask.tif a_mask_final.tif masks/a.png GT/a_gt.tif
+Segmentation/a.tif a_mask.ome.tif"""
+
+
+@pytest.mark.parametrize("mask", MASKS.split())
 def test_a_mask_is_found_beside_its_image(tmp_path: Path, mask: str) -> None:
     assert masks_of(draft(tmp_path, "a.tif", "ab.tif", mask)) == {"a.tif": mask, "ab.tif": ""}
 

@@ -11,7 +11,6 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 from scipy import ndimage
 from scipy.spatial import cKDTree
 from skimage.measure import regionprops_table
@@ -471,19 +470,3 @@ def test_other_endings_are_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(MitolumeError, match=r"must end in \.csv, \.parquet, \.h5ad"):
         write_table(tmp_path / name, pd.DataFrame())
     assert not list(tmp_path.iterdir())
-
-
-def test_real_masks_and_their_fluorescence(real_data: Path) -> None:
-    folder = real_data / "h9c2-brightfield"
-    for path in sorted(folder.glob("*_mask.png"))[:3]:
-        mask = np.asarray(Image.open(path))
-        labels, n = ndimage.label(mask == 1, EIGHT)
-        image = np.asarray(Image.open(str(path).replace("_mask", "_fluorescence")))
-        found = measure_objects(
-            labels, {"OMP25": image}, {"Y": 0.08, "X": 0.08}, unsure=mask == 255
-        )
-        assert len(found) == n > 0
-        assert found["area_um2"].sum() == pytest.approx(0.0064 * (mask == 1).sum())
-        # The masks are derived from this channel.
-        assert (found["contrast_OMP25"] > 0).mean() > 0.9
-        assert found["width_um"].median() < 1.5 < found["length_um"].max()

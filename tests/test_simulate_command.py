@@ -105,6 +105,8 @@ def test_the_command(
         ({"set_": ["z_step_um=wide"]}, "must be a number or a range"),
         ({"set_": ["shape=64"]}, r"must be \[rows, columns\]"),
         ({"set_": ["shape=[64,30000]"]}, "less than or equal to 2048"),
+        ({"set_": ["shape=[8,64]"]}, "greater than or equal to 16"),
+        ({"set_": ["camera.bits=17"]}, "less than or equal to 16"),
         ({"set_": ["optics.objective_na=1.4"]}, "1.4 must be below immersion_index 1.333; water"),
         ({"set_": ["optics.transmitted_um=640"]}, "transmitted_um is 640: it should be less"),
         ({"set_": ["camera.gain=.nan"]}, "camera.gain is nan"),
