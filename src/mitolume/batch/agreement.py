@@ -49,9 +49,22 @@ class Agreement:
 
 
 def agree(a: Path, b: Path, mask_kind: str = "auto", like: Path | None = None) -> Agreement:
-    """Compare the masks of two annotators; parameters are those of `mitolume.batch.evaluate`.
+    """Compare the masks of two annotators.
 
-    An image that only one of the two has is left out, and named in the notices.
+    Parameters
+    ----------
+    a, b
+        Two files, or two folders whose files are matched by name (endings and ``_mask`` ignored).
+        An image that only one of the two has is left out, and named in the notices.
+    mask_kind
+        What the values mean: ``auto``, ``unsure`` or ``labels``.
+    like
+        The image, or folder of images, that outlines were drawn on.
+
+    Raises
+    ------
+    MitolumeError
+        A file is missing or unreadable, no names match, sizes differ, or values mean nothing.
     """
     files = match_files(a, b)
     pairs, notices = open_pairs(files, mask_kind, like)
@@ -133,8 +146,21 @@ def compare(
 ) -> str:
     """Compare two annotators as `agree` does, write files, and return a text for a terminal.
 
-    ``out`` becomes the table of planes (CSV); ``consensus_folder`` gets ``NAME_mask.ome.tif`` of
-    every image, with 255 where the two disagree.
+    Parameters
+    ----------
+    a, b, mask_kind, like
+        As for `agree`.
+    out
+        CSV file for the table of planes.
+    consensus_folder
+        Folder for ``NAME_mask.ome.tif`` of every image: 255 where the two disagree.
+    overwrite
+        Replace these files if they exist.
+
+    Raises
+    ------
+    MitolumeError
+        As from `agree`; a file exists already, or the folder is one of the two annotators'.
     """
     files = match_files(a, b)
     masks: list[Path] = []
@@ -241,7 +267,13 @@ class Ceiling:
 
 
 def ceiling_of(path: Path) -> Ceiling:
-    """Read the table that ``mitolume evaluate A B --agreement --out`` wrote."""
+    """Read the table that ``mitolume evaluate A B --agreement --out`` wrote.
+
+    Raises
+    ------
+    MitolumeError
+        The file is missing, no such table, or its images hold no mark of either annotator.
+    """
     try:
         kinds: Any = {"image": str} | dict.fromkeys(PIXELS, "int64")
         table = pd.read_csv(path, usecols=list(kinds), dtype=kinds)

@@ -42,7 +42,13 @@ def inspect_files(files: Sequence[Path], **running: Any) -> Outcome:
 
 
 def inspect(path: Path) -> str:
-    """Describe an image file, or the folder of an OME-Zarr, and warn of what will cause trouble."""
+    """Describe an image file, and warn of what will cause trouble.
+
+    Parameters
+    ----------
+    path
+        The file, or the folder of an OME-Zarr.
+    """
     names = scenes(path)
     found = [_look(path, number) for number in range(min(len(names), _MOST_SCENES))]
     lines = [address(path) or str(path), *found[0].lines]

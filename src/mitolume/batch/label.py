@@ -46,16 +46,44 @@ def label_files(
     overwrite: bool = False,
     progress: Advance = lambda done, total, note="": None,
 ) -> Outcome:
-    """Make masks of mitochondria from the fluorescence of their dye, a channel of image files.
+    """Make masks of mitochondria from the fluorescence of their dye.
 
-    ``out`` gets ``NAME_mask.ome.tif``, ``quality.csv`` with a row for each plane, ``sheet.png``
-    with transmitted light, dye and outline, and ``fields.csv``, a table to train on; one that was
-    filled in since is left as it is. ``channel`` (of the dye), ``light`` (found where possible) and
-    ``scene`` are names or numbers from 0; scene "all" is each scene of a file. ``pixel_size_um``,
-    along Y and X, comes before what files state; ``planes`` are such as ``3-9``; ``threshold`` is
-    the share of its local peak at which a structure ends. With ``move``, masks are moved by the
-    shift that is measured between the dye and transmitted light. ``resume``, ``overwrite`` and
-    ``progress`` are as for `mitolume.batch.runner.run_jobs`.
+    Parameters
+    ----------
+    files
+        Image files, or folders of them, that hold the dye as one of their channels.
+    out
+        Folder for ``NAME_mask.ome.tif``, ``quality.csv`` with a row for each plane, ``sheet.png``
+        with transmitted light, dye and outline, and ``fields.csv``, a table to train on.
+    channel
+        The dye's channel: name, or number from 0.
+    light
+        The channel of transmitted light, for the sheet and the table; found where possible.
+    scene
+        Name or number (from 0); "all" is each scene of a file.
+    pixel_size_um
+        Pixel size along Y and X in µm, over what the files state.
+    planes
+        Which planes, such as ``3-9``; all by default.
+    threshold
+        At which share of its local peak a structure ends, 0 to 1; `THRESHOLD` by default.
+    move
+        Move the masks by the shift that is measured between the dye and transmitted light.
+    resume, overwrite
+        As for `mitolume.batch.runner.run_jobs`. A table to train on that was filled in since is
+        left as it is.
+    progress
+        Called with files done, files in total, and the file's name.
+
+    Returns
+    -------
+    Outcome
+        Its summary says in how many planes a dye was found.
+
+    Raises
+    ------
+    MitolumeError
+        A result would replace something, or was made otherwise.
     """
     try:
         chosen = parse_planes(planes)

@@ -102,7 +102,12 @@ class Outcome:
     def raise_faults(self, what: str, done: str) -> None:
         """Raise one `MitolumeError` that counts what was found and used, and names all faults.
 
-        ``what`` are the inputs, such as "images", and ``done`` happens to them, as "predicted".
+        Parameters
+        ----------
+        what
+            The inputs in the plural, such as "images".
+        done
+            What happens to them, such as "predicted".
         """
         used = len(self.finished) + len(self.before)
         if self.faults and used + len(self.faults) == 1:
@@ -299,7 +304,10 @@ def _unexpected(name: str, error: BaseException) -> str:
 def require_free(results: Sequence[Path], *, replace: bool, hint: str = "") -> None:
     """Refuse results that exist; if they are to be replaced, those that someone else wrote.
 
-    The message names the first such result, and ends with the hint.
+    Raises
+    ------
+    MitolumeError
+        Names the first such result, and ends with the hint.
     """
     found = [path for path in results if os.path.lexists(path)]
     if found and not replace:
@@ -313,7 +321,13 @@ def require_free(results: Sequence[Path], *, replace: bool, hint: str = "") -> N
 
 
 def refuse_inputs(results: Iterable[Path | None], inputs: Iterable[Path | None]) -> None:
-    """Refuse files and folders to write, if they are inputs or lie in one that is a folder."""
+    """Refuse files and folders to write, if they are inputs or lie in one that is a folder.
+
+    Raises
+    ------
+    MitolumeError
+        Names the first of them.
+    """
     read = {_same_name(os.path.realpath(path)) for path in inputs if path}
     for path in filter(None, results):
         real = Path(_same_name(os.path.realpath(path)))

@@ -54,10 +54,27 @@ def plan(
 ) -> list[FieldPlan]:
     """Decide on the fields of a data set.
 
-    A ``preset``, a name in `PRESETS`, defines fields and conditions, so that neither may be given;
-    without one there are ``fields`` fields (4) of each of the ``conditions``, names in `CONDITIONS`
-    (control). Another ``seed`` gives other cells. ``set_`` are changed settings, ``key=value``,
-    such as ``planes=7`` or ``optics.condenser_na=0.4``.
+    Parameters
+    ----------
+    preset
+        A name in ``PRESETS``; it defines fields and conditions, so neither may be given.
+    fields
+        Number of fields of each condition; 4 by default.
+    conditions
+        Names in ``CONDITIONS``; control by default.
+    seed
+        Seed of the data set, not negative; another seed gives other cells.
+    set_
+        Changed settings, ``key=value``, such as ``planes=7`` or ``optics.condenser_na=0.4``.
+
+    Returns
+    -------
+    list of FieldPlan
+
+    Raises
+    ------
+    MitolumeError
+        A name is unknown, a setting is impossible, or fields or conditions are given with a preset.
     """
     if preset is not None and preset not in PRESETS:
         raise MitolumeError(f"no preset {preset!r}; there are {', '.join(PRESETS)}")
@@ -91,11 +108,30 @@ def write_data_set(
     command: str = "from Python",
     progress: Advance = lambda done, total, note="": None,
 ) -> Path:
-    """Simulate fields (see `plan`) into a folder, and return the table of fields.
+    """Simulate fields into a folder; those that are finished already are kept.
 
-    ``out`` is a new folder, or one that an earlier call with the same plans wrote to: fields that
-    are finished are kept. ``jobs`` fields are simulated at a time, each in a process of its own;
-    ``command`` is recorded in ``simulation.json``.
+    Parameters
+    ----------
+    plans
+        Fields to simulate; see `plan`.
+    out
+        A new folder, or one that an earlier call with the same plans wrote to.
+    jobs
+        Number of fields simulated at the same time, each in a process of its own.
+    command
+        Command that is recorded in ``simulation.json``.
+    progress
+        Called with fields done, fields in total, and the name of a field.
+
+    Returns
+    -------
+    pathlib.Path
+        The table of fields.
+
+    Raises
+    ------
+    MitolumeError
+        The folder holds something else, or a field can't be written.
     """
     out = Path(out)
     with owning(out):

@@ -26,12 +26,38 @@ Image = np.ndarray[Any, np.dtype[np.float32]]
 
 
 class PreparedPlane:
-    """A plane as the network reads it, with a ``shape`` (Y, X) on the model's grid.
+    """A plane as the network reads it.
 
-    ``plane`` has the file's dtype and grid; its ``neighbours`` in the stack are for a denoiser
-    alone, see `planes_around`. ``unlabelled`` is whether the image is one of the unlabelled
-    training images, which a chain may sharpen alone; ``source`` is how messages name it.
-    ``pixels`` is the plane before it is normalised, and slices like an array.
+    Parameters
+    ----------
+    plane
+        (Y, X), the file's dtype and grid: an array, or what slices like one.
+    chain
+        Which steps.
+    denoiser
+        Needed where the chain has one.
+    neighbours
+        The planes around it in its stack, see `planes_around`; only a denoiser looks at them.
+    pixel_size_um
+        The plane's, along Y and X.
+    model_um
+        The model's.
+    unlabelled
+        Whether the image is one of the unlabelled training images, which a chain may treat apart.
+    source
+        How messages name the image.
+
+    Attributes
+    ----------
+    shape
+        (Y, X) on the model's grid.
+    pixels
+        What slices like an array of that shape: the plane before it is normalised.
+
+    Raises
+    ------
+    MitolumeError
+        The pixel sizes don't fit.
     """
 
     def __init__(

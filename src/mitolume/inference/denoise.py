@@ -29,9 +29,18 @@ T = TypeVar("T")
 
 
 class Denoiser:
-    """A denoiser ready to use, of planes of mean 0 and spread 1.
+    """A denoiser ready to use.
 
-    ``device`` and ``core`` are as for `mitolume.Predictor`.
+    Parameters
+    ----------
+    network
+        Takes and gives planes (B, 1, Y, X) of mean 0 and spread 1.
+    card
+        What it is.
+    device
+        A torch device; the first GPU, or else the processor, by default.
+    core
+        Side of the tiles' cores in pixels, a multiple of 16: it changes memory, not results.
     """
 
     def __init__(
@@ -49,7 +58,13 @@ class Denoiser:
 
     @classmethod
     def load(cls, folder: str | Path, **options: Any) -> Denoiser:
-        """Load a denoiser from its folder."""
+        """Load a denoiser from its folder.
+
+        Raises
+        ------
+        MitolumeError
+            There is no denoiser in that place.
+        """
         denoiser = cls(*load_denoiser(folder), **options)
         denoiser.bundle = Path(folder)
         return denoiser
@@ -90,6 +105,11 @@ class NormalisedPlane:
     """A plane of mean 0 and spread 1; slices like an array.
 
     What is measured on the whole plane is measured once, when it is first needed.
+
+    Parameters
+    ----------
+    plane
+        (Y, X), any numeric dtype.
     """
 
     def __init__(self, plane: Plane) -> None:
@@ -150,8 +170,15 @@ class DenoisedPlane:
     back to the plane's own grey values, so that pixels far beyond its range (`normalise` cuts
     them) keep their height.
 
-    ``neighbours`` are those of `planes_around`. Where the network needs them and there are none,
-    the plane is filtered alone.
+    Parameters
+    ----------
+    plane
+        (Y, X), any numeric dtype.
+    denoiser
+        What to denoise it with.
+    neighbours
+        The planes around it, see `planes_around`. Where the network needs them and there are none,
+        the plane is filtered alone.
     """
 
     def __init__(self, plane: Plane, denoiser: Denoiser, neighbours: Sequence[Plane] = ()) -> None:

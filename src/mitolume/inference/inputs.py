@@ -29,12 +29,22 @@ MOST_BESIDE = 3  # planes before, and as many behind
 
 
 def settled_inputs(inputs: InputSettings, stacks: Sequence[xr.DataArray]) -> InputSettings:
-    """Settle how many planes a network sees, and how far apart they are, by its training images.
+    """Settle how many planes a network sees, and how far apart they are.
 
-    Where most ``stacks`` (dims ``T C Z Y X``) have a known z-step of `LEAST_STEP_UM` or more,
-    ``planes: auto`` becomes the plane itself and those within `REACH_UM`, evenly spread and
-    `MOST_BESIDE` at most before and behind, as far as the median stack has them around its middle;
-    else 1. ``step_um`` becomes their distance, where the z-step is known and planes are several.
+    Parameters
+    ----------
+    inputs
+        With ``planes`` ``auto``, or ``step_um`` open.
+    stacks
+        The training images, dims ``T C Z Y X``.
+
+    Returns
+    -------
+    InputSettings
+        Where most images are stacks with a known z-step of `LEAST_STEP_UM` or more, ``auto``
+        becomes the plane itself and those within `REACH_UM`, evenly spread and `MOST_BESIDE` at
+        most before and behind, as far as the median stack has them around its middle; else 1.
+        ``step_um`` becomes their distance, where the z-step is known and planes are several.
     """
     beside = np.median([image.sizes["Z"] for image in stacks]) // 2
     known = [size["Z"] for image in stacks if "Z" in (size := image.attrs.get("pixel_size_um", {}))]
@@ -53,7 +63,11 @@ def settled_inputs(inputs: InputSettings, stacks: Sequence[xr.DataArray]) -> Inp
 def unlike_stack(inputs: InputSettings, image: xr.DataArray) -> str:
     """Say how the planes of a stack differ from those that a network has learnt to see.
 
-    There may be too few, or their distance is unknown or differs by more than a quarter; else "".
+    Returns
+    -------
+    str
+        A sentence where there are too few, or where their distance is unknown or differs by more
+        than a quarter; else "".
     """
     if inputs.planes == 1:
         return ""
@@ -73,11 +87,18 @@ def unlike_stack(inputs: InputSettings, image: xr.DataArray) -> str:
 
 
 class NetworkInput:
-    """A plane with what a network sees beside it; slices like an array (Y, X) on the model's grid.
+    """A plane with what a network sees beside it; slices like an array (Y, X).
 
-    ``channels`` are the planes of each channel: first the plane itself, then outward from it. All
-    planes of a channel have the grey range of the first, so that what changes through focus is
-    seen.
+    Parameters
+    ----------
+    channels
+        The planes of each channel: first the plane itself, then outward from it. All planes of a
+        channel have the grey range of the first, so that what changes through focus is seen.
+
+    Attributes
+    ----------
+    shape
+        (Y, X) on the model's grid.
     """
 
     def __init__(self, channels: Sequence[Sequence[PreparedPlane]]) -> None:
@@ -108,9 +129,26 @@ class InputReader:
     """The planes of one image as a network sees them, each read and prepared once.
 
     Planes are kept until those that need them are past, when they are asked for in their order.
-    ``image`` has dims ``T C Z Y X``, its channels are those of the network in its order (see
-    `mitolume.io.read.read_channels`). Denoising and sharpening are for the first channel. For
-    ``unlabelled`` see `PreparedPlane`.
+
+    Parameters
+    ----------
+    image
+        Dims ``T C Z Y X``, the channels those of the network in its order.
+    inputs
+        What the network sees.
+    chain
+        The steps before the network. Denoising and sharpening are for the first channel.
+    denoiser
+        Needed where the chain has one.
+    model_um
+        The model's pixel size.
+    unlabelled
+        Whether the image is one of the unlabelled training images.
+
+    Raises
+    ------
+    MitolumeError
+        The pixel sizes don't fit, when the first plane is asked for.
     """
 
     def __init__(

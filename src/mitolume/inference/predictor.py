@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
@@ -155,7 +155,16 @@ class Predictor:
         return NetworkInput([[prepared] * inputs.count])
 
     def reader(self, image: xr.DataArray, *, unlabelled: bool = False) -> InputReader:
-        """Return what gives the planes of an image as the network sees them, see `InputReader`."""
+        """Return what gives the planes of an image as the network sees them.
+
+        Parameters
+        ----------
+        image
+            Dims ``T C Z Y X``, with the channels of the model in its order, see
+            `mitolume.io.read.read_channels`.
+        unlabelled
+            Whether it is an unlabelled training image.
+        """
         return InputReader(
             image,
             self.card.inputs,
@@ -178,8 +187,16 @@ class Predictor:
     ) -> Iterator[Probability]:
         """Predict boxes of a plane one after the other; a card computes while the next is read.
 
-        Boxes of any size fit together to the whole plane's answer. They and the answers lie on the
-        plane's own grid, whose (Y, X) is ``shape``.
+        Boxes of any size fit together to the whole plane's answer.
+
+        Parameters
+        ----------
+        prepared
+            As `prepare` or a `reader` returns it.
+        shape
+            (Y, X) of the plane on its own grid, on which the boxes and the answers lie.
+        boxes
+            The parts to predict.
         """
 
         def begin(part: Box) -> Tensor:
@@ -215,6 +232,7 @@ class Predictor:
         image: xr.DataArray,
         *,
         channel: str | int | Sequence[str | int] | None = None,
+        progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> xr.DataArray:
         """Predict every plane of an image.
 
@@ -225,6 +243,8 @@ class Predictor:
         channel
             Name or number of the channel, where the image has several; a list of them in the
             model's order, where the model sees several that are called otherwise here.
+        progress
+            Called with the planes done and the planes there are.
 
         Returns
         -------
@@ -243,13 +263,21 @@ class Predictor:
         )
         reader, shape = self.reader(image), (image.sizes["Y"], image.sizes["X"])
         result = np.empty((image.sizes["T"], 1, image.sizes["Z"], *shape), np.float32)
-        for t, z in np.ndindex(image.sizes["T"], image.sizes["Z"]):
+        planes = list(np.ndindex(image.sizes["T"], image.sizes["Z"]))
+        for done, (t, z) in enumerate(planes, start=1):
             result[t, 0, z] = self.predict_boxes(reader.at(z, t), shape)
+            progress(done, len(planes))
         coords = {"C": np.array(["mitochondria"], dtype=object)}
         return xr.DataArray(result, dims=image.dims, coords=coords, attrs=dict(image.attrs))
 
     def channels(self, named: Channel | Sequence[Channel] = None) -> tuple[Channel, ...]:
-        """Return which channels of an image to read: as named, else those of the model."""
+        """Return which channels of an image to read: as named, else those of the model.
+
+        Raises
+        ------
+        MitolumeError
+            More or fewer are named than the model sees.
+        """
         own: tuple[Channel, ...] = self.card.inputs.channels or (None,)
         chosen = (named,) if isinstance(named, str | int) else tuple(named or ())
         if not chosen:
@@ -264,7 +292,10 @@ class Predictor:
     def threshold(self, given: float | None = None, condition: str | None = None) -> float:
         """Return the threshold of masks: as given, else the model's for a condition, else for all.
 
-        A condition that the model doesn't know is refused, and so are both at once.
+        Raises
+        ------
+        MitolumeError
+            The model doesn't know the condition, or both are given.
         """
         if condition is None:
             return self.card.threshold if given is None else given
@@ -306,7 +337,13 @@ def load(
     core: int | None = None,
     precision: str = "auto",
 ) -> Predictor:
-    """Load the model in a folder with ``card.json``, and its denoiser; see `Predictor`."""
+    """Load the model in a folder with ``card.json``, and its denoiser; see `Predictor`.
+
+    Raises
+    ------
+    MitolumeError
+        There is no model in that place.
+    """
     bundle = Path(model)
     network, card = load_bundle(bundle)
     where: dict[str, Any] = {"device": device, "core": CORE if core is None else core}

@@ -99,7 +99,16 @@ def features(network: nn.Module, plane: Plane, *, core: int = CORE) -> Image:
 
     The mean over the pixels is the usual summary of a layer for telling how unlike an image is
     (Lee et al., NeurIPS 2018); the lowest level of U-Nets was used so by Woodland et al. (MELBA
-    2024:020). Boxes of the prepared plane may be (C, Y, X).
+    2024:020).
+
+    Parameters
+    ----------
+    network
+        A `SegmentationNetwork` in evaluation mode.
+    plane
+        (Y, X), prepared: an array, or what slices like one; boxes of it may be (C, Y, X).
+    core
+        Side of the tiles' cores, a multiple of 16; it changes memory, not results.
     """
     weights = next(network.parameters())
     encoder = encoder_of(network)
