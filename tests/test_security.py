@@ -21,9 +21,10 @@ from helpers.predictors import predictor
 import mitolume
 from mitolume.errors import MitolumeError
 from mitolume.io.read import read_plane
-from mitolume.models.bundle import WEIGHTS, load_bundle, save_bundle
+from mitolume.models.bundle import CARD, WEIGHTS, load_bundle, save_bundle
 from mitolume.models.foreign import ForeignNetwork, ForeignSettings
 from mitolume.runs.recipe import load_recipe
+from mitolume.study.arms import load_study
 from mitolume.training.loop import _usable
 
 SOURCE = Path(mitolume.__file__).parent
@@ -79,6 +80,27 @@ def test_a_recipe_is_data(tmp_path: Path, mark: Path) -> None:
     recipe.write_text(f"fields: !!python/object/apply:pathlib.Path.touch ['{mark}']\n")
     with pytest.raises(MitolumeError, match="is not a readable YAML recipe"):
         load_recipe(recipe)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "training: &a [*a]",
+        "\n".join(f"x{n}: &x{n} [{', '.join([f'*x{n - 1}' if n else '1'] * 9)}]" for n in range(9)),
+        "training: " + "[" * 500_000,
+    ],
+    ids=["itself", "a billion", "nested"],
+)
+def test_what_has_no_end_is_refused(text: str, tmp_path: Path) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(f"fields: fields.csv\n{text}\n")
+    for load in (load_recipe, load_study):
+        with pytest.raises(MitolumeError, match="is not a readable YAML recipe"):
+            load(recipe)
+    (tmp_path / CARD).write_text("[" * 100_000)
+    (tmp_path / WEIGHTS).touch()
+    with pytest.raises(MitolumeError, match="is not a model card"):
+        load_bundle(tmp_path)
 
 
 def test_weights_and_checkpoints_are_data(tmp_path: Path, mark: Path) -> None:

@@ -248,6 +248,13 @@ def test_absent_planes_are_named_and_never_read_as_zeros(tmp_path: Path) -> None
     assert found == [stopped, files[0]], "the files of a set are one image, though it is not whole"
 
 
+@pytest.mark.parametrize("shape", [(1, 4), (4, 1), (1, 1), (2, 2)])
+def test_a_loop_of_one_step_is_no_axis(shape: tuple[int, int], tmp_path: Path) -> None:
+    pixels = STACK[: shape[0] * shape[1]].reshape(*shape, *STACK.shape[1:])
+    write_nd2(tmp_path / "a.nd2", pixels)
+    assert np.array_equal(read(tmp_path / "a.nd2").values.squeeze(), pixels.squeeze())
+
+
 @pytest.mark.parametrize("kind", ["a.nd2", "a.czi", "a.ome.zarr", "sharded.zarr", "a.ozx"])
 def test_no_format_invents_planes(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture

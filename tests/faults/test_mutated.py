@@ -8,6 +8,7 @@ names seed and number; ``MUTATED_ONLY=number`` repeats it alone.
 from __future__ import annotations
 
 import datetime
+import gc
 import io
 import json
 import os
@@ -19,12 +20,14 @@ import sys
 import time
 import zipfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache, partial
+from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import Any
 
+import dask
 import numpy as np
 import pandas as pd
 import pytest
@@ -59,7 +62,7 @@ WORDS = [
     "true", "[]", "{}", '"', "'", ",", ";", "\0", "../../../evil", "/etc/passwd", "C:\\x", HOSTILE,
     "=1+1",
     "{{ 7 * 7 }}", "\u202e", "\U0001f4a3", "é", "e\u0301", "a" * 5000, "!!python/object:os",
-    "&a [*a]",
+    "&a [*a]", "[" * 3000,
     "%s", "\n", "..", "model", "iou",
 ]  # fmt: skip
 NUMBERS = [
@@ -83,6 +86,14 @@ MASKS = (
 )  # fmt: skip
 OTHERS = ("fields.csv", "recipe.yaml", "study.yaml", "bundle", "study")
 KINDS = (*IMAGES, *MASKS, *OTHERS)
+SLOW = {
+    "study": 0.3,
+    "a.ome.tif": 0.6,
+    "a_mask.ome.tif": 0.6,
+    "v4.ome.zarr": 0.5,
+    "v5.ome.zarr": 0.5,
+}
+SHARES = [SLOW.get(kind, 1) for kind in KINDS]  # a million inputs shall take hours, not a day
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +136,8 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(kept, here / "study")
     shutil.copy(here / "study" / "study" / "study.yaml", here)
     (here / ".mitolume").unlink()
+    for image in IMAGES:
+        see(here / image)
     return here
 
 
@@ -132,9 +145,10 @@ def damage(data: bytes, random: Random, other: bytes) -> bytes:
     """Change a file in one to four places, in one of the ways in which files break or lie."""
     for _ in range(random.randint(1, 4)):
         at, length = random.randint(0, len(data)), min(random.choice((1, 2, 4, 16, 256)), len(data))
-        numbers = [*re.finditer(rb"-?\d+(\.\d+)?", data)][:4000]
-        words = [*re.finditer(rb"[A-Za-z_]{3,}", data)][:4000]
         way = random.randrange(10)
+        found = _NUMBER if way in (6, 8) else _WORD
+        places = [*islice(found.finditer(data), 4000)] if way in (6, 7, 8) else []
+        one = random.choice(places) if places else None
         if way == 0 and data:
             place = random.randrange(len(data))
             data = (
@@ -150,12 +164,10 @@ def damage(data: bytes, random: Random, other: bytes) -> bytes:
             data = data[:at] + data[at : at + length] * random.choice((2, 50)) + data[at + length :]
         elif way == 5:
             data = data[:at] + other[at : at + length] + data[at + length :]
-        elif way in (6, 7) and (found := numbers if way == 6 else words):
-            one, word = random.choice(found), random.choice(WORDS).encode()
-            data = data[: one.start()] + word + data[one.end() :]
-        elif way == 8 and numbers:  # as long as before: what follows stays in its place
-            one = random.choice(numbers)
-            same = bytes(random.choice(b"0123456789") for _ in one[0])
+        elif way in (6, 7) and one:
+            data = data[: one.start()] + random.choice(WORDS).encode() + data[one.end() :]
+        elif way == 8 and one:  # as long as before: what follows stays in its place
+            same = bytes(random.choices(b"0123456789", k=len(one[0])))
             data = data[: one.start()] + same + data[one.end() :]
         else:
             number = random.choice(NUMBERS)
@@ -163,18 +175,25 @@ def damage(data: bytes, random: Random, other: bytes) -> bytes:
     return data
 
 
-def damage_file(file: Path, random: Random, others: list[Path]) -> None:
-    """Damage a file, a file of a zip or one in a folder; or remove it, or put a folder there."""
-    if file.is_dir():
-        inside = sorted(path for path in file.rglob("*") if path.is_file())
-        file, way = random.choice(inside), random.randrange(12)
+_NUMBER, _WORD = re.compile(rb"-?\d+(\.\d+)?"), re.compile(rb"[A-Za-z_]{3,}")
+_content = cache(Path.read_bytes)  # of the originals
+
+
+def damage_file(original: Path, copy: Path, random: Random, others: list[Path]) -> Path:
+    """Damage a file, a file of a zip or one in a folder; or remove it, or put a folder there.
+
+    Return the path below `original` of the file that was damaged.
+    """
+    place = Path()
+    if original.is_dir():
+        place, way = random.choice(_files_in(original)), random.randrange(12)
         if way < 2:
-            file.unlink()
+            (copy / place).unlink()
             if way == 1:
-                file.mkdir()
-            return
-    other = random.choice(others).read_bytes()
-    content = file.read_bytes()
+                (copy / place).mkdir()
+            return place
+    file, content = copy / place, _content(original / place)
+    other = _content(random.choice(others))
     file.unlink()  # it is a link to the original
     if file.suffix in (".zip", ".ozx") and random.random() < 0.7:
         with zipfile.ZipFile(io.BytesIO(content)) as old:
@@ -186,55 +205,71 @@ def damage_file(file: Path, random: Random, others: list[Path]) -> None:
                     data = damage(data, random, other)
                     name = random.choice((name, name, "../../evil.roi", "/evil.roi", HOSTILE, "a/"))
                 new.writestr(name, data)
-        return
+        return place
     file.write_bytes(damage(content, random, other))
+    return place
+
+
+@cache
+def _files_in(folder: Path) -> list[Path]:
+    return sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
 
 
 # What is done with them ---------------------------------------------------------------------------
 
 
-def uses(kind: str, file: Path, out: Path, random: Random) -> Callable[[], Any] | list[object]:
+Use = Callable[[], Any] | list[object]
+
+
+def uses(kind: str, file: Path, out: Path, random: Random) -> Use:
     """Return something that a person may do with a file: a function, or a command.
 
-    Mostly what reads it, for a network adds nothing but time.
+    Mostly what reads it, for the rest of a command and a network add little but time: the weight of
+    each says how often it is chosen.
     """
-    image = file.with_name("a.ome.tif")
-    commands: tuple[list[object], ...] = (
-        (
-            ["inspect", file],
-            ["focus", file, "--out", out],
-            ["measure", file.with_name("a_mask.ome.tif"), "--intensity", file, "--pixel-size", 0.1,
-             "--out", out / "x.csv"],
-            ["predict", file.with_name("bundle"), file, "--pixel-size", 0.1, "--out", out],
-        )
-        if kind in IMAGES
-        else (
-            ["measure", file, "--pixel-size", 0.1, "--out", out / "x.csv"],
-            ["evaluate", file, file.with_name("a_mask.ome.tif"), "--out", out / "x.csv"],
-            ["convert", file, "--like", image, "--out", out / "x.geojson"],
-            ["convert", file, "--like", image, "--out", out / "x.ome.tif", "--labels"],
-        )
-    )  # fmt: skip
-    if kind not in OTHERS:
-        reads = partial(see, file) if kind in IMAGES else partial(see_mask, file, image)
-        return reads if random.random() < 0.8 else random.choice(commands)
-    run = file / "study" / "runs" / random.choice(("plain_kall_s0", "denoised_kall_s0"))
-    return random.choice({
+    image, mask = file.with_name("a.ome.tif"), file.with_name("a_mask.ome.tif")
+    found: dict[str, tuple[tuple[float, Use], ...]] = {
         "fields.csv": (
-            lambda: check_table(file),
-            ["measure", file.with_name("a_mask.ome.tif"), "--fields", file, "--out", out / "x.csv"],
-            ["focus", "--fields", file, "--out", out / "f.csv"],
+            (1, lambda: check_table(file)),
+            (1, ["focus", "--fields", file, "--out", out / "f.csv"]),
+            (0.3, ["measure", mask, "--fields", file, "--out", out / "x.csv"]),
         ),
-        "recipe.yaml": (lambda: load_recipe(file),),
-        "study.yaml": (lambda: load_study(file),),
-        "bundle": (lambda: mitolume.load(file).predict_plane(np.eye(32), (0.1, 0.1)),),
-        "study": (
-            lambda: results_text(run), lambda: open_study(file / "study").planned,
-            lambda: open_study(file / "study").status_text(), lambda: mitolume.load(run),
-            lambda: Denoiser.load(run / "denoiser"), ["study", "status", file / "study"],
-            ["measure", run, "--out", out / "x.csv"], lambda: open_run(run).rows,
+        "recipe.yaml": ((1, lambda: load_recipe(file)),),
+        "study.yaml": ((1, lambda: load_study(file)),),
+        "bundle": (
+            (1, lambda: mitolume.load(file)),
+            (0.1, lambda: mitolume.load(file).predict_plane(np.eye(32), (0.1, 0.1))),
         ),
-    }[kind])  # fmt: skip
+    }
+    if kind in IMAGES:
+        found[kind] = (
+            (40, lambda: see(file)),
+            (1, ["inspect", file]),
+            (0.3, ["focus", file, "--out", out]),
+            (0.3, ["measure", mask, "--intensity", file, "--pixel-size", 0.1,
+                   "--out", out / "x.csv"]),
+            (0.1, ["predict", file.with_name("bundle"), file, "--pixel-size", 0.1, "--out", out]),
+        )  # fmt: skip
+    elif kind in MASKS:
+        found[kind] = (
+            (40, lambda: see_mask(file, image)),
+            (1, ["measure", file, "--pixel-size", 0.1, "--out", out / "x.csv"]),
+            (1, ["evaluate", file, mask, "--out", out / "x.csv"]),
+            (1, ["convert", file, "--like", image, "--out", out / "x.geojson"]),
+            (1, ["convert", file, "--like", image, "--out", out / "x.ome.tif", "--labels"]),
+        )
+    elif kind == "study":
+        run = file / "study" / "runs" / random.choice(("plain_kall_s0", "denoised_kall_s0"))
+        found[kind] = (
+            (1, lambda: results_text(run)), (1, lambda: open_run(run).rows),
+            (1, lambda: open_study(file / "study").planned), (1, lambda: mitolume.load(run)),
+            (1, lambda: Denoiser.load(run / "denoiser")),
+            (0.3, lambda: open_study(file / "study").status_text()),
+            (0.1, ["study", "status", file / "study"]),
+            (0.1, ["measure", run, "--out", out / "x.csv"]),
+        )  # fmt: skip
+    weights, chosen = zip(*found[kind], strict=True)
+    return random.choices(chosen, weights)[0]
 
 
 def see(file: Path) -> None:
@@ -244,8 +279,11 @@ def see(file: Path) -> None:
         assert mitolume.io.read.read_plane(image).shape == image.shape[-2:]
 
 
+_undamaged = cache(mitolume.read)
+
+
 def see_mask(file: Path, image: Path) -> None:
-    mask = open_mask(file, mitolume.read(image), numbered=True)
+    mask = open_mask(file, _undamaged(image), numbered=True)
     found = distinct_values(mask)
     kind, _ = meaning_of({file.name: found} if found else {}, "auto")
     to_objects(stack_of(mask), kind_of(mask, kind))
@@ -254,8 +292,8 @@ def see_mask(file: Path, image: Path) -> None:
 @pytest.fixture
 def judge(
     originals: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> Callable[[str], str]:
-    """Return a function that damages a file by a seed, uses it, and says what was wrong then."""
+) -> Iterator[Callable[[str], str]]:
+    """Yield a function that damages a file by a seed, uses it, and says what was wrong then."""
 
     def stop(*_: object) -> None:
         raise Hanging
@@ -263,22 +301,51 @@ def judge(
     signal.signal(signal.SIGALRM, stop)
     monkeypatch.setattr("typer.main.get_command", cache(typer.main.get_command))
     others = [path for path in sorted(originals.iterdir()) if path.is_file()]
+    standing: dict[str, dict[str, tuple[int, int]]] = {}
 
-    def judged(seed: str) -> str:
-        random, case = Random(seed), tmp_path / "case"
-        kind, out, here = random.choice(KINDS), case / "out", case / "in"
-        shutil.rmtree(case, ignore_errors=True)
+    def lay_out(kind: str) -> dict[str, tuple[int, int]]:
+        """Link what inputs of this kind need: it stays there, and each changes one file."""
+        shutil.rmtree(tmp_path / kind, ignore_errors=True)
+        for name in ("in", "cwd"):
+            (tmp_path / kind / name).mkdir(parents=True)
         needed = {kind, "a.ome.tif", "a_mask.ome.tif", *(["bundle"] if kind in IMAGES else [])}
-        here.mkdir(parents=True)
         for source in (originals / name for name in needed):
             copy = partial(shutil.copytree, copy_function=os.link) if source.is_dir() else os.link
-            copy(source, here / source.name)
-        damage_file(here / kind, random, others)
-        (case / "cwd").mkdir()
-        monkeypatch.chdir(case / "cwd")
-        before = snapshot(case)
-        used, said = uses(kind, here / kind, out, random), ""
-        named = f"{kind}, {' '.join(map(str, used)) if isinstance(used, list) else 'read'}: "
+            copy(source, tmp_path / kind / "in" / source.name)
+        return snapshot(tmp_path / kind)
+
+    def judged(seed: str) -> str:
+        random = Random(seed)
+        kind = random.choices(KINDS, SHARES)[0]
+        if kind not in standing:
+            standing[kind] = lay_out(kind)
+        file, out = tmp_path / kind / "in" / kind, tmp_path / kind / "out"
+        place = damage_file(originals / kind, file, random, others)
+        damaged, before = file / place, dict(standing[kind])
+        if damaged.is_file():
+            before[str(damaged)] = stamp(damaged.stat())
+        else:
+            del before[str(damaged)]
+        used = uses(kind, file, out, random)
+        monkeypatch.chdir(tmp_path / kind / "cwd")
+        fault = wrong_with(used)
+        monkeypatch.chdir(tmp_path)
+        after = snapshot(tmp_path / kind)
+        changed = {path for path in before | after if before.get(path) != after.get(path)}
+        if changed := changed | ({*os.listdir(tmp_path)} - {*KINDS}):
+            fault += f" {changed} written or removed"
+        if fault:  # all inputs of this kind are linked anew
+            del standing[kind]
+            return (
+                f"{kind}, {' '.join(map(str, used)) if isinstance(used, list) else 'read'}:{fault}"
+            )
+        damaged.rmdir() if damaged.is_dir() else damaged.unlink(missing_ok=True)
+        os.link(originals / kind / place, damaged)
+        shutil.rmtree(out, ignore_errors=True)
+        return ""
+
+    def wrong_with(used: Use) -> str:
+        said = ""
         address_space = resource.getrlimit(resource.RLIMIT_AS)
         most = (int(Path("/proc/self/statm").read_text().split()[0]) << 12) + (MEGABYTES << 20)
         resource.setrlimit(resource.RLIMIT_AS, (most, address_space[1]))
@@ -289,35 +356,47 @@ def judge(
                 status = call(monkeypatch, *used)
                 said = capsys.readouterr().err
                 if status not in (0, 1):
-                    return f"{named}status {status}: {said}"
+                    return f" status {status}: {said}"
                 if status == 1 and ("mitolume: " not in said or "unexpected " in said):
-                    return named + said
+                    return f" {said}"
             else:
                 used()
         except MitolumeError as error:
             said = str(error)
         except Hanging:
-            return named + "hanging"
+            return " hanging"
         except Exception as error:
-            return f"{named}{type(error).__name__}: {error}"
+            return f" {type(error).__name__}: {error}"
         finally:
             signal.alarm(0)
             resource.setrlimit(resource.RLIMIT_AS, address_space)
-            monkeypatch.chdir(tmp_path)
         if any(sign in said for sign in ("Traceback", "too little memory", "allocate")):
-            return named + said
-        if time.process_time() - started > SECONDS:
-            return f"{named}{time.process_time() - started:.0f} s"
-        after = snapshot(case)
-        changed = {path for path in before | after if before.get(path) != after.get(path)}
-        return f"{named}{changed} written" if any(out not in p.parents for p in changed) else ""
+            return f" {said}"
+        taken = time.process_time() - started
+        return f" {taken:.0f} s" if taken > SECONDS else ""
 
-    return judged
+    gc.collect()
+    gc.freeze()  # what is loaded by now stays, and need not be looked through again
+    with dask.config.set(scheduler="synchronous"):  # threads would only wait for each other
+        yield judged
+    gc.unfreeze()
 
 
-def snapshot(folder: Path) -> dict[Path, tuple[int, int]]:
-    files = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
-    return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in files}
+def stamp(status: os.stat_result) -> tuple[int, int]:
+    return status.st_size, status.st_mtime_ns
+
+
+def snapshot(folder: Path) -> dict[str, tuple[int, int]]:
+    """Return size and time of all files but those in `out`, which a command may write."""
+    found, folders = {}, [str(folder)]
+    for one in folders:
+        for entry in os.scandir(one):
+            if entry.is_dir():
+                if entry.name != "out":
+                    folders.append(entry.path)
+            elif entry.name != ".lock":
+                found[entry.path] = stamp(entry.stat())
+    return found
 
 
 def today() -> int:

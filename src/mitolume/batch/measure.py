@@ -38,6 +38,7 @@ from mitolume.batch.sources import (
     size_of,
 )
 from mitolume.errors import MitolumeError
+from mitolume.io.formats import read_json
 from mitolume.io.mask_files import open_mask
 from mitolume.io.masks import MaskKind, ValuesKind
 from mitolume.io.pixel_size import odd_pixel_size
@@ -136,8 +137,11 @@ def measure_masks(
     record = {"mitolume": version("mitolume")} | _record(settings)
     record["masks"] = [_record(source) for source in sources]
     if resume and not parts.exists() and settings_file.exists():
-        before = json.loads(settings_file.read_text(encoding="utf-8"))
-        if before | {"mitolume": record["mitolume"]} != record:
+        try:
+            before = read_json(settings_file) | {"mitolume": record["mitolume"]}
+        except (ValueError, TypeError):
+            before = None
+        if before != record:
             raise MitolumeError(
                 f"{out} was made of other masks or with other settings (see "
                 f"{settings_file}); choose another --out, or replace results with --overwrite"

@@ -23,6 +23,7 @@ from mitolume.analysis.pictures import overlay, to_8bit, with_bar
 from mitolume.batch.runner import Job, Report, run_jobs, side_by_side
 from mitolume.errors import MitolumeError
 from mitolume.io.fields import Field, write_table
+from mitolume.io.formats import read_json
 from mitolume.io.mask_files import SHEET
 from mitolume.io.write import (
     atomic,
@@ -161,7 +162,7 @@ def _begin(plans: Sequence[FieldPlan], out: Path, command: str) -> None:
     record = out / RECORD
     if record.exists():
         try:
-            earlier = json.loads(record.read_text(encoding="utf-8"))
+            earlier = read_json(record)
             same = earlier["fields"] == fields and earlier["version"] == version("mitolume")
         except (ValueError, KeyError, TypeError, OSError):
             raise MitolumeError(f"{record} is damaged; choose another --out") from None
@@ -247,7 +248,7 @@ def _file(out: Path, kind: str, one: FieldPlan) -> Path:
 
 def _row(out: Path, one: FieldPlan, masks: str) -> Field:
     """Row of the table of fields; test images are always scored on the exact masks."""
-    facts = json.loads(_file(out, "facts", one).read_text(encoding="utf-8"))
+    facts = read_json(_file(out, "facts", one))
     folder = "masks" if one.role == "test" else masks
     return Field(
         image=_file(out, "images", one),

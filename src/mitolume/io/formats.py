@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import json
 import logging
 import os
 import re
@@ -234,6 +235,14 @@ def require_file(path: Path, what: str = "file") -> None:
         raise MitolumeError(f"{path} is no regular file, but a pipe or a device")
     if path.stat().st_size == 0:
         raise MitolumeError(f"{path} is empty (0 bytes); copy it again")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file; a ValueError is raised also where it is nested too deeply."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 def existing(path: Path) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mitolume.errors import MitolumeError, Note, in_words, some_names
-from mitolume.io.formats import require_file
+from mitolume.io.formats import read_json, require_file
 from mitolume.io.outlines import Inside, Labels, Outline, Polygon, Ring, trace_labels
 from mitolume.io.rois import is_unsure
 
@@ -36,14 +35,14 @@ def read_geojson(path: str | Path) -> tuple[list[Outline], list[str]]:
     require_file(path)
     skipped = Counter[str]()
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = read_json(path)
         if isinstance(content, dict) and "type" not in content:
             raise MitolumeError(
                 f"{path} is JSON, but not GeoJSON: it has {some_names(content)}, as COCO, labelme "
                 "and others write it; make masks of its outlines, 0 being background, one an image"
             )
         drawn = list(_drawn(content, skipped))
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise MitolumeError(
             f"{path} is not readable GeoJSON ({in_words(error)}); export it again from QuPath "
             "(File > Export objects as GeoJSON, FeatureCollection)"

@@ -204,15 +204,15 @@ def decode_plane(image: xr.DataArray, *, z: int = 0, t: int = 0, c: int = 0) -> 
         The pixels can't be decoded.
     """
     with decoding(image.attrs.get("source", "the image")):
-        return np.asarray(_computed(image.isel(T=t, C=c, Z=z)).values)
+        return _computed(image.variable.isel(T=t, C=c, Z=z))
 
 
-def _computed(image: xr.DataArray) -> xr.DataArray:
+def _computed(image: xr.Variable) -> np.ndarray[Any, Any]:
     """Compute in this process; to look for another scheduler, dask loads `distributed` (0.8 s)."""
     import dask
     from dask.threaded import get
 
-    return image.compute(scheduler=dask.config.get("scheduler", get))
+    return np.asarray(image.compute(scheduler=dask.config.get("scheduler", get)).values)
 
 
 def load(image: xr.DataArray) -> xr.DataArray:
@@ -224,7 +224,7 @@ def load(image: xr.DataArray) -> xr.DataArray:
         The pixels can't be decoded.
     """
     with decoding(image.attrs.get("source", "the image")):
-        return _computed(image)
+        return image.copy(data=_computed(image.variable))
 
 
 def scenes(path: str | Path) -> list[str]:
@@ -268,8 +268,7 @@ def _names(image: xr.DataArray, said: Stated) -> list[str]:
 
 
 def _to_axes(image: xr.DataArray, names: list[str], path: Path) -> xr.DataArray:
-    """Strip coordinates, turn colour samples into channels, and give all five axes."""
-    image = image.drop_vars(list(image.coords))
+    """Turn colour samples into channels, and give all five axes, and channels their names."""
     if image.sizes.get("S") == 1:
         image = image.isel(S=0)
     if "S" in image.dims:
@@ -282,11 +281,10 @@ def _to_axes(image: xr.DataArray, names: list[str], path: Path) -> xr.DataArray:
                 f"of {' '.join(AXES)}; save one of them, or name its axes, as OME-TIFF in Fiji"
             )
         image = image.isel({dim: 0})
-    image = image.expand_dims([axis for axis in AXES if axis not in image.dims])
-    image = image.transpose(*AXES)
-    if len(names) != image.sizes["C"]:
-        names = [str(i) for i in range(image.sizes["C"])]
-    return image.assign_coords(C=np.array(names, dtype=object))
+    pixels = image.variable.set_dims(AXES)  # type: ignore[no-untyped-call]
+    if len(names) != pixels.sizes["C"]:
+        names = [str(i) for i in range(pixels.sizes["C"])]
+    return xr.DataArray(pixels, coords={"C": np.array(names, dtype=object)})
 
 
 def _samples_to_channels(image: xr.DataArray, path: Path) -> tuple[xr.DataArray, list[str]]:

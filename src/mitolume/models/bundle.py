@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import json
 import platform
 import subprocess
 from contextlib import suppress
@@ -18,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
 from mitolume.errors import MitolumeError, in_words
+from mitolume.io.formats import read_json
 from mitolume.io.write import atomic, owning, write_text
 from mitolume.models.foreign import ForeignNetwork, ForeignSettings
 from mitolume.models.networks import DenoisingNetwork, SegmentationNetwork
@@ -212,7 +212,7 @@ def read_card(folder: str | Path, kind: type[C]) -> C:
     ):
         raise MitolumeError(f"{folder} is not a model: it lacks {CARD} or {WEIGHTS}")
     try:
-        content: dict[str, Any] = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        content: dict[str, Any] = read_json(folder / CARD)
         version, denoises = content.get("schema_version", 0), content.get("kind") == "denoiser"
     except (OSError, ValueError, AttributeError) as error:
         raise MitolumeError(f"{folder / CARD} is not a model card: {in_words(error)}") from error

@@ -19,7 +19,7 @@ from mitolume.inference.predictor import Predictor
 from mitolume.inference.predictor import load as load_bundle_folder
 from mitolume.io.check import CheckedTable
 from mitolume.io.fields import Field, read_table, row_names, write_table
-from mitolume.io.formats import sha256
+from mitolume.io.formats import read_json, sha256
 from mitolume.io.listing import RUN_RECORD as _RECORD
 from mitolume.io.lock import LOCK, is_locked
 from mitolume.io.masks import Mask, MaskKind
@@ -384,7 +384,7 @@ class Run:
 
     def _json(self, name: str) -> Any:
         try:
-            return json.loads((self.path / name).read_text(encoding="utf-8"))
+            return read_json(self.path / name)
         except FileNotFoundError:
             raise self._unfinished() from None
         except (OSError, ValueError) as error:

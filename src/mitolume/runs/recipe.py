@@ -20,6 +20,8 @@ from mitolume.preprocess.settings import DENOISING, ChainSettings
 from mitolume.training.settings import DenoisingSettings, TrainingSettings, UnlabelledSettings
 
 PRESETS = ("default", "quick", "paper")
+_MOST_VALUES = 100_000
+_MOST_BRACKETS = 3000  # open ones take the square of their number in time
 
 
 class DyeSettings(BaseModel):
@@ -177,11 +179,27 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML recipe, whatever its keys."""
     require_file(path, "recipe")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = load_yaml(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise MitolumeError(f"{path} is not a readable YAML recipe: {in_words(error)}") from None
     if not isinstance(content, dict):
         raise MitolumeError(f"{path} is no recipe: it holds no `key: value` lines")
+    return content
+
+
+def load_yaml(text: str) -> Any:
+    """Read YAML that has an end: a few aliases of aliases are gigabytes, or refer to themselves."""
+    try:
+        if text.count("[") + text.count("{") > _MOST_BRACKETS:
+            raise RecursionError
+        content = yaml.safe_load(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    found = [content]
+    for one in found:
+        found += one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
+        if len(found) > _MOST_VALUES:
+            raise ValueError("it refers to itself, or is too large")
     return content
 
 
@@ -191,7 +209,7 @@ def parse_setting(text: str) -> dict[str, Any]:
     if not equals or not key.strip():
         raise MitolumeError(f"--set {text!r} is not key=value, such as network.width=32")
     try:
-        parsed = yaml.safe_load(value)
+        parsed = load_yaml(value)
     except (ValueError, yaml.YAMLError):
         parsed = value
     for name in reversed(key.strip().split(".")):

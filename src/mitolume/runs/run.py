@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 
 from mitolume.errors import CollapsedError, MitolumeError
+from mitolume.io.formats import read_json
 from mitolume.io.lock import only_one
 from mitolume.io.write import write_text
 from mitolume.models.bundle import CARD
@@ -137,7 +138,7 @@ def _score_models(run: Run) -> None:
 
 def _write_scores(path: Path, results: pd.DataFrame) -> None:
     """Put a model's scores on its card."""
-    card = json.loads(path.read_text(encoding="utf-8"))
+    card = read_json(path)
     card["scores"] = {}
     for row in results[results["metric"].isin(["iou", "chance_iou"])].to_dict("records"):
         scores = card["scores"].setdefault(

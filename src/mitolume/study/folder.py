@@ -12,6 +12,7 @@ import pandas as pd
 
 from mitolume.errors import MitolumeError, in_words
 from mitolume.io.fields import read_table
+from mitolume.io.formats import read_json
 from mitolume.io.lock import LOCK
 from mitolume.io.write import owning, write_text
 from mitolume.models.bundle import refuse_newer
@@ -65,7 +66,7 @@ class Study:
     def record(self) -> dict[str, Any]:
         """The content of study.json: when, by which command, what failed."""
         try:
-            record = dict(json.loads((self.path / _RECORD).read_text(encoding="utf-8")))
+            record = dict(read_json(self.path / _RECORD))
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, TypeError) as error:

@@ -15,6 +15,7 @@ import torch
 
 from mitolume.errors import MitolumeError, shorten
 from mitolume.inference.denoise import FLIPS, run_network
+from mitolume.io.formats import read_json
 from mitolume.io.write import owning, remove_parts, write_table, write_text
 from mitolume.models.bundle import CARD, DenoiserCard, read_card, save_bundle
 from mitolume.models.networks import DenoisingNetwork, resolve_precision
@@ -171,7 +172,7 @@ def _begun_with(started: Path, card: DenoiserCard | None) -> dict[str, Any]:
     if not started.exists():
         return {}
     try:
-        begun = json.loads(started.read_text(encoding="utf-8"))
+        begun = read_json(started)
         return {**begun, **begun["settings"]}
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise MitolumeError(

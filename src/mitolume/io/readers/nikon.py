@@ -32,13 +32,13 @@ def _array(path: Path, scene: int) -> xr.DataArray:
 
     with nd2.ND2File(path) as file:
         sizes, dtype = {axis: n for axis, n in file.sizes.items() if axis != "P"}, file.dtype
-        frames = {
-            tuple(i for axis, i in place.items() if axis != "P"): number
+        outer = {axis: n for axis, n in sizes.items() if axis not in _FRAME}
+        frames = {  # a loop of one step is no axis
+            tuple(place.get(axis, 0) for axis in outer): number
             for number, place in enumerate(file.loop_indices)
             if place.get("P", 0) == scene
         }
         known = getattr(file._rdr, "_frame_offsets", None)  # not of files before 2012
-    outer = {axis: n for axis, n in sizes.items() if axis not in _FRAME}
     if known is not None:
         end = path.stat().st_size
         require_planes(path, outer, (known.get(number, end) < end for number in frames.values()))

@@ -10,7 +10,8 @@ By zarr: bioio-ome-zarr 3 reads neither plates nor the folders of bioformats2raw
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,9 @@ class _Part:
     """A scene: a folder, and which of its images."""
 
     name: str
-    number: int
     path: Path
+    multiscale: dict[str, Any]
+    metadata: dict[str, Any]  # of the folder
 
 
 def open_file(path: Path) -> Opened:
@@ -38,10 +40,10 @@ def open_file(path: Path) -> Opened:
 
     parts = _parts(path)
 
+    @cache
     def opened(scene: int) -> tuple[Path, Any, list[str]]:
-        part = parts[scene]
-        multiscale = _metadata(part.path)["multiscales"][part.number]
-        folder = part.path / multiscale["datasets"][0]["path"]
+        multiscale = parts[scene].multiscale
+        folder = parts[scene].path / multiscale["datasets"][0]["path"]
         level = zarr.open_array(**_place(folder))
         axes = [axis["name"].upper() for axis in _axes(multiscale)]
         if len(axes) != level.ndim:
@@ -59,7 +61,7 @@ def open_file(path: Path) -> Opened:
         if address(path):  # it would be a question to the server for each plane
             return
         folder, level, axes = opened(scene)
-        if "image-label" not in _metadata(parts[scene].path):
+        if "image-label" not in parts[scene].metadata:
             sizes = dict(zip(axes, level.shape, strict=True))
             require_planes(path, sizes, _are_there(folder, level, axes))
 
@@ -100,18 +102,16 @@ def _are_there(folder: Path, level: Any, axes: list[str]) -> Iterator[bool]:
 def stated(path: Path, scene: int) -> Stated:
     """Read units and scales of the full size, and the labels of channels."""
     image = _parts(path)[scene]
-    metadata = _metadata(image.path)
-    multiscale = metadata["multiscales"][image.number]
-    axes = _axes(multiscale)
+    axes = _axes(image.multiscale)
     scale: list[float] = []
-    for own in _scales(multiscale):
+    for own in _scales(image.multiscale):
         scale = [a * b for a, b in zip(scale or [1.0] * len(own), own, strict=True)]
     said = {
         axis["name"].upper(): (step, axis.get("unit"))
         for axis, step in zip(axes, scale, strict=bool(scale))
         if axis["name"].upper() in "ZYX"
     }
-    channels = metadata.get("omero", {}).get("channels", ())
+    channels = image.metadata.get("omero", {}).get("channels", ())
     return Stated(*lengths(said), channels=tuple(str(c.get("label") or "") for c in channels))
 
 
@@ -139,7 +139,7 @@ def _parts(path: Path) -> list[_Part]:
     metadata = _metadata(path)
     if multiscales := metadata.get("multiscales"):
         names = [str(m.get("name") or f"Image:{i}") for i, m in enumerate(multiscales)]
-        return [_Part(name, i, path) for i, name in enumerate(names)]
+        return [_Part(n, path, m, metadata) for n, m in zip(names, multiscales, strict=True)]
     if "plate" in metadata:
         inner = [well["path"] for well in metadata["plate"]["wells"]]
     elif "well" in metadata:
@@ -170,7 +170,7 @@ def _parts(path: Path) -> list[_Part]:
         for image in images:
             own = image.path.relative_to(path).as_posix()
             several = len(images) > 1 and image.path == path / name
-            parts.append(_Part(f"{own} {image.name}" if several else own, image.number, image.path))
+            parts.append(replace(image, name=f"{own} {image.name}" if several else own))
     return parts
 
 
