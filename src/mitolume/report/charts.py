@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import StringIO
 from typing import Any
@@ -16,7 +16,6 @@ from markupsafe import Markup
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from mitolume.analysis.object_pictures import superplot, title_of
 from mitolume.batch.agreement import Ceiling
@@ -75,13 +74,10 @@ def curves(log: pd.DataFrame, ceiling: Ceiling | None = None) -> list[Chart]:
     charts = []
     models = sorted(log["model"].unique())
     # The losses of two models are of different kinds, and have an axis each.
-    losses = [
-        ("loss", f"Training loss of {model}", f"loss of {model}", [model]) for model in models
-    ]
+    drawn = [("loss", f"Training loss of {one}", f"loss of {one}", [one]) for one in models]
     for column, heading, y_label, shown in (
-        *losses,
-        ("validation_iou", "Validation IoU", "IoU", models),
-    ):
+        *drawn, ("validation_iou", "Validation IoU", "IoU", models)
+    ):  # fmt: skip
         there = log[log["model"].isin(shown)]
         values = there[np.isfinite(there[column].astype(float))].sort_values("step")
         figure, axes = _new_axes("step", y_label)
@@ -99,14 +95,8 @@ def curves(log: pd.DataFrame, ceiling: Ceiling | None = None) -> list[Chart]:
             axes.axhline(ceiling.iou, **_DOTTED)
             caption.append(f"Dotted: two annotators agree to {number(ceiling.iou, 2)}")
         if caption:
-            charts.append(
-                to_chart(
-                    figure,
-                    f"curve-{y_label.lower().replace(' ', '-')}",
-                    heading,
-                    ". ".join(caption) + ".",
-                )
-            )
+            key = f"curve-{y_label.lower().replace(' ', '-')}"
+            charts.append(to_chart(figure, key, heading, ". ".join(caption) + "."))
     return charts
 
 
@@ -119,11 +109,17 @@ def image_scores(images: pd.DataFrame, ceiling: Ceiling | None = None) -> list[C
     models = [model for model in _LINE if model in images and images[model].notna().any()]
     if not models:
         return []
-    groups = {model.capitalize(): images[model].dropna().to_numpy(float) for model in models}
-    figure = _strip(groups, "foreground IoU of the image", [_LINE[m]["color"] for m in models])
+    figure, axes = _new_axes("foreground IoU of the image", "", height=0.9 + 0.45 * len(models))
+    random = np.random.default_rng(0)
+    for row, model in enumerate(models):
+        values = images[model].dropna().to_numpy(float)
+        y, colour = row + random.uniform(-0.2, 0.2, values.size), _LINE[model]["color"]
+        axes.plot(values, y, "o", color=colour, markersize=4, alpha=0.55, markeredgewidth=0)
+        axes.plot([values.mean()] * 2, [row - 0.36, row + 0.36], color=_INK, linewidth=1.8)
+    _name_rows(axes, [model.capitalize() for model in models])
     caption = "One dot is one image; the bar marks the mean."
     if ceiling:
-        figure.axes[0].axvline(ceiling.iou_image, **_DOTTED)
+        axes.axvline(ceiling.iou_image, **_DOTTED)
         caption += f" Dotted: two annotators agree to {number(ceiling.iou_image, 2)} on average."
     if len(models) == 2:
         change = images[models[1]] - images[models[0]]
@@ -159,13 +155,9 @@ def comparison_figure(comparisons: Sequence[Comparison], labels: Sequence[str]) 
         if np.isfinite(one.low):
             axes.plot([one.low, one.high], [y, y], color=_INK, linewidth=2 if decided else 1.1)
         axes.plot(one.difference, y, "o", color=_INK, markersize=6, mfc=_INK if decided else "none")
-    axes.set_yticks(range(len(labels)), labels, color=_INK, parse_math=False)
-    axes.tick_params(axis="y", length=0)
-    axes.set_ylim(len(labels) - 0.4, -0.6)
-    axes.spines["left"].set_visible(False)
+    _name_rows(axes, labels)
     low, high = axes.get_xlim()
     axes.set_xlim(max(low, -1), min(high, 1))  # an IoU can't differ by more
-    axes.grid(axis="x")
     return figure
 
 
@@ -196,27 +188,16 @@ def conditions_chart(objects: pd.DataFrame, column: str, by: str, log: bool) -> 
     return to_chart(figure, "superplot", title_of(column), "")
 
 
-# Kinds of charts; call inside the style ------------------------------------------------------
+# From a figure to the page -------------------------------------------------------------------
 
 
-def _strip(groups: Mapping[str, NDArray[Any]], x_label: str, colours: Sequence[str]) -> Figure:
-    """Draw a row of dots for each group, with a bar at the mean."""
-    figure, axes = _new_axes(x_label, "", height=0.9 + 0.45 * len(groups))
-    random = np.random.default_rng(0)
-    for row, (values, colour) in enumerate(zip(groups.values(), colours, strict=True)):
-        y = row + random.uniform(-0.2, 0.2, values.size)
-        axes.plot(values, y, "o", color=colour, markersize=4, alpha=0.55, markeredgewidth=0)
-        axes.plot([values.mean()] * 2, [row - 0.36, row + 0.36], color=_INK, linewidth=1.8)
-    labels = [name if len(name) <= 22 else f"{name[:21]}…" for name in groups]
-    axes.set_yticks(range(len(groups)), labels, color=_INK, parse_math=False)
+def _name_rows(axes: Axes, names: Sequence[str]) -> None:
+    """Name the rows of a chart along the left, the first one on top."""
+    axes.set_yticks(range(len(names)), names, color=_INK, parse_math=False)
     axes.tick_params(axis="y", length=0)
-    axes.set_ylim(len(groups) - 0.4, -0.6)
+    axes.set_ylim(len(names) - 0.4, -0.6)
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x")
-    return figure
-
-
-# From a figure to the page -------------------------------------------------------------------
 
 
 def _new_axes(x_label: str, y_label: str, height: float = 3.0) -> tuple[Figure, Axes]:

@@ -22,6 +22,7 @@ from mitolume.report.charts import conditions_chart
 from mitolume.report.run_page import template
 from mitolume.report.run_tables import condition_scores
 from mitolume.runs.folder import open_run
+from mitolume.runs.results import judging_subset
 from mitolume.text import count, number, percent
 
 _ENDINGS = (".html", ".csv", ".png", ".svg")
@@ -160,8 +161,8 @@ def _accuracy(
         return [f"{unknown}; name the run that made them with --run"], notes, [], []
     run = open_run(folder)
     scored = run.scores[(run.scores["model"] == run.kept) & run.scores["tp"].notna()]
-    subsets = [s for s in ("test", "validation") if (scored["subset"] == s).any()]
-    scored = scored[scored["subset"].isin(subsets[:1])]
+    subset = judging_subset(scored)
+    scored = scored[(scored["subset"] == subset) & (subset != "train")]
     if by not in scored:
         raise MitolumeError(f"the scores of {folder} know no column {by}")
     scored = scored.assign(condition=scored[by].astype(str))
@@ -183,7 +184,7 @@ def _accuracy(
             "errors of the masks alone make equal areas look unequal in "
             f"{some_names(far, 9)}; see the bias"
         )
-    return warnings, notes, condition_scores(scored), [_bias(one, subsets[0]) for one in biases]
+    return warnings, notes, condition_scores(scored), [_bias(one, subset) for one in biases]
 
 
 def _bias(one: Effect, subset: str) -> str:

@@ -21,7 +21,7 @@ from mitolume.progress import time_left
 from mitolume.report import charts, run_tables
 from mitolume.report.panels import SMALL, PagePicture, Panel, extremes, model_panel
 from mitolume.runs.folder import MODELS, Run, open_run
-from mitolume.runs.results import labelled_share, value_of
+from mitolume.runs.results import SUBSETS, judging_subset, labelled_share, value_of
 from mitolume.text import count, isolated, number, percent, quoted, short_names
 
 ROWS_SHOWN = 200  # of a table of images
@@ -103,11 +103,9 @@ def divided(record: Mapping[str, Any]) -> str:
 def render(content: RunContent) -> str:
     """Write the page as HTML that needs no other file and no network."""
     results, images = (run_tables.with_spaces(table) for table in (content.results, content.images))
-    of_subset = {
-        s: rows for s in reversed(run_tables.SUBSETS) if len(rows := images[images["subset"] == s])
-    }
+    of_subset = {s: rows for s in reversed(SUBSETS) if len(rows := images[images["subset"] == s])}
     image_tables = {s: run_tables.worst_first(rows) for s, rows in of_subset.items()}
-    shown = next(iter(of_subset), "")
+    shown = judging_subset(images)
     return template("run.html.j2").render(
         content=content,
         ranked=ranked(content.notices),
@@ -194,7 +192,7 @@ def _content(run: Run) -> RunContent:
 
 def _verdict(run: Run) -> list[str]:
     results, kept = run.results, run.kept
-    subset = next(s for s in ("test", "validation", "train") if s in set(results["subset"]))
+    subset = judging_subset(results)
     name = kept.replace("_", " ").capitalize()
     values = {model: value_of(results, model, subset, "iou") for model in MODELS}
     _, specimens = run_tables.sizes(results[results["metric"] == "iou"])[subset]
@@ -348,7 +346,7 @@ def _panels(run: Run, short: Mapping[str, str]) -> list[Panel]:
     """Show the worst, median and best image of the kept model, on test images where possible."""
     scores = run.scores
     scored = scores[(scores["model"] == run.kept) & scores["iou"].notna()]
-    subset = next((s for s in reversed(run_tables.SUBSETS) if (scored["subset"] == s).any()), "")
+    subset = judging_subset(scored)
     order = scored[scored["subset"] == subset].sort_values("iou", kind="stable")
     panels = []
     for title, row in extremes(order).items():

@@ -11,19 +11,14 @@ import pandas as pd
 
 from mitolume.analysis.metrics import Counts, iou
 from mitolume.runs.folder import open_run
+from mitolume.runs.results import SUBSETS
 from mitolume.text import count
 
-SUBSETS = ("train", "validation", "test")
 NAMES = ["image", "plane", "specimen", "condition", "batch"]
-SIGNS = {
-    "disagreement": "Disagreement",
-    "feature_distance": "Distance",
-}
+SIGNS = {"disagreement": "Disagreement", "feature_distance": "Distance"}
 GROUP_SIGNS = {
-    "foreground_share": "Foreground share",
-    "mean_confidence": "Mean confidence",
-    **SIGNS,
-}
+    "foreground_share": "Foreground share", "mean_confidence": "Mean confidence", **SIGNS
+}  # fmt: skip
 _COUNTS = ["tp", "fp", "fn", "tn"]
 
 

@@ -79,17 +79,10 @@ def study_text(path: str | Path) -> str:
 
 
 class StudyContent:
-    """All that the page of a study shows; each part is made when it is first asked for.
+    """All that the page of a study shows, of which some runs may be missing.
 
-    Parameters
-    ----------
-    study
-        A study, of which some runs may be missing.
-
-    Raises
-    ------
-    MitolumeError
-        No run of the reference has finished, or no run has a labelled image to score.
+    Each part is made when it is first asked for. Refused is a study of which no run of the
+    reference has finished, or no run has a labelled image to score.
     """
 
     def __init__(self, study: Study) -> None:
@@ -306,18 +299,13 @@ class StudyContent:
 
 def _export(content: StudyContent, folder: Path) -> None:
     """Write the study's tables as CSV and Markdown and its figures as SVG and PNG."""
-    compared = pd.DataFrame(
-        [
-            vars(one) | {"verdict": one.verdict, "sentence": one.sentence}
-            for one in content.comparisons
-        ]
-    )
-    for name, table in (
-        ("comparisons", compared),
-        ("labels", content.curve.points),
-        ("images", content.scored),
-    ):
-        write_table(folder / f"{name}.csv", table)
+    compared = [
+        vars(one) | {"verdict": one.verdict, "sentence": one.sentence}
+        for one in content.comparisons
+    ]
+    write_table(folder / "comparisons.csv", pd.DataFrame(compared))
+    write_table(folder / "labels.csv", content.curve.points)
+    write_table(folder / "images.csv", content.scored)
     write_text(folder / "verdicts.md", "".join(f"- {c.sentence}\n" for c in content.comparisons))
     for shown in (content.comparison_table, *content.score_tables):
         write_text(folder / f"{shown.title.lower().replace(' ', '_')}.md", shown.to_markdown())

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
 import yaml
@@ -115,29 +116,36 @@ def load_recipe(
         A file is missing or no YAML; a key is unknown (the nearest is named) or a value is off.
     """
     source = str(path) if path else f"preset {preset or 'default'}"
-    own: dict[str, Any] = {}
+    return complete(read_given(path, fields, settings), source, preset)
+
+
+def read_given(
+    path: str | Path | None,
+    fields: str | Path | None,
+    settings: Sequence[str],
+    start: Mapping[str, Any] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """Read what a YAML file says, or else begin with ``start``; lay table and settings over it.
+
+    Paths in the file are relative to it.
+    """
+    given, base = dict(start), Path()
     if path is not None:
-        own = read_yaml(Path(path))
-        if own.get("fields"):
-            own["fields"] = str(Path(path).parent / str(own["fields"]))
-        own = with_folders(own, Path(path).parent)
+        given, base = read_yaml(Path(path)), Path(path).parent
+        if given.get("fields"):
+            given["fields"] = str(base / str(given["fields"]))
+    given = _with_folders(given, base)
     if fields is not None:
-        own["fields"] = str(fields)
+        given["fields"] = str(fields)
     for setting in settings:
-        own = merge(own, parse_setting(setting))
-    own = with_folders(own, Path())
-    return complete(own, source, preset)
+        given = merge(given, parse_setting(setting))
+    return _with_folders(given, Path())
 
 
 def complete(own: Mapping[str, Any], source: str, preset: str | None = None) -> Recipe:
     """Lay settings, as a YAML recipe holds them, over their preset (or another) and check them.
 
     ``source`` is how messages name where they come from.
-
-    Raises
-    ------
-    MitolumeError
-        There is no table, a key is unknown or a value is off.
     """
     start = preset or str(own.get("preset") or "default")
     merged = merge(load_preset(start), {k: v for k, v in own.items() if k != "preset"})
@@ -153,8 +161,11 @@ def complete(own: Mapping[str, Any], source: str, preset: str | None = None) -> 
         raise MitolumeError(explain(error, source)) from None
 
 
-def with_folders(own: dict[str, Any], base: Path) -> dict[str, Any]:
+def _with_folders(own: dict[str, Any], base: Path) -> dict[str, Any]:
     """Make folders of models, seen from ``base``, absolute: run folders must find them too."""
+    if isinstance(arms := own.get("arms"), dict):  # of a study
+        arms = {n: _with_folders(a, base) if isinstance(a, dict) else a for n, a in arms.items()}
+        own = own | {"arms": arms}
     if isinstance(own.get("init"), str) and own["init"] != "random":
         own = own | {"init": str((base / own["init"]).absolute())}
     chain = own.get("chain")

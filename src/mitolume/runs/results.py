@@ -9,17 +9,11 @@ from typing import Any
 
 import pandas as pd
 
-from mitolume.analysis.metrics import (
-    COUNT_SCORES,
-    THIN_SCORES,
-    Counts,
-    count,
-    iou,
-    mean_defined,
-)
+from mitolume.analysis.metrics import COUNT_SCORES, THIN_SCORES, Counts, count, iou, mean_defined
 from mitolume.io.masks import Mask
 from mitolume.io.write import atomic
 
+SUBSETS = ("train", "validation", "test")
 COUNT_COLUMNS = ("tp", "fp", "fn", "tn", "n_unsure")
 IMAGE_COLUMNS = (
     "line",
@@ -55,15 +49,8 @@ def summarise(images: pd.DataFrame) -> pd.DataFrame:
         pooled = Counts(*(int(group[name].sum()) for name in COUNT_COLUMNS))
 
         def add(metric: str, value: float, used: pd.DataFrame, head: Any = head) -> None:
-            rows.append(
-                head
-                | {
-                    "metric": metric,
-                    "value": value,
-                    "n_images": len(used),
-                    "n_specimens": used["specimen"].nunique(),
-                }
-            )
+            of = {"n_images": len(used), "n_specimens": used["specimen"].nunique()}
+            rows.append(head | {"metric": metric, "value": value} | of)
 
         for metric, score in COUNT_SCORES.items():
             add(metric, score(pooled), group)
@@ -73,6 +60,12 @@ def summarise(images: pd.DataFrame) -> pd.DataFrame:
             add(name, mean_defined(defined[metric].tolist()), defined)
         add("n_undefined", int(group["iou"].isna().sum()), group)
     return pd.DataFrame(rows, columns=list(RESULT_COLUMNS))
+
+
+def judging_subset(scored: pd.DataFrame) -> str:
+    """Return the subset that says most: test, else validation, else train; "" without any row."""
+    there = set(scored["subset"])
+    return next((subset for subset in reversed(SUBSETS) if subset in there), "")
 
 
 def value_of(results: pd.DataFrame, model: str, subset: str, metric: str) -> float:
@@ -105,7 +98,6 @@ def labelled_share(images: pd.DataFrame) -> float:
     NaN without any pixel.
     """
     train = images[images["subset"] == "train"]
-    tp, fp, fn, tn = train.loc[
-        train["model"] == train["model"].min(), list(COUNT_COLUMNS[:4])
-    ].sum()
+    one = train[train["model"] == train["model"].min()]
+    tp, fp, fn, tn = one[list(COUNT_COLUMNS[:4])].sum()
     return float((tp + fn) / (tp + fp + fn + tn)) if tp + fp + fn + tn else math.nan

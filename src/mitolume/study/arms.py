@@ -20,15 +20,7 @@ from mitolume.io.fields import Field as Row
 from mitolume.io.fields import read_table
 from mitolume.io.read import read
 from mitolume.progress import say
-from mitolume.runs.recipe import (
-    Recipe,
-    complete,
-    explain,
-    merge,
-    parse_setting,
-    read_yaml,
-    with_folders,
-)
+from mitolume.runs.recipe import Recipe, complete, explain, merge, read_given
 from mitolume.study.evidence import MARGIN
 from mitolume.training.methods import METHODS
 
@@ -123,41 +115,16 @@ def load_study(
     fields: str | Path | None = None,
     settings: Sequence[str] = (),
 ) -> StudyRecipe:
-    """Combine preset, file and ``settings`` into a study; later ones override earlier ones.
+    """Combine preset, file and ``settings`` into a study, as `load_recipe` does into a recipe.
 
-    Parameters
-    ----------
-    path
-        A YAML file with the keys of a recipe, shared by all arms, and `arms`, `reference`, `seeds`,
-        `labels`, `compare`. Paths in it are relative to its folder.
-    preset
-        Name of a study that comes with the program, one of `STUDY_PRESETS`.
-    fields
-        The table of fields, which replaces that of the file.
-    settings
-        Single settings as ``key=value`` with dots, such as ``seeds=[0,1]`` or
-        ``training.steps=500``.
-
-    Raises
-    ------
-    MitolumeError
-        A file is missing, a key is unknown, or a setting of an arm is invalid.
+    The YAML file in ``path`` has the keys of a recipe, shared by all arms, and those of
+    `StudyRecipe`; ``preset`` is one of `STUDY_PRESETS`.
     """
     source = str(path) if path else f"study preset {preset or 'default'}"
-    if path is None:
-        given = _load_preset(preset or "default")
-    else:
-        given = read_yaml(Path(path))
-        if given.get("fields"):
-            given["fields"] = str(Path(path).parent / str(given["fields"]))
-        given = _with_folders(given, Path(path).parent)
-        if preset is not None:
-            given["preset"] = preset
-    if fields is not None:
-        given["fields"] = str(fields)
-    for setting in settings:
-        given = merge(given, parse_setting(setting))
-    given = _with_channels(_with_folders(given, Path()))
+    start = {} if path else _load_preset(preset or "default")
+    if path and preset:
+        settings = [f"preset={preset}", *settings]
+    given = _with_channels(read_given(path, fields, settings, start))
     own = {key: given[key] for key in _OWN if key in given}
     base = {key: value for key, value in given.items() if key not in _OWN}
     if "arms" in own and "reference" not in own and own["arms"]:
@@ -173,10 +140,8 @@ def load_study(
 def planned_runs(study: StudyRecipe, source: str = "the study") -> list[Planned]:
     """Return all runs of a study, seed by seed, the reference first.
 
-    In this order, the report of a study that is half finished already shows all arms.
-
-    ``source`` says in messages where the settings come from. Raises a `MitolumeError` if a setting
-    of an arm is invalid.
+    In this order, the report of a study that is half finished already shows all arms. ``source``
+    says in messages where the settings come from.
     """
     names = sorted(study.arms, key=lambda name: name != study.reference)
     runs = []
@@ -226,15 +191,6 @@ def require_equal_cost(study: StudyRecipe, rows: Sequence[Row]) -> None:
             f"not all arms are trained equally long ({said}), so one may be better for that alone; "
             "leave these settings out of the arms, or set cost to own"
         )
-
-
-def _with_folders(given: dict[str, Any], base: Path) -> dict[str, Any]:
-    """Make the folders of models absolute, in the shared settings and in those of each arm."""
-    arms = given.get("arms")
-    if isinstance(arms, dict):
-        own = {n: with_folders(a, base) if isinstance(a, dict) else a for n, a in arms.items()}
-        given = given | {"arms": own}
-    return with_folders(given, base)
 
 
 def _with_channels(given: dict[str, Any]) -> dict[str, Any]:

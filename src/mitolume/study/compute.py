@@ -41,8 +41,7 @@ def compute_study(
 
     Called again, it continues: finished runs are skipped, interrupted ones continue from their
     last epoch, damaged ones are repeated. Seeds, budgets and arms may be added later. The
-    parameters are those of `mitolume.workflow.study`; a `FailedRunsError` is raised after all
-    other runs are finished.
+    parameters and faults are those of `mitolume.workflow.study`.
     """
     if not Study(out).is_begun:
         Study(out).require_free()

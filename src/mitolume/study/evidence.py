@@ -11,12 +11,9 @@ import numpy as np
 import pandas as pd
 
 from mitolume.errors import MitolumeError
+from mitolume.runs.results import judging_subset
 from mitolume.study.cells import Paired, cell_scores, paired
-from mitolume.study.crossed import (
-    detectable,
-    half_width,
-    mean_squares,
-)
+from mitolume.study.crossed import detectable, half_width, mean_squares
 from mitolume.text import count, number
 
 HELPED, HURT, EQUAL = "helped", "hurt", "equal"
@@ -140,9 +137,8 @@ def scored_rows(images: pd.DataFrame) -> tuple[pd.DataFrame, str]:
 
     The test images where there are any, else validation images; no rows where neither is scored.
     """
-    scored = images[images["stands"] & images["tp"].notna()]
-    subsets = [s for s in ("test", "validation") if (scored["subset"] == s).any()]
-    subset = subsets[0] if subsets else ""
+    scored = images[images["stands"] & images["tp"].notna() & (images["subset"] != "train")]
+    subset = judging_subset(scored)
     return scored[scored["subset"] == subset], subset
 
 
@@ -152,25 +148,10 @@ def compare(images: pd.DataFrame, reference: str, margin: float = MARGIN) -> lis
     Scores are paired by specimen and seed, both of which are random effects. docs/evidence.md
     describes the method, its sources and its error rates.
 
-    Parameters
-    ----------
-    images
-        Rows of images.csv of all runs, of one subset (test, where there is one) and of one model
-        of each run. Each arm in the table widens all intervals.
-    reference
-        Name of the arm that the others are compared with.
-    margin
-        Differences in IoU below it are as good as none; 0: every difference counts.
-
-    Returns
-    -------
-    list of Comparison
-        By arm in the order of the table, then by k.
-
-    Raises
-    ------
-    MitolumeError
-        The reference is not there, or the table mixes subsets or models.
+    ``images`` are rows of images.csv of all runs, of one subset (test, where there is one) and of
+    one model of each run; each arm in the table widens all intervals. Differences in IoU below
+    ``margin`` are as good as none; 0: every difference counts. The comparisons are in the order of
+    the arms in the table, then of k.
     """
     arms = arms_of(images)
     names = list(dict.fromkeys(name for name, _ in arms))
@@ -229,21 +210,11 @@ def _judge(
             within = abs(difference) + float(half_width(squares, 2 * alpha))  # each one-sided
         found.append(
             Comparison(
-                arm=arm,
-                k=k,
-                reference=reference,
-                k_reference=k_reference,
-                subset=subset,
-                difference=difference,
-                low=low,
-                high=high,
-                detectable=seen,
-                within=within,
-                margin=margin,
-                **_sizes(table),
-                n_comparisons=n,
+                arm=arm, k=k, reference=reference, k_reference=k_reference, subset=subset,
+                difference=difference, low=low, high=high, detectable=seen, within=within,
+                margin=margin, **_sizes(table), n_comparisons=n,
             )
-        )
+        )  # fmt: skip
     return found
 
 

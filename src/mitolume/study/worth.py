@@ -95,19 +95,9 @@ def outlook(
 ) -> str:
     """Say which differences a study can show, by how far its first seeds differ.
 
-    Parameters
-    ----------
-    images, reference
-        As for `mitolume.study.evidence.compare`, of at least two seeds.
-    n_seeds, n_comparisons
-        How many the study will have.
-    margin
-        The difference that is worth seeing.
-
-    Returns
-    -------
-    str
-        A sentence, with the seeds and specimens it would take; empty where nothing can be told.
+    ``images`` and ``reference`` are as for `mitolume.study.evidence.compare`; ``n_seeds`` and
+    ``n_comparisons`` are those that the study will have; ``margin`` is the difference that is worth
+    seeing. The sentence says what it would take; it is empty where nothing can be told.
     """
     arms = arms_of(images)
     tables = [
@@ -133,15 +123,11 @@ def outlook(
     if not margin or now <= margin:
         return f"{said}."
     more = max(n_seeds, 10)
-    ways = [f"{n} seeds" for n in range(n_seeds + 1, _MOST_SEEDS + 1) if seen(here, n) <= margin]
-    times = range(2, _MOST_TIMES + 1)
-    ways = (
-        ways[:1]
-        + [
-            f"{n * here} specimens and {more} seeds"
-            for n in times
-            if seen(n * here, more) <= margin
-        ][:1]
-    )
+    ways = []
+    if n := next((n for n in range(n_seeds + 1, _MOST_SEEDS + 1) if seen(here, n) <= margin), 0):
+        ways.append(f"{n} seeds")
+    times = (n * here for n in range(2, _MOST_TIMES + 1))
+    if n := next((n for n in times if seen(n, more) <= margin), 0):
+        ways.append(f"{n} specimens and {more} seeds")
     many = f"more than {_MOST_SEEDS} seeds, or {_MOST_TIMES} times the specimens"
     return f"{said}; for {margin:g} it would take {', or '.join(ways) or many}."
