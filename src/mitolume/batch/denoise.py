@@ -135,14 +135,9 @@ def _draw(path: Path, stack: DenoisedStack, image: xr.DataArray, sharpen: bool) 
 class DenoisedStack:
     """The planes of an image, denoised box by box with those around them.
 
-    Planes next to each other share what was computed for them, so go through them in order.
-
-    Parameters
-    ----------
-    denoiser
-        With or without stripes removed first, as its card says.
-    image
-        Dims ``T C Z Y X``, C of length 1.
+    Planes next to each other share what was computed for them, so go through them in order. The
+    image has dims ``T C Z Y X``, C of length 1; stripes are removed first, if the denoiser's card
+    says so.
     """
 
     def __init__(self, denoiser: Denoiser, image: xr.DataArray) -> None:

@@ -11,7 +11,7 @@ from mitolume.analysis.metrics import Counts, count, iou
 from mitolume.analysis.pictures import error_map
 from mitolume.errors import MitolumeError
 from mitolume.io.masks import UNSURE
-from mitolume.napari.opening import KEY
+from mitolume.napari.opening import KEY, place_of
 from mitolume.napari.parts import Panel, layer_box
 from mitolume.text import quoted
 
@@ -47,10 +47,8 @@ class CompareWidget(Panel):
         for at in planes:
             picture[at] = error_map(np.asarray(image.data[at]), true[at], other[at])
             counts += count((other[at] == 1).astype(np.uint8), true[at])
-        if "errors" in self.viewer.layers:
-            self.viewer.layers.remove("errors")
-        place = {name: getattr(truth, name) for name in ("scale", "units", "axis_labels")}
-        self.viewer.add_image(picture, rgb=True, name="errors", **place)
+        self.remove_layer("errors")
+        self.viewer.add_image(picture, rgb=True, name="errors", **place_of(truth))
         for layer in self.viewer.layers:
             layer.visible = layer.name in ("errors", image.name)
         self.viewer.grid.enabled, self.viewer.grid.stride = True, len(self.viewer.layers) - 1

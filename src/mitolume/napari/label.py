@@ -23,7 +23,7 @@ from mitolume.io.masks import BACKGROUND, FOREGROUND, UNSURE, Mask
 from mitolume.io.read import read, read_plane
 from mitolume.io.write import write_image
 from mitolume.napari.label_table import LabelTable
-from mitolume.napari.opening import KEY, as_image, image_layers, mask_colours
+from mitolume.napari.opening import KEY, as_image, image_layers, mask_colours, place_of
 from mitolume.napari.painting import KEYS, Painting
 from mitolume.napari.parts import Panel, PathEdit, Work, long_names, narrow_button, rate, slider
 from mitolume.runs.dye import label_planes
@@ -93,8 +93,7 @@ class FieldPanel(Panel):
             self.painting.close()
             self.painting = None
         for layer in self._layers:
-            if layer in self.viewer.layers:
-                self.viewer.layers.remove(layer)
+            self.remove_layer(layer)
         self._layers = []
 
     def hideEvent(self, event: Any) -> None:
@@ -163,7 +162,7 @@ class LabelWidget(FieldPanel):
         self._found: tuple[Any, ...] = ()  # of what, by what, and the probability of each pixel
         self._features: tuple[Any, ...] = ()  # of which plane, and what scribbles are learnt on
         self._classifier = PixelClassifier()
-        self._signals: dict[tuple[str, int], float] = {}
+        self._signals: dict[tuple[Path, int], float] = {}
         self._work: Work | None = None
         for moved in (self.threshold, self.smallest, self.noise):
             moved.valueChanged.connect(self._soon)
@@ -206,11 +205,10 @@ class LabelWidget(FieldPanel):
         path = Path(said["path"])
         row = Field(path, channel=said["channel"], scene=said["scene"], specimen=path.name)
         index = self.table.add(row)
-        for other in [one for one in self.viewer.layers if one.metadata.get(KEY, {}) and
-                      one.metadata[KEY].get("path") == said["path"]]:  # fmt: skip
-            self.viewer.layers.remove(other)
-        if layer in self.viewer.layers:
-            self.viewer.layers.remove(layer)
+        for other in list(self.viewer.layers):
+            if other.metadata.get(KEY, {}).get("path") == said["path"]:
+                self.viewer.layers.remove(other)
+        self.remove_layer(layer)
         self._list()
         self.tell(f"{row.image.name} is in {self.table.path}: paint, or choose a proposal")
         self._open(index)
@@ -230,8 +228,8 @@ class LabelWidget(FieldPanel):
         """Return the best signal of the dye among the planes of a row that were looked at."""
         known = [
             signal
-            for (name, z), signal in self._signals.items()
-            if name == row.image.name and (row.planes is None or z in row.planes)
+            for (image, z), signal in self._signals.items()
+            if image == row.image and (row.planes is None or z in row.planes)
         ]
         return max(known, default=np.nan)
 
@@ -297,7 +295,7 @@ class LabelWidget(FieldPanel):
         return replace(self.field, fluorescence=self.channel.currentText())
 
     def _rate(self, row: Field, z: int, labels: DyeLabels) -> None:
-        self._signals[row.image.name, z] = labels.quality.signal_to_noise
+        self._signals[row.image, z] = labels.quality.signal_to_noise
         rate(self.list, [self._signal(one) for one in self.table.rows])
 
     def rate_all(self) -> None:
@@ -326,13 +324,12 @@ class LabelWidget(FieldPanel):
         """Learn from what is known of this plane, and of those before it."""
         row, z = self.field, self.painting.z
         place, mask = (row.image, row.scene, row.channel, z), self.painting.mask[z]
-        if not self._features or self._features[0] != place:
-            self._features = place, pixel_features(read_plane(open_image(row), z=z))
-        features = self._features[1]
 
         def compute() -> Any:
-            self._classifier.learn(place, features, mask)
-            return self._classifier.predict(features), None
+            if not self._features or self._features[0] != place:
+                self._features = place, pixel_features(read_plane(open_image(row), z=z))
+            self._classifier.learn(place, self._features[1], mask)
+            return self._classifier.predict(self._features[1]), None
 
         line = f"PixelClassifier().learn({row.image.name!r}, pixel_features(plane), mask)"
         self._of_probability((place, mask.tobytes()), compute, line)
@@ -384,9 +381,8 @@ class LabelWidget(FieldPanel):
             shown[self.painting.z] = mask
         if self._proposal is None or self._proposal not in self.viewer.layers:
             labels, active = self.painting.labels, self.viewer.layers.selection.active
-            place = {name: getattr(labels, name) for name in ("scale", "units", "axis_labels")}
             self._proposal = self.viewer.add_labels(
-                shown, name="proposal", colormap=mask_colours(FALSE_COLOUR), **place
+                shown, name="proposal", colormap=mask_colours(FALSE_COLOUR), **place_of(labels)
             )
             self._proposal.contour = 1
             self.viewer.layers.selection.active = active
@@ -394,8 +390,7 @@ class LabelWidget(FieldPanel):
             self._proposal.data = shown
 
     def _remove_proposal(self) -> None:
-        if self._proposal is not None and self._proposal in self.viewer.layers:
-            self.viewer.layers.remove(self._proposal)
+        self.remove_layer(self._proposal)
         self._proposal = None
 
     def take(self) -> None:

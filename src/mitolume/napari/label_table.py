@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -37,17 +38,7 @@ class LabelTable:
     """A table of fields, and the folder of masks beside it.
 
     A table that someone else wrote is never changed: it goes on as ``NAME_napari.csv``, which is
-    taken up when the table is opened again.
-
-    Parameters
-    ----------
-    path
-        The table; it need not be there yet.
-
-    Raises
-    ------
-    MitolumeError
-        The table is faulty.
+    taken up when the table is opened again. It need not be there yet.
     """
 
     def __init__(self, path: Path) -> None:
@@ -80,19 +71,25 @@ class LabelTable:
             return "dye recorded" if row.fluorescence else "no label"
         return f"labelled ({row.label})" if row.label else "labelled"
 
-    def signals(self) -> dict[tuple[str, int], float]:
+    def signals(self) -> dict[tuple[Path, int], float]:
         """Return what `mitolume label` or a run beside the table wrote of the dye of planes.
 
-        By the name of the image and the plane: how many times brighter than the noise the dye is.
+        By image and plane: how many times brighter than the noise the dye is. Of images of one name
+        in several folders, those are known whose mask is named.
         """
-        figures: dict[tuple[str, int], float] = {}
+        images: dict[str, set[Path]] = defaultdict(set)
+        for row in self.rows:
+            images[row.image.name].add(row.image)
+        of_mask = {row.mask.name: row.image for row in self.rows if row.mask}
+        figures: dict[tuple[Path, int], float] = {}
         for file in (self.path.with_name(QUALITY), self.path.parent / "dye" / QUALITY):
-            if file.exists():
-                quality = pd.read_csv(file)
-                rows = zip(
-                    quality["image"], quality["plane"], quality["signal_to_noise"], strict=True
+            for line in pd.read_csv(file).to_dict("records") if file.exists() else ():
+                same = images[str(line["image"])]
+                image = (
+                    of_mask.get(str(line.get("mask"))) if len(same) > 1 else min(same, default=None)
                 )
-                figures |= {(str(name), int(z)): float(value) for name, z, value in rows}
+                if image is not None:
+                    figures[image, int(line["plane"])] = float(line["signal_to_noise"])
         return figures
 
     def add(self, row: Field) -> int:
@@ -173,23 +170,8 @@ class LabelTable:
     ) -> Path:
         """Write a mask, and the row that names it; the row's draft is done with.
 
-        Parameters
-        ----------
-        index
-            The row.
-        mask
-            (Z, Y, X) as `finished` returns it.
-        label
-            Column ``label`` of the row.
-        planes
-            Which planes count; by default those of which anything is known.
-        said
-            Further columns of the row.
-
-        Returns
-        -------
-        pathlib.Path
-            The mask.
+        ``mask`` is (Z, Y, X) as `finished` returns it. Those ``planes`` count of which anything is
+        known, unless they are named; ``said`` are further columns of the row.
         """
         index = self._home(index)
         row = self.rows[index]

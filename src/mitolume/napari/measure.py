@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from napari.layers import Image, Labels
-from napari.utils.colormaps import DirectLabelColormap
 from qtpy.QtCore import QAbstractTableModel, Qt
 from qtpy.QtWidgets import QCheckBox, QComboBox, QTableView
 
@@ -22,9 +20,9 @@ from mitolume.io.formats import bare_name
 from mitolume.io.mask_files import image_name
 from mitolume.io.read import read
 from mitolume.io.write import write_image
-from mitolume.napari.opening import KEY, as_image, mask_layer
+from mitolume.napari.opening import KEY, as_image, label_colours, mask_layer
 from mitolume.napari.parts import Panel, PathEdit, Work, layer_box
-from mitolume.text import count
+from mitolume.text import count, quoted
 
 
 class ObjectTable(QAbstractTableModel):
@@ -110,11 +108,10 @@ class MeasureWidget(Panel):
         )
         table = out / "objects.csv"
         images = [] if image is None else [image]
-        words = ["mitolume", "measure", mask, "--out", table, "--labels", out / "labels"]
-        words += ["--intensity", image] if image else []
-        words += ["--crops", outputs.crops] if outputs.crops else []
-        words += ["--rois", outputs.rois] if outputs.rois else []
-        self.script(shlex.join([*map(str, words), "--overwrite"]))
+        given = {"out": table, "labels": outputs.labels, "intensity": image}
+        given |= {"crops": outputs.crops, "rois": outputs.rois}
+        said = [f" --{option} {quoted(path)}" for option, path in given.items() if path]
+        self.script(f"mitolume measure {quoted(mask)}{''.join(said)} --overwrite")
         settings = MeasureSettings(outputs=outputs)
 
         def compute() -> Any:
@@ -138,13 +135,11 @@ class MeasureWidget(Panel):
         table, outcome, mask, out = found
         labels = read(out / "labels" / f"{image_name(mask)}_labels.ome.tif")
         data, settings, _ = mask_layer(labels, "objects")
-        if "objects" in self.viewer.layers:
-            self.viewer.layers.remove("objects")
+        self.remove_layer("objects")
         settings.pop("colormap", None)
         self.objects = self.viewer.add_labels(np.asarray(data), **(settings | {"opacity": 0.7}))
         self.objects.mouse_drag_callbacks.append(self._to_row)
-        front = ["label"]
-        self.model = ObjectTable(table[front + [name for name in table if name not in front]])
+        self.model = ObjectTable(table[["label", *(name for name in table if name != "label")]])
         self.view.setModel(self.model)
         self.view.selectionModel().currentRowChanged.connect(lambda now, _: self._fly(now.row()))
         self.view.resizeColumnsToContents()
@@ -188,6 +183,5 @@ class MeasureWidget(Panel):
         if self.objects is None or not name:
             return
         colours = colours_by_value(self.model.table[name].to_numpy(np.float64))
-        opaque = dict(zip(self.model.table["label"].tolist(), colours, strict=True))
-        clear: dict[int | None, Any] = {None: np.zeros(4), 0: np.zeros(4)}
-        self.objects.colormap = DirectLabelColormap(color_dict=clear | opaque)
+        labels = self.model.table["label"].tolist()
+        self.objects.colormap = label_colours(dict(zip(labels, colours, strict=True)))

@@ -5,7 +5,7 @@ Knows no widget.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -65,16 +65,10 @@ def open_file(path: Path) -> list[LayerData]:
 
 
 def image_layers(image: xr.DataArray, title: str, scene: str = "") -> list[LayerData]:
-    """Return a layer for each channel; transmitted light is grey, and what glows lies over it.
+    """Return a layer for each channel of an image, as `mitolume.read` returns it.
 
-    Parameters
-    ----------
-    image
-        Dims ``T C Z Y X``, as `mitolume.read` returns it.
-    title
-        Of the layers, before the name of the channel.
-    scene
-        Where the file has several.
+    Transmitted light is grey, and what glows lies over it. Layers are called ``title``, and after
+    it by the channel; ``scene`` is named where the file has several.
     """
     names = [str(name) for name in image["C"].values]
     light = transmitted_channel(names, image.attrs.get("channel_light", ()))[0] or [0]
@@ -118,12 +112,21 @@ def as_image(layer: Any) -> xr.DataArray:
     return xr.DataArray(np.asarray(layer.data), dims=dims, attrs={"pixel_size_um": size})
 
 
+def place_of(layer: Any) -> dict[str, Any]:
+    """Return where the pixels of a layer lie, for another one that lies over it."""
+    return {name: getattr(layer, name) for name in ("scale", "units", "axis_labels")}
+
+
+def label_colours(colours: Mapping[int, Any]) -> DirectLabelColormap:
+    """Return what shows labels in colours (red, green, blue, opacity, 0 to 1), and no others."""
+    clear: dict[int | None, Any] = {None: np.zeros(4), 0: np.zeros(4)}
+    return DirectLabelColormap(color_dict=clear | dict(colours))
+
+
 def mask_colours(foreground: tuple[int, int, int] = OUTLINE_COLOUR) -> DirectLabelColormap:
     """Return the colours of masks, by default those of reports: unsure is grey."""
     colours = {FOREGROUND: foreground, UNSURE: UNSURE_COLOUR}
-    clear: dict[int | None, np.ndarray[Any, Any]] = {None: np.zeros(4), 0: np.zeros(4)}
-    opaque = {value: np.array([*rgb, 255]) / 255 for value, rgb in colours.items()}
-    return DirectLabelColormap(color_dict=clear | opaque)
+    return label_colours({value: np.array([*rgb, 255]) / 255 for value, rgb in colours.items()})
 
 
 def contrast_limits(image: xr.DataArray) -> tuple[float, float] | None:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from napari.utils.colormaps import DirectLabelColormap
 from napari.utils.notifications import show_error
 
 from mitolume.errors import MitolumeError
 from mitolume.io.masks import BACKGROUND, FOREGROUND, UNSURE, Mask
 from mitolume.napari.label_table import finished
-from mitolume.napari.opening import mask_colours
+from mitolume.napari.opening import label_colours, mask_colours, place_of
 
 REVIEWED = 1
 _REVIEWED_COLOUR = np.array([0, 158, 115, 255]) / 255  # bluish green of Okabe and Ito (2008)
@@ -28,18 +27,10 @@ KEYS = {
 
 
 class Painting:
-    """The layers ``mask`` and ``reviewed region`` over an image.
+    """The layers ``mask`` and ``reviewed region`` over the layer of an image, (Y, X) or (Z, Y, X).
 
-    Parameters
-    ----------
-    viewer
-        The window.
-    image
-        The layer of the image, (Y, X) or (Z, Y, X).
-    painted, reviewed
-        (Z, Y, X) uint8, see `mitolume.napari.label_table.LabelTable.load`.
-    save
-        Writes a draft of both; called in a thread of its own after each stroke.
+    ``painted`` and ``reviewed`` are (Z, Y, X) uint8, see `LabelTable.load`; ``save`` writes a draft
+    of both, and is called in a thread of its own after each stroke.
     """
 
     def __init__(
@@ -53,20 +44,15 @@ class Painting:
         self._viewer, self._save = viewer, save
         self.guides: list[Any] = []  # layers that the key g shows and hides
         flat = image.ndim == 2
-        place = {name: getattr(image, name) for name in ("scale", "units", "axis_labels")}
-        clear: Mapping[int | None, Any] = {None: np.zeros(4), 0: np.zeros(4)}
         self.region = viewer.add_labels(
-            reviewed[0] if flat else reviewed,
-            name="reviewed region",
-            colormap=DirectLabelColormap(color_dict={**clear, REVIEWED: _REVIEWED_COLOUR}),
-            **place,
-        )
+            reviewed[0] if flat else reviewed, name="reviewed region",
+            colormap=label_colours({REVIEWED: _REVIEWED_COLOUR}), **place_of(image),
+        )  # fmt: skip
         self.region.contour = 2
         self.labels = viewer.add_labels(
-            painted[0] if flat else painted,
-            name="mask", colormap=mask_colours(), opacity=0.5, **place,
+            painted[0] if flat else painted, name="mask",
+            colormap=mask_colours(), opacity=0.5, **place_of(image),
         )  # fmt: skip
-        self.strokes = 0
         self._changed, self._closed = threading.Event(), False
         self._lock, self._saved = threading.Lock(), (painted.copy(), reviewed.copy())
         self._thread = threading.Thread(target=self._write_drafts, daemon=True)
@@ -76,9 +62,8 @@ class Painting:
             layer.n_edit_dimensions = 2
             for key in KEYS:
                 layer.bind_key(key, lambda _, key=key: self.press(key), overwrite=True)
-            layer.events.paint.connect(self._stroke)
-            layer.events.labels_update.connect(self._changed.set)
-            layer.events.set_data.connect(self._changed.set)
+            for event in (layer.events.paint, layer.events.labels_update, layer.events.set_data):
+                event.connect(self._changed.set)
         self.press("1")
 
     @property
@@ -159,10 +144,6 @@ class Painting:
         if len(indices[0]):
             values = np.broadcast_to(np.asarray(values, layer.data.dtype), len(indices[0]))
             layer.data_setitem(indices, values)
-
-    def _stroke(self) -> None:
-        self.strokes += 1
-        self._changed.set()
 
     def _write_drafts(self) -> None:
         """Write a draft whenever something was painted; what is painted meanwhile, afterwards."""

@@ -196,6 +196,11 @@ class Panel(QWidget):
         """Say in the widget what has happened."""
         self.said.setText(text)
 
+    def remove_layer(self, layer: Any) -> None:
+        """Remove a layer, or the one of a name, if it is there."""
+        if layer in self.viewer.layers:
+            self.viewer.layers.remove(layer)
+
 
 def layer_box(viewer: Any, kind: type[Any], hidden: tuple[str, ...]) -> tuple[Any, Any]:
     """Return a box with the names of some layers, and what brings it up to date."""

@@ -60,7 +60,7 @@ def items_of_table(table: LabelTable) -> list[Item]:
         for z in row.planes or ():
             if row.label != "dye" and f", {z} " not in f", {row.extra.get(_COLUMN, '')}":
                 continue
-            signal = figures.get((row.image.name, z), float("nan"))
+            signal = figures.get((row.image, z), float("nan"))
             trust = f"signal {signal:.0f} x noise" if np.isfinite(signal) else "of the dye"
             read = lambda row=row, z=z: read_row(replace(row, role=""), z, "unsure")[1]  # noqa: E731
             items.append(Item(row, z, trust, read, signal))

@@ -110,8 +110,8 @@ class TrainWidget(Panel):
             self.viewer.layers[_FOUND].data = found
             self.viewer.layers[_FIELD].data = image
             return
-        for name in {_FOUND, _FIELD} & {layer.name for layer in self.viewer.layers}:
-            self.viewer.layers.remove(name)
+        self.remove_layer(_FOUND)
+        self.remove_layer(_FIELD)
         for layer in self.viewer.layers:
             layer.visible = False
         um = record["pixel_size_um"]

@@ -22,23 +22,13 @@ Map = np.ndarray[Any, np.dtype[np.float32]]
 
 
 class Committee:
-    """Model 1 and model 2 of a run; where there is one model, its answers to the turned image.
-
-    Parameters
-    ----------
-    run
-        A finished run.
-
-    Attributes
-    ----------
-    name
-        For a sentence.
-    """
+    """Both models of a finished run; where there is one, its answers to the turned image."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
         self._two = len(run.models) > 1
         self._predictor = None if self._two else run.predictor(run.kept)
+        # As sentences call it.
         self.name = "the two models" if self._two else "the model's answers to 8 flips and turns"
         # Less than half of what is usual, or a few specks, is too little foreground to disagree on.
         share = labelled_share(run.scores[run.scores["tp"].notna()])
@@ -77,12 +67,7 @@ class Committee:
 def compare(run: Run, images: Sequence[RowImage]) -> tuple[LabelledSet, Vectors]:
     """Compare images with the labelled training images, by model 1 (which saw labels alone).
 
-    Returns
-    -------
-    LabelledSet
-        The labelled training images.
-    numpy.ndarray
-        A row for each image, see `mitolume.inference.tiled.features`.
+    Returned are the latter, and a row for each image, see `mitolume.inference.tiled.features`.
     """
     predictor = run.predictor("model_1" if "model_1" in run.models else run.kept)
     train, found = run.images("train"), []

@@ -44,30 +44,15 @@ def label_rows(
 ) -> tuple[list[Field], pd.DataFrame, list[str]]:
     """Make masks for rows whose fluorescence was recorded and that are not outlined.
 
-    Parameters
-    ----------
-    rows
-        Checked rows with roles. Outlined training rows whose fluorescence was recorded too choose
-        the threshold.
-    folder
-        Where the masks are written, ``NAME_mask.ome.tif`` for each row.
-    settings
-        How they are made.
-    kind
-        What the values of outlined masks mean.
-    progress
-        Called with the rows done and the rows there are.
+    ``rows`` are checked and have roles; outlined training rows whose fluorescence was recorded too
+    choose the threshold. The masks are ``NAME_mask.ome.tif`` in ``folder``. ``kind`` says what the
+    values of outlined masks mean.
 
     Returns
     -------
     rows, quality, notices
         The rows in their order, labelled ones with their mask and without the planes whose dye is
         unusable; a row for each plane that was looked at; what the user should know.
-
-    Raises
-    ------
-    MitolumeError
-        The pixel size of a row is unknown, or its pixels can't be read.
     """
     wanted = [row for row in rows if needs_mask(row)]
     given = None if settings.threshold == "auto" else settings.threshold
@@ -98,12 +83,8 @@ def label_rows(
 def label_row(row: Field, path: Path, threshold: float = THRESHOLD) -> list[dict[str, Any]]:
     """Make the masks of a row's planes, and write them as a stack as deep as the image's.
 
-    Planes that the row does not name, or that show no dye, are unsure.
-
-    Returns
-    -------
-    list of dict
-        For each plane: where it is, and how far its dye can be trusted.
+    Planes that the row does not name, or that show no dye, are unsure. Returned is, for each
+    plane, where it is and how far its dye can be trusted.
     """
     image = open_fluorescence(row)
     masks = np.full([image.sizes[axis] for axis in "ZYX"], UNSURE, np.uint8)
@@ -128,13 +109,7 @@ def label_row(row: Field, path: Path, threshold: float = THRESHOLD) -> list[dict
 def label_planes(
     row: Field, image: xr.DataArray, **settings: float
 ) -> Iterator[tuple[int, DyeLabels]]:
-    """Yield each plane of a row with its mask from the dye; ``settings`` are those of `label_dye`.
-
-    Raises
-    ------
-    MitolumeError
-        The pixel size is unknown, or pixels can't be read.
-    """
+    """Yield each plane of a row with its mask from the dye; ``settings``: see `label_dye`."""
     size = plane_pixel_size(image)
     if size is None:
         raise MitolumeError(

@@ -37,12 +37,7 @@ class Step:
 class Supervised:
     """Learn from the labelled images only: there is no model 2.
 
-    Parameters
-    ----------
-    settings
-        How unlabelled images are used.
-    threshold
-        Probability from which the teacher's masks are foreground.
+    ``threshold`` is the probability from which the teacher's masks are foreground.
 
     Attributes
     ----------
