@@ -85,11 +85,10 @@ class LabelTable:
         for file in (self.path.with_name(QUALITY), self.path.parent / "dye" / QUALITY):
             for line in pd.read_csv(file).to_dict("records") if file.exists() else ():
                 same = images[str(line["image"])]
-                image = (
-                    of_mask.get(str(line.get("mask"))) if len(same) > 1 else min(same, default=None)
-                )
-                if image is not None:
-                    figures[image, int(line["plane"])] = float(line["signal_to_noise"])
+                if len(same) > 1:
+                    same = same & {of_mask.get(str(line.get("mask")))}
+                signal = float(line["signal_to_noise"])
+                figures |= {(image, int(line["plane"])): signal for image in same if image}
         return figures
 
     def add(self, row: Field) -> int:
