@@ -1,0 +1,88 @@
+"""The command line: each command is one call. Heavy imports wait until a command needs them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from mitolume.cli import images, masks, models
+from mitolume.cli.process import keep_buffers, run_safely
+
+app = typer.Typer(
+    name="mitolume",
+    help="Segment mitochondria in label-free microscopy from a handful of labelled fields.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+class _RunByDefault(TyperGroup):
+    """`mitolume study RECIPE` is `mitolume study run RECIPE`; other commands have their names."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] != "--help":
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+COMMANDS: dict[str, Callable[..., None]] = {  # in the order of --help
+    "demo": models.demo,
+    "sample": images.sample,
+    "inspect": images.inspect,
+    "fields": images.fields,
+    "run": models.run,
+    "rerun": models.rerun,
+    "predict": models.predict,
+    "export": models.export,
+    "import": models.import_,
+    "evaluate": masks.evaluate,
+    "label": masks.label,
+    "convert": masks.convert,
+    "measure": masks.measure,
+    "compare": masks.compare,
+    "focus": images.focus,
+    "suggest": models.suggest,
+    "simulate": images.simulate,
+    "report": models.report,
+}
+STUDY: dict[str, Callable[..., None]] = {"run": models.study_run, "status": models.study_status}
+DENOISE: dict[str, Callable[..., None]] = {
+    "check": images.denoise_check,
+    "train": images.denoise_train,
+    "apply": images.denoise_apply,
+}
+_PREDICT = ("demo", "run", "study", "predict", "denoise", "suggest", "rerun")
+
+study = typer.Typer(
+    cls=_RunByDefault, no_args_is_help=True, help="Compare ways of training over several seeds."
+)
+denoise = typer.Typer(no_args_is_help=True, help="Remove noise from z-stacks without clean images.")
+for group, commands in (app, COMMANDS), (study, STUDY), (denoise, DENOISE):
+    for name, command in commands.items():
+        group.command(name)(command)
+app.add_typer(study, name="study")
+app.add_typer(denoise, name="denoise")
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+) -> None:
+    if context.invoked_subcommand in _PREDICT:
+        keep_buffers()
+    if version:
+        from mitolume import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line."""
+    run_safely(app)

@@ -1,0 +1,5 @@
+"""The command line as `python -m mitolume.cli`."""
+
+from mitolume.cli import main
+
+main()

@@ -1,0 +1,219 @@
+"""Commands that work on images: look at them, list them, denoise and simulate them."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mitolume.cli.options import (
+    Channel,
+    Device,
+    Images,
+    Jobs,
+    Out,
+    Overwrite,
+    Quiet,
+    Resume,
+    Scene,
+    Scenes,
+    Set,
+    Stacks,
+    next_step,
+    run_batch,
+)
+from mitolume.text import quoted
+
+
+def sample(
+    name: Annotated[str, typer.Argument(help="Name of a sample; without it, all are listed.")] = "",
+    out: Out = Path(),
+) -> None:
+    """Fetch a public image to try things on, or list which there are, with licence and size."""
+    from mitolume.io.samples import fetch_sample, samples
+
+    if name:
+        print(fetch_sample(name, out))
+        return
+    for one in samples().values():
+        print(f"{one.name:<12} {one}")
+
+
+def inspect(files: Images, quiet: Quiet = False) -> None:
+    """Show the properties of image files, and warn of problems."""
+    from mitolume.batch.inspect import inspect_files
+
+    run_batch("inspecting", "files", "read", inspect_files, files, quiet=quiet)
+
+
+def fields(
+    folder: Annotated[
+        Path, typer.Argument(help="Folder with images and masks, or with folders of them.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Write the table to this CSV file, with notes beside it."),
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Draft a table of fields from the images in a folder."""
+    from mitolume.io.draft import draft_table, write_draft
+    from mitolume.progress import say
+
+    draft = draft_table(folder, out.parent if out else ".")
+    if out is None:
+        sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
+        print(draft.text, end="")
+    else:
+        write_draft(draft, out)
+    for line in draft.lines:
+        say(line, quiet=quiet)
+    next_step(f"check the table, then mitolume run --fields {quoted(out or 'TABLE')}", quiet)
+
+
+def focus(
+    stacks: Annotated[
+        list[Path] | None, typer.Argument(help="Z-stacks, or folders of them.")
+    ] = None,
+    out: Annotated[
+        Path, typer.Option(help="Folder for the curves; with --fields, the new table.")
+    ] = Path("focus"),
+    channel: Channel = None,
+    scene: Scene = None,
+    planes: Annotated[
+        str, typer.Option(help="auto, all, a number (3), a thickness (4um), or a list (2,5-7).")
+    ] = "auto",
+    fields: Annotated[
+        Path | None, typer.Option(help="Choose planes for the rows of this table of fields.")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Find the planes of a z-stack that are in focus."""
+    from mitolume.batch.focus import focus_files
+
+    run_batch(
+        "focus", "stacks", "measured", focus_files, stacks or [], out, table=fields,
+        channel=channel, scene=scene, planes=planes, quiet=quiet,
+    )  # fmt: skip
+
+
+def denoise_check(
+    stacks: Stacks,
+    out: Annotated[Path, typer.Option(help="Folder for NAME_check.png and .json.")] = Path("."),
+    channel: Channel = None,
+    scene: Scene = None,
+    quiet: Quiet = False,
+) -> None:
+    """Check whether a stack is suitable for Noise2Noise."""
+    from mitolume.batch.denoise_check import check_files
+
+    run_batch(
+        "checking", "stacks", "checked", check_files, stacks, out, channel=channel, scene=scene,
+        quiet=quiet,
+    )  # fmt: skip
+
+
+def denoise_train(
+    stacks: Stacks,
+    out: Annotated[Path, typer.Option(help="Folder for the denoiser.")] = Path("denoiser"),
+    method: Annotated[
+        str,
+        typer.Option(help="auto, noise2stack, wiener or noise2noise."),
+    ] = "auto",
+    preset: Annotated[
+        str, typer.Option(help="Settings to start from: default, or paper (500 epochs).")
+    ] = "default",
+    set_: Set = None,
+    planes: Annotated[
+        str | None, typer.Option(help="Planes to use, from 0, such as 3-20; or all, or focus.")
+    ] = None,
+    stripes: Annotated[
+        str, typer.Option(help="auto: first remove scan lines if there are any; or none.")
+    ] = "auto",
+    channel: Channel = None,
+    scene: Scenes = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of weights and patches.")] = 0,
+    resume: Resume = False,
+    device: Device = None,
+    quiet: Quiet = False,
+) -> None:
+    """Train a denoiser on noisy z-stacks."""
+    from mitolume.runs.denoiser import denoising_settings
+    from mitolume.training.denoise_stacks import open_stacks
+    from mitolume.training.denoise_training import train_denoiser
+
+    settings = denoising_settings(preset, set_ or [])
+    opened = open_stacks(stacks, planes or settings.planes, channel=channel, scene=scene)
+    card = train_denoiser(
+        opened, out, settings, method=method, stripes=stripes, seed=seed, resume=resume, quiet=quiet
+    )  # fmt: skip
+    print(f"denoiser: {out} ({card.method}; {card.chosen})")
+    next_step(f"mitolume denoise apply {quoted(out)} STACKS", quiet)
+
+
+def denoise_apply(
+    model: Annotated[
+        Path, typer.Argument(help="Folder of a denoiser, or of a model that contains one.")
+    ],
+    files: Images,
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("denoised"),
+    channel: Channel = None,
+    scene: Scenes = None,
+    sharpen: Annotated[
+        bool,
+        typer.Option(
+            "--sharpen", help="Apply an unsharp mask (0.5 px, 0.7) afterwards, as published."
+        ),
+    ] = False,
+    overwrite: Overwrite = False,
+    resume: Resume = False,
+    device: Device = None,
+    quiet: Quiet = False,
+) -> None:
+    """Remove noise from images with a trained denoiser."""
+    from mitolume.batch.denoise import denoise_files
+    from mitolume.inference.denoise import Denoiser
+
+    run_batch(
+        "denoising", "images", "denoised", denoise_files, Denoiser.load(model), files, out,
+        channel=channel, scene=scene, sharpen=sharpen, resume=resume, overwrite=overwrite,
+        quiet=quiet,
+    )  # fmt: skip
+
+
+def simulate(
+    out: Out = Path("simulated"),
+    fields: Annotated[
+        int | None, typer.Option(min=1, help="Number of fields per condition; 4 by default.")
+    ] = None,
+    condition: Annotated[
+        list[str] | None,
+        typer.Option(help="control, fccp, oligomycin, antimycin_a or rotenone; can be repeated."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed; another one gives other cells.")] = 0,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="Whole data set: study, fine, demo, treatments or brightfield."),
+    ] = None,
+    set_: Set = None,
+    jobs: Jobs = 1,
+    quiet: Quiet = False,
+) -> None:
+    """Simulate z-stacks of living cells with exact masks.
+
+    Repeat the command to continue after an interruption.
+    """
+    from mitolume.batch.simulate import plan, write_data_set
+    from mitolume.progress import progress_bar
+
+    plans = plan(
+        preset=preset, fields=fields, conditions=condition or [], seed=seed, set_=set_ or []
+    )
+    command = shlex.join(["mitolume", *sys.argv[1:]])
+    with progress_bar("simulating fields", quiet=quiet) as advance:
+        table = write_data_set(plans, out, jobs=jobs, command=command, progress=advance)
+    print(f"table of fields: {table}")
+    next_step(f"mitolume run --fields {quoted(table)}", quiet)

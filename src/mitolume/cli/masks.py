@@ -1,0 +1,242 @@
+"""Commands that work on masks: from the dye, of another kind, scored, measured, compared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mitolume.cli.options import (
+    Images,
+    Like,
+    MaskKind,
+    Overwrite,
+    PixelSize,
+    Quiet,
+    Resume,
+    Scenes,
+    run_batch,
+)
+from mitolume.errors import MitolumeError
+
+
+def label(
+    files: Images,
+    channel: Annotated[
+        str, typer.Option(help="Channel of the mitochondria's dye: name, or number from 0.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for masks, figures, pictures and a table.")],
+    light: Annotated[
+        str | None,
+        typer.Option(
+            help="Channel of transmitted light, for pictures and table; found where possible."
+        ),
+    ] = None,
+    scene: Scenes = None,
+    pixel_size: PixelSize = None,
+    planes: Annotated[str, typer.Option(help="Planes, such as 3-9; all by default.")] = "",
+    threshold: Annotated[
+        float | None,
+        typer.Option(min=0.05, max=0.95, help="Share of its local peak at which a structure ends."),
+    ] = None,
+    align: Annotated[
+        bool, typer.Option("--align", help="Move masks by the shift measured between channels.")
+    ] = False,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make masks from the dye's fluorescence, to train on without outlines."""
+    from mitolume.batch.label import label_files
+
+    run_batch(
+        "labelling", "images", "labelled", label_files, files, out, channel=channel, light=light,
+        scene=scene, pixel_size_um=pixel_size, planes=planes, threshold=threshold,
+        move=align, resume=resume, overwrite=overwrite, quiet=quiet,
+    )  # fmt: skip
+
+
+def convert(
+    masks: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Masks or label images, ROI sets (.zip), GeoJSON, TIFF with overlay; folders."
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(help="Result, ending in .zip, .geojson or .ome.tif; with --to, a folder."),
+    ],
+    to: Annotated[
+        str | None,
+        typer.Option(help="Format to convert a whole folder to: zip, geojson or ome.tif."),
+    ] = None,
+    like: Like = None,
+    labels: Annotated[
+        bool,
+        typer.Option(
+            "--labels", help="Write label images, in which each object has its own number."
+        ),
+    ] = False,
+    mask_kind: MaskKind = "auto",
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Convert masks between pixels, ImageJ ROIs and GeoJSON."""
+    from mitolume.batch.convert import convert_files
+
+    run_batch(
+        "converting", "masks", "converted", convert_files, masks, out, to=to, like=like,
+        labels=labels, mask_kind=mask_kind, overwrite=overwrite, quiet=quiet,
+    )  # fmt: skip
+
+
+def evaluate(
+    masks: Annotated[Path, typer.Argument(help="Masks: a file or a folder.")],
+    truth: Annotated[Path, typer.Argument(help="True masks, or those of another annotator.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Also write the scores of each image to this CSV file."),
+    ] = None,
+    mask_kind: MaskKind = "auto",
+    objects: Annotated[
+        bool, typer.Option("--objects", help="Also match single objects, in z-stacks in 3D.")
+    ] = False,
+    agreement: Annotated[
+        bool,
+        typer.Option(
+            "--agreement", help="Compare the masks of two annotators; neither is the truth."
+        ),
+    ] = False,
+    like: Like = None,
+    consensus: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="With --agreement: write masks with 255 where the two disagree."
+        ),
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Score masks against true masks, or compare two annotators."""
+    from mitolume.batch.agreement import compare
+    from mitolume.batch.evaluate import evaluate as score
+    from mitolume.batch.evaluate import scores_text
+
+    if out is not None and out.suffix.lower() != ".csv":
+        raise MitolumeError(f"--out {out} must end in .csv: it is a table of scores")
+    options: dict[str, Any] = {"like": like, "out": out, "overwrite": overwrite}
+    if agreement and not objects:
+        print(compare(masks, truth, mask_kind, consensus_folder=consensus, **options))
+    elif agreement:
+        raise typer.BadParameter("--objects needs true masks; --agreement counts objects anyway")
+    elif consensus is not None:
+        raise typer.BadParameter("--consensus needs --agreement: it is what two people agree on")
+    else:
+        print(scores_text(score(masks, truth, mask_kind, objects=objects, **options)))
+
+
+def measure(
+    masks: Annotated[
+        list[Path], typer.Argument(help="Masks, label images, outlines, folders, or a run folder.")
+    ],
+    out: Annotated[
+        Path, typer.Option(help="Table of the objects: .csv, .parquet or .h5ad.")
+    ] = Path("objects.csv"),
+    intensity: Annotated[
+        list[Path] | None,
+        typer.Option(help="Image or folder of images; repeat it for channels in separate files."),
+    ] = None,
+    fields: Annotated[
+        Path | None, typer.Option(help="Table of fields with specimens, conditions and images.")
+    ] = None,
+    crops: Annotated[
+        Path | None,
+        typer.Option(help="Save a crop of every object in this folder."),
+    ] = None,
+    margin: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1000,
+            help="Space around each object in its crop, in µm; in pixels if their size is unknown.",
+        ),
+    ] = 0.5,
+    rois: Annotated[Path | None, typer.Option(help="Save ImageJ ROIs in this folder.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="Save label images in this folder.")] = None,
+    pictures: Annotated[
+        Path | None,
+        typer.Option(help="Save outlines coloured by length, and superplots, in this folder."),
+    ] = None,
+    split: Annotated[
+        str,
+        typer.Option(help="How to separate touching objects: none, distance or probability."),
+    ] = "none",
+    min_size: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="Drop objects smaller than a disc of this diameter, in µm; "
+            "below 0.25, larger holes are not filled either.",
+        ),
+    ] = None,
+    threshold: Annotated[
+        float, typer.Option(min=0, max=1, help="Threshold for masks that are probabilities.")
+    ] = 0.5,
+    per_plane: Annotated[
+        bool, typer.Option("--per-plane", help="Label each plane of a stack on its own.")
+    ] = False,
+    mask_kind: MaskKind = "auto",
+    pixel_size: PixelSize = None,
+    z_step: Annotated[
+        float | None,
+        typer.Option(
+            min=0.001, max=1000, help="Distance between planes in µm, in place of what files state."
+        ),
+    ] = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure single mitochondria and cut them out."""
+    from mitolume.batch.measure import MeasureSettings, measure_masks, object_settings
+    from mitolume.batch.object_files import Outputs
+
+    settings = MeasureSettings(
+        object_settings(split, min_size, threshold), mask_kind, pixel_size, z_step, per_plane,
+        Outputs(crops, margin, rois, labels, pictures),
+    )  # fmt: skip
+    run_batch(
+        "measuring", "masks", "measured", measure_masks, masks, out, settings, table=fields,
+        images=intensity or [], resume=resume, overwrite=overwrite, quiet=quiet,
+    )  # fmt: skip
+
+
+def compare(
+    objects: Annotated[Path, typer.Argument(help="Table of `measure`: of objects, or of images.")],
+    column: Annotated[str, typer.Option(help="Measurement to compare, such as area or length.")],
+    by: Annotated[str, typer.Option(help="Column that names the conditions.")] = "condition",
+    control: Annotated[
+        str | None, typer.Option(help="The control; found where one condition is called so.")
+    ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(help="Run that made the masks: what its errors add to the comparison."),
+    ] = None,
+    scale: Annotated[
+        str, typer.Option(help="auto, linear (differences of means) or log (ratios).")
+    ] = "auto",
+    out: Annotated[
+        Path | None, typer.Option(help="Page (.html), table (.csv) or superplot (.png, .svg).")
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Compare treated cells with control cells, on the means of specimens."""
+    from mitolume.report.compare_page import compare as compare_table
+
+    found = compare_table(
+        objects, column, by=by, control=control, run=run, scale=scale, out=out, overwrite=overwrite
+    )
+    print(found.text)
+    if out is not None:
+        print(f"written: {out}")

@@ -1,0 +1,305 @@
+"""Commands that train models, use them, and show what they are worth."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mitolume.cli.options import (
+    Channels,
+    Device,
+    Fields,
+    Jobs,
+    Out,
+    Overwrite,
+    PixelSize,
+    Preset,
+    Quiet,
+    Resume,
+    Scenes,
+    Scheduler,
+    Set,
+    next_step,
+    run_batch,
+)
+from mitolume.errors import MitolumeError
+from mitolume.text import quoted
+
+
+def demo(out: Out = Path("demo"), resume: Resume = False, quiet: Quiet = False) -> None:
+    """Simulate a small data set, train on it and write a report."""
+    from mitolume.workflow import demo as run_demo
+
+    print(f"report: {run_demo(out, resume=resume, quiet=quiet)}")
+
+
+def run(
+    recipe: Annotated[Path | None, typer.Argument(help="Recipe (YAML).")] = None,
+    out: Out = Path("run"),
+    preset: Preset = None,
+    fields: Fields = None,
+    set_: Set = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="Train as long as a run of so many minutes here allows.")
+    ] = None,
+    resume: Resume = False,
+    device: Device = None,
+    quiet: Quiet = False,
+) -> None:
+    """Train models on a table of fields and score them."""
+    from mitolume.report.run_tables import results_text
+    from mitolume.runs.recipe import load_recipe
+    from mitolume.workflow import run as run_recipe
+
+    settings = [f"training.minutes={minutes}"] * (minutes is not None) + (set_ or [])
+    named = recipe or preset or fields or settings
+    loaded = (
+        load_recipe(recipe, preset=preset, fields=fields, settings=settings)
+        if named or not resume
+        else None
+    )
+    folder = run_recipe(loaded, out, resume=resume, quiet=quiet)
+    print(results_text(folder))
+    print(f"report: {folder / 'report.html'}")
+    next_step(f"mitolume predict {quoted(folder)} IMAGES --out masks", quiet)
+
+
+def rerun(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    out: Out = Path("rerun"),
+    resume: Resume = False,
+    quiet: Quiet = False,
+) -> None:
+    """Repeat a run from its folder, and say whether its results are the same."""
+    from mitolume.workflow import rerun as repeat
+
+    other, results = repeat(run, out, resume=resume, quiet=quiet)
+    for one in other:
+        print(f"note: {one}")
+    if results:
+        raise MitolumeError("\n  ".join([f"{out} differs from {run}:", *results]))
+    print(f"{out} is the same as {run}: data, weights and scores")
+
+
+def study_run(
+    recipe: Annotated[Path | None, typer.Argument(help="Study file (YAML).")] = None,
+    out: Out = Path("study"),
+    preset: Preset = None,
+    fields: Fields = None,
+    set_: Set = None,
+    jobs: Jobs = 1,
+    scheduler: Scheduler = None,
+    device: Device = None,
+    quiet: Quiet = False,
+) -> None:
+    """Do all unfinished runs of a study; same as `mitolume study RECIPE`."""
+    from mitolume.report.study_page import study_text
+    from mitolume.study.arms import load_study
+    from mitolume.study.compute import FailedRunsError
+    from mitolume.workflow import study as run_study
+
+    loaded = load_study(recipe, preset=preset, fields=fields, settings=set_ or [])
+    try:
+        run_study(loaded, out, jobs=jobs, scheduler=scheduler, quiet=quiet)
+    except FailedRunsError:
+        with suppress(MitolumeError):  # there may be too little to compare
+            print(study_text(out))
+        raise
+    print(study_text(out))
+    print(f"report: {out / 'report.html'}")
+    place = f"{quoted(out / 'runs')}/RUN"
+    next_step(f"mitolume predict {place} IMAGES --out masks, with the run you choose", quiet)
+
+
+def study_status(folder: Annotated[Path, typer.Argument(help="A study's folder.")]) -> None:
+    """Show which runs of a study are finished, running, failed or waiting."""
+    from mitolume.study.folder import open_study
+
+    print(open_study(folder).status_text())
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Look for no garbage while importing, which makes none: it would take an eighth longer."""
+    gc.disable()
+    try:
+        yield
+        gc.freeze()
+    finally:
+        gc.enable()
+
+
+def predict(
+    model: Annotated[Path, typer.Argument(help="A model folder, or a run folder.")],
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="Image files, or folders of them.")
+    ] = None,
+    out: Out = Path("masks"),
+    fields: Annotated[
+        Path | None, typer.Option(help="Predict the images of this table of fields.")
+    ] = None,
+    channel: Channels = None,
+    scene: Scenes = None,
+    pixel_size: PixelSize = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Probability of foreground, in place of the model's own threshold."
+        ),
+    ] = None,
+    condition: Annotated[
+        str | None,
+        typer.Option(help="Condition of the cells, as in the table; its own threshold is used."),
+    ] = None,
+    probability: Annotated[
+        bool, typer.Option("--probability", help="Also write probabilities.")
+    ] = False,
+    overlay: Annotated[
+        bool, typer.Option("--overlay", help="Also write PNG pictures with outlines.")
+    ] = False,
+    overwrite: Overwrite = False,
+    resume: Resume = False,
+    views: Annotated[
+        int | None,
+        typer.Option(
+            help="Number of views to average: 1 (the image alone), 4 (quarter turns) or 8 (with "
+            "flips); by default that of the model."
+        ),
+    ] = None,
+    tile_size: Annotated[
+        int | None,
+        typer.Option(help="Side in pixels of the parts computed at once; less needs less memory."),
+    ] = None,
+    precision: Annotated[
+        str,
+        typer.Option(help="bfloat16, float32, or auto: bfloat16 where the machine computes in it."),
+    ] = "auto",
+    scheduler: Scheduler = None,
+    device: Device = None,
+    quiet: Quiet = False,
+) -> None:
+    """Predict masks of images of any size."""
+    with _no_collection():
+        from mitolume.batch.predict import PredictionOptions, predict_files
+        from mitolume.runs.folder import load
+
+    options = PredictionOptions(
+        tuple(channel or ()), scene, pixel_size, threshold, condition, probability, overlay
+    )
+    predictor = load(model, views=views, core=tile_size, precision=precision)
+    run_batch(
+        "predicting", "images", "predicted", predict_files, predictor, files or [], out,
+        options, table=fields, resume=resume, overwrite=overwrite, scheduler=scheduler, quiet=quiet,
+    )  # fmt: skip
+
+
+def suggest(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    n: Annotated[
+        int | None, typer.Option(min=1, help="Number of images to choose; 10 by default.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for table and page; RUN/suggest by default."),
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Choose the unlabelled images to label next."""
+    from mitolume.report.suggest_page import PAGE, TABLE
+    from mitolume.report.suggest_page import suggest as choose
+
+    found, place = choose(run, n, out, quiet=quiet)
+    print(found.text())
+    print(f"table: {place / TABLE}")
+    print(f"page: {place / PAGE}")
+    next_step("outline these images, name their masks in the table of fields, and run again", quiet)
+
+
+def report(
+    folder: Annotated[Path, typer.Argument(help="Folder of a run or a study.")],
+    ceiling: Annotated[
+        Path | None,
+        typer.Option(
+            help="Table of `evaluate --agreement --out`; shows how far two annotators agree."
+        ),
+    ] = None,
+    export: Annotated[
+        Path | None,
+        typer.Option(help="For a study: folder for its tables (CSV, Markdown) and figures."),
+    ] = None,
+) -> None:
+    """Rewrite report.html of a run or a study."""
+    from mitolume.workflow import report as write
+
+    print(f"report: {write(folder, ceiling=ceiling, export=export)}")
+
+
+def export(
+    model: Annotated[Path, typer.Argument(help="A model folder, or a run folder.")],
+    to: Annotated[str, typer.Option(help="onnx or bioimageio.")],
+    out: Annotated[Path, typer.Option(help="The file to write: .onnx, or .zip for bioimageio.")],
+    name: Annotated[str, typer.Option(help="For bioimageio: the model's name.")] = "",
+    author: Annotated[
+        list[str] | None, typer.Option(help="For bioimageio: an author; can be repeated.")
+    ] = None,
+    license_: Annotated[
+        str, typer.Option("--license", help="For bioimageio: SPDX identifier, such as CC-BY-4.0.")
+    ] = "",
+    cite: Annotated[
+        list[str] | None,
+        typer.Option(help="For bioimageio: a text ending in a DOI or address; can be repeated."),
+    ] = None,
+    example: Annotated[
+        Path | None,
+        typer.Option(help="For bioimageio: an image that may be published, for test and cover."),
+    ] = None,
+    leave_out: Annotated[
+        list[str] | None,
+        typer.Option(help="For bioimageio: chain.stripes, where images have no scan lines."),
+    ] = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write a model for other programs."""
+    from mitolume.batch.bioimageio import Publication, export_bioimageio
+    from mitolume.batch.export import export_onnx, steps_before
+    from mitolume.progress import say
+    from mitolume.runs.folder import load
+
+    if to not in ("onnx", "bioimageio"):
+        raise typer.BadParameter(f"--to is {to}, but must be onnx or bioimageio")
+    predictor = load(model, device="cpu")
+    if to == "onnx":
+        export_onnx(predictor, out, overwrite=overwrite)
+    else:
+        said = Publication(name, author or (), license_, cite or (), example)
+        export_bioimageio(predictor, out, said, leave_out=leave_out or (), overwrite=overwrite)
+    print(f"model: {out}")
+    for setting, step in steps_before(predictor).items():
+        say(f"note: not in the file, so to be done before it ({setting}): {step}", quiet=quiet)
+
+
+def import_(
+    package: Annotated[Path, typer.Argument(help="A package of bioimage.io (.zip).")],
+    out: Annotated[Path, typer.Option(help="Folder for the model.")],
+    output: Annotated[
+        str | None,
+        typer.Option(help="Channel of mitochondria, of several: name, or number from 0."),
+    ] = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Take in a model from bioimage.io."""
+    from mitolume.batch.import_package import import_package
+    from mitolume.progress import say
+
+    notes = import_package(package, out, output=output, overwrite=overwrite)
+    print(f"model: {out}")
+    for note in notes:
+        say(f"note: {note}", quiet=quiet)
+    next_step(f"mitolume predict {quoted(out)} IMAGES --out masks", quiet)

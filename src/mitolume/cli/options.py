@@ -1,0 +1,101 @@
+"""Options of several commands, and what commands over files have in common."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Out = Annotated[Path, typer.Option(help="Folder for the results.")]
+Resume = Annotated[
+    bool,
+    typer.Option("--resume", help="Continue an interrupted command; finished results are kept."),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing results.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; can be repeated."),
+]
+Fields = Annotated[Path | None, typer.Option(help="Table of fields (CSV).")]
+Preset = Annotated[
+    str | None,
+    typer.Option(help="Settings to start from: default, quick, paper; of a study also dye."),
+]
+Jobs = Annotated[int, typer.Option(min=1, help="Number of processes on this machine.")]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(metavar="tcp://HOST:PORT", help="Compute on the workers of this dask scheduler."),
+]
+Channel = Annotated[str | None, typer.Option(help="Channel to use: name, or number from 0.")]
+Channels = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--channel",
+        help="Channel to use: name, or number from 0; once for each that the model sees, in its "
+        "order.",
+    ),
+]
+Scene = Annotated[str | None, typer.Option(help="Scene: name, or number from 0.")]
+Scenes = Annotated[str | None, typer.Option(help="Scene: name, or number from 0; or all.")]
+PixelSize = Annotated[
+    float | None,
+    typer.Option(min=0.001, max=5, help="Pixel size in µm, in place of what the files state."),
+]
+MaskKind = Annotated[
+    str,
+    typer.Option(help="Meaning of mask values: auto, unsure (255) or labels (all above 0)."),
+]
+Like = Annotated[
+    Path | None,
+    typer.Option(metavar="IMAGES", help="Image or folder of images on which outlines were drawn."),
+]
+
+
+def _use(device: str | None) -> str | None:
+    if device is not None:  # processes that this one starts have it too
+        os.environ["MITOLUME_DEVICE"] = device
+    return device
+
+
+Device = Annotated[
+    str | None,
+    typer.Option(
+        callback=_use, help="Compute on cpu, cuda, cuda:1 or mps; by default on a GPU if any."
+    ),
+]
+Images = Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")]
+Stacks = Annotated[list[Path], typer.Argument(help="Z-stacks, or folders of them.")]
+
+
+def run_batch(
+    title: str, what: str, done: str, compute: Callable[..., Any], *arguments: Any,
+    quiet: bool = False, **options: Any,
+) -> None:  # fmt: skip
+    """Do a command over files; faults end in a sentence that counts and names them."""
+    from mitolume.progress import progress_bar, say
+
+    with progress_bar(title, quiet=quiet) as advance:
+        outcome = compute(*arguments, **options, progress=advance)
+    for one in outcome.finished:
+        if one.report.text:
+            print(one.report.text)
+    for notice in outcome.notices:
+        say(f"note: {notice}")
+    if outcome.before:
+        say(f"{len(outcome.before)} were finished before", quiet=quiet)
+    if outcome.summary:
+        print(outcome.summary)
+    outcome.raise_faults(what, done)
+    if outcome.next:
+        next_step(outcome.next, quiet)
+
+
+def next_step(step: str, quiet: bool) -> None:
+    """Say what a user may do with the results, beside them on standard error."""
+    from mitolume.progress import say
+
+    say(f"next: {step}", quiet=quiet)
