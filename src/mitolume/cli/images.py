@@ -9,28 +9,14 @@ from typing import Annotated
 
 import typer
 
-from mitolume.cli.options import (
-    Channel,
-    Device,
-    Images,
-    Jobs,
-    Out,
-    Overwrite,
-    Quiet,
-    Resume,
-    Scene,
-    Scenes,
-    Set,
-    Stacks,
-    next_step,
-    run_batch,
-)
+from mitolume.cli import options as of
+from mitolume.cli.options import next_step, run_batch
 from mitolume.text import quoted
 
 
 def sample(
     name: Annotated[str, typer.Argument(help="Name of a sample; without it, all are listed.")] = "",
-    out: Out = Path(),
+    out: of.Out = Path(),
 ) -> None:
     """Fetch a public image to try things on, or list which there are, with licence and size."""
     from mitolume.io.samples import fetch_sample, samples
@@ -42,7 +28,7 @@ def sample(
         print(f"{one.name:<12} {one}")
 
 
-def inspect(files: Images, quiet: Quiet = False) -> None:
+def inspect(files: of.Images, quiet: of.Quiet = False) -> None:
     """Show the properties of image files, and warn of problems."""
     from mitolume.batch.inspect import inspect_files
 
@@ -57,7 +43,7 @@ def fields(
         Path | None,
         typer.Option(help="Write the table to this CSV file, with notes beside it."),
     ] = None,
-    quiet: Quiet = False,
+    quiet: of.Quiet = False,
 ) -> None:
     """Draft a table of fields from the images in a folder."""
     from mitolume.io.draft import draft_table, write_draft
@@ -81,15 +67,15 @@ def focus(
     out: Annotated[
         Path, typer.Option(help="Folder for the curves; with --fields, the new table.")
     ] = Path("focus"),
-    channel: Channel = None,
-    scene: Scene = None,
+    channel: of.Channel = None,
+    scene: of.Scene = None,
     planes: Annotated[
         str, typer.Option(help="auto, all, a number (3), a thickness (4um), or a list (2,5-7).")
     ] = "auto",
     fields: Annotated[
         Path | None, typer.Option(help="Choose planes for the rows of this table of fields.")
     ] = None,
-    quiet: Quiet = False,
+    quiet: of.Quiet = False,
 ) -> None:
     """Find the planes of a z-stack that are in focus."""
     from mitolume.batch.focus import focus_files
@@ -101,11 +87,11 @@ def focus(
 
 
 def denoise_check(
-    stacks: Stacks,
+    stacks: of.Stacks,
     out: Annotated[Path, typer.Option(help="Folder for NAME_check.png and .json.")] = Path("."),
-    channel: Channel = None,
-    scene: Scene = None,
-    quiet: Quiet = False,
+    channel: of.Channel = None,
+    scene: of.Scene = None,
+    quiet: of.Quiet = False,
 ) -> None:
     """Check whether a stack is suitable for Noise2Noise."""
     from mitolume.batch.denoise_check import check_files
@@ -117,7 +103,7 @@ def denoise_check(
 
 
 def denoise_train(
-    stacks: Stacks,
+    stacks: of.Stacks,
     out: Annotated[Path, typer.Option(help="Folder for the denoiser.")] = Path("denoiser"),
     method: Annotated[
         str,
@@ -126,19 +112,19 @@ def denoise_train(
     preset: Annotated[
         str, typer.Option(help="Settings to start from: default, or paper (500 epochs).")
     ] = "default",
-    set_: Set = None,
+    set_: of.Set = None,
     planes: Annotated[
         str | None, typer.Option(help="Planes to use, from 0, such as 3-20; or all, or focus.")
     ] = None,
     stripes: Annotated[
         str, typer.Option(help="auto: first remove scan lines if there are any; or none.")
     ] = "auto",
-    channel: Channel = None,
-    scene: Scenes = None,
+    channel: of.Channel = None,
+    scene: of.Scenes = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of weights and patches.")] = 0,
-    resume: Resume = False,
-    device: Device = None,
-    quiet: Quiet = False,
+    resume: of.Resume = False,
+    device: of.Device = None,
+    quiet: of.Quiet = False,
 ) -> None:
     """Train a denoiser on noisy z-stacks."""
     from mitolume.runs.denoiser import denoising_settings
@@ -158,20 +144,20 @@ def denoise_apply(
     model: Annotated[
         Path, typer.Argument(help="Folder of a denoiser, or of a model that contains one.")
     ],
-    files: Images,
+    files: of.Images,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("denoised"),
-    channel: Channel = None,
-    scene: Scenes = None,
+    channel: of.Channel = None,
+    scene: of.Scenes = None,
     sharpen: Annotated[
         bool,
         typer.Option(
             "--sharpen", help="Apply an unsharp mask (0.5 px, 0.7) afterwards, as published."
         ),
     ] = False,
-    overwrite: Overwrite = False,
-    resume: Resume = False,
-    device: Device = None,
-    quiet: Quiet = False,
+    overwrite: of.Overwrite = False,
+    resume: of.Resume = False,
+    device: of.Device = None,
+    quiet: of.Quiet = False,
 ) -> None:
     """Remove noise from images with a trained denoiser."""
     from mitolume.batch.denoise import denoise_files
@@ -185,7 +171,7 @@ def denoise_apply(
 
 
 def simulate(
-    out: Out = Path("simulated"),
+    out: of.Out = Path("simulated"),
     fields: Annotated[
         int | None, typer.Option(min=1, help="Number of fields per condition; 4 by default.")
     ] = None,
@@ -198,9 +184,9 @@ def simulate(
         str | None,
         typer.Option(help="Whole data set: study, fine, demo, treatments or brightfield."),
     ] = None,
-    set_: Set = None,
-    jobs: Jobs = 1,
-    quiet: Quiet = False,
+    set_: of.Set = None,
+    jobs: of.Jobs = 1,
+    quiet: of.Quiet = False,
 ) -> None:
     """Simulate z-stacks of living cells with exact masks.
 

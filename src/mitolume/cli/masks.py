@@ -7,22 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
-from mitolume.cli.options import (
-    Images,
-    Like,
-    MaskKind,
-    Overwrite,
-    PixelSize,
-    Quiet,
-    Resume,
-    Scenes,
-    run_batch,
-)
+from mitolume.cli import options as of
+from mitolume.cli.options import run_batch
 from mitolume.errors import MitolumeError
 
 
 def label(
-    files: Images,
+    files: of.Images,
     channel: Annotated[
         str, typer.Option(help="Channel of the mitochondria's dye: name, or number from 0.")
     ],
@@ -33,8 +24,8 @@ def label(
             help="Channel of transmitted light, for pictures and table; found where possible."
         ),
     ] = None,
-    scene: Scenes = None,
-    pixel_size: PixelSize = None,
+    scene: of.Scenes = None,
+    pixel_size: of.PixelSize = None,
     planes: Annotated[str, typer.Option(help="Planes, such as 3-9; all by default.")] = "",
     threshold: Annotated[
         float | None,
@@ -43,9 +34,9 @@ def label(
     align: Annotated[
         bool, typer.Option("--align", help="Move masks by the shift measured between channels.")
     ] = False,
-    resume: Resume = False,
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
+    resume: of.Resume = False,
+    overwrite: of.Overwrite = False,
+    quiet: of.Quiet = False,
 ) -> None:
     """Make masks from the dye's fluorescence, to train on without outlines."""
     from mitolume.batch.label import label_files
@@ -72,16 +63,16 @@ def convert(
         str | None,
         typer.Option(help="Format to convert a whole folder to: zip, geojson or ome.tif."),
     ] = None,
-    like: Like = None,
+    like: of.Like = None,
     labels: Annotated[
         bool,
         typer.Option(
             "--labels", help="Write label images, in which each object has its own number."
         ),
     ] = False,
-    mask_kind: MaskKind = "auto",
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
+    mask_kind: of.MaskKind = "auto",
+    overwrite: of.Overwrite = False,
+    quiet: of.Quiet = False,
 ) -> None:
     """Convert masks between pixels, ImageJ ROIs and GeoJSON."""
     from mitolume.batch.convert import convert_files
@@ -99,7 +90,7 @@ def evaluate(
         Path | None,
         typer.Option(help="Also write the scores of each image to this CSV file."),
     ] = None,
-    mask_kind: MaskKind = "auto",
+    mask_kind: of.MaskKind = "auto",
     objects: Annotated[
         bool, typer.Option("--objects", help="Also match single objects, in z-stacks in 3D.")
     ] = False,
@@ -109,14 +100,14 @@ def evaluate(
             "--agreement", help="Compare the masks of two annotators; neither is the truth."
         ),
     ] = False,
-    like: Like = None,
+    like: of.Like = None,
     consensus: Annotated[
         Path | None,
         typer.Option(
             metavar="DIR", help="With --agreement: write masks with 255 where the two disagree."
         ),
     ] = None,
-    overwrite: Overwrite = False,
+    overwrite: of.Overwrite = False,
 ) -> None:
     """Score masks against true masks, or compare two annotators."""
     from mitolume.batch.agreement import compare
@@ -186,17 +177,17 @@ def measure(
     per_plane: Annotated[
         bool, typer.Option("--per-plane", help="Label each plane of a stack on its own.")
     ] = False,
-    mask_kind: MaskKind = "auto",
-    pixel_size: PixelSize = None,
+    mask_kind: of.MaskKind = "auto",
+    pixel_size: of.PixelSize = None,
     z_step: Annotated[
         float | None,
         typer.Option(
             min=0.001, max=1000, help="Distance between planes in µm, in place of what files state."
         ),
     ] = None,
-    resume: Resume = False,
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
+    resume: of.Resume = False,
+    overwrite: of.Overwrite = False,
+    quiet: of.Quiet = False,
 ) -> None:
     """Measure single mitochondria and cut them out."""
     from mitolume.batch.measure import MeasureSettings, measure_masks, object_settings
@@ -229,7 +220,7 @@ def compare(
     out: Annotated[
         Path | None, typer.Option(help="Page (.html), table (.csv) or superplot (.png, .svg).")
     ] = None,
-    overwrite: Overwrite = False,
+    overwrite: of.Overwrite = False,
 ) -> None:
     """Compare treated cells with control cells, on the means of specimens."""
     from mitolume.report.compare_page import compare as compare_table

@@ -10,28 +10,13 @@ from typing import Annotated
 
 import typer
 
-from mitolume.cli.options import (
-    Channels,
-    Device,
-    Fields,
-    Jobs,
-    Out,
-    Overwrite,
-    PixelSize,
-    Preset,
-    Quiet,
-    Resume,
-    Scenes,
-    Scheduler,
-    Set,
-    next_step,
-    run_batch,
-)
+from mitolume.cli import options as of
+from mitolume.cli.options import next_step, run_batch
 from mitolume.errors import MitolumeError
 from mitolume.text import quoted
 
 
-def demo(out: Out = Path("demo"), resume: Resume = False, quiet: Quiet = False) -> None:
+def demo(out: of.Out = Path("demo"), resume: of.Resume = False, quiet: of.Quiet = False) -> None:
     """Simulate a small data set, train on it and write a report."""
     from mitolume.workflow import demo as run_demo
 
@@ -40,16 +25,16 @@ def demo(out: Out = Path("demo"), resume: Resume = False, quiet: Quiet = False) 
 
 def run(
     recipe: Annotated[Path | None, typer.Argument(help="Recipe (YAML).")] = None,
-    out: Out = Path("run"),
-    preset: Preset = None,
-    fields: Fields = None,
-    set_: Set = None,
+    out: of.Out = Path("run"),
+    preset: of.Preset = None,
+    fields: of.Fields = None,
+    set_: of.Set = None,
     minutes: Annotated[
         float | None, typer.Option(help="Train as long as a run of so many minutes here allows.")
     ] = None,
-    resume: Resume = False,
-    device: Device = None,
-    quiet: Quiet = False,
+    resume: of.Resume = False,
+    device: of.Device = None,
+    quiet: of.Quiet = False,
 ) -> None:
     """Train models on a table of fields and score them."""
     from mitolume.report.run_tables import results_text
@@ -71,9 +56,9 @@ def run(
 
 def rerun(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
-    out: Out = Path("rerun"),
-    resume: Resume = False,
-    quiet: Quiet = False,
+    out: of.Out = Path("rerun"),
+    resume: of.Resume = False,
+    quiet: of.Quiet = False,
 ) -> None:
     """Repeat a run from its folder, and say whether its results are the same."""
     from mitolume.workflow import rerun as repeat
@@ -88,14 +73,14 @@ def rerun(
 
 def study_run(
     recipe: Annotated[Path | None, typer.Argument(help="Study file (YAML).")] = None,
-    out: Out = Path("study"),
-    preset: Preset = None,
-    fields: Fields = None,
-    set_: Set = None,
-    jobs: Jobs = 1,
-    scheduler: Scheduler = None,
-    device: Device = None,
-    quiet: Quiet = False,
+    out: of.Out = Path("study"),
+    preset: of.Preset = None,
+    fields: of.Fields = None,
+    set_: of.Set = None,
+    jobs: of.Jobs = 1,
+    scheduler: of.Scheduler = None,
+    device: of.Device = None,
+    quiet: of.Quiet = False,
 ) -> None:
     """Do all unfinished runs of a study; same as `mitolume study RECIPE`."""
     from mitolume.report.study_page import study_text
@@ -139,13 +124,13 @@ def predict(
     files: Annotated[
         list[Path] | None, typer.Argument(help="Image files, or folders of them.")
     ] = None,
-    out: Out = Path("masks"),
+    out: of.Out = Path("masks"),
     fields: Annotated[
         Path | None, typer.Option(help="Predict the images of this table of fields.")
     ] = None,
-    channel: Channels = None,
-    scene: Scenes = None,
-    pixel_size: PixelSize = None,
+    channel: of.Channels = None,
+    scene: of.Scenes = None,
+    pixel_size: of.PixelSize = None,
     threshold: Annotated[
         float | None,
         typer.Option(
@@ -162,8 +147,8 @@ def predict(
     overlay: Annotated[
         bool, typer.Option("--overlay", help="Also write PNG pictures with outlines.")
     ] = False,
-    overwrite: Overwrite = False,
-    resume: Resume = False,
+    overwrite: of.Overwrite = False,
+    resume: of.Resume = False,
     views: Annotated[
         int | None,
         typer.Option(
@@ -179,9 +164,9 @@ def predict(
         str,
         typer.Option(help="bfloat16, float32, or auto: bfloat16 where the machine computes in it."),
     ] = "auto",
-    scheduler: Scheduler = None,
-    device: Device = None,
-    quiet: Quiet = False,
+    scheduler: of.Scheduler = None,
+    device: of.Device = None,
+    quiet: of.Quiet = False,
 ) -> None:
     """Predict masks of images of any size."""
     with _no_collection():
@@ -207,7 +192,7 @@ def suggest(
         Path | None,
         typer.Option(help="Folder for table and page; RUN/suggest by default."),
     ] = None,
-    quiet: Quiet = False,
+    quiet: of.Quiet = False,
 ) -> None:
     """Choose the unlabelled images to label next."""
     from mitolume.report.suggest_page import PAGE, TABLE
@@ -262,8 +247,8 @@ def export(
         list[str] | None,
         typer.Option(help="For bioimageio: chain.stripes, where images have no scan lines."),
     ] = None,
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
+    overwrite: of.Overwrite = False,
+    quiet: of.Quiet = False,
 ) -> None:
     """Write a model for other programs."""
     from mitolume.batch.bioimageio import Publication, export_bioimageio
@@ -291,8 +276,8 @@ def import_(
         str | None,
         typer.Option(help="Channel of mitochondria, of several: name, or number from 0."),
     ] = None,
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
+    overwrite: of.Overwrite = False,
+    quiet: of.Quiet = False,
 ) -> None:
     """Take in a model from bioimage.io."""
     from mitolume.batch.import_package import import_package
