@@ -23,7 +23,7 @@ from skimage.metrics import structural_similarity
 from skimage.restoration import denoise_nl_means, denoise_tv_chambolle
 
 from mitolume import read
-from mitolume.batch.denoise import DenoisedStack
+from mitolume.batch.denoise import denoised_planes
 from mitolume.inference.denoise import Denoiser
 from mitolume.io.write import write_image
 from mitolume.preprocess.stripes import remove_stripes
@@ -180,9 +180,8 @@ def by_product(stack: Stack, steps: int) -> tuple[Stack, str, float]:
         settings = denoising_settings(changes=[f"steps={steps}"] if steps else [])
         train_denoiser(open_stacks([file]), Path(folder) / "model", settings, quiet=True)
         denoiser = Denoiser.load(Path(folder) / "model")
-        planes = DenoisedStack(denoiser, read(file))
-        whole = slice(0, stack.shape[1]), slice(0, stack.shape[2])
-        found = np.stack([planes.plane(z)[whole] for z in range(len(stack))])
+        planes = denoised_planes(denoiser, read(file), sharpen=False)
+        found = np.stack([planes.at(z).plane.pixels[:, :] for z in range(len(stack))])
         return found, denoiser.card.method, time.perf_counter() - begin
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,16 @@ from mitolume.analysis.object_pictures import write_figure
 from mitolume.analysis.pictures import stretch_limits, to_8bit, with_bar
 from mitolume.batch.runner import Job, Outcome, Report, run_files
 from mitolume.errors import MitolumeError
-from mitolume.inference.chain import SharpenedPlane
-from mitolume.inference.denoise import DenoisedPlane, Denoiser, NormalisedPlane, planes_around
+from mitolume.inference.denoise import Denoiser
+from mitolume.inference.inputs import InputReader
 from mitolume.io.channels import select_channel
 from mitolume.io.formats import bare_name, sha256
 from mitolume.io.listing import RESULTS, named_scenes, result_ending
 from mitolume.io.read import read
-from mitolume.io.windows import FilePlane, Plane, levelled, open_plane
+from mitolume.io.windows import FilePlane, Plane, levelled
 from mitolume.io.zarr_out import new_image
-from mitolume.preprocess.stripes import StripelessPlane
+from mitolume.models.settings import InputSettings
+from mitolume.preprocess.settings import ChainSettings
 
 _DRAWN = 512  # px: side of the part that is drawn before and after
 
@@ -88,32 +89,40 @@ def _denoise(
     sample = FilePlane(image, z=image.sizes["Z"] // 2)[::16, ::16]
     window = (float(sample.min()), float(max(sample.max(), sample.min() + 1)))
     boxes = denoiser.blocks((image.sizes["Y"], image.sizes["X"]))
-    stack = DenoisedStack(denoiser, image)
-    _draw(
-        path.with_name(f"{bare_name(path).removesuffix('_denoised')}_denoising.png"),
-        stack,
-        image,
-        sharpen,
-    )
+    planes = denoised_planes(denoiser, image, sharpen=sharpen)
+    picture = f"{bare_name(path).removesuffix('_denoised')}_denoising.png"
+    _draw(path.with_name(picture), image, planes.at(image.sizes["Z"] // 2).plane.pixels)
     name = str(image["C"].values[0])
     with new_image(path, image, name=name, dtype=str(dtype), window=window) as result:
         places = product(range(image.sizes["T"]), range(image.sizes["Z"]))
         for done, (t, z) in enumerate(places, 1):
-            plane = stack.result(z, t, sharpen)
+            plane = planes.at(z, t).plane.pixels
             for box in boxes:
                 result[t, 0, z, *box] = _to_dtype(plane[box], dtype)
             advance(done)
     return Report(str(path))
 
 
-def _draw(path: Path, stack: DenoisedStack, image: xr.DataArray, sharpen: bool) -> None:
+def denoised_planes(denoiser: Denoiser, image: xr.DataArray, *, sharpen: bool) -> InputReader:
+    """Return what gives the planes of an image (``T C Z Y X``, C of length 1) without noise.
+
+    They are the ``pixels`` of the planes that it prepares. Stripes are removed first, if the
+    denoiser's card says so.
+    """
+    card = denoiser.card
+    chain = ChainSettings(
+        stripes=card.stripes, denoise=card.method, sharpen="all" if sharpen else "none"
+    )
+    return InputReader(image, InputSettings(planes=1), chain, denoiser=denoiser)
+
+
+def _draw(path: Path, image: xr.DataArray, denoised: Plane) -> None:
     """Draw the middle of the middle plane before and after, alike, and what was taken away."""
-    z, sides = image.sizes["Z"] // 2, (image.sizes["Y"], image.sizes["X"])
+    sides = image.sizes["Y"], image.sizes["X"]
     starts = [max(0, (side - _DRAWN) // 2) for side in sides]
     rows, columns = (slice(a, min(a + _DRAWN, b)) for a, b in zip(starts, sides, strict=True))
-    box = rows, columns
-    before = np.asarray(FilePlane(image, z=z)[box], dtype=np.float64)
-    after = np.asarray(stack.result(z, 0, sharpen)[box], dtype=np.float64)
+    planes = FilePlane(image, z=image.sizes["Z"] // 2), denoised
+    before, after = (np.asarray(plane[rows, columns], dtype=np.float64) for plane in planes)
     figure = Figure(figsize=(12, 4.4), layout="constrained")
     alike = stretch_limits(before)
     away = float(np.percentile(np.abs(before - after), 99.5)) or 1.0
@@ -130,37 +139,6 @@ def _draw(path: Path, stack: DenoisedStack, image: xr.DataArray, sharpen: bool) 
         axes.set_title(title, fontsize=10)
         axes.set_axis_off()
     write_figure(path, figure)
-
-
-class DenoisedStack:
-    """The planes of an image, denoised box by box with those around them.
-
-    Planes next to each other share what was computed for them, so go through them in order. The
-    image has dims ``T C Z Y X``, C of length 1; stripes are removed first, if the denoiser's card
-    says so.
-    """
-
-    def __init__(self, denoiser: Denoiser, image: xr.DataArray) -> None:
-        self._denoiser, self._image = denoiser, image
-        self._opened = lru_cache(maxsize=5)(self._open)
-
-    def plane(self, z: int, t: int = 0) -> DenoisedPlane:
-        """Return a plane."""
-        looks = self._denoiser.network.channels > 1
-        near = planes_around(z, self._image.sizes["Z"]) if looks else []
-        neighbours = [self._opened(t, other) for other in near]
-        return DenoisedPlane(self._opened(t, z), self._denoiser, neighbours)
-
-    def result(self, z: int, t: int, sharpen: bool) -> Plane:
-        """Return a plane as it is written."""
-        denoised = self.plane(z, t)
-        return SharpenedPlane(denoised) if sharpen else denoised
-
-    def _open(self, t: int, z: int) -> NormalisedPlane:
-        plane = open_plane(self._image, z=z, t=t)
-        if self._denoiser.card.stripes == "auto":
-            plane = StripelessPlane(plane)
-        return NormalisedPlane(plane)
 
 
 def _to_dtype(image: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
