@@ -28,6 +28,7 @@ from mitolume.io.masks import (
 )
 from mitolume.io.pixel_size import plane_pixel_size
 from mitolume.io.read import Image2D, read, read_channels, read_plane
+from mitolume.io.split import spread
 from mitolume.io.suspicion import (
     LIKE_A_MASK,
     MOST_PLANES,
@@ -182,7 +183,7 @@ def check_table(
     faults += _pixel_size_faults(checked, sizes)
     if faults:
         raise TableError(path, faults)
-    notices += kind_notices + look_closely(_spread(checked, kind))
+    notices += kind_notices + look_closely(_labelled_planes(checked, kind))
     progress(steps, steps)
     blank = frozenset(
         (line, z)
@@ -303,11 +304,12 @@ def _kind_of(row: Field, mask: xr.DataArray, kind: MaskKind) -> ValuesKind:
     return "unsure" if row.label in OWN_MASKS else kind_of(mask, kind)
 
 
-def _spread(fields: Sequence[Field], kind: MaskKind) -> Iterator[tuple[str, Image2D, Mask]]:
+def _labelled_planes(
+    fields: Sequence[Field], kind: MaskKind
+) -> Iterator[tuple[str, Image2D, Mask]]:
     """Read labelled planes spread over the table, as `look_closely` takes them."""
     planes = [(row, z) for row in fields if row.is_labelled for z in row.planes or ()]
-    for number in np.linspace(0, len(planes) - 1, min(len(planes), MOST_PLANES)).round():
-        row, z = planes[int(number)]
+    for row, z in spread(planes, MOST_PLANES):
         plane, mask = read_row(row, z, kind)
         if row.mask is not None and mask is not None:
             yield f"line {row.line} ({row.mask.name})", plane, mask

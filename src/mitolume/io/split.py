@@ -1,10 +1,11 @@
-"""Draws roles and label budgets so that no specimen leaks. Opens no image."""
+"""Draws roles and label budgets so that no specimen leaks, and samples. Opens no image."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -12,6 +13,8 @@ from pydantic import Field as Setting
 
 from mitolume.errors import MitolumeError
 from mitolume.io.fields import Field, with_planes
+
+Item = TypeVar("Item")
 
 
 class SplitSettings(BaseModel):
@@ -115,3 +118,16 @@ def choose_labelled(fields: Sequence[Field], labels: int | None, seed: int) -> l
             if planes:
                 chosen.append(replace(with_planes(row, planes), role=role))
     return chosen
+
+
+def spread(items: Sequence[Item], most: int) -> list[Item]:
+    """Return at most so many items, spread over all from end to end.
+
+    Examples
+    --------
+    >>> spread("abcdefghi", 3)
+    ['a', 'e', 'i']
+    """
+    return [
+        items[i] for i in np.linspace(0, len(items) - 1, min(len(items), most)).round().astype(int)
+    ]

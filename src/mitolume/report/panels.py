@@ -19,6 +19,7 @@ from mitolume.analysis.metrics import Counts, count, iou, precision, recall
 from mitolume.analysis.pictures import error_map, fit, overlay, png_bytes, to_8bit, with_bar
 from mitolume.io.masks import UNSURE, Mask
 from mitolume.io.read import Image2D
+from mitolume.io.split import spread
 from mitolume.runs.folder import Run
 from mitolume.text import number, percent, short_names
 
@@ -160,7 +161,7 @@ class ArmPictures:
         pixels = MOST_BYTES / max(n, 1) / (of_image + of_mask * (1 + len(self.runs)))
         side = min(LONGEST_SIDE, int(math.sqrt(pixels)))
         entries: list[dict[str, Any]] = []
-        for place in np.linspace(0, len(self._order) - 1, n).round().astype(int):
+        for place in spread(range(len(self._order)), MOST_BROWSED):
             row = self._order.iloc[place]
             name, plane, truth, masks, width_um = self._open(row)
             grey = with_bar(fit(to_8bit(plane), side, smooth=True), width_um)

@@ -22,8 +22,9 @@ from mitolume.io.fields import Field, row_names, with_planes
 from mitolume.io.masks import UNSURE, Mask, MaskKind
 from mitolume.io.pixel_size import plane_pixel_size
 from mitolume.io.read import read, read_plane
+from mitolume.io.split import spread
 from mitolume.io.write import write_mask
-from mitolume.runs.dye_checks import judge, measure_shifts, spread
+from mitolume.runs.dye_checks import judge, measure_shifts
 from mitolume.runs.recipe import DyeSettings
 from mitolume.text import count
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -20,6 +19,7 @@ from mitolume.io.fields import Field, with_planes
 from mitolume.io.masks import UNSURE
 from mitolume.io.pixel_size import plane_pixel_size
 from mitolume.io.read import read
+from mitolume.io.split import spread
 from mitolume.io.write import write_mask
 from mitolume.text import count
 
@@ -35,7 +35,6 @@ MOST_SHIFTED_UM = 1.5  # three widths of a mitochondrion: beyond, channels show 
 REACH_UM, MOST_REACH = 3.0, 40  # how far a shift is looked for, in µm and in pixels at most
 FEWEST_TOLD = 3  # images of a batch with a shift of their own that stand for the others
 MOST_OWN = 3  # planes of an image on which a shift is measured
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -197,16 +196,3 @@ def _move(row: Field, by: tuple[int, int]) -> None:
     mask = read(row.mask).isel(T=0, C=0, drop=True)
     moved = mask.compute().shift(Y=by[0], X=by[1], fill_value=UNSURE)
     write_mask(row.mask, moved if moved.sizes["Z"] > 1 else moved.isel(Z=0))
-
-
-def spread(items: Sequence[Item], most: int) -> list[Item]:
-    """Return at most so many items, spread over all from end to end.
-
-    Examples
-    --------
-    >>> spread("abcdefghi", 3)
-    ['a', 'e', 'i']
-    """
-    return [
-        items[i] for i in np.linspace(0, len(items) - 1, min(len(items), most)).round().astype(int)
-    ]

@@ -13,6 +13,7 @@ from mitolume.inference.chain import PreparedPlane
 from mitolume.io.check import CheckedTable, open_image
 from mitolume.io.fields import Field
 from mitolume.io.read import read_plane
+from mitolume.io.split import spread
 from mitolume.preprocess.fingerprint import (
     Features,
     Fingerprint,
@@ -29,7 +30,9 @@ _LEAST_PLANES = 4  # with fewer, nobody can say which is the odd one
 
 def fingerprint_of(planes: Sequence[Any]) -> Fingerprint | None:
     """Measure how prepared planes (Y, X) look; None where all are too small."""
-    return learn_fingerprint(measure_windows(planes[i]) for i in _spread(len(planes)))
+    return learn_fingerprint(
+        measure_windows(planes[i]) for i in spread(range(len(planes)), _MOST_PLANES)
+    )
 
 
 def unlike_rows(
@@ -45,7 +48,7 @@ def unlike_rows(
     planes = [(row, z) for row in rows for z in row.planes or ()]
     doubtful = [i for i, (row, _) in enumerate(planes) if row.is_doubtful]
     seen: list[tuple[Field, Features]] = []
-    for i in sorted({*_spread(len(planes)), *doubtful[:_MOST_DOUBTFUL]}):
+    for i in sorted({*spread(range(len(planes)), _MOST_PLANES), *doubtful[:_MOST_DOUBTFUL]}):
         row, z = planes[i]
         prepared = PreparedPlane(
             read_plane(open_image(row), z=z),
@@ -78,9 +81,3 @@ def unlike_rows(
                          "from it, give it the role unlabelled")
         for (reason, out), odd in found.items()
     ]  # fmt: skip
-
-
-def _spread(count: int) -> list[int]:
-    """Return up to `_MOST_PLANES` numbers below a count, evenly spread."""
-    chosen = np.linspace(0, count - 1, min(count, _MOST_PLANES)).round()
-    return [int(number) for number in chosen]

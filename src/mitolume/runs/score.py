@@ -16,10 +16,10 @@ from mitolume.inference.predictor import Predictor
 from mitolume.io.check import open_image
 from mitolume.io.fields import Field
 from mitolume.io.masks import Mask
+from mitolume.io.split import spread
 from mitolume.io.write import write_mask
 from mitolume.models.bundle import ConditionThreshold
 from mitolume.preprocess.fingerprint import distance
-from mitolume.runs.dye_checks import spread
 from mitolume.runs.folder import Run
 from mitolume.runs.images import RowImage, predictor_inputs
 from mitolume.runs.results import IMAGE_COLUMNS, image_scores

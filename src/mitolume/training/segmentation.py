@@ -18,6 +18,7 @@ from mitolume.analysis.metrics import (
 from mitolume.errors import CollapsedError
 from mitolume.inference.tiled import predict_tiled
 from mitolume.io.masks import FOREGROUND
+from mitolume.io.split import spread
 from mitolume.models.losses import LOSSES
 from mitolume.progress import watcher
 from mitolume.training.augment import AUGMENTATIONS
@@ -77,8 +78,7 @@ class CollapseCheck:
         cls, images: Sequence[PreparedImage], network: nn.Module, threshold: float
     ) -> CollapseCheck:
         """Measure model 1 on at most 8 of the images, on at most 512 px a side of each."""
-        chosen = np.unique(np.linspace(0, len(images) - 1, 8).round().astype(int))
-        some = [PreparedImage(images[i].planes[:, :512, :512]) for i in chosen]
+        some = [PreparedImage(image.planes[:, :512, :512]) for image in spread(images, 8)]
         return cls(some, foreground_share(network, some, threshold), threshold)
 
     def check(self, network: nn.Module) -> None:
