@@ -78,19 +78,35 @@ def evaluate(
     out: Path | None = None,
     overwrite: bool = False,
 ) -> pd.DataFrame:
-    """Score mask files against others: two files, or two folders (see `match_files`).
+    """Score mask files against others.
 
-    ``mask_kind`` says what the values mean: ``auto``, ``unsure`` or ``labels``. ``like`` is the
-    image, or folder of images, that outlines were drawn on. With ``objects``, objects are matched
-    too, those of a z-stack in 3D: the numbers of label images, and outlines; in other masks, pixels
-    that touch, even at a corner, are one object.
+    Parameters
+    ----------
+    predicted, truth
+        Two files, or two folders whose files are matched by name (see `match_files`).
+    mask_kind
+        What the values mean: ``auto``, ``unsure`` or ``labels``.
+    like
+        The image, or folder of images, that outlines were drawn on.
+    objects
+        Also match objects, those of a z-stack in 3D. The numbers of label images are objects, and
+        so are outlines; in other masks, pixels that touch, even at a corner, are one object.
+    out
+        File (.csv) for the scores of each plane.
+    overwrite
+        Replace that file if it exists.
 
     Returns
     -------
     pandas.DataFrame
-        A row for each plane, with the columns of images.csv; it is also written to ``out`` (.csv).
-        The columns of objects are filled in the row of a file's first plane. ``attrs["notices"]``
-        is what the user should know.
+        A row for each plane, with the columns of images.csv. The columns of objects are filled in
+        the row of a file's first plane. ``attrs["notices"]`` is what the user should know.
+
+    Raises
+    ------
+    MitolumeError
+        A file is missing or unreadable, sizes differ, or values mean nothing; or the table exists
+        already or is one of the masks.
     """
     files = match_files(predicted, truth)
     if alone := files.only_second:

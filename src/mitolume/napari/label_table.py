@@ -169,8 +169,23 @@ class LabelTable:
     ) -> Path:
         """Write a mask, and the row that names it; the row's draft is done with.
 
-        ``mask`` is (Z, Y, X) as `finished` returns it. Those ``planes`` count of which anything is
-        known, unless they are named; ``said`` are further columns of the row.
+        Parameters
+        ----------
+        index
+            The row.
+        mask
+            (Z, Y, X) as `finished` returns it.
+        label
+            Column ``label`` of the row.
+        planes
+            Which planes count; by default those of which anything is known.
+        said
+            Further columns of the row.
+
+        Returns
+        -------
+        pathlib.Path
+            The mask.
         """
         index = self._home(index)
         row = self.rows[index]

@@ -23,8 +23,26 @@ def suggest(
 ) -> tuple[Suggestions, Path]:
     """Rank the unlabelled images of a run, and write the table and the page of what to label next.
 
-    ``n`` images are chosen; by default 10, or all where there are fewer. The table and the page go
-    to ``out``, by default ``suggest`` in the run folder; this place is returned too.
+    Parameters
+    ----------
+    folder
+        The folder of a finished run.
+    n
+        Number of images to choose; by default 10, or all where there are fewer.
+    out
+        Folder for ``suggest.csv`` and ``suggest.html``; by default ``suggest`` in the run folder.
+    quiet
+        Whether to show no progress.
+
+    Returns
+    -------
+    Suggestions, pathlib.Path
+        The ranked images, and the folder with the table and the page.
+
+    Raises
+    ------
+    MitolumeError
+        The run has not finished, or has fewer unlabelled images than ``n``.
     """
     run = open_run(folder)
     run.quiet = quiet

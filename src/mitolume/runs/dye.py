@@ -45,15 +45,30 @@ def label_rows(
 ) -> tuple[list[Field], pd.DataFrame, list[str]]:
     """Make masks for rows whose fluorescence was recorded and that are not outlined.
 
-    ``rows`` are checked and have roles; outlined training rows whose fluorescence was recorded too
-    choose the threshold. The masks are ``NAME_mask.ome.tif`` in ``folder``. ``kind`` says what the
-    values of outlined masks mean.
+    Parameters
+    ----------
+    rows
+        Checked rows with roles. Outlined training rows whose fluorescence was recorded too choose
+        the threshold.
+    folder
+        Where the masks are written, ``NAME_mask.ome.tif`` for each row.
+    settings
+        How they are made.
+    kind
+        What the values of outlined masks mean.
+    progress
+        Called with the rows done and the rows there are.
 
     Returns
     -------
     rows, quality, notices
         The rows in their order, labelled ones with their mask and without the planes whose dye is
         unusable; a row for each plane that was looked at; what the user should know.
+
+    Raises
+    ------
+    MitolumeError
+        The pixel size of a row is unknown, or its pixels can't be read.
     """
     wanted = [row for row in rows if needs_mask(row)]
     given = None if settings.threshold == "auto" else settings.threshold

@@ -50,9 +50,18 @@ FOLDS = "folds"  # models of cross-fitting, until their scores are written
 class Run:
     """A run folder: the only code that knows the names of the files in one.
 
-    What the folder holds is read when it is first asked for, and kept; nothing needs to be there
-    yet. ``recipe`` are the settings of a run that is about to begin, by default those in the
-    folder; ``table`` is the checked table of fields with its roles, for a run that computes.
+    What the folder holds is read when it is first asked for, and kept.
+
+    Parameters
+    ----------
+    path
+        The run folder; nothing needs to be there yet.
+    recipe
+        The settings of a run that is about to begin; by default those in the folder.
+    table
+        The checked table of fields with its roles, for a run that computes.
+    quiet
+        Show no progress bars.
     """
 
     def __init__(

@@ -21,9 +21,18 @@ from mitolume.models.settings import InputSettings
 class RowImage:
     """One plane of one row of the table: what scores call an image.
 
-    ``z`` is the plane in the file, from 0; ``mask_kind`` says what the values of the row's mask
-    mean; ``line`` is that of its row in the run's fields.csv, whose first line is the header;
-    ``row_name`` is what the row's mask files are called, see `mitolume.io.fields.row_names`.
+    Attributes
+    ----------
+    row
+        Its row.
+    z
+        The plane in the file, from 0.
+    mask_kind
+        What the values of the row's mask mean.
+    line
+        The line of its row in the run's fields.csv, whose first line is the header.
+    row_name
+        What the row's mask files are called, see `mitolume.io.fields.row_names`.
     """
 
     row: Field

@@ -20,10 +20,15 @@ from mitolume.runs.images import RowImage
 class Suggestions:
     """The unlabelled images of a run in the order in which to label them.
 
-    ``table`` has a row for each, the chosen ones first: ``rank, line, image, plane, specimen,
-    condition, batch, disagreement, distance, why, random``. ``chosen`` are the images to label
-    next, ``drawn`` as many drawn at random to compare with; ``committee`` says whose disagreement
-    it is.
+    Attributes
+    ----------
+    table
+        A row for each unlabelled image, the chosen ones first: ``rank, line, image, plane,
+        specimen, condition, batch, disagreement, distance, why, random``.
+    chosen, drawn
+        The images to label next, and as many drawn at random to compare with, in order.
+    committee
+        Whose disagreement it is.
     """
 
     table: pd.DataFrame

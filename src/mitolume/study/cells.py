@@ -51,9 +51,17 @@ def cell_scores(images: pd.DataFrame) -> pd.DataFrame:
 def paired(first: pd.DataFrame, second: pd.DataFrame | None = None) -> Paired:
     """Arrange cells by specimen and seed: scores, or differences (first minus second).
 
-    Each side has the cells of one arm at one k, from `cell_scores`; only those that both sides
-    have, scored on the same images, count. Seeds and specimens with gaps are left out, those with
-    the largest share of gaps first, and named in the notice; nothing may be left.
+    Parameters
+    ----------
+    first, second
+        Cells of one arm at one k, from `cell_scores`. Only cells that both sides have, scored on
+        the same images, count.
+
+    Returns
+    -------
+    Paired
+        A complete table, possibly empty: seeds and specimens with gaps are left out, those with the
+        largest share of gaps first. The notice names them.
     """
     cells = first.set_index(["specimen", "seed"])
     scores = cells["score"]

@@ -148,10 +148,25 @@ def compare(images: pd.DataFrame, reference: str, margin: float = MARGIN) -> lis
     Scores are paired by specimen and seed, both of which are random effects. docs/evidence.md
     describes the method, its sources and its error rates.
 
-    ``images`` are rows of images.csv of all runs, of one subset (test, where there is one) and of
-    one model of each run; each arm in the table widens all intervals. Differences in IoU below
-    ``margin`` are as good as none; 0: every difference counts. The comparisons are in the order of
-    the arms in the table, then of k.
+    Parameters
+    ----------
+    images
+        Rows of images.csv of all runs, of one subset (test, where there is one) and of one model
+        of each run. Each arm in the table widens all intervals.
+    reference
+        Name of the arm that the others are compared with.
+    margin
+        Differences in IoU below it are as good as none; 0: every difference counts.
+
+    Returns
+    -------
+    list of Comparison
+        By arm in the order of the table, then by k.
+
+    Raises
+    ------
+    MitolumeError
+        The reference is not there, or the table mixes subsets or models.
     """
     arms = arms_of(images)
     names = list(dict.fromkeys(name for name, _ in arms))

@@ -95,9 +95,19 @@ def outlook(
 ) -> str:
     """Say which differences a study can show, by how far its first seeds differ.
 
-    ``images`` and ``reference`` are as for `mitolume.study.evidence.compare`; ``n_seeds`` and
-    ``n_comparisons`` are those that the study will have; ``margin`` is the difference that is worth
-    seeing. The sentence says what it would take; it is empty where nothing can be told.
+    Parameters
+    ----------
+    images, reference
+        As for `mitolume.study.evidence.compare`, of at least two seeds.
+    n_seeds, n_comparisons
+        How many the study will have.
+    margin
+        The difference that is worth seeing.
+
+    Returns
+    -------
+    str
+        A sentence, with the seeds and specimens it would take; empty where nothing can be told.
     """
     arms = arms_of(images)
     tables = [

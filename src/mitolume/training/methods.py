@@ -37,7 +37,12 @@ class Step:
 class Supervised:
     """Learn from the labelled images only: there is no model 2.
 
-    ``threshold`` is the probability from which the teacher's masks are foreground.
+    Parameters
+    ----------
+    settings
+        How unlabelled images are used.
+    threshold
+        Probability from which the teacher's masks are foreground.
 
     Attributes
     ----------

@@ -48,9 +48,26 @@ class Patches(Dataset[tuple[int, Tensor, Tensor]]):
 
     Images are drawn in proportion to their area and weight, so that pixels of equal weight are
     about as likely, and places uniformly within them. Images smaller than a patch are mirrored at
-    their far edges, the mirrored part being unsure. Half of each batch is drawn from the
-    ``unlabelled`` images, if any, so that few labelled ones are not lost among many others; the
-    ``n_labelled`` patches that are drawn from ``images`` come first.
+    their far edges, the mirrored part being unsure.
+
+    Parameters
+    ----------
+    images
+        Labelled images.
+    unlabelled
+        Images that half of each batch is drawn from, so that few labelled images are not lost
+        among many others. Without any, the whole batch is drawn from ``images``.
+    patch
+        Side of a patch in pixels.
+    batch
+        Number of patches in a step.
+    seed
+        Seed of all draws.
+
+    Attributes
+    ----------
+    n_labelled
+        Number of patches of a batch that are drawn from ``images``; they come first.
     """
 
     def __init__(
