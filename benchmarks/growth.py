@@ -1,23 +1,26 @@
 """How time and memory grow: with pixels, with the rows of a table, with objects.
 
-``python benchmarks/growth.py [--largest 8192] [--only pixels]``: each case is a
-command of its own, on one thread, whose processor time and largest memory the system reports. Rows
-go to ``growth.csv``;
-``docs/growth.png`` is drawn from all of them. Images are made by this file; the network is half as
-wide as the default's, and untrained: time and memory do not depend on that.
+``python benchmarks/growth.py [--largest 20000] [--smallest 1024] [--only pixels]``: each case is a
+command of its own, on one thread, whose processor time and largest memory the system reports (with
+workers, the sum of all processes' time, and the memory of the largest). Rows go to ``growth.csv``;
+called again, it measures what is missing there. ``docs/growth.png`` is drawn from all of them.
+Images are made by this file; the network is half as wide as the default's, and untrained: time and
+memory do not depend on that.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,7 +33,12 @@ from mitolume.models.networks import SegmentationNetwork
 from mitolume.models.settings import NetworkSettings
 
 RESULTS = Path(__file__).with_name("growth.csv")
-Case = tuple[float, list[object]]  # the size, and the command's arguments
+Case = tuple[float, list[object]]  # the size, and what Python is called with
+
+
+def mitolume(*arguments: object) -> list[object]:
+    """Return what Python is called with for a command."""
+    return ["-m", "mitolume.cli", *arguments, "--quiet"]
 
 
 def noise(side: int) -> np.ndarray:
@@ -42,17 +50,12 @@ def noise(side: int) -> np.ndarray:
 def write(path: Path, side: int, mask: bool) -> Path:
     """Write an image, or a mask of about 990 objects per megapixel, in tiles."""
     pixels = noise(side)
-    pixels = pixels > 0.11 if mask else 2000 + 3000 * pixels
-    kind = np.uint8 if mask else np.uint16
-    tifffile.imwrite(
-        path, pixels.astype(kind), tile=(512, 512), compression="zlib" if mask else None
-    )
+    pixels = (pixels > 0.11).astype(np.uint8) if mask else (2000 + 3000 * pixels).astype(np.uint16)
+    tifffile.imwrite(path, pixels, tile=(512, 512), compression="zlib" if mask else None)
     return path
 
 
-def sides(largest: int) -> list[int]:
-    """Return sides of images whose pixels grow fourfold."""
-    return [side for side in (1024, 2048, 4096, 8192, 16384, 20000) if side <= largest]
+SIDES = (1024, 2048, 4096, 8192, 16384, 20000)  # of images
 
 
 def model(folder: Path) -> Path:
@@ -64,30 +67,30 @@ def model(folder: Path) -> Path:
     return folder / "model"
 
 
-def pixels(folder: Path, largest: int) -> Iterator[Case]:
+def pixels(folder: Path, wanted: Callable[[float], bool]) -> Iterator[Case]:
     """Predict one image: megapixels."""
     made = model(folder)
-    for side in sides(largest):
-        image = write(folder / f"{side}.tif", side, mask=False)
-        yield side**2 / 1e6, ["predict", made, image, "--out", folder / f"{side}"]
+    for side in SIDES:
+        if wanted(side**2 / 1e6):
+            image = write(folder / f"{side}.tif", side, mask=False)
+            yield side**2 / 1e6, mitolume("predict", made, image, "--out", folder / f"{side}")
 
 
-def objects(folder: Path, largest: int, *more: str) -> Iterator[Case]:
+def objects(folder: Path, wanted: Callable[[float], bool], *more: str) -> Iterator[Case]:
     """Measure one mask: thousands of objects."""
-    for side in sides(largest):
-        mask = write(folder / f"{side}.tif", side, mask=True)
+    for side in SIDES:
         found = side**2 / 1e6 * 0.99
-        yield (
-            found,
-            ["measure", mask, "--pixel-size", "0.1", "--out", folder / f"{side}.csv", *more],
-        )
+        if wanted(found):
+            mask = write(folder / f"{side}.tif", side, mask=True)
+            out = folder / f"{side}.csv"
+            yield found, mitolume("measure", mask, "--pixel-size", "0.1", "--out", out, *more)
 
 
-def rows(folder: Path, largest: int) -> Iterator[Case]:
+def rows(folder: Path, wanted: Callable[[float], bool]) -> Iterator[Case]:
     """Begin a run on a table whose one fault is its last row: thousands of rows."""
     image = write(folder / "a.tif", 64, mask=False)
     mask = write(folder / "m.tif", 64, mask=True)
-    for count in (10, 100, 1000, 10_000):
+    for count in filter(lambda count: wanted(count / 1000), (10, 100, 1000, 10_000)):
         place = folder / str(count)
         place.mkdir()
         lines = ["image,mask,specimen"]
@@ -96,14 +99,40 @@ def rows(folder: Path, largest: int) -> Iterator[Case]:
             os.link(mask, place / f"f{number}_m.tif")
             lines.append(f"f{number}.tif,f{number}_m.tif,dish {number % 9}")
         (place / "fields.csv").write_text("\n".join([*lines, "missing.tif,,dish 1\n"]))
-        yield count / 1000, ["run", "--fields", place / "fields.csv", "--out", place / "run"]
+        out = ["--out", place / "run"]
+        yield count / 1000, mitolume("run", "--fields", place / "fields.csv", *out)
+
+
+WORKERS = """
+import sys, mitolume
+from distributed import LocalCluster
+from mitolume.batch.predict import predict_files
+model, image, out, count = sys.argv[1:]
+if __name__ == "__main__":
+    with LocalCluster(n_workers=int(count), threads_per_worker=1, dashboard_address=None) as c:
+        ready = mitolume.load(model)
+        predict_files(ready, [image], out, scheduler=c.scheduler_address, quiet=True)
+"""
+
+
+def workers(folder: Path, wanted: Callable[[float], bool]) -> Iterator[Case]:
+    """Predict 32 images of 1 Mpx on workers of dask, of this machine: their number."""
+    made = model(folder)
+    (folder / "images").mkdir()
+    write(folder / "images" / "0.tif", 1024, mask=False)
+    for number in range(1, 32):
+        shutil.copy(folder / "images" / "0.tif", folder / "images" / f"{number}.tif")
+    (folder / "there.py").write_text(WORKERS)
+    for count in filter(wanted, (1, 2, 4)):
+        yield count, [folder / "there.py", made, folder / "images", folder / str(count), count]
 
 
 PARTS = {
     "pixels": pixels,
     "objects": objects,
-    "objects split": lambda folder, largest: objects(folder, largest, "--split", "distance"),
+    "objects split": lambda folder, wanted: objects(folder, wanted, "--split", "distance"),
     "rows": rows,
+    "workers": workers,
 }
 
 
@@ -117,7 +146,7 @@ def cost(arguments: list[object]) -> tuple[float, float, float]:
         "used = resource.getrusage(resource.RUSAGE_CHILDREN); "
         "print(used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)"
     )
-    command = [sys.executable, "-m", "mitolume.cli", *map(str, arguments), "--quiet"]
+    command = [sys.executable, *map(str, arguments)]
     done = subprocess.run(
         [sys.executable, "-c", code, *command], capture_output=True, text=True, check=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
@@ -139,16 +168,25 @@ def draw(table: pd.DataFrame, path: Path) -> None:
 
 
 def main() -> None:
-    """Measure, and add the rows to the results."""
+    """Measure what is missing, and add the rows to the results."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--largest", type=int, default=8192, help="side in pixels")
+    parser.add_argument("--smallest", type=int, default=1024, help="side in pixels")
     parser.add_argument("--only", choices=PARTS, nargs="+", default=list(PARTS))
     options = parser.parse_args()
     torch.set_num_threads(1)
-    known = pd.read_csv(RESULTS) if RESULTS.exists() else pd.DataFrame()
+    known = pd.read_csv(RESULTS) if RESULTS.exists() else pd.DataFrame({"part": []})
     for part in options.only:
+        there = known.loc[known["part"] == part, "size"].to_numpy()
+
+        def wanted(size: float, part: str = part, there: Any = there) -> bool:
+            if np.isclose(there, size, rtol=1e-3).any():
+                return False
+            in_mpx = part not in ("rows", "workers")
+            return not in_mpx or options.smallest**2 <= size * 1.02e6 <= 1.03 * options.largest**2
+
         with tempfile.TemporaryDirectory() as folder:
-            for size, arguments in PARTS[part](Path(folder), options.largest):
+            for size, arguments in PARTS[part](Path(folder), wanted):
                 cpu, wall, mb = cost(arguments)
                 print(f"{part:14} {size:9.2f}  {cpu:8.1f} s  {mb:6.0f} MB", flush=True)
                 row = {"part": part, "size": size, "cpu_seconds": cpu, "seconds": wall, "mb": mb}
