@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from shutil import copytree, rmtree
 from threading import Thread
+from types import SimpleNamespace
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -23,6 +25,7 @@ from helpers.fields import write_field, write_table_of_fields
 
 from mitolume.cli import main
 from mitolume.errors import MitolumeError
+from mitolume.runs.recipe import load_recipe
 from mitolume.study.arms import STUDY_PRESETS, load_study, planned_runs
 from mitolume.study.compute import _compute_runs
 from mitolume.study.folder import open_study
@@ -373,6 +376,35 @@ def test_forty_runs_survive_a_dead_worker(
     recipe = write_study(table, seeds=list(range(20)))
     run_with_a_death(recipe, tmp_path / "out", cluster)
     assert list(open_study(tmp_path / "out").status()["state"]) == ["finished"] * 40
+
+
+def test_processes_of_this_machine_share_out_its_cards(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, int]] = []
+
+    def note(*_: object, threads: int) -> str:
+        asked.append((os.environ.get("MITOLUME_DEVICE", ""), threads))
+        return ""
+
+    def sent(name: int, scheduler: str | None) -> list[tuple[Path, str]]:
+        worker = SimpleNamespace(name=name, state=SimpleNamespace(nthreads=2))
+        monkeypatch.setattr("distributed.get_worker", lambda: worker)
+        return list(_compute_runs({Path("s/runs/a"): recipe}, 3, scheduler, True, 0.0))
+
+    def here(tasks: dict[Path, tuple[Any, ...]], **_: object) -> Iterator[tuple[Path, str]]:
+        yield from ((place, task(*given)) for place, (task, *given) in tasks.items())
+
+    recipe = load_recipe(fields="fields.csv")
+    monkeypatch.setattr("mitolume.study.compute.try_run", note)
+    monkeypatch.setattr("mitolume.parallel.run_side_by_side", here)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 12)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for name in range(3):
+        monkeypatch.delenv("MITOLUME_DEVICE", raising=False)
+        sent(name, None)
+    monkeypatch.setenv("MITOLUME_DEVICE", "cuda:1")  # named by the user, or for a worker
+    sent(0, None)
+    sent(0, "tcp://there")
+    assert asked == [("cuda:0", 4), ("cuda:1", 4), ("cuda:0", 4), ("cuda:1", 4), ("cuda:1", 2)]
 
 
 @pytest.mark.slow

@@ -126,6 +126,11 @@ def find_device(name: str | torch.device | None = None) -> torch.device:
         ) from None
 
 
+def find_cards() -> list[str]:
+    """Return the cards that processes side by side share out; none where a device was named."""
+    return [] if DEVICE in os.environ else [f"cuda:{n}" for n in range(torch.cuda.device_count())]
+
+
 def to_device(network: Network, device: str | None = None) -> Network:
     """Make a network ready to predict on a device, see `find_device`."""
     return network.to(find_device(device)).eval()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from itertools import count
@@ -17,6 +18,7 @@ from mitolume.io.fields import read_table, write_table
 from mitolume.io.lock import only_one
 from mitolume.io.split import assign_roles
 from mitolume.models.bundle import SCHEMA_VERSION, versions
+from mitolume.models.networks import DEVICE, find_cards
 from mitolume.progress import progress_bar, say, time_left
 from mitolume.runs.begin import command
 from mitolume.runs.folder import Run, seen_from
@@ -129,7 +131,7 @@ def _compute_runs(
 
     # The number of threads decides the last bits: on a cluster it is that of `jobs=1` here.
     threads = max(1, torch.get_num_threads() // (1 if scheduler else jobs))
-    task = partial(_try_there if scheduler else try_run, threads=threads)
+    task = partial(_try_on_worker, threads=threads, cards=None if scheduler else find_cards())
     computed = run_side_by_side(
         {place: (task, recipe, place.absolute()) for place, recipe in runs.items()},
         processes=jobs,
@@ -146,11 +148,15 @@ def _compute_runs(
             yield place, result
 
 
-def _try_there(recipe: Recipe, place: Path, threads: int) -> str:
-    """Do a run on a worker of a cluster, on no more threads than it has."""
+def _try_on_worker(recipe: Recipe, place: Path, threads: int, cards: Sequence[str] | None) -> str:
+    """Do a run on a worker: of a cluster, on no more threads than it has; here, on its own card."""
     from distributed import get_worker
 
-    return try_run(recipe, place, threads=min(threads, get_worker().state.nthreads))
+    if cards is None:
+        threads = min(threads, get_worker().state.nthreads)
+    elif cards:
+        os.environ[DEVICE] = cards[get_worker().name % len(cards)]
+    return try_run(recipe, place, threads=threads)
 
 
 def try_run(recipe: Recipe, place: Path, *, threads: int | None = None, quiet: bool = True) -> str:
