@@ -238,6 +238,7 @@ class Denoising(Task):
     """Planes without noise, from noisy ones; ``held_out`` samples choose the epoch."""
 
     section = "denoising"
+    rate_key = "denoising.learning_rate"
     score_name = "validation_db"
     score_label = "held-out planes, dB:"
 
@@ -250,11 +251,7 @@ class Denoising(Task):
     ) -> None:
         self.batches = SamplePatches(samples, patch=settings.patch, batch=settings.batch, seed=seed)
         self.held_out = held_out
-
-    @property
-    def is_validated(self) -> bool:
-        """Whether planes were held out."""
-        return bool(self.held_out)
+        self.is_validated = bool(held_out)
 
     def loss(self, network: nn.Module, batch: tuple[int, Tensor, Tensor]) -> Tensor:
         """Return the mean squared error of one step."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,7 +120,9 @@ def prepared_runs(
     total = sum(len(stack.planes) * stack.image.sizes["T"] for stack in stacks)
     done = 0
     with file.file:
-        for stack, t, run in _all_runs(stacks):
+        for stack, t, run in (
+            (one, t, run) for one in stacks for t in range(one.image.sizes["T"]) for run in one.runs
+        ):
             lengths.append(0)
             for z in run:
                 advance(done, total, stack.path.name)
@@ -141,14 +143,6 @@ def prepared_runs(
     planes = [TrainingPlane(images[i], images[i + each - 1]) for i in range(0, len(images), each)]
     ends = np.cumsum(lengths)
     return [planes[end - n : end] for n, end in zip(lengths, ends, strict=True) if n]
-
-
-def _all_runs(stacks: Sequence[Stack]) -> Iterator[tuple[Stack, int, list[int]]]:
-    """Yield each stack with its time points and the runs of its planes."""
-    for stack in stacks:
-        for t in range(stack.image.sizes["T"]):
-            for run in stack.runs:
-                yield stack, t, run
 
 
 def stack_entry(stack: Stack) -> dict[str, Any]:

@@ -38,6 +38,12 @@ class Task:
         Section of the recipe that holds the task's settings.
     score_name, score_label
         The validation score's key in the history, and its name for people.
+    rate_key
+        The setting that the learning rate comes from.
+    decay
+        Decay per step of the moving average of the weights; None for no average.
+    is_validated
+        Whether there is something to score.
     batches
         Item ``step`` is what `loss` takes, the same whatever came before.
     """
@@ -45,22 +51,10 @@ class Task:
     section: str = "training"
     score_name: str = "validation_iou"
     score_label: str = "validation IoU"
+    rate_key: str = "training.learning_rate"
+    decay: float | None = None
+    is_validated: bool = False
     batches: Dataset[Any]
-
-    @property
-    def rate_key(self) -> str:
-        """The setting that the learning rate comes from."""
-        return f"{self.section}.learning_rate"
-
-    @property
-    def decay(self) -> float | None:
-        """Decay per step of the moving average of the weights; None for no average."""
-        return None
-
-    @property
-    def is_validated(self) -> bool:
-        """Whether there is something to score."""
-        return False
 
     def loss(self, network: nn.Module, batch: Any) -> Tensor:
         """Return the loss of one step, a scalar."""

@@ -144,21 +144,10 @@ class Segmentation(Task):
         self.method = method
         self.settings = settings
         self.seed = seed
-
-    @property
-    def rate_key(self) -> str:
-        """The setting that the learning rate comes from."""
-        return "unlabelled.rate" if self.method.splits_batch else "training.learning_rate"
-
-    @property
-    def is_validated(self) -> bool:
-        """Whether some validation image has foreground."""
-        return bool(self.validation)
-
-    @property
-    def decay(self) -> float | None:
-        """Decay per step of the average of the weights."""
-        return self.settings.decay
+        if method.splits_batch:
+            self.rate_key = "unlabelled.rate"
+        self.is_validated = bool(validation)
+        self.decay = settings.decay
 
     def loss(self, network: nn.Module, batch: tuple[int, Tensor, Tensor]) -> Tensor:
         """Return the loss of one step: its number, (B, C, Y, X) images, and targets."""
