@@ -258,9 +258,26 @@ def main() -> None:
         compute_missing(RESULTS, keys, work, jobs=1)
     if options.data.exists():  # masks in bfloat16 only
         compute_missing(RESULTS, [key("h9c2", 0, "ours", own, options.steps)], work, jobs=1)
+    print(as_text(options))
+
+
+def as_text(options: argparse.Namespace) -> str:
+    """Return a row for each data set and length of ours: the IoU of both, seed by seed compared."""
     table = pd.read_csv(RESULTS)
-    last = table[(table["width"] == options.width) & (table["step"] == table["length"])]
-    print(last.pivot_table("iou", ["data", "seed"], ["arm", "rate", "length"]).round(4).to_string())
+    table = table[(table["width"] == options.width) & table["data"].isin(options.sets)]
+    lines = ["| data | seeds | plain loop | ours, of its steps | ours | difference, each seed |"]
+    for data, own in table.groupby("data", sort=False):
+        rate = _best_rate(str(data), options)
+        is_last = (own["step"] == options.steps) & (own["rate"] == rate)
+        theirs = own[(own["arm"] == "plain") & is_last].set_index("seed")["iou"]
+        for length, run in own[own["arm"] == "ours"].groupby("length"):
+            iou = run.set_index("seed")["iou"]
+            gain = (iou - theirs).dropna()
+            means = [f"{one[gain.index].mean():.3f}" for one in (theirs, iou)]
+            each = ", ".join(f"{one:+.3f}" for one in gain)
+            cells = [data, len(gain), f"{means[0]} (rate {rate:g})", length / options.steps]
+            lines.append("| " + " | ".join(map(str, [*cells, means[1], each])) + " |")
+    return "\n".join(lines)
 
 
 def _best_rate(data: str, options: argparse.Namespace) -> float:
