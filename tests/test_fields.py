@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Callable
@@ -15,7 +16,9 @@ from helpers.fields import blobs, write_field
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from roifile import ImagejRoi
 
+from mitolume.batch.evaluate import evaluate
 from mitolume.errors import MitolumeError
 from mitolume.io.check import check_table, read_proposal, read_row
 from mitolume.io.fields import (
@@ -31,6 +34,7 @@ from mitolume.io.fields import (
 from mitolume.io.formats import open_scenes
 from mitolume.io.masks import decide_kind, to_mask
 from mitolume.io.read import read
+from mitolume.io.rois import write_rois
 from mitolume.io.split import SplitSettings, assign_roles, choose_labelled
 from mitolume.runs.begin import begin
 from mitolume.runs.recipe import load_recipe
@@ -159,8 +163,57 @@ def test_masks_that_nobody_drew_are_noticed(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "b_mask.tif", masks[1].astype(np.uint8))
     (tmp_path / "t.csv").write_text("image,mask\ns.tif,s_mask.tif\nb.tif,b_mask.tif\n")
     stack, single = check_table(tmp_path / "t.csv").notices
-    assert "s_mask.tif is empty at planes 1-2 and not at others" in stack
+    assert "s_mask.tif: 2 of 4 planes labelled; nothing is drawn at 1-2" in stack
     assert "b_mask.tif: no foreground in the mask" in single
+
+
+@pytest.mark.parametrize(
+    ("kind", "drawn", "asked", "kept"),
+    [
+        ("zip", [2], "", [2]),
+        ("zip", [1, 2], "", [1, 2]),
+        ("zip", [2], "0-4", [0, 1, 2, 3, 4]),
+        ("zip", [None], "3", [3]),  # outlines without a plane: that of the table
+        ("zip", [None, 2], "", [0, 1, 2, 3, 4]),
+        ("geojson", [0, 3], "", [0, 3]),
+        ("tif", [2], "", [2]),
+        ("tif", [1, 3], "", [1, 3]),
+        ("tif", [1, 2], "", [0, 1, 2, 3, 4]),  # whole, as a program or an exact mask has it
+        ("tif", [2], "1-3", [1, 2, 3]),
+        ("tif", [], "", [0, 1, 2, 3, 4]),
+    ],
+)
+def test_planes_that_nobody_labelled_teach_nothing(
+    kind: str, drawn: list[int | None], asked: str, kept: list[int], tmp_path: Path
+) -> None:
+    shape, mask, image = (5, 64, 80), tmp_path / f"s_mask.{kind}", tmp_path / "s.tif"
+    grey = {"photometric": "minisblack", "metadata": {"axes": "ZYX"}}
+    tifffile.imwrite(image, np.stack([blobs(0)[0]] * 5), **grey)
+    ring = np.array([[10.0, 10], [40, 10], [40, 30], [10, 30]])
+    if kind == "zip":
+        rois = [ImagejRoi.frompoints(ring, name=f"r{n}") for n in range(len(drawn))]
+        for roi, z in zip(rois, drawn, strict=True):
+            roi.position = 0 if z is None else z + 1
+        write_rois(mask, rois)
+    elif kind == "geojson":
+        shapes = [{"type": "Polygon", "coordinates": [[*ring.tolist(), ring[0].tolist()]],
+                   "plane": {"z": z}} for z in drawn]  # fmt: skip
+        mask.write_text(json.dumps([{"type": "Feature", "geometry": one} for one in shapes]))
+    else:
+        pixels = np.zeros(shape, np.uint8)
+        pixels[[z for z in drawn if z is not None], 10:30, 10:40] = 1
+        tifffile.imwrite(mask, pixels, **grey)
+    (tmp_path / "t.csv").write_text(f"image,mask,planes\ns.tif,{mask.name},{asked}\n")
+    found = check_table(tmp_path / "t.csv")
+    assert list(found.fields[0].planes or ()) == kept
+    said = f"s_mask.{kind}: {len(kept)} of 5 planes labelled"
+    assert any(said in notice for notice in found.notices) == (not asked and len(kept) < 5)
+    if drawn and None not in drawn:  # scored as it is learnt from
+        tifffile.imwrite(tmp_path / "p.tif", np.ones(shape, np.uint8), **grey)
+        scores = evaluate(tmp_path / "p.tif", mask, like=image, planes=asked, objects=True)
+        assert scores["plane"].tolist() == kept
+        assert scores["objects_true"].count() == 1
+        assert any(said[:-9] in n for n in scores.attrs["notices"]) == (len(kept) < 5)
 
 
 def test_nearly_right_columns_are_noticed(tmp_path: Path) -> None:

@@ -499,7 +499,7 @@ def test_planes_without_foreground_are_told_from_their_stack(tmp_path: Path) -> 
     write_image(tmp_path / "stack.ome.tif", xr.DataArray(np.stack([image] * 5), dims=tuple("ZYX")))
     write_mask(tmp_path / "stack_mask.ome.tif", xr.DataArray(np.stack(planes), dims=tuple("ZYX")))
     table = tmp_path / "fields.csv"
-    table.write_text("image,mask,role\nstack.ome.tif,stack_mask.ome.tif,train\n")
+    table.write_text("image,mask,role,planes\nstack.ome.tif,stack_mask.ome.tif,train,0-4\n")
     assert check_table(table).empty_planes == {(2, 0), (2, 1), (2, 3), (2, 4)}
     with pytest.raises(MitolumeError, match="no mask of a training image has a foreground pixel"):
         begin(tmp_path / "run", tiny(table, "labels=1"), quiet=True)  # the seed draws another plane

@@ -19,11 +19,12 @@ from mitolume.analysis.agreement import (
     outline_distance,
 )
 from mitolume.analysis.metrics import Counts, count, dice, iou, mean_defined, shared_objects
-from mitolume.batch.evaluate import MaskPair, match_files, open_pairs
+from mitolume.batch.evaluate import MaskPair, match_files, open_pairs, scored_planes
 from mitolume.batch.runner import refuse_inputs, require_free
 from mitolume.errors import MitolumeError, in_words, some_names
+from mitolume.io.fields import asked_planes
 from mitolume.io.mask_files import image_name
-from mitolume.io.masks import Mask
+from mitolume.io.masks import UNSURE, Mask
 from mitolume.io.pixel_size import plane_pixel_size
 from mitolume.io.write import write_mask
 from mitolume.runs.results import write_csv
@@ -48,7 +49,13 @@ class Agreement:
     notices: tuple[str, ...]
 
 
-def agree(a: Path, b: Path, mask_kind: str = "auto", like: Path | None = None) -> Agreement:
+def agree(
+    a: Path,
+    b: Path,
+    mask_kind: str = "auto",
+    like: Path | None = None,
+    planes: str = "",
+) -> Agreement:
     """Compare the masks of two annotators.
 
     Parameters
@@ -60,12 +67,15 @@ def agree(a: Path, b: Path, mask_kind: str = "auto", like: Path | None = None) -
         What the values mean: ``auto``, ``unsure`` or ``labels``.
     like
         The image, or folder of images, that outlines were drawn on.
+    planes
+        The planes that are compared, such as ``0-9``; by default those that both label.
 
     Raises
     ------
     MitolumeError
         A file is missing or unreadable, no names match, sizes differ, or values mean nothing.
     """
+    asked = asked_planes(planes)
     files = match_files(a, b)
     pairs, notices = open_pairs(files, mask_kind, like)
     notices += [
@@ -78,14 +88,15 @@ def agree(a: Path, b: Path, mask_kind: str = "auto", like: Path | None = None) -
     for pair in pairs:
         size, notice = _pixel_size(pair)
         notices += [notice] if notice else []
+        own = scored_planes(pair, (0, 1), asked, notices)
         head = {"image": image_name(pair.paths[0])}
         head |= {"file_a": str(pair.paths[0]), "file_b": str(pair.paths[1])}
-        for plane, mask_a, mask_b in pair.planes():
+        for plane, mask_a, mask_b in pair.planes(own):
             rows.append(head | {"plane": plane} | _plane(mask_a, mask_b, size))
-    planes = pd.DataFrame(rows, columns=list(COLUMNS))
-    if (planes["iou"].dropna() == 1).all() and planes["iou"].notna().any():
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    if (table["iou"].dropna() == 1).all() and table["iou"].notna().any():
         notices.append("A and B are the same in every sure pixel; a copy is not a second opinion")
-    return Agreement(planes, tuple(pairs), tuple(notices))
+    return Agreement(table, tuple(pairs), tuple(notices))
 
 
 def _pooled(planes: pd.DataFrame) -> dict[str, Any]:
@@ -96,9 +107,11 @@ def _pooled(planes: pd.DataFrame) -> dict[str, Any]:
     return sums | scores | {name: mean_defined(planes[name]) for name in DISTANCES}
 
 
-def _write_consensus(path: Path, pair: MaskPair) -> None:
-    """Write the consensus of an image: where both agree, else 255."""
+def _write_consensus(path: Path, pair: MaskPair, compared: pd.DataFrame) -> None:
+    """Write the consensus of an image: where both agree, else 255, as on planes not compared."""
     stack = np.stack([consensus(a, b) for _, a, b in pair.planes()])
+    own = compared.loc[compared["file_a"] == str(pair.paths[0]), "plane"]
+    stack[~np.isin(range(len(stack)), own)] = UNSURE
     mask = xr.DataArray(stack, dims=("Z", "Y", "X"))
     if _pixel_size(pair)[0]:
         first, second = (image.attrs.get("pixel_size_um", {}) for image in pair.images)
@@ -140,6 +153,7 @@ def compare(
     mask_kind: str = "auto",
     *,
     like: Path | None = None,
+    planes: str = "",
     out: Path | None = None,
     consensus_folder: Path | None = None,
     overwrite: bool = False,
@@ -148,7 +162,7 @@ def compare(
 
     Parameters
     ----------
-    a, b, mask_kind, like
+    a, b, mask_kind, like, planes
         As for `agree`.
     out
         CSV file for the table of planes.
@@ -173,12 +187,12 @@ def compare(
         masks = [consensus_folder / f"{image_name(f)}_mask.ome.tif" for f, _ in files.both]
     refuse_inputs([*masks, out], files.all)
     require_free([*masks, *([out] if out else [])], replace=overwrite)
-    found = agree(a, b, mask_kind, like)
+    found = agree(a, b, mask_kind, like, planes)
     text = f"A: {a}\nB: {b}\n\n{agreement_text(found)}"
     if out is not None:
         write_csv(out, found.planes)
     for path, pair in zip(masks, found.pairs, strict=False):  # no masks without a folder
-        _write_consensus(path, pair)
+        _write_consensus(path, pair, found.planes)
     if masks:
         # Where nobody agrees on any mitochondria a mask holds 0 and 255 only, which reads as
         # labels.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from mitolume.analysis.object_scores import OBJECT_SCORES, THRESHOLDS, ObjectCou
 from mitolume.batch.runner import refuse_inputs, require_free
 from mitolume.batch.sources import find_image
 from mitolume.errors import MitolumeError, some_names
+from mitolume.io.fields import asked_planes
 from mitolume.io.formats import require_file
 from mitolume.io.mask_files import (
     distinct_values,
@@ -21,6 +22,7 @@ from mitolume.io.mask_files import (
     is_folder,
     is_outline_file,
     kind_of,
+    labelled_planes,
     list_masks,
     open_mask,
     stack_of,
@@ -58,9 +60,9 @@ class MaskPair:
     images: tuple[xr.DataArray, xr.DataArray]
     kinds: tuple[ValuesKind, ValuesKind]
 
-    def planes(self) -> Iterator[tuple[int, Mask, Mask]]:
-        """Yield the number of each plane and both masks of it, (Y, X)."""
-        for z in range(self.images[0].sizes["Z"]):
+    def planes(self, which: Iterable[int] | None = None) -> Iterator[tuple[int, Mask, Mask]]:
+        """Yield the number of each plane, or of those asked for, and both masks of it, (Y, X)."""
+        for z in range(self.images[0].sizes["Z"]) if which is None else which:
             first, second = (
                 to_mask(read_plane(image, z=z), kind)
                 for image, kind in zip(self.images, self.kinds, strict=True)
@@ -75,6 +77,7 @@ def evaluate(
     *,
     like: Path | None = None,
     objects: bool = False,
+    planes: str = "",
     out: Path | None = None,
     overwrite: bool = False,
 ) -> pd.DataFrame:
@@ -91,6 +94,9 @@ def evaluate(
     objects
         Also match objects, those of a z-stack in 3D. The numbers of label images are objects, and
         so are outlines; in other masks, pixels that touch, even at a corner, are one object.
+    planes
+        The planes to score, such as ``0-9``; by default those that the truth labels, see
+        `mitolume.io.mask_files.labelled_planes`.
     out
         File (.csv) for the scores of each plane.
     overwrite
@@ -99,8 +105,8 @@ def evaluate(
     Returns
     -------
     pandas.DataFrame
-        A row for each plane, with the columns of images.csv. The columns of objects are filled in
-        the row of a file's first plane. ``attrs["notices"]`` is what the user should know.
+        A row for each scored plane, with the columns of images.csv. The columns of objects are
+        filled in the first row of a file. ``attrs["notices"]`` is what the user should know.
 
     Raises
     ------
@@ -108,6 +114,7 @@ def evaluate(
         A file is missing or unreadable, sizes differ, or values mean nothing; or the table exists
         already or is one of the masks.
     """
+    asked = asked_planes(planes)
     files = match_files(predicted, truth)
     if alone := files.only_second:
         raise MitolumeError(
@@ -117,28 +124,34 @@ def evaluate(
         )
     refuse_inputs([out], files.all)
     require_free([out] if out else [], replace=overwrite)
-    table = _scores(files, mask_kind, like, objects)
+    table = _scores(files, mask_kind, like, objects, asked)
     if out is not None:
         write_csv(out, table.drop(columns=["arm", "method", "network", "k", "seed"]))
     return table
 
 
-def _scores(files: MatchedFiles, mask_kind: str, like: Path | None, objects: bool) -> pd.DataFrame:
+def _scores(
+    files: MatchedFiles,
+    mask_kind: str,
+    like: Path | None,
+    objects: bool,
+    planes: Iterable[int] | None,
+) -> pd.DataFrame:
     pairs, notices = open_pairs(files, mask_kind, like)
     if alone := files.only_first:
         notices.append(f"masks without a truth, not scored: {len(alone)} ({some_names(alone)})")
     rows: list[dict[str, Any]] = []
     for pair in pairs:
-        name = pair.paths[1].name
-        for plane, mask, real in pair.planes():
+        name, own = pair.paths[1].name, scored_planes(pair, (1,), planes, notices)
+        for plane, mask, real in pair.planes(own):
             head = {"image": name, "plane": plane, "specimen": name}
             rows.append(head | image_scores(mask, real))
+        if objects:
+            rows[-len(own)] |= _object_scores(pair, own)
     keys: dict[str, Any] = dict.fromkeys(("arm", "method", "network"), "")
     keys |= {"model": "masks", "subset": "given", "k": 0, "seed": 0}
     table = pd.DataFrame(rows).assign(**keys)
     if objects:
-        counted = [_object_scores(pair) for pair in pairs]
-        table = table.join(pd.DataFrame(counted, index=table.index[table["plane"] == 0]))
         table = table.astype(dict.fromkeys(_NUMBERS, "Int64"))
     table.attrs["notices"] = notices
     return table
@@ -227,10 +240,30 @@ def open_pairs(
     return pairs, list(dict.fromkeys([*files.notices, *said]))
 
 
-def _object_scores(pair: MaskPair) -> dict[str, Any]:
-    """Count and score the objects of a file, a z-stack as one volume."""
+def scored_planes(
+    pair: MaskPair, sides: Iterable[int], asked: Iterable[int] | None, notices: list[str]
+) -> list[int]:
+    """Return the planes that these sides of a pair label, or of those asked for the ones it has.
+
+    A notice says how many there are.
+    """
+    depth, name = pair.images[0].sizes["Z"], pair.paths[1].name
+    found = {*range(depth)} & {*(range(depth) if asked is None else asked)}
+    for side in sides if asked is None and depth > 1 else ():
+        blank = [z for z in range(depth) if not read_plane(pair.images[side], z=z).any()]
+        found &= {*labelled_planes(pair.images[side], blank)}
+    said = f"where others are truly without mitochondria, say --planes 0-{depth - 1}"
+    if not found:
+        raise MitolumeError(f"{name}: there is no plane to score; {said}")
+    if len(found) < depth:
+        notices.append(f"{name}: {len(found)} of {depth} planes labelled and scored; {said}")
+    return sorted(found)
+
+
+def _object_scores(pair: MaskPair, planes: list[int]) -> dict[str, Any]:
+    """Count and score the objects of a file on these planes, a z-stack as one volume."""
     (predicted, unsure), (truth, truth_unsure) = (
-        to_objects(stack_of(image), kind)
+        (part[planes] for part in to_objects(stack_of(image), kind))
         for image, kind in zip(pair.images, pair.kinds, strict=True)
     )
     c = count_objects(predicted, truth, unsure, truth_unsure)

@@ -16,7 +16,7 @@ from mitolume.batch.runner import Job, Outcome, Report, require_free, run_files
 from mitolume.errors import MitolumeError, some_names
 from mitolume.io.channels import channel_in_name, file_of_channel, transmitted_channel
 from mitolume.io.check import open_fluorescence, open_image
-from mitolume.io.fields import Field, parse_planes, read_table, with_planes, write_table
+from mitolume.io.fields import Field, asked_planes, read_table, with_planes, write_table
 from mitolume.io.listing import named_scenes
 from mitolume.io.mask_files import SHEET
 from mitolume.io.pixel_size import plane_pixel_size
@@ -85,10 +85,7 @@ def label_files(
     MitolumeError
         A result would replace something, or was made otherwise.
     """
-    try:
-        chosen = parse_planes(planes)
-    except ValueError as error:
-        raise MitolumeError(f"--planes: {error}") from None
+    chosen = asked_planes(planes)
     goes_on = resume and (out / RECORD).exists()
     require_free(
         [*([] if goes_on else [out / TABLE]), out / QUALITY, out / SHEET],

@@ -101,6 +101,9 @@ def evaluate(
         ),
     ] = False,
     like: of.Like = None,
+    planes: Annotated[
+        str, typer.Option(help="Planes to score, such as 0-9; those that are labelled by default.")
+    ] = "",
     consensus: Annotated[
         Path | None,
         typer.Option(
@@ -116,7 +119,7 @@ def evaluate(
 
     if out is not None and out.suffix.lower() != ".csv":
         raise MitolumeError(f"--out {out} must end in .csv: it is a table of scores")
-    options: dict[str, Any] = {"like": like, "out": out, "overwrite": overwrite}
+    options: dict[str, Any] = {"like": like, "planes": planes, "out": out, "overwrite": overwrite}
     if agreement and not objects:
         print(compare(masks, truth, mask_kind, consensus_folder=consensus, **options))
     elif agreement:

@@ -15,7 +15,7 @@ import xarray as xr
 from mitolume.errors import MitolumeError, Note, some_names
 from mitolume.io.fields import OWN_MASKS, Field, TableError, format_planes, parse_table, with_planes
 from mitolume.io.formats import open_scenes, sha256
-from mitolume.io.mask_files import is_outlined, kind_of, open_mask, require_fit
+from mitolume.io.mask_files import is_outlined, kind_of, labelled_planes, open_mask, require_fit
 from mitolume.io.masks import (
     BACKGROUND,
     FOREGROUND,
@@ -325,7 +325,7 @@ def _check_row(
     if found_by := image.attrs.get("channel_found_by"):
         said = f"no channel is named: took {found_by}; name another in column `channel` if it is"
         notices.append(Note(f"{said} wrong"))
-    depth = image.sizes["Z"]
+    depth, names_planes = image.sizes["Z"], row.planes is not None
     row = with_planes(row, row.planes if row.planes is not None else range(depth))
     assert row.planes is not None
     if row.planes[-1] >= depth:
@@ -345,19 +345,30 @@ def _check_row(
         notices.extend(mask.attrs.get("notices", ()))
         _check_mask_shape(row, image, mask, f"mask {row.mask}")
     found: dict[int, set[float]] = {}
-    for z in row.planes:
+    if mask is not None:
+        name = Path(mask.attrs["source"]).name
+        found = {z: {float(v) for v in np.unique(_mask_plane(mask, z))} for z in row.planes}
+        blank = [z for z, values in found.items() if values == {0.0}]
+        drawn = labelled_planes(mask, blank) if mask.sizes["Z"] > 1 else row.planes
+        left = [z for z in row.planes if z not in drawn]
+        if left and len(left) < depth and not names_planes:
+            row = with_planes(row, drawn)
+            found = {z: found[z] for z in drawn}
+            notices.append(
+                f"mask {name}: {len(drawn)} of {count(depth, 'plane')} labelled; nothing "
+                f"is drawn at {format_planes(left)}, so these are left out. Where they are truly "
+                f"without mitochondria, write 0-{depth - 1} into column `planes`"
+            )
+        elif blank and len(blank) < len(row.planes or ()):
+            notices.append(
+                f"mask {name} is empty at planes {format_planes(blank)} and not at "
+                "others; where nobody drew, leave these out in column `planes`"
+            )
+    for z in row.planes or ():
         for c, name in enumerate(image["C"].values):
             if reason := odd_pixels(read_plane(image, z=z, c=c)):
                 place = f" plane {z}" * (depth > 1) + f" of {name}" * (c > 0)
                 odd[reason].append(row.image.name + place)
-        if mask is not None:
-            found[z] = {float(v) for v in np.unique(_mask_plane(mask, z))}
-    blank = [z for z, values in found.items() if values == {0.0}]
-    if blank and len(blank) < len(row.planes):
-        notices.append(
-            f"mask {row.mask.name if row.mask else ''} is empty at planes {format_planes(blank)} "
-            "and not at others; where nobody drew, leave these out in column `planes`"
-        )
     return row, found, plane_pixel_size(image)
 
 

@@ -447,6 +447,14 @@ def parse_planes(text: str) -> tuple[int, ...] | None:
     return tuple(sorted(planes))
 
 
+def asked_planes(text: str) -> tuple[int, ...] | None:
+    """Read the choice of planes of an option, see `parse_planes`."""
+    try:
+        return parse_planes(text)
+    except ValueError as error:
+        raise MitolumeError(f"--planes: {error}") from None
+
+
 def format_planes(planes: Sequence[int] | None) -> str:
     """Write a choice of planes in the shortest form that `parse_planes` reads.
 

@@ -8,6 +8,7 @@ mean is decided for all masks of a set together (`mitolume.io.masks.meaning_of`)
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -160,6 +161,7 @@ def open_mask(
         return _pixels_once(path, modified, movie)
     notices = (*placed.notices, *_hidden(placed, path, numbered=numbered))
     mask = _drawn(placed).assign_attrs(source=str(path), notices=notices)
+    mask.attrs["outlined"] = [z for z in range(mask.sizes["Z"]) if placed.on_plane(z)]
     if like is not None and (pixel_size := like.attrs.get("pixel_size_um")):
         mask.attrs["pixel_size_um"] = pixel_size
     if numbered:
@@ -185,6 +187,27 @@ def require_fit(mask: xr.DataArray, image: xr.DataArray) -> None:
 def is_outlined(mask: xr.DataArray) -> bool:
     """Tell whether an open mask came of outlines."""
     return "mask_kind" in mask.attrs
+
+
+def labelled_planes(mask: xr.DataArray, blank: Collection[int]) -> list[int]:
+    """Return the planes of an open mask that somebody labelled.
+
+    Of outlines, those with any. Pixels of all planes count, except where only one plane has any, or
+    some in between have none: mitochondria do not go and come back.
+
+    Parameters
+    ----------
+    mask
+        As `open_mask` opened it.
+    blank
+        Its planes without any pixel but 0.
+    """
+    filled = [z for z in range(mask.sizes["Z"]) if z not in blank]
+    if is_outlined(mask):
+        filled = list(mask.attrs["outlined"])
+    elif not filled or (len(filled) > 1 and filled[-1] - filled[0] == len(filled) - 1):
+        return list(range(mask.sizes["Z"]))
+    return filled
 
 
 def kind_of(mask: xr.DataArray, kind: ValuesKind) -> ValuesKind:
