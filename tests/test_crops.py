@@ -74,7 +74,6 @@ def test_a_crop_holds_the_image_s_own_values() -> None:
     assert crop.pixels.dtype == image.dtype
     assert list(crop.pixels["C"].values) == ["c0", "c1"]
     assert crop.pixels.attrs["pixel_size_um"] == image.attrs["pixel_size_um"]
-    assert crop.pixels.dtype == image.dtype
 
 
 def test_a_crop_of_a_window_equals_one_of_the_whole_image() -> None:

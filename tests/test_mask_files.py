@@ -428,16 +428,6 @@ def test_outlines_without_pixels_of_their_own_are_counted(tmp_path: Path) -> Non
     assert "hold the middle of no pixel" in mask.attrs["notices"][0]
 
 
-def test_real_masks_to_roi_sets_and_back(real_data: Path, tmp_path: Path) -> None:
-    masks = sorted((real_data / "h9c2-brightfield").glob("*_mask.png"))[:3]
-    assert masks
-    for number, path in enumerate(masks):
-        before = read_objects(path)
-        run(path, "--out", tmp_path / f"{number}.zip")
-        after = read_objects(tmp_path / f"{number}.zip", path)
-        np.testing.assert_array_equal(after, before)
-
-
 def test_thousands_of_outlines_are_drawn_in_their_boxes() -> None:
     """A drawing per outline over the whole image would take minutes."""
     corners = np.array([[0.5, 0], [12, 3], [9, 11], [1, 8]])

@@ -146,14 +146,6 @@ def test_opening_the_condenser_takes_contrast_and_depth() -> None:
     assert (np.diff(spreads, axis=0) < 0).all()
 
 
-def test_a_mitochondrion_goes_from_bright_to_dark_as_the_focus_rises() -> None:
-    inside = tube()
-    low, focus, high = image(0.05 * inside, [1.1, 1.5, 1.9])[:, 32, 32]
-    assert low > 1.1
-    assert high < 0.9
-    assert abs(focus - 1) < 0.03
-
-
 def test_phase_neither_makes_nor_takes_light_and_even_layers_do_not_show() -> None:
     inside = tube()
     stack = image(0.02 * inside, [-50.0, 0.5, 1.5, 60.0])

@@ -62,15 +62,6 @@ def test_roifile_understands_the_files_made_here() -> None:
     assert roifile.ImagejRoi.frombytes(ELSEWHERE["points.roi"]).counter_positions.tolist() == [0, 5]
 
 
-def test_a_changed_roi_is_written_changed(tmp_path: Path) -> None:
-    roi_set(tmp_path / "a.zip")
-    rois = read_rois(tmp_path / "a.zip")
-    rois[0].name = "unsure"
-    write_rois(tmp_path / "b.zip", rois)
-    assert read_rois(tmp_path / "b.zip")[0].name == "unsure"
-    assert read_rois(tmp_path / "b.zip")[1:] == rois[1:]
-
-
 @pytest.mark.parametrize(
     ("name", "unsure"),
     [
