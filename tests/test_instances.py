@@ -274,7 +274,7 @@ def test_empty_masks_have_no_objects() -> None:
         (np.array([[0, 1, 2]], np.uint8), "none", "the values 2"),
         (np.array([[0, 255]], np.float32), "none", "a probability reaches 255"),
         (np.ones((3, 3), bool), "probability", "predict --probability"),
-        (np.ones((2, 2, 2, 2), bool), "none", "has 4 axes"),
+        (np.ones((2, 2, 2, 2), bool), "none", "4 axes"),
     ],
 )
 def test_what_is_no_mask_is_refused_in_a_sentence(mask: np.ndarray, split: str, said: str) -> None:

@@ -354,7 +354,7 @@ def test_a_ring_without_pixels_and_an_object_without_values_are_nan() -> None:
 def test_shapes_that_differ_are_refused() -> None:
     with pytest.raises(ValueError, match="TMRM"):
         measure_objects(np.ones((5, 5), int), {"TMRM": np.ones((5, 6))})
-    with pytest.raises(ValueError, match=r"\(Y, X\)"):
+    with pytest.raises(MitolumeError, match=r"\(Y, X\)"):
         measure_objects(np.ones((1, 1, 5, 5), int))
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import count, product
 from typing import Any, Literal
 
@@ -58,6 +59,39 @@ class ObjectSettings(BaseModel):
     min_size_px: float = Field(3.0, ge=0)
     max_hole_px: float = Field(3.0, ge=0)
     split_distance_px: float = Field(6.0, ge=0)
+
+
+@dataclass(frozen=True)
+class Units:
+    """Pixel sizes along the axes, and their unit in the names of columns."""
+
+    axes: str
+    spacing: tuple[float, ...]
+    unit: str
+
+    @property
+    def size(self) -> str:
+        """Column with the area or volume."""
+        power = "" if self.unit == "px" else str(len(self.axes))
+        return f"{'area' if len(self.axes) == 2 else 'volume'}_{self.unit}{power}"
+
+    @property
+    def boundary(self) -> str:
+        """Column with the perimeter or surface area."""
+        square = "" if self.unit == "px" else "2"
+        flat = len(self.axes) == 2
+        return f"perimeter_{self.unit}" if flat else f"surface_area_{self.unit}{square}"
+
+
+def units_of(shape: Sequence[int], pixel_size_um: Mapping[str, float] | None) -> Units:
+    """Units of an image: µm where all pixel sizes are known, else pixels, which count as cubes."""
+    if len(shape) not in (2, 3):
+        raise MitolumeError(f"objects have axes (Y, X) or (Z, Y, X), and these {len(shape)} axes")
+    axes = "ZYX" if len(shape) == 3 and shape[0] > 1 else "YX"
+    known = pixel_size_um or {}
+    if all(axis in known for axis in axes):
+        return Units(axes, tuple(float(known[axis]) for axis in axes), "um")
+    return Units(axes, (1.0,) * len(axes), "px")
 
 
 def label_objects(
@@ -198,29 +232,26 @@ def _rules_of(
 
     Settings in µm hold where all pixel sizes are known.
     """
-    if len(shape) not in (2, 3):
-        raise MitolumeError(
-            f"objects are labelled in arrays of Y X or Z Y X, but this one has {len(shape)} axes"
-        )
-    known = pixel_size_um or {}
-    solid = len(shape) == 3 and shape[0] > 1
-    in_um = all(axis in known for axis in ("ZYX" if solid else "YX"))
-    unit = "um" if in_um else "px"
-    spacing = tuple(known.get(axis, 1.0) if in_um else 1.0 for axis in "ZYX"[-len(shape) :])
-    pixel = math.prod(spacing if solid else spacing[-2:])
+    units = units_of(shape, pixel_size_um)
+    unit, spacing = units.unit, units.spacing
+    pixel = math.prod(spacing)
 
     def pixels(name: str) -> float:
         d = getattr(settings, f"{name}_{unit}")
-        if not solid:
+        if len(spacing) == 2:
             return float(math.pi * d**2 / 4 / pixel)
-        least = 2.0 if d and in_um and name == "min_size" else 0.0
+        least = 2.0 if d and unit == "um" and name == "min_size" else 0.0
         return math.pi / 6 * math.prod(max(d, least * side) for side in spacing) / pixel
 
     # A hair of slack: sizes that are equal but for rounding are equal.
     return (
         math.ceil(pixels("min_size") * (1 - 1e-9)),
         math.floor(pixels("max_hole") * (1 + 1e-9)),
-        Cut(spacing, getattr(settings, f"split_distance_{unit}")),
+        # Along an axis of one pixel, any size will do.
+        Cut(
+            (1.0,) * (len(shape) - len(spacing)) + spacing,
+            getattr(settings, f"split_distance_{unit}"),
+        ),
     )
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from skimage.measure import regionprops_table
 
 from mitolume.analysis.grey_values import column_names, ring_margin, ring_pixels, statistics
+from mitolume.analysis.labelling import Units, units_of
 from mitolume.analysis.shape import aspect_ratio, boundary_sizes, convex_size, tube_width
 from mitolume.analysis.skeleton import COUNTS, measure_skeletons
 
@@ -23,44 +24,11 @@ Columns = dict[str, NDArray[Any]]
 Ints = NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class _Units:
-    """Pixel sizes along the axes, and their unit in the names of columns."""
-
-    axes: str
-    spacing: tuple[float, ...]
-    unit: str
-
-    @property
-    def size(self) -> str:
-        """Column with the area or volume."""
-        power = "" if self.unit == "px" else str(len(self.axes))
-        return f"{'area' if len(self.axes) == 2 else 'volume'}_{self.unit}{power}"
-
-    @property
-    def boundary(self) -> str:
-        """Column with the perimeter or surface area."""
-        square = "" if self.unit == "px" else "2"
-        flat = len(self.axes) == 2
-        return f"perimeter_{self.unit}" if flat else f"surface_area_{self.unit}{square}"
-
-
-def _units_of(shape: Sequence[int], pixel_size_um: Mapping[str, float] | None) -> _Units:
-    """Units of an image: µm where all pixel sizes are known, else pixels, which count as cubes."""
-    if len(shape) not in (2, 3):
-        raise ValueError(f"objects have axes (Y, X) or (Z, Y, X), but the shape is {tuple(shape)}")
-    axes = "ZYX" if len(shape) == 3 and shape[0] > 1 else "YX"
-    known = pixel_size_um or {}
-    if all(axis in known for axis in axes):
-        return _Units(axes, tuple(float(known[axis]) for axis in axes), "um")
-    return _Units(axes, (1.0,) * len(axes), "px")
-
-
 def margin_of(
     shape: Sequence[int], pixel_size_um: Mapping[str, float] | None = None
 ) -> tuple[int, ...]:
     """How far around an object's box a window must reach for `measure_objects`, px per axis."""
-    margin = ring_margin(_units_of(shape, pixel_size_um).spacing)
+    margin = ring_margin(units_of(shape, pixel_size_um).spacing)
     return (0,) * (len(shape) - len(margin)) + margin
 
 
@@ -114,7 +82,7 @@ def measure_objects(
     [[0.9, 3.0, 1.0, 9.0]]
     """
     whole = tuple(image_shape or labels.shape)
-    units = _units_of(whole, pixel_size_um)
+    units = units_of(whole, pixel_size_um)
     ndim = len(units.axes)
     images = {"the unsure pixels": unsure} if unsure is not None else {}
     for name, image in {**images, **(intensity or {})}.items():
@@ -174,7 +142,7 @@ def _find(labels: NDArray[np.integer[Any]], only: Sequence[int] | None) -> _Obje
     )  # fmt: skip
 
 
-def _position(objects: _Objects, units: _Units, start: Ints, whole: Sequence[int]) -> Columns:
+def _position(objects: _Objects, units: Units, start: Ints, whole: Sequence[int]) -> Columns:
     low, high, centroid = objects.low + start, objects.high + start, objects.centroid + start
     names = units.axes.lower()
     columns: Columns = {"label": objects.ids}
@@ -189,7 +157,7 @@ def _position(objects: _Objects, units: _Units, start: Ints, whole: Sequence[int
     return columns
 
 
-def _shape(objects: _Objects, units: _Units) -> Columns:
+def _shape(objects: _Objects, units: Units) -> Columns:
     unit, spacing, ndim = units.unit, units.spacing, len(units.axes)
     size = objects.size_px * math.prod(spacing)
     boundary = boundary_sizes(objects.numbers, len(objects.ids), spacing)
@@ -259,7 +227,7 @@ def summarise_image(
     >>> found["n_objects"], found["footprint_share"], found["fragmentation_index_per_px"]
     (2, 0.1, 0.01)
     """
-    units = _units_of(shape, pixel_size_um)
+    units = units_of(shape, pixel_size_um)
     size, unit = units.size, units.unit
     power = size.rsplit("_", 1)[1]
     total = float(objects[size].sum())
