@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,14 +69,20 @@ class _Growing:
 
     def mark(self, points: Array, reach: float, number: int) -> None:
         """Take balls of radius ``reach`` um around points."""
-        side = np.arange(-int(reach / GRID_UM), int(reach / GRID_UM) + 1)
-        ball = np.stack(np.meshgrid(side, side, side, indexing="ij"), axis=-1).reshape(-1, 3)
-        ball = ball[np.linalg.norm(ball * GRID_UM, axis=1) <= reach]
-        around = points[:, None] + ball * GRID_UM
+        steps, away = _cube(int(reach / GRID_UM))
+        around = points[:, None] + steps[away <= reach]
         place = self.cells(around.reshape(-1, 3))
         # What two objects claim is closed to both: a branch may not leave its trunk through it.
         theirs = self.taken[place]
         self.taken[place] = np.where((theirs == 0) | (theirs == number), number, -1)
+
+
+@cache
+def _cube(n: int) -> tuple[Array, Array]:
+    """Return the steps in um from a grid point to those up to n further on, and their lengths."""
+    side = np.arange(-n, n + 1)
+    steps = np.stack(np.meshgrid(side, side, side, indexing="ij"), axis=-1).reshape(-1, 3) * GRID_UM
+    return steps, np.linalg.norm(steps, axis=1)
 
 
 def grow_network(
@@ -168,12 +175,13 @@ def _grow_round(
     points, headings = _paths(rng, cells, condition, start, heading, samples.max(), weight is None)
     heights, free = _heights(rng, cells, points, level, radius)
     paths = np.concatenate([heights[..., None], points], axis=2)
+    places = [axis.reshape(tries, -1) for axis in grown.cells(paths.reshape(-1, 3))]
     for i in range(tries):
         if grown.volume >= goal:
             break
         path = paths[i, : samples[i]]
         number = grown.object[trunk[i]] if trunk[i] >= 0 else max(grown.object, default=-1) + 1
-        takers = grown.taken[grown.cells(path)]
+        takers = grown.taken[tuple(axis[i, : samples[i]] for axis in places)]
         blocked = (takers != 0) & ~((takers == number + 1) & (np.arange(len(path)) < skip[i]))
         blocked |= ~free[i, : samples[i]]
         room = int(blocked.argmax()) if blocked.any() else len(path)
