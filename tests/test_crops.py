@@ -104,7 +104,6 @@ def test_the_contact_sheet_shows_at_most_240_crops(n: int) -> None:
     labels[0, 10:20, 10:20] = 1
     crop = cut(image, labels, 1, crop_box((0, 1, 10, 20, 10, 20), 2, {}, labels.shape))
     sheet, shown = contact_sheet([crop] * n), min(n, 240)
-    assert shown == min(n, 240)
     assert sheet.dtype == np.uint8
     assert sheet.shape[1] == min(12, shown) * 96
-    assert len(np.unique(sheet.reshape(-1, 3), axis=0)) > 50
+    assert len(np.unique(sheet)) > 50
