@@ -82,8 +82,8 @@ def _cube(n: int) -> tuple[Array, Array]:
     """Return the steps in um from a grid point to those up to n further on, and their lengths."""
     side = np.arange(-n, n + 1)
     cube = np.stack(np.meshgrid(side, side, side, indexing="ij"), axis=-1).reshape(-1, 3)
-    steps: Array = cube * GRID_UM
-    return steps, np.asarray(np.linalg.norm(steps, axis=1))
+    steps = np.asarray(cube * GRID_UM, np.float64)
+    return steps, np.linalg.norm(steps, axis=1)
 
 
 def grow_network(
