@@ -38,7 +38,17 @@ class LabelTable:
     """A table of fields, and the folder of masks beside it.
 
     A table that someone else wrote is never changed: it goes on as ``NAME_napari.csv``, which is
-    taken up when the table is opened again. It need not be there yet.
+    taken up when the table is opened again.
+
+    Parameters
+    ----------
+    path
+        The table; it need not be there yet.
+
+    Raises
+    ------
+    MitolumeError
+        The table is faulty.
     """
 
     def __init__(self, path: Path) -> None:

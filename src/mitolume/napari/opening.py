@@ -65,10 +65,16 @@ def open_file(path: Path) -> list[LayerData]:
 
 
 def image_layers(image: xr.DataArray, title: str, scene: str = "") -> list[LayerData]:
-    """Return a layer for each channel of an image, as `mitolume.read` returns it.
+    """Return a layer for each channel; transmitted light is grey, and what glows lies over it.
 
-    Transmitted light is grey, and what glows lies over it. Layers are called ``title``, and after
-    it by the channel; ``scene`` is named where the file has several.
+    Parameters
+    ----------
+    image
+        Dims ``T C Z Y X``, as `mitolume.read` returns it.
+    title
+        Of the layers, before the name of the channel.
+    scene
+        Where the file has several.
     """
     names = [str(name) for name in image["C"].values]
     light = transmitted_channel(names, image.attrs.get("channel_light", ()))[0] or [0]

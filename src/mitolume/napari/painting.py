@@ -27,10 +27,18 @@ KEYS = {
 
 
 class Painting:
-    """The layers ``mask`` and ``reviewed region`` over the layer of an image, (Y, X) or (Z, Y, X).
+    """The layers ``mask`` and ``reviewed region`` over an image.
 
-    ``painted`` and ``reviewed`` are (Z, Y, X) uint8, see `LabelTable.load`; ``save`` writes a draft
-    of both, and is called in a thread of its own after each stroke.
+    Parameters
+    ----------
+    viewer
+        The window.
+    image
+        The layer of the image, (Y, X) or (Z, Y, X).
+    painted, reviewed
+        (Z, Y, X) uint8, see `mitolume.napari.label_table.LabelTable.load`.
+    save
+        Writes a draft of both; called in a thread of its own after each stroke.
     """
 
     def __init__(

@@ -79,10 +79,17 @@ def study_text(path: str | Path) -> str:
 
 
 class StudyContent:
-    """All that the page of a study shows, of which some runs may be missing.
+    """All that the page of a study shows; each part is made when it is first asked for.
 
-    Each part is made when it is first asked for. Refused is a study of which no run of the
-    reference has finished, or no run has a labelled image to score.
+    Parameters
+    ----------
+    study
+        A study, of which some runs may be missing.
+
+    Raises
+    ------
+    MitolumeError
+        No run of the reference has finished, or no run has a labelled image to score.
     """
 
     def __init__(self, study: Study) -> None:

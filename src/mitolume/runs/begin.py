@@ -40,7 +40,15 @@ from mitolume.training.methods import METHODS
 def begin(path: Path, recipe: Recipe, *, quiet: bool) -> Run:
     """Check everything before anything is computed, then write down what will be done.
 
-    The run has its checked table; the masks beyond ``labels`` are set aside.
+    Returns
+    -------
+    Run
+        With its checked table; the masks beyond ``labels`` are set aside.
+
+    Raises
+    ------
+    MitolumeError
+        The table or a file is faulty, or the folder is in use.
     """
     started = time.monotonic()
     Run(path).require_new()
@@ -197,6 +205,11 @@ def resume(path: Path, recipe: Recipe | None, *, quiet: bool) -> Run:
 
     A ``recipe`` that is None means that of the folder. The run has its checked table, unless it is
     finished.
+
+    Raises
+    ------
+    MitolumeError
+        The recipe differs, a file has changed, or the folder is damaged.
     """
     run = Run(path, quiet=quiet)
     needed = {"mask_kind", "pixel_size_um", "n_images", "fields", "fields_from_here", "sha256"}

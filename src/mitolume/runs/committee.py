@@ -22,7 +22,18 @@ Map = np.ndarray[Any, np.dtype[np.float32]]
 
 
 class Committee:
-    """Both models of a finished run; where there is one, its answers to the turned image."""
+    """Model 1 and model 2 of a run; where there is one model, its answers to the turned image.
+
+    Parameters
+    ----------
+    run
+        A finished run.
+
+    Attributes
+    ----------
+    name
+        For a sentence.
+    """
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -67,7 +78,12 @@ class Committee:
 def compare(run: Run, images: Sequence[RowImage]) -> tuple[LabelledSet, Vectors]:
     """Compare images with the labelled training images, by model 1 (which saw labels alone).
 
-    Returned are the latter, and a row for each image, see `mitolume.inference.tiled.features`.
+    Returns
+    -------
+    LabelledSet
+        The labelled training images.
+    numpy.ndarray
+        A row for each image, see `mitolume.inference.tiled.features`.
     """
     predictor = run.predictor("model_1" if "model_1" in run.models else run.kept)
     train, found = run.images("train"), []

@@ -99,8 +99,12 @@ def label_rows(
 def label_row(row: Field, path: Path, threshold: float = THRESHOLD) -> list[dict[str, Any]]:
     """Make the masks of a row's planes, and write them as a stack as deep as the image's.
 
-    Planes that the row does not name, or that show no dye, are unsure. Returned is, for each
-    plane, where it is and how far its dye can be trusted.
+    Planes that the row does not name, or that show no dye, are unsure.
+
+    Returns
+    -------
+    list of dict
+        For each plane: where it is, and how far its dye can be trusted.
     """
     image = open_fluorescence(row)
     masks = np.full([image.sizes[axis] for axis in "ZYX"], UNSURE, np.uint8)
@@ -125,7 +129,13 @@ def label_row(row: Field, path: Path, threshold: float = THRESHOLD) -> list[dict
 def label_planes(
     row: Field, image: xr.DataArray, **settings: float
 ) -> Iterator[tuple[int, DyeLabels]]:
-    """Yield each plane of a row with its mask from the dye; ``settings``: see `label_dye`."""
+    """Yield each plane of a row with its mask from the dye; ``settings`` are those of `label_dye`.
+
+    Raises
+    ------
+    MitolumeError
+        The pixel size is unknown, or pixels can't be read.
+    """
     size = plane_pixel_size(image)
     if size is None:
         raise MitolumeError(

@@ -417,7 +417,18 @@ class Run:
 
 
 def open_run(path: str | Path) -> Run:
-    """Open a finished run; refuse a folder that holds none."""
+    """Open a finished run.
+
+    Parameters
+    ----------
+    path
+        The run folder.
+
+    Raises
+    ------
+    MitolumeError
+        It holds no run, a study, or a run that has not finished.
+    """
     run = Run(path)
     if not run.is_begun:
         hint = ""

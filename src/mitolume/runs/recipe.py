@@ -146,6 +146,11 @@ def complete(own: Mapping[str, Any], source: str, preset: str | None = None) -> 
     """Lay settings, as a YAML recipe holds them, over their preset (or another) and check them.
 
     ``source`` is how messages name where they come from.
+
+    Raises
+    ------
+    MitolumeError
+        There is no table, a key is unknown or a value is off.
     """
     start = preset or str(own.get("preset") or "default")
     merged = merge(load_preset(start), {k: v for k, v in own.items() if k != "preset"})

@@ -115,10 +115,25 @@ def load_study(
     fields: str | Path | None = None,
     settings: Sequence[str] = (),
 ) -> StudyRecipe:
-    """Combine preset, file and ``settings`` into a study, as `load_recipe` does into a recipe.
+    """Combine preset, file and ``settings`` into a study; later ones override earlier ones.
 
-    The YAML file in ``path`` has the keys of a recipe, shared by all arms, and those of
-    `StudyRecipe`; ``preset`` is one of `STUDY_PRESETS`.
+    Parameters
+    ----------
+    path
+        A YAML file with the keys of a recipe, shared by all arms, and `arms`, `reference`, `seeds`,
+        `labels`, `compare`. Paths in it are relative to its folder.
+    preset
+        Name of a study that comes with the program, one of `STUDY_PRESETS`.
+    fields
+        The table of fields, which replaces that of the file.
+    settings
+        Single settings as ``key=value`` with dots, such as ``seeds=[0,1]`` or
+        ``training.steps=500``.
+
+    Raises
+    ------
+    MitolumeError
+        A file is missing, a key is unknown, or a setting of an arm is invalid.
     """
     source = str(path) if path else f"study preset {preset or 'default'}"
     start = {} if path else _load_preset(preset or "default")

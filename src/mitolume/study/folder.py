@@ -29,10 +29,14 @@ _RESULTS, _IMAGES = "study.csv", "study_images.csv"
 
 
 class Study:
-    """A study's folder, which need not exist yet: the only code that knows the names of its files.
+    """A study's folder: the only code that knows the names of the files in one.
 
-    ``recipe`` are the settings of a study that begins or is extended; by default those in the
-    folder.
+    Parameters
+    ----------
+    path
+        The study's folder; it need not exist yet.
+    recipe
+        The settings of a study that begins or is extended; by default those in the folder.
     """
 
     def __init__(self, path: str | Path, recipe: StudyRecipe | None = None) -> None:
@@ -145,9 +149,17 @@ class Study:
     def collect(self) -> pd.DataFrame:
         """Join the tables of all finished runs into study.csv and study_images.csv.
 
-        The latter, which is returned, has the rows of all images.csv, with the columns ``run``,
-        ``budget`` (as given under `labels` in the recipe) and ``stands`` (whether the model of the
-        row stands for its arm).
+        Returns
+        -------
+        pandas.DataFrame
+            study_images.csv: the rows of all images.csv, with the columns ``run``, ``budget``
+            (as given under `labels` in the recipe) and ``stands`` (whether the model of the row
+            stands for its arm).
+
+        Raises
+        ------
+        MitolumeError
+            No run is finished.
         """
         images: list[pd.DataFrame] = []
         results: list[pd.DataFrame] = []
@@ -193,8 +205,11 @@ class Study:
     def status(self) -> pd.DataFrame:
         """Return the progress of each run, also while the study is being computed.
 
-        A row for each run has ``arm, k, seed, state`` (``finished``, ``running``, ``stopped``,
-        ``failed`` or ``waiting``), ``step`` (the last one), ``why`` (it failed).
+        Returns
+        -------
+        pandas.DataFrame
+            A row for each run: ``arm, k, seed, state`` (``finished``, ``running``, ``stopped``,
+            ``failed`` or ``waiting``), ``step`` (the last one), ``why`` (it failed).
         """
         failed = self.record.get("failed", {})
         rows = []
