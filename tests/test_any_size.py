@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import astuple
 from pathlib import Path
 
@@ -15,6 +11,7 @@ import tifffile
 import xarray as xr
 import zarr
 from bioio_ome_zarr import Reader
+from helpers.command import call
 from helpers.fields import blobs
 from helpers.predictors import network, predictor, write
 from hypothesis import given, settings
@@ -473,39 +470,15 @@ def test_overlays_of_large_planes_are_thinned_out(
         assert picture.size == (50, 30)
 
 
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "mitolume.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-def test_a_process_that_is_killed_leaves_nothing_that_looks_finished(
-    model: Path, tmp_path: Path
-) -> None:
-    image, out = tmp_path / "a.ome.zarr", tmp_path / "out"
-    movie = image_like((40, 1, 1, 400, 400), {"Y": 0.1, "X": 0.1})
-    with new_image(image, movie, name="x", dtype="uint8") as part:
-        for number in range(40):
-            part[number, 0, 0] = texture((400, 400), number)
-    command = ["predict", model, image, "--out", out]
-    process = subprocess.Popen([sys.executable, "-m", "mitolume.cli", *map(str, command)])
-    deadline = time.monotonic() + 120
-    while not list(out.glob(".part-*/0/c/3")) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert [path.name[:6] for path in out.iterdir()] == [".part-"]
-    outcome = predict_files(mitolume.load(model), [image], out, resume=True)
-    assert not list(out.glob(".part-*"))
-    assert mitolume.read(outcome.written[0]).sizes["T"] == 40
-
-
 def test_the_command_line_does_a_folder_and_names_what_failed(
-    folder: Path, model: Path, tmp_path: Path
-) -> None:
-    done = run("predict", model, folder, "--out", tmp_path / "out", "--tile-size", 512)
-    assert done.returncode == 1
-    assert [Path(line).name for line in done.stdout.split()] == [
+    folder: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    asked = ("predict", model, folder, "--out", tmp_path / "out", "--tile-size", 512)
+    assert call(monkeypatch, *asked) == 1
+    said = capsys.readouterr()
+    assert [Path(line).name for line in said.out.split()] == [
         "f1_mask.ome.tif", "f9_mask.ome.tif", "f10_mask.ome.tif", "z_mask.ome.zarr",
     ]  # fmt: skip
-    assert "mitolume: 6 images found, 4 predicted; the others failed:\n  " in done.stderr
-    assert "Traceback" not in done.stderr
+    assert "mitolume: 6 images found, 4 predicted; the others failed:\n  " in said.err
+    assert "Traceback" not in said.err

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -94,26 +93,6 @@ def test_hand_drawn_masks_beside_images_are_not_overwritten(
     assert call(monkeypatch, "predict", model, image, "--out", tmp_path) == 1
     assert "exists already; choose another --out" in capsys.readouterr().err
     assert mask.read_bytes() == before
-
-
-def test_ctrl_c_ends_in_a_sentence(table: Path, tmp_path: Path) -> None:
-    import signal
-    import subprocess
-
-    arguments = ["run", "--fields", str(table), "--out", str(tmp_path / "run"), "--set",
-                 "training.steps=100000", "--set", "network.width=4"]  # fmt: skip
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mitolume.cli", *arguments], stderr=subprocess.PIPE, text=True
-    )
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "run" / "run.json").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    time.sleep(1)
-    process.send_signal(signal.SIGINT)
-    error = process.communicate(timeout=60)[1]
-    assert process.returncode == 130
-    assert "stopped; finished results are kept" in error
-    assert "Traceback" not in error
 
 
 def test_inspect_names_what_may_go_wrong(

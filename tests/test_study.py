@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from threading import Thread
@@ -21,7 +17,7 @@ import torch
 import xarray as xr
 import yaml
 from helpers.command import call
-from helpers.fields import TINY, blobs, tiny, write_field, write_table_of_fields
+from helpers.fields import blobs, tiny, write_field, write_table_of_fields
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
@@ -42,7 +38,6 @@ from mitolume.runs.guard import choose_kept, two_halves
 from mitolume.runs.recipe import PRESETS, load_recipe
 from mitolume.runs.rerun import circumstances, differences_of_results
 from mitolume.runs.results import value_of
-from mitolume.training.loop import CHECKPOINT
 from mitolume.training.methods import NoisyStudent
 from mitolume.training.patches import ArrayFile, Image
 
@@ -264,39 +259,10 @@ def test_without_validation_test_or_unlabelled_rows_the_run_says_so(
 
 
 def test_files_that_changed_since_are_noticed(table: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    _start_and_kill(table, out)
+    begin(tmp_path / "run", tiny(table), quiet=True)
     write_field(table.parent, "f0", 99)
     with pytest.raises(MitolumeError, match=r"f0.ome.tif has changed since"):
-        mitolume.run(None, out, resume=True, quiet=True)
-
-
-def test_kill_minus_nine_and_resume_gives_the_same_weights(table: Path, tmp_path: Path) -> None:
-    whole = mitolume.run(tiny(table, "training.steps=40"), tmp_path / "whole", quiet=True)
-    broken = tmp_path / "broken"
-    _start_and_kill(table, broken)
-    assert not (broken / "results.csv").exists()
-    mitolume.run(None, broken, resume=True, quiet=True)
-    for model in ("model_1", "model_2"):
-        first, second = (load_file(f / model / "weights.safetensors") for f in (whole, broken))
-        assert all(np.array_equal(first[name], second[name]) for name in first)
-    assert [p.name for p in broken.rglob(".*")] == [".lock"], "temporary files are left"
-
-
-def _start_and_kill(table: Path, out: Path) -> None:
-    """Start a run in its own process and kill it once it wrote a checkpoint."""
-    settings = [w for s in [*TINY, "training.steps=40"] for w in ("--set", s)]
-    command = [sys.executable, "-m", "mitolume.cli", "run", "--fields", str(table), "--out",
-               str(out), *settings]  # fmt: skip
-    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 90
-    while not (out / "model_1" / CHECKPOINT).exists():
-        assert process.poll() is None, "the run ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    process.kill()  # SIGKILL: no handler runs
-    process.wait()
+        mitolume.run(None, tmp_path / "run", resume=True, quiet=True)
 
 
 def test_a_resumed_run_keeps_the_drawn_roles_and_the_models_pixel_size(tmp_path: Path) -> None:

@@ -265,8 +265,10 @@ FAULTS = ("SIGKILL", "SIGINT", "SIGTERM", "disk")
 
 
 @pytest.mark.parametrize(
-    ("name", "fault"), [("measure", "SIGKILL"), ("measure", "disk"), ("predict", "SIGTERM")]
-)
+    ("name", "fault"),
+    [("measure", "SIGKILL"), ("measure", "disk"), ("predict", "SIGTERM"), ("predict", "SIGKILL"),
+     ("run", "SIGINT"), ("run", "SIGKILL")],
+)  # fmt: skip
 def test_a_fault_loses_nothing(name: str, fault: str, server: Server) -> None:
     disturb(server, name, fault, random.Random(f"{SEED} {name} {fault}"))
 

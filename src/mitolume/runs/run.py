@@ -77,7 +77,8 @@ def _computing(run: Run) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-        gc.collect()  # Windows can't remove files that a forgotten array still maps
+        if os.name == "nt":  # which can't remove files that a forgotten array still maps
+            gc.collect()
         run.clean()
         run.note(seconds=round(before + time.monotonic() - started, 1))
 
