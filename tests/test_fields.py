@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -214,6 +215,36 @@ def test_planes_that_nobody_labelled_teach_nothing(
         assert scores["plane"].tolist() == kept
         assert scores["objects_true"].count() == 1
         assert any(said[:-9] in n for n in scores.attrs["notices"]) == (len(kept) < 5)
+
+
+@pytest.mark.parametrize("place", ["here", "pics", "pics/a", "absolute"])
+def test_a_moved_folder_is_one_fault_and_its_advice_works(place: str, tmp_path: Path) -> None:
+    old, table = tmp_path / "old", tmp_path / "old" / "t.csv"
+    folder = old / {"here": "", "absolute": "x"}.get(place, place)
+    folder.mkdir(parents=True)
+    written = str(folder) if place == "absolute" else os.path.relpath(folder, old)
+    rows = []
+    for seed, name in enumerate("abcd"):
+        write_field(folder, name, seed)
+        cells = (f"{written}/{name}{end}" for end in (".ome.tif", "_mask.ome.tif"))
+        rows.append(",".join([*map(os.path.normpath, cells), name]))
+    table.write_text("\n".join(["image,mask,specimen", *rows, ""]))
+    new = tmp_path / "new"
+    if place == "here":
+        new.mkdir()
+        table = shutil.move(table, new / "t.csv")
+    else:
+        folder.rename(new)
+    with pytest.raises(TableError, match="8 of 8 files are missing") as told:
+        check_table(table)
+    assert len(told.value.faults) == 1
+    instead = re.search(r"instead of (.*), or", str(told.value))
+    if instead:
+        table.write_text(table.read_text().replace(instead[1], str(new)))
+    else:
+        assert str(told.value).endswith("put the table beside them again")
+        table = shutil.move(table, old / "t.csv")
+    check_table(table)
 
 
 def test_nearly_right_columns_are_noticed(tmp_path: Path) -> None:

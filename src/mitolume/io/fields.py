@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 
-from mitolume.errors import MitolumeError, in_words
+from mitolume.errors import MitolumeError, in_words, some_names
 from mitolume.io.formats import READERS, bare_name, existing, is_zarr, require_file
 from mitolume.io.pixel_size import CREDIBLE_UM, guess_unit
 from mitolume.io.write import write_text
@@ -27,6 +27,8 @@ COLUMNS = (
     "channel", "scene", "fluorescence", "label", "proposal", "pixel_size_um", "z_step_um",
 )  # fmt: skip
 
+_FILES = ("image", "mask", "proposal")
+_GONE, _FEW = "does not exist (looked for", 3
 OWN_MASKS = ("dye", "painted")  # values of column `label`: masks that this program wrote
 
 
@@ -34,9 +36,9 @@ class TableError(MitolumeError):
     """All faults of a table at once."""
 
     def __init__(self, table: str | Path, faults: Sequence[str]) -> None:
-        self.faults = list(faults)
-        count = "a fault" if len(faults) == 1 else f"{len(faults)} faults"
-        super().__init__(f"{table} has {count}:\n" + "\n".join(f"  {fault}" for fault in faults))
+        self.faults = [fault for fault in faults if fault]
+        count = "a fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
+        super().__init__("\n  ".join([f"{table} has {count}:", *self.faults]))
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,7 @@ def parse_table(path: Path) -> tuple[list[Field], list[tuple[int, str]], list[st
     repeated = [name for name, times in Counter(names).items() if times > 1]
     faults += [(0, f"column {name!r} is there twice") for name in repeated]
     reader = csv.reader(io.StringIO("".join(lines[1:])), delimiter=delimiter)
-    line = skipped + 2
+    line, named = skipped + 2, list[str]()
     try:
         rows = [(row, skipped + 2 + reader.line_num) for row in reader]
     except csv.Error as error:
@@ -171,9 +173,13 @@ def parse_table(path: Path) -> tuple[list[Field], list[tuple[int, str]], list[st
                 )
             faults += [(line, f"line {line}: {fault}") for fault in wrong]
             fields.append(parsed)
+            named += [cells[column] for column in _FILES if cells.get(column)]
+            dye = cells.get("fluorescence", "")
+            named += [dye] * dye.lower().endswith(tuple(READERS))
         line = next_line
     if not fields:
         faults.append((0, "it has no rows"))
+    faults = _as_moved(path.parent, named, faults)
     if any(row.mask and row.role in ("", "train") for row in fields):
         # With outlines to learn from, an image without is unlabelled, dye or not.
         fields = [
@@ -181,6 +187,26 @@ def parse_table(path: Path) -> tuple[list[Field], list[tuple[int, str]], list[st
         ]
     faults += [(0, fault) for fault in leaks(fields)]
     return fields, faults, _column_notices(names)
+
+
+def _as_moved(
+    base: Path, named: Iterable[str], faults: list[tuple[int, str]]
+) -> list[tuple[int, str]]:
+    """Say in one sentence what many missing files have in common: their folder was moved."""
+    files = dict.fromkeys(named)
+    gone = [file for file in files if not os.path.exists(existing(base / file))]
+    if len(gone) <= _FEW:
+        return faults
+    alike = len({os.path.isabs(file) for file in gone}) == 1
+    folder = os.path.commonpath([os.path.dirname(file) for file in gone]) if alike else ""
+    fix = "put the table beside them again"
+    if folder:
+        fix = f"write its new place into the table instead of {folder}, or move it back"
+    said = (
+        f"{len(gone)} of {len(files)} files are missing ({some_names(gone)}), seen from "
+        f"{base.absolute()}. Was their folder moved? Then {fix}"
+    )
+    return [(0, said), *((line, "" if _GONE in fault else fault) for line, fault in faults)]
 
 
 def _column_notices(names: Sequence[str]) -> list[str]:
@@ -309,7 +335,7 @@ def _parse_row(cells: dict[str, str], base: Path, line: int) -> tuple[Field, lis
         found = Path(os.path.normpath(base / cells[column]))
         found = existing(found)
         if not os.path.exists(found):  # pathlib raises an error where a name is too long
-            faults.append(f"{column} {cells[column]} does not exist (looked for {found})")
+            faults.append(f"{column} {cells[column]} {_GONE} {found})")
         elif not (os.path.isfile(found) or is_zarr(found)):
             kind = "a folder" if found.is_dir() else "a pipe or a device"
             faults.append(f"{column} {cells[column]} is {kind}, not a file or an OME-Zarr")
@@ -345,7 +371,7 @@ def _parse_row(cells: dict[str, str], base: Path, line: int) -> tuple[Field, lis
     if fluorescence and os.path.exists(beside):
         fluorescence = beside
     elif str(fluorescence).lower().endswith(tuple(READERS)):
-        faults.append(f"fluorescence {fluorescence} does not exist (looked for {beside})")
+        faults.append(f"fluorescence {fluorescence} {_GONE} {beside})")
     if not (mask or fluorescence) and role in ("train", "validation", "test"):
         faults.append(
             f"role {role} needs a mask, or the mitochondria's fluorescence to make one of; "
