@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numcodecs
 import numpy as np
 import pytest
+import zarr
 from helpers.command import call
 from helpers.fields import blobs
 from helpers.microscope_files import write_zarr, zip_zarr
@@ -94,6 +96,40 @@ def test_a_server_that_dies_leaves_a_sentence_and_nothing_half_written(
     assert said.startswith(f"mitolume: {address} can't be read over the network (")
     assert said.count("\n") == 1
     assert not out.exists() or not list(out.iterdir())
+
+
+FAULTS: dict[str, tuple[int, Callable[[bytes], bytes]]] = {
+    **{str(status): (status, bytes) for status in (401, 403, 429, 500, 502, 503)},
+    "cut": (0, lambda content: content[: len(content) // 2]),
+    "nothing": (0, lambda content: b""),
+    "a page": (0, lambda content: b"<html>Log in</html>"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("file", ["zarr.json", "0/zarr.json", "0/c/2/0/0", ".zattrs", "0/2.0.0"])
+def test_a_server_that_fails_never_gives_zeros(file: str, fault: str, server: Server) -> None:
+    address = image(server, "0.5" if "zarr.json" in file or "/c/" in file else "0.4")
+    server.answers[f"/a.ome.zarr/{file}"] = FAULTS[fault]
+    with pytest.raises(MitolumeError, match=f"{address}.* can't be read"):
+        read_plane(mitolume.read(address), z=2)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_cut_chunk_is_damaged_and_no_pixels(version: int, tmp_path: Path) -> None:
+    path = tmp_path / "a.zarr"
+    write_zarr(path, "zyx", STACK, version="0.4" if version == 2 else "0.5")
+    compressor = numcodecs.Blosc("lz4") if version == 2 else zarr.codecs.BloscCodec(cname="lz4")
+    zarr.create_array(
+        path / "0", data=STACK, chunks=(1, *STACK.shape[1:]), zarr_format=version,
+        compressors=compressor, overwrite=True,
+    )  # fmt: skip
+    chunk = path / "0" / ("2.0.0" if version == 2 else "c/2/0/0")
+    np.testing.assert_array_equal(read_plane(mitolume.read(path), z=2), STACK[2])
+    for share in (0.001, 0.5, 0.999):
+        chunk.write_bytes(chunk.read_bytes()[: int(chunk.stat().st_size * share)])
+        with pytest.raises(MitolumeError, match="can't be read"):
+            read_plane(mitolume.read(path), z=2)
 
 
 def test_what_is_not_there_is_said(

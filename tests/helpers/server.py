@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -11,11 +11,15 @@ from urllib.parse import unquote
 
 
 class Server:
-    """``asked`` are the paths, in order; in the answer to ``dies_at`` it breaks off for good."""
+    """``asked`` are the paths, in order; in the answer to ``dies_at`` it breaks off for good.
+
+    ``answers`` has for some paths another status, and what becomes of the content.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.asked, self.sent = folder, [], 0
         self.dies_at = ""
+        self.answers: dict[str, tuple[int, Callable[[bytes], bytes]]] = {}
         outer = self
 
         class Handler(SimpleHTTPRequestHandler):
@@ -35,9 +39,10 @@ class Server:
                     self.send_header("Content-Length", "0")
                     self.end_headers()
                     return
-                content = file.read_bytes()
+                status, change = outer.answers.get(self.path, (0, bytes))
+                content = change(file.read_bytes())
                 wanted = self.headers.get("Range")
-                self.send_response(206 if wanted else 200)
+                self.send_response(status or (206 if wanted else 200))
                 self.send_header("Accept-Ranges", "bytes")
                 if wanted:
                     first, last = wanted.removeprefix("bytes=").split("-")

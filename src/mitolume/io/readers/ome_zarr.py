@@ -38,6 +38,7 @@ def open_file(path: Path) -> Opened:
     import dask.array as da
     import zarr
 
+    _refuse_cut_chunks()
     parts = _parts(path)
 
     @cache
@@ -66,6 +67,22 @@ def open_file(path: Path) -> Opened:
             require_planes(path, sizes, _are_there(folder, level, axes))
 
     return Opened([part.name for part in parts], array, require_whole=require_whole)
+
+
+@cache
+def _refuse_cut_chunks() -> None:
+    """Check the length of Blosc chunks: numcodecs takes what lies behind a cut one in memory."""
+    from numcodecs.blosc import Blosc  # type: ignore[import-untyped]
+
+    decode = Blosc.decode
+
+    def checked(self: Any, buf: Any, out: Any = None) -> Any:
+        content = memoryview(buf).cast("B")
+        if len(content) < max(16, int.from_bytes(content[12:16], "little")):
+            raise ValueError("a chunk is shorter than it says")
+        return decode(self, buf, out)
+
+    Blosc.decode = checked
 
 
 def _are_there(folder: Path, level: Any, axes: list[str]) -> Iterator[bool]:
