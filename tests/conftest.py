@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.command import Shell, call
 from helpers.fields import write_table_of_fields
 from hypothesis import settings
 
@@ -34,3 +35,17 @@ def _two_cores() -> None:
 def table(tmp_path: Path) -> Path:
     """Write fields of all roles, see `write_table_of_fields`."""
     return write_table_of_fields(tmp_path)
+
+
+@pytest.fixture
+def shell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Shell:
+    """Call the command line as a person would, see `Shell`."""
+
+    def run(*arguments: object, code: int = 0) -> str:
+        capsys.readouterr()
+        found = call(monkeypatch, *arguments)
+        printed = capsys.readouterr()
+        assert found == code, printed.err
+        return printed.err if code else printed.out
+
+    return run

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import tifffile
 import xarray as xr
-from helpers.command import call
+from helpers.command import Shell
 from helpers.fields import blobs
 from helpers.report_pages import Page, content, images, log
 from hypothesis import given, settings
@@ -257,13 +257,11 @@ def test_a_stack_is_one_image_of_many_planes(tmp_path: Path) -> None:
 
 
 def test_consensus_goes_through_files_and_is_never_written_over(
-    hands: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture,
-) -> None:  # fmt: skip
+    hands: tuple[Path, Path], tmp_path: Path, shell: Shell
+) -> None:
     out = tmp_path / "both"
     arguments = ("evaluate", *hands, "--agreement", "--consensus", out)
-    assert call(monkeypatch, *arguments, "--out", tmp_path / "agreement.csv") == 0
-    assert "masks: 4" in capsys.readouterr().out
+    assert "masks: 4" in shell(*arguments, "--out", tmp_path / "agreement.csv")
     assert tuple(pd.read_csv(tmp_path / "agreement.csv").columns) == COLUMNS
     files = sorted(out.glob("*.tif"))
     assert [file.name for file in files] == [f"f{i}_mask.ome.tif" for i in range(4)]
@@ -276,21 +274,19 @@ def test_consensus_goes_through_files_and_is_never_written_over(
     for file in files[:3]:
         file.unlink()
     before = {file: file.read_bytes() for file in out.iterdir()}
-    assert call(monkeypatch, *arguments) == 1
-    assert "f3_mask.ome.tif exists already; choose another" in capsys.readouterr().err
+    assert "f3_mask.ome.tif exists already; choose another" in shell(*arguments, code=1)
     assert {file: file.read_bytes() for file in out.iterdir()} == before
-    assert call(monkeypatch, *arguments[:-1], hands[1]) == 1
-    assert "is a folder of masks that are compared" in capsys.readouterr().err
+    assert "is a folder of masks that are compared" in shell(*arguments[:-1], hands[1], code=1)
 
 
-def test_consensus_needs_agreement(
-    hands: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    assert call(monkeypatch, "evaluate", *hands, "--consensus", hands[0].parent / "both") == 2
-    assert "--consensus needs --agreement" in capsys.readouterr().err
+def test_consensus_needs_agreement(hands: tuple[Path, Path], shell: Shell) -> None:
+    assert "--consensus needs --agreement" in shell(
+        "evaluate", *hands, "--consensus", hands[0].parent / "both", code=2
+    )
     assert not (hands[0].parent / "both").exists()
-    assert call(monkeypatch, "evaluate", *hands, "--agreement", "--objects") == 2
-    assert "--objects needs true masks" in capsys.readouterr().err
+    assert "--objects needs true masks" in shell(
+        "evaluate", *hands, "--agreement", "--objects", code=2
+    )
 
 
 def test_a_faulty_mask_leaves_nothing_behind(hands: tuple[Path, Path], tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from helpers.command import call
+from helpers.command import Shell, call
 from helpers.fields import blobs
 from hypothesis import given
 from hypothesis import strategies as st
@@ -350,10 +350,9 @@ def test_real_stacks_give_a_table_that_is_checked(real_data: Path, tmp_path: Pat
     (em,) = read_table(tmp_path / "epfl-hippocampus.csv")
     assert (em.image.name, em.mask and em.mask.name) == ("train.ome.tif", "train_mask.ome.tif")
     labelled, unlabelled = check_table(tmp_path / "vnc-sstem.csv").fields
-    assert (labelled.mask and labelled.mask.name, len(labelled.planes or ())) == (
-        "labelled_mask.ome.tif",
-        20,
-    )
+    assert labelled.mask
+    assert labelled.mask.name == "labelled_mask.ome.tif"
+    assert len(labelled.planes or ()) == 17, "of 20, without those that nobody outlined"
     assert (unlabelled.image.name, unlabelled.role) == ("unlabelled.ome.tif", "unlabelled")
 
 
@@ -416,21 +415,19 @@ def test_the_command_prints_the_table_and_says_its_guesses(
 
 
 def test_the_command_writes_beside_the_table_and_never_over_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    tmp_path: Path, shell: Shell
 ) -> None:
     lay_out(tmp_path / "images", "a.tif", "a_mask.tif")
     out = tmp_path / "tables" / "t.csv"
-    assert call(monkeypatch, "fields", tmp_path / "images", "--out", out) == 0
+    shell("fields", tmp_path / "images", "--out", out)
     assert out.read_text().splitlines()[1] == "../images/a.tif,../images/a_mask.tif"
     assert set(out.read_text().splitlines()[0].split(",")) <= set(COLUMNS)
     assert (
         "2 files found, 2 used: 1 as images (1 with a mask, 0 without)"
         in (out.parent / "t.txt").read_text()
     )
-    assert call(monkeypatch, "fields", tmp_path / "images", "--out", out) == 1
-    assert "t.csv exists already" in capsys.readouterr().err
-    assert call(monkeypatch, "fields", tmp_path / "images", "--out", tmp_path / "t.xlsx") == 1
-    assert "must end in .csv" in capsys.readouterr().err
+    for name, said in ((out, "t.csv exists already"), (tmp_path / "t.xlsx", "must end in .csv")):
+        assert said in shell("fields", tmp_path / "images", "--out", name, code=1)
 
 
 def specimens_of(rows: list[dict[str, str]]) -> dict[str, str]:

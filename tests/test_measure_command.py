@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import tifffile
 import xarray as xr
-from helpers.command import call
+from helpers.command import Shell
 from helpers.masks import read_objects
 from roifile import ImagejRoi, roiread, roiwrite
 
@@ -58,17 +58,15 @@ def fields(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_known_objects(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
+def test_known_objects(tmp_path: Path, shell: Shell) -> None:
     mask, image = write_pair(tmp_path, "a")
     out = tmp_path / "out" / "objects.csv"
-    assert call(
-        monkeypatch, "measure", tmp_path / "masks", "--intensity", tmp_path / "images",
+    said = shell(
+        "measure", tmp_path / "masks", "--intensity", tmp_path / "images",
         "--out", out, "--crops", tmp_path / "crops", "--margin", 0.2, "--rois", tmp_path / "rois",
         "--labels", tmp_path / "labels", "--pictures", tmp_path / "pictures",
-    ) == 0  # fmt: skip
-    assert "3 objects in 1 image" in capsys.readouterr().out
+    )  # fmt: skip
+    assert "3 objects in 1 image" in said
     table = pd.read_csv(out)
     assert table["image"].tolist() == ["a"] * 3
     assert table["area_um2"].tolist() == pytest.approx([1.5, 1.5, (mask[50:].sum() - 50) / 100])
@@ -102,14 +100,12 @@ def test_known_objects(
     assert not list(tmp_path.rglob("*.parts"))
 
 
-def test_conditions_reach_the_table_and_the_plots(
-    fields: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_conditions_reach_the_table_and_the_plots(fields: Path, shell: Shell) -> None:
     out = fields / "objects.parquet"
-    assert call(
-        monkeypatch, "measure", fields / "masks", "--fields", fields / "fields.csv", "--out", out,
+    shell(
+        "measure", fields / "masks", "--fields", fields / "fields.csv", "--out", out,
         "--pictures", fields / "pictures", "--crops", fields / "crops",
-    ) == 0  # fmt: skip
+    )  # fmt: skip
     table = pd.read_parquet(out)
     assert table.groupby("condition")["specimen"].nunique().to_dict() == {"control": 2, "FCCP": 2}
     assert "contrast_TMRM" in table
@@ -118,44 +114,38 @@ def test_conditions_reach_the_table_and_the_plots(
 
 
 def test_a_bad_mask_does_not_stop_the_others_and_can_follow_later(
-    fields: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    fields: Path, shell: Shell
 ) -> None:
     bad = fields / "masks" / "f1_mask.ome.tif"
     good = bad.read_bytes()
     bad.write_bytes(good[:300])
     command = ["measure", fields / "masks", "--out", fields / "objects.csv"]
-    assert call(monkeypatch, *command) == 1
-    assert "4 masks found, 3 measured; the others failed" in capsys.readouterr().err
+    assert "4 masks found, 3 measured; the others failed" in shell(*command, code=1)
     table = pd.read_csv(fields / "objects.csv")
     assert table["image"].unique().tolist() == ["f0", "f2", "f3"]
     bad.write_bytes(good)
-    assert call(monkeypatch, *command) == 1
-    assert "--overwrite" in capsys.readouterr().err
+    assert "--overwrite" in shell(*command, code=1)
     kept = fields / "objects.csv.parts" / "f0-unsure" / "objects.parquet"
     before = kept.stat().st_mtime_ns
-    assert call(monkeypatch, *command, "--split", "distance", "--resume") == 1
-    assert "f0-unsure was made with objects {" in capsys.readouterr().err
+    assert "f0-unsure was made with objects {" in shell(
+        *command, "--split", "distance", "--resume", code=1
+    )
     assert kept.stat().st_mtime_ns == before
-    assert call(monkeypatch, *command, "--resume") == 0
+    shell(*command, "--resume")
     resumed = pd.read_csv(fields / "objects.csv")
-    assert call(monkeypatch, *command[:-1], fields / "whole.csv") == 0
+    shell(*command[:-1], fields / "whole.csv")
     pd.testing.assert_frame_equal(resumed, pd.read_csv(fields / "whole.csv"))
     assert not (fields / "objects.csv.parts").exists()
 
 
-def test_an_image_without_objects_gives_all_columns(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_image_without_objects_gives_all_columns(tmp_path: Path, shell: Shell) -> None:
     write_pair(tmp_path, "a")
-    call(monkeypatch, "measure", tmp_path / "masks", "--intensity", tmp_path / "images",
-         "--out", tmp_path / "full.parquet")  # fmt: skip
+    command = ["measure", tmp_path / "masks", "--intensity", tmp_path / "images"]
+    shell(*command, "--out", tmp_path / "full.parquet")
     empty = xr.DataArray(np.zeros((80, 100), np.uint8), dims=("Y", "X"),
                          attrs={"pixel_size_um": SIZE})  # fmt: skip
     write_mask(tmp_path / "masks" / "a_mask.ome.tif", empty)
-    assert call(
-        monkeypatch, "measure", tmp_path / "masks", "--intensity", tmp_path / "images",
-        "--out", tmp_path / "none.parquet", "--crops", tmp_path / "crops",
-    ) == 0  # fmt: skip
+    shell(*command, "--out", tmp_path / "none.parquet", "--crops", tmp_path / "crops")
     full, none = (
         pd.read_parquet(tmp_path / "full.parquet"),
         pd.read_parquet(tmp_path / "none.parquet"),
@@ -166,9 +156,7 @@ def test_an_image_without_objects_gives_all_columns(
     assert pd.read_csv(tmp_path / "crops" / "crops.csv").columns[0] == "crop"
 
 
-def test_a_stack_is_labelled_through_z_or_plane_by_plane(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stack_is_labelled_through_z_or_plane_by_plane(tmp_path: Path, shell: Shell) -> None:
     mask = np.zeros((4, 40, 40), np.uint8)
     mask[:, 10:20, 10:20] = 1
     mask[2, 30:36, 30:36] = 1
@@ -177,7 +165,7 @@ def test_a_stack_is_labelled_through_z_or_plane_by_plane(
     grey = (np.arange(4)[:, None, None] * 100 + np.zeros((4, 40, 40))).astype(np.uint8)
     write_image(tmp_path / "s.ome.tif", xr.DataArray(grey, dims=("Z", "Y", "X"), attrs=attrs))
     command = ["measure", tmp_path / "s_mask.ome.tif", "--intensity", tmp_path / "s.ome.tif"]
-    assert call(monkeypatch, *command, "--out", tmp_path / "v.csv", "--crops", tmp_path / "c") == 0
+    shell(*command, "--out", tmp_path / "v.csv", "--crops", tmp_path / "c")
     volume = pd.read_csv(tmp_path / "v.csv")
     assert volume["volume_um3"].tolist() == pytest.approx([400 * 0.002, 36 * 0.002])
     crop = read(tmp_path / "c" / "s_00001.ome.tif")
@@ -185,7 +173,7 @@ def test_a_stack_is_labelled_through_z_or_plane_by_plane(
     np.testing.assert_array_equal(crop.values[0, 0, :, 0, 0], grey[:, 0, 0])
     out = tmp_path / "p.csv"
     command += ["--per-plane", "--rois", tmp_path]
-    assert call(monkeypatch, *command, "--out", out) == 0
+    shell(*command, "--out", out)
     planes = pd.read_csv(out)
     assert planes["plane"].tolist() == [0, 1, 2, 2, 3]
     assert planes["label"].tolist() == [1, 2, 3, 4, 5]
@@ -194,24 +182,19 @@ def test_a_stack_is_labelled_through_z_or_plane_by_plane(
     assert np.array_equal(drawn > 0, mask == 1)
 
 
-def test_numbers_of_a_label_image_are_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
+def test_numbers_of_a_label_image_are_kept(tmp_path: Path, shell: Shell) -> None:
     labels = np.zeros((30, 30), np.uint16)
     labels[5:10, 5:10], labels[5:10, 10:15], labels[20:25, 3:20] = 7, 300, 12
     tifffile.imwrite(tmp_path / "cells.tif", labels)
     command = ["measure", tmp_path / "cells.tif", "--out", tmp_path / "o.csv"]
-    assert call(monkeypatch, *command) == 1
-    assert "--mask-kind labels) where every value above 0" in capsys.readouterr().err
-    assert call(monkeypatch, *command, "--mask-kind", "labels") == 0
+    assert "--mask-kind labels) where every value above 0" in shell(*command, code=1)
+    shell(*command, "--mask-kind", "labels")
     table = pd.read_csv(tmp_path / "o.csv")
     assert table["label"].tolist() == [7, 12, 300]
     assert table["area_px"].tolist() == [25, 85, 25]
 
 
-def test_the_masks_of_a_run_are_measured_in_their_images(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_masks_of_a_run_are_measured_in_their_images(tmp_path: Path, shell: Shell) -> None:
     run = tmp_path / "run"
     (run / "masks" / "model_1").mkdir(parents=True)
     write_pair(tmp_path, "f0")
@@ -224,7 +207,7 @@ def test_the_masks_of_a_run_are_measured_in_their_images(
         "image,specimen,condition,channel,fluorescence\n"
         "../images/f0.ome.tif,dish 1,FCCP,T PMT,TMRM\n"
     )
-    assert call(monkeypatch, "measure", run, "--out", tmp_path / "objects.csv") == 0
+    shell("measure", run, "--out", tmp_path / "objects.csv")
     table = pd.read_csv(tmp_path / "objects.csv")
     assert table["condition"].tolist() == ["FCCP"] * 3
     assert [n for n in table if "_mean_" in n and "ring" not in n] == [
@@ -234,7 +217,7 @@ def test_the_masks_of_a_run_are_measured_in_their_images(
     (run / "fields.csv").write_text(
         "image,specimen,condition,fluorescence\n../images/f0.ome.tif,dish 1,FCCP,TMRM\n"
     )
-    assert call(monkeypatch, "measure", run, "--out", tmp_path / "all.csv") == 0
+    shell("measure", run, "--out", tmp_path / "all.csv")
     named = [n for n in pd.read_csv(tmp_path / "all.csv") if n.startswith("intensity_mean_")]
     assert named == ["intensity_mean_T_PMT", "intensity_mean_TMRM"]
 
@@ -254,11 +237,7 @@ def test_the_masks_of_a_run_are_measured_in_their_images(
     ],
 )
 def test_faults_are_one_sentence(
-    options: list[str],
-    says: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture,
+    options: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shell: Shell
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_pair(tmp_path, "a")
@@ -267,15 +246,14 @@ def test_faults_are_one_sentence(
     write_image("coarse.ome.tif", xr.DataArray(np.zeros((80, 100), np.uint8), dims=("Y", "X"),
                                                attrs=coarse))  # fmt: skip
     Path("fields.csv").write_text("image,specimen\nsmall.ome.tif,dish\n")
-    assert call(monkeypatch, "measure", "masks/a_mask.ome.tif", "--quiet", *options) == 1
-    error = capsys.readouterr().err
+    error = shell("measure", "masks/a_mask.ome.tif", "--quiet", *options, code=1)
     assert says in error
     assert error.count("\n") == 1
     assert not Path("objects.csv").exists()
     assert not list(tmp_path.glob("*.parts"))
 
 
-def test_channels_in_files_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_channels_in_files_of_their_own(tmp_path: Path, shell: Shell) -> None:
     for number in range(2):
         write_pair(tmp_path, f"f{number}", number)
         for channel in ("bf", "tmrm"):
@@ -283,7 +261,7 @@ def test_channels_in_files_of_their_own(tmp_path: Path, monkeypatch: pytest.Monk
             write_image(tmp_path / channel / f"f{number}.ome.tif", grey)
     both = ["--intensity", tmp_path / "bf", "--intensity", tmp_path / "tmrm"]
     out = tmp_path / "objects.csv"
-    assert call(monkeypatch, "measure", tmp_path / "masks", *both, "--out", out) == 0
+    shell("measure", tmp_path / "masks", *both, "--out", out)
     table = pd.read_csv(out)
     assert table["intensity_mean_tmrm"].tolist() == [1, 1, 1, 2, 2, 2]
     assert table["intensity_mean_bf"].notna().all()
@@ -349,15 +327,11 @@ SLOPE = np.broadcast_to(np.arange(20, dtype=np.uint8) * 12, (8, 20))
     ],
 )
 def test_what_values_mean(
-    arrays: list[np.ndarray],
-    kind: str,
-    n_objects: list[int],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    arrays: list[np.ndarray], kind: str, n_objects: list[int], tmp_path: Path, shell: Shell
 ) -> None:
     masks = write_masks(tmp_path / "m", arrays)
     out = tmp_path / "o.csv"
-    assert call(monkeypatch, "measure", masks, "--mask-kind", kind, "--out", out) == 0
+    shell("measure", masks, "--mask-kind", kind, "--out", out)
     assert pd.read_csv(tmp_path / "o_images.csv")["n_objects"].tolist() == n_objects
 
 
@@ -379,11 +353,7 @@ def write_masks(folder: Path, arrays: list[np.ndarray]) -> Path:
     ],
 )
 def test_what_cannot_be_known_is_refused_by_every_command(
-    arrays: list[np.ndarray],
-    says: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture,
+    arrays: list[np.ndarray], says: str, tmp_path: Path, shell: Shell
 ) -> None:
     masks = write_masks(tmp_path / "m", arrays)
     for command in (
@@ -391,8 +361,7 @@ def test_what_cannot_be_known_is_refused_by_every_command(
         ["evaluate", masks, masks],
         ["convert", masks, "--out", tmp_path, "--to", "zip"],
     ):
-        assert call(monkeypatch, *command) == 1
-        assert says in capsys.readouterr().err
+        assert says in shell(*command, code=1)
     for n in range(len(arrays)):
         image = np.random.default_rng(n).integers(0, 255, BAR.shape).astype(np.uint8)
         tifffile.imwrite(tmp_path / f"{n}.tif", image)
@@ -434,22 +403,17 @@ def test_masks_are_no_images_to_predict(tmp_path: Path) -> None:
     )
 
 
-def test_inputs_are_never_written_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
+def test_inputs_are_never_written_over(tmp_path: Path, shell: Shell) -> None:
     mask, _ = write_pair(tmp_path, "a")
     path = tmp_path / "a_labels.ome.tif"
     write_mask(path, xr.DataArray(mask, dims=("Y", "X")))
     before = path.read_bytes()
     command = ["measure", path, "--labels", tmp_path, "--overwrite", "--out", tmp_path / "o.csv"]
-    assert call(monkeypatch, *command) == 1
-    assert "a_labels.ome.tif is one of the inputs" in capsys.readouterr().err
+    assert "a_labels.ome.tif is one of the inputs" in shell(*command, code=1)
     assert path.read_bytes() == before
 
 
-def test_unsure_pixels_are_no_field_and_no_ring(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unsure_pixels_are_no_field_and_no_ring(tmp_path: Path, shell: Shell) -> None:
     corners = {"a": (10, 10, 30, 20), "unsure": (10, 21, 30, 40)}
     boxes = [
         ImagejRoi.frompoints([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], name=name)
@@ -463,8 +427,8 @@ def test_unsure_pixels_are_no_field_and_no_ring(
     tables = []
     for mask in ("drawn.zip", "mask.tif"):
         out = tmp_path / f"{mask}.csv"
-        assert call(monkeypatch, "measure", tmp_path / mask, "--intensity", tmp_path / "image.tif",
-                    "--out", out, "--mask-kind", "unsure") == 0  # fmt: skip
+        shell("measure", tmp_path / mask, "--intensity", tmp_path / "image.tif",
+              "--out", out, "--mask-kind", "unsure")  # fmt: skip
         tables.append(pd.read_csv(out).drop(columns="image"))
         shares = pd.read_csv(tmp_path / f"{mask}_images.csv")["footprint_share"]
         assert shares.tolist() == pytest.approx([200 / (2000 - 380)], rel=5e-4)
@@ -472,42 +436,34 @@ def test_unsure_pixels_are_no_field_and_no_ring(
     pd.testing.assert_frame_equal(*tables)
 
 
-def test_rois_of_a_time_series_know_their_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rois_of_a_time_series_know_their_time(tmp_path: Path, shell: Shell) -> None:
     movie = np.zeros((3, 2, 30, 30), np.uint8)
     movie[:, :, 5:10, 5:15] = 1
     write_mask(tmp_path / "m.ome.tif", xr.DataArray(movie, dims=tuple("TZYX")))
-    assert call(monkeypatch, "measure", tmp_path / "m.ome.tif", "--rois", tmp_path / "r",
-                "--out", tmp_path / "o.csv") == 0  # fmt: skip
+    shell("measure", tmp_path / "m.ome.tif", "--rois", tmp_path / "r", "--out", tmp_path / "o.csv")
     places = [(roi.t_position, roi.z_position) for roi in roiread(tmp_path / "r" / "m_rois.zip")]
     assert places == [(1, 1), (1, 2), (2, 1), (2, 2), (3, 1), (3, 2)]
 
 
-def test_tables_of_planes_and_movies_keep_whole_numbers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tables_of_planes_and_movies_keep_whole_numbers(tmp_path: Path, shell: Shell) -> None:
     write_mask(tmp_path / "a_mask.ome.tif", xr.DataArray(BAR, dims=("Y", "X")))
     both = xr.DataArray(np.stack([BAR, BAR]), dims=("T", "Y", "X"))
     write_mask(tmp_path / "b_mask.ome.tif", both)
-    assert call(monkeypatch, "measure", tmp_path, "--out", tmp_path / "o.csv") == 0
+    shell("measure", tmp_path, "--out", tmp_path / "o.csv")
     assert [line.split(",")[:3] for line in (tmp_path / "o.csv").read_text().splitlines()] == [
         ["image", "t", "label"], ["a", "", "1"], ["b", "0", "1"], ["b", "1", "2"]
     ]  # fmt: skip
 
 
-def test_pixels_that_cannot_be_decoded_are_named(
-    fields: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
+def test_pixels_that_cannot_be_decoded_are_named(fields: Path, shell: Shell) -> None:
     for bad in (fields / "masks" / "f1_mask.ome.tif", fields / "images" / "f2.ome.tif"):
         with tifffile.TiffFile(bad) as tif:
             start = tif.pages[0].dataoffsets[0]
         content = bytearray(bad.read_bytes())
         content[start + 5 : start + 25] = b"x" * 20
         bad.write_bytes(bytes(content))
-    assert call(monkeypatch, "measure", fields / "masks", "--intensity", fields / "images",
-                "--out", fields / "o.csv") == 1  # fmt: skip
-    error = capsys.readouterr().err
+    error = shell("measure", fields / "masks", "--intensity", fields / "images",
+                  "--out", fields / "o.csv", code=1)  # fmt: skip
     assert "4 masks found, 2 measured" in error
     assert "f1_mask.ome.tif can't be read" in error
     assert "f2.ome.tif can't be read" in error
@@ -515,21 +471,18 @@ def test_pixels_that_cannot_be_decoded_are_named(
 
 
 def test_a_table_that_was_changed_is_not_mixed_with_what_was_measured(
-    fields: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    fields: Path, shell: Shell
 ) -> None:
     (fields / "masks" / "f1_mask.ome.tif").write_bytes(b"")
     command = ["measure", fields / "masks", "--fields", fields / "fields.csv",
                "--out", fields / "o.csv"]  # fmt: skip
-    assert call(monkeypatch, *command) == 1
+    shell(*command, code=1)
     table = fields / "fields.csv"
     table.write_text(table.read_text().replace("dish 0", "dish 9"))
-    assert call(monkeypatch, *command, "--resume") == 1
-    assert "was made with specimen dish 0, not dish 9" in capsys.readouterr().err
+    assert "was made with specimen dish 0, not dish 9" in shell(*command, "--resume", code=1)
 
 
-def test_crops_of_an_earlier_measurement_are_replaced(
-    fields: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_crops_of_an_earlier_measurement_are_replaced(fields: Path, shell: Shell) -> None:
     own = fields / "crops" / "mine.ome.tif"
     own.parent.mkdir()
     own.touch()
@@ -537,46 +490,43 @@ def test_crops_of_an_earlier_measurement_are_replaced(
                "--out", fields / "o.csv", "--crops", fields / "crops"]  # fmt: skip
     crops = fields / "crops"
     for options, kept in (([], 12), (["--min-size", 1.5], 4)):
-        assert call(monkeypatch, *command, *options) == 0
+        shell(*command, *options)
         assert len(list(crops.glob("*f*.ome.tif"))) == kept == len(pd.read_csv(crops / "crops.csv"))
         (crops / ".part-7.f0_00001.ome.tif").touch()  # left by a kill
     assert own.exists()
-    assert call(monkeypatch, *command) == 0
+    shell(*command)
     (crops / "crops.csv").unlink()  # killed before the crops were listed
-    assert call(monkeypatch, *command, "--min-size", 1.5) == 0
+    shell(*command, "--min-size", 1.5)
     assert len(list(crops.glob("*f*.ome.tif"))) == 4
 
 
-def test_a_finished_measurement_is_resumed(
-    fields: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
+def test_a_finished_measurement_is_resumed(fields: Path, shell: Shell) -> None:
     """A kill may have come while it was tidied up."""
     command = ["measure", fields / "masks", "--out", fields / "o.csv", "--rois", fields / "rois",
                "--resume"]  # fmt: skip
-    assert call(monkeypatch, *command) == 0
+    shell(*command)
     made = [p for p in (*fields.glob("o*"), *fields.glob("rois/*")) if p.is_file()]
     before = {path: path.read_bytes() for path in made}
     (fields / ".part-77.o.csv.parts").mkdir()
     (fields / "rois" / ".part-77.f0_rois.zip").touch()
-    assert call(monkeypatch, *command) == 0
+    shell(*command)
     assert {path: path.read_bytes() for path in made} == before
     assert not list(fields.rglob(".part-*"))
-    capsys.readouterr()
-    assert call(monkeypatch, *command, "--min-size", 1.5) == 1
-    assert "made of other masks or with other settings (see" in capsys.readouterr().err
+    assert "made of other masks or with other settings (see" in shell(
+        *command, "--min-size", 1.5, code=1
+    )
     assert {path: path.read_bytes() for path in made} == before
 
 
-def test_high_numbers_need_no_more_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_high_numbers_need_no_more_memory(tmp_path: Path, shell: Shell) -> None:
     labels = np.zeros((9, 30), np.uint32)
     labels[2:5, 2:9], labels[2:5, 12:20] = 2_000_000_000, 5
     tifffile.imwrite(tmp_path / "l.tif", labels)
-    assert call(monkeypatch, "measure", tmp_path / "l.tif", "--out", tmp_path / "o.csv",
-                "--mask-kind", "labels") == 0  # fmt: skip
+    shell("measure", tmp_path / "l.tif", "--out", tmp_path / "o.csv", "--mask-kind", "labels")
     assert pd.read_csv(tmp_path / "o.csv")["label"].tolist() == [5, 2_000_000_000]
 
 
-def test_a_row_means_some_planes_of_a_mask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_means_some_planes_of_a_mask(tmp_path: Path, shell: Shell) -> None:
     stack = np.zeros((6, 8, 20), np.uint8)
     stack[:, 2:5, 2:18] = 1
     depth = np.arange(6, dtype=np.uint8)[:, None, None]
@@ -584,8 +534,8 @@ def test_a_row_means_some_planes_of_a_mask(tmp_path: Path, monkeypatch: pytest.M
         image = xr.DataArray(values, dims=("Z", "Y", "X"))
         write_image(tmp_path / f"{name}.ome.tif", image)
     (tmp_path / "f.csv").write_text("image,mask,planes\ns.ome.tif,s_mask.ome.tif,2 4\n")
-    assert call(monkeypatch, "measure", tmp_path / "s_mask.ome.tif", "--fields", tmp_path / "f.csv",
-                "--out", tmp_path / "o.csv") == 0  # fmt: skip
+    command = ["measure", tmp_path / "s_mask.ome.tif", "--fields", tmp_path / "f.csv"]
+    shell(*command, "--out", tmp_path / "o.csv")
     table = pd.read_csv(tmp_path / "o.csv")
     assert table["plane"].tolist() == [2, 4]
     assert table["intensity_mean_image"].tolist() == [2, 4]

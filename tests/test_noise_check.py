@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from helpers.command import Shell
 from scipy import ndimage
-from typer.testing import CliRunner
 
-from mitolume.cli import app
 from mitolume.io.read import read
 from mitolume.io.write import write_image
 from mitolume.preprocess.noise_check import NoiseCheck, check_stack
@@ -195,17 +194,17 @@ def _written(path: Path, stack: np.ndarray) -> Path:
     return path
 
 
-def test_the_command_prints_a_verdict_and_writes_figure_and_numbers(tmp_path: Path) -> None:
+def test_the_command_prints_a_verdict_and_writes_figure_and_numbers(
+    tmp_path: Path, shell: Shell
+) -> None:
     stack = _written(tmp_path / "a.ome.tif", noisy(cells(4)))
     figure = tmp_path / "new" / "a_check.png"
-    command = ["denoise", "check", str(stack), "--out", str(figure.parent), "--quiet"]
-    command += ["--channel", "0", "--scene", "0"]
-    result = CliRunner().invoke(app, command)
-    assert result.exit_code == 0
-    assert "0.1 µm apart" in result.output
-    assert "\n  suitable\n" in result.output
+    command = ["denoise", "check", stack, "--out", figure.parent, "--quiet"]
+    said = shell(*command, "--channel", 0, "--scene", 0)
+    assert "0.1 µm apart" in said
+    assert "\n  suitable\n" in said
     asked = f"denoise train {stack} --channel 0 --scene 0 --out DENOISER"
-    assert asked in result.output, "the command works when it is copied"
+    assert asked in said, "the command works when it is copied"
     assert figure.read_bytes().startswith(b"\x89PNG")
     found = json.loads(figure.with_suffix(".json").read_text(encoding="utf-8"))
     assert set(found) == {"image", "sentence", *NoiseCheck.__dataclass_fields__}
@@ -214,28 +213,24 @@ def test_the_command_prints_a_verdict_and_writes_figure_and_numbers(tmp_path: Pa
 
 
 @pytest.mark.parametrize("planes", [1, 2])
-def test_the_command_draws_the_smallest_stacks(tmp_path: Path, planes: int) -> None:
+def test_the_command_draws_the_smallest_stacks(tmp_path: Path, planes: int, shell: Shell) -> None:
     stack = _written(tmp_path / "s.ome.tif", np.arange(9 * planes).reshape(planes, 3, 3))
     figure = tmp_path / "s_check.png"
-    result = CliRunner().invoke(app, ["denoise", "check", str(stack), "--out", str(tmp_path)])
-    assert result.exit_code == 0
-    assert "too few planes" in result.output
+    assert "too few planes" in shell("denoise", "check", stack, "--out", tmp_path)
     assert figure.exists()
     assert figure.with_suffix(".json").exists()
 
 
-def test_faults_are_one_sentence(tmp_path: Path) -> None:
+def test_faults_are_one_sentence(tmp_path: Path, shell: Shell) -> None:
     stack = _written(tmp_path / "a.ome.tif", np.ones((1, 3, 3)))
-    command = ["denoise", "check", str(stack), "--channel", "DAPI", "--out", str(tmp_path / "out")]
-    result = CliRunner().invoke(app, command)
-    assert result.exit_code == 1
-    assert "DAPI" in str(result.exception)
+    command = ["denoise", "check", stack, "--channel", "DAPI", "--out", tmp_path / "out"]
+    assert "DAPI" in shell(*command, code=1)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_bad_stack_does_not_stop_the_others(tmp_path: Path) -> None:
+def test_a_bad_stack_does_not_stop_the_others(tmp_path: Path, shell: Shell) -> None:
     _written(tmp_path / "b.ome.tif", np.ones((1, 3, 3)))
     (tmp_path / "a.tif").write_bytes(b"II*\0\0\0\0\0")
-    result = CliRunner().invoke(app, ["denoise", "check", str(tmp_path), "--out", str(tmp_path)])
+    said = shell("denoise", "check", tmp_path, "--out", tmp_path, code=1)
     assert (tmp_path / "b_check.png").exists()
-    assert "2 stacks found, 1 checked; the others failed:" in str(result.exception)
+    assert "2 stacks found, 1 checked; the others failed:" in said

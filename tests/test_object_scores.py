@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import tifffile
 import torch
-from helpers.command import call
+from helpers.command import Shell
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
@@ -151,9 +151,7 @@ def two_objects() -> np.ndarray:
     return mask
 
 
-def test_evaluate_matches_objects_when_asked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
+def test_evaluate_matches_objects_when_asked(tmp_path: Path, shell: Shell) -> None:
     for side in ("masks", "truth"):
         (tmp_path / side).mkdir()
     truth = two_objects()
@@ -165,8 +163,7 @@ def test_evaluate_matches_objects_when_asked(
         tifffile.imwrite(tmp_path / "truth" / f"{name}.tif", real * 255)
     folders = tmp_path / "masks", tmp_path / "truth"
     out = tmp_path / "scores.csv"
-    assert call(monkeypatch, "evaluate", *folders, "--objects", "--out", out) == 0
-    printed = capsys.readouterr().out
+    printed = shell("evaluate", *folders, "--objects", "--out", out)
     assert "objects: 4 true, 3 predicted, in 3 files" in printed
     assert "none in truth and masks: 1\n" in printed
     assert "object_recall_50          0.7500" in printed
@@ -175,8 +172,7 @@ def test_evaluate_matches_objects_when_asked(
     assert table["object_tp_95"].tolist() == [2, 1, 0]
     assert table["panoptic_quality"].tolist()[:2] == pytest.approx([1, 2 / 3])
     assert math.isnan(table["panoptic_quality"][2])
-    assert call(monkeypatch, "evaluate", *folders) == 0
-    assert "objects" not in capsys.readouterr().out
+    assert "objects" not in shell("evaluate", *folders)
 
 
 def test_touching_labels_are_single_objects_and_masks_are_not(tmp_path: Path) -> None:

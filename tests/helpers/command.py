@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Protocol
 
 import pytest
 
@@ -16,3 +17,11 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     except SystemExit as stop:
         return int(stop.code or 0)
     return 0
+
+
+class Shell(Protocol):
+    """Calls the command line and asserts how it ends, see the fixture ``shell``."""
+
+    def __call__(self, *arguments: object, code: int = 0) -> str:
+        """Return what it printed: its result, or its error where it ends with another code."""
+        ...
