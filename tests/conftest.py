@@ -46,6 +46,6 @@ def shell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> She
         found = call(monkeypatch, *arguments)
         printed = capsys.readouterr()
         assert found == code, printed.err
-        return printed.err if code else printed.out
+        return printed.out + printed.err
 
     return run

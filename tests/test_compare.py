@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from helpers.command import call
+from helpers.command import Shell
 from scipy import stats
 
 from mitolume.analysis.replicates import compare_conditions, control_of, suits_log
@@ -130,16 +130,15 @@ def scores(area_off: dict[str, float], specimens: int = 4) -> Any:
 
 
 def test_what_the_masks_add_is_said_first(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shell: Shell
 ) -> None:
     table = cells(np.random.default_rng(4), {"control": 4, "FCCP": 4, "rotenone": 4})
     table.loc[0, "area_um2"] = np.nan
     table.to_csv(tmp_path / "objects.csv", index=False)
     monkeypatch.setattr(compare_page, "open_run", lambda _: scores({"control": 0.1, "FCCP": 0.43}))
-    given: list[Any] = [monkeypatch, "compare", tmp_path / "objects.csv", "--column", "area"]
+    given = ["compare", tmp_path / "objects.csv", "--column", "area"]
     for name in ("c.html", "c.csv", "c.svg"):
-        assert call(*given, "--run", tmp_path, "--out", tmp_path / name) == 0
-    lines = capsys.readouterr().out.splitlines()
+        lines = shell(*given, "--run", tmp_path, "--out", tmp_path / name).splitlines()
     assert lines[0].startswith("note: accuracy was never checked on rotenone: ")
     assert "unequal in FCCP" in lines[1]
     assert lines[2] == "note: 1 of 360 rows left out: no condition, specimen or area_um2"
@@ -152,8 +151,7 @@ def test_what_the_masks_add_is_said_first(
     assert rows["treatment"].tolist() == ["FCCP", "rotenone"]
     assert (rows["n_specimens"] == 4).all()
     # Without a run, nobody knows.
-    assert call(*given) == 0
-    assert "is not known here" in capsys.readouterr().out.splitlines()[0]
+    assert "is not known here" in shell(*given).splitlines()[0]
 
 
 @pytest.mark.parametrize(
@@ -168,19 +166,14 @@ def test_what_the_masks_add_is_said_first(
     ],
 )
 def test_what_can_not_be_compared_is_refused(
-    options: list[str],
-    says: str,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    options: list[str], says: str, tmp_path: Path, shell: Shell
 ) -> None:
     table = cells(np.random.default_rng(0), {"control": 3, "FCCP": 3}, n=3)
     if "stack" in says:
         table = table.rename(columns={"area_um2": "volume_um3"})
         table[[f"intensity_{n}" for n in range(30)]] = 1.0
     table.to_csv(tmp_path / "o.csv", index=False)
-    assert call(monkeypatch, "compare", tmp_path / "o.csv", *options) == 1
-    assert says in capsys.readouterr().err
+    assert says in shell("compare", tmp_path / "o.csv", *options, code=1)
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tifffile
 import xarray as xr
+from helpers.command import Shell
 from helpers.masks import read_objects
 from helpers.roi_files import (
     ELSEWHERE,
@@ -22,11 +23,9 @@ from helpers.roi_files import (
     roi_file,
     roi_set,
 )
-from typer.testing import CliRunner
 
 from mitolume.batch.agreement import agree
 from mitolume.batch.evaluate import evaluate
-from mitolume.cli import app
 from mitolume.errors import MitolumeError
 from mitolume.io.check import check_table, read_row
 from mitolume.io.geojson import read_geojson
@@ -301,12 +300,7 @@ def test_two_sets_of_outlines_are_compared_on_their_images(tmp_path: Path) -> No
         evaluate(tmp_path / "anna", tmp_path / "ben", like=tmp_path / "anna")
 
 
-def run(*words: object) -> tuple[int, str]:
-    result = CliRunner().invoke(app, ["convert", *map(str, words)])
-    return result.exit_code, result.output + str(result.exception or "")
-
-
-def test_convert_there_and_back(tmp_path: Path) -> None:
+def test_convert_there_and_back(tmp_path: Path, shell: Shell) -> None:
     rng = np.random.default_rng(3)
     mask = (rng.random((3, 24, 30)) < 0.4).astype(np.uint8)
     mask[:, :4, :4] = 255
@@ -315,9 +309,9 @@ def test_convert_there_and_back(tmp_path: Path) -> None:
     write_mask(source, xr.DataArray(mask, dims=("Z", "Y", "X"), attrs={"pixel_size_um": size}))
     for ending in (".zip", ".geojson"):
         out = tmp_path / f"out{ending}"
-        assert run(source, "--out", out, "--mask-kind", "unsure")[0] == 0
+        shell("convert", source, "--out", out, "--mask-kind", "unsure")
         back = tmp_path / f"back{ending}.ome.tif"
-        assert run(out, "--out", back, "--like", source)[0] == 0
+        shell("convert", out, "--out", back, "--like", source)
         again = read(back)
         assert again.attrs["pixel_size_um"] == size
         np.testing.assert_array_equal(again.values[0, 0], mask)
@@ -325,27 +319,25 @@ def test_convert_there_and_back(tmp_path: Path) -> None:
         np.testing.assert_array_equal(labels, read_objects(source)[0])  # numbers join the planes
 
 
-def test_convert_keeps_numbers(tmp_path: Path) -> None:
+def test_convert_keeps_numbers(tmp_path: Path, shell: Shell) -> None:
     labels = np.zeros((20, 20), np.int64)
     labels[2:5, 2:5], labels[5:8, 5:8], labels[10:14, 3:9] = 7, 70_000, 9
     source = tmp_path / "labels.ome.tif"
     write_labels(source, xr.DataArray(labels, dims=("Y", "X")))
-    code, said = run(source, "--out", tmp_path / "a.zip")
-    assert code == 1
-    assert "--mask-kind labels" in said
-    assert run(source, "--out", tmp_path / "a.zip", "--mask-kind", "labels")[0] == 0
+    assert "--mask-kind labels" in shell("convert", source, "--out", tmp_path / "a.zip", code=1)
+    shell("convert", source, "--out", tmp_path / "a.zip", "--mask-kind", "labels")
     out = tmp_path / "b.ome.tif"
-    assert run(tmp_path / "a.zip", "--out", out, "--like", source, "--labels")[0] == 0
+    shell("convert", tmp_path / "a.zip", "--out", out, "--like", source, "--labels")
     np.testing.assert_array_equal(read(out).values[0, 0, 0], labels)
 
 
-def test_no_object_number_means_unsure(tmp_path: Path) -> None:
+def test_no_object_number_means_unsure(tmp_path: Path, shell: Shell) -> None:
     labels = np.zeros((8, 20), np.int64)
     for place, number in enumerate((1, 254, 255, 2550, 2551, 255_001)):
         labels[2:6, 3 * place : 3 * place + 2] = number
     write_labels(tmp_path / "labels.ome.tif", xr.DataArray(labels, dims=("Y", "X")))
     for out in (tmp_path / "a.zip", tmp_path / "a.geojson"):
-        run(tmp_path / "labels.ome.tif", "--out", out, "--mask-kind", "labels")
+        shell("convert", tmp_path / "labels.ome.tif", "--out", out, "--mask-kind", "labels")
         found, unsure = read_objects(out, tmp_path / "labels.ome.tif")
         np.testing.assert_array_equal(found, labels)
         assert not unsure.any()
@@ -358,7 +350,7 @@ def test_outlines_drawn_later_lie_on_top_and_have_their_own_number(tmp_path: Pat
     assert labels[1, :8].tolist() == [0, 1, 1, 2, 2, 2, 2, 0]
 
 
-def test_convert_refuses(tmp_path: Path) -> None:
+def test_convert_refuses(tmp_path: Path, shell: Shell) -> None:
     image(tmp_path / "i.ome.tif", value=np.ones((1, 20, 20), np.uint8))
     source = tmp_path / "i.ome.tif"
     (tmp_path / "d.zip").touch()
@@ -371,43 +363,39 @@ def test_convert_refuses(tmp_path: Path) -> None:
         ("b.zip", ("--mask-kind", "x"), "no mask kind 'x'"),
         ("c.zip", ("--like", roi_set(tmp_path / "r.zip")), "r.zip"),
     ]:
-        code, said = run(source, "--out", tmp_path / out, *more)
-        assert code == 1
-        assert wanted in said
+        assert wanted in shell("convert", source, "--out", tmp_path / out, *more, code=1)
     assert sorted(p.name for p in tmp_path.glob("?.*")) == ["d.zip", "i.ome.tif", "r.zip"]
 
 
-def test_convert_takes_folders(tmp_path: Path) -> None:
+def test_convert_takes_folders(tmp_path: Path, shell: Shell) -> None:
     for name in ("a", "b", "c"):
         labels = xr.DataArray(np.eye(12, dtype=np.uint8) * 7, dims=("Y", "X"))
         write_labels(tmp_path / "m" / f"{name}_cp_masks.ome.tif", labels)
     (tmp_path / "m" / "c_cp_masks.ome.tif").write_bytes(b"II*")
     options = ("--to", "zip", "--mask-kind", "labels", "--out", tmp_path / "r")
-    code, said = run(tmp_path / "m", *options)
-    assert code == 1
+    said = shell("convert", tmp_path / "m", *options, code=1)
     assert "3 masks found, 2 converted; the others failed:" in said
     assert sorted(p.name for p in (tmp_path / "r").glob("*.zip")) == ["a_rois.zip", "b_rois.zip"]
-    back = run(tmp_path / "r", "--to", "ome.tif", "--out", tmp_path / "b", "--like", tmp_path / "m",
-               "--labels")  # fmt: skip
-    assert back[0] == 0
+    back = ("convert", tmp_path / "r", "--to", "ome.tif", "--out", tmp_path / "b")
+    shell(*back, "--like", tmp_path / "m", "--labels")
     np.testing.assert_array_equal(
         read(tmp_path / "b" / "a_labels.ome.tif").values.squeeze(), np.eye(12) * 7
     )
 
 
-def test_outlines_that_others_cover_are_pointed_out(tmp_path: Path) -> None:
+def test_outlines_that_others_cover_are_pointed_out(tmp_path: Path, shell: Shell) -> None:
     image(tmp_path / "i.ome.tif")
     boxes = [(6, 6, 9, 9), (4, 4, 12, 12), (14, 14, 18, 18)]
     rois = {f"{n}.roi": roi_file(RECT, box) for n, box in enumerate(boxes)}
     path = roi_set(tmp_path / "a.zip", rois)
     out, source = tmp_path / "o.ome.tif", tmp_path / "i.ome.tif"
-    said = run(path, "--out", out, "--like", source, "--labels")[1]
+    said = shell("convert", path, "--out", out, "--like", source, "--labels")
     assert "a.zip: 1 of 3 objects lie in part under smaller ones" in said
     assert "(numbers 2)" in said
     assert np.unique(read(out).values, return_counts=True)[1][1:].tolist() == [9, 55, 16]
 
 
-def test_outlines_without_pixels_of_their_own_are_counted(tmp_path: Path) -> None:
+def test_outlines_without_pixels_of_their_own_are_counted(tmp_path: Path, shell: Shell) -> None:
     """Two of one name, which a zip can hold; twins; one between the middles of pixels."""
     image(tmp_path / "i.ome.tif")
     with warnings.catch_warnings(), ZipFile(tmp_path / "a.zip", "w") as file:
@@ -419,9 +407,8 @@ def test_outlines_without_pixels_of_their_own_are_counted(tmp_path: Path) -> Non
         file.writestr(
             "c.roi", roi_file(POLYGON, (14, 14, 16, 16), corners, floats=thin, options=SUBPIXEL)
         )
-    code, said = run(tmp_path / "a.zip", "--out", tmp_path / "o.ome.tif", "--labels", "--like",
-                     tmp_path / "i.ome.tif")  # fmt: skip
-    assert code == 0
+    command = ("convert", tmp_path / "a.zip", "--out", tmp_path / "o.ome.tif", "--labels")
+    said = shell(*command, "--like", tmp_path / "i.ome.tif")
     assert "a.zip: 1 of 4 objects are lost, for others cover them" in said
     assert "a.zip: 1 of 4 objects hold the middle of no pixel, and are left out (numbers 4)" in said
     mask = open_mask(tmp_path / "a.zip", read(tmp_path / "i.ome.tif"))

@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from typer.testing import CliRunner
+from helpers.command import Shell
 
 import mitolume
-from mitolume.cli import app
 from mitolume.errors import MitolumeError
 from mitolume.io import samples as module
 from mitolume.io.formats import reader_of
@@ -59,10 +58,9 @@ def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     server.server_close()
 
 
-def test_a_sample_is_fetched_once(home: str, tmp_path: Path) -> None:
+def test_a_sample_is_fetched_once(home: str, tmp_path: Path, shell: Shell) -> None:
     path = tmp_path / "new" / "whole.tif"
-    result = CliRunner().invoke(app, ["sample", "whole", "--out", str(path.parent)])
-    assert result.stdout == f"{path}\n"
+    assert shell("sample", "whole", "--out", path.parent) == f"{path}\n"
     assert path.read_bytes() == BYTES
     time = path.stat().st_mtime_ns
     assert fetch_sample("whole", path.parent) == path
@@ -94,8 +92,8 @@ def test_a_file_of_someone_else_is_not_replaced(home: str, tmp_path: Path) -> No
     assert (tmp_path / "whole.tif").read_text() == "mine"
 
 
-def test_what_is_published_is_said_before() -> None:
-    lines = CliRunner().invoke(app, ["sample"]).stdout.splitlines()
+def test_what_is_published_is_said_before(shell: Shell) -> None:
+    lines = shell("sample").splitlines()
     folder = Path(mitolume.__file__).parent / "napari"
     contributions = yaml.safe_load((folder / "napari.yaml").read_text())["contributions"]
     shown = {one["key"]: one["display_name"] for one in contributions["sample_data"]}

@@ -23,5 +23,5 @@ class Shell(Protocol):
     """Calls the command line and asserts how it ends, see the fixture ``shell``."""
 
     def __call__(self, *arguments: object, code: int = 0) -> str:
-        """Return what it printed: its result, or its error where it ends with another code."""
+        """Return what it printed: its results, then what it said on standard error."""
         ...
