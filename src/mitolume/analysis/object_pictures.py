@@ -206,7 +206,7 @@ def superplot(
     return figure
 
 
-def write_figure(path: str | Path, figure: Figure) -> None:
+def write_figure(path: str | Path, figure: Figure, dpi: int = _DPI) -> None:
     """Write a figure as ``.png`` or ``.svg``, whole or not at all."""
     ending = Path(path).suffix.lower()
     if ending not in (".png", ".svg"):
@@ -215,7 +215,7 @@ def write_figure(path: str | Path, figure: Figure) -> None:
     with atomic(path) as temporary, warnings.catch_warnings():
         # A name in letters that matplotlib's font lacks is not a reason to stop.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
-        figure.savefig(temporary, format=ending[1:], dpi=_DPI, metadata=metadata)
+        figure.savefig(temporary, format=ending[1:], dpi=dpi, metadata=metadata)
 
 
 def _robust_range(values: NDArray[np.float64]) -> Normalize:

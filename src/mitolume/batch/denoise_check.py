@@ -13,12 +13,13 @@ import xarray as xr
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from mitolume.analysis.object_pictures import write_figure
 from mitolume.batch.runner import Job, Outcome, Report, run_files
 from mitolume.io.channels import select_channel
 from mitolume.io.formats import bare_name
 from mitolume.io.read import read
 from mitolume.io.windows import Plane, levelled, open_plane
-from mitolume.io.write import atomic, write_text
+from mitolume.io.write import write_text
 from mitolume.preprocess.noise_check import NoiseCheck, check_stack
 from mitolume.text import quoted
 
@@ -145,5 +146,4 @@ def _draw(path: Path, name: str, check: NoiseCheck) -> None:
         for axes in (by_distance, by_size):
             axes.axhline(0, color="0.8", linewidth=0.8, zorder=0)
             axes.spines[["right", "top"]].set_visible(False)
-    with atomic(path) as temporary:
-        figure.savefig(temporary, dpi=120)
+    write_figure(path, figure, dpi=120)

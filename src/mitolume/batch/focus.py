@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from mitolume.analysis.object_pictures import write_figure
 from mitolume.batch.runner import (
     Job,
     Outcome,
@@ -29,7 +30,6 @@ from mitolume.io.fields import Field, format_planes, read_table, with_planes, wr
 from mitolume.io.formats import bare_name
 from mitolume.io.read import read
 from mitolume.io.windows import Plane, levelled, open_plane
-from mitolume.io.write import atomic
 from mitolume.preprocess.focus import choose_planes, focus_scores
 from mitolume.progress import Advance
 
@@ -191,8 +191,7 @@ def _draw(path: Path, found: StackFocus, image: xr.DataArray) -> None:
         axes.imshow(part, cmap="gray", vmin=low, vmax=max(high, low + 1e-6))
         axes.set_title(f"plane {z} ({', '.join(names[z])})", fontsize=9)
         axes.set(xticks=[], yticks=[])
-    with atomic(path) as temporary:
-        figure.savefig(temporary, dpi=120)
+    write_figure(path, figure, dpi=120)
 
 
 def _draw_curve(axes: Axes, found: StackFocus) -> None:

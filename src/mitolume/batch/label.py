@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from mitolume.analysis.dye_labels import THRESHOLD
+from mitolume.analysis.object_pictures import write_figure
 from mitolume.analysis.pictures import fit, overlay, to_8bit, with_bar
 from mitolume.batch.runner import Job, Outcome, Report, require_free, run_files
 from mitolume.errors import MitolumeError, some_names
@@ -21,7 +22,7 @@ from mitolume.io.listing import named_scenes
 from mitolume.io.mask_files import SHEET
 from mitolume.io.pixel_size import plane_pixel_size
 from mitolume.io.read import read, read_plane
-from mitolume.io.write import atomic, is_ours, write_text
+from mitolume.io.write import is_ours, write_text
 from mitolume.progress import Advance
 from mitolume.runs.dye import label_row
 from mitolume.runs.dye_checks import judge, mask_name, measure_shifts
@@ -228,5 +229,4 @@ def _write_sheet(path: Path, rows: Sequence[Field], quality: pd.DataFrame) -> No
             axes.set_title(title, fontsize=9)
         for axes in part.axes:
             axes.set_axis_off()
-    with atomic(path) as temporary:
-        figure.savefig(temporary, dpi=100)
+    write_figure(path, figure, dpi=100)

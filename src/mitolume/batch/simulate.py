@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from mitolume.analysis.measure import measure_objects
+from mitolume.analysis.object_pictures import write_figure
 from mitolume.analysis.pictures import overlay, to_8bit, with_bar
 from mitolume.batch.runner import Job, Report, run_jobs, side_by_side
 from mitolume.errors import MitolumeError
@@ -26,7 +27,6 @@ from mitolume.io.fields import Field, write_table
 from mitolume.io.formats import read_json
 from mitolume.io.mask_files import SHEET
 from mitolume.io.write import (
-    atomic,
     owning,
     remove_parts,
     write_image,
@@ -303,8 +303,7 @@ def _write_sheet(out: Path, plans: Sequence[FieldPlan]) -> None:
             axes.imshow(picture, cmap="gray", vmin=0, vmax=255)
             axes.set_title(title, fontsize=9)
             axes.set_axis_off()
-    with atomic(out / SHEET) as temporary:
-        figure.savefig(temporary, dpi=100)
+    write_figure(out / SHEET, figure, dpi=100)
 
 
 def _middle_plane(path: Path, planes: int) -> NDArray[Any]:
