@@ -83,6 +83,11 @@ def table_of(folder: Path, *rows: dict[str, object]) -> Path:
     return folder / "fields.csv"
 
 
+def begun(table: Path, out: Path, *settings: str) -> Run:
+    """Begin a run: its rows, masks from the dye, and notices are there."""
+    return begin(out, load_recipe(fields=table, settings=[*QUICK, *settings]), quiet=True)
+
+
 def run_of(table: Path, out: Path, *settings: str) -> Run:
     recipe = load_recipe(fields=table, settings=[*QUICK, *settings])
     return Run(mitolume.run(recipe, out, quiet=True))
@@ -98,6 +103,7 @@ def test_a_table_without_outlines_trains_and_is_scored(tmp_path: Path) -> None:
     page = run.report_file.read_text(encoding="utf-8")
     assert "how well the dye can be foretold" in page.replace("\n", " ")
     assert "0 outlines, " in page
+    assert "Signal of the dye over noise" in page
     for row in run.rows:  # the masks are those of the mitochondria
         found, exact = np.asarray(read(row.mask)).squeeze(), dyed(int(row.image.name[1]))[1]
         sure = found != 255
@@ -115,7 +121,7 @@ def test_outlines_are_what_is_scored_where_the_table_has_some(tmp_path: Path) ->
 
 def test_a_field_without_dye_is_named_and_left_out(tmp_path: Path) -> None:
     rows = [{"role": "train"}] * 3 + [{"role": "train", "brightness": 0.0}]
-    run = run_of(table_of(tmp_path / "data", *rows), tmp_path / "run")
+    run = begun(table_of(tmp_path / "data", *rows), tmp_path / "run")
     assert [row.image.name for row in run.rows] == ["f0.ome.tif", "f1.ome.tif", "f2.ome.tif"]
     said = " ".join(run.record["notices"])
     assert "4 planes with the dye's channel, 3 used, because there is no dye" in said
@@ -125,9 +131,8 @@ def test_a_field_without_dye_is_named_and_left_out(tmp_path: Path) -> None:
 
 def test_a_weak_dye_is_named(tmp_path: Path) -> None:
     rows = [{"role": "train"}] * 3 + [{"role": "train", "brightness": 60.0}]
-    run = run_of(table_of(tmp_path / "data", *rows), tmp_path / "run")
+    run = begun(table_of(tmp_path / "data", *rows), tmp_path / "run")
     assert "f3.ome.tif: the dye is 3 times weaker than usual" in " ".join(run.record["notices"])
-    assert "Signal of the dye over noise" in run.report_file.read_text(encoding="utf-8")
 
 
 def test_what_is_odd_about_a_dye_is_said_of_the_images_it_is_odd_in() -> None:
@@ -166,7 +171,7 @@ def test_what_is_odd_about_a_dye_is_said_of_the_images_it_is_odd_in() -> None:
 
 def test_a_dye_in_a_file_of_its_own_gives_the_same_masks(tmp_path: Path) -> None:
     table = table_of(tmp_path / "data", *({"role": "train"} for _ in range(2)))
-    by_channel = run_of(table, tmp_path / "one")
+    by_channel = begun(table, tmp_path / "one")
     rows = pd.read_csv(table)
     (tmp_path / "data" / "dyes").mkdir()
     for number in range(2):
@@ -174,7 +179,7 @@ def test_a_dye_in_a_file_of_its_own_gives_the_same_masks(tmp_path: Path) -> None
         write_image(tmp_path / "data" / "dyes" / f"d{number}.ome.tif", dye)
     rows["fluorescence"] = [f"dyes/d{number}.ome.tif" for number in range(2)]
     rows.to_csv(table, index=False)
-    by_file = run_of(table, tmp_path / "two")
+    by_file = begun(table, tmp_path / "two")
     for one, other in zip(by_channel.rows, by_file.rows, strict=True):
         np.testing.assert_array_equal(read(one.mask).values, read(other.mask).values)
     # The run's own table finds the file, from its own folder.
@@ -298,7 +303,7 @@ def test_a_threshold_that_the_recipe_gives_holds_for_all_conditions(tmp_path: Pa
 
 def test_a_label_budget_counts_outlines_only(tmp_path: Path) -> None:
     rows = [{"role": "train", "outlined": True}] * 2 + [{"role": "train"}] * 4
-    run = run_of(table_of(tmp_path / "data", *rows), tmp_path / "run", "labels=1")
+    run = begun(table_of(tmp_path / "data", *rows), tmp_path / "run", "labels=1")
     assert sum(row.is_outlined for row in run.rows) == 1
     assert sorted(row.image.name for row in run.rows if row.label == "dye") == [
         f"f{n}.ome.tif" for n in range(6)
@@ -306,21 +311,21 @@ def test_a_label_budget_counts_outlines_only(tmp_path: Path) -> None:
     again = begin(tmp_path / "again", load_recipe(run.recipe_file), quiet=True)
     assert [(row.mask, row.role) for row in again.rows] == [(r.mask, r.role) for r in run.rows]
     with pytest.raises(MitolumeError, match="only 2 labelled training images"):
-        run_of(table_of(tmp_path / "data", *rows), tmp_path / "b", "labels=3")
+        begun(table_of(tmp_path / "data", *rows), tmp_path / "b", "labels=3")
 
 
 def test_the_dye_of_outlined_images_alone_is_learnt_from_on_request_only(tmp_path: Path) -> None:
     rows = [{"role": "train", "outlined": True}] * 2
     table = table_of(tmp_path / "data", *rows)
-    assert [row.label for row in run_of(table, tmp_path / "a").rows] == [""] * 2
-    asked = run_of(table, tmp_path / "b", "unlabelled.teacher=dye")
+    assert [row.label for row in begun(table, tmp_path / "a").rows] == [""] * 2
+    asked = begun(table, tmp_path / "b", "unlabelled.teacher=dye")
     assert [row.label for row in asked.rows] == ["", "dye"] * 2
 
 
 def test_the_dye_is_left_aside_on_request(tmp_path: Path) -> None:
     table = table_of(tmp_path / "data", *MIXED)
-    run = run_of(table, tmp_path / "run", "unlabelled.teacher=self")
-    assert run.models == ["model_1", "model_2"]
+    run = begun(table, tmp_path / "run", "unlabelled.teacher=self")
+    assert run.recipe.unlabelled.teacher == "self"
     assert [row.label for row in run.rows] == [""] * 8
     assert run.dye_quality is None
 
@@ -500,7 +505,7 @@ def test_label_writes_masks_figures_and_a_table_to_train_on(
     assert (out / "sheet.png").stat().st_size > 10_000
     assert call(monkeypatch, "label", *files, "--channel", "mito", "--out", out) == 1
     assert "--overwrite" in capsys.readouterr().err
-    assert len(run_of(out / "fields.csv", tmp_path / "run").rows) == 2
+    assert len(begun(out / "fields.csv", tmp_path / "run").rows) == 2
 
 
 def test_label_pairs_files_of_one_channel_each_and_loses_no_table(

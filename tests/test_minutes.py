@@ -12,6 +12,7 @@ import mitolume
 from mitolume import progress
 from mitolume.errors import MitolumeError
 from mitolume.runs import pace
+from mitolume.runs.begin import begin
 from mitolume.runs.folder import Run
 from mitolume.runs.recipe import Recipe, load_recipe
 
@@ -37,7 +38,7 @@ def test_minutes_become_steps_that_a_rerun_repeats(
     monkeypatch.setattr(pace, "_seconds_per_step", lambda *given: pytest.fail("measured again"))
     asked = timed(table, 2, "method=supervised")
     assert mitolume.run(asked, run.path, resume=True, quiet=True) == run.path
-    again = Run(mitolume.run(run.recipe_file, tmp_path / "again", quiet=True))
+    again = begin(tmp_path / "again", load_recipe(run.recipe_file), quiet=True)
     assert again.recipe.training == training
     with pytest.raises(MitolumeError, match=r"minutes was 2\.0 and is 3\.0"):
         mitolume.run(timed(table, 3, "method=supervised"), run.path, resume=True, quiet=True)

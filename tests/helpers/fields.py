@@ -60,7 +60,7 @@ def write_table_of_fields(folder: Path) -> Path:
 
 
 TINY = [
-    "training.steps=8", "training.checks=4", "training.batch=2", "training.patch=32",
+    "training.steps=8", "training.checks=2", "training.batch=2", "training.patch=32",
     "network.width=4", "views=1", "training.precision=float32", "unlabelled.length=0.5",
 ]  # fmt: skip
 
