@@ -398,6 +398,7 @@ def test_processes_of_this_machine_share_out_its_cards(monkeypatch: pytest.Monke
     monkeypatch.setattr("mitolume.parallel.run_side_by_side", here)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 12)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("MITOLUME_DEVICE", "")  # so that it is undone at the end
     for name in range(3):
         monkeypatch.delenv("MITOLUME_DEVICE", raising=False)
         sent(name, None)
