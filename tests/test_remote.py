@@ -115,6 +115,40 @@ def test_a_server_that_fails_never_gives_zeros(file: str, fault: str, server: Se
         read_plane(mitolume.read(address), z=2)
 
 
+@pytest.mark.parametrize("scheme", ["http", "https", "s3"])
+@pytest.mark.parametrize(
+    "command",
+    [("inspect", "URL"), ("predict", "run", "URL", "--out", "o"), ("run", "--fields=URL"),
+     ("measure", "a.tif", "--intensity", "URL", "--out", "o"), ("label", "URL", "--out", "o")],
+)  # fmt: skip
+def test_a_password_is_refused_before_anything_is_recorded(
+    scheme: str, command: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    url = f"{scheme}://anna:s3cr%40et@example.invalid:80/a.zarr"
+    assert call(monkeypatch, *(word.replace("URL", url) for word in command)) == 1
+    said = capsys.readouterr().err
+    assert "leave name and password out of the address at example.invalid," in said
+    assert "anna" not in said
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(MitolumeError, match="leave name and password out"):
+        mitolume.read(url)
+
+
+def test_the_advice_on_passwords_works(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, server.login = image(server), "Basic YW5uYTpzM2NyZXQ="  # anna:s3cret
+    with pytest.raises(MitolumeError, match="can't be read over the network"):
+        mitolume.read(address)
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login anna password s3cret\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    opened = mitolume.read(address)
+    np.testing.assert_array_equal(read_plane(opened, z=3), STACK[3])
+    assert "s3cret" not in str(opened.attrs)
+
+
 @pytest.mark.parametrize("version", [2, 3])
 def test_a_cut_chunk_is_damaged_and_no_pixels(version: int, tmp_path: Path) -> None:
     path = tmp_path / "a.zarr"

@@ -13,12 +13,13 @@ from urllib.parse import unquote
 class Server:
     """``asked`` are the paths, in order; in the answer to ``dies_at`` it breaks off for good.
 
-    ``answers`` has for some paths another status, and what becomes of the content.
+    ``answers`` has for some paths another status, and what becomes of the content; ``login`` is the
+    header that it wants.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.asked, self.sent = folder, [], 0
-        self.dies_at = ""
+        self.dies_at = self.login = ""
         self.answers: dict[str, tuple[int, Callable[[bytes], bytes]]] = {}
         outer = self
 
@@ -30,6 +31,9 @@ class Server:
 
             def do_GET(self, head: bool = False) -> None:
                 outer.asked.append(self.path)
+                if outer.login and self.headers.get("Authorization") != outer.login:
+                    self.send_error(401)
+                    return
                 self.close_connection = dead = outer.dies_at in outer.asked
                 if dead and self.path != outer.dies_at:
                     return

@@ -26,6 +26,10 @@ def run_safely(command: Callable[[], Any]) -> None:
     """Run a command; every fault ends in a sentence and status 1, not in a traceback."""
     stop = _Stop()
     try:
+        if any("@" in word for word in sys.argv):
+            from mitolume.io.readers import address  # takes a while to import
+
+            _ = [address(word) for word in sys.argv[1:]]  # refuses passwords
         command()
     except MitolumeError as error:
         _fail(str(error))

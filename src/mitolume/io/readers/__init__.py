@@ -32,13 +32,28 @@ def address(path: str | Path) -> str:
 
     A path has one slash where an address has two.
 
+    Raises
+    ------
+    MitolumeError
+        A name or password stands in it: records and pages would show it.
+
     Examples
     --------
     >>> address(Path("https://example.org/a.zarr") / "0"), address("a.zarr")
     ('https://example.org/a.zarr/0', '')
     """
     scheme, slash, rest = re.sub(r"^.*?(?=(https?|s3):)", "", Path(path).as_posix()).partition(":/")
-    return f"{scheme}://{rest}" if slash and scheme in ("http", "https", "s3") else ""
+    if not slash or scheme not in ("http", "https", "s3"):
+        return ""
+    _, at, server = rest.partition("/")[0].rpartition("@")
+    if at:
+        host = server.partition(":")[0]
+        raise MitolumeError(
+            f"leave name and password out of the address at {host}, for records and pages show it; "
+            "buckets are read without, and for other servers write them into ~/.netrc: "
+            f"machine {host} login NAME password PASSWORD"
+        )
+    return f"{scheme}://{rest}"
 
 
 def micrometres(unit: Any) -> float | None:
