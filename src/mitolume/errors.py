@@ -75,8 +75,8 @@ def in_words(error: BaseException) -> str:
 _FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
-def full_disk(error: BaseException | None, where: object = None) -> str:
-    """Return the sentence for an error that a full disk led to, "" for others.
+def disk_fault(error: BaseException | None, where: object = None) -> str:
+    """Return the sentence for an error that a full disk or a lack of rights led to, "" for others.
 
     ``where`` is what was written, as far as the error doesn't say.
     """
@@ -86,6 +86,8 @@ def full_disk(error: BaseException | None, where: object = None) -> str:
                 f"{where or error.filename or 'a file'} can't be written: {error.strerror}; make "
                 "room and repeat the command. Finished results are kept, and nothing half-written"
             )
+        if isinstance(error, PermissionError) and error.filename and where is None:
+            return f"{error.filename} can't be used: {error.strerror}"
         error = error.__cause__ or error.__context__
     return ""
 

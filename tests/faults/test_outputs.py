@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from inspect import unwrap
@@ -15,6 +16,7 @@ import typer
 import xarray as xr
 from helpers.command import call
 from helpers.fields import tiny_study, write_field, write_table_of_fields
+from helpers.powers import bound_by_modes
 from helpers.predictors import predictor
 
 from mitolume import cli
@@ -206,6 +208,46 @@ def test_a_folder_of_something_else_is_refused(
         assert call(monkeypatch, *words, *more) != 0
         assert [p for p in (tmp_path / "out").rglob("*") if p.is_file()] == [file]
         assert file.read_text() == "precious"
+
+
+@pytest.mark.parametrize("case", [*SHARED, *OWN], ids=" ".join)
+def test_a_folder_that_may_not_be_written_to_is_a_sentence(
+    case: tuple[str, str], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:  # fmt: skip
+    out = tmp_path / "out"
+    out.mkdir()
+    before = files_of(tmp_path)
+    out.chmod(0o555)
+    with bound_by_modes():
+        place = out if case in SHARED else out / "new"
+        assert call(monkeypatch, *filled((SHARED | OWN)[case], data, place)) == 1
+    out.chmod(0o755)
+    said = capsys.readouterr().err
+    assert re.search(rf"^mitolume: .*{out}.* can't be written: Permission denied", said, re.M)
+    assert "unexpected" not in said
+    assert {p for p in files_of(tmp_path).items() if p[0].name != "x.csv"} == {*before.items()}
+
+
+@pytest.mark.parametrize("case", [*SHARED, *OWN], ids=" ".join)
+def test_a_file_that_may_not_be_read_is_a_sentence(
+    case: tuple[str, str], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:  # fmt: skip
+    words = filled((SHARED | OWN)[case], data, tmp_path / "out")
+    read = [Path(word) for word in words if word.startswith(str(data)) and Path(word) != data]
+    inner = [file for path in read if path.is_dir() for file in path.iterdir()]
+    if "--fields" in words:
+        inner += [data / "f0.ome.tif", data / "f0_mask.ome.tif"]
+    for path in (*read, *inner):
+        path.chmod(0)
+        with bound_by_modes():
+            assert call(monkeypatch, *words) in (1, 2), path
+        path.chmod(0o755)
+        said = capsys.readouterr().err
+        assert path.name in said
+        assert re.search("Permission denied|not readable", said)
+        assert "unexpected" not in said
 
 
 def test_crops_of_a_list_that_someone_wrote_are_not_removed(

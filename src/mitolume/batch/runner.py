@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from mitolume.errors import MitolumeError, TooLittleMemoryError, full_disk, shorten, some_names
+from mitolume.errors import MitolumeError, TooLittleMemoryError, disk_fault, shorten, some_names
 from mitolume.io.formats import sha256
 from mitolume.io.listing import RESULTS, image_files, is_other_channel
 from mitolume.io.write import is_ours, remove_parts, require_ours
@@ -293,7 +293,7 @@ def _sentence(job: Job, error: BaseException) -> str:
 
 def _unexpected(name: str, error: BaseException) -> str:
     """Return the sentence for a fault that nobody foresaw."""
-    if said := full_disk(error):
+    if said := disk_fault(error):
         return f"{name}: {said}"
     return (
         f"{name}: unexpected {type(error).__name__}: {shorten(error)}. This is a fault of "
@@ -434,7 +434,7 @@ class _Record:
                 file.write(json.dumps(entry, ensure_ascii=False) + "\n")
         except OSError as error:
             said = f"{self._path} can't be written: {error.strerror}"
-            raise MitolumeError(full_disk(error, self._path) or said) from error
+            raise MitolumeError(disk_fault(error, self._path) or said) from error
 
 
 def _is_made_of(made: Mapping[str, Any], inputs: Sequence[Path]) -> bool:

@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from mitolume.errors import MitolumeError, full_disk, shorten
+from mitolume.errors import MitolumeError, disk_fault, shorten
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _PATIENCE = 1.2  # seconds that a command has to tidy up when it is stopped
@@ -40,7 +40,7 @@ def run_safely(command: Callable[[], Any]) -> None:
     except MemoryError as error:
         _fail(f"too little memory ({shorten(error)}); close other programs, or use smaller images")
     except Exception as error:  # the last place where a person could be shown a sentence
-        _fail(full_disk(error) or _report(error))
+        _fail(disk_fault(error) or _report(error))
     finally:
         stop.close()
 

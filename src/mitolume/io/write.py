@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from mitolume.errors import MitolumeError, extra, full_disk, in_words
+from mitolume.errors import MitolumeError, disk_fault, extra, in_words
 from mitolume.io.formats import sha256
 from mitolume.io.h5ad import write_h5ad
 from mitolume.io.pixel_size import plane_pixel_size
@@ -69,7 +69,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
             path.rename(old)  # a folder can't be renamed onto one that holds files
         os.replace(temporary, path)
     except OSError as error:
-        said = full_disk(error, path) or f"{path} can't be written: {in_words(error)}"
+        said = disk_fault(error, path) or f"{path} can't be written: {in_words(error)}"
         raise MitolumeError(said) from error
     finally:
         with suppress(OSError):  # a name too long can't be looked for either

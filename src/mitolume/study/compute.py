@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from mitolume.errors import DamagedError, MitolumeError, full_disk, shorten
+from mitolume.errors import DamagedError, MitolumeError, disk_fault, shorten
 from mitolume.io.check import check_table
 from mitolume.io.fields import read_table, write_table
 from mitolume.io.lock import only_one
@@ -182,5 +182,5 @@ def try_run(recipe: Recipe, place: Path, *, threads: int | None = None, quiet: b
     except MitolumeError as error:
         return str(error)
     except Exception as error:  # one run must not end a study of days
-        return full_disk(error) or f"unexpected {type(error).__name__}: {shorten(error)}"
+        return disk_fault(error) or f"unexpected {type(error).__name__}: {shorten(error)}"
     return ""
