@@ -18,8 +18,8 @@ from mitolume.errors import MitolumeError, some_names
 from mitolume.io.channels import channel_in_name, file_of_channel, transmitted_channel
 from mitolume.io.check import open_fluorescence, open_image
 from mitolume.io.fields import Field, asked_planes, read_table, with_planes, write_table
+from mitolume.io.formats import SHEET
 from mitolume.io.listing import named_scenes
-from mitolume.io.mask_files import SHEET
 from mitolume.io.pixel_size import plane_pixel_size
 from mitolume.io.read import read, read_plane
 from mitolume.io.write import is_ours, write_text

@@ -24,8 +24,7 @@ from mitolume.analysis.pictures import overlay, to_8bit, with_bar
 from mitolume.batch.runner import Job, Report, run_jobs, side_by_side
 from mitolume.errors import MitolumeError
 from mitolume.io.fields import Field, write_table
-from mitolume.io.formats import read_json
-from mitolume.io.mask_files import SHEET
+from mitolume.io.formats import SHEET, read_json
 from mitolume.io.write import (
     owning,
     remove_parts,

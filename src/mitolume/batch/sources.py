@@ -18,7 +18,7 @@ import xarray as xr
 
 from mitolume.errors import MitolumeError, some_names
 from mitolume.io.fields import Field, read_table, row_names
-from mitolume.io.formats import READERS, bare_name, natural_key, require_file
+from mitolume.io.formats import READERS, bare_name, files_of, require_file
 from mitolume.io.mask_files import (
     distinct_values,
     goes_on,
@@ -329,8 +329,8 @@ def _short_names(files: Sequence[Path], *, lone: bool) -> list[str]:
 def _images(folder: Path, modified_ns: int) -> dict[str, Path]:
     """List the images of a folder by name; thousands of masks ask for the same folder."""
     found: dict[str, Path] = {}
-    for file in sorted(folder.iterdir(), key=lambda path: natural_key(path.name)):
-        if file.name.startswith(".") or not file.name.lower().endswith(tuple(READERS)):
+    for file in files_of(folder):
+        if not file.name.lower().endswith(tuple(READERS)):
             continue
         name = bare_name(file)
         if name in found:

@@ -15,9 +15,8 @@ from pathlib import Path
 from unicodedata import normalize
 
 from mitolume.errors import MitolumeError, some_names
-from mitolume.io.formats import READERS, ZARR_FILES, natural_key
+from mitolume.io.formats import READERS, SHEET, ZARR_FILES, natural_key
 from mitolume.io.listing import RUN_RECORD
-from mitolume.io.mask_files import SHEET
 
 OUTLINE_ENDINGS = (".zip", ".roi", ".geojson")
 # Pictures and volumes that people have and this program doesn't read.

@@ -55,6 +55,7 @@ _KINDS = (
     (b"\x89hdf", "HDF5, as ilastik, Imaris and Python write it", "", "export it as TIFF"),
 )
 
+SHEET = "sheet.png"  # of `label` and `simulate`
 ZARR_FILES = ("zarr.json", ".zgroup", ".zattrs")
 
 
@@ -100,6 +101,12 @@ def natural_key(name: str) -> list[tuple[int, str]]:
     """
     parts = re.findall(r"\d+|\D+", name.casefold())
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
+
+
+def files_of(folder: Path) -> list[Path]:
+    """List what lies in a folder in natural order: not what is hidden, and no contact sheet."""
+    found = sorted(folder.iterdir(), key=lambda path: natural_key(path.name))
+    return [path for path in found if not path.name.startswith(".") and path.name != SHEET]
 
 
 class _Complaints(logging.Handler):

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from mitolume.errors import MitolumeError, some_names
 from mitolume.io.channels import channel_in_name
-from mitolume.io.formats import bare_name, natural_key, reader_of, whole_images
-from mitolume.io.mask_files import SHEET, says_mask
+from mitolume.io.formats import bare_name, files_of, reader_of, whole_images
+from mitolume.io.mask_files import says_mask
 from mitolume.io.read import scenes
 
 # How names of results end that are no images: of `predict`, `denoise` and `focus`.
@@ -59,8 +59,8 @@ def image_files(
 def _in_folder(folder: Path, passed_over: tuple[str, ...]) -> tuple[list[Path], list[Path]]:
     files: list[Path] = []
     left_out: list[Path] = []
-    for path in sorted(folder.iterdir(), key=lambda path: natural_key(path.name)):
-        if not path.name.startswith(".") and path.name != SHEET and _is_image(path):
+    for path in files_of(folder):
+        if _is_image(path):
             is_result = bare_name(path).endswith(passed_over) or says_mask(path)
             (left_out if is_result else files).append(path)
     return files, left_out

@@ -21,7 +21,7 @@ from mitolume.io.formats import (
     READERS,
     bare_name,
     decoding,
-    natural_key,
+    files_of,
     require_file,
     whole_images,
 )
@@ -42,7 +42,6 @@ _SAYS_MASK = re.compile(
     r"[ _.-]+(cp_masks|masks?([ _.-]+(final|corrected))?|labels?|seg|segmentation|rois?|roiset)$",
     re.IGNORECASE,
 )
-SHEET = "sheet.png"  # of `label` and `simulate`
 _OTHER_RESULTS = ("_probability", "_overlay")
 
 
@@ -89,11 +88,8 @@ def list_masks(path: Path) -> tuple[list[Path], list[str]]:
         return [path], []
     files = [
         path
-        for path in sorted(path.iterdir(), key=lambda path: natural_key(path.name))
-        if not path.name.startswith(".")
-        and path.name.lower().endswith(_IN_FOLDERS)
-        and not bare_name(path).endswith("_overlay")
-        and path.name != SHEET
+        for path in files_of(path)
+        if path.name.lower().endswith(_IN_FOLDERS) and not bare_name(path).endswith("_overlay")
     ]
     if not files:
         raise MitolumeError(f"{path} holds no mask file ({', '.join(_IN_FOLDERS)})")
