@@ -176,7 +176,10 @@ def test_the_device_is_known_to_the_processes_that_a_command_starts(
     monkeypatch.setenv("MITOLUME_DEVICE", "cpu")
     assert call(monkeypatch, "predict", model, "a.tif", "--device", "cuda:99") == 1
     assert "no device 'cuda:99' here" in capsys.readouterr().err
-    assert os.environ["MITOLUME_DEVICE"] == "cuda:99"
+    monkeypatch.setenv("MITOLUME_DEVICE", "gpu")  # a file that isn't there is not looked for
+    assert call(monkeypatch, "run", "--fields", "no.csv") == 1
+    assert "no device 'gpu' here" in capsys.readouterr().err
+    assert os.environ["MITOLUME_DEVICE"] == "gpu"
 
 
 def test_nothing_is_imported_that_is_not_needed() -> None:

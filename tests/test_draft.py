@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import shutil
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from PIL import Image
 
 from mitolume.errors import MitolumeError
 from mitolume.io.check import check_table
-from mitolume.io.draft import Draft, draft_table
+from mitolume.io.draft import Draft, draft_table, write_draft
 from mitolume.io.draft_pairs import folder_kind, split_words
 from mitolume.io.fields import COLUMNS, Field, leaks, read_table
 from mitolume.io.formats import natural_key
@@ -455,6 +456,14 @@ def test_before_and_after_are_one_specimen(tmp_path: Path) -> None:
     ]
     found = specimens_of(draft(tmp_path, *names))
     assert found["before/cell1.tif"] == found["after/cell1.tif"] != found["after/cell2.tif"]
+    draft(tmp_path / "b", *[f"dish{n}_{w}_1.tif" for n in NUMBERS for w in ("before", "FCCP")])
+    assert "look: specimens in several conditions: dish1, dish2, dish3: " in said(tmp_path / "b")
+
+
+def test_the_place_that_cannot_be_written_to_is_named_as_given(tmp_path: Path) -> None:
+    drafted = draft_table(lay_out(tmp_path, "a.tif"), tmp_path)
+    with pytest.raises(MitolumeError, match=re.escape(str(Path("a.tif") / "t.csv"))):
+        write_draft(drafted, tmp_path / "a.tif" / "t.csv")
 
 
 @pytest.mark.parametrize("name", ["{}_mouse{}_cell{}", "{}/mouse{}_cell{}"])

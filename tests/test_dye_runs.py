@@ -248,7 +248,7 @@ def test_thresholds_are_chosen_by_condition(
     used = dict(zip(run.scores["condition"].fillna(""), run.scores["threshold"], strict=True))
     assert used == {name: of.threshold for name, of in own.items()} | {"": common}
     page = run.report_file.read_text(encoding="utf-8")
-    assert "(2 train images by their dye), rotenone" in page
+    assert "(2 training images with a mask from the dye), rotenone" in page
     assert f"rotenone {common:.2f} (the common one)" in page
     methods = run.methods_file.read_text(encoding="utf-8")
     assert "By condition, the threshold was: " in methods

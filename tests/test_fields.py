@@ -435,14 +435,18 @@ def test_no_split_leaks_and_every_row_has_a_role(fields: list[Field], seed: int)
 def test_where_every_dish_has_unlabelled_images_dishes_are_kept_aside_all_the_same(
     tmp_path: Path,
 ) -> None:
-    lines = ["image,mask,specimen"]
+    lines = ["image,mask,specimen,condition"]
     for number in range(8):
         image, mask = write_field(tmp_path, f"f{number}", number, labelled=number < 4)
-        lines.append(f"{image.name},{mask.name if number < 4 else ''},dish {number % 4}")
+        named = mask.name if number < 4 else ""
+        lines.append(f"{image.name},{named},dish {number % 4},{'ab'[number % 2]}")
     (tmp_path / "fields.csv").write_text("\n".join(lines) + "\n")
     run = begin(tmp_path / "run", load_recipe(fields=tmp_path / "fields.csv"), quiet=True)
     assert run.record["n_images"] == {"train": 2, "validation": 1, "test": 1, "unlabelled": 2}
     assert any(n.startswith("2 unlabelled rows of specimen dish") for n in run.record["notices"])
+    (tested,) = [row.condition for row in run.rows if row.role == "test"]
+    untested = "b" if tested == "a" else "a"
+    assert any(f"no test image of {untested} and " in n for n in run.record["notices"])
     assert not leaks(run.rows)
 
 

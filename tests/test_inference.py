@@ -437,7 +437,7 @@ def test_a_card_computes_while_the_next_part_is_read(monkeypatch: pytest.MonkeyP
 
 def test_devices_are_chosen_by_name_and_full_ones_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("cuda:99", "gpu", "mps:7"):
-        with pytest.raises(MitolumeError, match=f"no device '{name}' here.*cpu, cuda"):
+        with pytest.raises(MitolumeError, match=f"no device '{name}' here; .* cpu"):
             Predictor(network(), Card(network=NetworkSettings(width=4)), device=name)
     monkeypatch.setenv("MITOLUME_DEVICE", "meta")
     assert find_device().type == "meta"

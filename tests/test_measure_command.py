@@ -268,7 +268,7 @@ def test_channels_in_files_of_their_own(tmp_path: Path, shell: Shell) -> None:
 
 
 def touch(folder: Path, *names: str) -> Path:
-    folder.mkdir()
+    folder.mkdir(parents=True)
     for name in names:
         (folder / name).touch()
     return folder
@@ -398,9 +398,9 @@ def test_masks_are_no_images_to_predict(tmp_path: Path) -> None:
     touch(tmp_path / "i" / "masks", "a_mask.tif")  # results below are no images left out
     assert image_files([tmp_path / "i"], [])[1] == notices
     touch(tmp_path / "i" / "day 2", "b.tif")
-    assert (
-        "in the folders below it are not taken (day 2)" in image_files([tmp_path / "i"], [])[1][1]
-    )
+    touch(tmp_path / "i" / "week 2" / "day 9", "c.tif")
+    said = image_files([tmp_path / "i"], [])[1][1]
+    assert "in the folders below it are not taken (day 2, day 9)" in said
 
 
 def test_inputs_are_never_written_over(tmp_path: Path, shell: Shell) -> None:

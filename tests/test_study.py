@@ -170,7 +170,10 @@ def test_the_report_can_be_written_anew_and_names_the_run(finished: Path) -> Non
     assert "<h1>run: 8 labelled images of 8 specimens, 20" in page
     assert "By condition" not in page, "all test images are of one condition"
     assert "No test image shows how right it is on FCCP." in page
-    methods = " ".join(Run(finished).methods_file.read_text(encoding="utf-8").split())
+    methods = Run(finished).methods_file.read_text(encoding="utf-8")
+    own = methods.partition("## What")[0].split("\n\n")
+    assert not [paragraph for paragraph in own if "\n" in paragraph.strip()]
+    assert methods.count("was kept") == 1
     for words in ("U-Net of width 4", "8 steps of 2 patches of 32 px", "foreground IoU of 0."):
         assert words in methods
     assert "&" not in methods

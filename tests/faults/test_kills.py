@@ -240,6 +240,7 @@ def disturb(
         if ended.code > 0:
             assert ended.seconds < 2, (what, ended)
             assert ended.said.count("mitolume: stopped; finished results are kept") == 1
+            assert more or "--resume" not in ended.said, "only of a command that has it"
     assert "Traceback" not in ended.said, (what, ended)
     assert "unexpected" not in ended.said, (what, ended)
     assert not ended.left, (what, ended)

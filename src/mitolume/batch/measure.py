@@ -228,7 +228,7 @@ def _jobs(
                 source.name, _inputs(source),
                 (*settings.outputs.files_of(source.name), place),
                 partial(_measure_field, source, kind, settings, place, blocks),
-                _record(settings) | _record(source), 2 * blocks,
+                _record(settings) | _record(source), blocks,
             )
         )  # fmt: skip
     likely = sum(kind == "probability" for _, kind, _ in opened)
@@ -296,7 +296,7 @@ def _measure_field(
 
     def progress(before: float, done: int, total: int) -> None:
         """Show half of a frame's work as done before, labelling and measuring half each."""
-        advance(round(2 * blocks / frames * (len(tables) + before + done / max(total, 1) / 2)))
+        advance(round(blocks / frames * (len(tables) + before + done / max(total, 1) / 2)))
 
     with (
         atomic(place) as finished,

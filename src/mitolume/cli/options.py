@@ -9,10 +9,23 @@ from typing import Annotated, Any
 
 import typer
 
+from mitolume.cli import process
+
 Out = Annotated[Path, typer.Option(help="Folder for the results.")]
+
+
+def _resumable(asked: bool) -> bool:
+    process.again = ", with --resume,"
+    return asked
+
+
 Resume = Annotated[
     bool,
-    typer.Option("--resume", help="Continue an interrupted command; finished results are kept."),
+    typer.Option(
+        "--resume",
+        callback=_resumable,
+        help="Continue an interrupted command; finished results are kept.",
+    ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing results.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
@@ -58,13 +71,19 @@ Like = Annotated[
 def _use(device: str | None) -> str | None:
     if device is not None:  # processes that this one starts have it too
         os.environ["MITOLUME_DEVICE"] = device
+        if device != "cpu":  # refused before any file is read
+            from mitolume.models.networks import find_device
+
+            find_device()
     return device
 
 
 Device = Annotated[
     str | None,
     typer.Option(
-        callback=_use, help="Compute on cpu, cuda, cuda:1 or mps; by default on a GPU if any."
+        callback=_use,
+        envvar="MITOLUME_DEVICE",
+        help="Compute on cpu, cuda, cuda:1 or mps; by default on a GPU if any.",
     ),
 ]
 Images = Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")]

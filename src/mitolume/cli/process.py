@@ -20,6 +20,7 @@ from mitolume.errors import MitolumeError, disk_fault, shorten
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _PATIENCE = 1.2  # seconds that a command has to tidy up when it is stopped
+again = ""  # how to repeat this command so that it goes on
 
 
 def run_safely(command: Callable[[], Any]) -> None:
@@ -106,8 +107,8 @@ class _Stop:
         for child in multiprocessing.active_children():
             child.kill()
         print(
-            "mitolume: stopped; finished results are kept. Repeat the command, with --resume if "
-            "it has that option, to continue",
+            "mitolume: stopped; finished results are kept. Repeat the command"
+            f"{again} to continue",
             file=sys.stderr, flush=True,
         )  # fmt: skip
         os._exit(128 + number)

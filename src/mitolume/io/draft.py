@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +11,7 @@ from mitolume.errors import MitolumeError, some_names
 from mitolume.io.draft_guesses import guess_conditions, guess_roles, guess_specimens
 from mitolume.io.draft_pairs import Notes, Pair, list_files, pair_files
 from mitolume.io.fields import COLUMNS, Field, leaks, table_text
-from mitolume.io.write import write_text
+from mitolume.io.write import atomic, write_text
 
 _MAY_HAVE_SCENES = (".nd2", ".lif", ".czi")
 
@@ -82,8 +82,9 @@ def write_draft(draft: Draft, out: Path) -> None:
     for path in (out, beside):
         if path.exists():
             raise MitolumeError(f"{path} exists already; choose another name or remove it")
-    write_text(beside, "\n".join(draft.lines) + "\n")
-    write_text(out, draft.text)
+    with atomic(out) as temporary:  # first: a place that can't be written to is named as given
+        temporary.write_text(draft.text, encoding="utf-8")
+        write_text(beside, "\n".join(draft.lines) + "\n")
 
 
 def _counts(files: int, pairs: Sequence[Pair]) -> Iterator[str]:
@@ -109,6 +110,14 @@ def _splits(rows: Sequence[Field]) -> Iterator[str]:
     """Say where roles and specimens leave nothing to learn from, or nothing to test on."""
     fields = [replace(row, specimen=row.specimen or str(row.image)) for row in rows]
     yield from leaks(fields)
+    treated = defaultdict[str, dict[str, None]](dict)
+    for row in rows:
+        treated[row.specimen] |= {row.condition: None}
+    if several := [name for name, of in treated.items() if name and len(of) > 1]:
+        yield (
+            f"specimens in several conditions: {some_names(several)}: dishes that share a number "
+            "or a day need names of their own; the same cells before and after may share one"
+        )
     labelled = [row for row in fields if row.is_labelled]
     roles = {row.role for row in labelled}
     free = {row.specimen for row in labelled if not row.role}

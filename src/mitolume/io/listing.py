@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mitolume.errors import MitolumeError, some_names
@@ -40,7 +40,7 @@ def image_files(
                 f"{path}: {len(files) + len(left_out)} image files found, {len(files)} used; left "
                 f"out, being masks or results by their names: {some_names(left_out)}"
             )
-        if below := _folders_with_images(path, passed_over) if is_folder and files else []:
+        if below := sorted(_with_images(path, passed_over)) if is_folder and files else []:
             notices.append(
                 f"{path}: images in the folders below it are not taken ({some_names(below)}); name "
                 "these folders, or list all images in a table: mitolume fields"
@@ -66,9 +66,13 @@ def _in_folder(folder: Path, passed_over: tuple[str, ...]) -> tuple[list[Path], 
     return files, left_out
 
 
-def _folders_with_images(folder: Path, passed_over: tuple[str, ...]) -> list[Path]:
-    folders = (path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
-    return sorted(p for p in folders if not _is_image(p) and _in_folder(p, passed_over)[0])
+def _with_images(folder: Path, passed_over: tuple[str, ...]) -> Iterator[Path]:
+    """Yield the folders with images below a folder, the uppermost of each branch."""
+    for path in folder.iterdir():
+        hidden = path.name.startswith(".") or path.is_symlink()  # a link may lead back up
+        if path.is_dir() and not hidden and not _is_image(path):
+            here = bool(_in_folder(path, passed_over)[0])
+            yield from (path,) if here else _with_images(path, passed_over)
 
 
 def _is_image(path: Path) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from mitolume.errors import MitolumeError, shorten
+from mitolume.errors import MitolumeError
 from mitolume.models.settings import BodySettings, DenoiserNetworkSettings, NetworkSettings
 from mitolume.models.unet import UNet, UNetPlusPlus
 
@@ -120,10 +120,11 @@ def find_device(name: str | torch.device | None = None) -> torch.device:
     name = name or os.environ.get(DEVICE) or (gpu.type if gpu and gpu.type in _GPUS else "cpu")
     try:
         return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:  # the latter where torch knows no CUDA
-        raise MitolumeError(
-            f"there is no device '{name}' here ({shorten(error)}); name cpu, cuda, cuda:1 or mps"
-        ) from None
+    except (RuntimeError, AssertionError):  # the latter where torch knows no CUDA
+        cards = torch.accelerator.device_count() if gpu else 0
+        here = ["cpu", *(f"{gpu.type}:{n}" for n in range(cards) if gpu)]
+        only = "there is only" if len(here) == 1 else "name one of"
+        raise MitolumeError(f"there is no device '{name}' here; {only} {', '.join(here)}") from None
 
 
 def find_cards() -> list[str]:

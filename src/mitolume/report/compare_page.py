@@ -176,8 +176,8 @@ def _accuracy(
     warnings = []
     if unchecked := [name for name in names if name not in set(scored["condition"])]:
         warnings.append(
-            f"accuracy was never checked on {some_names(unchecked, 9)}: {folder} kept no labelled "
-            "image of it aside"
+            f"accuracy was never checked on {some_names(unchecked, 9)}: {folder} has no "
+            f"{subset if subset != 'train' else 'test or validation'} image of it"
         )
     if far := [one.treatment for one in biases if abs(one.ratio - 1) > _APART]:
         warnings.append(

@@ -299,10 +299,12 @@ def _facts(run: Run, first: Any) -> dict[str, str]:
 
 def _thresholds(of: Mapping[str, Mapping[str, Any]]) -> str:
     """Describe the thresholds of conditions, and what they rest on."""
-    words = {"": "the common one", "validation": "{}", "train": "{} by their dye"}
+    words = {"": "the common one", "validation": "{}", "train": "{} with a mask from the dye"}
     return ", ".join(
         f"{name} {own['threshold']:.2f} ("
-        + words[own["role"]].format(count(own["n_images"], f"{own['role']} image"))
+        + words[own["role"]].format(
+            count(own["n_images"], f"{own['role']} image".replace("train ", "training "))
+        )
         + ")"
         for name, own in of.items()
     )

@@ -55,7 +55,7 @@ def begin(path: Path, recipe: Recipe, *, quiet: bool) -> Run:
     require_denoiser(recipe.chain)
     table = _checked(recipe.fields, recipe.mask_kind, recipe.inputs.channels, quiet)
     rows = assign_roles(table.fields, recipe.split)
-    aside = _left_aside(table.fields, rows)
+    aside = [*_left_aside(table.fields, rows), *_unscored(table.fields, rows)]
     rows = choose_labelled(rows, None if recipe.labels == "all" else recipe.labels, recipe.seed)
     teacher = _teacher(rows, recipe)
     if teacher == "dye":
@@ -130,6 +130,22 @@ def _left_aside(before: Sequence[Field], rows: Sequence[Field]) -> list[str]:
         f"{count(len(left), 'unlabelled row')} of specimen {some_names(names)} not used: their "
         "labelled images were kept aside for scoring, and too few specimens have labelled images "
         "only (set the column role to choose otherwise)"
+    ]
+
+
+def _unscored(before: Sequence[Field], rows: Sequence[Field]) -> list[str]:
+    """Name conditions that a draw has left without an image to score or to choose by."""
+    free = {row.condition for row in before if row.is_labelled and not row.role and row.condition}
+    lacking = []
+    for role in ("test", "validation"):
+        there = {row.condition for row in rows if row.role == role}
+        if there and (none := sorted(free - there)):
+            lacking.append(f"no {role} image of {', '.join(none)}")
+    if not lacking:
+        return []
+    return [
+        f"{' and '.join(lacking)}: whole specimens are drawn for test and validation, and there "
+        "are few; to say yourself which, give them a role in the table"
     ]
 
 
