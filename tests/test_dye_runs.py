@@ -23,6 +23,7 @@ from mitolume.io.check import check_table
 from mitolume.io.fields import Field, read_table
 from mitolume.io.read import read
 from mitolume.io.write import owning, write_image, write_mask
+from mitolume.napari.label_table import LabelTable
 from mitolume.runs import dye_checks
 from mitolume.runs.begin import begin
 from mitolume.runs.committee import Committee
@@ -595,3 +596,19 @@ def test_label_goes_on_where_it_was_stopped(
     assert "was filled in since and is left as it is; it lacks f1.ome.tif, f2.ome.tif" in said
     assert [row.specimen for row in read_table(out / "fields.csv")] == ["dish 7"]
     assert list(pd.read_csv(out / "quality.csv")["used"]) == [True] * 3
+
+
+def test_signals_of_dyes_belong_to_images_and_not_to_their_names(tmp_path: Path) -> None:
+    """As the window shows them beside the fields: there are two images called a.tif."""
+    for name in ("d1/a.tif", "d2/a.tif", "d1/b.tif", "d1_mask.tif", "d2_mask.tif"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    lines = ["image,mask,label"] + [f"{day}/a.tif,{day}_mask.tif,dye" for day in ("d1", "d2")]
+    (tmp_path / "fields.csv").write_text("\n".join([*lines, "d1/b.tif,,"]) + "\n")
+    figures = [f"a.tif,0,{day}_mask.tif,{signal}" for day, signal in (("d1", 8), ("d2", 40))]
+    quality = ["image,plane,mask,signal_to_noise", *figures, "b.tif,1,,5"]
+    (tmp_path / "quality.csv").write_text("\n".join(quality) + "\n")
+    table = LabelTable(tmp_path / "fields.csv")
+    signals = {(image.relative_to(tmp_path).as_posix(), z): signal
+               for (image, z), signal in table.signals().items()}  # fmt: skip
+    assert signals == {("d1/a.tif", 0): 8, ("d2/a.tif", 0): 40, ("d1/b.tif", 1): 5}
