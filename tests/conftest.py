@@ -9,7 +9,10 @@ import pytest
 import torch
 from helpers.command import Shell, call
 from helpers.fields import write_table_of_fields
+from helpers.predictors import predictor
 from hypothesis import settings
+
+from mitolume.models.bundle import save_bundle
 
 settings.register_profile("mitolume", deadline=None)  # how busy a machine is proves nothing
 settings.load_profile("mitolume")
@@ -29,6 +32,15 @@ def real_data() -> Path:
 def _two_cores() -> None:
     """Use two cores: by threads, or by two test processes with one thread each."""
     torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write a model at 0.1 µm, see `predictor`; tests leave it as it is."""
+    made = predictor()
+    folder = tmp_path_factory.mktemp("bundle") / "model"
+    save_bundle(folder, made.network.state_dict(), made.card)
+    return folder
 
 
 @pytest.fixture

@@ -47,14 +47,6 @@ def boxes(draw: st.DrawFn, shape: tuple[int, int]) -> tuple[slice, slice]:
     return slice(first[0], last[0]), slice(first[1], last[1])
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = predictor()
-    folder = tmp_path_factory.mktemp("bundle") / "model"
-    save_bundle(folder, made.network.state_dict(), made.card)
-    return folder
-
-
 def write_zarr(path: Path, pixels: np.ndarray, size: float = 0.1) -> Path:
     """Write (Y, X) as OME-Zarr in chunks that fit no tile."""
     group = zarr.create_group(path, zarr_format=3)

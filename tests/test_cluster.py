@@ -22,7 +22,6 @@ from mitolume.batch.predict import PredictionOptions, predict_files
 from mitolume.batch.runner import Outcome
 from mitolume.errors import MitolumeError
 from mitolume.inference.predictor import Predictor
-from mitolume.models.bundle import save_bundle
 
 Process = subprocess.Popen[bytes]
 
@@ -70,14 +69,6 @@ def workers(address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     processes = [start_worker(address, folder) for _ in range(2)]
     yield processes
     stop(processes)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = predictor()
-    folder = tmp_path_factory.mktemp("bundle") / "model"
-    save_bundle(folder, made.network.state_dict(), made.card)
-    return folder
 
 
 def predict_there(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -102,11 +102,13 @@ def trained(
     return Denoiser(network, DenoiserCard(method=method, network=SMALL, channels=how.channels))
 
 
+def cleaned(denoiser: Denoiser, plane: np.ndarray, near: Sequence[np.ndarray] = ()) -> np.ndarray:
+    return DenoisedPlane(plane, denoiser, near)[slice(0, plane.shape[0]), slice(0, plane.shape[1])]
+
+
 def denoised(denoiser: Denoiser, noisy: np.ndarray) -> np.ndarray:
     around = [[noisy[i] for i in planes_around(z, len(noisy))] for z in range(len(noisy))]
-    return np.stack(
-        [denoiser.denoise_plane(p, near) for p, near in zip(noisy, around, strict=True)]
-    )
+    return np.stack([cleaned(denoiser, p, near) for p, near in zip(noisy, around, strict=True)])
 
 
 def error(a: np.ndarray, b: np.ndarray) -> float:
@@ -233,14 +235,14 @@ def test_any_size_and_type_gives_numbers(
 ) -> None:
     rng = np.random.default_rng(0)
     planes = rng.integers(0, 255, (5, *shape)).astype(dtype)
-    result = untrained(channels).denoise_plane(planes[0], list(planes[1:]))
+    result = cleaned(untrained(channels), planes[0], list(planes[1:]))
     assert result.shape == shape
     assert result.dtype == np.float32
     assert np.isfinite(result).all()
     for flat in (0, 255):
         constant = np.full(shape, flat, dtype)
         np.testing.assert_array_equal(
-            untrained(channels).denoise_plane(constant, [constant] * 4), constant
+            cleaned(untrained(channels), constant, [constant] * 4), constant
         )
 
 
@@ -334,9 +336,9 @@ def test_faint_structures_are_kept_where_there_is_little_noise(noise: float) -> 
 @pytest.mark.parametrize("channels", [0, 2, 4])
 def test_planes_with_hardly_any_noise_stay_as_they_are(channels: int) -> None:
     plane, *near = stack(5, side=96, noise=0.005)[1]
-    np.testing.assert_array_equal(untrained(channels).denoise_plane(plane, near), plane)
+    np.testing.assert_array_equal(cleaned(untrained(channels), plane, near), plane)
     plane, *near = stack(5, side=96, noise=0.05)[1]
-    assert not np.array_equal(untrained(channels).denoise_plane(plane, near), plane)
+    assert not np.array_equal(cleaned(untrained(channels), plane, near), plane)
 
 
 def test_noise_that_grows_with_brightness_is_measured() -> None:
@@ -375,7 +377,7 @@ def test_bundles_of_denoisers_and_models_are_told_apart(tmp_path: Path) -> None:
     again = Denoiser.load(tmp_path / "d")
     assert again.card == denoiser.card
     plane = np.random.default_rng(0).normal(size=(40, 40))
-    np.testing.assert_array_equal(again.denoise_plane(plane), denoiser.denoise_plane(plane))
+    np.testing.assert_array_equal(cleaned(again, plane), cleaned(denoiser, plane))
     model = predictor(width=4)
     model.card.chain = ChainSettings(denoise="wiener")
     save_bundle(tmp_path / "m", model.network.state_dict(), model.card)

@@ -17,7 +17,6 @@ from mitolume.io.zarr_out import CHUNK
 from mitolume.models.bundle import DenoiserCard, load_denoiser
 from mitolume.models.networks import HALO, MULTIPLE, DenoisingNetwork, to_device
 from mitolume.preprocess.normalise import GreyRange, is_flat, measure_range, normalise
-from mitolume.preprocess.stripes import StripelessPlane
 from mitolume.preprocess.wiener import REACH, Detail, SignalNoise, WienerBank, signal_and_noise
 
 FLIPS = (0, 2, 4, 6)  # along Y, X, both: noise of a scan line stays along the rows
@@ -75,26 +74,6 @@ class Denoiser:
         signal, noise, left = self.network.detail.cpu().double().numpy()
         a, b, least, most = self.network.line.tolist()
         return Detail(signal, noise, left, (a, b, least, most))
-
-    def denoise_plane(self, plane: Plane, neighbours: Sequence[Plane] = ()) -> Image:
-        """Denoise one plane.
-
-        Parameters
-        ----------
-        plane
-            (Y, X), any numeric dtype: an array, or what slices like one.
-        neighbours
-            The planes around it, see `planes_around`; without them, a denoiser that looks at them
-            filters the plane alone.
-
-        Returns
-        -------
-        numpy.ndarray
-            (Y, X) float32, on the grey values of the plane; a flat plane stays as it is.
-        """
-        if self.card.stripes == "auto":
-            plane, *neighbours = (StripelessPlane(p) for p in (plane, *neighbours))
-        return DenoisedPlane(plane, self, neighbours)[whole((plane.shape[0], plane.shape[1]))]
 
     def blocks(self, shape: tuple[int, int]) -> list[Box]:
         """Cut a plane of a (Y, X) shape into the boxes to denoise one after the other."""

@@ -306,19 +306,21 @@ class LabelWidget(FieldPanel):
         if not rows:
             raise MitolumeError(f"{self.table.path} names no dye (column `fluorescence`)")
 
-        def compute() -> Any:
+        def compute() -> list[tuple[Any, ...]]:
+            found = []
             for row in rows:
                 dye = open_fluorescence(row)
                 planes = row.planes or range(dye.sizes["Z"])
                 middle = with_planes(row, [planes[len(planes) // 2]])
-                yield from ((row, *one) for one in label_planes(middle, dye))
+                found += [(row, *one) for one in label_planes(middle, dye)]
+            return found
 
         def done(found: Any) -> None:
             for one in found:
                 self._rate(*one)
             self.tell(f"the dye of {count(len(found), 'field')}: dark is weak, yellow is strong")
 
-        self._begin(lambda: list(compute()), done, self.fail)
+        self._begin(compute, done, self.fail)
 
     def _of_scribbles(self) -> None:
         """Learn from what is known of this plane, and of those before it."""

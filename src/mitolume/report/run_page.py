@@ -116,7 +116,8 @@ def render(content: RunContent) -> str:
         scores=run_tables.scores(results),
         curves=charts.curves(run_tables.with_spaces(content.log), content.ceiling),
         shown=shown,
-        unit="plane" if _has_stacks(images) else "image",  # planes are no independent images
+        # Planes of a stack are no independent images.
+        unit="plane" if images.duplicated(["image", "line", "model"]).any() else "image",
         image_charts=charts.image_scores(image_tables[shown], content.ceiling) if shown else [],
         image_tables=image_tables,
         conditions=run_tables.condition_scores(of_subset[shown]) if shown else [],
@@ -126,10 +127,6 @@ def render(content: RunContent) -> str:
         signs=run_tables.known_columns(content.unlabelled, run_tables.SIGNS),
         group_signs=run_tables.known_columns(content.conditions, run_tables.GROUP_SIGNS),
     )
-
-
-def _has_stacks(images: pd.DataFrame) -> bool:
-    return bool(images.duplicated(["image", "line", "model"]).any())
 
 
 @cache

@@ -29,7 +29,7 @@ from mitolume.preprocess.rescale import MOST, scale_factors
 from mitolume.progress import progress_bar, say
 from mitolume.runs.denoiser import require_denoiser
 from mitolume.runs.dye import label_rows, needs_mask
-from mitolume.runs.folder import ROLES, Run, find_bundle
+from mitolume.runs.folder import ROLES, Run, find_bundle, seen_from
 from mitolume.runs.likeness import unlike_rows
 from mitolume.runs.pace import within_minutes
 from mitolume.runs.recipe import Recipe, differences
@@ -93,7 +93,7 @@ def begin(path: Path, recipe: Recipe, *, quiet: bool) -> Run:
         command=command(),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         fields=str(recipe.fields.absolute()),
-        fields_from_here=run.seen_from_here(recipe.fields.absolute()),
+        fields_from_here=seen_from(recipe.fields.absolute(), run.path),
         preset=recipe.preset,
         seed=recipe.seed,
         minutes=recipe.training.minutes,
@@ -113,7 +113,7 @@ def begin(path: Path, recipe: Recipe, *, quiet: bool) -> Run:
         device=_device(),
         threads=torch.get_num_threads(),
         versions=versions(),
-        sha256={run.seen_from_here(file): digest for file, digest in table.sha256.items()},
+        sha256={seen_from(file, run.path): digest for file, digest in table.sha256.items()},
     )
     for notice in run.record["notices"]:
         say(f"note: {notice}", quiet=quiet)
@@ -242,7 +242,7 @@ def resume(path: Path, recipe: Recipe | None, *, quiet: bool) -> Run:
             run.fields_file, run.record["mask_kind"], run.recipe.inputs.channels, quiet
         )
         for file, digest in run.table.sha256.items():
-            if run.record["sha256"].get(run.seen_from_here(file)) != digest:
+            if run.record["sha256"].get(seen_from(file, run.path)) != digest:
                 raise MitolumeError(f"{file} has changed since {path} was begun; "
                                     "choose another --out")  # fmt: skip
     return run

@@ -378,10 +378,6 @@ class Run:
         if self.out_of_fold is not None:
             shutil.rmtree(self.path / FOLDS, ignore_errors=True)
 
-    def seen_from_here(self, file: Path) -> str:
-        """Name a file as seen from the run folder, so that both can be moved together."""
-        return seen_from(file, self.path)
-
     def _json(self, name: str) -> Any:
         try:
             return read_json(self.path / name)
