@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from helpers.command import call
+from helpers.command import Shell
 from helpers.fields import blobs
 from PIL import Image
 
@@ -24,9 +25,10 @@ from mitolume.workflow import run
 SHORT = [f"denoising.{key}" for key in ("steps=4", "checks=2", "patch=32", "network.width=4")]
 
 
-def train(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+@pytest.fixture
+def train(shell: Shell) -> Shell:
     short = [word for key in SHORT for word in ("--set", key.removeprefix("denoising."))]
-    return call(monkeypatch, "denoise", "train", "--quiet", *short, *arguments)
+    return partial(shell, "denoise", "train", "--quiet", *short)
 
 
 def write_stack(path: Path, depth: int = 5, dtype: type = np.uint16, seed: int = 0) -> Path:
@@ -43,11 +45,9 @@ def write_stack(path: Path, depth: int = 5, dtype: type = np.uint16, seed: int =
     return path
 
 
-def test_train_then_apply(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
+def test_train_then_apply(tmp_path: Path, shell: Shell, train: Shell) -> None:
     file, model, out = write_stack(tmp_path / "a.ome.tif"), tmp_path / "m", tmp_path / "out"
-    assert train(monkeypatch, file, "--out", model, "--method", "noise2stack") == 0
+    train(file, "--out", model, "--method", "noise2stack")
     names = sorted(p.name for p in model.iterdir())
     assert names == ["card.json", "log.csv", "weights.safetensors"]
     card = json.loads((model / "card.json").read_text())
@@ -58,8 +58,8 @@ def test_train_then_apply(
     log = pd.read_csv(model / "log.csv")
     assert list(log["step"]) == [2, 4]
     assert log["validation_db"].notna().all()
-    assert call(monkeypatch, "denoise", "apply", model, tmp_path, "--out", out) == 0
-    assert str(out / "a_denoised.ome.tif") in capsys.readouterr().out
+    said = shell("denoise", "apply", model, tmp_path, "--out", out)
+    assert str(out / "a_denoised.ome.tif") in said
     with Image.open(out / "a_denoising.png") as picture:
         assert picture.width > 1000
     before, after = read(file), read(out / "a_denoised.ome.tif")
@@ -69,14 +69,12 @@ def test_train_then_apply(
     assert list(after["C"].values) == ["TMRM"]
     assert after.values.std() < before.values.std()
     again = ["denoise", "apply", model, file, "--out", out, "--quiet"]
-    assert call(monkeypatch, *again) == 1
-    assert "--overwrite" in capsys.readouterr().err
-    assert call(monkeypatch, *again, "--resume") == 0
-    assert call(monkeypatch, *again, "--overwrite", "--sharpen") == 0
-    assert train(monkeypatch, file, "--out", model) == 1
-    assert "is not empty" in capsys.readouterr().err
+    assert "--overwrite" in shell(*again, code=1)
+    shell(*again, "--resume")
+    shell(*again, "--overwrite", "--sharpen")
+    assert "is not empty" in train(file, "--out", model, code=1)
     resumed = ["--out", model, "--method", "noise2stack", "--resume"]
-    assert train(monkeypatch, file, *resumed) == 0
+    train(file, *resumed)
     other = write_stack(tmp_path / "other.ome.tif", seed=1)
     for stack, option, said in (
         (file, ("--seed", 3), "begun with seed 0, not 3"),
@@ -84,20 +82,16 @@ def test_train_then_apply(
         (file, ("--set", "steps=9"), "begun with steps 4, not 9"),
         (other, (), "begun with other stacks"),
     ):
-        assert train(monkeypatch, stack, *resumed, *option) == 1
-        assert said in capsys.readouterr().err
-    assert call(monkeypatch, "predict", model, file, "--out", out) == 1
-    assert "is a denoiser" in capsys.readouterr().err
+        assert said in train(stack, *resumed, *option, code=1)
+    assert "is a denoiser" in shell("predict", model, file, "--out", out, code=1)
 
 
-def test_planes_that_share_their_noise_are_filtered_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_planes_that_share_their_noise_are_filtered_alone(tmp_path: Path, train: Shell) -> None:
     plane = np.random.default_rng(0).integers(0, 255, (1, 64, 64)).astype(np.uint8)
     write_image(
         tmp_path / "a.tif.ome.tif", xr.DataArray(np.repeat(plane, 6, 0), dims=("Z", "Y", "X"))
     )
-    assert train(monkeypatch, tmp_path / "a.tif.ome.tif", "--out", tmp_path / "m") == 0
+    train(tmp_path / "a.tif.ome.tif", "--out", tmp_path / "m")
     card = json.loads((tmp_path / "m" / "card.json").read_text())
     assert card["method"] == "wiener"
     assert card["check"]["reason"] == "noise is shared between planes"
@@ -105,26 +99,22 @@ def test_planes_that_share_their_noise_are_filtered_alone(
 
 @pytest.mark.parametrize(("depth", "dtype"), [(1, np.uint8), (2, np.int16)])
 def test_one_or_two_planes(
-    depth: int, dtype: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    depth: int, dtype: type, tmp_path: Path, shell: Shell, train: Shell
 ) -> None:
     file = write_stack(tmp_path / "a.ome.tif", depth, dtype)
-    assert train(monkeypatch, file, "--out", tmp_path / "m") == 0
-    assert call(monkeypatch, "denoise", "apply", tmp_path / "m", file, "--quiet",
-                "--out", tmp_path / "out") == 0  # fmt: skip
+    train(file, "--out", tmp_path / "m")
+    shell("denoise", "apply", tmp_path / "m", file, "--quiet", "--out", tmp_path / "out")
     after = read(tmp_path / "out" / "a_denoised.ome.tif")
     assert after.dtype == dtype
     assert after.values.std() < read(file).values.std()
 
 
-def test_what_cannot_be_learnt_from_is_refused_in_a_sentence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
+def test_what_cannot_be_learnt_from_is_refused_in_a_sentence(tmp_path: Path, train: Shell) -> None:
     def refused(pixels: np.ndarray, *options: str) -> str:
         file = tmp_path / "x.ome.tif"
         write_image(file, xr.DataArray(pixels, dims=("Z", "Y", "X")))
-        assert train(monkeypatch, file, "--out", tmp_path / "m", *options) == 1
+        error = train(file, "--out", tmp_path / "m", *options, code=1)
         assert not (tmp_path / "m" / "card.json").exists()
-        error = capsys.readouterr().err
         assert "Traceback" not in error
         for path in (tmp_path / "m").glob("*"):
             path.unlink()
@@ -139,17 +129,16 @@ def test_what_cannot_be_learnt_from_is_refused_in_a_sentence(
     assert "unknown key" in refused(noise, "--set", "stepz=3")
 
 
-def test_a_z_stack_as_ome_zarr(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_z_stack_as_ome_zarr(tmp_path: Path, shell: Shell, train: Shell) -> None:
     from mitolume.io.zarr_out import new_image
 
     source = read(write_stack(tmp_path / "a.ome.tif"))
     file = tmp_path / "b.ome.zarr"
     with new_image(file, source, name="x", dtype="uint16") as pixels:
         pixels[:] = source.values
-    assert train(monkeypatch, file, "--out", tmp_path / "m") == 0
+    train(file, "--out", tmp_path / "m")
     for path in (file, tmp_path / "a.ome.tif"):
-        assert call(monkeypatch, "denoise", "apply", tmp_path / "m", path, "--quiet",
-                    "--out", tmp_path / "out") == 0  # fmt: skip
+        shell("denoise", "apply", tmp_path / "m", path, "--quiet", "--out", tmp_path / "out")
     zarr, tiff = (
         read(tmp_path / "out" / f"{n}") for n in ("b_denoised.ome.zarr", "a_denoised.ome.tif")
     )

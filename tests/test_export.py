@@ -17,7 +17,7 @@ import pytest
 import torch
 import xarray as xr
 import yaml
-from helpers.command import call
+from helpers.command import Shell
 from helpers.fields import blobs
 from helpers.foreign import CLIP, FIXED, LINEAR, MEAN, SCALE, SIGMOID, computed, unet
 from helpers.foreign import package as foreign_package
@@ -102,9 +102,7 @@ def test_onnxruntime_computes_the_same_at_any_size(
         np.testing.assert_allclose(found[1, 0], flat, atol=1e-4)
 
 
-def test_the_file_says_what_its_user_has_to_know(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_file_says_what_its_user_has_to_know(tmp_path: Path, shell: Shell) -> None:
     onnx = pytest.importorskip("onnx", reason=NEEDS)
     pytest.importorskip("onnxruntime", reason=NEEDS)
     predictor = sure(
@@ -113,18 +111,16 @@ def test_the_file_says_what_its_user_has_to_know(
     )  # fmt: skip
     save_bundle(tmp_path / "model", predictor.network.state_dict(), predictor.card)
     command = ("export", tmp_path / "model", "--to", "onnx", "--out", tmp_path / "m.onnx")
-    assert call(monkeypatch, *command) == 0
-    said = capsys.readouterr()
-    assert "chain.stripes" in said.err
-    assert "0.1 µm per pixel" in said.err
+    said = shell(*command)
+    assert "chain.stripes" in said
+    assert "0.1 µm per pixel" in said
     noted = {p.key: json.loads(p.value) for p in onnx.load(tmp_path / "m.onnx").metadata_props}
     assert noted["planes"] == [0, -1, 1]
     assert (noted["pixel_size_um"], noted["threshold"], noted["views"]) == (0.1, 0.4, 1)
     assert noted["thresholds"] == {"FCCP": 0.3}
     assert len(noted["steps_before"]) == 2
-    assert call(monkeypatch, *command) == 1
-    assert "--overwrite" in capsys.readouterr().err
-    assert call(monkeypatch, *command, "--overwrite") == 0
+    assert "--overwrite" in shell(*command, code=1)
+    shell(*command, "--overwrite")
 
 
 def test_what_is_missing_or_wrong_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,8 +159,8 @@ def test_the_page_shows_how_a_mask_is_made_without_mitolume(
 
 @pytest.fixture
 def package(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[..., tuple[int, Path]]]:
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shell: Shell
+) -> Iterator[Callable[..., str]]:
     """Return a function that exports a model of some kind, as the page shows it."""
     for name in ("onnx", "onnxruntime", "bioimageio.core"):
         pytest.importorskip(name, reason=NEEDS)
@@ -174,13 +170,13 @@ def package(
     (shown,) = re.findall(r"\$ mitolume (export run --to bioimageio(?:.*\\\n)*.*)\n", page)
     monkeypatch.chdir(tmp_path)
 
-    def export(*more: str, without: str = "", **model: object) -> tuple[int, Path]:
+    def export(*more: str, without: str = "", code: int = 0, **model: object) -> str:
         predictor = sure(pixel_size_um=0.1, **model)
         save_bundle("run", predictor.network.state_dict(), predictor.card)
         command = shlex.split(shown.replace("\\\n", ""))
         if without:
             del command[command.index(without) : command.index(without) + 2]
-        return call(monkeypatch, *command, *more), tmp_path / "mitochondria.zip"
+        return shell(*command, *more, code=code)
 
     yield export
     gc.collect()  # what bioimageio.core left open, while its warnings are ignored
@@ -188,16 +184,14 @@ def package(
 
 @LEAKY
 def test_a_package_passes_the_test_of_bioimage_io_and_predicts_the_same(
-    package: Callable[..., tuple[int, Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    package: Callable[..., str], tmp_path: Path, shell: Shell
 ) -> None:
-    status, path = package(
-        "--leave-out", "chain.stripes", planes=3, chain=ChainSettings(stripes="auto")
-    )
-    assert status == 0
-    assert call(monkeypatch, "import", path, "--out", tmp_path / "back") == 0
+    package("--leave-out", "chain.stripes", planes=3, chain=ChainSettings(stripes="auto"))
+    path = tmp_path / "mitochondria.zip"
+    shell("import", path, "--out", tmp_path / "back")
     for name in ("card.json", "weights.safetensors"):
         assert (tmp_path / "back" / name).read_bytes() == (tmp_path / "run" / name).read_bytes()
-    assert call(monkeypatch, "import", path, "--out", tmp_path / "back") == 1, "it is there already"
+    shell("import", path, "--out", tmp_path / "back", code=1)  # it is there already
     import bioimageio.core as core
 
     with zipfile.ZipFile(path) as file:
@@ -235,14 +229,12 @@ def test_a_foreign_network_predicts_as_bioimageio_core_does(
     steps: list[dict[str, object]],
     how: dict[str, object],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    shell: Shell,
 ) -> None:
     pytest.importorskip("bioimageio.core", reason=NEEDS)
     path = foreign_package(tmp_path / "foreign.zip", steps, **how)
     asked = () if "outputs" in how else ("--output", "mitochondria")
-    assert call(monkeypatch, "import", path, "--out", tmp_path / "model", *asked) == 0
-    said = capsys.readouterr().err
+    said = shell("import", path, "--out", tmp_path / "model", *asked)
     assert "has the probabilities that it says" in said
     assert ("no pixel size" in said) == (how.get("scale", 1) is None)
     assert "sees farther" not in said
@@ -250,7 +242,7 @@ def test_a_foreign_network_predicts_as_bioimageio_core_does(
     image = blobs(7, (320, 320))[0]
     write(tmp_path / "new.tif", image, size=0.1)
     command = ("predict", tmp_path / "model", tmp_path / "new.tif", "--out", tmp_path / "masks")
-    assert call(monkeypatch, *command, "--probability") == 0
+    shell(*command, "--probability")
     found = mitolume.read(tmp_path / "masks" / "new_probability.ome.tif").values[0, 0, 0]
     last = how.get("order") == "byxc"
     given = image[None, ..., None] if last else image[None, None]
@@ -262,8 +254,8 @@ def test_a_foreign_network_predicts_as_bioimageio_core_does(
     said = ("--name", "A", "--author", "B", "--license", "MIT", "--cite", "C https://example.org")
     for out, more in (("a.onnx", ()), ("a.zip", (*said, "--example", tmp_path / "new.tif"))):
         to = {"a.onnx": "onnx", "a.zip": "bioimageio"}[out]
-        assert call(monkeypatch, "export", tmp_path / "model", "--to", to, "--out", out, *more) == 1
-        assert "share the package that it came from" in capsys.readouterr().err
+        refused = shell("export", tmp_path / "model", "--to", to, "--out", out, *more, code=1)
+        assert "share the package that it came from" in refused
 
 
 @pytest.fixture(scope="module")
@@ -362,14 +354,9 @@ def test_what_a_foreign_network_can_not_do_is_said(foreign: Path, tmp_path: Path
     ],
 )
 def test_a_package_that_would_not_be_true_is_refused(
-    how: dict[str, object],
-    sentence: str,
-    package: Callable[..., tuple[int, Path]],
-    capsys: pytest.CaptureFixture[str],
+    how: dict[str, object], sentence: str, package: Callable[..., str], tmp_path: Path
 ) -> None:
-    status, path = package(*how.pop("more", ()), **how)
-    assert status == 1
-    said = capsys.readouterr().err
+    said = package(*how.pop("more", ()), code=1, **how)
     assert sentence in said
     assert said.count("\n") == 1
-    assert not path.exists()
+    assert not (tmp_path / "mitochondria.zip").exists()

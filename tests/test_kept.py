@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.command import call
+from helpers.command import Shell
 
 import mitolume
 from mitolume.report.run_tables import results_text
@@ -64,7 +64,7 @@ def test_a_study_its_runs_and_their_models(kept: Path) -> None:
 )  # fmt: skip
 def test_what_a_newer_version_wrote(
     record: str, words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture,
+    shell: Shell,
 ) -> None:  # fmt: skip
     kept = shutil.copytree(KEPT[-1], tmp_path / "kept")
     study = kept / "study"
@@ -77,8 +77,7 @@ def test_what_a_newer_version_wrote(
     before = {path: path.stat().st_mtime_ns for path in kept.rglob("[!.]*.*")}
     monkeypatch.chdir(tmp_path)
     filled = [word.format(run=run, study=study, image=kept / "f0.ome.tif") for word in words]
-    assert call(monkeypatch, *filled) == 1
-    said = capsys.readouterr().err
+    said = shell(*filled, code=1)
     assert f"{file.parent.name} was written by a newer mitolume (version 2 of" in said
     assert said.rstrip().endswith("update mitolume")
     assert {path: path.stat().st_mtime_ns for path in kept.rglob("[!.]*.*")} == before

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 import xarray as xr
-from helpers.command import call
+from helpers.command import Shell
 from helpers.fields import blobs, tiny, write_field
 from hypothesis import given
 from hypothesis import strategies as st
@@ -231,11 +231,8 @@ def one_model(data: Path) -> Path:
     return mitolume.run(recipe, data.parent / "one", quiet=True)
 
 
-def test_the_command_writes_table_and_page(
-    two_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    assert call(monkeypatch, "suggest", two_models, "--n", 4, "--out", tmp_path / "next") == 0
-    printed = capsys.readouterr().out
+def test_the_command_writes_table_and_page(two_models: Path, tmp_path: Path, shell: Shell) -> None:
+    printed = shell("suggest", two_models, "--n", 4, "--out", tmp_path / "next")
     assert re.search(r"^ +1 .* plane \d \(dish \d", printed, re.MULTILINE)
     assert re.search(r"^random +[01]\.\d", printed, re.MULTILINE)
     table = pd.read_csv(tmp_path / "next" / "suggest.csv", keep_default_na=False)
