@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -31,13 +32,19 @@ def test_the_next_step_can_be_copied(
 ) -> None:
     image, _ = write_field(tmp_path, "f0", 0)
     table, masks = tmp_path / "my table.csv", tmp_path / "my masks"
+    monkeypatch.chdir(tmp_path)
     assert call(monkeypatch, "fields", tmp_path, "--out", table) == 0
     assert capsys.readouterr().err.endswith(
         f"next: check the table, then mitolume run --fields '{table}'\n"
     )
     assert call(monkeypatch, "predict", model, image, "--out", masks) == 0
     assert capsys.readouterr().err.endswith(f"next: mitolume measure '{masks}'\n")
-    assert call(monkeypatch, "measure", masks, "--out", tmp_path / "x.csv") == 0
+    assert call(monkeypatch, "measure", masks) == 0
+    capsys.readouterr()
+    assert call(monkeypatch, "predict", model, image, "--out", masks, "--overwrite") == 0
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said == f"next: mitolume measure '{masks}' --out objects_2.csv", "objects.csv is taken"
+    assert call(monkeypatch, *shlex.split(said)[2:]) == 0
 
 
 def test_predict_then_evaluate(

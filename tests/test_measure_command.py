@@ -267,6 +267,31 @@ def test_channels_in_files_of_their_own(tmp_path: Path, shell: Shell) -> None:
     assert table["intensity_mean_bf"].notna().all()
 
 
+@pytest.mark.parametrize(
+    ("channels", "columns", "note"),
+    [
+        ([["0"], ["DIC"]], ["DIC"], "1 image without a name of its channel, taken for DIC as"),
+        ([["TL"], ["DIC"]], ["TL", "DIC"], "not the same in all 2 images (TL in 1; DIC in 1)"),
+        ([["0"], ["TL", "TMRM"]], ["0", "TL", "TMRM"], "(0 in 1; TL, TMRM in 1)"),
+        ([["DIC"], ["DIC"]], ["DIC"], ""),
+    ],
+)
+def test_channels_of_unlike_files_are_told(
+    channels: list[list[str]], columns: list[str], note: str, tmp_path: Path, shell: Shell
+) -> None:
+    for number, names in enumerate(channels):
+        write_pair(tmp_path, f"f{number}", number)
+        grey = np.full((len(names), 80, 100), number + 1, np.uint8)
+        image = xr.DataArray(grey, dims=tuple("CYX"), coords={"C": np.array(names, dtype=object)})
+        write_image(tmp_path / "i" / f"f{number}.ome.tif", image)
+    out = tmp_path / "o.csv"
+    said = shell("measure", tmp_path / "masks", "--intensity", tmp_path / "i", "--out", out)
+    found = [name.removeprefix("intensity_mean_") for name in pd.read_csv(out)]
+    assert [name for name in found if name in {"0", "DIC", "TL", "TMRM"}] == columns
+    assert note in said
+    assert ("channels are" in said or "its channel" in said) == bool(note)
+
+
 def touch(folder: Path, *names: str) -> Path:
     folder.mkdir(parents=True)
     for name in names:

@@ -6,7 +6,9 @@ import math
 import re
 import shlex
 from collections.abc import Iterable
+from itertools import count as count_from
 from itertools import takewhile
+from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup, escape
@@ -36,6 +38,13 @@ def count(value: float, noun: str) -> str:
     if not math.isfinite(value):
         return f"unknown number of {noun}s"
     return f"{value:.0f} {noun}" + "s" * bool(value != 1)
+
+
+def spare(default: str) -> str:
+    """Return an option for a command whose ``--out`` is this by default, "" where it is free."""
+    name = Path(default)
+    others = (name.with_stem(f"{name.stem}_{n}") for n in count_from(2))
+    return f" --out {next(one for one in others if not one.exists())}" * name.exists()
 
 
 def quoted(path: object) -> str:

@@ -22,7 +22,8 @@ FEWEST = 3  # specimens of a side that a test needs
 _SKEWED = 1.0  # skewness from which a positive measurement is compared on logarithms
 _MOST_SPLITS = 20_000  # ways to divide the specimens that an exact test goes through
 _CONTROL = re.compile(
-    r"(control|ctrl|ctr|untreated|vehicle|dmso|mock|wild.?type|wt)s?(?![a-z+-])", re.IGNORECASE
+    r"(control|ctrl|ctr|kontrolle|untreated|unbehandelt|vehicle|dmso|mock|wild.?type|wt)s?(?![a-z+-])",
+    re.IGNORECASE,
 )
 
 

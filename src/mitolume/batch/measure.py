@@ -10,8 +10,9 @@ import math
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -208,10 +209,13 @@ def _jobs(
     sources: Sequence[Source], settings: MeasureSettings, parts: Path, progress: Advance
 ) -> tuple[list[Job], list[str], list[str]]:
     """Open all fields, and return their jobs, and faults and notices."""
+    channels: dict[str, tuple[str, ...]] = {}
 
     def open_one(source: Source) -> xr.DataArray:
         mask, images = _open(source)
-        fit_to_mask(images, mask, source.planes)
+        image = fit_to_mask(images, mask, source.planes)
+        if image is not None:
+            channels[source.name] = tuple(map(str, image["C"].values))
         _size(source, settings, mask, images)
         return mask
 
@@ -220,7 +224,22 @@ def _jobs(
         sources, open_one, settings.mask_kind, faults, progress, probabilities=True
     )
     jobs = []
+    sets = Counter(channels.values())
+    unnamed = sets[("0",)]
+    named = [each for each in sets if each != ("0",)]
+    alone = named[0][0] if unnamed and [len(each) for each in named] == [1] else ""
+    if alone:
+        said = f"{count(unnamed, 'image')} without a name of its channel, taken for {alone}"
+        notices.append(f"{said} as the others")
+    elif len(sets) > 1:
+        said = "; ".join(f"{', '.join(each)} in {n}" for each, n in sets.items())
+        notices.append(
+            f"channels are not the same in all {len(channels)} images ({said}): each has columns "
+            "of its own, empty for other images"
+        )
     for source, kind, sizes in opened:
+        if alone and source.name in channels:
+            source = replace(source, images=(replace(source.images[0], name=alone),))
         blocks = sizes["T"] * math.ceil(sizes["Y"] / BLOCK) * math.ceil(sizes["X"] / BLOCK)
         place = parts / f"{source.name}-{kind}"
         jobs.append(

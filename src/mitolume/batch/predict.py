@@ -35,7 +35,7 @@ from mitolume.preprocess.fingerprint import unlike_training
 from mitolume.preprocess.normalise import is_flat
 from mitolume.preprocess.rescale import scale_factors, scaled_shape
 from mitolume.progress import Advance
-from mitolume.text import quoted
+from mitolume.text import quoted, spare
 
 _PICTURE = 2048  # pixels of a picture's longer side, where the plane is too large to draw as it is
 
@@ -114,7 +114,7 @@ def predict_files(
         write_table(out / "fields.csv", masked)
         outcome.summary = f"table of fields: {out / 'fields.csv'}"
     listed = f" --fields {quoted(out / 'fields.csv')}" * bool(table)
-    outcome.next = f"mitolume measure {quoted(out)}{listed}"
+    outcome.next = f"mitolume measure {quoted(out)}{listed}{spare('objects.csv')}"
     return outcome
 
 

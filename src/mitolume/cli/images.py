@@ -11,7 +11,7 @@ import typer
 
 from mitolume.cli import options as of
 from mitolume.cli.options import next_step, run_batch
-from mitolume.text import quoted
+from mitolume.text import quoted, spare
 
 
 def sample(
@@ -57,7 +57,8 @@ def fields(
         write_draft(draft, out)
     for line in draft.lines:
         say(line, quiet=quiet)
-    next_step(f"check the table, then mitolume run --fields {quoted(out or 'TABLE')}", quiet)
+    table = quoted(out or "TABLE")
+    next_step(f"check the table, then mitolume run --fields {table}{spare('run')}", quiet)
 
 
 def focus(
@@ -202,4 +203,4 @@ def simulate(
     with progress_bar("simulating fields", quiet=quiet) as advance:
         table = write_data_set(plans, out, jobs=jobs, command=command, progress=advance)
     print(f"table of fields: {table}")
-    next_step(f"mitolume run --fields {quoted(table)}", quiet)
+    next_step(f"mitolume run --fields {quoted(table)}{spare('run')}", quiet)

@@ -18,6 +18,8 @@ ROLE_WORDS = {
 }  # fmt: skip
 CONDITIONS = {
     "control": "control", "ctrl": "control", "untreated": "control", "mock": "control",
+    "kontrolle": "control", "kontrollen": "control", "unbehandelt": "control",
+    "behandelt": "treated",
     "dmso": "DMSO", "vehicle": "vehicle", "fccp": "FCCP", "cccp": "CCCP",
     "oligomycin": "oligomycin", "antimycin": "antimycin", "rotenone": "rotenone",
     "treated": "treated", "starved": "starved", "starvation": "starved", "hypoxia": "hypoxia",

@@ -17,6 +17,7 @@ from unicodedata import normalize
 from mitolume.errors import MitolumeError, some_names
 from mitolume.io.formats import READERS, SHEET, ZARR_FILES, natural_key
 from mitolume.io.listing import RUN_RECORD
+from mitolume.io.mask_files import goes_on
 
 OUTLINE_ENDINGS = (".zip", ".roi", ".geojson")
 # Pictures and volumes that people have and this program doesn't read.
@@ -75,6 +76,12 @@ _OTHER_MASK = (
     "masks left out, as their image has another (where two people drew them, compare them: "
     "mitolume evaluate A B --agreement)"
 )
+# What programs call a file that they make of another one.
+_MADE_OF = {
+    "projections of a stack beside them, left out": r"(?:max|avg|sum|min|std|med)_(?P<own>.+)",
+    "copies of a file beside them, left out": r"(?:(?:copy of|kopie von) )?(?P<own>.+?)"
+    r"(?:(?: -)?[ _-](?:copy|kopie|copie|copia)(?:[ _]?\(?\d+\)?)?| \(\d+\))?",
+}
 Key = tuple[tuple[str, int], ...]
 
 
@@ -318,7 +325,7 @@ def pair_files(files: Sequence[Found], notes: Notes) -> list[Pair]:
     The notes say which files ended in no pair, and every doubt.
     """
     groups: dict[tuple[Key, Key], list[_Item]] = defaultdict(list)
-    for item in _classify(files, notes):
+    for item in _classify(_without_made(files, notes), notes):
         groups[item.place, item.key].append(item)
     pairs: dict[_Item, Pair] = {}
     lonely: list[_Item] = []
@@ -346,6 +353,25 @@ def pair_files(files: Sequence[Found], notes: Notes) -> list[Pair]:
                 del pairs[image]
     order = {file: number for number, file in enumerate(files)}
     return sorted(pairs.values(), key=lambda pair: order[pair.image])
+
+
+def _without_made(files: Sequence[Found], notes: Notes) -> list[Found]:
+    """Leave out copies and projections of other files, unless they have a mask of their own."""
+    beside: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for file in files:
+        beside[file.folders] += [file.stem.lower(), file.name.lower()]
+    kept = []
+    for file in files:
+        stem, here = file.stem.lower(), beside[file.folders]
+        has_mask = sum(goes_on(name, stem) for name in here) > 2  # name and stem of its own
+        for what, pattern in _MADE_OF.items():
+            found = re.fullmatch(pattern, stem)
+            if found and found["own"] != stem and found["own"] in here and not has_mask:
+                notes.add(what, file.path)
+                break
+        else:
+            kept.append(file)
+    return kept
 
 
 def _choose_image(pictures: list[_Item], notes: Notes) -> tuple[_Item, Found | None]:
