@@ -18,6 +18,7 @@ import pandas as pd
 
 from mitolume.analysis.metrics import best_threshold, probability_histogram
 from mitolume.batch.simulate import write_data_set
+from mitolume.inference.predictor import Predictor
 from mitolume.progress import progress_bar
 from mitolume.runs.images import predictor_inputs
 from mitolume.runs.results import image_scores
@@ -114,12 +115,15 @@ def simulated_dishes(
     )
 
 
-def scores_by_condition(run: Path, model: str = "") -> pd.DataFrame:
+def scores_by_condition(
+    run: Path, model: str = "", adapt: Callable[..., Predictor] | None = None
+) -> pd.DataFrame:
     """Return the foreground IoU of a finished run on its test images, by condition.
 
     Pixels are pooled over the images of a condition; ``model`` is the kept one by default. ``iou``
     is that at the threshold of all conditions, since most rows are of runs that had no other;
-    ``best`` at the best threshold for the test images of the condition.
+    ``best`` at the best threshold for the test images of the condition. ``adapt`` gives the
+    predictor of an image and of what its network sees, if not all have the same.
     """
     from mitolume.runs.folder import Run
 
@@ -130,8 +134,9 @@ def scores_by_condition(run: Path, model: str = "") -> pd.DataFrame:
     for image, prepared in predictor_inputs(opened.images("test"), predictor):
         plane, truth, _ = image.read()
         assert truth is not None
-        probability = predictor.predict_boxes(prepared, plane.shape)
-        scores = image_scores((probability >= predictor.card.threshold).astype("uint8"), truth)
+        by = adapt(image, prepared) if adapt else predictor
+        probability = by.predict_boxes(prepared, plane.shape)
+        scores = image_scores((probability >= by.card.threshold).astype("uint8"), truth)
         row = image.row
         names = {"all", row.condition} | ({"treated"} if row.condition in TREATMENTS else set())
         found = scores | {
