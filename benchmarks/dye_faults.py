@@ -1,7 +1,8 @@
 """Dyes that lie on half of the fields: whether `mitolume label` names them, and good ones.
 
-Simulated fields of every condition, 256 px, the middle of three planes 0.5 µm apart. In each
-table one half of the fields has the fault and the other is good, then the other way round; so
+Simulated fields of every condition, 256 px, the middle of three planes 0.5 µm apart, or of seven
+where the fault is a shift along z, which is told by days: faulty fields are then of another day. In
+each table one half of the fields has the fault and the other is good, then the other way round; so
 each field is once of either kind. Run from the project's folder:
 ``python benchmarks/dye_faults.py [--seeds 931 932 933 934] [--jobs 2]``. Results are kept in
 benchmarks/dye_faults.csv, a row for each field; called again, it computes what is missing and
@@ -53,14 +54,16 @@ FAULTS = {
     "shifted, µm": (0.3, 0.6, 1.0, 1.8, 2.7),
     "saturated": (0.02, 0.05, 0.2),
     "uneven": (0.6,),
+    "shifted in z, µm": (-0.5, 0.5, 1.0),
 }
 HAND_IOU = {"0.60": 0.60, "0.75": 0.75, "0.90": 0.90}
 
 
 @cache
-def good(condition: str, seed: int) -> SimulatedField:
+def good(condition: str, seed: int, planes: int = FIELD.planes) -> SimulatedField:
     """One field with a good dye."""
-    return simulate_field(FIELD, condition=condition, seed=seed)
+    settings = FIELD.model_copy(update={"planes": planes})
+    return simulate_field(settings, condition=condition, seed=seed)
 
 
 def nuclei(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[Any]:
@@ -85,9 +88,12 @@ def dye_of(field: SimulatedField, fault: str, strength: float) -> NDArray[Any]:
     rng = np.random.default_rng(seed)
     if fault == "none":
         return field.images["Mitochondria"]
-    if fault == "uneven":
-        uneven = FIELD.model_copy(update={"dye": DyeSettings(uneven=strength)})
-        made = simulate_field(uneven, condition=field.condition, seed=field.seed)
+    if fault in ("uneven", "shifted in z, µm"):
+        name = "uneven" if fault == "uneven" else "shift_z_um"
+        dye = {"dye": DyeSettings(**{name: strength}), "planes": len(field.masks)}
+        made = simulate_field(
+            FIELD.model_copy(update=dye), condition=field.condition, seed=field.seed
+        )
         return made.images["Mitochondria"]
     if fault == "potential lost to":
         own = SETTINGS[field.condition]
@@ -113,7 +119,8 @@ def dye_of(field: SimulatedField, fault: str, strength: float) -> NDArray[Any]:
 
 def compute(key: Key, seeds: list[int]) -> pd.DataFrame:
     """Label a table of fields, half of them faulty; return what was said of each."""
-    fields = [good(condition, seed) for seed in seeds for condition in CONDITIONS]
+    planes = 7 if "in z" in key["fault"] else FIELD.planes
+    fields = [good(condition, seed, planes) for seed in seeds for condition in CONDITIONS]
     results = []
     with tempfile.TemporaryDirectory() as name:
         folder, files = Path(name), []
@@ -128,10 +135,11 @@ def compute(key: Key, seeds: list[int]) -> pd.DataFrame:
             )  # fmt: skip
             files.append(folder / f"{field.condition}-{field.seed}.ome.tif")
             write_image(files[-1], image)
-        z = FIELD.planes // 2
+        z = planes // 2
         rows = [
             Field(file, mask=folder / f"{n}_mask.ome.tif", channel="Transmitted",
-                  fluorescence="Mitochondria", planes=(z,))
+                  fluorescence="Mitochondria", planes=(z,),
+                  batch=f"day {n % 2}" if "in z" in key["fault"] else "")
             for n, file in enumerate(files)
         ]  # fmt: skip
         figures = [one for row in rows for one in label_row(replace(row, mask=None), row.mask)]
@@ -182,6 +190,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("benchmarks/dye_faults.csv"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[931, 932, 933, 934])
+    parser.add_argument("--faults", nargs="+", choices=FAULTS, default=list(FAULTS))
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--picture", type=Path)
     options = parser.parse_args()
@@ -190,8 +199,8 @@ def main() -> None:
         return
     keys = [
         {"fault": fault, "strength": strength, "half": half}
-        for fault, strengths in FAULTS.items()
-        for strength in strengths
+        for fault in options.faults
+        for strength in FAULTS[fault]
         for half in (0, 1)
     ]
     table = compute_missing(

@@ -140,7 +140,7 @@ def test_what_is_odd_about_a_dye_is_said_of_the_images_it_is_odd_in() -> None:
     usual = {
         "has_dye": True, "signal_to_noise": 60.0, "level": 800.0, "background": 0.2,
         "bleed_through": 0.0, "foreground": 0.1, "saturated": 0.0, "shift_y_um": 0.0,
-        "shift_x_um": np.nan, "moved": False, "plane": 0,
+        "shift_x_um": np.nan, "shift_z_um": np.nan, "moved": False, "plane": 0,
     }  # fmt: skip
     odd: dict[str, tuple[str, bool, dict[str, object]]] = {
         "none": ("no dye", False, {"has_dye": False, "signal_to_noise": 1.5, "level": 2.0}),
@@ -366,7 +366,7 @@ def test_a_budget_of_no_outlines_learns_from_the_dye_alone(tmp_path: Path) -> No
     assert rerun(run.path, tmp_path / "again", quiet=True) == ([], []), "from its own table, too"
 
 
-def crowd(folder: Path, *shifts: int) -> Path:
+def crowd(folder: Path, *shifts: int, noise: float = 6) -> Path:
     """Write fields of many mitochondria whose dye lies too low, and their table."""
     for number, shift in enumerate(shifts):
         rng = np.random.default_rng(number)
@@ -375,7 +375,9 @@ def crowd(folder: Path, *shifts: int) -> Path:
         for cy, cx in rng.uniform(0, (300, 260), (80, 2)):
             mask |= (y - cy) ** 2 / 2 + (x - cx) ** 2 < rng.uniform(9, 25)
         light = (
-            100 + 60 * ndimage.gaussian_filter(mask.astype(float), 1) + rng.normal(0, 6, mask.shape)
+            100
+            + 60 * ndimage.gaussian_filter(mask.astype(float), 1)
+            + rng.normal(0, noise, mask.shape)
         )
         dye = 100 + 1000 * ndimage.gaussian_filter(mask.astype(float), 1.5)
         channels = np.stack(
@@ -436,10 +438,49 @@ def test_a_small_shift_is_told_where_the_others_scatter_less(
     quality = pd.DataFrame({"mask": [str(n) for n in range(10)], "moved": False})
     monkeypatch.setattr(dye_checks, "open_fluorescence", lambda row: None)
     monkeypatch.setattr(dye_checks, "plane_pixel_size", lambda image: (0.05, 0.05))
-    monkeypatch.setattr(dye_checks, "_shift_px", lambda row, *_: found[int(row.mask.name)])
+    monkeypatch.setattr(dye_checks, "_depth_um", lambda row: np.nan)
+    monkeypatch.setattr(dye_checks, "_fit", lambda row, *_: row.mask.name)
+    monkeypatch.setattr(dye_checks, "shift_of", lambda names, *_: found[int(names[0])])
     dye_checks.measure_shifts(rows, quality, move=False)
     assert quality["shift_y_um"][8] == pytest.approx(0 if scatter else 0.3)
     assert quality["shift_y_um"][9] == 0, "unknown: as the others"
+
+
+@pytest.mark.parametrize(("planes", "named"), [(0, False), (-2, True), (2, True)])
+def test_a_dye_of_other_heights_is_named(tmp_path: Path, planes: int, named: bool) -> None:
+    for number in range(3):
+        rng = np.random.default_rng(number)
+        y, x = np.mgrid[:120, :120]
+        z = np.arange(7)[:, None, None]
+        dye, light = np.full((2, 7, 120, 120), 100.0)
+        for cy, cx, height in rng.uniform(0, (120, 120, 7), (60, 3)):
+            spot = np.exp(-((y - cy) ** 2 + (x - cx) ** 2) / 12)
+            dye += 1000 * spot * np.exp(-((z + planes - height) ** 2) / 0.8)
+            light += 60 * spot * np.exp(-((z - height) ** 2) / 4)
+        image = xr.DataArray(
+            rng.poisson([light, dye]).astype(np.uint16), dims=("C", "Z", "Y", "X"),
+            coords={"C": ["BF", "Mito"]}, attrs={"pixel_size_um": SIZE | {"Z": 0.5}},
+        )  # fmt: skip
+        write_image(tmp_path / f"s{number}.ome.tif", image)
+    rows = [f"s{number}.ome.tif,BF,Mito,train,3" for number in range(3)]
+    names = "image,channel,fluorescence,role,planes"
+    (tmp_path / "s.csv").write_text("\n".join([names, *rows]) + "\n")
+    _, quality, said = masks_of(tmp_path / "s.csv", tmp_path / "masks", align=False)
+    assert quality["used"].all()
+    assert ("recorded at the same heights?" in said) is named
+    assert not planes or (np.sign(quality["shift_z_um"]) == np.sign(planes)).all()
+
+
+def test_a_shift_that_no_image_tells_alone_is_told_by_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = crowd(tmp_path, *[6] * 5, noise=30)
+    _, together, said = masks_of(table, tmp_path / "a", align=False)
+    np.testing.assert_allclose(together["shift_y_um"], 0.3, atol=0.051)
+    assert "5 planes with the dye's channel, 0 used" in said
+    monkeypatch.setattr(dye_checks, "FEWEST_TOLD", 6)
+    _, alone, _ = masks_of(table, tmp_path / "b", align=False)
+    assert alone["shift_y_um"].isna().sum() == 4
 
 
 def test_the_threshold_is_chosen_on_outlines_to_learn_from_alone(tmp_path: Path) -> None:

@@ -90,6 +90,13 @@ def test_fluorescence_moves_against_light_and_masks() -> None:
         assert np.abs(away).max() < 1e-3 * before.max()
 
 
+def test_planes_of_fluorescence_lie_higher() -> None:
+    still, moved = field(shading=0.0), field(shading=0.0, shift_z_um=0.25)  # a step
+    same(still, moved, but=CHANNELS[1:])
+    for name in CHANNELS[1:]:
+        np.testing.assert_allclose(light(moved, name)[:-1], light(still, name)[1:], 1e-3, 0.1)
+
+
 def test_cells_without_dye_are_dark_as_a_whole() -> None:
     cells = lay_out_cells((60.0, 60.0), np.random.default_rng(3))
     shape, pixel_um = (300, 300), 0.2

@@ -77,11 +77,7 @@ def _shrunk_variance(vectors: Vectors, groups: Sequence[str]) -> NDArray[np.floa
 
 
 def choose_diverse(
-    vectors: Vectors,
-    known: Vectors,
-    weights: Vectors,
-    groups: Sequence[Sequence[Hashable]],
-    n: int,
+    vectors: Vectors, known: Vectors, weights: Vectors, groups: Sequence[Sequence[Hashable]], n: int
 ) -> list[int]:
     """Choose images one after the other, each the most promising beside those before it.
 

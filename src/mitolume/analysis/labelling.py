@@ -268,11 +268,7 @@ def _foreground_of(mask: Array, threshold: float) -> np.ndarray[Any, np.dtype[np
 
 
 def _label(
-    read: Callable[[Box], Array],
-    out: Any,
-    boxes: list[Box],
-    connectivity: int,
-    step: Step,
+    read: Callable[[Box], Array], out: Any, boxes: list[Box], connectivity: int, step: Step
 ) -> tuple[Array, pd.DataFrame]:
     """Label the blocks one by one; return each label's object, and a table of the objects."""
     ndim = len(boxes[0])

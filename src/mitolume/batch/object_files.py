@@ -167,11 +167,7 @@ def write_superplots(folder: Path, objects: pd.DataFrame) -> None:
 
 
 def _write_picture(
-    path: Path,
-    frame: Frame,
-    grey: xr.DataArray | None,
-    table: pd.DataFrame,
-    pixel_um: float | None,
+    path: Path, frame: Frame, grey: xr.DataArray | None, table: pd.DataFrame, pixel_um: float | None
 ) -> None:
     """Draw a frame's outlines coloured by length; of a volume, the plane with most foreground."""
     step = max(1, max(frame.labels.shape[1:]) // 4096)

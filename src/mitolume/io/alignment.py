@@ -33,6 +33,8 @@ _SURE_OF_SHIFT, _SURE_OF_TURN = 3.5, 3.0
 _SURE = 5.0  # standard deviations; the best of wrong places reached 4.5 on simulated fields
 _FEWEST_DRAWN = 300  # px of masks; one of 81 px fitted best far from its place
 _DETAIL_UM, _COARSE_UM = (0.07, 0.4), 0.5  # blurs: the band of mitochondria, what is coarser
+# Depth of a stack in µm, and by what share of the dye's the middle of the light moves (simulated)
+_DEPTHS = (2.25, 3.0, 4.0, 5.0, 7.0), (0.24, 0.47, 0.68, 0.80, 0.95)
 
 TURNS = (
     "as it is", "turned left by 90°", "turned by 180°", "turned right by 90°",
@@ -85,38 +87,72 @@ def find_shift(evidence: Sequence[Evidence], least: float) -> tuple[int, int] | 
     return shift if _margin(fits[:, y, x] - fits[:, REACH, REACH]) >= _SURE_OF_SHIFT else None
 
 
-def shift_from_dye(
+def fit_of_dye(
     planes: Sequence[tuple[Image2D, Mask]], pixel_um: float, reach: int
-) -> tuple[float, float, float]:
-    """Find how far an image's masks from the dye lie too low and too far right, in pixels.
+) -> Floats | None:
+    """Measure how well an image's masks from the dye fit after moving them by -reach to reach px.
 
     Masks are correlated with what is as fine in the planes, be it bright or dark. They follow the
-    dye to a pixel, as no hand does, so one image is enough. The third number is by how many
-    standard deviations they would fit better there; all are not a number where no place within
-    ``reach`` pixels stands out.
+    dye to a pixel, as no hand does, so one image is often enough. In standard deviations; None
+    where there is too little to compare.
     """
     fit: Any = 0
     for plane, mask in planes:
         window = _window(plane.shape, mask == FOREGROUND)
         grey, drawn = (one.astype(np.float32)[window] for one in (plane, mask == FOREGROUND))
-        narrow, wide = (gaussian_filter(grey, max(um / pixel_um, 0.5)) for um in _DETAIL_UM)
-        detail = np.abs(narrow - wide)
-        detail = np.minimum(detail, np.percentile(detail, 95))  # dust is not finer detail
         shape = [fft.next_fast_len(max(n, reach + 1) + reach) for n in grey.shape]
-        shown, dyed = (
-            fft.rfft2(one - gaussian_filter(one, _COARSE_UM / pixel_um), shape)
-            for one in (detail, drawn)
-        )
+        fine = _detail(grey, pixel_um), _fine(drawn, pixel_um)
+        shown, dyed = (fft.rfft2(one, shape) for one in fine)
         found = np.roll(fft.irfft2(dyed * shown.conj(), shape), (reach, reach), (0, 1))
         fit = fit + found[: 2 * reach + 1, : 2 * reach + 1]
     drawn_px = sum(np.count_nonzero(mask == FOREGROUND) for _, mask in planes)
-    if drawn_px < _FEWEST_DRAWN or not np.std(fit):
-        return np.nan, np.nan, np.nan
-    fit = (fit - fit.mean()) / fit.std()
+    return None if drawn_px < _FEWEST_DRAWN or not np.std(fit) else _standard(fit)
+
+
+def shift_of(fits: Sequence[Floats], sure: float = _SURE) -> tuple[float, float, float]:
+    """Find how far masks whose fits are added up lie too low and too far right, in pixels.
+
+    The third number is by how many standard deviations they would fit better there; all are not a
+    number where no place stands out by ``sure`` of them.
+    """
+    fit = _standard(sum(fits))
     y, x = map(int, np.unravel_index(fit.argmax(), fit.shape))
-    if fit[y, x] < _SURE or {y, x} & {0, 2 * reach}:
+    reach = len(fit) // 2
+    if fit[y, x] < sure or {y, x} & {0, 2 * reach}:
         return np.nan, np.nan, np.nan
     return y - reach, x - reach, float(fit[y, x] - fit[reach, reach])
+
+
+def depth_of_dye(light: Floats, dye: Floats, step_um: float, pixel_um: float) -> float:
+    """Measure by how many µm the planes of a dye (Z, Y, X) lie before those of transmitted light.
+
+    Each plane of the dye resembles those of the light that show the same, on either side alike.
+    So both have a middle along z; but light shows mitochondria from farther away, and its middle
+    moves less where the stack does not end with them, by a share that its depth decides.
+    """
+    window = _window(light.shape[1:], dye.max(axis=0) > np.percentile(dye.max(axis=0), 90))
+    planes = (one[window].astype(np.float32) for one in (*dye, *light))
+    with np.errstate(all="ignore"):  # of a plane that shows nothing
+        alike = np.nan_to_num(np.corrcoef([_detail(one, pixel_um).ravel() for one in planes]))
+    fit = alike[: len(dye), len(dye) :].clip(1e-9)
+    heights = step_um * (np.arange(len(dye)) - (len(dye) - 1) / 2)
+    lit, dyed = (fit.sum(axis) @ heights / fit.sum() for axis in (0, 1))
+    return float(lit / np.interp(len(dye) * step_um, *_DEPTHS) - dyed)
+
+
+def _detail(grey: Floats, pixel_um: float) -> Floats:
+    """Return how much there is of what is as fine as mitochondria, be it bright or dark."""
+    narrow, wide = (gaussian_filter(grey, max(um / pixel_um, 0.5)) for um in _DETAIL_UM)
+    detail = np.abs(narrow - wide)
+    return _fine(np.minimum(detail, np.percentile(detail, 95)), pixel_um)  # dust is not finer
+
+
+def _fine(image: Floats, pixel_um: float) -> Floats:
+    return np.asarray(image - gaussian_filter(image, _COARSE_UM / pixel_um))
+
+
+def _standard(fit: Any) -> Floats:
+    return np.asarray((fit - np.mean(fit)) / np.std(fit), np.float32)
 
 
 def fits_better(evidence: Sequence[Evidence], shift: tuple[int, int]) -> bool:

@@ -12,14 +12,7 @@ from typing import Any
 import numpy as np
 
 from mitolume.errors import some_names
-from mitolume.io.alignment import (
-    TURNS,
-    Evidence,
-    find_shift,
-    find_turn,
-    fits_better,
-    measure_fit,
-)
+from mitolume.io.alignment import TURNS, Evidence, find_shift, find_turn, fits_better, measure_fit
 from mitolume.io.masks import BACKGROUND, FOREGROUND, Mask
 from mitolume.io.read import Image2D
 
@@ -82,9 +75,7 @@ def masks_of_odd_shares(shares: Mapping[str, float]) -> list[str]:
     return [f"mitochondria cover {100 * mean:.0f} % of the masks; {fix}"] if mean > _MOSTLY else []
 
 
-def look_closely(
-    planes: Iterable[tuple[str, Image2D, Mask]],
-) -> list[str]:
+def look_closely(planes: Iterable[tuple[str, Image2D, Mask]]) -> list[str]:
     """Notice masks that are inverted, turned or shifted, in words for the user.
 
     Each labelled plane comes with its mask's file name, grey values and mask (Y, X).

@@ -58,11 +58,7 @@ def _scores_of_halves(whole: ModelTrainer) -> dict[str, Any]:
             for outside in (False, True)
         )
         trainer = replace(
-            whole,
-            labelled=learnt_from,
-            validation=(),
-            part=f"{FOLDS}/{half + 1}",
-            shortening=2,
+            whole, labelled=learnt_from, validation=(), part=f"{FOLDS}/{half + 1}", shortening=2
         )
         trainer.train_model_1()
         trainer.train_model_2()

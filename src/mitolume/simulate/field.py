@@ -206,9 +206,10 @@ def _light(
 ) -> dict[str, Floats]:
     """Intensity of each channel (Z, Y, X), 1 for the background or what is bright."""
     where = (volume.voxel_um, volume.heights, focus, optics)
-    mitochondria = fluorescence_stack(volume.mitochondria, *where, optics.mitochondria_um)
+    there = (volume.voxel_um, volume.heights, focus + dye.shift_z_um, optics)
+    mitochondria = fluorescence_stack(volume.mitochondria, *there, optics.mitochondria_um)
     mitochondria /= np.float32(_BRIGHT["Mitochondria"])
-    membrane = fluorescence_stack(volume.membrane, *where, optics.membrane_um)
+    membrane = fluorescence_stack(volume.membrane, *there, optics.membrane_um)
     membrane /= np.float32(_BRIGHT["CellMask"])
     return {
         "Transmitted": transmitted_stack(volume.index, *where),

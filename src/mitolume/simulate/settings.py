@@ -92,12 +92,7 @@ _INHIBITED = Condition(
 CONDITIONS: dict[str, Condition] = {
     "control": Condition(),
     "fccp": Condition(  # fragmented, swollen
-        length_um=0.4,
-        diameter_um=0.72,
-        branching=0.0,
-        index=1.388,
-        brightness=0.4,
-        potential=0.0,
+        length_um=0.4, diameter_um=0.72, branching=0.0, index=1.388, brightness=0.4, potential=0.0
     ),
     "oligomycin": Condition(  # hyperfused; the gradient it hyperpolarises holds more dye
         length_um=9.0,
@@ -186,7 +181,8 @@ class DyeSettings(_Settings):
     deviation of the logarithm of its concentration, which varies smoothly across the field.
     ``bleaching`` is the share of its light lost from the first plane to the last, exponentially.
     ``bleed_through`` is the share of the membrane dye's light that its channel shows as well.
-    ``shift_um`` (Y, X) moves both fluorescence channels against transmitted light and masks.
+    ``shift_um`` (Y, X) moves both fluorescence channels against transmitted light and masks, and
+    ``shift_z_um`` takes their planes so much higher.
     ``saturated`` is the share of the pixels of mitochondria that the camera clips: where it is
     above 0, it sets the gain of the channel. ``affected`` is the share of fields, drawn by their
     seeds, that these settings hold for; the dye of the others is the default one.
@@ -200,6 +196,7 @@ class DyeSettings(_Settings):
     bleaching: Annotated[float, Field(ge=0, le=0.99)] = 0.0
     bleed_through: Share = 0.0
     shift_um: tuple[Sideways, Sideways] = (0.0, 0.0)
+    shift_z_um: Sideways = 0.0
     saturated: Share = 0.0
     affected: Share = 1.0
 

@@ -215,10 +215,7 @@ class _Module(lightning.LightningModule):
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimiser, lambda step: cosine(step, self.steps)
         )
-        return {
-            "optimizer": optimiser,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
 def cosine(step: int, steps: int) -> float:

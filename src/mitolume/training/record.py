@@ -44,11 +44,7 @@ class Recorder(Callback):
     """
 
     def __init__(
-        self,
-        checkpoint: Path,
-        epochs: int,
-        advance: Advance,
-        on_epoch: Callable[[History], None],
+        self, checkpoint: Path, epochs: int, advance: Advance, on_epoch: Callable[[History], None]
     ) -> None:
         self.checkpoint = checkpoint
         self.first_averaged = epochs - max(1, round(AVERAGED * epochs))

@@ -8,13 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor, nn
 
-from mitolume.analysis.metrics import (
-    Counts,
-    best_threshold,
-    count,
-    iou,
-    probability_histogram,
-)
+from mitolume.analysis.metrics import Counts, best_threshold, count, iou, probability_histogram
 from mitolume.errors import CollapsedError
 from mitolume.inference.tiled import predict_tiled
 from mitolume.io.masks import FOREGROUND
