@@ -105,9 +105,7 @@ class Predictor:
             self.fast = for_prediction(self.network, self.precision)
 
     def predict_plane(
-        self,
-        plane: Plane,
-        pixel_size_um: tuple[float, float] | None = None,
+        self, plane: Plane, pixel_size_um: tuple[float, float] | None = None
     ) -> Probability:
         """Predict one plane that is an image of its own.
 

@@ -155,11 +155,11 @@ def measure_shifts(rows: Sequence[Field], quality: pd.DataFrame, move: bool) -> 
     rows
         With masks that were made from the dye, and the channel of transmitted light.
     quality
-        A row for each plane; ``shift_y_um``, ``shift_x_um`` and ``moved`` are filled in, and
-        ``shift_z_um`` of stacks, the median of some of their batch. An image
-        has a shift of its own where its mask fits much better there, or where it lies far outside
-        the scatter of the others; that of all unsure ones of its batch, where they tell it
-        together; or else the median of its batch. All need `FEWEST_TOLD` images.
+        A row for each plane; ``shift_y_um``, ``shift_x_um``, ``moved`` and, for stacks, the
+        median of their batch in ``shift_z_um`` are filled in. An image has a shift of its own where
+        its mask fits much better there, or where it lies far outside the scatter of the others;
+        that of the unsure ones of its batch, where they tell it together; or else the median of
+        its batch, not a number where fewer than `FEWEST_TOLD` images have one.
     move
         Whether to move the masks back, in their files, unless they lie too far.
     """
@@ -177,10 +177,10 @@ def measure_shifts(rows: Sequence[Field], quality: pd.DataFrame, move: bool) -> 
     shifts = pd.DataFrame(np.where(told[:, None], found, np.nan))
     batches = pd.Series([row.batch for row in rows])
     unsure = [fit is not None and np.isnan(one) for fit, one in zip(fits, gain, strict=True)]
-    for (_, size), images in batches[unsure].groupby([batches, pd.Series(sizes)]):
+    for _, images in batches[unsure].groupby([batches, pd.Series(sizes)]):
         maps = [fit for fit in map(fits.__getitem__, images.index) if fit is not None]
-        *shift, better = shift_of(maps, SURE_TOGETHER)
-        together = np.multiply(shift, size)
+        down, right, better = shift_of(maps, SURE_TOGETHER)
+        together = np.multiply((down, right), sizes[images.index[0]])
         if len(maps) >= FEWEST_TOLD and (better >= BETTER or np.hypot(*together) < MOST_APART_UM):
             shifts.loc[images.index] = together
     of_batch = shifts.groupby(batches)
@@ -207,14 +207,13 @@ def _depth_um(row: Field) -> float:
     step, size = dye.attrs.get("pixel_size_um", {}).get("Z"), plane_pixel_size(dye)
     if not step or size is None or light.sizes["Z"] != (depth := dye.sizes["Z"]):
         return float("nan")
-    middle = np.median(row.planes if row.planes is not None else range(depth))
-    near = [z for z in range(depth) if abs(z - middle) * step <= NEAR_UM]
-    near = near[:: max(1, int(THINNEST_UM / step / 6))]  # finer steps tell no more
-    step *= near[1] - near[0] if len(near) > 1 else 1
-    if len(near) < 5 or len(near) * step < THINNEST_UM:
+    planes = row.planes or range(depth)
+    middle, every = planes[len(planes) // 2], max(1, round(0.5 / step))
+    near = [z for z in range(middle % every, depth, every) if abs(z - middle) * step <= NEAR_UM]
+    if len(near) * every * step < THINNEST_UM:
         return float("nan")
-    stacks = (np.stack([read_plane(one, z=z) for z in near]) for one in (light, dye))
-    return depth_of_dye(*stacks, step, float(np.mean(size)))
+    shown, dyed = (np.stack([read_plane(one, z=z) for z in near]) for one in (light, dye))
+    return depth_of_dye(shown, dyed, every * step, float(np.mean(size)))
 
 
 def _fit(row: Field, quality: pd.DataFrame, size: tuple[float, float]) -> Floats | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 Positive = Annotated[float, Field(gt=0, le=1e6)]
 NotNegative = Annotated[float, Field(ge=0, le=1e4)]
@@ -109,6 +109,18 @@ CONDITIONS: dict[str, Condition] = {
 }
 
 
+def _pair(names: str) -> BeforeValidator:
+    def two(value: Any) -> Any:
+        if not isinstance(value, list | tuple) or len(value) != 2:
+            raise ValueError(f"must be {names}")
+        return value
+
+    return BeforeValidator(two)
+
+
+_Range = Annotated[tuple[Positive, Positive], _pair("a number or a range [smallest, largest]")]
+
+
 class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -195,17 +207,10 @@ class DyeSettings(_Settings):
     uneven: Annotated[float, Field(ge=0, le=2)] = 0.0
     bleaching: Annotated[float, Field(ge=0, le=0.99)] = 0.0
     bleed_through: Share = 0.0
-    shift_um: tuple[Sideways, Sideways] = (0.0, 0.0)
+    shift_um: Annotated[tuple[Sideways, Sideways], _pair("[down, right] in um")] = (0.0, 0.0)
     shift_z_um: Sideways = 0.0
     saturated: Share = 0.0
     affected: Share = 1.0
-
-    @field_validator("shift_um", mode="before")
-    @classmethod
-    def _has_two_directions(cls, value: Any) -> Any:
-        if not isinstance(value, list | tuple) or len(value) != 2:
-            raise ValueError("must be [down, right] in um")
-        return value
 
 
 class HandLabelSettings(_Settings):
@@ -244,10 +249,10 @@ class SimulationSettings(_Settings):
         A value is impossible or too large to compute, or a name is unknown.
     """
 
-    shape: tuple[Side, Side] = (512, 512)
+    shape: Annotated[tuple[Side, Side], _pair("[rows, columns] in pixels")] = (512, 512)
     planes: Annotated[int, Field(ge=1, le=200)] = 13
     pixel_um: float = Field(0.1, ge=0.03, le=0.3)
-    z_step_um: tuple[Positive, Positive] = (0.25, 0.25)
+    z_step_um: _Range = (0.25, 0.25)
     middle_um: Annotated[float, Field(ge=-20, le=20)] = 0.0
     crowding: Annotated[float, Field(ge=0, le=5)] = 1.0
     optics: OpticsSettings = OpticsSettings()
@@ -262,13 +267,6 @@ class SimulationSettings(_Settings):
             raise ValueError(f"must be one of {', '.join(HANDS)}, or have keys below it")
         return HANDS[value] if isinstance(value, str) else value
 
-    @field_validator("shape", mode="before")
-    @classmethod
-    def _has_two_sides(cls, value: Any) -> Any:
-        if not isinstance(value, list | tuple) or len(value) != 2:
-            raise ValueError("must be [rows, columns] in pixels")
-        return value
-
     @field_validator("z_step_um", mode="before")
     @classmethod
     def _one_number_is_a_range(cls, value: Any) -> Any:
@@ -276,8 +274,6 @@ class SimulationSettings(_Settings):
             if not value > 0:
                 raise ValueError("must be above 0")
             return value, value
-        if not isinstance(value, list | tuple) or len(value) != 2:
-            raise ValueError("must be a number or a range [smallest, largest]")
         return value
 
     @field_validator("z_step_um")
