@@ -440,7 +440,11 @@ def test_a_small_shift_is_told_where_the_others_scatter_less(
     monkeypatch.setattr(dye_checks, "plane_pixel_size", lambda image: (0.05, 0.05))
     monkeypatch.setattr(dye_checks, "_depth_um", lambda row: np.nan)
     monkeypatch.setattr(dye_checks, "_fit", lambda row, *_: row.mask.name)
-    monkeypatch.setattr(dye_checks, "shift_of", lambda names, *_: found[int(names[0])])
+    monkeypatch.setattr(
+        dye_checks,
+        "shift_of",
+        lambda fits, *_: found[int(fits[0])] if len(fits) == 1 else (0, 0, 0.0),
+    )
     dye_checks.measure_shifts(rows, quality, move=False)
     assert quality["shift_y_um"][8] == pytest.approx(0 if scatter else 0.3)
     assert quality["shift_y_um"][9] == 0, "unknown: as the others"

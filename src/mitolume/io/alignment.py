@@ -126,9 +126,8 @@ def shift_of(fits: Sequence[Floats], sure: float = _SURE) -> tuple[float, float,
 def depth_of_dye(light: Floats, dye: Floats, step_um: float, pixel_um: float) -> float:
     """Measure by how many µm the planes of a dye (Z, Y, X) lie before those of transmitted light.
 
-    Each plane of the dye resembles those of the light that show the same, on either side alike.
-    So both have a middle along z; but light shows mitochondria from farther away, and its middle
-    moves less where the stack does not end with them, by a share that its depth decides.
+    Planes of both are alike where they show the same. Where along z that is has a middle for each;
+    light shows mitochondria from farther away, so that its middle moves less in a thin stack.
     """
     window = _window(light.shape[1:], dye.max(axis=0) > np.percentile(dye.max(axis=0), 90))
     planes = (one[window].astype(np.float32) for one in (*dye, *light))

@@ -34,7 +34,7 @@ BETTER = 3.5  # standard deviations; masks that lie right gained at most 3.0 els
 MOST_SHIFTED_UM = 1.5  # three widths of a mitochondrion: beyond, channels show different places
 REACH_UM, MOST_REACH = 3.0, 40  # how far a shift is looked for, in µm and in pixels at most
 SURE_TOGETHER = 6.0  # standard deviations; H9c2 cells of one movie reached 5.1 at a wrong place
-FEWEST_TOLD = 3  # images of a batch with a shift of their own that stand for the others
+FEWEST_TOLD = 3  # images of a batch that tell together what they don't tell alone
 MOST_OWN = 3  # planes of an image on which a shift is measured
 MOST_DEEP = 8  # images of a batch on which a shift along z is measured
 THINNEST_UM, NEAR_UM = 3.0, 2.5  # the least depth that tells it, and how much is looked at
@@ -158,8 +158,7 @@ def measure_shifts(rows: Sequence[Field], quality: pd.DataFrame, move: bool) -> 
         A row for each plane; ``shift_y_um``, ``shift_x_um``, ``moved`` and, for stacks, the
         median of their batch in ``shift_z_um`` are filled in. An image has a shift of its own where
         its mask fits much better there, or where it lies far outside the scatter of the others;
-        that of the unsure ones of its batch, where they tell it together; or else the median of
-        its batch, not a number where fewer than `FEWEST_TOLD` images have one.
+        else that which all of its batch show together, if they are `FEWEST_TOLD` and sure.
     move
         Whether to move the masks back, in their files, unless they lie too far.
     """
@@ -174,19 +173,15 @@ def measure_shifts(rows: Sequence[Field], quality: pd.DataFrame, move: bool) -> 
     apart = np.hypot(*(found - np.median(sure, axis=0)).T) if len(sure) else gain
     outlier = apart > max(MOST_APART_UM, 4 * np.nanmedian(apart)) if len(sure) >= 8 else apart < 0
     told = outlier | (gain >= BETTER) | (np.hypot(*found.T) < MOST_APART_UM)
-    shifts = pd.DataFrame(np.where(told[:, None], found, np.nan))
+    shifts = np.where(told[:, None], found, np.nan)
     batches = pd.Series([row.batch for row in rows])
-    unsure = [fit is not None and np.isnan(one) for fit, one in zip(fits, gain, strict=True)]
-    for _, images in batches[unsure].groupby([batches, pd.Series(sizes)]):
-        maps = [fit for fit in map(fits.__getitem__, images.index) if fit is not None]
-        down, right, better = shift_of(maps, SURE_TOGETHER)
-        together = np.multiply((down, right), sizes[images.index[0]])
-        if len(maps) >= FEWEST_TOLD and (better >= BETTER or np.hypot(*together) < MOST_APART_UM):
-            shifts.loc[images.index] = together
-    of_batch = shifts.groupby(batches)
-    enough = of_batch.transform("count") >= FEWEST_TOLD
-    shifts = shifts.fillna(of_batch.transform("median").where(enough))
-    for row, size, um in zip(rows, sizes, shifts.to_numpy(), strict=True):
+    for _, images in batches.groupby([batches, pd.Series(sizes)]):
+        maps = [fit for i in images.index if (fit := fits[i]) is not None]
+        down, right, better = shift_of(maps, SURE_TOGETHER) if maps else (np.nan,) * 3
+        um = np.multiply((down, right), sizes[images.index[0]])
+        if len(maps) >= FEWEST_TOLD and (better >= BETTER or np.hypot(*um) < MOST_APART_UM):
+            shifts[images.index] = np.where(told[images.index, None], shifts[images.index], um)
+    for row, size, um in zip(rows, sizes, shifts, strict=True):
         shift = tuple(-round(one) for one in um / size if np.isfinite(one))
         moved = move and any(shift) and np.hypot(*um) <= MOST_SHIFTED_UM
         if moved:
