@@ -162,8 +162,7 @@ def label_dye(
     mask = np.full(score.shape, UNSURE, np.uint8)
     if signal >= NO_DYE:
         strong = contrast.within >= max(WEAK * contrast.level, chance * left)
-        cut = (threshold, pixel_size_um, smallest_um)
-        mask = _mask(score, strong, saturated, *cut)
+        mask = _mask(score, strong, saturated, threshold, pixel_size_um, smallest_um)
         if contrast.is_noisy:
             mask[(mask == BACKGROUND) & (contrast.values > NO_DYE * left)] = UNSURE
     quality = DyeQuality(

@@ -143,10 +143,7 @@ class PlacedOutlines:
 
 
 def place(
-    outlines: Sequence[Outline],
-    notices: Sequence[str],
-    size: tuple[int, int, int, int],
-    path: Path,
+    outlines: Sequence[Outline], notices: Sequence[str], size: tuple[int, int, int, int], path: Path
 ) -> PlacedOutlines:
     """Put the outlines of a file on the planes of an image of size T, Z, Y, X.
 

@@ -35,8 +35,7 @@ MOST_SHIFTED_UM = 1.5  # three widths of a mitochondrion: beyond, channels show 
 REACH_UM, MOST_REACH = 3.0, 40  # how far a shift is looked for, in µm and in pixels at most
 SURE_TOGETHER = 6.0  # standard deviations; H9c2 cells of one movie reached 5.1 at a wrong place
 FEWEST_TOLD = 3  # images of a batch that tell together what they don't tell alone
-MOST_OWN = 3  # planes of an image on which a shift is measured
-MOST_DEEP = 8  # images of a batch on which a shift along z is measured
+MOST_OWN, MOST_DEEP = 3, 8  # planes of an image that tell its shift, images that tell one along z
 THINNEST_UM, NEAR_UM = 3.0, 2.5  # the least depth that tells it, and how much is looked at
 APART_Z_UM = 0.35  # medians of good fields lay nearer (simulated, centred to 0.5 µm)
 
@@ -155,10 +154,9 @@ def measure_shifts(rows: Sequence[Field], quality: pd.DataFrame, move: bool) -> 
     rows
         With masks that were made from the dye, and the channel of transmitted light.
     quality
-        A row for each plane; ``shift_y_um``, ``shift_x_um``, ``moved`` and, for stacks, the
-        median of their batch in ``shift_z_um`` are filled in. An image has a shift of its own where
-        its mask fits much better there, or where it lies far outside the scatter of the others;
-        else that which all of its batch show together, if they are `FEWEST_TOLD` and sure.
+        A row for each plane; shifts and ``moved`` are filled in. An image has a shift of its own
+        where its mask fits much better there, or lies far outside the scatter of the others; else
+        that which `FEWEST_TOLD` or more of its batch show together. Along z all have the median.
     move
         Whether to move the masks back, in their files, unless they lie too far.
     """

@@ -206,7 +206,7 @@ def _light(
 ) -> dict[str, Floats]:
     """Intensity of each channel (Z, Y, X), 1 for the background or what is bright."""
     where = (volume.voxel_um, volume.heights, focus, optics)
-    there = (volume.voxel_um, volume.heights, focus + dye.shift_z_um, optics)
+    there = (*where[:2], focus + dye.shift_z_um, optics)
     mitochondria = fluorescence_stack(volume.mitochondria, *there, optics.mitochondria_um)
     mitochondria /= np.float32(_BRIGHT["Mitochondria"])
     membrane = fluorescence_stack(volume.membrane, *there, optics.membrane_um)

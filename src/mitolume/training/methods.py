@@ -15,7 +15,6 @@ from mitolume.training.patches import Image, SoftMask
 from mitolume.training.settings import UnlabelledSettings
 
 PSEUDO_THRESHOLD = 0.5  # as published
-PUBLISHED = UnlabelledSettings(length=1, rate=1, start="random")
 
 
 @dataclass(frozen=True)
@@ -61,11 +60,12 @@ class Supervised:
     splits_batch = False
     target_dtype: type[np.generic] | None = None
     views = 1
+    published: UnlabelledSettings | None = None  # as a paper has them, whatever the recipe says
 
     def __init__(
         self, settings: UnlabelledSettings | None = None, threshold: float = PSEUDO_THRESHOLD
     ) -> None:
-        self.settings = settings or UnlabelledSettings()
+        self.settings = self.published or settings or UnlabelledSettings()
         self.threshold = threshold
 
     def label(self, probability: Image) -> Mask | SoftMask:
@@ -87,11 +87,7 @@ class PseudoLabel(Supervised):
 
     uses_unlabelled = True
     target_dtype = np.uint8
-
-    def __init__(
-        self, settings: UnlabelledSettings | None = None, threshold: float = PSEUDO_THRESHOLD
-    ) -> None:
-        super().__init__(PUBLISHED, threshold)
+    published = UnlabelledSettings(length=1, rate=1, start="random")
 
     def label(self, probability: Image) -> Mask | SoftMask:
         """Return the mask."""

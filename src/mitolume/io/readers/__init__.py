@@ -72,9 +72,7 @@ def micrometres(unit: Any) -> float | None:
     return _MICROMETRES.get(name, _MICROMETRES.get(name.removesuffix("s")))
 
 
-def lengths(
-    said: Mapping[str, tuple[Any, Any]],
-) -> tuple[dict[str, float], dict[str, float], bool]:
+def lengths(said: Mapping[str, tuple[Any, Any]]) -> tuple[dict[str, float], dict[str, float], bool]:
     """Sort what a file says of axes, a number and its unit each, as the first fields of `Stated`.
 
     Numbers may have a decimal comma and a sign, which only tells a direction; what is no number
