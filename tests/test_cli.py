@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
-from helpers.command import call
+from helpers.command import Shell
 from helpers.fields import blobs, write_field
 
 from mitolume import cli
@@ -28,38 +29,31 @@ def model(tmp_path: Path) -> Path:
 
 
 def test_the_next_step_can_be_copied(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shell: Shell
 ) -> None:
     image, _ = write_field(tmp_path, "f0", 0)
     table, masks = tmp_path / "my table.csv", tmp_path / "my masks"
     monkeypatch.chdir(tmp_path)
-    assert call(monkeypatch, "fields", tmp_path, "--out", table) == 0
-    assert capsys.readouterr().err.endswith(
-        f"next: check the table, then mitolume run --fields '{table}'\n"
-    )
-    assert call(monkeypatch, "predict", model, image, "--out", masks) == 0
-    assert capsys.readouterr().err.endswith(f"next: mitolume measure '{masks}'\n")
-    assert call(monkeypatch, "measure", masks) == 0
-    capsys.readouterr()
-    assert call(monkeypatch, "predict", model, image, "--out", masks, "--overwrite") == 0
-    said = capsys.readouterr().err.splitlines()[-1]
+    said = shell("fields", tmp_path, "--out", table)
+    assert said.endswith(f"next: check the table, then mitolume run --fields '{table}'\n")
+    said = shell("predict", model, image, "--out", masks)
+    assert said.endswith(f"next: mitolume measure '{masks}'\n")
+    shell("measure", masks)
+    said = shell("predict", model, image, "--out", masks, "--overwrite").splitlines()[-1]
     assert said == f"next: mitolume measure '{masks}' --out objects_2.csv", "objects.csv is taken"
-    assert call(monkeypatch, *shlex.split(said)[2:]) == 0
+    shell(*shlex.split(said)[2:])
 
 
-def test_predict_then_evaluate(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
+def test_predict_then_evaluate(model: Path, tmp_path: Path, shell: Shell) -> None:
     images = [write_field(tmp_path, f"f{i}", i)[0] for i in range(2)]
     out = tmp_path / "out"
-    assert call(monkeypatch, "predict", model, *images, "--out", out) == 0
-    assert capsys.readouterr().out.split() == [str(out / f"f{i}_mask.ome.tif") for i in range(2)]
+    said = shell("predict", model, *images, "--out", out)
+    assert said.split()[:2] == [str(out / f"f{i}_mask.ome.tif") for i in range(2)]
     truth = tmp_path / "truth"
     truth.mkdir()
     for i in range(2):
         (tmp_path / f"f{i}_mask.ome.tif").rename(truth / f"f{i}_mask.ome.tif")
-    assert call(monkeypatch, "evaluate", out, truth, "--out", tmp_path / "scores.csv") == 0
-    printed = capsys.readouterr().out
+    printed = shell("evaluate", out, truth, "--out", tmp_path / "scores.csv")
     assert "chance_iou" in printed
     assert "2 images" in printed
     lines = (tmp_path / "scores.csv").read_text().splitlines()
@@ -67,47 +61,37 @@ def test_predict_then_evaluate(
     assert lines[0].startswith("image,plane,")
 
 
-def test_evaluate_of_the_truth_is_perfect_whatever_its_values(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
+def test_evaluate_of_the_truth_is_perfect_whatever_its_values(tmp_path: Path, shell: Shell) -> None:
     mask = blobs(0)[1]
     tifffile.imwrite(tmp_path / "a.tif", mask)
     tifffile.imwrite(tmp_path / "b.tif", mask * 255)
-    assert call(monkeypatch, "evaluate", tmp_path / "a.tif", tmp_path / "b.tif") == 0
-    assert "iou               1.0000   1 image" in capsys.readouterr().out
+    said = shell("evaluate", tmp_path / "a.tif", tmp_path / "b.tif")
+    assert "iou               1.0000   1 image" in said
 
 
-def test_label_images_are_scored_where_their_kind_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
+def test_label_images_are_scored_where_their_kind_is_said(tmp_path: Path, shell: Shell) -> None:
     labels = np.zeros((9, 9), np.uint16)
     labels[1:3, 1:3], labels[5:7, 5:7] = 7, 300
     tifffile.imwrite(tmp_path / "a.tif", labels)
-    files = tmp_path / "a.tif", tmp_path / "a.tif"
-    assert call(monkeypatch, "evaluate", *files) == 1
-    assert "mask_kind: labels" in capsys.readouterr().err
-    assert call(monkeypatch, "evaluate", *files, "--mask-kind", "labels") == 0
-    assert "iou               1.0000" in capsys.readouterr().out
-    assert call(monkeypatch, "evaluate", *files, "--mask-kind", "lables") == 1
-    assert "there are auto, unsure, labels" in capsys.readouterr().err
+    evaluate = partial(shell, "evaluate", tmp_path / "a.tif", tmp_path / "a.tif")
+    assert "mask_kind: labels" in evaluate(code=1)
+    assert "iou               1.0000" in evaluate("--mask-kind", "labels")
+    assert "there are auto, unsure, labels" in evaluate("--mask-kind", "lables", code=1)
 
 
 def test_hand_drawn_masks_beside_images_are_not_overwritten(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    model: Path, tmp_path: Path, shell: Shell
 ) -> None:
     image, mask = write_field(tmp_path, "f", 0)
     before = mask.read_bytes()
-    assert call(monkeypatch, "predict", model, image, "--out", tmp_path) == 1
-    assert "exists already; choose another --out" in capsys.readouterr().err
+    said = shell("predict", model, image, "--out", tmp_path, code=1)
+    assert "exists already; choose another --out" in said
     assert mask.read_bytes() == before
 
 
-def test_inspect_names_what_may_go_wrong(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
+def test_inspect_names_what_may_go_wrong(tmp_path: Path, shell: Shell) -> None:
     tifffile.imwrite(tmp_path / "a.tif", np.full((9, 9), 255, np.uint8), resolution=(72, 72))
-    assert call(monkeypatch, "inspect", tmp_path / "a.tif", write_field(tmp_path, "f", 0)[0]) == 0
-    printed = capsys.readouterr().out
+    printed = shell("inspect", tmp_path / "a.tif", write_field(tmp_path, "f", 0)[0])
     for part in ("Y 9, X 9", "not believed", "one flat grey", "Y 0.1 µm, X 0.1 µm"):
         assert part in printed
 
@@ -140,7 +124,7 @@ def test_faults_end_in_one_sentence(
     model: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture,
+    shell: Shell,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     tifffile.imwrite("plain.tif", blobs(0)[1])
@@ -150,27 +134,25 @@ def test_faults_end_in_one_sentence(
     Path("cut.tif").write_bytes(Path("plain.tif").read_bytes()[:700])
     before = set(tmp_path.rglob("*"))
     filled = [str(model) if a == "{model}" else a for a in arguments]
-    assert call(monkeypatch, *filled) == 1
-    printed = capsys.readouterr()
-    assert sentence in printed.err
-    assert printed.err.startswith("mitolume: ")
-    assert "Traceback" not in printed.err
+    said = shell(*filled, code=1)
+    assert sentence in said
+    assert said.startswith("mitolume: ")
+    assert "Traceback" not in said
     assert set(tmp_path.rglob("*")) == before, "a fault leaves nothing behind"
 
 
-def test_wrong_usage_is_status_2(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert call(monkeypatch, "run", "--nonsense") == 2
+def test_wrong_usage_is_status_2(shell: Shell) -> None:
+    shell("run", "--nonsense", code=2)
 
 
 def test_a_fault_of_our_own_is_one_sentence_too(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    monkeypatch: pytest.MonkeyPatch, shell: Shell
 ) -> None:
     def broken(*_: object) -> None:
         raise ZeroDivisionError("division by zero")
 
     monkeypatch.setattr(cli, "app", broken)
-    assert call(monkeypatch) == 1
-    text = capsys.readouterr().err
+    text = shell(code=1)
     assert "unexpected ZeroDivisionError: division by zero" in text
     log = Path(text.rsplit(" ", 1)[1].strip())
     assert "Traceback" in log.read_text()
@@ -178,14 +160,13 @@ def test_a_fault_of_our_own_is_one_sentence_too(
 
 
 def test_the_device_is_known_to_the_processes_that_a_command_starts(
-    model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    model: Path, monkeypatch: pytest.MonkeyPatch, shell: Shell
 ) -> None:
     monkeypatch.setenv("MITOLUME_DEVICE", "cpu")
-    assert call(monkeypatch, "predict", model, "a.tif", "--device", "cuda:99") == 1
-    assert "no device 'cuda:99' here" in capsys.readouterr().err
+    said = shell("predict", model, "a.tif", "--device", "cuda:99", code=1)
+    assert "no device 'cuda:99' here" in said
     monkeypatch.setenv("MITOLUME_DEVICE", "gpu")  # a file that isn't there is not looked for
-    assert call(monkeypatch, "run", "--fields", "no.csv") == 1
-    assert "no device 'gpu' here" in capsys.readouterr().err
+    assert "no device 'gpu' here" in shell("run", "--fields", "no.csv", code=1)
     assert os.environ["MITOLUME_DEVICE"] == "gpu"
 
 
