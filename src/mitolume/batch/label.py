@@ -133,9 +133,16 @@ def label_files(
     if lost := names - set(figures):
         raise MitolumeError(f"{out / QUALITY} lacks {min(lost)}; make it anew with --overwrite")
     made = [row for name, row in rows.items() if name in names]
-    if not made:
-        return outcome
-    quality = pd.concat([figures[mask_name(row)] for row in made], ignore_index=True)
+    if made:
+        quality = pd.concat([figures[mask_name(row)] for row in made], ignore_index=True)
+        _finish(outcome, out, made, quality, move)
+    return outcome
+
+
+def _finish(
+    outcome: Outcome, out: Path, made: list[Field], quality: pd.DataFrame, move: bool
+) -> None:
+    """Judge the masks that were made; write their figures, a sheet and a table to train on."""
     moved = set(quality.loc[quality["moved"], "mask"])
     lit = [row for row in made if row.channel and mask_name(row) not in moved]
     measure_shifts(lit, quality, move)
@@ -147,7 +154,7 @@ def label_files(
     outcome.summary += f"\nlook at {out / SHEET}"
     shown = [row for row in judged if row.planes]
     if lit := [row for row in shown if row.channel]:
-        if goes_on and (out / TABLE).exists() and not is_ours(out / TABLE):
+        if (out / TABLE).exists() and not is_ours(out / TABLE):
             listed = [row.image for row in read_table(out / TABLE)]
             lacking = [row.image for row in lit if row.image not in listed]
             text = f"{out / TABLE} was filled in since and is left as it is"
@@ -163,7 +170,6 @@ def label_files(
             f"no transmitted light found for {count(len(dark), 'image')}, which {TABLE} leaves "
             f"out: {some_names(dark)}; name its channel with --light"
         )
-    return outcome
 
 
 def _write_quality(path: Path, tables: Iterable[pd.DataFrame]) -> None:
