@@ -19,7 +19,7 @@ from mitolume.analysis.agreement import (
     outline_distance,
 )
 from mitolume.analysis.metrics import Counts, count, dice, iou, mean_defined, shared_objects
-from mitolume.batch.evaluate import MaskPair, match_files, open_pairs, scored_planes
+from mitolume.batch.evaluate import MaskPair, match_files, open_pairs
 from mitolume.batch.runner import refuse_inputs, require_free
 from mitolume.errors import MitolumeError, in_words, some_names
 from mitolume.io.fields import asked_planes
@@ -75,9 +75,8 @@ def agree(
     MitolumeError
         A file is missing or unreadable, no names match, sizes differ, or values mean nothing.
     """
-    asked = asked_planes(planes)
     files = match_files(a, b)
-    pairs, notices = open_pairs(files, mask_kind, like)
+    pairs, notices = open_pairs(files, mask_kind, like, asked_planes(planes), (0, 1))
     notices += [
         f"{len(alone)} of {len(alone) + len(files.both)} masks in {folder} have no partner and are "
         f"left out ({some_names(alone)})"
@@ -88,10 +87,9 @@ def agree(
     for pair in pairs:
         size, notice = _pixel_size(pair)
         notices += [notice] if notice else []
-        own = scored_planes(pair, (0, 1), asked, notices)
         head = {"image": image_name(pair.paths[0])}
         head |= {"file_a": str(pair.paths[0]), "file_b": str(pair.paths[1])}
-        for plane, mask_a, mask_b in pair.planes(own):
+        for plane, mask_a, mask_b in pair.planes():
             rows.append(head | {"plane": plane} | _plane(mask_a, mask_b, size))
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     if (table["iou"].dropna() == 1).all() and table["iou"].notna().any():
@@ -107,11 +105,11 @@ def _pooled(planes: pd.DataFrame) -> dict[str, Any]:
     return sums | scores | {name: mean_defined(planes[name]) for name in DISTANCES}
 
 
-def _write_consensus(path: Path, pair: MaskPair, compared: pd.DataFrame) -> None:
+def _write_consensus(path: Path, pair: MaskPair) -> None:
     """Write the consensus of an image: where both agree, else 255, as on planes not compared."""
-    stack = np.stack([consensus(a, b) for _, a, b in pair.planes()])
-    own = compared.loc[compared["file_a"] == str(pair.paths[0]), "plane"]
-    stack[~np.isin(range(len(stack)), own)] = UNSURE
+    stack = np.full([pair.images[0].sizes[axis] for axis in "ZYX"], UNSURE, np.uint8)
+    for z, a, b in pair.planes():
+        stack[z] = consensus(a, b)
     mask = xr.DataArray(stack, dims=("Z", "Y", "X"))
     if _pixel_size(pair)[0]:
         first, second = (image.attrs.get("pixel_size_um", {}) for image in pair.images)
@@ -192,7 +190,7 @@ def compare(
     if out is not None:
         write_csv(out, found.planes)
     for path, pair in zip(masks, found.pairs, strict=False):  # no masks without a folder
-        _write_consensus(path, pair, found.planes)
+        _write_consensus(path, pair)
     if masks:
         # Where nobody agrees on any mitochondria a mask holds 0 and 255 only, which reads as
         # labels.

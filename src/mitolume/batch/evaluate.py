@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from mitolume.text import count, number
 _NUMBERS = [
     "objects_true", "objects_predicted", *(f"object_tp_{100 * t:.0f}" for t in THRESHOLDS)
 ]  # fmt: skip
+_ALL = "where others are truly without mitochondria, say --planes"
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,11 @@ class MaskPair:
     paths: tuple[Path, Path]
     images: tuple[xr.DataArray, xr.DataArray]
     kinds: tuple[ValuesKind, ValuesKind]
+    scored: list[int]  # planes
 
-    def planes(self, which: Iterable[int] | None = None) -> Iterator[tuple[int, Mask, Mask]]:
-        """Yield the number of each plane, or of those asked for, and both masks of it, (Y, X)."""
-        for z in range(self.images[0].sizes["Z"]) if which is None else which:
+    def planes(self) -> Iterator[tuple[int, Mask, Mask]]:
+        """Yield the number of each plane that is scored, and both masks of it, (Y, X)."""
+        for z in self.scored:
             first, second = (
                 to_mask(read_plane(image, z=z), kind)
                 for image, kind in zip(self.images, self.kinds, strict=True)
@@ -114,7 +116,6 @@ def evaluate(
         A file is missing or unreadable, sizes differ, or values mean nothing; or the table exists
         already or is one of the masks.
     """
-    asked = asked_planes(planes)
     files = match_files(predicted, truth)
     if alone := files.only_second:
         raise MitolumeError(
@@ -124,36 +125,25 @@ def evaluate(
         )
     refuse_inputs([out], files.all)
     require_free([out] if out else [], replace=overwrite)
-    table = _scores(files, mask_kind, like, objects, asked)
-    if out is not None:
-        write_csv(out, table.drop(columns=["arm", "method", "network", "k", "seed"]))
-    return table
-
-
-def _scores(
-    files: MatchedFiles,
-    mask_kind: str,
-    like: Path | None,
-    objects: bool,
-    planes: Iterable[int] | None,
-) -> pd.DataFrame:
-    pairs, notices = open_pairs(files, mask_kind, like)
+    pairs, notices = open_pairs(files, mask_kind, like, asked_planes(planes))
     if alone := files.only_first:
         notices.append(f"masks without a truth, not scored: {len(alone)} ({some_names(alone)})")
     rows: list[dict[str, Any]] = []
     for pair in pairs:
-        name, own = pair.paths[1].name, scored_planes(pair, (1,), planes, notices)
-        for plane, mask, real in pair.planes(own):
+        name = pair.paths[1].name
+        for plane, mask, real in pair.planes():
             head = {"image": name, "plane": plane, "specimen": name}
             rows.append(head | image_scores(mask, real))
         if objects:
-            rows[-len(own)] |= _object_scores(pair, own)
+            rows[-len(pair.scored)] |= _object_scores(pair)
     keys: dict[str, Any] = dict.fromkeys(("arm", "method", "network"), "")
     keys |= {"model": "masks", "subset": "given", "k": 0, "seed": 0}
     table = pd.DataFrame(rows).assign(**keys)
     if objects:
         table = table.astype(dict.fromkeys(_NUMBERS, "Int64"))
     table.attrs["notices"] = notices
+    if out is not None:
+        write_csv(out, table.drop(columns=["arm", "method", "network", "k", "seed"]))
     return table
 
 
@@ -219,12 +209,17 @@ def match_files(first: Path, second: Path) -> MatchedFiles:
 
 
 def open_pairs(
-    files: MatchedFiles, mask_kind: str = "auto", like: Path | None = None
+    files: MatchedFiles,
+    mask_kind: str,
+    like: Path | None,
+    planes: Iterable[int] | None,
+    sides: Iterable[int] = (1,),
 ) -> tuple[list[MaskPair], list[str]]:
     """Open matched mask files and decide what their values mean, once for each side.
 
-    ``mask_kind`` and ``like`` are as for `evaluate`. The notices say what was left out of folders
-    and of outlines, each thing once.
+    ``mask_kind`` and ``like`` are as for `evaluate`; planes are scored that are asked for or that
+    these ``sides`` label. The notices say what was left out of folders, of outlines and of stacks,
+    each thing once.
     """
     require_kind(mask_kind)
     opened = {paths: _opened(paths, like) for paths in files.both}
@@ -233,37 +228,41 @@ def open_pairs(
         values = {str(p[side]): distinct_values(images[side]) for p, images in opened.items()}
         kinds.append(meaning_of(values, mask_kind)[0])
     pairs = [
-        MaskPair(paths, (a, b), (kind_of(a, kinds[0]), kind_of(b, kinds[1])))
+        MaskPair(
+            paths,
+            (a, b),
+            (kind_of(a, kinds[0]), kind_of(b, kinds[1])),
+            _scored((a, b), planes, sides),
+        )
         for paths, (a, b) in opened.items()
     ]
     said = [n for pair in pairs for i in pair.images for n in i.attrs.get("notices", ())]
+    for pair in pairs:
+        if len(pair.scored) < (depth := pair.images[0].sizes["Z"]):
+            what = f"{pair.paths[1].name}: {len(pair.scored)} of {depth} planes labelled and scored"
+            said.append(f"{what}; {_ALL} 0-{depth - 1}")
     return pairs, list(dict.fromkeys([*files.notices, *said]))
 
 
-def scored_planes(
-    pair: MaskPair, sides: Iterable[int], asked: Iterable[int] | None, notices: list[str]
+def _scored(
+    images: Sequence[xr.DataArray], asked: Iterable[int] | None, sides: Iterable[int]
 ) -> list[int]:
-    """Return the planes that these sides of a pair label, or of those asked for the ones it has.
-
-    A notice says how many there are.
-    """
-    depth, name = pair.images[0].sizes["Z"], pair.paths[1].name
-    found = {*range(depth)} & {*(range(depth) if asked is None else asked)}
-    for side in sides if asked is None and depth > 1 else ():
-        blank = [z for z in range(depth) if not read_plane(pair.images[side], z=z).any()]
-        found &= {*labelled_planes(pair.images[side], blank)}
-    said = f"where others are truly without mitochondria, say --planes 0-{depth - 1}"
+    """Return the planes that these sides of a pair label, or of those asked for what it has."""
+    depth = range(images[0].sizes["Z"])
+    found = {*depth} & {*(depth if asked is None else asked)}
+    for image in (images[side] for side in sides if asked is None and len(depth) > 1):
+        found &= {*labelled_planes(image, [z for z in depth if not read_plane(image, z=z).any()])}
     if not found:
-        raise MitolumeError(f"{name}: there is no plane to score; {said}")
-    if len(found) < depth:
-        notices.append(f"{name}: {len(found)} of {depth} planes labelled and scored; {said}")
+        raise MitolumeError(
+            f"{images[1].attrs['source']}: there is no plane to score; {_ALL} 0-{len(depth) - 1}"
+        )
     return sorted(found)
 
 
-def _object_scores(pair: MaskPair, planes: list[int]) -> dict[str, Any]:
-    """Count and score the objects of a file on these planes, a z-stack as one volume."""
+def _object_scores(pair: MaskPair) -> dict[str, Any]:
+    """Count and score the objects of a file, a z-stack as one volume."""
     (predicted, unsure), (truth, truth_unsure) = (
-        (part[planes] for part in to_objects(stack_of(image), kind))
+        (part[pair.scored] for part in to_objects(stack_of(image), kind))
         for image, kind in zip(pair.images, pair.kinds, strict=True)
     )
     c = count_objects(predicted, truth, unsure, truth_unsure)
