@@ -11,7 +11,6 @@ import tifffile
 import xarray as xr
 import zarr
 from bioio_ome_zarr import Reader
-from helpers.command import call
 from helpers.fields import blobs
 from helpers.predictors import network, predictor, write
 from hypothesis import given, settings
@@ -460,17 +459,3 @@ def test_overlays_of_large_planes_are_thinned_out(
     predict_files(predictor(), [image], tmp_path / "out", PredictionOptions(overlay=True))
     with Image.open(tmp_path / "out" / "a_overlay.png") as picture:
         assert picture.size == (50, 30)
-
-
-def test_the_command_line_does_a_folder_and_names_what_failed(
-    folder: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
-    asked = ("predict", model, folder, "--out", tmp_path / "out", "--tile-size", 512)
-    assert call(monkeypatch, *asked) == 1
-    said = capsys.readouterr()
-    assert [Path(line).name for line in said.out.split()] == [
-        "f1_mask.ome.tif", "f9_mask.ome.tif", "f10_mask.ome.tif", "z_mask.ome.zarr",
-    ]  # fmt: skip
-    assert "mitolume: 6 images found, 4 predicted; the others failed:\n  " in said.err
-    assert "Traceback" not in said.err

@@ -79,16 +79,6 @@ def test_label_images_are_scored_where_their_kind_is_said(tmp_path: Path, shell:
     assert "there are auto, unsure, labels" in evaluate("--mask-kind", "lables", code=1)
 
 
-def test_hand_drawn_masks_beside_images_are_not_overwritten(
-    model: Path, tmp_path: Path, shell: Shell
-) -> None:
-    image, mask = write_field(tmp_path, "f", 0)
-    before = mask.read_bytes()
-    said = shell("predict", model, image, "--out", tmp_path, code=1)
-    assert "exists already; choose another --out" in said
-    assert mask.read_bytes() == before
-
-
 def test_inspect_names_what_may_go_wrong(tmp_path: Path, shell: Shell) -> None:
     tifffile.imwrite(tmp_path / "a.tif", np.full((9, 9), 255, np.uint8), resolution=(72, 72))
     printed = shell("inspect", tmp_path / "a.tif", write_field(tmp_path, "f", 0)[0])

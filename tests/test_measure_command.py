@@ -428,16 +428,6 @@ def test_masks_are_no_images_to_predict(tmp_path: Path) -> None:
     assert "in the folders below it are not taken (day 2, day 9)" in said
 
 
-def test_inputs_are_never_written_over(tmp_path: Path, shell: Shell) -> None:
-    mask, _ = write_pair(tmp_path, "a")
-    path = tmp_path / "a_labels.ome.tif"
-    write_mask(path, xr.DataArray(mask, dims=("Y", "X")))
-    before = path.read_bytes()
-    command = ["measure", path, "--labels", tmp_path, "--overwrite", "--out", tmp_path / "o.csv"]
-    assert "a_labels.ome.tif is one of the inputs" in shell(*command, code=1)
-    assert path.read_bytes() == before
-
-
 def test_unsure_pixels_are_no_field_and_no_ring(tmp_path: Path, shell: Shell) -> None:
     corners = {"a": (10, 10, 30, 20), "unsure": (10, 21, 30, 40)}
     boxes = [
