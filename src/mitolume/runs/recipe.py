@@ -183,12 +183,17 @@ def _with_folders(own: dict[str, Any], base: Path) -> dict[str, Any]:
 
 def load_preset(name: str) -> dict[str, Any]:
     """Return the settings of a preset, on top of those of the preset it starts from."""
-    if name not in PRESETS:
-        raise MitolumeError(f"no preset {name!r}; there are {', '.join(PRESETS)}")
-    file = resources.files("mitolume.runs") / "presets" / f"{name}.yaml"
-    own = yaml.safe_load(file.read_text(encoding="utf-8"))
+    own = read_preset(name, PRESETS, "mitolume.runs", "preset")
     parent = own.pop("preset", None)
-    return merge(load_preset(parent), own) if parent else dict(own)
+    return merge(load_preset(parent), own) if parent else own
+
+
+def read_preset(name: str, known: Sequence[str], package: str, kind: str) -> dict[str, Any]:
+    """Return what the file of a preset says, one of the ``known`` ones of a package."""
+    if name not in known:
+        raise MitolumeError(f"no {kind} {name!r}; there are {', '.join(known)}")
+    file = resources.files(package) / "presets" / f"{name}.yaml"
+    return dict(yaml.safe_load(file.read_text(encoding="utf-8")))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

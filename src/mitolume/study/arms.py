@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
@@ -20,12 +19,11 @@ from mitolume.io.fields import Field as Row
 from mitolume.io.fields import read_table
 from mitolume.io.read import read
 from mitolume.progress import say
-from mitolume.runs.recipe import Recipe, complete, explain, merge, read_given
+from mitolume.runs.recipe import Recipe, complete, explain, merge, read_given, read_preset
 from mitolume.study.evidence import MARGIN
 from mitolume.training.methods import METHODS
 
 STUDY_PRESETS = ("default", "quick", "paper", "dye")
-_OWN = ("arms", "reference", "seeds", "labels", "compare", "cost", "margin")
 _LENGTH = ("minutes", "epochs", "steps", "batch", "patch")
 _OPEN = re.compile(r'"\{(light|dye|membrane|one)\}"')
 _MEMBRANE = re.compile("cell[ _-]?mask|membrane", re.IGNORECASE)
@@ -136,12 +134,17 @@ def load_study(
         A file is missing, a key is unknown, or a setting of an arm is invalid.
     """
     source = str(path) if path else f"study preset {preset or 'default'}"
-    start = {} if path else _load_preset(preset or "default")
+    start = (
+        {}
+        if path
+        else read_preset(preset or "default", STUDY_PRESETS, "mitolume.study", "study preset")
+    )
     if path and preset:
         settings = [f"preset={preset}", *settings]
     given = _with_channels(read_given(path, fields, settings, start))
-    own = {key: given[key] for key in _OWN if key in given}
-    base = {key: value for key, value in given.items() if key not in _OWN}
+    names = StudyRecipe.model_fields.keys() - {"base"}
+    own = {key: value for key, value in given.items() if key in names}
+    base = {key: value for key, value in given.items() if key not in names}
     if "arms" in own and "reference" not in own and own["arms"]:
         own["reference"] = str(next(iter(own["arms"])))
     try:
@@ -241,10 +244,3 @@ def _with_channels(given: dict[str, Any]) -> dict[str, Any]:
     if given["labels"] == [0, "all"] and not any(r.mask and r.role in ("", "train") for r in rows):
         given = given | {"labels": [0]}
     return given | {"arms": arms}
-
-
-def _load_preset(name: str) -> dict[str, Any]:
-    if name not in STUDY_PRESETS:
-        raise MitolumeError(f"no study preset {name!r}; there are {', '.join(STUDY_PRESETS)}")
-    file = resources.files("mitolume.study") / "presets" / f"{name}.yaml"
-    return dict(yaml.safe_load(file.read_text(encoding="utf-8")))
