@@ -20,6 +20,8 @@ from helpers.powers import bound_by_modes
 from helpers.predictors import predictor
 
 from mitolume import cli
+from mitolume.io.draft import draft_table
+from mitolume.io.listing import image_files
 from mitolume.io.write import is_ours, write_image
 from mitolume.models.bundle import DenoiserCard, save_bundle
 from mitolume.models.networks import DenoisingNetwork
@@ -141,6 +143,7 @@ def test_only_own_and_unchanged_results_are_replaced(
     again = [] if replacing else ["--overwrite"]
     assert call(monkeypatch, *words) == 0
     written = list(files_of(out))
+    results_beside_images_are_no_inputs(case, data, out)
     results = [file for file in written if file.suffix != ".jsonl"]
     assert call(monkeypatch, *words, *again) == 0, "own results are replaced where asked"
     shutil.copytree(out, tmp_path / "moved")
@@ -162,6 +165,24 @@ def test_only_own_and_unchanged_results_are_replaced(
         assert changed <= set(results), "nothing else was touched"
         file.write_bytes(own)
     assert {file: one for file, one in files_of(data).items()} == before_of(data, before)
+
+
+def results_beside_images_are_no_inputs(case: tuple[str, str], data: Path, out: Path) -> None:
+    """Of results, only masks of a person or of the dye, and new images, are taken as inputs."""
+    images = [data / "s.ome.tif", data / "f0.ome.tif", data / "f1.ome.tif"]
+    together = shutil.copytree(out, data.parent / "together")
+    for image in images:
+        shutil.copy(image, together)
+    assert [path.name for path in image_files([together], [])[0]] == sorted(p.name for p in images)
+    drafted = draft_table(together)
+    if case[0] not in ("convert", "label", "denoise apply") and case[1] != "consensus":
+        assert len(drafted.text.splitlines()) == 4, drafted
+        assert "(0 with a mask" in drafted.lines[0]
+        wrote_some = any(path.suffix in (".tif", ".png", ".zip") for path in files_of(out))
+        assert ("by mitolume, left out" in "".join(drafted.lines)) == wrote_some
+    elif case[0] != "denoise apply":
+        assert "(1 with a mask" in drafted.lines[0]
+    shutil.rmtree(together)
 
 
 def before_of(folder: Path, files: dict[Path, str]) -> dict[Path, str]:

@@ -24,7 +24,7 @@ from scipy import ndimage
 
 from mitolume.analysis.pictures import fit, stretch_limits, to_8bit, with_bar
 from mitolume.errors import MitolumeError
-from mitolume.io.write import atomic
+from mitolume.io.write import atomic, making_results
 from mitolume.text import count
 
 # Even in lightness for every colour vision; its dark end would be lost on a grey image.
@@ -212,7 +212,7 @@ def write_figure(path: str | Path, figure: Figure, dpi: int = _DPI) -> None:
     if ending not in (".png", ".svg"):
         raise MitolumeError(f"{path} must end in .png or .svg, the two kinds of picture there are")
     metadata = {"Date": None} if ending == ".svg" else {"Software": None}
-    with atomic(path) as temporary, warnings.catch_warnings():
+    with making_results(), atomic(path) as temporary, warnings.catch_warnings():
         # A name in letters that matplotlib's font lacks is not a reason to stop.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         figure.savefig(temporary, format=ending[1:], dpi=dpi, metadata=metadata)

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from mitolume.io.masks import BACKGROUND, FOREGROUND, UNSURE, Mask
-from mitolume.io.write import atomic
+from mitolume.io.write import atomic, making_results
 
 # Sky blue, yellow and vermillion of Okabe and Ito (2008): apart in hue for every colour vision,
 # and in lightness (0.41, 0.74, 0.22 relative luminance) when printed in grey.
@@ -211,7 +211,7 @@ def png_bytes(picture: NDArray[np.uint8]) -> bytes:
 
 def write_png(path: Path | str, picture: NDArray[np.uint8]) -> None:
     """Write a picture (see `png_bytes`) as PNG; a reader sees the whole file or none."""
-    with atomic(path) as temporary:
+    with making_results(), atomic(path) as temporary:
         temporary.write_bytes(png_bytes(picture))
 
 

@@ -24,7 +24,7 @@ from mitolume.inference.onnx_graph import INPUT, OPSET, OUTPUT
 from mitolume.inference.predictor import Predictor
 from mitolume.inference.tiles import Box
 from mitolume.io.read import read_channels
-from mitolume.io.write import atomic
+from mitolume.io.write import atomic, making_results
 from mitolume.models.bundle import CARD, WEIGHTS
 from mitolume.preprocess.settings import ChainSettings
 
@@ -112,7 +112,7 @@ def export_bioimageio(
         for name, content in files.items():
             (Path(folder) / name).write_bytes(content)
         _require_passing(core, Path(folder) / "rdf.yaml")
-    with atomic(out) as temporary, zipfile.ZipFile(temporary, "w") as package:
+    with making_results(), atomic(out) as file, zipfile.ZipFile(file, "w") as package:
         for name, content in files.items():
             # No time in it, so that the same package is the same file.
             package.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)

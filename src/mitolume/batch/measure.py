@@ -48,6 +48,7 @@ from mitolume.io.suspicion import masks_of_odd_shares
 from mitolume.io.write import (
     atomic,
     below_each_other,
+    making_results,
     remove_parts,
     require_ours,
     table_ending,
@@ -282,6 +283,7 @@ def _size(
     return pixel_size([mask, *images], source.table_size_um | given)
 
 
+@making_results()
 def _measure_field(
     source: Source,
     kind: ValuesKind,

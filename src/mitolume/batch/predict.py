@@ -30,6 +30,7 @@ from mitolume.io.listing import named_scenes, result_ending
 from mitolume.io.pixel_size import plane_pixel_size
 from mitolume.io.read import read_channels
 from mitolume.io.windows import IN_MEMORY, FilePlane
+from mitolume.io.write import making_results
 from mitolume.io.zarr_out import CHUNK, new_image
 from mitolume.preprocess.fingerprint import unlike_training
 from mitolume.preprocess.normalise import is_flat
@@ -234,6 +235,7 @@ def _planes(opened: xr.DataArray) -> list[tuple[int, int]]:
     return list(product(range(opened.sizes["T"]), range(opened.sizes["Z"])))
 
 
+@making_results()
 def _predict(
     predictor: Predictor, image: _Image, advance: Callable[[int], None] = lambda done: None
 ) -> Report:

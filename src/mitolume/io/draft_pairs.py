@@ -1,6 +1,6 @@
 """Which images, masks and outlines lie below a folder, and which belong together, by their names.
 
-Opens no file.
+Opens no file but those that the program itself may have written.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from unicodedata import normalize
 from mitolume.errors import MitolumeError, some_names
 from mitolume.io.formats import READERS, SHEET, ZARR_FILES, natural_key
 from mitolume.io.listing import RUN_RECORD
-from mitolume.io.mask_files import goes_on
+from mitolume.io.mask_files import goes_on, says_mask
+from mitolume.io.write import is_result
 
 OUTLINE_ENDINGS = (".zip", ".roi", ".geojson")
 # Pictures and volumes that people have and this program doesn't read.
@@ -186,20 +187,23 @@ def list_files(folder: Path, notes: Notes) -> list[Found]:
             folders.clear()
         elif parts and any(name in names for name in ZARR_FILES):
             ending = next((e for e in (".ome.zarr", ".zarr") if parts[-1].lower().endswith(e)), "")
-            files.append(Found(parts[:-1], parts[-1], ending))
+            _take(Path(here), Found(parts[:-1], parts[-1], ending), files, notes)
             folders.clear()
         else:
             folders[:] = sorted((n for n in folders if not n.startswith(".")), key=natural_key)
             for name in sorted(names, key=natural_key):
                 if not name.startswith(".") and name != SHEET:
-                    _take(Found(parts, name, _ending(name)), files, notes)
+                    _take(Path(here, name), Found(parts, name, _ending(name)), files, notes)
     return files
 
 
-def _take(file: Found, files: list[Found], notes: Notes) -> None:
+def _take(path: Path, file: Found, files: list[Found], notes: Notes) -> None:
     """Keep a file, or note why not."""
     if file.path.encode(errors="replace").decode() != file.path or set(file.path) & {"\r", "\n"}:
         notes.add("files whose names a table can't hold, left out (rename them)", ascii(file.path))
+    elif (file.ending in READERS or file.is_outline) and is_result(path):
+        what = "masks predicted or measured" if says_mask(path) else "crops and pictures made"
+        notes.add(f"{what} by mitolume, left out", file.path)
     elif file.ending in READERS or file.is_outline:
         files.append(file)
     elif file.ending == ".npy" and file.stem.lower().endswith("_seg"):

@@ -12,6 +12,7 @@ from mitolume.io.channels import channel_in_name
 from mitolume.io.formats import bare_name, files_of, reader_of, whole_images
 from mitolume.io.mask_files import says_mask
 from mitolume.io.read import scenes
+from mitolume.io.write import is_result
 
 # How names of results end that are no images: of `predict`, `denoise` and `focus`.
 RESULTS = ("_mask", "_probability", "_overlay", "_check", "_denoising", "_focus")
@@ -38,7 +39,7 @@ def image_files(
         if files and left_out:
             notices.append(
                 f"{path}: {len(files) + len(left_out)} image files found, {len(files)} used; left "
-                f"out, being masks or results by their names: {some_names(left_out)}"
+                f"out, being masks or results: {some_names(left_out)}"
             )
         if below := sorted(_with_images(path, passed_over)) if is_folder and files else []:
             notices.append(
@@ -59,10 +60,14 @@ def image_files(
 def _in_folder(folder: Path, passed_over: tuple[str, ...]) -> tuple[list[Path], list[Path]]:
     files: list[Path] = []
     left_out: list[Path] = []
-    for path in files_of(folder):
+    listed = files_of(folder)
+    names = {bare_name(path) for path in listed}
+    for path in listed:
         if _is_image(path):
-            is_result = bare_name(path).endswith(passed_over) or says_mask(path)
-            (left_out if is_result else files).append(path)
+            name = bare_name(path)
+            noisy = name.removesuffix("_denoised")  # if that is here, too
+            made = name.endswith(passed_over) or (noisy != name and noisy in names)
+            (left_out if made or says_mask(path) or is_result(path) else files).append(path)
     return files, left_out
 
 

@@ -10,6 +10,7 @@ import shutil
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,9 @@ _RECORD = ".mitolume"  # in each folder with results: their hashes and names, a 
 # White, green, magenta, cyan, yellow: red, green, blue and opacity as one signed number.
 _COLOURS = [-1, 0x00FF00FF, 0xFF00FFFF - 2**32, 0x00FFFFFF, 0xFFFF00FF - 2**32]
 _owned: list[Path] = []  # folders of this program alone, as those of runs are
-_known: dict[Path, tuple[int, set[str]]] = {}  # what was read of records: bytes and lines
+_known: dict[Path, tuple[int, dict[str, set[str]]]] = {}  # of records: bytes read, hashes by name
+_RESULT = "result:"  # before the hash of what is no input, see `making_results`
+_mark: ContextVar[str] = ContextVar("mark", default="")
 
 
 @contextmanager
@@ -89,11 +92,31 @@ def owning(folder: Path) -> Iterator[None]:
         _owned.remove(folder.absolute())
 
 
+@contextmanager
+def making_results() -> Iterator[None]:
+    """Note what is written meanwhile as made of images or masks: it is neither, see `is_result`."""
+    before = _mark.set(_RESULT)
+    try:
+        yield
+    finally:
+        _mark.reset(before)
+
+
 def is_ours(path: Path) -> bool:
     """Tell whether a file, or the folder of an OME-Zarr, is still as the program wrote it."""
-    line = _line(path, "")
-    same = [known for known in _record_of(path) if known.endswith(line)]
-    return bool(same) and _line(path, sha256(path)) in same
+    known = _hashes_of(path)
+    return bool(known) and not known.isdisjoint((digest := sha256(path), _RESULT + digest))
+
+
+def is_result(path: Path) -> bool:
+    """Tell whether a file is still a prediction, crop, picture or the like of this program.
+
+    Folders of images and outlines may hold such files, and must not be taken to mean them. One that
+    someone corrected since is theirs.
+    """
+    known = _hashes_of(path)
+    made = any(one.startswith(_RESULT) for one in known)
+    return made and _RESULT + (digest := sha256(path)) in known and digest not in known
 
 
 def require_ours(path: Path) -> None:
@@ -105,33 +128,32 @@ def require_ours(path: Path) -> None:
         )
 
 
-def _record_of(path: Path) -> set[str]:
-    """Return the lines on what was written to the folder of a path."""
+def _hashes_of(path: Path) -> set[str]:
+    """Return the hashes of all that was written under the name of a path in its folder."""
     record = path.absolute().parent / _RECORD
-    size, lines = _known.get(record, (0, set[str]()))
+    size, found = _known.get(record, (0, dict[str, set[str]]()))
     try:
         now = record.stat().st_size
         if now < size:
-            size, lines = 0, set()
+            size, found = 0, {}
         if now > size:
             with record.open("rb") as file:
                 file.seek(size)
                 added = file.read(now - size)
-            lines.update(added.decode(errors="replace").splitlines())
+            for line in added.decode(errors="replace").splitlines():
+                digest, _, name = line.partition(" ")
+                found.setdefault(name, set()).add(digest)
     except OSError:  # there is none
-        now, lines = 0, set()
-    _known[record] = now, lines
-    return lines
+        now, found = 0, {}
+    _known[record] = now, found
+    return found.get(json.dumps(path.name), set())
 
 
 def _note(path: Path, digest: str) -> None:
-    if (line := _line(path, digest)) not in _record_of(path):
+    if (digest := _mark.get() + digest) not in _hashes_of(path):
         with (path.parent / _RECORD).open("ab") as file:
-            file.write(f"\n{line}".encode())  # a line that a full disk cut ends here
-
-
-def _line(path: Path, digest: str) -> str:
-    return f"{digest} {json.dumps(path.name)}"
+            # a line that a full disk cut ends here
+            file.write(f"\n{digest} {json.dumps(path.name)}".encode())
 
 
 def remove_parts(folder: Path, starts: tuple[str, ...] = ()) -> None:
