@@ -88,6 +88,36 @@ def test_every_option_that_names_a_path_is_known_to_be_read_or_written() -> None
     assert {one for one in found if one[1] not in READ} == {*SHARED, *OWN, *SLOW, *FETCHED}
 
 
+FOLDERS = {"crops", "rois", "labels", "pictures", "consensus", "export"}
+A_FILE = {"fields", "focus", "convert", "evaluate", "measure", "compare", "export"}
+
+
+@pytest.mark.parametrize("case", [*SHARED, *OWN, *SLOW, *FETCHED], ids=" ".join)
+def test_a_place_that_cannot_be_written_to_is_refused_before_any_work(
+    case: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:  # fmt: skip
+    """No input exists, and still the sentence is on the output."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "t3").write_text("a file")
+    command, option = case
+    parsed = dict(commands(typer.main.get_command(cli.app)))[command]
+    given = ("phase-cell",) * (command == "sample")
+    needed = [p for p in parsed.params if p.required and p.name != option]
+    words = [w for p in needed for w in (*p.opts[:1] * (p.param_type_name == "option"), "onnx")]
+    is_folder = option in FOLDERS or command not in A_FILE
+    places = [Path("t3", "x"), Path("t3") if is_folder else Path("/proc/mitolume/x.csv")]
+    for place in places:
+        own = (f"--{option}", place)
+        assert call(monkeypatch, *command.split(), *given, *words, *own) == 1
+        said = capsys.readouterr().err
+        assert said.startswith("mitolume: ")
+        assert said.count("\n") == 1
+        assert "can't be written: " in said
+        assert said.split("mitolume: ")[1].startswith((str(place), str(place.parent)))
+    assert [path.name for path in tmp_path.iterdir()] == ["t3"]
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make inputs of every kind, of which the program claims to have written none."""

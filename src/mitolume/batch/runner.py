@@ -14,12 +14,10 @@ from typing import Any
 from mitolume.errors import MitolumeError, TooLittleMemoryError, disk_fault, shorten, some_names
 from mitolume.io.formats import sha256
 from mitolume.io.listing import RESULTS, image_files, is_other_channel
-from mitolume.io.write import is_ours, remove_parts, require_ours
+from mitolume.io.write import is_ours, remove_parts, require_folder, require_ours
 from mitolume.parallel import run_side_by_side
 from mitolume.progress import Advance
 from mitolume.text import count
-
-_FILES = (".csv", ".json", ".png", ".tif", ".tiff", ".html", ".yaml")
 
 
 @dataclass(frozen=True)
@@ -206,11 +204,10 @@ def run_jobs(
     if resume and overwrite:
         raise MitolumeError("--resume keeps results and --overwrite replaces them; choose one")
     _refuse_twins(jobs)
-    for folder in {path.parent for job in jobs for path in job.results}:
-        if folder.suffix.lower() in _FILES and not folder.exists():
-            raise MitolumeError(f"--out {folder} is to be a folder, but is named as a file")
     results = [path for job in jobs for path in job.results]
     refuse_inputs(results, [path for job in jobs for path in job.inputs])
+    for folder in {path.parent for path in results}:
+        require_folder(folder)
     require_free(
         [] if resume else results,
         replace=overwrite,
@@ -309,6 +306,8 @@ def require_free(results: Sequence[Path], *, replace: bool, hint: str = "") -> N
     MitolumeError
         Names the first such result, and ends with the hint.
     """
+    for folder in {path.parent for path in results}:
+        require_folder(folder)
     found = [path for path in results if os.path.lexists(path)]
     if found and not replace:
         others = f" (and {len(found) - 1} more)" if len(found) > 1 else ""

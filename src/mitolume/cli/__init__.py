@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -56,7 +58,24 @@ DENOISE: dict[str, Callable[..., None]] = {
     "train": images.denoise_train,
     "apply": images.denoise_apply,
 }
+_PLACES = ("out", "export", "consensus", "crops", "rois", "labels", "pictures")  # to write to
 _PREDICT = ("demo", "run", "study", "predict", "denoise", "suggest", "rerun")
+
+
+def _where_it_can_write(command: Callable[..., None]) -> Callable[..., None]:
+    """Try the places that the options of a command name, before the command does anything."""
+
+    @wraps(command)
+    def call(**given: Any) -> None:
+        from mitolume.io.write import require_folder
+
+        for place in (given.get(name) for name in _PLACES):
+            if isinstance(place, Path):
+                require_folder(place.parent if place.suffix else place)
+        command(**given)
+
+    return call
+
 
 study = typer.Typer(
     cls=_RunByDefault, no_args_is_help=True, help="Compare ways of training over several seeds."
@@ -64,7 +83,7 @@ study = typer.Typer(
 denoise = typer.Typer(no_args_is_help=True, help="Remove noise from z-stacks without clean images.")
 for group, commands in (app, COMMANDS), (study, STUDY), (denoise, DENOISE):
     for name, command in commands.items():
-        group.command(name)(command)
+        group.command(name)(command if name == "sample" else _where_it_can_write(command))
 app.add_typer(study, name="study")
 app.add_typer(denoise, name="denoise")
 

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from mitolume.errors import MitolumeError
 from mitolume.io.formats import sha256
-from mitolume.io.write import atomic
+from mitolume.io.write import atomic, require_folder
 
 _SECONDS = 20  # without an answer, after which a server counts as out of reach
 
@@ -50,6 +50,7 @@ def fetch_sample(name: str, folder: Path) -> Path:
         sample = samples()[name]
     except KeyError:
         raise MitolumeError(f"no sample {name}; there are {', '.join(samples())}") from None
+    require_folder(folder)
     path, host = folder / sample.file, urlsplit(sample.url).netloc
     if path.is_file() and sha256(path) == sample.sha256:
         return path

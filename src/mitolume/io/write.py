@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TABLES = (".csv", ".parquet", ".h5ad")
+_FILES = (".csv", ".json", ".png", ".tif", ".tiff", ".html", ".yaml")
 _PART = ".part-"  # how names of files begin that are still being written
 _RECORD = ".mitolume"  # in each folder with results: their hashes and names, a line each
 # White, green, magenta, cyan, yellow: red, green, blue and opacity as one signed number.
@@ -34,6 +36,25 @@ _owned: list[Path] = []  # folders of this program alone, as those of runs are
 _known: dict[Path, tuple[int, dict[str, set[str]]]] = {}  # of records: bytes read, hashes by name
 _RESULT = "result:"  # before the hash of what is no input, see `making_results`
 _mark: ContextVar[str] = ContextVar("mark", default="")
+
+
+def require_folder(folder: Path) -> None:
+    """Refuse a folder for results that can't be made or written to, before there is any work.
+
+    Raises
+    ------
+    MitolumeError
+        It may not be written to, a file stands in the way, or it is named as files are.
+    """
+    if folder.suffix.lower() in _FILES and not folder.exists():
+        raise MitolumeError(f"--out {folder} is to be a folder, but is named as a file")
+    place = folder.absolute()
+    there = next((path for path in (place, *place.parents) if os.path.lexists(path)), place)
+    try:
+        os.rmdir(tempfile.mkdtemp(prefix=_PART, dir=there))
+    except OSError as error:
+        why = f"{there} is a file" if there.is_file() else in_words(error)
+        raise MitolumeError(f"{folder} can't be written: {why}; choose another place") from error
 
 
 @contextmanager
