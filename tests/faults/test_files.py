@@ -9,6 +9,7 @@ import shutil
 import struct
 import unicodedata
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +21,7 @@ import pytest
 import tifffile
 import zarr
 from helpers.command import call
-from helpers.microscope_files import write_nd2, write_zarr, zip_zarr
+from helpers.microscope_files import write_lif, write_nd2, write_zarr, zip_zarr
 from helpers.roi_files import OVAL, RECT, roi_file
 from PIL import Image
 from roifile import ImagejRoi
@@ -524,6 +525,47 @@ def test_pixels_that_are_cut_short_are_no_picture(
             (tags.get("TileByteCounts") or tags["StripByteCounts"]).overwrite(counts)
         with pytest.raises(MitolumeError, match=r"a\.tif .*(truncated|damaged)"):
             read_plane(read(path))
+
+
+WRITERS: dict[str, Callable[[Path], None]] = {
+    "a.nd2": lambda path: write_nd2(path, STACK[None]),
+    "a.lif": lambda path: write_lif(path, {"a": ("ZYX", STACK)}, channels=["DIC"]),
+    "a.png": lambda path: Image.fromarray((STACK[0] // 16).astype(np.uint8)).save(path),
+    "a.tif": lambda path: tifffile.imwrite(path, STACK, imagej=True),
+    "v4.zarr": lambda path: write_zarr(path, "zyx", STACK, version="0.4"),
+    "v5.zarr": lambda path: write_zarr(path, "zyx", STACK, version="0.5"),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_file_cut_anywhere_never_gives_other_pixels(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    WRITERS[name](path)
+    whole = read(path).values
+    file = path if path.is_file() else path / {"v4": "0/2.0.0", "v5": "0/c/2/0/0"}[name[:2]]
+    content, failed = file.read_bytes(), 0
+    for share in (*np.linspace(0.01, 0.99, 15), 0.999):
+        file.write_bytes(content[: int(share * len(content))])
+        try:
+            image = read(path)
+            planes = [read_plane(image, z=z) for z in range(image.sizes["Z"])]
+            assert np.array_equal(planes, whole[0, 0]), share
+        except MitolumeError:
+            failed += 1
+    assert failed > 10
+
+
+def test_a_png_that_was_damaged_is_no_picture(tmp_path: Path) -> None:
+    """Its decoder takes zeros, as of a transfer that broke off, for pixels."""
+    path = tmp_path / "a.png"
+    WRITERS["a.png"](path)
+    content = path.read_bytes()
+    for at in range(100, len(content) - 20, len(content) // 9):
+        for damaged in (content[:at] + bytes(len(content) - at),
+                        content[:at] + bytes([content[at] ^ 4]) + content[at + 1 :]):  # fmt: skip
+            path.write_bytes(damaged)
+            with pytest.raises(MitolumeError, match=r"a\.png can't be read"):
+                read_plane(read(path))
 
 
 def test_an_image_with_an_axis_of_length_0_is_refused_at_once(tmp_path: Path) -> None:

@@ -51,6 +51,8 @@ def _array(path: Path) -> xr.DataArray:
         sizes = dict(zip("YXS", (*image.size[::-1], *one.shape[2:]), strict=False))
 
     def load(box: dict[str, slice]) -> Any:
+        with _opened(path) as (image, _):
+            image.verify()  # the sums of a PNG, which its decoder doesn't look at
         with _opened(path) as (image, mode):
             return np.asarray(image if mode == image.mode else image.convert(mode))
 
