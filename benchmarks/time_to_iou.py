@@ -167,7 +167,10 @@ def plain(key: Key, data: Images, last: bool = False) -> pd.DataFrame:
 def ours(key: Key, data: Images) -> pd.DataFrame:
     """Train by the recipe; one row. Masks in float32 are compared with those in bfloat16."""
     settings = load_recipe(fields=Path("none.csv")).training.model_copy(
-        update={"steps": key["length"], "checks": CHECKS, "precision": "bfloat16"}
+        update={
+            "steps": key["length"], "learning_rate": key["rate"],
+            "checks": CHECKS, "precision": "bfloat16",
+        }
     )
     task = Segmentation(
         data["train"], validation=Validation(data["validation"]),
@@ -234,6 +237,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--width", type=int, default=8)
     parser.add_argument("--shares", type=float, nargs="+", default=[0.75, 0.5])
+    parser.add_argument("--rate", type=float, help="of ours, in place of the recipe's")
     parser.add_argument("--cost", action="store_true", help="only measure what a step costs")
     options = parser.parse_args()
     options.scratch.mkdir(parents=True, exist_ok=True)
@@ -246,7 +250,7 @@ def main() -> None:
             "arm": arm, "rate": rate, "length": length,
         }  # fmt: skip
 
-    own = load_recipe(fields=Path("none.csv")).training.learning_rate
+    own = options.rate or load_recipe(fields=Path("none.csv")).training.learning_rate
     lengths = [round(share * options.steps) for share in options.shares]
     work = partial(compute, options)
     for seed in range(options.seeds):
