@@ -105,13 +105,14 @@ def rows(folder: Path, wanted: Callable[[float], bool]) -> Iterator[Case]:
 
 WORKERS = """
 import sys, mitolume
+from pathlib import Path
 from distributed import LocalCluster
 from mitolume.batch.predict import predict_files
 model, image, out, count = sys.argv[1:]
 if __name__ == "__main__":
     with LocalCluster(n_workers=int(count), threads_per_worker=1, dashboard_address=None) as c:
         ready = mitolume.load(model)
-        predict_files(ready, [image], out, scheduler=c.scheduler_address, quiet=True)
+        predict_files(ready, [Path(image)], Path(out), scheduler=c.scheduler_address)
 """
 
 
@@ -142,16 +143,17 @@ def cost(arguments: list[object]) -> tuple[float, float, float]:
     # A small process between: a child's largest memory includes that of the one it was forked from.
     code = (
         "import resource, subprocess as s, sys; "
-        "s.run(sys.argv[1:], stdout=s.DEVNULL, stderr=s.DEVNULL); "
+        "end = s.run(sys.argv[1:], stdout=s.DEVNULL, stderr=s.DEVNULL).returncode; "
         "used = resource.getrusage(resource.RUSAGE_CHILDREN); "
-        "print(used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)"
+        "print(used.ru_utime + used.ru_stime, used.ru_maxrss / 1024, end)"
     )
     command = [sys.executable, *map(str, arguments)]
     done = subprocess.run(
         [sys.executable, "-c", code, *command], capture_output=True, text=True, check=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
-    cpu, mb = map(float, done.stdout.split())
+    cpu, mb, end = map(float, done.stdout.split())
+    assert end == ("run" in arguments), "only the run is to fail, at the faulty row of its table"
     return cpu, time.perf_counter() - began, mb
 
 
@@ -175,7 +177,7 @@ def main() -> None:
     parser.add_argument("--only", choices=PARTS, nargs="+", default=list(PARTS))
     options = parser.parse_args()
     torch.set_num_threads(1)
-    known = pd.read_csv(RESULTS) if RESULTS.exists() else pd.DataFrame({"part": []})
+    known = pd.read_csv(RESULTS) if RESULTS.exists() else pd.DataFrame({"part": [], "size": []})
     for part in options.only:
         there = known.loc[known["part"] == part, "size"].to_numpy()
 
@@ -193,7 +195,7 @@ def main() -> None:
                 row["date"] = datetime.now(UTC).date().isoformat()
                 known = pd.concat([known, pd.DataFrame([row])], ignore_index=True)
                 known.to_csv(RESULTS, index=False, float_format="%.5g")
-    draw(known, Path(__file__).parents[1] / "docs" / "growth.png")
+    draw(known[known["part"] != "workers"], Path(__file__).parents[1] / "docs" / "growth.png")
 
 
 if __name__ == "__main__":

@@ -168,8 +168,10 @@ def ours(key: Key, data: Images) -> pd.DataFrame:
     """Train by the recipe; one row. Masks in float32 are compared with those in bfloat16."""
     settings = load_recipe(fields=Path("none.csv")).training.model_copy(
         update={
-            "steps": key["length"], "learning_rate": key["rate"],
-            "checks": CHECKS, "precision": "bfloat16",
+            "steps": key["length"],
+            "learning_rate": key["rate"],
+            "checks": CHECKS,
+            "precision": "bfloat16",
         }
     )
     task = Segmentation(
