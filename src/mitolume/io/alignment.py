@@ -116,8 +116,7 @@ def shift_of(fits: Sequence[Floats], sure: float = _SURE) -> tuple[float, float,
     number where no place stands out by ``sure`` of them.
     """
     fit = _standard(sum(fits))
-    y, x = map(int, np.unravel_index(fit.argmax(), fit.shape))
-    reach = len(fit) // 2
+    (y, x), reach = map(int, np.unravel_index(fit.argmax(), fit.shape)), len(fit) // 2
     if fit[y, x] < sure or {y, x} & {0, 2 * reach}:
         return np.nan, np.nan, np.nan
     return y - reach, x - reach, float(fit[y, x] - fit[reach, reach])

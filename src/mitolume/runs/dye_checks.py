@@ -200,8 +200,7 @@ def _depth_um(row: Field) -> float:
     step, size = dye.attrs.get("pixel_size_um", {}).get("Z"), plane_pixel_size(dye)
     if not step or size is None or light.sizes["Z"] != (depth := dye.sizes["Z"]):
         return float("nan")
-    planes = row.planes or range(depth)
-    middle, every = planes[len(planes) // 2], max(1, round(0.5 / step))
+    middle, every = int(np.median(row.planes or range(depth))), max(1, round(0.5 / step))
     near = [z for z in range(middle % every, depth, every) if abs(z - middle) * step <= NEAR_UM]
     if len(near) * every * step < THINNEST_UM:
         return float("nan")
