@@ -11,8 +11,10 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from mitolume.analysis.object_pictures import outlines_by_value, superplot, title_of, write_figure
+from mitolume.analysis.object_pictures import outlines_by_value, superplot, write_figure
+from mitolume.analysis.replicates import ordered, suits_log
 from mitolume.errors import MitolumeError
+from mitolume.text import title_of
 
 GREY = (170, 170, 170)
 
@@ -100,7 +102,7 @@ def specimens(seed: int = 0, shared: bool = False) -> pd.DataFrame:
 
 def test_the_bar_is_of_specimen_means_not_of_objects() -> None:
     table = specimens()
-    axes = superplot(table, "length_um").axes[0]
+    axes = superplot(table, "length_um", log=False).axes[0]
     bars = [c.lines[2][0].get_segments()[0][:, 1] for c in axes.containers]
     assert len(bars) == 2  # one specimen has none
     for bar, condition in zip(bars, table["condition"].unique(), strict=False):
@@ -129,6 +131,20 @@ def test_what_is_not_shown_is_said() -> None:
     assert "One specimen only" not in alone.get_supxlabel()
     with pytest.raises(MitolumeError, match="length_um"):
         superplot(table.iloc[1:2], "length_um")
+
+
+def test_every_superplot_has_the_scale_and_the_order_of_a_comparison() -> None:
+    table = specimens().iloc[::-1]
+    for column, log in (("length_um", True), ("n_branches", False)):
+        figure = superplot(table.rename(columns={"length_um": column}), column)
+        axes = figure.axes[0]
+        assert suits_log(table["length_um"].rename(column), table["condition"])[0] == log
+        assert axes.get_ylabel().endswith(", logarithmic") == log
+        names = [label.get_text().split("\n")[0] for label in axes.get_xticklabels()]
+        assert names == ordered(table["condition"]) == ["control", "FCCP $5_µM", "線粒體"]
+        legend = [text.get_text() for text in figure.legends[0].get_texts()]
+        assert sorted(legend) == sorted(set(table["specimen"]))
+        assert legend[0].startswith("control")
 
 
 def test_a_specimen_in_several_conditions_keeps_its_colour() -> None:

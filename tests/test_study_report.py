@@ -17,6 +17,7 @@ import xarray as xr
 import yaml
 from helpers.chromium import Page, find_browser
 from helpers.fields import blobs, write_field
+from helpers.report_pages import page_of
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
@@ -261,10 +262,19 @@ def test_folds_open_and_sections_can_be_gone_to(page: Page) -> None:
     assert page.faults == []
 
 
-def test_nothing_is_cut_off_on_a_phone(page: Page) -> None:
+def test_nothing_is_cut_off_on_a_phone(page: Page, made: Path, tmp_path: Path) -> None:
+    (tmp_path / "run.html").write_text(page_of("full"), encoding="utf-8")
     size = {"width": 400, "height": 800, "deviceScaleFactor": 1, "mobile": True}
     page.call("Emulation.setDeviceMetricsOverride", **size)
-    assert page.run("document.documentElement.scrollWidth") <= 400
+    for file in (tmp_path / "run.html", made / "report.html"):
+        page.open(file)
+        assert page.run("document.documentElement.scrollWidth") <= 400
+        cells, too_wide = (
+            "[...document.querySelectorAll('th, td')]",
+            "c.scrollWidth > c.offsetWidth + 1",
+        )
+        over = page.run(f"{cells}.filter((c) => {too_wide}).map((c) => c.innerText)")
+        assert over == [], "printed over its neighbour"
     page.call("Emulation.clearDeviceMetricsOverride")
 
 

@@ -47,6 +47,21 @@ def spare(default: str) -> str:
     return f" --out {next(one for one in others if not one.exists())}" * name.exists()
 
 
+def title_of(column: str) -> str:
+    """Turn the name of a column into words.
+
+    Examples
+    --------
+    >>> title_of("skeleton_length_um"), title_of("area_um2"), title_of("n_branches")
+    ('skeleton length (µm)', 'area (µm²)', 'n branches')
+    """
+    units = {"um": "µm", "um2": "µm²", "um3": "µm³", "px": "px"}
+    words, _, last = column.rpartition("_")
+    if words and last in units:
+        return f"{words.replace('_', ' ')} ({units[last]})"
+    return column.replace("_", " ")
+
+
 def quoted(path: object) -> str:
     """Return a path as a shell takes it, for commands that a user copies."""
     return shlex.quote(str(path))

@@ -19,13 +19,15 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from mitolume.analysis.pictures import fit, stretch_limits, to_8bit, with_bar
+from mitolume.analysis.replicates import ordered, suits_log
 from mitolume.errors import MitolumeError
 from mitolume.io.write import atomic, making_results
-from mitolume.text import count
+from mitolume.text import count, title_of
 
 # Even in lightness for every colour vision; its dark end would be lost on a grey image.
 _COLOURS = ListedColormap(colormaps["viridis"](np.linspace(0.25, 1, 256)))
@@ -40,23 +42,9 @@ _DPI = 150
 _SPECIMEN_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
 _SPECIMEN_MARKS = "osD^vPX"
 _MOST_POINTS = 1500  # small points that are drawn of a specimen
-_MOST_LETTERS = 24  # of a condition's name in a line
+_MOST_LETTERS = 20  # of a condition's name in a line, and of a specimen's
+_MOST_NAMED = 24  # specimens whose marks are explained
 _TAIL = 99.5  # percentile of the objects that the axis reaches at least
-
-
-def title_of(column: str) -> str:
-    """Turn the name of a column into words.
-
-    Examples
-    --------
-    >>> title_of("skeleton_length_um"), title_of("area_um2"), title_of("n_branches")
-    ('skeleton length (µm)', 'area (µm²)', 'n branches')
-    """
-    units = {"um": "µm", "um2": "µm²", "um3": "µm³", "px": "px"}
-    words, _, last = column.rpartition("_")
-    if words and last in units:
-        return f"{words.replace('_', ' ')} ({units[last]})"
-    return column.replace("_", " ")
 
 
 def outlines_by_value(
@@ -129,7 +117,12 @@ def colours_by_value(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def superplot(
-    objects: pd.DataFrame, column: str, *, by: str = "condition", log: bool = False
+    objects: pd.DataFrame,
+    column: str,
+    *,
+    by: str = "condition",
+    control: str | None = None,
+    log: bool | None = None,
 ) -> Figure:
     """Plot objects and the means of their specimens, for each condition.
 
@@ -139,14 +132,17 @@ def superplot(
     Parameters
     ----------
     objects
-        A row for each object, with columns `by` and ``specimen``. Conditions come in the order of
-        their first objects; a specimen looks the same in all of its conditions.
+        A row for each object, with columns `by` and ``specimen``. A specimen looks the same in all
+        of its conditions, which come as `mitolume.analysis.replicates.ordered` has them.
     column
         The measurement; objects without a finite value are left out.
     by
         The column of conditions.
+    control
+        Which of them is the control; by default the one that is called so, if any.
     log
-        Whether the axis is logarithmic, and means are geometric; all values must be above 0.
+        Whether the axis is logarithmic, and means are geometric; all values must be above 0. By
+        default as `mitolume.analysis.replicates.suits_log` says.
 
     Returns
     -------
@@ -161,6 +157,8 @@ def superplot(
     known = objects[np.isfinite(objects[column].to_numpy(np.float64))]
     if known.empty:
         raise MitolumeError(f"no object has a value in column {column}: nothing to plot")
+    if log is None:
+        log, _ = suits_log(known[column], known[by].where(known["specimen"].notna()))
     table = pd.DataFrame(
         {
             "condition": known[by].fillna("").astype(str),
@@ -170,14 +168,21 @@ def superplot(
     )
     if log:  # drawn on logarithms, so that clouds, means and bars are those of the axis
         table["value"] = np.log10(table["value"])
-    conditions = list(dict.fromkeys(table["condition"]))
+    conditions = ordered(table["condition"].unique(), control)
     means = table.groupby(["condition", "specimen"], sort=False)["value"].mean()
+    means = means.reindex(conditions, level=0)
     specimens = means.index.get_level_values("specimen").unique()
     looks = dict(
         zip(specimens, zip(cycle(_SPECIMEN_COLOURS), cycle(_SPECIMEN_MARKS)), strict=False)
     )
-    figure = Figure(figsize=(max(4.2, 1.2 + 2.2 * len(conditions)), 4.6), layout="constrained")
+    width = max(4.2, 1.2 + 1.7 * len(conditions))
+    columns = int(width / 1.6)
+    named = len(looks) <= _MOST_NAMED
+    height = 4.6 + 0.19 * math.ceil(len(looks) / columns) * named
+    figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.add_subplot()
+    if named:
+        _name_specimens(figure, looks, columns)
     top = float(np.percentile(table["value"], _TAIL))
     names = []
     for x, name in enumerate(conditions):
@@ -198,12 +203,33 @@ def superplot(
     axes.set_ylim(bottom - (room if bottom != 0 else room / 3), top + room)
     if log:
         axes.set_yticks(*_log_ticks(*axes.get_ylim()))
-    axes.set_ylabel(title_of(column), parse_math=False)
+    axes.set_ylabel(title_of(column) + ", logarithmic" * log, parse_math=False)
     for spine in ("top", "right"):
         axes.spines[spine].set_visible(False)
     axes.tick_params(axis="x", length=0)
     _explain(figure, axes, table, means, "geometric mean" if log else "mean")
     return figure
+
+
+def _name_specimens(figure: Figure, looks: dict[str, Any], columns: int) -> None:
+    """Put the mark and the name of each specimen above a superplot."""
+    handles = [
+        Line2D([], [], linestyle="", color=colour, marker=mark, markersize=7, **_edge())
+        for colour, mark in looks.values()
+    ]
+    legend = figure.legend(
+        handles, ["x"] * len(handles), loc="outside upper left", ncols=columns, fontsize=9,
+        frameon=False, handletextpad=0.2,
+    )  # fmt: skip
+    for text, name in zip(legend.get_texts(), looks, strict=True):
+        text.set_parse_math(False)
+        cut = name if len(name) <= _MOST_LETTERS else f"{name[: _MOST_LETTERS - 1]}…"
+        text.set_text(cut or "(no specimen)")
+
+
+def _edge() -> dict[str, Any]:
+    """Edge marks in the colour of text, which shows on light and dark."""
+    return {"markeredgecolor": rcParams["text.color"]}
 
 
 def write_figure(path: str | Path, figure: Figure, dpi: int = _DPI) -> None:
@@ -246,7 +272,7 @@ def _draw_condition(
             values = random.choice(values, _MOST_POINTS, replace=False)
         colour, _ = looks[str(specimen)]
         at = x + 0.36 * random.uniform(-1, 1, values.size) * _crowding(values)
-        axes.scatter(at, values, s=7, color=colour, alpha=0.35, linewidths=0, rasterized=True)
+        axes.scatter(at, values, s=7, color=colour, alpha=0.5, linewidths=0, rasterized=True)
     values = means.to_numpy()
     spread = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
     centre = float(values.mean())
@@ -265,7 +291,7 @@ def _draw_condition(
     places = x + np.linspace(-0.18, 0.18, len(values)) * (len(values) > 1)
     for at, specimen, mean in zip(places, means.index, values, strict=True):
         colour, mark = looks[str(specimen)]
-        axes.plot(at, mean, mark, color=colour, markeredgecolor="black", markersize=9, zorder=5)
+        axes.plot(at, mean, mark, color=colour, markersize=9, zorder=5, **_edge())
     return float(max(values.max(), centre + spread))
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,9 +14,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from mitolume.analysis.object_pictures import title_of
 from mitolume.errors import MitolumeError, some_names
-from mitolume.text import count, number
+from mitolume.io.formats import natural_key
+from mitolume.text import count, number, title_of
 
 LEVEL = 0.95  # of an interval, and 1 less it of all tests together (Holm)
 FEWEST = 3  # specimens of a side that a test needs
@@ -125,6 +126,15 @@ def control_of(names: Sequence[str], control: str | None = None) -> str:
     raise MitolumeError(f"{asked}: there are {some_names(names, 9)}")
 
 
+def ordered(names: Iterable[str], control: str | None = None) -> list[str]:
+    """Sort conditions as they come everywhere: the control first, if one is known, then by name."""
+    rest = sorted(set(names), key=natural_key)
+    with suppress(MitolumeError):
+        control = control_of(rest, control)
+        rest.sort(key=lambda name: name != control)
+    return rest
+
+
 def compare_conditions(
     table: pd.DataFrame, column: str, control: str, *, by: str = "condition", log: bool = False
 ) -> list[Effect]:
@@ -148,7 +158,7 @@ def compare_conditions(
     values = np.log(table[column]) if log else table[column].astype(float)
     means = values.groupby([table[by], table["specimen"]], sort=False).mean()
     found = []
-    for name in (name for name in table[by].unique() if name != control):
+    for name in ordered(table[by].unique(), control)[1:]:
         effect = _compare(means.xs(name), means.xs(control), log)
         shared = set(means.xs(name).index) & set(means.xs(control).index)
         rows = table[table["specimen"].isin(shared)] if effect.paired else table

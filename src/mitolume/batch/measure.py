@@ -25,7 +25,6 @@ from pydantic import BaseModel, ValidationError
 
 from mitolume.analysis.labelling import ObjectSettings
 from mitolume.analysis.measure import summarise_image
-from mitolume.analysis.object_pictures import title_of
 from mitolume.analysis.objects import BLOCK, Frame, label_field, load_if_small, measure_frame
 from mitolume.batch.object_files import FieldFiles, Outputs, finish_crops, write_superplots
 from mitolume.batch.runner import Job, Outcome, Report, refuse_inputs, require_free, run_jobs
@@ -56,7 +55,7 @@ from mitolume.io.write import (
     write_text,
 )
 from mitolume.progress import Advance
-from mitolume.text import count
+from mitolume.text import count, title_of
 
 _MADE_OF = "made_of.jsonl"  # in OUT.parts: what is finished, and of what it was made
 _FRONT = ("image", "t", "plane", "specimen", "condition", "batch", "role", "model")

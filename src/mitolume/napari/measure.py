@@ -12,7 +12,7 @@ from napari.layers import Image, Labels
 from qtpy.QtCore import QAbstractTableModel, Qt
 from qtpy.QtWidgets import QCheckBox, QComboBox, QTableView
 
-from mitolume.analysis.object_pictures import colours_by_value, title_of
+from mitolume.analysis.object_pictures import colours_by_value
 from mitolume.batch.measure import MeasureSettings, measure_masks
 from mitolume.batch.object_files import Outputs
 from mitolume.errors import MitolumeError
@@ -22,7 +22,7 @@ from mitolume.io.read import read
 from mitolume.io.write import write_image
 from mitolume.napari.opening import KEY, as_image, label_colours, mask_layer
 from mitolume.napari.parts import Panel, PathEdit, Work, layer_box
-from mitolume.text import count, quoted
+from mitolume.text import count, quoted, title_of
 
 
 class ObjectTable(QAbstractTableModel):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from io import StringIO
 from typing import Any
 
@@ -17,7 +17,6 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mitolume.analysis.object_pictures import superplot, title_of
 from mitolume.batch.agreement import Ceiling
 from mitolume.study.evidence import HELPED, HINT, HURT, Comparison
 from mitolume.text import number
@@ -180,12 +179,17 @@ def curve_figure(points: pd.DataFrame) -> Figure:
 
 
 @rc_context(_STYLE)
-def conditions_chart(objects: pd.DataFrame, column: str, by: str, log: bool) -> Chart:
-    """Draw a superplot in the colours of the page."""
-    figure = superplot(objects, column, by=by, log=log)
+def conditions_chart(heading: str, draw: Callable[[], Figure]) -> Chart:
+    """Draw a superplot in the colours of the page, and not so small that it can't be read."""
+    figure = draw()
     figure.patch.set_alpha(0)
     figure.axes[0].patch.set_alpha(0)
-    return to_chart(figure, "superplot", title_of(column), "")
+    caption = figure.get_supxlabel().replace("\n", " ")
+    figure.supxlabel("")
+    chart = to_chart(figure, "superplot", heading, caption)
+    width = 72 * figure.get_figwidth()
+    style = f'<svg style="min-width:{0.8 * width:.0f}pt;max-width:{1.25 * width:.0f}pt" '
+    return replace(chart, svg=chart.svg.replace("<svg ", Markup(style), 1))
 
 
 # From a figure to the page -------------------------------------------------------------------

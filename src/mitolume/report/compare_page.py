@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from mitolume.analysis.object_pictures import superplot, write_figure
 from mitolume.analysis.replicates import Effect, compare_conditions, control_of, suits_log
@@ -23,7 +24,7 @@ from mitolume.report.run_page import template
 from mitolume.report.run_tables import condition_scores
 from mitolume.runs.folder import open_run
 from mitolume.runs.results import judging_subset
-from mitolume.text import count, number, percent
+from mitolume.text import count, number, percent, title_of
 
 _ENDINGS = (".html", ".csv", ".png", ".svg")
 _APART = 0.1  # a bias of a ratio that is worth a warning
@@ -45,6 +46,11 @@ class Compared:
     """Of the run by condition."""
     biases: Sequence[str]
     """How many times as large equal areas are measured in each treatment, as sentences."""
+
+    def superplot(self) -> Figure:
+        """Draw the table, on the scale that was compared on."""
+        control = self.effects[0].control
+        return superplot(self.table, self.column, by=self.by, control=control, log=self.log)
 
     @property
     def text(self) -> str:
@@ -107,10 +113,11 @@ def _write(found: Compared, out: Path) -> None:
         rows = [vars(e) | {"verdict": e.verdict, "sentence": e.sentence} for e in found.effects]
         write_table(out, pd.DataFrame(rows))
     elif out.suffix.lower() == ".html":
-        chart = conditions_chart(found.table, found.column, found.by, found.log)
-        write_text(out, template("compare.html.j2").render(vars(found), chart=chart))
+        page = template("compare.html.j2")
+        chart = conditions_chart(title_of(found.column), found.superplot)
+        write_text(out, page.render(vars(found), chart=chart))
     else:
-        write_figure(out, superplot(found.table, found.column, by=found.by, log=found.log))
+        write_figure(out, found.superplot())
 
 
 def _read(objects: Path, column: str, by: str) -> tuple[pd.DataFrame, str, list[str]]:
