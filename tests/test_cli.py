@@ -160,8 +160,8 @@ def test_the_device_is_known_to_the_processes_that_a_command_starts(
     assert os.environ["MITOLUME_DEVICE"] == "gpu"
 
 
-def test_nothing_is_imported_that_is_not_needed() -> None:
-    """By no command's help, and by a prediction of a TIFF: importing takes longer than both."""
+def test_nothing_is_imported_that_is_not_needed(tmp_path: Path) -> None:
+    """By no command's help, no refusal, no prediction of a TIFF: importing takes longer."""
     import subprocess
 
     code = (
@@ -179,6 +179,13 @@ def test_nothing_is_imported_that_is_not_needed() -> None:
         "    print(*path)\n"
         "heavy = ('torch', 'numpy', 'pandas', 'matplotlib', 'skimage', 'lightning', 'dask')\n"
         "print([name for name in heavy if name in sys.modules])\n"
+        "from mitolume.errors import MitolumeError\n"
+        "for words in ('run --fields ok.csv --set nokey=3', 'run --fields latin.csv',\n"
+        "              'run --fields no.csv', 'study --fields ok.csv --set nokey=3',\n"
+        "              'study --fields latin.csv', 'compare objects.csv --column nothing'):\n"
+        "    said = CliRunner().invoke(app, words.split()).exception\n"
+        "    assert isinstance(said, MitolumeError), (words, said)\n"
+        "print([name for name in ('torch', 'matplotlib', 'lightning') if name in sys.modules])\n"
         "import mitolume.batch.predict, mitolume.io.readers.tiff, mitolume.runs.folder\n"
         "heavy = ('lightning', 'matplotlib', 'skimage', 'zarr', 'distributed', 'monai')\n"
         "print([name for name in heavy if name in sys.modules])"

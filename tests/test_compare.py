@@ -14,7 +14,7 @@ from scipy import stats
 
 from mitolume.analysis.replicates import compare_conditions, control_of, suits_log
 from mitolume.errors import MitolumeError
-from mitolume.report import compare_page
+from mitolume.runs import folder
 
 
 def cells(
@@ -135,7 +135,7 @@ def test_what_the_masks_add_is_said_first(
     table = cells(np.random.default_rng(4), {"control": 4, "FCCP": 4, "rotenone": 4})
     table.loc[0, "area_um2"] = np.nan
     table.to_csv(tmp_path / "objects.csv", index=False)
-    monkeypatch.setattr(compare_page, "open_run", lambda _: scores({"control": 0.1, "FCCP": 0.43}))
+    monkeypatch.setattr(folder, "open_run", lambda _: scores({"control": 0.1, "FCCP": 0.43}))
     given = ["compare", tmp_path / "objects.csv", "--column", "area"]
     for name in ("c.html", "c.csv", "c.svg"):
         lines = shell(*given, "--run", tmp_path, "--out", tmp_path / name).splitlines()

@@ -23,6 +23,15 @@ def demo(out: of.Out = Path("demo"), resume: of.Resume = False, quiet: of.Quiet 
     print(f"report: {run_demo(out, resume=resume, quiet=quiet)}")
 
 
+def _require_table(path: Path) -> None:
+    """Refuse a table of fields at once, before what computes is imported."""
+    from mitolume.io.check import check_table
+    from mitolume.io.fields import parse_table
+
+    if parse_table(path)[1]:
+        check_table(path)  # raises, and names the faults of files as well
+
+
 def run(
     recipe: Annotated[Path | None, typer.Argument(help="Recipe (YAML).")] = None,
     out: of.Out = Path("run"),
@@ -37,9 +46,7 @@ def run(
     quiet: of.Quiet = False,
 ) -> None:
     """Train models on a table of fields and score them."""
-    from mitolume.report.run_tables import results_text
     from mitolume.runs.recipe import load_recipe
-    from mitolume.workflow import run as run_recipe
 
     settings = [f"training.minutes={minutes}"] * (minutes is not None) + (set_ or [])
     named = recipe or preset or fields or settings
@@ -48,6 +55,11 @@ def run(
         if named or not resume
         else None
     )
+    if loaded is not None:
+        _require_table(loaded.fields)
+    from mitolume.report.run_tables import results_text
+    from mitolume.workflow import run as run_recipe
+
     folder = run_recipe(loaded, out, resume=resume, quiet=quiet)
     print(results_text(folder))
     print(f"report: {folder / 'report.html'}")
@@ -83,12 +95,14 @@ def study_run(
     quiet: of.Quiet = False,
 ) -> None:
     """Do all unfinished runs of a study; same as `mitolume study RECIPE`."""
-    from mitolume.report.study_page import study_text
     from mitolume.study.arms import load_study
+
+    loaded = load_study(recipe, preset=preset, fields=fields, settings=set_ or [])
+    _require_table(Path(loaded.base["fields"]))
+    from mitolume.report.study_page import study_text
     from mitolume.study.compute import FailedRunsError
     from mitolume.workflow import study as run_study
 
-    loaded = load_study(recipe, preset=preset, fields=fields, settings=set_ or [])
     try:
         run_study(loaded, out, jobs=jobs, scheduler=scheduler, quiet=quiet)
     except FailedRunsError:

@@ -1,4 +1,7 @@
-"""Treated against control: from a table of objects to sentences, a superplot or a page."""
+"""Treated against control: from a table of objects to sentences, a superplot or a page.
+
+What draws and opens runs is imported once the table is found to be sound: it takes seconds.
+"""
 
 from __future__ import annotations
 
@@ -7,24 +10,20 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
-from mitolume.analysis.object_pictures import superplot, write_figure
 from mitolume.analysis.replicates import Effect, compare_conditions, control_of, suits_log
 from mitolume.batch.runner import refuse_inputs, require_free
 from mitolume.errors import MitolumeError, in_words, some_names
 from mitolume.io.h5ad import PLACE
 from mitolume.io.write import write_table, write_text
-from mitolume.report.charts import conditions_chart
-from mitolume.report.run_page import template
-from mitolume.report.run_tables import condition_scores
-from mitolume.runs.folder import open_run
-from mitolume.runs.results import judging_subset
 from mitolume.text import count, number, percent, title_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _ENDINGS = (".html", ".csv", ".png", ".svg")
 _APART = 0.1  # a bias of a ratio that is worth a warning
@@ -49,6 +48,8 @@ class Compared:
 
     def superplot(self) -> Figure:
         """Draw the table, on the scale that was compared on."""
+        from mitolume.analysis.object_pictures import superplot
+
         control = self.effects[0].control
         return superplot(self.table, self.column, by=self.by, control=control, log=self.log)
 
@@ -113,10 +114,15 @@ def _write(found: Compared, out: Path) -> None:
         rows = [vars(e) | {"verdict": e.verdict, "sentence": e.sentence} for e in found.effects]
         write_table(out, pd.DataFrame(rows))
     elif out.suffix.lower() == ".html":
+        from mitolume.report.charts import conditions_chart
+        from mitolume.report.run_page import template
+
         page = template("compare.html.j2")
         chart = conditions_chart(title_of(found.column), found.superplot)
         write_text(out, page.render(vars(found), chart=chart))
     else:
+        from mitolume.analysis.object_pictures import write_figure
+
         write_figure(out, found.superplot())
 
 
@@ -166,6 +172,10 @@ def _accuracy(
     if folder is None:
         unknown = "how right the masks are in each condition is not known here"
         return [f"{unknown}; name the run that made them with --run"], notes, [], []
+    from mitolume.report.run_tables import condition_scores
+    from mitolume.runs.folder import open_run
+    from mitolume.runs.results import judging_subset
+
     run = open_run(folder)
     scored = run.scores[(run.scores["model"] == run.kept) & run.scores["tp"].notna()]
     subset = judging_subset(scored)

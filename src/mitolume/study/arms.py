@@ -21,7 +21,6 @@ from mitolume.io.read import read
 from mitolume.progress import say
 from mitolume.runs.recipe import Recipe, complete, explain, merge, read_given, read_preset
 from mitolume.study.evidence import MARGIN
-from mitolume.training.methods import METHODS
 
 STUDY_PRESETS = ("default", "quick", "paper", "dye")
 _LENGTH = ("minutes", "epochs", "steps", "batch", "patch")
@@ -173,6 +172,8 @@ def planned_runs(study: StudyRecipe, source: str = "the study") -> list[Planned]
 
 def _divided(recipe: Recipe) -> Recipe:
     """Return a recipe whose trainings together are as long as its first one would have been."""
+    from mitolume.training.methods import METHODS
+
     method, length = METHODS[recipe.method](recipe.unlabelled), recipe.training
     share = 1 + method.uses_unlabelled * method.settings.length
     own = {
@@ -188,6 +189,8 @@ def require_equal_cost(study: StudyRecipe, rows: Sequence[Row]) -> None:
 
     ``rows`` are those of the table: without unlabelled images there is no second training.
     """
+    from mitolume.training.methods import METHODS
+
     if study.cost == "own":
         return
     costs: dict[str, str] = {}
