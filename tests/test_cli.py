@@ -181,7 +181,7 @@ def test_nothing_is_imported_that_is_not_needed(tmp_path: Path) -> None:
         "print([name for name in heavy if name in sys.modules])\n"
         "from mitolume.errors import MitolumeError\n"
         "for words in ('run --fields ok.csv --set nokey=3', 'run --fields latin.csv',\n"
-        "              'run --fields no.csv', 'study --fields ok.csv --set nokey=3',\n"
+        "              'run --fields no.csv', 'study --preset nothing',\n"
         "              'study --fields latin.csv', 'compare objects.csv --column nothing'):\n"
         "    said = CliRunner().invoke(app, words.split()).exception\n"
         "    assert isinstance(said, MitolumeError), (words, said)\n"
@@ -190,6 +190,11 @@ def test_nothing_is_imported_that_is_not_needed(tmp_path: Path) -> None:
         "heavy = ('lightning', 'matplotlib', 'skimage', 'zarr', 'distributed', 'monai')\n"
         "print([name for name in heavy if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip().endswith("[]\n[]")
+    (tmp_path / "ok.csv").write_text("image\na.tif\n")
+    (tmp_path / "latin.csv").write_bytes(b"image\n\xfc.tif\n")
+    (tmp_path / "objects.csv").write_text("image,specimen,condition,area_um2\na,1,control,2\n")
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip().endswith("[]\n[]\n[]")
     assert "predict" in done.stdout

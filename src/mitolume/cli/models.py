@@ -97,8 +97,9 @@ def study_run(
     """Do all unfinished runs of a study; same as `mitolume study RECIPE`."""
     from mitolume.study.arms import load_study
 
+    if fields is not None:
+        _require_table(fields)
     loaded = load_study(recipe, preset=preset, fields=fields, settings=set_ or [])
-    _require_table(Path(loaded.base["fields"]))
     from mitolume.report.study_page import study_text
     from mitolume.study.compute import FailedRunsError
     from mitolume.workflow import study as run_study
