@@ -17,7 +17,7 @@ from unicodedata import normalize
 from mitolume.errors import MitolumeError, some_names
 from mitolume.io.formats import READERS, SHEET, ZARR_FILES, natural_key
 from mitolume.io.listing import RUN_RECORD
-from mitolume.io.mask_files import goes_on, says_mask
+from mitolume.io.mask_files import image_name, says_mask
 from mitolume.io.write import is_result
 
 OUTLINE_ENDINGS = (".zip", ".roi", ".geojson")
@@ -361,18 +361,16 @@ def pair_files(files: Sequence[Found], notes: Notes) -> list[Pair]:
 
 def _without_made(files: Sequence[Found], notes: Notes) -> list[Found]:
     """Leave out copies and projections of other files, unless they have a mask of their own."""
-    beside: dict[tuple[str, ...], list[str]] = defaultdict(list)
-    for file in files:
-        beside[file.folders] += [file.stem.lower(), file.name.lower()]
+    names = {(file.folders, name.lower()) for file in files for name in (file.stem, file.name)}
+    of_image = Counter((file.folders, image_name(Path(file.name)).lower()) for file in files)
     kept = []
     for file in files:
-        stem, here = file.stem.lower(), beside[file.folders]
-        has_mask = sum(goes_on(name, stem) for name in here) > 2  # name and stem of its own
-        for what, pattern in _MADE_OF.items():
-            found = re.fullmatch(pattern, stem)
-            if found and found["own"] != stem and found["own"] in here and not has_mask:
-                notes.add(what, file.path)
-                break
+        stem = file.stem.lower()
+        made = ((what, re.fullmatch(pattern, stem)) for what, pattern in _MADE_OF.items())
+        of = {what: one["own"] for what, one in made if one and (file.folders, one["own"]) in names}
+        what = next((what for what, own in of.items() if own != stem), "")
+        if what and of_image[file.folders, stem] == 1:
+            notes.add(what, file.path)
         else:
             kept.append(file)
     return kept
