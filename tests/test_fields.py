@@ -247,6 +247,19 @@ def test_a_moved_folder_is_one_fault_and_its_advice_works(place: str, tmp_path: 
     check_table(table)
 
 
+def test_a_folder_is_listed_once_for_all_files_that_are_missing_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for n in range(9):
+        (tmp_path / f"other{n}.tif").touch()
+    (tmp_path / "t.csv").write_text("\n".join(["image", *(f"f{n}.tif" for n in range(99))]))
+    listed, iterdir = [], Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda path: listed.append(path) or iterdir(path))
+    with pytest.raises(TableError, match="99 of 99 files are missing"):
+        check_table(tmp_path / "t.csv")
+    assert listed == [tmp_path], "else a moved plate of 10,000 images takes minutes"
+
+
 def test_nearly_right_columns_are_noticed(tmp_path: Path) -> None:
     write_field(tmp_path, "a", 0)
     (tmp_path / "t.csv").write_text("image,mask,speciman\na.ome.tif,a_mask.ome.tif,x\n")

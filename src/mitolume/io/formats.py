@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -259,9 +260,18 @@ def existing(path: Path) -> Path:
     """
     if os.path.exists(path) or not path.parent.is_dir():
         return path
-    plain = unicodedata.normalize("NFC", path.name)
-    same = [p for p in path.parent.iterdir() if unicodedata.normalize("NFC", p.name) == plain]
+    spelled = _spellings(path.parent, path.parent.stat().st_mtime_ns)
+    same = spelled.get(unicodedata.normalize("NFC", path.name), ())
     return same[0] if len(same) == 1 else path
+
+
+@lru_cache(maxsize=16)
+def _spellings(folder: Path, modified_ns: int) -> dict[str, list[Path]]:
+    """List a folder once for all files of a table that are looked for in it."""
+    found: dict[str, list[Path]] = {}
+    for path in folder.iterdir():
+        found.setdefault(unicodedata.normalize("NFC", path.name), []).append(path)
+    return found
 
 
 def _require_content(path: Path) -> None:
