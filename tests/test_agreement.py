@@ -16,6 +16,7 @@ from helpers.report_pages import Page, content, images, log
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from roifile import ImagejRoi
 from scipy import ndimage
 from scipy.spatial.distance import cdist
 
@@ -38,7 +39,8 @@ from mitolume.batch.evaluate import evaluate
 from mitolume.errors import MitolumeError
 from mitolume.io.masks import decide_kind, to_mask
 from mitolume.io.read import read, read_plane
-from mitolume.io.write import write_mask
+from mitolume.io.rois import write_rois
+from mitolume.io.write import write_image, write_mask
 from mitolume.report.run_page import render
 
 PAIR = hnp.arrays(np.uint8, (2, 9, 12), elements=st.sampled_from([0, 0, 0, 1, 1, 255]))
@@ -254,6 +256,28 @@ def test_a_stack_is_one_image_of_many_planes(tmp_path: Path) -> None:
     assert written.attrs["pixel_size_um"] == {"Z": 0.5, "Y": 0.1, "X": 0.1}
     for z in range(5):
         assert (read_plane(written, z=z) == consensus(*stacks[:, z])).all()
+
+
+@pytest.mark.parametrize(("planes", "compared"), [("", [2]), ("1-3", [1, 2, 3])])
+def test_only_planes_that_both_outlined_are_compared(
+    planes: str, compared: list[int], tmp_path: Path
+) -> None:
+    ring = np.array([[2.0, 2], [9, 2], [9, 9], [2, 9]])
+    for name, drawn in (("a", [2]), ("b", [2, 3])):
+        rois = [ImagejRoi.frompoints(ring, name=f"r{z}") for z in drawn]
+        for roi, z in zip(rois, drawn, strict=True):
+            roi.position = z + 1
+        (tmp_path / name).mkdir()
+        write_rois(tmp_path / name / "f.zip", rois)
+    image = tmp_path / "f.ome.tif"
+    write_image(image, xr.DataArray(np.zeros((5, 12, 12), np.uint8), dims=tuple("ZYX")))
+    both = tmp_path / "a", tmp_path / "b"
+    found = agree(*both, like=image, planes=planes)
+    assert found.planes["plane"].tolist() == compared
+    assert any(f"{len(compared)} of 5 planes labelled" in notice for notice in found.notices)
+    compare(*both, like=image, planes=planes, consensus_folder=tmp_path / "c")
+    mask = read(tmp_path / "c" / "f_mask.ome.tif").values.squeeze()
+    assert [z for z in range(5) if (mask[z] != 255).any()] == compared, "the others stay unsure"
 
 
 def test_consensus_goes_through_files(

@@ -10,6 +10,7 @@ By zarr: bioio-ome-zarr 3 reads neither plates nor the folders of bioformats2raw
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
@@ -92,7 +93,8 @@ def _are_there(folder: Path, level: Any, axes: list[str]) -> Iterator[bool]:
     stored; but no microscope records a plane of them. Only in shards pixels are read.
     """
     archive = _archive(folder)
-    names = set(ZipFile(archive).namelist()) if archive else set()
+    with ZipFile(archive) if archive else nullcontext() as zipped:
+        names = set(zipped.namelist()) if zipped else set()
     pieces = level.shards or level.chunks
 
     def is_written(piece: Iterable[int]) -> bool:
