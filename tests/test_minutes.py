@@ -76,6 +76,28 @@ def test_minutes_and_steps_exclude_each_other(
     assert load_recipe(fields=table).training.minutes is None
 
 
+def test_bars_of_one_work_say_the_time_left_of_all(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+
+    def bar(title: str, *places: tuple[float, int]) -> None:
+        with progress.progress_bar(title) as advance:
+            for now[0], done in places:
+                advance(done, 10)
+
+    with progress.part_of(progress.Whole({"before": 50, "one": 100, "two": 300, "three": 100})):
+        bar("one", (0, 5), (20, 7), (50, 10))  # half of it was done by another process
+        bar("beside", (60, 0), (80, 10))
+        bar("two", (80, 0), (200, 4))
+    bar("alone", (200, 0), (230, 5))
+    assert [line.split(", about ")[-1] for line in capsys.readouterr().err.splitlines()] == [
+        "7:10 left for the run",  # 20 units took 20 s, and 30 + 300 + 100 are left
+        *["6:40 left for the run"] * 3, "4:40 left for the run", "0:30 left",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("kept", ["best epoch", "last epoch"])
 def test_a_training_ends_when_its_watcher_has_enough(
     table: Path, tmp_path: Path, kept: str

@@ -31,10 +31,12 @@ from mitolume.io.fields import Field, read_table, row_names, write_table
 from mitolume.io.lock import is_locked, only_one
 from mitolume.io.read import read, read_plane
 from mitolume.io.write import write_image, write_mask
+from mitolume.progress import Watcher, watched
 from mitolume.report.run_page import report_run
 from mitolume.runs.begin import begin, resume
 from mitolume.runs.folder import Run
 from mitolume.runs.guard import choose_kept, two_halves
+from mitolume.runs.pace import planned_work
 from mitolume.runs.recipe import PRESETS, load_recipe
 from mitolume.runs.rerun import circumstances, differences_of_results
 from mitolume.runs.results import value_of
@@ -425,13 +427,24 @@ def test_recipes_are_plain_yaml(finished: Path) -> None:
 
 
 def test_few_validation_images_leave_the_choice_to_images_not_seen(
-    table: Path, tmp_path: Path
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Here no image is kept aside at all."""
     lines = table.read_text().splitlines()
     left = [line for line in lines if ",validation," not in line and ",test," not in line]
     table.write_text("\n".join(left) + "\n")
-    out = mitolume.run(tiny(table, "method=noisy_student"), tmp_path / "run", quiet=True)
+    planned: list[dict[str, float]] = []
+    monkeypatch.setattr(
+        "mitolume.runs.run.planned_work",
+        lambda run: planned.append(planned_work(run)) or planned[-1],
+    )
+    shown: dict[str, int] = {}
+    watcher = Watcher(lambda title, *_: shown.update({title: len(shown)}), lambda: False)
+    with watched(watcher):
+        out = mitolume.run(tiny(table, "method=noisy_student"), tmp_path / "run", quiet=True)
+    (work,) = (list(one) for one in planned)
+    assert work == [title for title in shown if title in work], "the time left is foretold of them"
+    assert len([title for title in work if title.endswith("to judge model 2")]) == 4
     found = json.loads((out / "out_of_fold.json").read_text())
     assert (found["n_images"], found["n_specimens"]) == (3, 3)
     kept = json.loads((out / "kept.json").read_text())

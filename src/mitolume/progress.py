@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 # Called with the work done, the total, and a note such as the loss.
 Advance = Callable[..., None]
@@ -61,6 +62,69 @@ def enough() -> bool:
     return by is not None and by.enough()
 
 
+class Whole:
+    """A work of several bars: how much of it each is, by its title, in their order."""
+
+    def __init__(self, units: Mapping[str, float]) -> None:
+        self.units = dict(units)
+        self._done = self._seconds = 0.0
+
+    def begin(self, title: str) -> None:
+        """Count what comes before a bar as done, by whomever."""
+        if title in self.units:
+            for earlier in takewhile(lambda one: one != title, self.units):
+                self.units[earlier] = 0
+
+    def left(self, title: str, seconds: float, gain: float, rest: float) -> float:
+        """Foretell seconds: ``gain`` is the share of a bar done in ``seconds``, ``rest`` to do."""
+        own = self.units.get(title, 0.0)
+        self._done += own * gain
+        self._seconds += seconds * (own > 0)
+        todo = sum(self.units.values()) - own * (1 - rest)
+        if not rest:
+            self.units[title] = 0
+        return todo * self._seconds / self._done if self._done else 0.0
+
+
+_whole: ContextVar[Whole | None] = ContextVar("whole", default=None)
+
+
+@contextmanager
+def part_of(whole: Whole) -> Iterator[None]:
+    """Let all bars meanwhile say the time left of the whole work."""
+    token = _whole.set(whole)
+    try:
+        yield
+    finally:
+        _whole.reset(token)
+
+
+class _Clock:
+    """Foretells how long a bar will take, or the whole work that it is a part of."""
+
+    def __init__(self, title: str) -> None:
+        self.title, self.whole = title, _whole.get()
+        self.started = self.last = time.monotonic()
+        self.first: int | None = None
+        if self.whole:
+            self.whole.begin(title)
+
+    def left(self, done: int, total: int) -> str:
+        """Say the time left as words to put behind a bar; "" where it is unknown."""
+        now, before, words = time.monotonic(), self.last, "left"
+        if self.first is None:
+            self.first = self.done = done
+        if self.whole and total:
+            gain, rest = (done - self.done) / total, 1 - done / total
+            seconds = self.whole.left(self.title, now - before, gain, rest)
+            words = "left for the run"
+        else:
+            seconds = (total - done) * (now - self.started) / max(done - self.first, 1e-9)
+            seconds *= done > self.first
+        self.last, self.done = now, done
+        return f", about {time_left(seconds)} {words}" if seconds > 0 else ""
+
+
 @contextmanager
 def progress_bar(title: str, *, quiet: bool = False) -> Iterator[Advance]:
     """Show the progress of one piece of work, also to the `Watcher` of this thread.
@@ -99,13 +163,14 @@ def _shown(title: str, quiet: bool) -> Iterator[Advance]:
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[note]}"),
-            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[left]}"),
             console=console,
         ) as bars:
-            task = bars.add_task(title, total=None, note="")
+            task, clock = bars.add_task(title, total=None, note="", left=""), _Clock(title)
             yield lambda done, total, note="": bars.update(
-                task, completed=done, total=total, note=note
-            )
+                task, completed=done, total=total, note=note,
+                left=clock.left(done, total).removeprefix(", "),
+            )  # fmt: skip
     else:
         yield _lines(title)
 
@@ -124,19 +189,16 @@ def time_left(seconds: float) -> str:
 
 
 def _lines(title: str) -> Advance:
-    started = last = time.monotonic()
-    first_done: int | None = None
+    clock = _Clock(title)
+    last = clock.started
 
     def advance(done: int, total: int, note: str = "") -> None:
-        nonlocal last, first_done
-        now = time.monotonic()
-        if first_done is None:
-            first_done = done
-        if now - last < 10.0 and not (done == total and now - started > 2):
+        nonlocal last
+        left = clock.left(done, total)
+        now = clock.last
+        if now - last < 10.0 and not (done == total and now - clock.started > 2):
             return
         last = now
-        rate = (done - first_done) / max(now - started, 1e-9)
-        left = f", {time_left((total - done) / rate)} left" if rate > 0 and done < total else ""
         say(f"{title}: {done}/{total}{'  ' + note if note else ''}{left}")
 
     return advance

@@ -125,7 +125,7 @@ class ModelTrainer:
             settings=settings,
             seed=self._seed(name),
         )
-        with run.bar(f"training {_title(name)}{' (guard)' * bool(self.part)}") as advance:
+        with run.bar(training_title(name, self.part)) as advance:
             trained = fit(
                 network,
                 task,
@@ -191,6 +191,12 @@ class ModelTrainer:
         elif not self.part:
             choose_thresholds(predictor, run, title)
         return card
+
+
+def training_title(name: str, part: str = "") -> str:
+    """Call a training as its progress shows it; ``part`` is as of `ModelTrainer`."""
+    title = f"training {_title(name)}"
+    return f"{title} without half {part[-1]} of the images, to judge model 2" if part else title
 
 
 def prepare_images(run: Run, role: str, denoiser: Denoiser | None) -> list[PreparedImage]:

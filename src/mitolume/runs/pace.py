@@ -20,9 +20,10 @@ from mitolume.models.networks import (
     resolve_precision,
     to_device,
 )
-from mitolume.runs.folder import Run
+from mitolume.runs.folder import FOLDS, Run
 from mitolume.runs.guard import needs_cross_fit
 from mitolume.runs.images import network_inputs
+from mitolume.runs.learn import training_title
 from mitolume.runs.recipe import Recipe
 from mitolume.runs.results import image_scores
 from mitolume.runs.score import dye_images
@@ -84,6 +85,30 @@ def within_minutes(run: Run, model_um: float | None, started: float) -> tuple[Re
         said += f"take about {needed:.1f} on this machine"
     training = recipe.training.model_copy(update={"steps": steps, "minutes": None})
     return recipe.model_copy(update={"training": training}), said
+
+
+def planned_work(run: Run) -> dict[str, float]:
+    """Return how much work the parts of a run are, by the titles of their bars, in their order.
+
+    It is counted in pixels that pass the network; one that is learnt from counts three times. How
+    long that takes here shows in the first steps.
+    """
+    recipe, learning = run.recipe, run.recipe.training
+    train, unlabelled = run.images("train"), len(run.images("unlabelled"))
+    method = METHODS[recipe.method](recipe.unlabelled)
+    lengths = {"model_1": 1.0}
+    if method.uses_unlabelled and unlabelled:
+        lengths["model_2"] = method.settings.length
+    steps = learning.for_images(len(train)).steps or 0
+    model = 3.0 * steps * learning.batch * learning.patch**2
+    plane = train[0].read()[0].size
+    work = {training_title(name): model * length for name, length in lengths.items()}
+    if len(lengths) > 1 and needs_cross_fit(run):
+        halves = [(name, f"{FOLDS}/{half}") for half in (1, 2) for name in lengths]
+        work |= {training_title(*of): model * lengths[of[0]] / 2 for of in halves}
+    scored = plane * len(run.images()) * recipe.views
+    work |= {f"scoring {name.replace('_', ' ')}": scored for name in lengths}
+    return work | {"comparing images": plane * (len(train) + unlabelled)}
 
 
 def _seconds_per_step(network: SegmentationNetwork, recipe: Recipe, image: PreparedImage) -> float:

@@ -19,13 +19,14 @@ from mitolume.io.formats import read_json
 from mitolume.io.lock import only_one
 from mitolume.io.write import write_text
 from mitolume.models.bundle import CARD
-from mitolume.progress import enough, say
+from mitolume.progress import Whole, enough, part_of, say
 from mitolume.runs.audit import write_audit
 from mitolume.runs.begin import begin, resume
 from mitolume.runs.denoiser import denoiser_of_run
 from mitolume.runs.folder import MODELS, Run
 from mitolume.runs.guard import choose_kept, cross_fit, needs_cross_fit
 from mitolume.runs.learn import ModelTrainer, prepare_images
+from mitolume.runs.pace import planned_work
 from mitolume.runs.recipe import Recipe
 from mitolume.runs.results import IMAGE_COLUMNS, summarise
 from mitolume.runs.score import score_model
@@ -56,7 +57,7 @@ def compute_run(
         if run.is_finished:
             say(f"{out} is already finished", quiet=quiet)
             return run
-        with _computing(run):
+        with _computing(run), part_of(Whole(planned_work(run))):
             _train_models(run)
             _score_models(run)
         run.finish()
