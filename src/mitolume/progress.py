@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -65,25 +66,29 @@ def enough() -> bool:
 class Whole:
     """A work of several bars: how much of it each is, by its title, in their order."""
 
-    def __init__(self, units: Mapping[str, float]) -> None:
-        self.units = dict(units)
+    def __init__(self, units: Mapping[str, float], words: str = "left for the run") -> None:
+        self._todo, self._words = dict(units), words
         self._done = self._seconds = 0.0
 
-    def begin(self, title: str) -> None:
-        """Count what comes before a bar as done, by whomever."""
-        if title in self.units:
-            for earlier in takewhile(lambda one: one != title, self.units):
-                self.units[earlier] = 0
+    def clock(self, title: str) -> Callable[[int, int], str]:
+        """Begin a bar, what comes before it being done; return what says the time left of all."""
+        own = self._todo.get(title, 0.0)
+        for earlier in takewhile(lambda one: own and one != title, self._todo):
+            self._todo[earlier] = 0.0
+        last, before = time.monotonic(), -1
 
-    def left(self, title: str, seconds: float, gain: float, rest: float) -> float:
-        """Foretell seconds: ``gain`` is the share of a bar done in ``seconds``, ``rest`` to do."""
-        own = self.units.get(title, 0.0)
-        self._done += own * gain
-        self._seconds += seconds * (own > 0)
-        todo = sum(self.units.values()) - own * (1 - rest)
-        if not rest:
-            self.units[title] = 0
-        return todo * self._seconds / self._done if self._done else 0.0
+        def left(done: int, total: int) -> str:
+            nonlocal last, before
+            now, part = time.monotonic(), own / max(total, 1)
+            self._done += part * (done - before) if before >= 0 else 0
+            self._seconds += (now - last) * bool(own)
+            if own:
+                self._todo[title] = part * (total - done)
+            last, before = now, done
+            seconds = sum(self._todo.values()) * self._seconds / (self._done or math.inf)
+            return f", about {time_left(seconds)} {self._words}" if seconds > 0 else ""
+
+        return left
 
 
 _whole: ContextVar[Whole | None] = ContextVar("whole", default=None)
@@ -97,32 +102,6 @@ def part_of(whole: Whole) -> Iterator[None]:
         yield
     finally:
         _whole.reset(token)
-
-
-class _Clock:
-    """Foretells how long a bar will take, or the whole work that it is a part of."""
-
-    def __init__(self, title: str) -> None:
-        self.title, self.whole = title, _whole.get()
-        self.started = self.last = time.monotonic()
-        self.first: int | None = None
-        if self.whole:
-            self.whole.begin(title)
-
-    def left(self, done: int, total: int) -> str:
-        """Say the time left as words to put behind a bar; "" where it is unknown."""
-        now, before, words = time.monotonic(), self.last, "left"
-        if self.first is None:
-            self.first = self.done = done
-        if self.whole and total:
-            gain, rest = (done - self.done) / total, 1 - done / total
-            seconds = self.whole.left(self.title, now - before, gain, rest)
-            words = "left for the run"
-        else:
-            seconds = (total - done) * (now - self.started) / max(done - self.first, 1e-9)
-            seconds *= done > self.first
-        self.last, self.done = now, done
-        return f", about {time_left(seconds)} {words}" if seconds > 0 else ""
 
 
 @contextmanager
@@ -166,10 +145,10 @@ def _shown(title: str, quiet: bool) -> Iterator[Advance]:
             TextColumn("{task.fields[left]}"),
             console=console,
         ) as bars:
-            task, clock = bars.add_task(title, total=None, note="", left=""), _Clock(title)
+            task, clock = bars.add_task(title, total=None, note="", left=""), _clock(title)
             yield lambda done, total, note="": bars.update(
                 task, completed=done, total=total, note=note,
-                left=clock.left(done, total).removeprefix(", "),
+                left=clock(done, total).removeprefix(", "),
             )  # fmt: skip
     else:
         yield _lines(title)
@@ -188,17 +167,19 @@ def time_left(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+def _clock(title: str) -> Callable[[int, int], str]:
+    return (_whole.get() or Whole({title: 1.0}, "left")).clock(title)
+
+
 def _lines(title: str) -> Advance:
-    clock = _Clock(title)
-    last = clock.started
+    clock, started = _clock(title), time.monotonic()
+    last = started
 
     def advance(done: int, total: int, note: str = "") -> None:
         nonlocal last
-        left = clock.left(done, total)
-        now = clock.last
-        if now - last < 10.0 and not (done == total and now - clock.started > 2):
-            return
-        last = now
-        say(f"{title}: {done}/{total}{'  ' + note if note else ''}{left}")
+        left, now = clock(done, total), time.monotonic()
+        if now - last >= 10.0 or (done == total and now - started > 2):
+            last = now
+            say(f"{title}: {done}/{total}{'  ' + note if note else ''}{left}")
 
     return advance
