@@ -372,10 +372,12 @@ def test_bad_files_of_a_folder_are_told_at_the_end_and_the_others_done(
 def test_when_nothing_works_it_is_said_plainly(folder: Path, tmp_path: Path) -> None:
     bad = [folder / "cut.tif", folder / "nosize.ome.tif"]
     (tmp_path / "empty").mkdir()
+    write(tmp_path / "made" / "a_mask.ome.tif", texture((16, 16)))
     for files, sentence in (
         (bad[1:], r"^[^\n]*nosize.ome.tif states no pixel size[^\n]*$"),
         (bad, r"^2 images found, none predicted:\n  .*cut.tif"),
         ([tmp_path / "empty"], "empty is a folder without image files"),
+        ([tmp_path / "made"], r"made holds only masks or results \(a_mask.ome.tif\)"),
     ):
         with pytest.raises(MitolumeError, match=sentence):
             predict_files(predictor(), files, tmp_path / "out").raise_faults("images", "predicted")

@@ -122,3 +122,11 @@ def test_planes_and_masks_move_alike() -> None:
     assert outlines.dtype == np.uint8
     assert set(np.unique(outlines)) == {0, 1}
     assert drifted(light, np.zeros((3, 2))) is light
+
+
+def test_the_same_seed_gives_the_same_counts() -> None:
+    first, again, other = (
+        expose(even((2, 9, 7)), CameraSettings(), rng(seed), photons=500) for seed in (3, 3, 4)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()

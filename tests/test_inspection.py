@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+import xarray as xr
 from helpers.command import Shell
 from helpers.microscope_files import write_lif, write_zarr
 from PIL import Image
 
 from mitolume.batch.inspect import inspect, plane_warnings
+from mitolume.io.write import making_results, write_image
 
 NOISE = np.random.default_rng(0).integers(10, 250, (60, 70), dtype=np.uint8)
 
@@ -97,3 +99,9 @@ def test_what_is_no_image_is_named_and_the_others_shown(tmp_path: Path, shell: S
     faults = ("it holds no image", "leads nowhere", "no regular file", "leads nowhere")
     for line, said in zip(named.splitlines(), faults, strict=True):
         assert said in line
+
+
+def test_results_are_described_too(tmp_path: Path, shell: Shell) -> None:
+    with making_results():
+        write_image(tmp_path / "crop.ome.tif", xr.DataArray(NOISE, dims=("Y", "X")))
+    assert "crop.ome.tif" in shell("inspect", tmp_path)

@@ -288,6 +288,18 @@ def test_faults_name_the_file(tmp_path: Path) -> None:
         read(tmp_path / "text.png")
 
 
+@pytest.mark.parametrize("ending", PLAIN)
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (7, 1)])
+def test_images_of_one_row_or_column(tmp_path: Path, ending: str, shape: tuple[int, int]) -> None:
+    path = tmp_path / f"a{ending}"
+    values = np.arange(shape[0] * shape[1], dtype=np.uint8).reshape(shape) + 3
+    if ending == ".png":
+        Image.fromarray(values).save(path)
+    else:
+        tifffile.imwrite(path, values, ome=".ome." in ending)
+    np.testing.assert_array_equal(read_plane(read(path)), values)
+
+
 def test_real_files(real_data: Path) -> None:
     image = read(real_data / "epfl-hippocampus" / "train.ome.tif")
     assert dict(image.sizes) == {"T": 1, "C": 1, "Z": 165, "Y": 384, "X": 512}

@@ -7,7 +7,7 @@ import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from shutil import copytree
+from shutil import copytree, rmtree
 from typing import Any
 
 import numpy as np
@@ -308,6 +308,18 @@ def test_the_study_is_told_as_a_methods_section(made: Path) -> None:
     ):
         assert words in methods
     assert (made / "runs/pseudo_kall_s0/methods.md").exists()
+
+
+def test_arms_without_a_run_of_all_labels_have_a_place_in_the_methods(made: Path) -> None:
+    half = copytree(made, made.with_name("half"))
+    for run in (half / "runs").glob("pseudo_kall_*"):
+        rmtree(run)
+    report_study(half)
+    methods = open_study(half).methods_file.read_text(encoding="utf-8")
+    assert "`runs/pseudo_k2_s0/methods.md`" in methods
+    for run in (half / "runs").glob("supervised_kall_*"):
+        rmtree(run)
+    report_study(half)
 
 
 def test_pictures_shrink_to_what_there_is_room_for(

@@ -21,6 +21,7 @@ from mitolume.io.read import read
 from mitolume.io.windows import Plane, levelled, open_plane
 from mitolume.io.write import write_text
 from mitolume.preprocess.noise_check import NoiseCheck, check_stack
+from mitolume.progress import Advance
 from mitolume.text import quoted
 
 _DRIFT = 0.2  # pixels, from which a shift is worth a line
@@ -50,12 +51,13 @@ def check_files(
     *,
     channel: str | None = None,
     scene: str | None = None,
-    **running: Any,
+    progress: Advance = lambda done, total, note="": None,
 ) -> Outcome:
     """Check stacks in files, as `mitolume.preprocess.noise_check.check_stack` does.
 
     ``out`` gets ``NAME_check.png`` and the numbers in ``NAME_check.json``, which are replaced.
-    ``channel`` and ``scene`` are names or numbers (from 0).
+    ``channel`` and ``scene`` are names or numbers (from 0). ``progress`` is called with planes
+    read, planes in total, and the file's name.
     """
 
     def make(file: Path) -> Iterator[Job]:
@@ -76,7 +78,7 @@ def check_files(
         inputs = image.attrs["files"]
         yield Job(file.name, inputs, (numbers, figure), compute, work=image.sizes["Z"])
 
-    return run_files(stacks, make, overwrite=True, **running)
+    return run_files(stacks, make, overwrite=True, progress=progress)
 
 
 def _text(path: Path, given: str, check: NoiseCheck) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -18,6 +18,7 @@ from mitolume.io.mask_files import says_mask
 from mitolume.io.pixel_size import believed_pixel_size, odd_pixel_size
 from mitolume.io.read import Image2D, decode_plane, read, scenes
 from mitolume.io.readers import address
+from mitolume.progress import Advance
 
 _MOST_SCENES = 12  # whose pixels are looked at; a plate may have hundreds
 _NARROW = 32  # pixels, below which a plane is a line scan or a section along z
@@ -32,13 +33,15 @@ class _Scene(NamedTuple):
     warnings: list[str]
 
 
-def inspect_files(files: Sequence[Path], **running: Any) -> Outcome:
+def inspect_files(
+    files: Sequence[Path], progress: Advance = lambda done, total, note="": None
+) -> Outcome:
     """Describe image files, and those in folders."""
 
     def make(file: Path) -> list[Job]:
         return [Job(file.name, (file,), (), lambda _: Report(f"{inspect(file)}\n"))]
 
-    return run_files(files, make, passed_over=(), **running)
+    return run_files(files, make, passed_over=(), progress=progress)
 
 
 def inspect(path: Path) -> str:

@@ -82,8 +82,10 @@ def predict_files(
     options: PredictionOptions = PredictionOptions(),
     *,
     table: Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
     scheduler: str | None = None,
-    **running: Any,
+    progress: Advance = lambda done, total, note="": None,
 ) -> Outcome:
     """Predict images, and those in folders; all are opened before the first is predicted.
 
@@ -92,8 +94,9 @@ def predict_files(
     instead of files, is a table of fields, whose channels, scenes, pixel sizes and conditions
     (where the model has a threshold for them) are used; ``out`` then also gets one, ``fields.csv``,
     of the masks. ``scheduler`` is the ``tcp://HOST:PORT`` of a dask scheduler whose workers
-    compute; they must see model, images and ``out`` under the same absolute paths. ``running`` are
-    ``resume``, ``overwrite`` and ``progress`` of `run_jobs`; work is counted in blocks.
+    compute; they must see model, images and ``out`` under the same absolute paths. ``resume``,
+    ``overwrite`` and ``progress`` are as for `mitolume.batch.runner.run_jobs`; work is counted in
+    blocks.
     """
     predictor.threshold(options.threshold, options.condition)  # a fault is one of no file
     if scheduler is not None:  # a worker may run in another folder
@@ -107,8 +110,10 @@ def predict_files(
         partial(_jobs_of, predictor, model, out, options, asked=asked, made=made),
         out / "predict.jsonl",
         first=str(predictor.channels(options.channels)[0] or ""),
+        resume=resume,
+        overwrite=overwrite,
         scheduler=partial(_on_cluster, scheduler, predictor, out) if scheduler else None,
-        **running,
+        progress=progress,
     )
     if table is not None and (done := set(outcome.done)):
         masked = [replace(row, mask=mask) for mask, row in made.items() if mask in done]

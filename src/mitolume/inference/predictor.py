@@ -262,9 +262,10 @@ class Predictor:
         reader, shape = self.reader(image), (image.sizes["Y"], image.sizes["X"])
         result = np.empty((image.sizes["T"], 1, image.sizes["Z"], *shape), np.float32)
         planes = list(np.ndindex(image.sizes["T"], image.sizes["Z"]))
-        for done, (t, z) in enumerate(planes, start=1):
-            result[t, 0, z] = self.predict_boxes(reader.at(z, t), shape)
+        for done, (t, z) in enumerate(planes):
             progress(done, len(planes))
+            result[t, 0, z] = self.predict_boxes(reader.at(z, t), shape)
+        progress(len(planes), len(planes))
         coords = {"C": np.array(["mitochondria"], dtype=object)}
         return xr.DataArray(result, dims=image.dims, coords=coords, attrs=dict(image.attrs))
 

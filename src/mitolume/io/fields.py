@@ -409,7 +409,7 @@ def _relative(path: Path, base: Path) -> str:
         # Not resolved: a link stays the name that its owner gave it.
         found = Path(os.path.relpath(path, base)).as_posix()
     except ValueError:  # another drive on Windows
-        return str(path.absolute())
+        return path.absolute().as_posix()
     return f"./{found}" if found[0].isspace() else found  # cells are read without spaces around
 
 

@@ -47,9 +47,12 @@ def image_files(
                 "these folders, or list all images in a table: mitolume fields"
             )
         if not files:
+            here = "is a folder without image files"
+            if left_out:
+                here = f"holds only masks or results ({some_names(left_out)})"
             faults.append(
-                f"{path} is a folder without image files; name one that has some, "
-                "or those below it by a table: mitolume fields"
+                f"{path} {here}; name a folder that has images, or those below it by a table: "
+                "mitolume fields"
             )
         for file in files:
             found.setdefault(os.path.abspath(file), file)
@@ -67,7 +70,8 @@ def _in_folder(folder: Path, passed_over: tuple[str, ...]) -> tuple[list[Path], 
             name = bare_name(path)
             noisy = name.removesuffix("_denoised")  # if that is here, too
             made = name.endswith(passed_over) or (noisy != name and noisy in names)
-            (left_out if made or says_mask(path) or is_result(path) else files).append(path)
+            ours = bool(passed_over) and is_result(path)  # who describes files describes these too
+            (left_out if made or ours or says_mask(path) else files).append(path)
     return files, left_out
 
 

@@ -129,7 +129,7 @@ def find_device(name: str | torch.device | None = None) -> torch.device:
 
 def find_cards() -> list[str]:
     """Return the cards that processes side by side share out; none where a device was named."""
-    return [] if DEVICE in os.environ else [f"cuda:{n}" for n in range(torch.cuda.device_count())]
+    return [] if os.environ.get(DEVICE) else [f"cuda:{n}" for n in range(torch.cuda.device_count())]
 
 
 def to_device(network: Network, device: str | None = None) -> Network:

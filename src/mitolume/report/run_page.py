@@ -85,7 +85,7 @@ def _methods(run: Run, content: RunContent) -> str:
     network = {"unet": "U-Net", "unetplusplus": "U-Net++"}[run.recipe.network.name]
     return template("methods.md.j2").render(
         vars(content), network=network, recipe=run.recipe, record=run.record, kept=run.kept,
-        reason=run.kept_reason, divided=divided(run.record), folder=quoted(run.path.resolve().name),
+        divided=divided(run.record), folder=quoted(run.path.resolve().name),
     )  # fmt: skip
 
 

@@ -58,8 +58,9 @@ def report_study(path: str | Path, export: str | Path | None = None) -> Path:
 
 def _methods(content: StudyContent) -> str:
     """Write what the study did as a Methods section, and what a reviewer will ask."""
-    study, most = content.study, content.scored["k"].max()
-    runs = content.scored[content.scored["k"] == most].groupby("arm", sort=False)["run"].first()
+    study = content.study
+    with_most = content.scored.sort_values("k", ascending=False, kind="stable")
+    runs = with_most.groupby("arm")["run"].first()  # not each arm may have one with all labels yet
     first = {arm: study.run(name) for arm, name in runs.items()}
     record = first[content.reference].record
     recipe_file = Path(study.path.resolve().name, study.recipe_file.name)
