@@ -182,6 +182,7 @@ def test_nothing_is_imported_that_is_not_needed(tmp_path: Path) -> None:
         "from mitolume.errors import MitolumeError\n"
         "for words in ('run --fields ok.csv --set nokey=3', 'run --fields latin.csv',\n"
         "              'run --fields no.csv', 'study --preset nothing',\n"
+        "              'predict m --fields latin.csv',\n"
         "              'study --fields latin.csv', 'compare objects.csv --column nothing'):\n"
         "    said = CliRunner().invoke(app, words.split()).exception\n"
         "    assert isinstance(said, MitolumeError), (words, said)\n"

@@ -55,7 +55,7 @@ def run(
         if named or not resume
         else None
     )
-    if loaded is not None:
+    if loaded is not None and not resume:  # which goes on without it
         _require_table(loaded.fields)
     from mitolume.report.run_tables import results_text
     from mitolume.workflow import run as run_recipe
@@ -184,6 +184,10 @@ def predict(
     quiet: of.Quiet = False,
 ) -> None:
     """Predict masks of images of any size."""
+    if fields is not None:  # a faulty one is refused before what computes is imported
+        from mitolume.io.fields import read_table
+
+        read_table(fields)
     with _no_collection():
         from mitolume.batch.predict import PredictionOptions, predict_files
         from mitolume.runs.folder import load
