@@ -164,6 +164,8 @@ def test_what_the_masks_add_is_said_first(
         (["--column", "area", "--scale", "cubic"], "auto, linear or log"),
         (["--column", "area", "--control", "none"], "--control none: there are control, FCCP"),
         (["--column", "area", "--out", "x.pdf"], "must end in .html"),
+        (["--column", "footprint_share"], "what is measured of whole images is in"),
+        (["--column", "area", "--by", "alike"], "'FCCP' (line 12, 14, 16 and "),
     ],
 )
 def test_what_can_not_be_compared_is_refused(
@@ -173,8 +175,13 @@ def test_what_can_not_be_compared_is_refused(
     if "stack" in says:
         table = table.rename(columns={"area_um2": "volume_um3"})
         table[[f"intensity_{n}" for n in range(30)]] = 1.0
-    table.to_csv(tmp_path / "o.csv", index=False)
+    cased = table["condition"].str.lower()
+    table["alike"] = table["condition"].where(table.index % 2 == 0, cased)
+    table.to_csv(tmp_path / "o_images.csv", index=False)
+    table.to_csv(tmp_path / "o.csv", index=False, sep=";", decimal=",")  # as Excel here writes it
     assert says in shell("compare", tmp_path / "o.csv", *options, code=1)
+    (tmp_path / "o.xlsx").write_bytes(b"PK\x03\x04")
+    assert "is not a CSV" in shell("compare", tmp_path / "o.xlsx", "--column", "area", code=1)
 
 
 @pytest.mark.slow

@@ -69,6 +69,7 @@ MASKS = """
 a_mask.png a_masks.tif a-mask.tif a.mask.tif A_MASK.tif aMask.png a_label.tif a_labels.png
 a_seg.tif a_gt.tif a_truth.tif a_ground_truth.tif a_annotation.tif a_manual.tif mask_a.tif
 mask-a.png a_cp_masks.png a_mito_mask.tif a_mask_final.tif masks/a.png GT/a_gt.tif
+a_maske.png a_Masken.tif a_masque.tif a_máscara.png Masken_von_Käthe/A_maske.png
 Segmentation/a.tif a_mask.ome.tif"""
 
 
@@ -167,6 +168,14 @@ def test_masks_of_single_objects_and_of_a_second_person_are_left_out(tmp_path: P
     rows = draft(tmp_path / "b", *files)
     assert set(masks_of(rows).values()) == {f"masks Ada/{n}.tif" for n in NUMBERS}
     assert "--agreement): 3" in said(tmp_path / "b")
+
+
+def test_spaces_and_signs_in_a_name_do_not_part_a_mask_from_its_only_image(tmp_path: Path) -> None:
+    rows = draft(tmp_path, "Feld 01.tif", "Feld-02.tif", "m/feld01_mask.png", "m/FELD_02_mask.png")
+    assert masks_of(rows) == {
+        "Feld 01.tif": "m/feld01_mask.png",
+        "Feld-02.tif": "m/FELD_02_mask.png",
+    }
 
 
 def test_what_is_no_image_is_left_out(tmp_path: Path) -> None:

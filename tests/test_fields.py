@@ -285,6 +285,58 @@ def test_a_plane_named_twice_is_a_fault(tmp_path: Path) -> None:
         check_table(tmp_path / "t.csv")
 
 
+def test_the_same_pixels_in_another_container_are_noticed_and_blank_planes_are_not(
+    tmp_path: Path,
+) -> None:
+    pixels = np.stack([np.zeros((64, 80)), blobs(0)[0]]).astype(np.uint8)
+    as_stack: dict[str, Any] = {"imagej": True, "metadata": {"axes": "ZYX"}}
+    tifffile.imwrite(tmp_path / "a.tif", pixels.astype(np.uint16), **as_stack)
+    tifffile.imwrite(tmp_path / "b.tif", np.stack([pixels[0], 255 - pixels[1]]), **as_stack)
+    Image.fromarray(pixels[1]).save(tmp_path / "a.png")
+    table = tmp_path / "t.csv"
+    table.write_text("image\na.tif\nb.tif\n")
+    assert len(check_table(table).fields) == 2
+    table.write_text("image,specimen\na.tif,1\nb.tif,2\na.png,3\n")
+    with pytest.raises(TableError, match=r"line 4: plane 0 .* in line 2: a\.tif is the same image"):
+        check_table(table)
+
+
+def test_names_that_differ_in_case_or_spaces_are_one_name(tmp_path: Path) -> None:
+    for n in range(4):
+        write_field(tmp_path, f"f{n}", n, labelled=False)
+    table = tmp_path / "t.csv"
+    table.write_text(
+        "image,specimen,condition,batch\n"
+        "f0.ome.tif,a,rotenone,d 1\nf1.ome.tif,A,Rotenone,d  1\nf2.ome.tif,b,,\n"
+        "f3.ome.tif,c,x,d 1\n"
+    )
+    with pytest.raises(TableError) as error:
+        read_table(table)
+    assert "condition: 'rotenone' (line 2) and 'Rotenone' (line 3) differ in case" in str(
+        error.value
+    )
+    assert "batch: 'd 1' (line 2, 5) and 'd  1' (line 3)" in str(error.value)
+    table.write_text(table.read_text().replace("Rot", "rot").replace("  ", " "))
+    (said,) = [n for n in check_table(table).notices if "differ" in n]
+    assert said.startswith("specimen: 'a' (line 2) and 'A' (line 3)")
+
+
+def test_wrong_tables_and_many_equal_faults_are_a_few_lines(tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    for text, says in {
+        "image,label,centroid_y_px\na,1,2\n": "a table of what was measured, not of fields",
+        "image,n_objects,footprint_share\na,1,2\n": "not of fields",
+        "image,planes\n" + "a,04. Sep\n" * 30: r"lines 2, 3, 4 and 27 more: planes '04. Sep': Ex",
+        "image,role\n" + "".join(f"a,r{n}\n" for n in range(90)): "and 71 more$",
+    }.items():
+        table.write_text(text)
+        with pytest.raises(MitolumeError, match=says) as error:
+            read_table(table)
+        assert str(error.value).count("\n") <= 21
+    with pytest.raises(MitolumeError, match=r"is a folder; draft a table .*mitolume fields"):
+        read_table(tmp_path)
+
+
 def with_proposal(table: Path, pixels: np.ndarray, *, name: str = "p.tif", **how: Any) -> Path:
     """Name a proposal for the first unlabelled row, f8."""
     tifffile.imwrite(table.parent / name, pixels, **how)
@@ -366,6 +418,15 @@ def test_pixel_sizes_are_all_known_or_none(tmp_path: Path) -> None:
     sizes = check_table(tmp_path / "t.csv").pixel_sizes
     assert sizes[2] == pytest.approx((0.1, 0.1))
     assert sizes[3] == pytest.approx((0.3, 0.3))
+
+
+def test_a_stray_picture_without_pixel_size_is_left_out(tmp_path: Path) -> None:
+    write_field(tmp_path, "a", 0)
+    Image.fromarray(blobs(1)[0]).save(tmp_path / "overview.png")
+    (tmp_path / "t.csv").write_text("image,mask\na.ome.tif,a_mask.ome.tif\noverview.png,\n")
+    found = check_table(tmp_path / "t.csv")
+    assert [row.image.name for row in found.fields] == ["a.ome.tif"]
+    assert any("overview.png: no pixel size" in notice for notice in found.notices)
 
 
 def test_masks_without_any_foreground_teach_nothing(tmp_path: Path) -> None:

@@ -162,7 +162,7 @@ def test_a_command_sets_dye_and_hand() -> None:
         ("dye.kind=bright", "dye.kind is 'bright': it should be 'steady' or 'potential'"),
         ("dye.shift_um=0.5", r"must be \[down, right\] in um"),
         ("dye.shift_um=[0,9]", "less than or equal to 3"),
-        ("dye.bleach=0.2", "did you mean 'bleaching'"),
+        ("dye.bleach=0.2", "did you mean 'dye.bleaching'"),
     ],
 )
 def test_wrong_settings_of_the_dye_are_named(setting: str, said: str) -> None:

@@ -87,7 +87,10 @@ def test_files_go_over_presets_and_set_goes_over_files(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("fields: f.csv\nnetwrk: {width: 3}", "unknown key 'netwrk': did you mean 'network'"),
-        ("fields: f.csv\ntraining: {batchs: 3}", r"'training\.batchs': did you mean 'batch'"),
+        (
+            "fields: f.csv\ntraining: {batchs: 3}",
+            r"'training\.batchs': did you mean 'training\.batch'",
+        ),
         ("fields: f.csv\ntraining: {patch: 30}", r"training\.patch is 30: .*multiple of 16"),
         (
             "fields: f.csv\nmethod: magic",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import importlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +110,12 @@ def some_names(names: Iterable[object], most: int = 3) -> str:
     texts = list(dict.fromkeys(n.name if isinstance(n, Path) else str(n) for n in names))
     more = f" and {len(texts) - most} more" if len(texts) > most else ""
     return ", ".join(texts[:most]) + more
+
+
+def some_lines(lines: Sequence[str], most: int = 20) -> list[str]:
+    """Return the first of many lines, and one that counts the others."""
+    more = len(lines) - most
+    return [*lines[:most], *[f"and {more} more"] * (more > 0)]
 
 
 class TooLittleMemoryError(MitolumeError):

@@ -193,6 +193,9 @@ def match_files(first: Path, second: Path) -> MatchedFiles:
         return MatchedFiles(((first, second),))
     notices: list[str] = []
     ours, theirs = (_by_name(folder, notices) for folder in (first, second))
+    folded = [{name.casefold(): file for name, file in own.items()} for own in (ours, theirs)]
+    if [*map(len, folded)] == [len(ours), len(theirs)]:  # case alone tells no two of them apart
+        ours, theirs = folded
     both = [name for name in ours if name in theirs]
     if not both:
         raise MitolumeError(

@@ -62,7 +62,9 @@ def import_package(
     except _UnfitError as error:
         raise MitolumeError(f"{package} is not taken: {error}") from error
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise MitolumeError(f"{package} is no whole zip file; download it again") from error
+        raise MitolumeError(
+            f"{package} is no whole zip file, as packages are; download it again"
+        ) from error
     except (LookupError, TypeError, ValueError, AttributeError, yaml.YAMLError) as error:
         raise MitolumeError(
             f"{package} is not taken: its rdf.yaml lacks what the model description 0.5 asks for, "

@@ -11,7 +11,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from mitolume.errors import MitolumeError, TooLittleMemoryError, disk_fault, shorten, some_names
+from mitolume.errors import (
+    MitolumeError,
+    TooLittleMemoryError,
+    disk_fault,
+    shorten,
+    some_lines,
+    some_names,
+)
 from mitolume.io.formats import sha256
 from mitolume.io.listing import RESULTS, image_files, is_other_channel
 from mitolume.io.write import is_ours, remove_parts, require_folder, require_ours
@@ -113,7 +120,7 @@ class Outcome:
         if self.faults:
             found = f"{used + len(self.faults)} {what} found, {used or 'none'} {done}"
             count = f"{found}; the others failed:" if used else f"{found}:"
-            raise MitolumeError("\n  ".join([count, *self.faults]))
+            raise MitolumeError("\n  ".join([count, *some_lines(self.faults)]))
 
 
 def run_files(

@@ -133,7 +133,9 @@ def find_image(mask: Path, images: Path, masks: Collection[str] = ()) -> Path:
             f"{mask} could belong to {some_names(near)} in {images}; rename one of them"
         )
     if not near:
-        raise MitolumeError(f"{images} has no image of the name of {mask}")
+        raise MitolumeError(
+            f"{images} has no image of the name of {mask}; folders in it are not searched"
+        )
     return near[0]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -101,7 +102,7 @@ def check_table(
     values: dict[str, set[float]] = defaultdict(set)
     row_values: dict[int, dict[int, set[float]]] = {}  # of each line, by plane
     sizes: dict[int, PixelSize] = {}
-    sources: dict[int, tuple[Path, str]] = {}  # of each line: the file and channel of its image
+    pixels: dict[int, dict[int, str]] = {}  # of each line: the hashes of its planes
     hashes: dict[Path, str] = {}
     odd: dict[str, list[str]] = defaultdict(list)
     peaks: dict[int, list[float]] = defaultdict(list)  # of proposals, by what stands for 1
@@ -113,7 +114,7 @@ def check_table(
             continue
         own: dict[str, list[str]] = defaultdict(list)
         try:
-            row, found, size = _check_row(row, channels, notices, own)
+            row, found, size, hashed = _check_row(row, channels, notices, own)
             if row.proposal:
                 one, peak = _check_proposal(row, row.proposal)
                 peaks[one].append(peak)
@@ -138,8 +139,7 @@ def check_table(
             else:
                 values[str(row.mask)].update(*found.values())
             row_values[row.line] = found
-        files, channel = (image := open_image(row)).attrs["files"], str(image["C"].values[0])
-        sources[row.line] = min(files), channel
+        files, pixels[row.line] = open_image(row).attrs["files"], hashed
         for file in filter(None, (row.image, *files, row.mask, row.proposal)):
             if file not in hashes:
                 hashes[file] = sha256(file)
@@ -179,7 +179,12 @@ def check_table(
             rows = f"{count(len(tops), 'row')} with a proposal of whole numbers"
             notices.append(Note(f"{rows}: 0 to {one} are read as probabilities 0 to 1"))
     faults += nothing_but_flat(odd, sum(len(row.planes or ()) for row in checked))
-    faults += kind_faults + _repeated_planes(checked, sources, hashes)
+    faults += kind_faults + _repeated_planes(checked, pixels)
+    strays = [row.image.name for row in checked if row.is_doubtful and not sizes[row.line]]
+    if strays and any(sizes[row.line] for row in checked):
+        checked = [row for row in checked if sizes[row.line] or not row.is_doubtful]
+        fix = "so it is left out; to learn from it, fill in column `pixel_size_um`"
+        notices.append(Note(f"{some_names(strays)}: no pixel size, which others state, {fix}"))
     faults += _pixel_size_faults(checked, sizes)
     if faults:
         raise TableError(path, faults)
@@ -317,8 +322,8 @@ def _labelled_planes(
 
 def _check_row(
     row: Field, channels: Sequence[str], notices: list[str], odd: dict[str, list[str]]
-) -> tuple[Field, dict[int, set[float]], PixelSize]:
-    """Return the row with its planes, the values of its mask by plane, and its pixel size."""
+) -> tuple[Field, dict[int, set[float]], PixelSize, dict[int, str]]:
+    """Return the row with its planes, its mask's values by plane, pixel size, hashes by plane."""
     image = open_image(row, channels)
     if channels:
         row = replace(row, channel=row.channel or channels[0])
@@ -364,12 +369,19 @@ def _check_row(
                 f"mask {name} is empty at planes {format_planes(blank)} and not at "
                 "others; where nobody drew, leave these out in column `planes`"
             )
+    hashed = {}
     for z in row.planes or ():
         for c, name in enumerate(image["C"].values):
-            if reason := odd_pixels(read_plane(image, z=z, c=c)):
+            plane = read_plane(image, z=z, c=c)
+            if c == 0:
+                pixels = np.ascontiguousarray(plane, np.float64)  # the same in any container
+                hashed[z] = hashlib.blake2b(pixels, digest_size=16).hexdigest()
+            if reason := odd_pixels(plane):
                 place = f" plane {z}" * (depth > 1) + f" of {name}" * (c > 0)
                 odd[reason].append(row.image.name + place)
-    return row, found, plane_pixel_size(image)
+                if c == 0:  # blank planes of several images are no copies
+                    hashed[z] = f"{row.image} {row.scene} {name} {z}"
+    return row, found, plane_pixel_size(image), hashed
 
 
 def _check_mask_shape(row: Field, image: xr.DataArray, mask: xr.DataArray, name: str) -> None:
@@ -392,23 +404,20 @@ def _read_once(path: Path, scene: str, channels: tuple[str, ...], modified_ns: i
     return levelled(read_channels(path, channels, scene=scene or None))
 
 
-def _repeated_planes(
-    fields: Sequence[Field], sources: dict[int, tuple[Path, str]], sha256: dict[Path, str]
-) -> list[str]:
-    """Name planes that are there twice: in a copy, a link, or another file of the same set.
+def _repeated_planes(fields: Sequence[Field], pixels: dict[int, dict[int, str]]) -> list[str]:
+    """Name planes that are there twice: in a copy, a link, or another container.
 
     A plane to train on may be there twice, with its outline and with its dye: see `_is_twin`.
     """
-    seen: dict[tuple[str, str, str, int], list[Field]] = defaultdict(list)
+    seen: dict[str, list[Field]] = defaultdict(list)
     faults = []
     for row in fields:
-        file, channel = sources[row.line]
-        keys = [(sha256[file], row.scene, channel, z) for z in row.planes or ()]
+        keys = {pixels[row.line][z]: z for z in row.planes or ()}
         if twin := next((k for k in keys if any(_is_twin(row, r) for r in seen[k])), None):
             first = next(r for r in seen[twin] if _is_twin(row, r))
             same = "" if first.image == row.image else f": {first.image.name} is the same image"
             faults.append(
-                f"line {row.line}: plane {twin[3]} of {row.image.name} is also in line "
+                f"line {row.line}: plane {keys[twin]} of {row.image.name} is also in line "
                 f"{first.line}{same}; keep it in one of them"
             )
         for key in keys:

@@ -56,7 +56,8 @@ _KINDS: dict[str, str] = {
     "left out": """overlay overlays flows outline outlines probability probabilities prediction
         predictions preview previews thumbnail thumbnails""",
     "mask": """mask masks label labels seg segmentation segmentations gt groundtruth truth
-        annotation annotations annotated manual target targets""",
+        annotation annotations annotated manual target targets maske masken masque masques
+        mascara mascaras máscara máscaras""",
     "transmitted": """brightfield bf dic tl phase phasecontrast ph trans transmitted td
         labelfree""",
     "fluorescence": """fluorescence fluorescent fluo mito mitochondria mitochondrial mitotracker
@@ -391,11 +392,17 @@ def _choose_image(pictures: list[_Item], notes: Notes) -> tuple[_Item, Found | N
     return image, dye.file if dye else None
 
 
+def _letters(key: Key) -> str:
+    """Return a key without what is between its words."""
+    return "".join(f"{text}{number if number >= 0 else ''}" for text, number in key)
+
+
 def _match_rest(pairs: dict[_Item, Pair], masks: Sequence[_Item], notes: Notes) -> None:
     """Find the images of masks that share no exact name with one; note those that have none."""
     whole = {(image.place, image.key): image for image in reversed(pairs)}
-    by_place, by_name = defaultdict(list), defaultdict(list)
+    by_place, by_name, by_letters = defaultdict(list), defaultdict(list), defaultdict(list)
     for item in pairs:
+        by_letters[_letters(item.key)].append(item)
         by_place[item.place].append(item)
         by_name[item.key].append(item)
     crowd = Counter(mask.place for mask in masks)
@@ -413,6 +420,8 @@ def _match_rest(pairs: dict[_Item, Pair], masks: Sequence[_Item], notes: Notes) 
         # Where others fit, a mask that fits none has lost its image.
         if image is None and mask.key and len(alike) == 1 and mask.file.folders not in fitting:
             image, how = alike[0], "of their image's name in another folder"
+        if image is None and len(same := by_letters[_letters(mask.key)]) == 1:
+            image, how = same[0], "of their image's name but for spaces and signs"
         if image is None:
             several = crowd[mask.place] > 1 and mask.file.folders not in fitting
             hint = " (if each object has a file of its own, merge them)" if several else ""

@@ -15,11 +15,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
+from unicodedata import normalize
 
-from mitolume.errors import MitolumeError, in_words, some_names
+from mitolume.errors import MitolumeError, in_words, some_lines, some_names
 from mitolume.io.formats import READERS, bare_name, existing, is_zarr, require_file
 from mitolume.io.pixel_size import CREDIBLE_UM, guess_unit
 from mitolume.io.write import write_text
+from mitolume.text import quoted
 
 ROLES = ("train", "validation", "test", "unlabelled")
 COLUMNS = (
@@ -37,8 +39,14 @@ class TableError(MitolumeError):
 
     def __init__(self, table: str | Path, faults: Sequence[str]) -> None:
         self.faults = [fault for fault in faults if fault]
+        alike: dict[str, list[str]] = defaultdict(list)
+        for fault in self.faults:
+            found = re.fullmatch(r"line (\d+): (.*)", fault, re.DOTALL)
+            alike[found[2] if found else fault] += [found[1]] if found else []
+        told = [f"line{'s' * (len(n) > 1)} {some_names(n)}: {text}" if n else text
+                for text, n in alike.items()]  # fmt: skip
         count = "a fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
-        super().__init__("\n  ".join([f"{table} has {count}:", *self.faults]))
+        super().__init__("\n  ".join([f"{table} has {count}:", *some_lines(told)]))
 
 
 @dataclass(frozen=True)
@@ -128,6 +136,8 @@ def parse_table(path: Path) -> tuple[list[Field], list[tuple[int, str]], list[st
         The rows, faulty ones too; each fault with the line it is in (0: the table as a whole);
         what the user should know.
     """
+    if path.is_dir():
+        raise MitolumeError(f"{path} is a folder; draft a table of what is in it: {_draft(path)}")
     require_file(path, "table of fields")
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -149,6 +159,11 @@ def parse_table(path: Path) -> tuple[list[Field], list[tuple[int, str]], list[st
     names = [name.lower() if name.lower() in COLUMNS else name for name in names]
     if "image" not in names:
         raise TableError(path, [f"no column `image`; it has {', '.join(names) or 'nothing'}"])
+    if {"label", "centroid_y_px"} <= set(names) or "footprint_share" in names:
+        raise MitolumeError(
+            f"{path} is a table of what was measured, not of fields; name the table of fields, or "
+            f"draft one: {_draft('FOLDER')}"
+        )
     fields: list[Field] = []
     faults: list[tuple[int, str]] = []
     repeated = [name for name, times in Counter(names).items() if times > 1]
@@ -186,7 +201,28 @@ def parse_table(path: Path) -> tuple[list[Field], list[tuple[int, str]], list[st
             row if row.mask or row.role else replace(row, role="unlabelled") for row in fields
         ]
     faults += [(0, fault) for fault in leaks(fields)]
-    return fields, faults, _column_notices(names)
+    for column in ("condition", "batch"):
+        alike = spelled_twice(column, [(getattr(row, column), row.line) for row in fields])
+        faults += [(0, fault) for fault in alike]
+    alike = spelled_twice("specimen", [(row.specimen, row.line) for row in fields])
+    return fields, faults, [*_column_notices(names), *alike]
+
+
+def spelled_twice(column: str, rows: Iterable[tuple[str, int]]) -> list[str]:
+    """Name what differs in case or spaces only, of the values of a column with their lines."""
+    alike: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for name, line in rows:
+        alike[" ".join(normalize("NFC", name).casefold().split())][name].append(line)
+    return [
+        f"{column}: {' and '.join(f'{n!r} (line {some_names(at)})' for n, at in own.items())} "
+        "differ in case or spaces only: write them alike"
+        for own in alike.values()
+        if len(own) > 1
+    ]
+
+
+def _draft(folder: object) -> str:
+    return f"mitolume fields {quoted(folder)} --out fields.csv"
 
 
 def _as_moved(
@@ -383,8 +419,10 @@ def _parse_row(cells: dict[str, str], base: Path, line: int) -> tuple[Field, lis
     try:
         planes = parse_planes(cells.get("planes", ""))
     except ValueError as error:
-        planes = None
-        faults.append(str(error))
+        planes, text = None, cells["planes"]
+        hint = ": Excel made a date of planes such as 4-9; give the column the format Text, and "
+        is_date = re.search(r"[^\W\d_]{3}|\d[./]\d", text)
+        faults.append(f"planes {text!r}{hint}write them again" if is_date else str(error))
     row = Field(
         image=image or base,
         mask=mask,

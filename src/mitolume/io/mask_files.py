@@ -39,7 +39,8 @@ _OUTLINES = (".zip", ".roi", *_JSON)
 _IN_FOLDERS = (*READERS, ".zip", ".roi", ".geojson")  # other programs write .json, too
 # How names of masks end: ours, and those of Cellpose, Fiji and others.
 _SAYS_MASK = re.compile(
-    r"[ _.-]+(cp_masks|masks?([ _.-]+(final|corrected))?|labels?|seg|segmentation|rois?|roiset)$",
+    r"[ _.-]+(cp_masks|(masks?|masken?|masques?|m[aá]scaras?)([ _.-]+(final|corrected))?|labels?"
+    r"|seg|segmentation|rois?|roiset)$",
     re.IGNORECASE,
 )
 _OTHER_RESULTS = ("_probability", "_overlay")

@@ -18,6 +18,7 @@ import pandas as pd
 from mitolume.analysis.replicates import Effect, compare_conditions, control_of, suits_log
 from mitolume.batch.runner import refuse_inputs, require_free
 from mitolume.errors import MitolumeError, in_words, some_names
+from mitolume.io.fields import spelled_twice
 from mitolume.io.h5ad import PLACE
 from mitolume.io.write import write_table, write_text
 from mitolume.text import count, number, percent, title_of
@@ -128,9 +129,15 @@ def _write(found: Compared, out: Path) -> None:
 
 def _read(objects: Path, column: str, by: str) -> tuple[pd.DataFrame, str, list[str]]:
     """Read a table; return its rows that can be used, the column's full name, and notes."""
+    if objects.suffix.lower() not in (".csv", ".parquet", ".tsv", ".txt"):
+        raise MitolumeError(f"{objects} is not a CSV or Parquet table; save it as one of them")
     try:
-        is_parquet = objects.suffix.lower() == ".parquet"
-        table = pd.read_parquet(objects) if is_parquet else pd.read_csv(objects)
+        if objects.suffix.lower() == ".parquet":
+            table = pd.read_parquet(objects)
+        else:
+            with objects.open(encoding="utf-8-sig") as file:
+                sep = max(",;\t", key=file.readline().count)
+            table = pd.read_csv(objects, sep=sep, decimal="," if sep == ";" else ".")
     except (OSError, ValueError) as error:
         raise MitolumeError(f"{objects} can't be read as a table: {in_words(error)}") from error
     measured = [n for n in map(str, table.select_dtypes("number")) if not PLACE.match(n)]
@@ -139,7 +146,9 @@ def _read(objects: Path, column: str, by: str) -> tuple[pd.DataFrame, str, list[
     if len(named) != 1:
         deep = column == "area" and "volume_um3" in measured
         hint = "; objects of z-stacks have a volume in place of an area" if deep else ""
-        there = some_names(measured, 12)
+        if (beside := objects.with_name(f"{objects.stem}_images{objects.suffix}")).exists():
+            hint += f"; what is measured of whole images is in {beside}"
+        there = some_names(measured, 12) or "no numbers to compare"
         raise MitolumeError(f"{objects} has no measurement {column}; there are {there}{hint}")
     for name in ("image", "specimen", by):
         if name not in table or table[name].isna().all():
@@ -152,6 +161,10 @@ def _read(objects: Path, column: str, by: str) -> tuple[pd.DataFrame, str, list[
     if left := int((~known).sum()):
         notes = [f"{left} of {count(len(table), 'row')} left out: no {by}, specimen or {named[0]}"]
     table = table[known].astype({"specimen": str, by: str})
+    lines = table.index + 2
+    if twice := spelled_twice(by, zip(table[by], lines, strict=True)):
+        raise MitolumeError(f"{objects}: {'; '.join(twice)}")
+    notes += spelled_twice("specimen", zip(table["specimen"], lines, strict=True))
     several = "batch" in table and table["batch"].nunique() > 1
     if several and table.groupby("batch")[by].nunique().max() == 1:
         notes.append(f"each batch has one {by} alone: what differs may be the batch")

@@ -443,6 +443,11 @@ def find_bundle(model: str | Path) -> Path:
     """Return the model folder that a path means: itself, or the kept model of a run folder."""
     run = Run(model)
     if not run.is_begun:
+        for inner in sorted(run.path.glob(f"runs/*/{_RECORD}"))[:1]:
+            raise MitolumeError(f"{model} is a study; name one of its runs, such as {inner.parent}")
+        outer = next((path for path in run.path.parents if Run(path).is_begun), None)
+        if outer and not (run.path / CARD).exists():
+            raise MitolumeError(f"{model} is no model; name the run that it is part of: {outer}")
         return run.path
     _ = run.record  # one of a newer version is refused
     if not (run.path / _KEPT).exists():

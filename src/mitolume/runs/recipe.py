@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -18,6 +19,7 @@ from mitolume.io.masks import MaskKind
 from mitolume.io.split import SplitSettings
 from mitolume.models.settings import InputSettings, NetworkSettings, Views
 from mitolume.preprocess.settings import DENOISING, ChainSettings
+from mitolume.text import quoted
 from mitolume.training.settings import DenoisingSettings, TrainingSettings, UnlabelledSettings
 
 PRESETS = ("default", "quick", "paper")
@@ -198,6 +200,11 @@ def read_preset(name: str, known: Sequence[str], package: str, kind: str) -> dic
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML recipe, whatever its keys."""
+    if path.is_dir():
+        raise MitolumeError(
+            f"{path} is a folder, but a recipe is needed here; of images, draft a table first "
+            f"(mitolume fields {quoted(path)} --out fields.csv), then name it with --fields"
+        )
     require_file(path, "recipe")
     try:
         content = load_yaml(path.read_text(encoding="utf-8"))
@@ -267,13 +274,18 @@ def explain(error: ValidationError, source: str, model: type[BaseModel] = Recipe
         if fault["type"] == "extra_forbidden":
             names = _names_at(location[:-1], model)
             near = difflib.get_close_matches(location[-1], names, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(names)}"
+            nearest = ".".join([*location[:-1], *near])
+            hint = f"did you mean {nearest!r}?" if near else f"known are {', '.join(names)}"
             unknown.append(f"unknown key {key!r}: {hint}")
         elif fault["type"] == "model_type":
             names = _names_at(location, model)
             unknown.append(f"{key} needs its own keys below it ({', '.join(names)})")
         else:
-            message = fault["msg"].removeprefix("Value error, ").removeprefix("Input ")
+            within = [other["loc"][: len(fault["loc"])] for other in error.errors()]
+            if fault["type"] == "too_short" and within.count(fault["loc"]) > 1:
+                continue  # as what was there is wrong itself
+            message = re.sub(r"^(Value error, |(Input|Tuple|List) (?=should))", "", fault["msg"])
+            message = message.partition(", unable to parse")[0]
             wrong.setdefault(key, (fault["input"], []))[1].append(message[0].lower() + message[1:])
     told = [
         (f"{key}: " if key else "") + " or ".join(reasons)
