@@ -13,6 +13,7 @@ from mitolume.io.formats import bare_name, files_of, reader_of, whole_images
 from mitolume.io.mask_files import says_mask
 from mitolume.io.read import scenes
 from mitolume.io.write import is_result
+from mitolume.text import quoted
 
 # How names of results end that are no images: of `predict`, `denoise` and `focus`.
 RESULTS = ("_mask", "_probability", "_overlay", "_check", "_denoising", "_focus")
@@ -41,19 +42,18 @@ def image_files(
                 f"{path}: {len(files) + len(left_out)} image files found, {len(files)} used; left "
                 f"out, being masks or results: {some_names(left_out)}"
             )
-        if below := sorted(_with_images(path, passed_over)) if is_folder and files else []:
+        below = sorted(_with_images(path, passed_over)) if is_folder else []
+        if files and below:
             notices.append(
                 f"{path}: images in the folders below it are not taken ({some_names(below)}); name "
-                "these folders, or list all images in a table: mitolume fields"
+                "these folders, or, to predict, list all images in a table: mitolume fields"
             )
         if not files:
             here = "is a folder without image files"
             if left_out:
                 here = f"holds only masks or results ({some_names(left_out)})"
-            faults.append(
-                f"{path} {here}; name a folder that has images, or those below it by a table: "
-                "mitolume fields"
-            )
+            there = f", as {' '.join(map(quoted, below[:3]))} have" if below else ""
+            faults.append(f"{path} {here}; name a folder that has images{there}")
         for file in files:
             found.setdefault(os.path.abspath(file), file)
     whole, said = whole_images(found.values())
