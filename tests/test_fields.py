@@ -333,7 +333,7 @@ def test_wrong_tables_and_many_equal_faults_are_a_few_lines(tmp_path: Path) -> N
         with pytest.raises(MitolumeError, match=says) as error:
             read_table(table)
         assert str(error.value).count("\n") <= 21
-    with pytest.raises(MitolumeError, match=r"is a folder; draft a table .*mitolume fields"):
+    with pytest.raises(MitolumeError, match=r"is a folder, .* draft one: mitolume fields"):
         read_table(tmp_path)
 
 

@@ -21,7 +21,6 @@ from mitolume.errors import MitolumeError, in_words, some_lines, some_names
 from mitolume.io.formats import READERS, bare_name, existing, is_zarr, require_file
 from mitolume.io.pixel_size import CREDIBLE_UM, guess_unit
 from mitolume.io.write import write_text
-from mitolume.text import quoted
 
 ROLES = ("train", "validation", "test", "unlabelled")
 COLUMNS = (
@@ -136,8 +135,6 @@ def parse_table(path: Path) -> tuple[list[Field], list[tuple[int, str]], list[st
         The rows, faulty ones too; each fault with the line it is in (0: the table as a whole);
         what the user should know.
     """
-    if path.is_dir():
-        raise MitolumeError(f"{path} is a folder; draft a table of what is in it: {_draft(path)}")
     require_file(path, "table of fields")
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -161,8 +158,8 @@ def parse_table(path: Path) -> tuple[list[Field], list[tuple[int, str]], list[st
         raise TableError(path, [f"no column `image`; it has {', '.join(names) or 'nothing'}"])
     if {"label", "centroid_y_px"} <= set(names) or "footprint_share" in names:
         raise MitolumeError(
-            f"{path} is a table of what was measured, not of fields; name the table of fields, or "
-            f"draft one: {_draft('FOLDER')}"
+            f"{path} is a table of what was measured, not of fields; `mitolume fields FOLDER` "
+            "drafts one of images"
         )
     fields: list[Field] = []
     faults: list[tuple[int, str]] = []
@@ -219,10 +216,6 @@ def spelled_twice(column: str, rows: Iterable[tuple[str, int]]) -> list[str]:
         for own in alike.values()
         if len(own) > 1
     ]
-
-
-def _draft(folder: object) -> str:
-    return f"mitolume fields {quoted(folder)} --out fields.csv"
 
 
 def _as_moved(

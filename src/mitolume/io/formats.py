@@ -23,6 +23,7 @@ from typing import Any
 
 from mitolume.errors import MitolumeError, in_words, shorten, some_names
 from mitolume.io.readers import Opened, Stated, address
+from mitolume.text import quoted
 
 READERS: dict[str, str] = {
     # file name ending -> module of io/readers; the longest ending that fits is taken
@@ -234,7 +235,9 @@ def require_file(path: Path, what: str = "file") -> None:
         It is not there, a folder, empty, or a pipe or a device, which would be waited for.
     """
     if path.is_dir():
-        raise MitolumeError(f"{path} is a folder, but a {what} is needed here")
+        hint = f"; for --fields draft one: mitolume fields {quoted(path)} --out fields.csv"
+        hint *= what in ("recipe", "table of fields")
+        raise MitolumeError(f"{path} is a folder, but a {what} is needed here{hint}")
     if path.is_symlink() and not path.exists():
         raise MitolumeError(f"{path} is a link that leads nowhere (to {os.readlink(path)})")
     if not path.exists():

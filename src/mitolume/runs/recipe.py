@@ -19,7 +19,6 @@ from mitolume.io.masks import MaskKind
 from mitolume.io.split import SplitSettings
 from mitolume.models.settings import InputSettings, NetworkSettings, Views
 from mitolume.preprocess.settings import DENOISING, ChainSettings
-from mitolume.text import quoted
 from mitolume.training.settings import DenoisingSettings, TrainingSettings, UnlabelledSettings
 
 PRESETS = ("default", "quick", "paper")
@@ -200,11 +199,6 @@ def read_preset(name: str, known: Sequence[str], package: str, kind: str) -> dic
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML recipe, whatever its keys."""
-    if path.is_dir():
-        raise MitolumeError(
-            f"{path} is a folder, but a recipe is needed here; of images, draft a table first "
-            f"(mitolume fields {quoted(path)} --out fields.csv), then name it with --fields"
-        )
     require_file(path, "recipe")
     try:
         content = load_yaml(path.read_text(encoding="utf-8"))
