@@ -375,7 +375,7 @@ def _check_row(
             plane = read_plane(image, z=z, c=c)
             if c == 0:
                 pixels = np.ascontiguousarray(plane, np.float64)  # the same in any container
-                hashed[z] = hashlib.blake2b(pixels, digest_size=16).hexdigest()
+                hashed[z] = hashlib.blake2b(pixels.data, digest_size=16).hexdigest()
             if reason := odd_pixels(plane):
                 place = f" plane {z}" * (depth > 1) + f" of {name}" * (c > 0)
                 odd[reason].append(row.image.name + place)
