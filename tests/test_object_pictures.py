@@ -145,6 +145,13 @@ def test_every_superplot_has_the_scale_and_the_order_of_a_comparison() -> None:
         legend = [text.get_text() for text in figure.legends[0].get_texts()]
         assert sorted(legend) == sorted(set(table["specimen"]))
         assert legend[0].startswith("control")
+    ours = table[table["condition"] == "control"]
+    wide = [
+        ours.assign(condition=c, specimen=f"{c} of 2026-11-29 " + ours["specimen"]) for c in "abcd"
+    ]
+    figure = superplot(pd.concat(wide), "length_um")
+    figure.draw_without_rendering()
+    assert figure.legends[0].get_window_extent().x1 <= figure.bbox.x1, "none is cut off"
 
 
 def test_a_specimen_in_several_conditions_keeps_its_colour() -> None:

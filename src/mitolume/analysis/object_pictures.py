@@ -176,7 +176,7 @@ def superplot(
         zip(specimens, zip(cycle(_SPECIMEN_COLOURS), cycle(_SPECIMEN_MARKS)), strict=False)
     )
     width = max(4.2, 1.2 + 1.7 * len(conditions))
-    columns = int(width / 1.6)
+    columns = int(width / 2.1)
     named = len(looks) <= _MOST_NAMED
     height = 4.6 + 0.19 * math.ceil(len(looks) / columns) * named
     figure = Figure(figsize=(width, height), layout="constrained")
@@ -219,7 +219,7 @@ def _name_specimens(figure: Figure, looks: dict[str, Any], columns: int) -> None
     ]
     legend = figure.legend(
         handles, ["x"] * len(handles), loc="outside upper left", ncols=columns, fontsize=9,
-        frameon=False, handletextpad=0.2,
+        frameon=False, handletextpad=0.2, columnspacing=1,
     )  # fmt: skip
     for text, name in zip(legend.get_texts(), looks, strict=True):
         text.set_parse_math(False)
