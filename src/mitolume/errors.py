@@ -88,7 +88,7 @@ def disk_fault(error: BaseException | None, where: object = None) -> str:
             )
         if isinstance(error, PermissionError) and error.filename and where is None:
             return f"{error.filename} can't be used: {error.strerror}"
-        error = error.__cause__ or error.__context__
+        error = error.__cause__  # not __context__: a fault of the program may follow on one handled
     return ""
 
 

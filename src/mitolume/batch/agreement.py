@@ -68,7 +68,7 @@ def agree(
     like
         The image, or folder of images, that outlines were drawn on.
     planes
-        The planes that are compared, such as ``0-9``; by default those that both label.
+        The planes that are compared, such as ``0-9``; by default those that either labels.
 
     Raises
     ------
@@ -92,7 +92,8 @@ def agree(
         for plane, mask_a, mask_b in pair.planes():
             rows.append(head | {"plane": plane} | _plane(mask_a, mask_b, size))
     table = pd.DataFrame(rows, columns=list(COLUMNS))
-    if (table["iou"].dropna() == 1).all() and table["iou"].notna().any():
+    whole = all(len(pair.scored) == pair.images[0].sizes["Z"] for pair in pairs)
+    if whole and (table["iou"].dropna() == 1).all() and table["iou"].notna().any():
         notices.append("A and B are the same in every sure pixel; a copy is not a second opinion")
     return Agreement(table, tuple(pairs), tuple(notices))
 

@@ -14,7 +14,7 @@ from mitolume.analysis.object_scores import OBJECT_SCORES, THRESHOLDS, ObjectCou
 from mitolume.batch.runner import refuse_inputs, require_free
 from mitolume.batch.sources import find_image
 from mitolume.errors import MitolumeError, some_names
-from mitolume.io.fields import asked_planes
+from mitolume.io.fields import asked_planes, format_planes
 from mitolume.io.formats import require_file
 from mitolume.io.mask_files import (
     distinct_values,
@@ -215,14 +215,14 @@ def open_pairs(
     files: MatchedFiles,
     mask_kind: str,
     like: Path | None,
-    planes: Iterable[int] | None,
+    planes: Sequence[int] | None,
     sides: Iterable[int] = (1,),
 ) -> tuple[list[MaskPair], list[str]]:
     """Open matched mask files and decide what their values mean, once for each side.
 
     ``mask_kind`` and ``like`` are as for `evaluate`; planes are scored that are asked for or that
-    these ``sides`` label. The notices say what was left out of folders, of outlines and of stacks,
-    each thing once.
+    any of these ``sides`` labels. The notices say what was left out of folders, of outlines and of
+    stacks, each thing once.
     """
     require_kind(mask_kind)
     opened = {paths: _opened(paths, like) for paths in files.both}
@@ -248,17 +248,23 @@ def open_pairs(
 
 
 def _scored(
-    images: Sequence[xr.DataArray], asked: Iterable[int] | None, sides: Iterable[int]
+    images: Sequence[xr.DataArray], asked: Sequence[int] | None, sides: Iterable[int]
 ) -> list[int]:
-    """Return the planes that these sides of a pair label, or of those asked for what it has."""
+    """Return the planes that any of these sides labels, or of those asked for what the pair has."""
     depth = range(images[0].sizes["Z"])
-    found = {*depth} & {*(depth if asked is None else asked)}
-    for image in (images[side] for side in sides if asked is None and len(depth) > 1):
-        found &= {*labelled_planes(image, [z for z in depth if not read_plane(image, z=z).any()])}
+    found = {*depth} if asked is None else {*depth} & {*asked}
+    if asked is None and len(depth) > 1:
+        found = set()
+        for image in (images[side] for side in sides):
+            found.update(
+                labelled_planes(image, [z for z in depth if not read_plane(image, z=z).any()])
+            )
     if not found:
-        raise MitolumeError(
-            f"{images[1].attrs['source']}: there is no plane to score; {_ALL} 0-{len(depth) - 1}"
-        )
+        said = f"no plane is labelled; {_ALL} 0-{len(depth) - 1}"
+        if asked is not None:
+            there = f"planes 0 to {len(depth) - 1}" if len(depth) > 1 else "only plane 0"
+            said = f"--planes {format_planes(asked)}: it has {there}"
+        raise MitolumeError(f"{images[1].attrs['source']}: {said}")
     return sorted(found)
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,9 @@ from mitolume.cli import options as of
 from mitolume.cli.options import next_step, run_batch
 from mitolume.errors import MitolumeError
 from mitolume.text import quoted
+
+if TYPE_CHECKING:
+    from mitolume.io.masks import MaskKind
 
 
 def demo(out: of.Out = Path("demo"), resume: of.Resume = False, quiet: of.Quiet = False) -> None:
@@ -23,13 +26,14 @@ def demo(out: of.Out = Path("demo"), resume: of.Resume = False, quiet: of.Quiet 
     print(f"report: {run_demo(out, resume=resume, quiet=quiet)}")
 
 
-def _require_table(path: Path) -> None:
+def _require_table(path: Path, mask_kind: MaskKind = "auto", channels: Sequence[str] = ()) -> None:
     """Refuse a table of fields at once, before what computes is imported."""
     from mitolume.io.check import check_table
     from mitolume.io.fields import parse_table
 
     if parse_table(path)[1]:
-        check_table(path)  # raises, and names the faults of files as well
+        # raises, and names the faults of files as well
+        check_table(path, mask_kind=mask_kind, channels=channels)
 
 
 def run(
@@ -56,7 +60,7 @@ def run(
         else None
     )
     if loaded is not None and not resume:  # which goes on without it
-        _require_table(loaded.fields)
+        _require_table(loaded.fields, loaded.mask_kind, loaded.inputs.channels)
     from mitolume.report.run_tables import results_text
     from mitolume.workflow import run as run_recipe
 

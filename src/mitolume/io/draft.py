@@ -33,7 +33,7 @@ def draft_table(folder: str | Path, base: str | Path = ".") -> Draft:
     folder = Path(folder)
     notes = Notes()
     files = list_files(folder, notes)
-    pairs = pair_files(files, notes)
+    pairs = pair_files(folder, files, notes)
     if not pairs:
         what = "no images, only masks or results" if files else "no image files that can be read"
         why = f" ({'; '.join(notes.lines())})" if notes.found else ""

@@ -1,6 +1,6 @@
 """Which images, masks and outlines lie below a folder, and which belong together, by their names.
 
-Opens no file but those that the program itself may have written.
+Opens no file but those that the program itself may have written, and what looks like a copy.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from unicodedata import normalize
 
 from mitolume.errors import MitolumeError, some_names
-from mitolume.io.formats import READERS, SHEET, ZARR_FILES, natural_key
+from mitolume.io.formats import READERS, SHEET, ZARR_FILES, natural_key, sha256
 from mitolume.io.listing import RUN_RECORD
 from mitolume.io.mask_files import image_name, says_mask
 from mitolume.io.write import is_result
@@ -79,9 +79,10 @@ _OTHER_MASK = (
     "mitolume evaluate A B --agreement)"
 )
 # What programs call a file that they make of another one.
+_COPIES = "copies of a file beside them, left out"
 _MADE_OF = {
     "projections of a stack beside them, left out": r"(?:max|avg|sum|min|std|med)_(?P<own>.+)",
-    "copies of a file beside them, left out": r"(?:(?:copy of|kopie von) )?(?P<own>.+?)"
+    _COPIES: r"(?:(?:copy of|kopie von) )?(?P<own>.+?)"
     r"(?:(?: -)?[ _-](?:copy|kopie|copie|copia)(?:[ _]?\(?\d+\)?)?| \(\d+\))?",
 }
 Key = tuple[tuple[str, int], ...]
@@ -324,13 +325,13 @@ def _key(file: Found) -> Key:
 # --- pairs --------------------------------------------------------------------------------------
 
 
-def pair_files(files: Sequence[Found], notes: Notes) -> list[Pair]:
+def pair_files(folder: Path, files: Sequence[Found], notes: Notes) -> list[Pair]:
     """Find the images among files, in their order, and the mask and fluorescence of each.
 
-    The notes say which files ended in no pair, and every doubt.
+    They lie below the folder. The notes say which files ended in no pair, and every doubt.
     """
     groups: dict[tuple[Key, Key], list[_Item]] = defaultdict(list)
-    for item in _classify(_without_made(files, notes), notes):
+    for item in _classify(_without_made(folder, files, notes), notes):
         groups[item.place, item.key].append(item)
     pairs: dict[_Item, Pair] = {}
     lonely: list[_Item] = []
@@ -360,9 +361,12 @@ def pair_files(files: Sequence[Found], notes: Notes) -> list[Pair]:
     return sorted(pairs.values(), key=lambda pair: order[pair.image])
 
 
-def _without_made(files: Sequence[Found], notes: Notes) -> list[Found]:
+def _without_made(folder: Path, files: Sequence[Found], notes: Notes) -> list[Found]:
     """Leave out copies and projections of other files, unless they have a mask of their own."""
-    names = {(file.folders, name.lower()) for file in files for name in (file.stem, file.name)}
+    names: dict[tuple[tuple[str, ...], str], list[Path]] = defaultdict(list)
+    for file in files:
+        for name in {file.stem.lower(), file.name.lower()}:
+            names[file.folders, name].append(folder / file.path)
     of_image = Counter((file.folders, image_name(Path(file.name)).lower()) for file in files)
     kept = []
     for file in files:
@@ -371,10 +375,22 @@ def _without_made(files: Sequence[Found], notes: Notes) -> list[Found]:
         of = {what: one["own"] for what, one in made if one and (file.folders, one["own"]) in names}
         what = next((what for what, own in of.items() if own != stem), "")
         if what and of_image[file.folders, stem] == 1:
+            path, others = folder / file.path, names[file.folders, of[what]]
+            if what == _COPIES and not any(_is_same(path, other) for other in others):
+                what = "named like copies of a file beside them, but of other content, so used"
+                kept.append(file)
             notes.add(what, file.path)
         else:
             kept.append(file)
     return kept
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    """Tell whether two files, or folders, are of the same content."""
+    is_folder = one.is_dir() or other.is_dir()
+    return (is_folder or one.stat().st_size == other.stat().st_size) and sha256(one) == sha256(
+        other
+    )
 
 
 def _choose_image(pictures: list[_Item], notes: Notes) -> tuple[_Item, Found | None]:

@@ -20,6 +20,7 @@ from unicodedata import normalize
 from mitolume.errors import MitolumeError, in_words, some_lines, some_names
 from mitolume.io.formats import READERS, bare_name, existing, is_zarr, require_file
 from mitolume.io.pixel_size import CREDIBLE_UM, guess_unit
+from mitolume.io.readers import address
 from mitolume.io.write import write_text
 
 ROLES = ("train", "validation", "test", "unlabelled")
@@ -221,15 +222,19 @@ def spelled_twice(column: str, rows: Iterable[tuple[str, int]]) -> list[str]:
 def _as_moved(
     base: Path, named: Iterable[str], faults: list[tuple[int, str]]
 ) -> list[tuple[int, str]]:
-    """Say in one sentence what many missing files have in common: their folder was moved."""
+    """Say in one sentence what most files have in common that are missing: their folder."""
     files = dict.fromkeys(named)
     gone = [file for file in files if not os.path.exists(existing(base / file))]
-    if len(gone) <= _FEW:
+    if len(gone) <= max(_FEW, (len(files) - 1) // 2) or any(map(address, gone)):
         return faults
-    alike = len({os.path.isabs(file) for file in gone}) == 1
-    folder = os.path.commonpath([os.path.dirname(file) for file in gone]) if alike else ""
+    try:
+        folder = os.path.commonpath([os.path.dirname(file) for file in gone])
+    except ValueError:  # other drives of Windows, or places from here and from the root
+        return faults
+    if folder and not Path(folder).name:  # a root
+        return faults
     fix = "put the table beside them again"
-    if folder:
+    if folder.strip("."):
         fix = f"write its new place into the table instead of {folder}, or move it back"
     said = (
         f"{len(gone)} of {len(files)} files are missing ({some_names(gone)}), seen from "

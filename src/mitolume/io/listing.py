@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 from mitolume.errors import MitolumeError, some_names
@@ -18,6 +20,7 @@ from mitolume.text import quoted
 # How names of results end that are no images: of `predict`, `denoise` and `focus`.
 RESULTS = ("_mask", "_probability", "_overlay", "_check", "_denoising", "_focus")
 RUN_RECORD = "run.json"  # by this file a run folder is known, whose masks are results
+_MOST_BELOW = 3  # folders that are named; a share of a laboratory has thousands
 _MOST_IN_A_TIFF = 2**28  # pixels of a result, above which it is written piece by piece
 
 
@@ -42,17 +45,19 @@ def image_files(
                 f"{path}: {len(files) + len(left_out)} image files found, {len(files)} used; left "
                 f"out, being masks or results: {some_names(left_out)}"
             )
-        below = sorted(_with_images(path, passed_over)) if is_folder else []
+        walk = _with_images(path, passed_over) if is_folder else iter(())
+        below = sorted(islice(walk, _MOST_BELOW))
+        named = some_names(below) + " and perhaps others" * (len(below) == _MOST_BELOW)
         if files and below:
             notices.append(
-                f"{path}: images in the folders below it are not taken ({some_names(below)}); name "
-                "these folders, or, to predict, list all images in a table: mitolume fields"
+                f"{path}: images in the folders below it are left out ({named}); name these "
+                "folders, or, to predict, list all images in a table: mitolume fields"
             )
         if not files:
             here = "is a folder without image files"
             if left_out:
                 here = f"holds only masks or results ({some_names(left_out)})"
-            there = f", as {' '.join(map(quoted, below[:3]))} have" if below else ""
+            there = f", as {' '.join(map(quoted, below))} have" if below else ""
             faults.append(f"{path} {here}; name a folder that has images{there}")
         for file in files:
             found.setdefault(os.path.abspath(file), file)
@@ -75,13 +80,18 @@ def _in_folder(folder: Path, passed_over: tuple[str, ...]) -> tuple[list[Path], 
     return files, left_out
 
 
-def _with_images(folder: Path, passed_over: tuple[str, ...]) -> Iterator[Path]:
-    """Yield the folders with images below a folder, the uppermost of each branch."""
-    for path in folder.iterdir():
-        hidden = path.name.startswith(".") or path.is_symlink()  # a link may lead back up
-        if path.is_dir() and not hidden and not _is_image(path):
-            here = bool(_in_folder(path, passed_over)[0])
-            yield from (path,) if here else _with_images(path, passed_over)
+def _with_images(folder: Path, passed_over: tuple[str, ...], levels: int = 2) -> Iterator[Path]:
+    """Yield the folders with images some levels below a folder, the uppermost of each branch.
+
+    Those that may not be read are passed over: this is for a note only.
+    """
+    with suppress(OSError):
+        for path in folder.iterdir() if levels else ():
+            hidden = path.name.startswith(".") or path.is_symlink()  # a link may lead back up
+            with suppress(OSError):
+                if path.is_dir() and not hidden and not _is_image(path):
+                    here = bool(_in_folder(path, passed_over)[0])
+                    yield from (path,) if here else _with_images(path, passed_over, levels - 1)
 
 
 def _is_image(path: Path) -> bool:

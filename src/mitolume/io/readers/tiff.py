@@ -180,7 +180,7 @@ def _array(path: Path, scene: int) -> xr.DataArray:
     compressed in one piece stays in one chunk.
     """
     with _tiff(path) as tif:
-        series = tif.series[scene]
+        series, state = tif.series[scene], _state(path)
         sizes, dtype = _sizes(series)[0], series.dtype
         # Samples of a grey picture are no colours, and the last is transparency only if it says so.
         grey = series.keyframe.photometric in (0, 1)
@@ -207,15 +207,34 @@ def _array(path: Path, scene: int) -> xr.DataArray:
         pieces |= {axis: pieces[axis] * max(1, _SIDE // pieces[axis]) for axis in "YX"}
 
     def load(box: dict[str, slice]) -> Any:
-        if mapped:
+        is_changed = _state(path) != state
+        if mapped and not is_changed:
             return np.array(np.memmap(*mapped)[tuple(box.values())])
-        with _tiff(path) as tif, _decoded(tif.series[scene], by_page=not large) as pixels:
-            at = {axis: (box[axis].start, size) for axis, size in sizes.items()}
-            _require_pixels(path, tif.series[scene], at)
-            return np.array(pixels[tuple(box.values())])
+        with _tiff(path) as tif:
+            series, place = tif.series[scene], box
+            if is_changed:
+                now = _sizes(series)[0]
+                if (_long(now), series.dtype) != (_long(sizes), dtype):
+                    raise MitolumeError(f"{path} has changed since it was opened; open it again")
+                _require_whole(path, tif, series)
+                place = {axis: box.get(axis, slice(1)) for axis in now}
+            with _decoded(series, by_page=not large) as pixels:
+                at = {axis: (box[axis].start, size) for axis, size in sizes.items()}
+                _require_pixels(path, series, at)
+                return np.array(pixels[tuple(place.values())])
 
     array = chunked(load, sizes, pieces, dtype)
     return array.rename(S="C") if are_channels and "C" not in sizes else array
+
+
+def _long(sizes: dict[str, int]) -> list[tuple[str, int]]:
+    return [(axis, n) for axis, n in sizes.items() if n > 1]
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    """Return what changes with a file's content, unless somebody hides it."""
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _require_pixels(path: Path, series: Any, at: dict[str, tuple[int, int]]) -> None:
