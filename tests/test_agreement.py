@@ -258,8 +258,8 @@ def test_a_stack_is_one_image_of_many_planes(tmp_path: Path) -> None:
         assert (read_plane(written, z=z) == consensus(*stacks[:, z])).all()
 
 
-@pytest.mark.parametrize(("planes", "compared"), [("", [2]), ("1-3", [1, 2, 3])])
-def test_only_planes_that_both_outlined_are_compared(
+@pytest.mark.parametrize(("planes", "compared"), [("", [2, 3]), ("1-3", [1, 2, 3])])
+def test_only_planes_that_either_outlined_are_compared(
     planes: str, compared: list[int], tmp_path: Path
 ) -> None:
     ring = np.array([[2.0, 2], [9, 2], [9, 9], [2, 9]])
@@ -278,6 +278,24 @@ def test_only_planes_that_both_outlined_are_compared(
     compare(*both, like=image, planes=planes, consensus_folder=tmp_path / "c")
     mask = read(tmp_path / "c" / "f_mask.ome.tif").values.squeeze()
     assert [z for z in range(5) if (mask[z] != 255).any()] == compared, "the others stay unsure"
+
+
+def test_planes_count_that_either_labels_and_those_that_are_there(tmp_path: Path) -> None:
+    stacks = np.zeros((2, 6, 20, 20), np.uint8)
+    stacks[:, 1, 3:9, 3:9] = stacks[1, 3, 3:9, 3:9] = 1
+    folders = [tmp_path / name for name in "ab"]
+    for folder, stack in zip(folders, stacks, strict=True):
+        folder.mkdir()
+        write(folder, "s", stack)
+        write(folder, "apart", np.roll(stack, stack[3].any(), axis=0))  # no plane of both
+    one = agree(*(folder / "s_mask.ome.tif" for folder in folders)).planes
+    assert one["plane"].tolist() == [1, 3]
+    assert one["n_both_px"].sum() / (one["n_both_px"] + one["n_only_b_px"]).sum() == 0.5
+    assert agree(*folders).planes.groupby("image")["plane"].agg(list)["apart"] == [1, 2, 4]
+    same = agree(folders[0] / "s_mask.ome.tif", folders[0] / "s_mask.ome.tif")
+    assert "a copy is not" not in agreement_text(same), "only one plane of six was compared"
+    with pytest.raises(MitolumeError, match=r"--planes 9-12: it has planes 0 to 5$"):
+        evaluate(*folders, planes="9-12")
 
 
 def test_consensus_goes_through_files(

@@ -139,7 +139,9 @@ def test_a_fault_of_our_own_is_one_sentence_too(
     monkeypatch: pytest.MonkeyPatch, shell: Shell
 ) -> None:
     def broken(*_: object) -> None:
-        raise ZeroDivisionError("division by zero")
+        error = ZeroDivisionError("division by zero")
+        error.__context__ = PermissionError(13, "Permission denied", "a.csv")  # was handled
+        raise error
 
     monkeypatch.setattr(cli, "app", broken)
     text = shell(code=1)

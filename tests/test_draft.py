@@ -447,25 +447,30 @@ def specimens_of(rows: list[dict[str, str]]) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("made", "why"),
     [("MAX_f{}.tif", "projections"), ("AVG_f{}.nd2.tif", "projections"),
-     ("f{} - Kopie.tif", "copies"), ("f{} - Copy (2).tif", "copies"),
-     ("Copy of f{}.nd2", "copies"), ("f{}_copy.png", "copies"), ("f{} (1).nd2", "copies"),
+     ("f{} - Kopie.nd2", "copies"), ("f{} - Copy (2).nd2", "copies"),
+     ("Copy of f{}.nd2", "copies"), ("f{}_copy.nd2", "copies"), ("f{} (1).nd2", "copies"),
      ("f{}_mask - Kopie.tif", "copies")],
 )  # fmt: skip
 def test_copies_and_projections_are_no_images_of_their_own(
     tmp_path: Path, made: str, why: str
 ) -> None:
     names = [name.format(n) for n in NUMBERS for name in ("f{}.nd2", "f{}_mask.tif", made)]
-    rows = draft(tmp_path, *names)
+    lay_out(tmp_path, *names)
+    for n in NUMBERS:
+        if "mask" in made:
+            shutil.copy(tmp_path / f"f{n}_mask.tif", tmp_path / made.format(n))
+    rows = rows_of(draft_table(tmp_path, tmp_path))
     assert masks_of(rows) == {f"f{n}.nd2": f"f{n}_mask.tif" for n in NUMBERS}
     assert f"{why} of a " in said(tmp_path)
     assert f"beside them, left out: {len(NUMBERS)}" in said(tmp_path)
 
 
 def test_what_only_looks_like_a_copy_is_an_image(tmp_path: Path) -> None:
-    """It has outlines of its own, or there is nothing that it was made of."""
+    """It has outlines of its own, other content, or there is nothing that it was made of."""
     names = ("MAX_f1.tif", "MAX_f1_mask.tif", "f1.tif", "MAX_f10.tif", "g (1).tif", "g (2).tif",
-             "dish1.tif", "dish1-1.tif")  # fmt: skip
+             "dish1.tif", "dish1-1.tif", "h.tif", "h (1).tif", "h_copy.png")  # fmt: skip
     assert {*masks_of(draft(tmp_path, *names))} == {*names} - {"MAX_f1_mask.tif"}
+    assert "of other content, so used: 2 (h (1).tif, h_copy.png)" in said(tmp_path)
 
 
 def test_german_names_of_conditions_are_known(tmp_path: Path) -> None:

@@ -247,6 +247,27 @@ def test_a_moved_folder_is_one_fault_and_its_advice_works(place: str, tmp_path: 
     check_table(table)
 
 
+@pytest.mark.parametrize(
+    ("there", "gone"),
+    [(5, [f"typo{n}.tif" for n in range(4)]), (0, ["/a/1.tif", "/b/2.tif", "/c/3.tif", "/d/4.tif"]),
+     (0, ["/a/1.tif", "b/2.tif", "b/3.tif", "b/4.tif"]),
+     (0, [f"https://localhost/{n}.ome.zarr/x" for n in range(4)])],
+)  # fmt: skip
+def test_files_without_a_folder_in_common_keep_their_lines(
+    there: int, gone: list[str], tmp_path: Path
+) -> None:
+    names = [f"{n}.tif" for n in range(there)]
+    for name in names:
+        (tmp_path / name).touch()
+    (tmp_path / "t.csv").write_text("\n".join(["image", *names, *gone]))
+    with pytest.raises(TableError) as told:
+        read_table(tmp_path / "t.csv")
+    lines = [f"line {there + 2 + n}: image {name}" for n, name in enumerate(gone)]
+    assert [
+        fault[: len(line)] for fault, line in zip(told.value.faults, lines, strict=True)
+    ] == lines
+
+
 def test_a_folder_is_listed_once_for_all_files_that_are_missing_in_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

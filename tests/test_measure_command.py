@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -415,7 +416,7 @@ def test_the_masks_of_a_folder(names: list[str], used: list[str], tmp_path: Path
     )
 
 
-def test_masks_are_no_images_to_predict(tmp_path: Path) -> None:
+def test_masks_are_no_images_to_predict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = ["a.tif", "a_cp_masks.png", "a_labels.tif", "a_mask.ome.tif", "masked.tif"]
     listed, notices = image_files([touch(tmp_path / "i", *names)], [])
     assert [path.name for path in listed] == ["a.tif", "masked.tif"]
@@ -425,7 +426,21 @@ def test_masks_are_no_images_to_predict(tmp_path: Path) -> None:
     touch(tmp_path / "i" / "day 2", "b.tif")
     touch(tmp_path / "i" / "week 2" / "day 9", "c.tif")
     said = image_files([tmp_path / "i"], [])[1][1]
-    assert "in the folders below it are not taken (day 2, day 9)" in said
+    assert "in the folders below it are left out (day 2, day 9)" in said
+    touch(tmp_path / "i" / "1" / "2" / "3", "deep.tif")  # too deep for a note
+    denied, iterdir = tmp_path / "i" / "denied", Path.iterdir
+    touch(denied, "d.tif")
+
+    def refusing(path: Path) -> Iterator[Path]:
+        if path == denied:
+            raise PermissionError(13, "Permission denied", str(path))
+        return iterdir(path)
+
+    monkeypatch.setattr(Path, "iterdir", refusing)
+    assert image_files([tmp_path / "i"], [])[1][1] == said
+    for n in range(9):
+        touch(tmp_path / "i" / f"well {n}", "w.tif")
+    assert "and perhaps others); name these" in image_files([tmp_path / "i"], [])[1][1]
 
 
 def test_unsure_pixels_are_no_field_and_no_ring(tmp_path: Path, shell: Shell) -> None:

@@ -252,6 +252,28 @@ def test_only_the_plane_that_is_asked_for_is_decoded(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize(
+    "new",
+    [{"description": "x" * 5000}, {"byteorder": "<"}, {"compression": "zlib"}, {"dtype": "int16"},
+     {"part": np.s_[:, :50]}, {"part": np.s_[:1]}],
+)  # fmt: skip
+def test_a_file_that_is_replaced_while_open_is_never_read_as_the_first(
+    tmp_path: Path, compression: str | None, new: dict
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (3, 60, 70), dtype=np.uint16)
+    path, grey = tmp_path / "a.tif", {"photometric": "minisblack", "byteorder": ">"}
+    tifffile.imwrite(path, noise, **grey, compression=compression)
+    image = read(path)
+    other = (noise + 300)[new.pop("part", ...)].astype(new.pop("dtype", np.uint16))
+    tifffile.imwrite(path, other, **(grey | new))
+    if other.shape == noise.shape and other.dtype == noise.dtype:
+        np.testing.assert_array_equal(read_plane(image, z=1), other[1])
+    else:
+        with pytest.raises(MitolumeError, match="has changed since it was opened"):
+            read_plane(image, z=1)
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
 @pytest.mark.parametrize("ending", [".tif", ".ome.tif"])
 @pytest.mark.parametrize("share", [0.001, 0.5, 0.9])
 def test_a_truncated_file_is_never_read_as_a_shorter_one(

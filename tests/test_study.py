@@ -16,8 +16,8 @@ import tifffile
 import torch
 import xarray as xr
 import yaml
-from helpers.command import call
-from helpers.fields import blobs, tiny, write_field, write_table_of_fields
+from helpers.command import Shell, call
+from helpers.fields import TINY, blobs, tiny, write_field, write_table_of_fields
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
@@ -290,7 +290,9 @@ def test_a_resumed_run_keeps_the_drawn_roles_and_the_models_pixel_size(tmp_path:
         assert [r.role for r in again.table.fields] == [r.role for r in folder.table.fields]
 
 
-def test_a_run_and_its_images_can_be_moved_together(finished: Path, tmp_path: Path) -> None:
+def test_a_run_and_its_images_can_be_moved_together(
+    finished: Path, tmp_path: Path, shell: Shell
+) -> None:
     moved = tmp_path / "moved"
     shutil.copytree(finished.parent, moved)
     (moved / finished.name / "report.html").unlink()
@@ -299,6 +301,12 @@ def test_a_run_and_its_images_can_be_moved_together(finished: Path, tmp_path: Pa
     shutil.copy(moved / "fields.csv", moved / "others.csv")
     with pytest.raises(MitolumeError, match="was begun with the table"):
         mitolume.run(tiny(moved / "others.csv"), moved / finished.name, resume=True, quiet=True)
+    # Gone or edited, the table is not looked at again: a run has its own copy.
+    (moved / "fields.csv").write_text("image\ngone.tif\n")
+    settings = [word for one in TINY for word in ("--set", one)]
+    for table, said in (("fields.csv", "report: "), ("gone.csv", "was begun with the table")):
+        again = ("run", "--fields", moved / table, *settings, "--resume", "--quiet")
+        assert said in shell(*again, "--out", moved / finished.name, code="begun" in said)
 
 
 def test_links_and_other_ways_to_a_file_are_the_same_file(table: Path, tmp_path: Path) -> None:
