@@ -154,10 +154,10 @@ def measure_shifts(rows: Sequence[Field], quality: pd.DataFrame, move: bool) -> 
     rows
         With masks that were made from the dye, and the channel of transmitted light.
     quality
-        A row for each plane; ``shift_y_um``, ``shift_x_um``, ``shift_z_um`` and ``moved`` are filled
-        in. An image has a shift of its own where its mask fits much better there, or lies far
-        outside the scatter of the others; else that which `FEWEST_TOLD` or more of its batch show
-        together. Along z all have the median of their batch.
+        A row for each plane; ``shift_y_um``, ``shift_x_um``, ``shift_z_um`` and ``moved`` are
+        filled in. An image has a shift of its own where its mask fits much better there, or lies
+        far outside the scatter of the others; else that which `FEWEST_TOLD` or more of its batch
+        show together. Along z all have the median of their batch.
     move
         Whether to move the masks back, in their files, unless they lie too far.
     """
