@@ -471,6 +471,9 @@ def test_what_only_looks_like_a_copy_is_an_image(tmp_path: Path) -> None:
              "dish1.tif", "dish1-1.tif", "h.tif", "h (1).tif", "h_copy.png")  # fmt: skip
     assert {*masks_of(draft(tmp_path, *names))} == {*names} - {"MAX_f1_mask.tif"}
     assert "of other content, so used: 2 (h (1).tif, h_copy.png)" in said(tmp_path)
+    (tmp_path / "h (1).tif").unlink()
+    (tmp_path / "h (1).tif").symlink_to("gone.tif")
+    assert "of other content, so used: 2" in said(tmp_path)
 
 
 def test_german_names_of_conditions_are_known(tmp_path: Path) -> None:

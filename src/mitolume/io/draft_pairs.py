@@ -9,6 +9,7 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -386,11 +387,12 @@ def _without_made(folder: Path, files: Sequence[Found], notes: Notes) -> list[Fo
 
 
 def _is_same(one: Path, other: Path) -> bool:
-    """Tell whether two files, or folders, are of the same content."""
-    is_folder = one.is_dir() or other.is_dir()
-    return (is_folder or one.stat().st_size == other.stat().st_size) and sha256(one) == sha256(
-        other
-    )
+    """Tell whether two files, or folders, are of the same content; not of those kept from us."""
+    with suppress(OSError, MitolumeError):
+        is_folder = one.is_dir() or other.is_dir()
+        alike = is_folder or one.stat().st_size == other.stat().st_size
+        return alike and sha256(one) == sha256(other)
+    return False
 
 
 def _choose_image(pictures: list[_Item], notes: Notes) -> tuple[_Item, Found | None]:

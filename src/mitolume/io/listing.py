@@ -85,13 +85,12 @@ def _with_images(folder: Path, passed_over: tuple[str, ...], levels: int = 2) ->
 
     Those that may not be read are passed over: this is for a note only.
     """
-    with suppress(OSError):
-        for path in folder.iterdir() if levels else ():
-            hidden = path.name.startswith(".") or path.is_symlink()  # a link may lead back up
-            with suppress(OSError):
-                if path.is_dir() and not hidden and not _is_image(path):
-                    here = bool(_in_folder(path, passed_over)[0])
-                    yield from (path,) if here else _with_images(path, passed_over, levels - 1)
+    for path in folder.iterdir() if levels else ():
+        hidden = path.name.startswith(".") or path.is_symlink()  # a link may lead back up
+        with suppress(OSError):
+            if path.is_dir() and not hidden and not _is_image(path):
+                here = bool(_in_folder(path, passed_over)[0])
+                yield from (path,) if here else _with_images(path, passed_over, levels - 1)
 
 
 def _is_image(path: Path) -> bool:

@@ -179,8 +179,9 @@ def _array(path: Path, scene: int) -> xr.DataArray:
     Chunks of a large page are whole tiles or strips and about 1024 pixels a side; a page that was
     compressed in one piece stays in one chunk.
     """
+    state = _state(path)
     with _tiff(path) as tif:
-        series, state = tif.series[scene], _state(path)
+        series = tif.series[scene]
         sizes, dtype = _sizes(series)[0], series.dtype
         # Samples of a grey picture are no colours, and the last is transparency only if it says so.
         grey = series.keyframe.photometric in (0, 1)
