@@ -12,7 +12,10 @@ import pytest
 
 from mitolume.batch.runner import Job, Outcome, Report, run_files, run_jobs, side_by_side
 from mitolume.errors import MitolumeError
+from mitolume.io.listing import image_files
+from mitolume.io.masks import meaning_of
 from mitolume.io.write import write_text
+from mitolume.runs.folder import find_bundle
 
 RECORD = "provenance.jsonl"
 
@@ -182,3 +185,20 @@ def test_inputs_that_cannot_be_opened_are_named_and_the_others_done(folder: Path
     outcome = run_files(sorted(folder.glob("*.txt")), make)
     assert [one.report.text for one in outcome.finished] == ["one", "three"]
     assert "b.txt: unexpected ValueError: odd" in outcome.faults[0]
+
+
+def test_a_folder_that_is_none_of_images_or_no_model_names_what_to_name(tmp_path: Path) -> None:
+    (tmp_path / "day 1").mkdir()
+    (tmp_path / "day 1" / "a.tif").touch()
+    image_files([tmp_path], faults := [])
+    assert faults[0].endswith(f"name a folder that has images, such as '{tmp_path / 'day 1'}'")
+    run = tmp_path / "study" / "runs" / "r1"
+    (run / "masks").mkdir(parents=True)
+    (run / "run.json").write_text("{}")
+    for path, says in (tmp_path / "study", f"such as {run}"), (run / "masks", f"part of: {run}"):
+        with pytest.raises(MitolumeError, match=says):
+            find_bundle(path)
+    grey = {f"{n}.png": set(map(float, range(9, 90))) for n in "ab"}
+    for kind in ("auto", "labels"):
+        with pytest.raises(MitolumeError, match="it is an image: name its mask"):
+            meaning_of(grey, kind)

@@ -57,7 +57,7 @@ def image_files(
             here = "is a folder without image files"
             if left_out:
                 here = f"holds only masks or results ({some_names(left_out)})"
-            there = f", as {' '.join(map(quoted, below))} have" if below else ""
+            there = f", such as {' '.join(map(quoted, below))}" if below else ""
             faults.append(f"{path} {here}; name a folder that has images{there}")
         for file in files:
             found.setdefault(os.path.abspath(file), file)
