@@ -282,7 +282,7 @@ def test_rows_of_another_channel_are_named(
     path = tmp_path / "t.csv"
     known = [line for line in path.read_text().splitlines()[1:] if "i3" not in line]
     for n_odd in (1, 2):
-        stack = np.stack([fields[n]["dye" if n < n_odd else "light"] for n in range(3)])
+        stack = np.stack([fields[n]["dye" if n < n_odd else "light"][::-1] for n in range(3)])
         tifffile.imwrite(tmp_path / "s.tif", stack, imagej=True, metadata={"axes": "ZYX"})
         path.write_text(
             "\n".join(["image,mask,role", *(f"{k}," for k in known), "s.tif,,unlabelled"])
@@ -300,7 +300,7 @@ def test_pictures_that_are_no_images_are_left_out_unless_asked_for(
     slide[20:60, 20:280], slide[100:180, 40:120] = 40, np.arange(80)
     tifffile.imwrite(tmp_path / "screen.tif", slide)
     tifffile.imwrite(tmp_path / "final.tif", 255 * (slide < 100).astype(np.uint8))
-    tifffile.imwrite(tmp_path / "nice figure.tif", np.stack([slide, 255 - slide, slide], -1))
+    tifffile.imwrite(tmp_path / "nice figure.tif", np.stack([255 - slide, slide, slide], -1))
     names, lines = ["screen.tif", "final.tif", "nice figure.tif"], path.read_text()
     for asked in (False, True):
         end = ",,unlabelled,0\n" if asked else ",,,\n"
