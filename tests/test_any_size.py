@@ -12,6 +12,7 @@ import xarray as xr
 import zarr
 from bioio_ome_zarr import Reader
 from helpers.fields import blobs
+from helpers.microscope_files import write_lif
 from helpers.predictors import network, predictor, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -26,7 +27,7 @@ from mitolume.inference.chain import PreparedPlane
 from mitolume.inference.predictor import Predictor
 from mitolume.inference.tiles import around, block_side, blocks, tiles, turned_box
 from mitolume.io import listing, windows
-from mitolume.io.fields import read_table
+from mitolume.io.fields import Field, read_table, write_table
 from mitolume.io.readers import tiff
 from mitolume.io.zarr_out import new_image, shrink_mask
 from mitolume.models.bundle import ConditionThreshold, save_bundle
@@ -448,6 +449,20 @@ def test_all_scenes_of_a_file_become_results_of_their_own(tmp_path: Path) -> Non
     ]  # fmt: skip
     expected = predictor().predict_plane(blobs(1)[0], (0.1, 0.1)) >= predictor().card.threshold
     np.testing.assert_array_equal(mitolume.read(outcome.written[1]).values[0, 0, 0], expected)
+
+
+def test_scenes_after_one_that_cannot_be_opened_are_predicted(tmp_path: Path) -> None:
+    plane, path = (blobs(0)[0] * 99).astype(np.uint16), tmp_path / "plate.lif"
+    scenes = {"A1": ("YX", plane), "A2": ("CYX", np.stack([plane, plane])), "A3": ("YX", plane)}
+    write_lif(path, scenes, size_um={"X": 0.1, "Y": 0.1})
+    write_table(table := tmp_path / "f.csv", [Field(path, scene=scene) for scene in scenes])
+    every = PredictionOptions(scene="all")
+    for asked in ({"files": [path], "options": every}, {"files": [], "table": table}):
+        outcome = predict_files(predictor(), out=tmp_path / f"out{len(asked['files'])}", **asked)
+        assert [p.name[:8] for p in outcome.written] == ["plate_A1", "plate_A3"]
+        assert len(outcome.faults) == 1
+        assert "plate.lif, scene A2" in outcome.faults[0]
+    assert len(read_table(tmp_path / "out0" / "fields.csv")) == 2
 
 
 def test_overlays_of_large_planes_are_thinned_out(

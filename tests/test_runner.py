@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mitolume.batch.runner import Job, Outcome, Report, run_files, run_jobs, side_by_side
+from mitolume.batch.runner import Job, Outcome, Report, Scene, run_files, run_jobs, side_by_side
 from mitolume.errors import MitolumeError
 from mitolume.io.listing import image_files
 from mitolume.io.masks import meaning_of
@@ -45,6 +45,31 @@ def run(folder: Path, settings: dict[str, object] | None = None, **options: obje
         return [Job(file.name, (file,), (target,), partial(upper, file, target), settings or {})]
 
     return run_files(sorted(folder.glob("*.txt")), make, folder / "out" / RECORD, **options)
+
+
+def test_a_scene_that_fails_is_named_and_costs_no_other(tmp_path: Path) -> None:
+    (plate := tmp_path / "plate.lif").write_text("")
+    faults = {"B1": MitolumeError(f"{plate} has no channel"), "B2": ValueError("odd")}
+
+    def open_one(name: str) -> Job:
+        if name in faults:
+            raise faults[name]
+        (source := tmp_path / name).write_text("bad" if name == "B3" else "rather long")
+        work = partial(upper, source, tmp_path / f"{name}.up")
+        return Job(plate.name, (source,), (tmp_path / f"{name}.up",), work, scene=name)
+
+    names = ["B1", "A1", "B2", "B3", "A2"]
+    outcome = run_files([plate], lambda _: (Scene(name, partial(open_one, name)) for name in names))
+    assert [path.name for path in outcome.written] == ["A1.up", "A2.up"]
+    assert [note.split(":")[0] for note in outcome.notices] == [
+        "plate.lif, scene A1", "plate.lif, scene A2",
+    ]  # fmt: skip
+    with pytest.raises(MitolumeError) as error:
+        outcome.raise_faults("images", "predicted")
+    counted, *told = str(error.value).splitlines()
+    assert counted == "5 images found, 2 predicted; the others failed:"
+    for name, line in zip(["B1", "B2", "B3"], told, strict=True):
+        assert f"plate.lif, scene {name}" in line
 
 
 def test_results_are_written_and_never_replaced_unasked(folder: Path) -> None:

@@ -67,6 +67,11 @@ def quoted(path: object) -> str:
     return shlex.quote(str(path))
 
 
+def of_scene(name: str, scene: str | None) -> str:
+    """Return how a scene of a file is named; one without scenes is named by its file."""
+    return f"{name}, scene {scene}" if scene else name
+
+
 def short_names(names: Iterable[str]) -> dict[str, str]:
     """Shorten names by the words that all begin and all end with.
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from mitolume.analysis.object_pictures import write_figure
 from mitolume.analysis.pictures import stretch_limits, to_8bit, with_bar
-from mitolume.batch.runner import Job, Outcome, Report, run_files
+from mitolume.batch.runner import Job, Outcome, Report, Scene, run_files
 from mitolume.errors import MitolumeError
 from mitolume.inference.denoise import Denoiser
 from mitolume.inference.inputs import InputReader
@@ -52,26 +52,29 @@ def denoise_files(
     """
     model = None if denoiser.bundle is None else sha256(denoiser.bundle)
 
-    def make(file: Path) -> Iterator[Job]:
+    def make(file: Path) -> Iterator[Scene]:
         for one, name in named_scenes(file, scene):
-            image = select_channel(read(file, scene=one), channel)
-            if any(offsets := levelled(image).attrs.get("offsets", ())):
-                raise MitolumeError(
-                    f"{file}: its grey values differ by less than float32 holds beside "
-                    f"{offsets[0]:.9g}; subtract that first (Fiji: Process > Math > Subtract, in "
-                    "32 bit)"
-                )
-            path = out / f"{name}_denoised{result_ending(file, image.size)}"
-            settings = {
-                "denoiser": model,  # a hash
-                "channel": str(image["C"].values[0]),
-                "scene": one,
-                "sharpen": sharpen,
-            }
-            work = int(image.sizes["T"] * image.sizes["Z"])
-            compute = partial(_denoise, denoiser, image, path, sharpen)
-            results = (out / f"{name}_denoising.png", path)
-            yield Job(file.name, image.attrs["files"], results, compute, settings, work)
+            yield Scene(one, partial(open_scene, file, one, name))
+
+    def open_scene(file: Path, one: str | None, name: str) -> Job:
+        image = select_channel(read(file, scene=one), channel)
+        if any(offsets := levelled(image).attrs.get("offsets", ())):
+            raise MitolumeError(
+                f"{file}: its grey values differ by less than float32 holds beside "
+                f"{offsets[0]:.9g}; subtract that first (Fiji: Process > Math > Subtract, in "
+                "32 bit)"
+            )
+        path = out / f"{name}_denoised{result_ending(file, image.size)}"
+        settings = {
+            "denoiser": model,  # a hash
+            "channel": str(image["C"].values[0]),
+            "scene": one,
+            "sharpen": sharpen,
+        }
+        work = int(image.sizes["T"] * image.sizes["Z"])
+        compute = partial(_denoise, denoiser, image, path, sharpen)
+        results = (out / f"{name}_denoising.png", path)
+        return Job(file.name, image.attrs["files"], results, compute, settings, work, scene=one)
 
     passed_over = (*RESULTS, "_denoised")
     return run_files(files, make, out / "denoise.jsonl", passed_over=passed_over, **options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from textwrap import fill
 
@@ -13,7 +14,7 @@ from matplotlib.figure import Figure
 from mitolume.analysis.dye_labels import THRESHOLD
 from mitolume.analysis.object_pictures import write_figure
 from mitolume.analysis.pictures import fit, overlay, to_8bit, with_bar
-from mitolume.batch.runner import Job, Outcome, Report, require_free, run_files
+from mitolume.batch.runner import Job, Outcome, Report, Scene, require_free, run_files
 from mitolume.errors import MitolumeError, some_names
 from mitolume.io.channels import channel_in_name, file_of_channel, transmitted_channel
 from mitolume.io.check import open_fluorescence, open_image
@@ -100,11 +101,12 @@ def label_files(
         "threshold": threshold or THRESHOLD, "align": move,
     }  # fmt: skip
 
-    def make(file: Path) -> Iterator[Job]:
-        for own_scene, name in named_scenes(file, scene):
-            yield job_of(_row_of(file, channel, light, own_scene), name)
+    def make(file: Path) -> Iterator[Scene]:
+        for own, name in named_scenes(file, scene):
+            yield Scene(own, partial(open_scene, file, own, name))
 
-    def job_of(row: Field, name: str) -> Job:
+    def open_scene(file: Path, own: str | None, name: str) -> Job:
+        row = _row_of(file, channel, light, own)
         row = replace(row, pixel_size_um=pixel_size_um, specimen=name)
         dye = open_fluorescence(row)
         depth = dye.sizes["Z"]
@@ -123,7 +125,7 @@ def label_files(
             return Report(f"{mask}: {found[len(found) // 2]['verdict']}{middle}")
 
         inputs = tuple(dict.fromkeys((row.image, *dye.attrs["files"])))
-        return Job(name, inputs, (mask,), compute, settings)
+        return Job(file.name, inputs, (mask,), compute, settings, scene=own)
 
     outcome = run_files(
         files, make, out / RECORD, first=channel, resume=resume, overwrite=overwrite,

@@ -19,7 +19,7 @@ from typing import Any
 import xarray as xr
 
 from mitolume.analysis.pictures import overlay, with_bar, write_png
-from mitolume.batch.runner import Finished, Job, Outcome, Report, run_files, side_by_side
+from mitolume.batch.runner import Finished, Job, Outcome, Report, Scene, run_files, side_by_side
 from mitolume.errors import MitolumeError, some_names
 from mitolume.inference.inputs import unlike_stack
 from mitolume.inference.predictor import Predictor, load
@@ -107,7 +107,7 @@ def predict_files(
     model = None if predictor.bundle is None else sha256(predictor.bundle)
     outcome = run_files(
         files or [Path(file) for file in asked],
-        partial(_jobs_of, predictor, model, out, options, asked=asked, made=made),
+        partial(_scenes_of, predictor, model, out, options, asked=asked, made=made),
         out / "predict.jsonl",
         first=str(predictor.channels(options.channels)[0] or ""),
         resume=resume,
@@ -153,7 +153,7 @@ def _asked_by(
     return found
 
 
-def _jobs_of(
+def _scenes_of(
     predictor: Predictor,
     model: str | None,
     out: Path,
@@ -162,16 +162,13 @@ def _jobs_of(
     *,
     asked: Mapping[str, Sequence[_Asked]],
     made: dict[Path, Field],
-) -> Iterator[Job]:
-    """Open a file, and decide what its scenes become; ``made`` gets the row of each mask."""
+) -> Iterator[Scene]:
+    """Say how the scenes of a file are opened; ``made`` gets the row of each mask."""
     plain = bare_name(file)
-    for row, options, scene, name in [
-        (row, wanted, scene, own + name.removeprefix(plain))
-        for row, wanted, own in asked.get(os.path.abspath(file), [(Field(file), given, plain)])
-        for scene, name in named_scenes(file, wanted.scene)
-    ]:
+
+    def open_scene(row: Field, options: PredictionOptions, scene: str | None, path: Path) -> Job:
         opened = _open_channels(predictor, file, scene, options)
-        image = _image_of(file, scene, opened, options, predictor, out / name)
+        image = _image_of(file, scene, opened, options, predictor, path)
         made[image.mask] = row
         settings = {
             "model": model,  # a hash
@@ -182,14 +179,18 @@ def _jobs_of(
             "scene": scene,
             "pixel size": options.pixel_size_um,
         }
-        files = opened.attrs["files"]
         beside = filter(None, [image.probability, *image.pictures.values()])
         work = opened.sizes["T"] * opened.sizes["Z"] * len(image.boxes)
-        compute = partial(_predict, predictor, image)
-        yield Job(
-            file.name, files, (*beside, image.mask), compute, settings, work,
-            smaller="choose a smaller --tile-size",
+        return Job(
+            file.name, opened.attrs["files"], (*beside, image.mask),
+            partial(_predict, predictor, image), settings, work,
+            smaller="choose a smaller --tile-size", scene=scene,
         )  # fmt: skip
+
+    for row, options, own in asked.get(os.path.abspath(file), [(Field(file), given, plain)]):
+        for scene, name in named_scenes(file, options.scene):
+            path = out / (own + name.removeprefix(plain))
+            yield Scene(scene, partial(open_scene, row, options, scene, path))
 
 
 def _image_of(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,8 +14,10 @@ from typing import Any
 
 from mitolume.errors import (
     MitolumeError,
+    Note,
     TooLittleMemoryError,
     disk_fault,
+    rank_of,
     shorten,
     some_lines,
     some_names,
@@ -24,7 +27,7 @@ from mitolume.io.listing import RESULTS, image_files, is_other_channel
 from mitolume.io.write import is_ours, remove_parts, require_folder, require_ours
 from mitolume.parallel import run_side_by_side
 from mitolume.progress import Advance
-from mitolume.text import count
+from mitolume.text import count, of_scene
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,8 @@ class Job:
         Number of units of work, such as planes or blocks.
     smaller
         What the user can do where memory is too little, such as "choose a smaller --tile-size".
+    scene
+        Which scene of the file ``name`` it is; faults and notices then name it.
     """
 
     name: str
@@ -67,6 +72,23 @@ class Job:
     settings: Mapping[str, Any] = field(default_factory=dict)
     work: int = 1
     smaller: str = "close other programs"
+    scene: str | None = None
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A scene of a file, and what opens it; where it can't be opened, the others still are.
+
+    Attributes
+    ----------
+    name
+        Of the scene; None for the only one of a file.
+    open
+        Returns its job.
+    """
+
+    name: str | None
+    open: Callable[[], Job]
 
 
 @dataclass(frozen=True)
@@ -125,7 +147,7 @@ class Outcome:
 
 def run_files(
     paths: Sequence[Path],
-    make: Callable[[Path], Iterable[Job]],
+    make: Callable[[Path], Iterable[Job | Scene]],
     record: Path | None = None,
     *,
     passed_over: tuple[str, ...] = RESULTS,
@@ -140,8 +162,8 @@ def run_files(
     paths, passed_over
         As for `mitolume.io.listing.image_files`.
     make
-        Opens a file and returns its jobs, one for each scene for example. A file that it can't
-        open does not stop the others.
+        Opens a file and returns its jobs, or its scenes, which are then opened. A file or a scene
+        that can't be opened does not stop the others.
     first
         A channel that files may be named after. Those that differ from them in the channel alone
         and can't be opened are no faults.
@@ -154,19 +176,47 @@ def run_files(
     files, notices = image_files(paths, faults, passed_over)
     for number, file in enumerate(files):
         progress(number, len(files), f"opening {file.name}")
-        try:
-            jobs += make(file)
-        except MitolumeError as error:
-            if first and is_other_channel(file, files, first):
+        for one, scene in _opened(make, file):
+            if isinstance(one, Job):
+                jobs.append(one)
+            elif not isinstance(one, MitolumeError):
+                faults.append(_unexpected(of_scene(str(file), scene), one))
+            elif first and is_other_channel(file, files, first):
                 others.append(file)
             else:
-                faults.append(str(error))
-        except Exception as error:  # a reader's fault must not cost the rest of a batch
-            faults.append(_unexpected(str(file), error))
+                faults.append(_naming(str(one), file.name, scene))
     if others:
-        taken = f"{count(len(others), 'file')} taken as other channels of those named {first}"
+        taken = f"{count(len({*others}), 'file')} taken as other channels of those named {first}"
         notices.append(f"{taken}, not as images of their own: {some_names(others)}")
     return run_jobs(jobs, record, faults=faults, notices=notices, progress=progress, **options)
+
+
+def _opened(
+    make: Callable[[Path], Iterable[Job | Scene]], file: Path
+) -> Iterator[tuple[Job | Exception, str | None]]:
+    """Open a file; what goes wrong, with a scene or with all of them, is one of what it holds."""
+    try:
+        for one in make(file):
+            if isinstance(one, Job):
+                yield one, None
+                continue
+            try:
+                job = one.open()
+            except Exception as error:  # a reader's fault must not cost the rest of a batch
+                yield error, one.name
+            else:
+                yield job, one.name
+    except Exception as error:
+        yield error, None
+
+
+def _naming(text: str, file: str, scene: str | None) -> str:
+    """Name a scene where a sentence names its file, unless it does so already."""
+    if not scene or re.search(rf"\bscene '?{re.escape(scene)}(?!\w)", text):
+        return text
+    named = of_scene(file, scene)
+    whole = text.replace(file, named, 1) if file in text else f"{named}: {text}"
+    return Note(whole, rank_of(text))
 
 
 def run_jobs(
@@ -229,10 +279,11 @@ def run_jobs(
         remove_parts(folder, tuple(path.name for path in results if path.parent == folder))
     for one in (scheduler or one_after_the_other)(jobs, progress):
         if one.fault:
-            outcome.faults.append(one.fault)
+            outcome.faults.append(_naming(one.fault, one.job.name, one.job.scene))
         else:
             outcome.finished.append(one)
-            outcome.notices += one.report.notices
+            job, said = one.job, one.report.notices
+            outcome.notices += [_naming(notice, job.name, job.scene) for notice in said]
             known.add(one)
     outcome.notices = list(dict.fromkeys(outcome.notices))
     return outcome
