@@ -399,6 +399,7 @@ def test_a_table_is_predicted_and_measured_with_what_it_says(tmp_path: Path) -> 
     outcome = predict_files(ready, [], out, options, table=table)
     assert [path.name for path in outcome.written] == ["d1_f_mask.ome.tif", "d2_f_mask.ome.tif"]
     assert mitolume.read(out / "d2_f_mask.ome.tif").values.all(), "by the threshold of FCCP"
+    assert any("thresholds by condition: FCCP 1e-09; to see" in one for one in outcome.notices)
     found = read_table(out / "fields.csv")
     assert [(row.specimen, row.condition) for row in found] == [
         ("dish d1", "control"), ("dish d2", "FCCP"),

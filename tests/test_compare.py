@@ -126,7 +126,9 @@ def scores(area_off: dict[str, float], specimens: int = 4) -> Any:
          "fp": round(1000 * off), "tn": 9000}
         for name, off in area_off.items() for k in range(specimens)
     ]  # fmt: skip
-    return SimpleNamespace(kept="model_1", scores=pd.DataFrame(rows))
+    model = {"threshold": 0.5, "thresholds": {"FCCP": {"threshold": 0.4}}}
+    record = {"model_1": model}
+    return SimpleNamespace(kept="model_1", scores=pd.DataFrame(rows), record=record)
 
 
 def test_what_the_masks_add_is_said_first(
@@ -142,8 +144,10 @@ def test_what_the_masks_add_is_said_first(
     unknown = f"accuracy was never checked on rotenone: {tmp_path} has no test image of it"
     assert lines[0] == f"note: {unknown}"
     assert "unequal in FCCP" in lines[1]
-    assert lines[2] == "note: 1 of 360 rows left out: no condition, specimen or area_um2"
-    (bias,) = [line for line in lines[:7] if line.startswith("Bias")]
+    assert "a threshold for each condition (control 0.5, FCCP 0.4, rotenone 0.5);" in lines[2]
+    assert lines[2].endswith("mitolume predict --threshold 0.5")
+    assert lines[3] == "note: 1 of 360 rows left out: no condition, specimen or area_um2"
+    (bias,) = [line for line in lines[:8] if line.startswith("Bias")]
     assert "measured 1.30 times as large in FCCP as in control (95 %" in bias
     page = (tmp_path / "c.html").read_text(encoding="utf-8")
     assert page.index("never checked on rotenone") < page.index("times the control")

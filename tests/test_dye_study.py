@@ -113,6 +113,9 @@ def test_without_outlines_nothing_is_called_right(tmp_path: Path) -> None:
     page = " ".join((folder / "report.html").read_text(encoding="utf-8").split())
     assert "it can't be judged how right either of them is" in page
     assert "not judged" in page
+    methods = (folder / "methods.md").read_text(encoding="utf-8")
+    assert "The masks of the test images were made from the dye" in methods
+    assert "0 outlines, " in methods
     ((judged, *_),) = StudyContent(open_study(folder)).beside_dye.values()
     assert list(judged["biases"]) == [(LIGHT, DYE)]
 

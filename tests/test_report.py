@@ -62,6 +62,12 @@ def test_page_needs_no_network(state):
     assert not re.findall(r"https?://", re.sub(r"xmlns(:\w+)?=\"[^\"]*\"", "", html))
 
 
+def test_scenes_and_files_of_one_name_are_stacks_of_their_own() -> None:
+    rows = pd.DataFrame({"image": ["a.lif"] * 4, "plane": [0, 1, 0, 1]})
+    assert planes_of(rows, "image") == "4 planes of 1 stack"
+    assert planes_of(rows.assign(stack=[0, 0, 1, 1]), "image") == "4 planes of 2 stacks"
+
+
 def test_page_is_accessible_at_its_head(full):
     page = Page(full)
     assert ("html", {"lang": "en"}) in page.tags

@@ -302,7 +302,8 @@ def test_the_study_is_told_as_a_methods_section(made: Path) -> None:
         "2 ways of training (arms)",
         'pseudo: {"method": "pseudo_label"}; `runs/pseudo_kall_s0/methods.md`',
         "Seeds: 0, 1;",
-        "(numbers of labelled images: 2, 3)",
+        "(numbers of outlined images: 2, 3)",
+        "in the run named of the reference: 3 outlines, 0 from the dye",
         "on 4 test images of 4 specimens",
         "equal within ±0.02 by two one-sided tests",
     ):

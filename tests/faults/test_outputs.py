@@ -92,7 +92,7 @@ FOLDERS = {"crops", "rois", "labels", "pictures", "consensus", "export"}
 A_FILE = {"fields", "focus", "convert", "evaluate", "measure", "compare", "export"}
 
 
-@pytest.mark.parametrize("case", [*SHARED, *OWN, *SLOW, *FETCHED], ids=" ".join)
+@pytest.mark.parametrize("case", sorted({*SHARED, *OWN, *SLOW, *FETCHED}), ids=" ".join)
 def test_a_place_that_cannot_be_written_to_is_refused_before_any_work(
     case: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture,

@@ -119,6 +119,13 @@ def predict_files(
         masked = [replace(row, mask=mask) for mask, row in made.items() if mask in done]
         write_table(out / "fields.csv", masked)
         outcome.summary = f"table of fields: {out / 'fields.csv'}"
+        own = {} if options.threshold or options.condition else predictor.card.thresholds
+        if used := {row.condition for row in masked} & own.keys():
+            said = ", ".join(f"{name} {own[name].threshold:g}" for name in sorted(used))
+            outcome.notices.append(
+                f"thresholds by condition: {said}; to see what of a difference is theirs, predict "
+                f"once more with --threshold {predictor.card.threshold:g}"
+            )
     listed = f" --fields {quoted(out / 'fields.csv')}" * bool(table)
     outcome.next = f"mitolume measure {quoted(out)}{listed}{spare('objects.csv')}"
     return outcome

@@ -214,6 +214,16 @@ def _accuracy(
             "errors of the masks alone make equal areas look unequal in "
             f"{some_names(far, 9)}; see the bias"
         )
+    model = run.record[run.kept]
+    own = model.get("thresholds", {})
+    cut = {name: own.get(name, model)["threshold"] for name in names} if by == "condition" else {}
+    if len(set(cut.values())) > 1:
+        said = ", ".join(f"{name} {threshold:g}" for name, threshold in cut.items())
+        warnings.append(
+            f"the run has a threshold for each condition ({said}); unless all masks were made with "
+            "one, see if the difference stays when they are: mitolume predict --threshold "
+            f"{model['threshold']:g}"
+        )
     return warnings, notes, condition_scores(scored), [_bias(one, subset) for one in biases]
 
 

@@ -167,7 +167,7 @@ def _content(run: Run) -> RunContent:
         notices=run.notices,
         facts=_facts(run, first),
         results=run.results,
-        images=shortened(run.scores[run.scores["subset"] != "unlabelled"]),
+        images=shortened(_with_stacks(run, run.scores[run.scores["subset"] != "unlabelled"])),
         log=run.log[run.log["model"].isin(run.models)],  # not one that collapsed
         panels=_panels(run, short),
         unlabelled=shortened(run.audit) if run.has_audit else run.scores.iloc[:0],
@@ -194,6 +194,7 @@ def _verdict(run: Run) -> list[str]:
     values = {model: value_of(results, model, subset, "iou") for model in MODELS}
     _, specimens = run_tables.sizes(results[results["metric"] == "iou"])[subset]
     scored = run.scores[(run.scores["subset"] == subset) & (run.scores["model"] == kept)]
+    scored = _with_stacks(run, scored)
     on = f"{run_tables.planes_of(scored, f'{subset} image')} of {count(specimens, 'specimen')}"
     if subset == "train":  # how well a model knows what it has learnt from is no news
         values = dict.fromkeys(MODELS, math.nan)
@@ -230,12 +231,23 @@ def _verdict(run: Run) -> list[str]:
                 "with one seed."
             )
         sentences.append(f"{name} was kept: {run.kept_reason}.")
-    if all(image.row.label == "dye" for image in run.images(subset)):
-        sentences.append(
-            f"The masks of the {subset} images were made from the dye: this score says how well "
-            "the dye can be foretold, and not how right it is."
-        )
-    return sentences
+    return [*sentences, *scored_by_dye(run, subset)]
+
+
+def scored_by_dye(run: Run, subset: str) -> list[str]:
+    """Say what scores mean where all masks that they are held against come from the dye."""
+    if any(image.row.label != "dye" for image in run.images(subset)):
+        return []
+    return [
+        f"The masks of the {subset} images were made from the dye: scores say how well the dye can "
+        "be foretold, and not how right it is."
+    ]
+
+
+def _with_stacks(run: Run, images: pd.DataFrame) -> pd.DataFrame:
+    """Add which stack an image is of, as names of files and of scenes come more than once."""
+    stacks = {row.line: f"{row.image} {row.scene}" for row in run.rows}
+    return images.assign(stack=images["line"].map(stacks))
 
 
 def _in_condition(row: Mapping[str, Any]) -> str:
@@ -265,7 +277,7 @@ def _facts(run: Run, first: Any) -> dict[str, str]:
     facts = {
         "Table of fields": str(record["fields"]),
         "Images": ", ".join(images),
-        "Masks to learn from": _labels(run),
+        "Masks to learn from": labels_of(run),
         "The network sees": _inputs(run.recipe.inputs),
         "Pixel size": f"{size:g} µm" if size else "not given in the files",
         "Preset": record["preset"],
@@ -316,7 +328,7 @@ def _agreement(run: Run) -> pd.DataFrame:
     return both.fillna({"condition": "", "batch": ""})
 
 
-def _labels(run: Run) -> str:
+def labels_of(run: Run) -> str:
     """Count the images that are outlined, and those whose masks come from the dye."""
     learnt = run.images("train")
     outlined = sum(image.row.is_outlined for image in learnt)

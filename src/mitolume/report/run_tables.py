@@ -93,9 +93,12 @@ def worst_first(images: pd.DataFrame) -> pd.DataFrame:
 
 
 def planes_of(images: pd.DataFrame, noun: str) -> str:
-    """Count images of one model; planes of a stack are not independent, and are counted as such."""
-    n, files = len(images), images["image"].nunique()
-    return count(n, noun) if files == n else f"{count(n, 'plane')} of {count(files, 'stack')}"
+    """Count images of one model; planes of a stack are not independent, and are counted as such.
+
+    Column ``stack``, where there is one, tells scenes and files of the same name apart.
+    """
+    n, stacks = len(images), images.get("stack", images["image"]).nunique()
+    return count(n, noun) if stacks == n else f"{count(n, 'plane')} of {count(stacks, 'stack')}"
 
 
 def condition_scores(images: pd.DataFrame) -> list[dict[str, Any]]:

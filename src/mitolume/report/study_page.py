@@ -15,7 +15,13 @@ from mitolume.errors import MitolumeError, ranked, some_names
 from mitolume.io.write import owning, write_table, write_text
 from mitolume.report.charts import Chart, comparison_figure, curve_figure, to_chart
 from mitolume.report.panels import ArmPictures, Panel, panel_figure
-from mitolume.report.run_page import divided, report_run, template
+from mitolume.report.run_page import (
+    divided,
+    labels_of,
+    report_run,
+    scored_by_dye,
+    template,
+)
 from mitolume.report.study_tables import (
     Table,
     by_group,
@@ -62,13 +68,14 @@ def _methods(content: StudyContent) -> str:
     with_most = content.scored.sort_values("k", ascending=False, kind="stable")
     runs = with_most.groupby("arm")["run"].first()  # not each arm may have one with all labels yet
     first = {arm: study.run(name) for arm, name in runs.items()}
-    record = first[content.reference].record
+    reference = first[content.reference]
     recipe_file = Path(study.path.resolve().name, study.recipe_file.name)
     return template("study_methods.md.j2").render(
         content=content,
         recipe=study.recipe,
-        record=record,
-        divided=divided(record),
+        record=reference.record,
+        divided=divided(reference.record),
+        labels=labels_of(reference),
         first={arm: run.methods_file.relative_to(study.path) for arm, run in first.items()},
         command=f"mitolume study {quoted(recipe_file)} --out again",
     )
@@ -146,6 +153,7 @@ class StudyContent:
                 f"There are no test images. The scores are those of {self.subset} images, which "
                 "were used for choosing a model."
             )
+        notices += scored_by_dye(runs[self.scored["run"].iloc[0]], self.subset)
         if self.scored["specimen"].nunique() == 1:
             notices.append(
                 f"All scored images come from one specimen ({self.scored['specimen'].iloc[0]}): "
