@@ -462,7 +462,7 @@ def test_scenes_after_one_that_cannot_be_opened_are_predicted(tmp_path: Path) ->
         outcome = predict_files(predictor(), out=tmp_path / f"out{len(asked['files'])}", **asked)
         assert [p.name[:8] for p in outcome.written] == ["plate_A1", "plate_A3"]
         assert len(outcome.faults) == 1
-        assert "plate.lif, scene A2" in outcome.faults[0]
+        assert "plate.lif (scene A2)" in outcome.faults[0]
     assert len(read_table(tmp_path / "out0" / "fields.csv")) == 2
 
 

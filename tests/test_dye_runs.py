@@ -13,6 +13,7 @@ import pytest
 import xarray as xr
 from helpers.command import call
 from helpers.fields import blobs
+from helpers.microscope_files import write_lif
 from scipy import ndimage
 
 import mitolume
@@ -550,6 +551,26 @@ def test_label_writes_masks_figures_and_a_table_to_train_on(
     ]
     assert (out / "sheet.png").stat().st_size > 10_000
     assert len(begun(out / "fields.csv", tmp_path / "run").rows) == 2
+
+
+def test_scenes_are_named_on_the_sheet_and_in_what_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, dark = dyed(0)[0], dyed(1, 0.0)[0]
+    scenes = {"A1": ("CYX", whole), "A2": ("YX", whole[0]), "A3": ("CYX", dark)}
+    write_lif(tmp_path / "plate.lif", scenes, channels=("BF", "Mito"), size_um=SIZE)
+    titles: list[str] = []
+    monkeypatch.setattr(label, "write_figure", lambda path, figure, dpi: titles.extend(
+        part.get_suptitle().split(":")[0] for part in figure.subfigs
+    ))  # fmt: skip
+    asked = ("label", tmp_path / "plate.lif", "--scene", "all", "--channel", "Mito", "--out")
+    assert call(monkeypatch, *asked, tmp_path / "out") == 1
+    said = capsys.readouterr()
+    assert "3 images found, 2 labelled; the others failed" in said.err
+    assert "plate.lif (scene A2) has no channel" in said.err
+    assert "noise) in plate.lif (scene A3)" in said.out
+    assert titles == [f"plate.lif (scene {name}), plane 0" for name in ("A3", "A1")]
+    assert list(pd.read_csv(tmp_path / "out" / "quality.csv")["scene"]) == ["A1", "A3"]
 
 
 def test_label_pairs_files_of_one_channel_each_and_loses_no_table(

@@ -62,14 +62,14 @@ def test_a_scene_that_fails_is_named_and_costs_no_other(tmp_path: Path) -> None:
     outcome = run_files([plate], lambda _: (Scene(name, partial(open_one, name)) for name in names))
     assert [path.name for path in outcome.written] == ["A1.up", "A2.up"]
     assert [note.split(":")[0] for note in outcome.notices] == [
-        "plate.lif, scene A1", "plate.lif, scene A2",
+        "plate.lif (scene A1)", "plate.lif (scene A2)",
     ]  # fmt: skip
     with pytest.raises(MitolumeError) as error:
         outcome.raise_faults("images", "predicted")
     counted, *told = str(error.value).splitlines()
     assert counted == "5 images found, 2 predicted; the others failed:"
     for name, line in zip(["B1", "B2", "B3"], told, strict=True):
-        assert f"plate.lif, scene {name}" in line
+        assert f"plate.lif (scene {name})" in line
 
 
 def test_results_are_written_and_never_replaced_unasked(folder: Path) -> None:

@@ -69,7 +69,7 @@ def quoted(path: object) -> str:
 
 def of_scene(name: str, scene: str | None) -> str:
     """Return how a scene of a file is named; one without scenes is named by its file."""
-    return f"{name}, scene {scene}" if scene else name
+    return f"{name} (scene {scene})" if scene else name
 
 
 def short_names(names: Iterable[str]) -> dict[str, str]:

@@ -157,8 +157,8 @@ def _finish(
     shown = [row for row in judged if row.planes]
     if lit := [row for row in shown if row.channel]:
         if (out / TABLE).exists() and not is_ours(out / TABLE):
-            listed = [row.image for row in read_table(out / TABLE)]
-            lacking = [row.image for row in lit if row.image not in listed]
+            listed = [(row.image, row.scene) for row in read_table(out / TABLE)]
+            lacking = [row.name for row in lit if (row.image, row.scene) not in listed]
             text = f"{out / TABLE} was filled in since and is left as it is"
             outcome.notices.append(text + f"; it lacks {some_names(lacking)}" * bool(lacking))
         else:
@@ -167,7 +167,7 @@ def _finish(
             f", fill in specimen and condition in {out / TABLE} (so far each image is a specimen),"
             f"\nthen: mitolume run --fields {quoted(out / TABLE)} --out RUN"
         )
-    if dark := [row.image for row in shown if not row.channel]:
+    if dark := [row.name for row in shown if not row.channel]:
         outcome.notices.append(
             f"no transmitted light found for {count(len(dark), 'image')}, which {TABLE} leaves "
             f"out: {some_names(dark)}; name its channel with --light"
@@ -183,7 +183,9 @@ def _read_quality(path: Path) -> dict[str, pd.DataFrame]:
     """Return the figures of each mask that was made before."""
     if not path.exists():
         return {}
-    texts = dict.fromkeys(("image", "specimen", "condition", "batch", "mask", "verdict"), str)
+    texts = dict.fromkeys(
+        ("image", "scene", "specimen", "condition", "batch", "mask", "verdict"), str
+    )
     table = pd.read_csv(path, dtype=texts).fillna(dict.fromkeys(texts, ""))
     table = table.drop(columns=["used", "warning"], errors="ignore")  # judged anew, with others
     return {str(name): own for name, own in table.groupby("mask", sort=False)}
@@ -229,7 +231,7 @@ def _write_sheet(path: Path, rows: Sequence[Field], quality: pd.DataFrame) -> No
             overlay(dye, mask, longer=_SIDE), size and size[1] * dye.shape[1]
         )
         part.suptitle(
-            f"{row.image.name}, plane {z}: {own['verdict']}\n{fill(own['warning'], 110)}".strip(),
+            f"{row.name}, plane {z}: {own['verdict']}\n{fill(own['warning'], 110)}".strip(),
             fontsize=9, parse_math=False, color="tab:red" if own["warning"] else "black",
         )  # fmt: skip
         for axes, (title, picture) in zip(part.subplots(1, 3), pictures.items(), strict=False):

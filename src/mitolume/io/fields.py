@@ -22,6 +22,7 @@ from mitolume.io.formats import READERS, bare_name, existing, is_zarr, require_f
 from mitolume.io.pixel_size import CREDIBLE_UM, guess_unit
 from mitolume.io.readers import address
 from mitolume.io.write import write_text
+from mitolume.text import of_scene
 
 ROLES = ("train", "validation", "test", "unlabelled")
 COLUMNS = (
@@ -94,6 +95,11 @@ class Field:
         """Whether the row is there perhaps only because its file lay among the images."""
         named = self.mask or self.fluorescence or self.proposal
         return self.role == "unlabelled" and not (self.asked or named)
+
+    @property
+    def name(self) -> str:
+        """How pictures and notes name the image."""
+        return of_scene(self.image.name, self.scene)
 
     @property
     def where(self) -> str:

@@ -113,8 +113,9 @@ def label_row(row: Field, path: Path, threshold: float = THRESHOLD) -> list[dict
         masks[z], quality = labels.mask, labels.quality
         rows.append(
             {
-                "line": row.line, "image": row.image.name, "plane": z, "specimen": row.specimen,
-                "condition": row.condition, "batch": row.batch, "has_dye": quality.has_dye,
+                "line": row.line, "image": row.image.name, "scene": row.scene, "plane": z,
+                "specimen": row.specimen, "condition": row.condition, "batch": row.batch,
+                "has_dye": quality.has_dye,
                 **{key: value for key, value in asdict(quality).items() if key != "planes"},
                 "shift_y_um": float("nan"), "shift_x_um": float("nan"), "moved": False,
                 "mask": path.name, "verdict": str(quality),

@@ -21,7 +21,7 @@ from mitolume.io.pixel_size import plane_pixel_size
 from mitolume.io.read import read, read_plane
 from mitolume.io.split import spread
 from mitolume.io.write import write_mask
-from mitolume.text import count
+from mitolume.text import count, of_scene
 
 WEAKER = 3.0  # times less contrast than the brighter images have, which is then named
 HARDLY = 8.0  # times the noise, below which a dimmed dye has lost half of its mitochondria
@@ -125,7 +125,8 @@ def judge(rows: Sequence[Field], quality: pd.DataFrame) -> tuple[list[Field], li
         quality.loc[found, "used"] = not check.unusable
         before = quality.loc[found, "warning"]
         quality.loc[found, "warning"] = [f"{one}; {check.text}".lstrip("; ") for one in before]
-        names = some_names(list(quality.loc[found, "image"]))
+        images = quality.loc[found].reindex(columns=["image", "scene"])
+        names = some_names([of_scene(*one) for one in images.astype(object).fillna("").to_numpy()])
         if check.unusable:
             reasons.append(f"{check.text} in {names}")
         else:
