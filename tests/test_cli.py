@@ -95,6 +95,7 @@ def test_inspect_names_what_may_go_wrong(tmp_path: Path, shell: Shell) -> None:
         (("run", "--resume", "--out", "new"), "new holds no run to resume"),
         (("run", "--fields", "no.csv", "--set", "seed"), "'seed' is not key=value"),
         (("run", "--fields", "no.csv", "--set", "sed=1"), "did you mean 'seed'"),
+        (("denoise", "train", "a.tif", "--set", "training.steps=60"), "you mean 'denoising.steps'"),
         (("predict", "nothing", "a.tif"), "nothing: no such model"),
         (("predict", "{model}", "a.tif"), "a.tif: no such file"),
         (("predict", "{model}", "plain.tif"), "plain.tif states no pixel size"),

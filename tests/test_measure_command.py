@@ -183,6 +183,30 @@ def test_a_stack_is_labelled_through_z_or_plane_by_plane(tmp_path: Path, shell: 
     assert np.array_equal(drawn > 0, mask == 1)
 
 
+def test_unlike_z_steps_are_told_by_measure_and_compare(tmp_path: Path, shell: Shell) -> None:
+    mask = np.zeros((5, 30, 30), np.uint8)
+    mask[1:, 5:20, 5:9] = 1
+    rows = ["image,mask,specimen,condition"]
+    for number, step in enumerate((0.5, 1.0, 0.501, 0.5)):
+        attrs = {"pixel_size_um": {"Z": step, **SIZE}}
+        stack = xr.DataArray(mask, dims=("Z", "Y", "X"), attrs=attrs)
+        write_mask(path := tmp_path / "masks" / f"m{number}_mask.ome.tif", stack)
+        write_image(image := tmp_path / f"m{number}.ome.tif", stack)
+        rows.append(f"{image},{path},{number},{('control', 'FCCP')[number % 2]}")
+    (tmp_path / "f.csv").write_text("\n".join(rows))
+    told = "z-steps are not the same in all stacks (0.5 µm in 3 images, 1 µm in 1 image): lengths"
+    measure = ["measure", tmp_path / "masks", "--fields", tmp_path / "f.csv", "--out"]
+    assert told in shell(*measure, tmp_path / "o.csv")
+    assert told in shell("compare", tmp_path / "o.csv", "--column", "volume")
+    # Masks that the table no longer lists are left out.
+    (tmp_path / "f.csv").write_text("\n".join([*rows[:2], *rows[3:]]))
+    said = shell(*measure, tmp_path / "q.csv")
+    assert "4 masks found, 3 used: not in " in said
+    assert "f.csv: m1_mask.ome.tif" in said
+    said += shell("compare", tmp_path / "q.csv", "--column", "volume")
+    assert "z-steps are" not in said
+
+
 def test_numbers_of_a_label_image_are_kept(tmp_path: Path, shell: Shell) -> None:
     labels = np.zeros((30, 30), np.uint16)
     labels[5:10, 5:10], labels[5:10, 10:15], labels[20:25, 3:20] = 7, 300, 12

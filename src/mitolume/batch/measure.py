@@ -41,7 +41,7 @@ from mitolume.errors import MitolumeError
 from mitolume.io.formats import read_json
 from mitolume.io.mask_files import open_mask
 from mitolume.io.masks import MaskKind, ValuesKind
-from mitolume.io.pixel_size import odd_pixel_size
+from mitolume.io.pixel_size import odd_pixel_size, unlike_steps
 from mitolume.io.read import load
 from mitolume.io.suspicion import masks_of_odd_shares
 from mitolume.io.write import (
@@ -210,19 +210,23 @@ def _jobs(
 ) -> tuple[list[Job], list[str], list[str]]:
     """Open all fields, and return their jobs, and faults and notices."""
     channels: dict[str, tuple[str, ...]] = {}
+    steps: list[float] = []
 
     def open_one(source: Source) -> xr.DataArray:
         mask, images = _open(source)
         image = fit_to_mask(images, mask, source.planes)
         if image is not None:
             channels[source.name] = tuple(map(str, image["C"].values))
-        _size(source, settings, mask, images)
+        size = _size(source, settings, mask, images)
+        if "Z" in size and _in_3d(source, settings, mask):
+            steps.append(size["Z"])
         return mask
 
     faults: list[str] = []
     opened, notices = open_masks(
         sources, open_one, settings.mask_kind, faults, progress, probabilities=True
     )
+    notices += filter(None, [unlike_steps(steps)])
     jobs = []
     sets = Counter(channels.values())
     unnamed = sets[("0",)]
@@ -306,7 +310,7 @@ def _measure_field(
             f"{source.mask.name} has one plane and its image {image.sizes['Z']}: grey values are "
             "means over the planes"
         )
-    in_3d = mask.sizes["Z"] > 1 and not settings.per_plane and _is_consecutive(source.planes)
+    in_3d = _in_3d(source, settings, mask)
     meaning: MaskKind | None = {"numbers": None, "labels": "labels"}.get(kind, "unsure")
     tables: list[pd.DataFrame] = []
     summaries: list[pd.DataFrame] = []
@@ -350,8 +354,10 @@ def _measure_field(
     return Report(notices=tuple(notices))
 
 
-def _is_consecutive(planes: tuple[int, ...] | None) -> bool:
-    return planes is None or planes == tuple(range(planes[0], planes[0] + len(planes)))
+def _in_3d(source: Source, settings: MeasureSettings, mask: xr.DataArray) -> bool:
+    planes = source.planes
+    gapless = planes is None or planes == tuple(range(planes[0], planes[0] + len(planes)))
+    return mask.sizes["Z"] > 1 and not settings.per_plane and gapless
 
 
 def _grey(image: xr.DataArray, mask: xr.DataArray, frame: Frame) -> xr.DataArray:

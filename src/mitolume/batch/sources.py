@@ -34,6 +34,7 @@ from mitolume.io.read import read, require_grey, select_channel
 from mitolume.io.readers import address
 from mitolume.progress import Advance
 from mitolume.runs.folder import Run, open_run
+from mitolume.text import count
 
 Size = dict[str, float]
 Input = TypeVar("Input")
@@ -94,7 +95,8 @@ def find_sources(
             notices += said
         found = _of_files(files, images)
         if table is not None:
-            found = _with_facts(found, table)
+            found, said = _with_facts(found, table)
+            notices += said
     twice = [name for name, n in Counter(s.name.casefold() for s in found).items() if n > 1]
     if twice:
         first, second = [s.mask for s in found if s.name.casefold() == twice[0]][:2]
@@ -343,8 +345,11 @@ def _images(folder: Path, modified_ns: int) -> dict[str, Path]:
     return found
 
 
-def _with_facts(sources: Sequence[Source], table: Path) -> list[Source]:
-    """Add what a table says of each image, and its images where none were named."""
+def _with_facts(sources: Sequence[Source], table: Path) -> tuple[list[Source], list[str]]:
+    """Add what a table says of each image, and its images where none were named.
+
+    Masks that it does not know are left out, and a sentence names them.
+    """
     listed = read_table(table)
     names = dict(zip(row_names(listed), listed, strict=True))
     rows: dict[str, list[Field]] = {}
@@ -353,16 +358,16 @@ def _with_facts(sources: Sequence[Source], table: Path) -> list[Source]:
             rows.setdefault(os.path.realpath(row.mask), []).append(row)
         for name in {bare_name(row.image), image_name(row.mask) if row.mask else ""} - {""}:
             rows.setdefault(name, []).append(row)
-    found = []
+    found: list[Source] = []
+    unknown: list[Path] = []
     for source in sources:
         name = source.name
         own = rows.get(os.path.realpath(source.mask)) or rows.get(name) or []
         if not own and name in names:
             own = [names[name]]
         if not own:
-            raise MitolumeError(
-                f"{table} has no row whose image or mask has the name of {source.mask}"
-            )
+            unknown.append(source.mask)
+            continue
         if len({(row.image, row.scene, *_facts(row).values()) for row in own}) > 1:
             single = [f"{name}_mask" for name, row in names.items() if row in own]
             raise MitolumeError(
@@ -377,4 +382,7 @@ def _with_facts(sources: Sequence[Source], table: Path) -> list[Source]:
                 table_size_um=size_of(row.z_step_um, row.pixel_size_um),
             )
         )  # fmt: skip
-    return found
+    if unknown and not found:
+        raise MitolumeError(f"{table} has no row whose image or mask has the name of {unknown[0]}")
+    left = f"{count(len(sources), 'mask')} found, {len(found)} used: not in {table}: "
+    return found, [left + some_names(unknown)] if unknown else []

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import xarray as xr
 
 from mitolume.io.readers import CREDIBLE_UM as CREDIBLE_UM
 from mitolume.io.readers import Stated
+from mitolume.text import count
 
 # The z step of a stack may be larger than any pixel; only its sign and unit can be wrong.
 _LARGEST_Z_STEP_UM = 1000.0
@@ -66,6 +67,27 @@ def odd_pixel_size(size: Mapping[str, float]) -> list[str]:
     if not 0.99 < size["Y"] / size["X"] < 1.01:
         return [f"pixels are not square (Y {size['Y']:.4g} µm, X {size['X']:.4g} µm)"]
     return []
+
+
+def unlike_steps(steps_um: Iterable[float]) -> str:
+    """Say that stacks have several z-steps, in µm, each one's; "" where all agree within 1 %.
+
+    Examples
+    --------
+    >>> unlike_steps([0.5, 1, 0.502]).partition(":")[0]
+    'z-steps are not the same in all stacks (0.5 µm in 2 images, 1 µm in 1 image)'
+    """
+    found: dict[float, int] = {}
+    for step in sorted(steps_um):
+        near = next((one for one in found if step <= 1.01 * one), step)
+        found[near] = found.get(near, 0) + 1
+    if len(found) < 2:
+        return ""
+    told = ", ".join(f"{step:.3g} µm in {count(n, 'image')}" for step, n in found.items())
+    return (
+        f"z-steps are not the same in all stacks ({told}): lengths, surfaces and volumes may "
+        "differ by them alone; compare images of one z-step"
+    )
 
 
 def _is_for_screens(size_um: float) -> bool:

@@ -20,6 +20,7 @@ from mitolume.batch.runner import refuse_inputs, require_free
 from mitolume.errors import MitolumeError, in_words, some_names
 from mitolume.io.fields import spelled_twice
 from mitolume.io.h5ad import PLACE
+from mitolume.io.pixel_size import unlike_steps
 from mitolume.io.write import write_table, write_text
 from mitolume.text import count, number, percent, title_of
 
@@ -165,6 +166,10 @@ def _read(objects: Path, column: str, by: str) -> tuple[pd.DataFrame, str, list[
     if twice := spelled_twice(by, zip(table[by], lines, strict=True)):
         raise MitolumeError(f"{objects}: {'; '.join(twice)}")
     notes += spelled_twice("specimen", zip(table["specimen"], lines, strict=True))
+    if {"centroid_z_px", "centroid_z_um"} <= {*table.select_dtypes("number")}:
+        deepest = table.sort_values("centroid_z_px").drop_duplicates("image", keep="last")
+        deepest = deepest[deepest["centroid_z_px"] >= 1]  # others are rounded too much
+        notes += filter(None, [unlike_steps(deepest["centroid_z_um"] / deepest["centroid_z_px"])])
     several = "batch" in table and table["batch"].nunique() > 1
     if several and table.groupby("batch")[by].nunique().max() == 1:
         notes.append(f"each batch has one {by} alone: what differs may be the batch")

@@ -267,7 +267,12 @@ def explain(error: ValidationError, source: str, model: type[BaseModel] = Recipe
         key = ".".join(location)
         if fault["type"] == "extra_forbidden":
             names = _names_at(location[:-1], model)
-            near = difflib.get_close_matches(location[-1], names, n=1, cutoff=0.5)
+            inner = fault["input"] if isinstance(fault["input"], Mapping) else ()
+            meant = (
+                difflib.get_close_matches(str(one), names, n=1, cutoff=0.5)
+                for one in (location[-1], *inner)  # a section may be named where there is none
+            )
+            near = next(filter(None, meant), [])
             nearest = ".".join([*location[:-1], *near])
             hint = f"did you mean {nearest!r}?" if near else f"known are {', '.join(names)}"
             unknown.append(f"unknown key {key!r}: {hint}")
