@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import mitolume
-from mitolume.batch.predict import PredictionOptions, _jobs_of, predict_files
+from mitolume.batch.predict import PredictionOptions, _scenes_of, predict_files
 from mitolume.batch.runner import Job, run_jobs
 from mitolume.errors import MitolumeError, TooLittleMemoryError
 from mitolume.inference.predictor import Predictor
@@ -370,8 +370,8 @@ def test_too_little_memory_is_said_with_options_that_the_command_has(tmp_path: P
     ready = predictor(pixel_size_um=0.1)
     write_image(tmp_path / "a.ome.tif", xr.DataArray(blobs(0)[0], dims=("Y", "X")))
     options, image = PredictionOptions(pixel_size_um=0.1), tmp_path / "a.ome.tif"
-    jobs = _jobs_of(ready, None, tmp_path, options, image, asked={}, made={})
-    assert next(jobs).smaller == "choose a smaller --tile-size"
+    scenes = _scenes_of(ready, None, tmp_path, options, image, asked={}, made={})
+    assert next(scenes).open().smaller == "choose a smaller --tile-size"
 
 
 def test_channels_last_is_no_slower() -> None:
