@@ -54,16 +54,15 @@ def test_a_scene_that_fails_is_named_and_costs_no_other(tmp_path: Path) -> None:
     def open_one(name: str) -> Job:
         if name in faults:
             raise faults[name]
-        (source := tmp_path / name).write_text("bad" if name == "B3" else "rather long")
+        (source := tmp_path / name / plate.name).parent.mkdir()
+        source.write_text("bad" if name == "B3" else "rather long")
         work = partial(upper, source, tmp_path / f"{name}.up")
         return Job(plate.name, (source,), (tmp_path / f"{name}.up",), work, scene=name)
 
     names = ["B1", "A1", "B2", "B3", "A2"]
     outcome = run_files([plate], lambda _: (Scene(name, partial(open_one, name)) for name in names))
     assert [path.name for path in outcome.written] == ["A1.up", "A2.up"]
-    assert [note.split(":")[0] for note in outcome.notices] == [
-        "plate.lif (scene A1)", "plate.lif (scene A2)",
-    ]  # fmt: skip
+    assert outcome.notices == ["plate.lif (scene A1, A2) is long"]
     with pytest.raises(MitolumeError) as error:
         outcome.raise_faults("images", "predicted")
     counted, *told = str(error.value).splitlines()

@@ -277,15 +277,17 @@ def run_jobs(
         return outcome
     for folder in {path.parent for path in results}:
         remove_parts(folder, tuple(path.name for path in results if path.parent == folder))
+    told: dict[tuple[str, str], list[str]] = {}
     for one in (scheduler or one_after_the_other)(jobs, progress):
         if one.fault:
             outcome.faults.append(_naming(one.fault, one.job.name, one.job.scene))
         else:
             outcome.finished.append(one)
-            job, said = one.job, one.report.notices
-            outcome.notices += [_naming(notice, job.name, job.scene) for notice in said]
+            for notice in one.report.notices:  # once of all scenes of which it is said
+                told.setdefault((notice, one.job.name), []).append(one.job.scene or "")
             known.add(one)
-    outcome.notices = list(dict.fromkeys(outcome.notices))
+    said = (_naming(text, name, some_names(own)) for (text, name), own in told.items())
+    outcome.notices = list(dict.fromkeys([*outcome.notices, *said]))
     return outcome
 
 
