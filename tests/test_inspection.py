@@ -73,6 +73,10 @@ def test_scenes_that_differ_are_listed_with_their_dims(tmp_path: Path) -> None:
     assert "              1 = two: T 1, C 1, Z 2, Y 60, X 70" in lines
     assert any("scene two: empty" in line for line in lines)
     assert not any("scene one" in line for line in lines)
+    (tmp_path / "cut.lif").write_bytes((tmp_path / "a.lif").read_bytes()[:-5000])
+    lines = inspect(tmp_path / "cut.lif").splitlines()
+    assert "              1 = two: can't be read" in lines
+    assert any("scene two: " in line and "may be truncated" in line for line in lines)
 
 
 def test_a_bad_file_does_not_hide_the_others(tmp_path: Path, shell: Shell) -> None:

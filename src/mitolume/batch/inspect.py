@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from mitolume.batch.runner import Job, Outcome, Report, run_files
-from mitolume.errors import some_names
+from mitolume.errors import MitolumeError, some_names
 from mitolume.io.channels import listed_channels, transmitted_channel
 from mitolume.io.formats import stated
 from mitolume.io.mask_files import says_mask
@@ -53,16 +53,28 @@ def inspect(path: Path) -> str:
         The file, or the folder of an OME-Zarr.
     """
     names = scenes(path)
-    found = [_look(path, number) for number in range(min(len(names), _MOST_SCENES))]
-    lines = [address(path) or str(path), *found[0].lines]
-    lines[4:4] = _scene_lines(names, [_dims(scene.image) for scene in found])
-    everywhere = [w for w in found[0].warnings if all(w in scene.warnings for scene in found)]
+    looked = names[:_MOST_SCENES]
+    found: dict[str, _Scene] = {}
+    broken: dict[str, MitolumeError] = {}
+    for number, name in enumerate(looked):
+        try:
+            found[name] = _look(path, number)
+        except MitolumeError as error:  # the other scenes may be whole
+            broken[name] = error
+    if not found:
+        raise next(iter(broken.values()))
+    first = next(iter(found.values()))
+    lines = [address(path) or str(path), *first.lines]
+    dims = [_dims(found[n].image) if n in found else "can't be read" for n in looked]
+    lines[4:4] = _scene_lines(names, dims)
+    everywhere = [w for w in first.warnings if all(w in one.warnings for one in found.values())]
     lines += [_line("warning", text) for text in everywhere]
-    for name, scene in zip(names, found, strict=False):
+    for name, scene in found.items():
         own = [text for text in scene.warnings if text not in everywhere]
         lines += [_line("warning", f"scene {name}: {text}") for text in own]
-    if len(names) > len(found):
-        lines.append(_line("note", f"only the first {len(found)} scenes were looked at"))
+    lines += [_line("warning", f"scene {name}: {error}") for name, error in broken.items()]
+    if len(names) > len(looked):
+        lines.append(_line("note", f"only the first {len(looked)} scenes were looked at"))
     return "\n".join(lines)
 
 
