@@ -172,6 +172,10 @@ def test_rotated_ellipses() -> None:
 
 
 SQUARE = [(0, 0), (8, 0), (8, 8), (0, 8)]
+CORNERS = np.array([(0.5, 0.5), (3.25, 0.5), (8.5, 8.5)], np.float32)
+SIGNALLING = (  # a corner is a NaN that warns when it is cast
+    roifile.ImagejRoi.frompoints(CORNERS).tobytes().replace(b"\x40\x50\0\0", b"\x7f\xa0\0\0")
+)
 
 
 @pytest.mark.parametrize(
@@ -182,6 +186,7 @@ SQUARE = [(0, 0), (8, 0), (8, 8), (0, 8)]
         (roi_file(POLYGON, (0, 0, 8, 8), SQUARE, options=SPLINE), "a spline"),
         (roi_file(RECT, (0, 0, 8, 8), path=[0, 1, 1, 2, 5, 0, 8, 1, 4]), "curves"),
         (roi_file(RECT, (0, 0, 8, 8), path=[0, 1, 1, 9, 2]), "a damaged path"),
+        (SIGNALLING, "corners that are not finite numbers"),
     ],
 )
 def test_rare_shapes_are_refused_by_name(data: bytes, what: str) -> None:

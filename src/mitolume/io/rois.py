@@ -295,7 +295,8 @@ def _rings(roi: ImagejRoi, name: str) -> list[Ring]:
         case ((ROI_TYPE.POLYGON | ROI_TYPE.FREEHAND | ROI_TYPE.TRACED), _):
             if roi.options & ROI_OPTIONS.SPLINE_FIT:
                 raise _unfit(name, "is a spline")
-            corners = np.asarray(roi.coordinates(), np.float64).reshape(-1, 2)
+            with np.errstate(invalid="ignore"):  # a signalling NaN, which is refused like others
+                corners = np.asarray(roi.coordinates(), np.float64).reshape(-1, 2)
             return [corners] if len(corners) > 2 else []
     return []
 
