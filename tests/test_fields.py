@@ -131,6 +131,7 @@ def test_cells_beyond_the_header_are_a_fault_and_lines_are_the_files(tmp_path: P
         ("picture\na.ome.tif\n", "no column `image`; it has picture"),
         ('image,mask\n"a.ome.tif,\n\n', "line 2: column image has a line break, or a quote"),
         (f"image,mask\n{'x' * 300}.tif,\n", "does not exist"),
+        (f"image,mask\n{'x' * 300}/a.tif,\n", "does not exist"),
         ("image,planes\na.ome.tif,0-99999999999\n", "go beyond any stack"),
         ("image,mask,specimen\na.ome.tif,,1\ncopy.ome.tif,,2\n", r"a\.ome\.tif is the same"),
         ("image,mask\na.ome.tif,rgb.png\n", "has 3 channels or colours; save it in grey"),

@@ -261,7 +261,8 @@ def existing(path: Path) -> Path:
 
     A Mac writes an accent as a sign of its own.
     """
-    if os.path.exists(path) or not path.parent.is_dir():
+    # pathlib raises an error where a name is too long
+    if os.path.exists(path) or not os.path.isdir(path.parent):
         return path
     spelled = _spellings(path.parent, path.parent.stat().st_mtime_ns)
     same = spelled.get(unicodedata.normalize("NFC", path.name), ())
