@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from pathlib import Path
 
 import numpy as np
@@ -399,12 +399,18 @@ def test_a_table_is_predicted_and_measured_with_what_it_says(tmp_path: Path) -> 
     outcome = predict_files(ready, [], out, options, table=table)
     assert [path.name for path in outcome.written] == ["d1_f_mask.ome.tif", "d2_f_mask.ome.tif"]
     assert mitolume.read(out / "d2_f_mask.ome.tif").values.all(), "by the threshold of FCCP"
-    assert any("thresholds by condition: FCCP 1e-09; to see" in one for one in outcome.notices)
+    common = f"{ready.card.threshold:g}"
+    assert outcome.notices == [
+        f"thresholds by condition: FCCP 1e-09, control {common}; to see what of a difference is "
+        f"theirs, predict once more with --threshold {common}"
+    ]
     found = read_table(out / "fields.csv")
     assert [(row.specimen, row.condition) for row in found] == [
         ("dish d1", "control"), ("dish d2", "FCCP"),
     ]  # fmt: skip
     assert predict_files(ready, [], out, options, table=table, resume=True).before
+    asked = replace(options, threshold=0.5)
+    assert not predict_files(ready, [], tmp_path / "one", asked, table=table).notices
     sources, _ = find_sources([out], [], out / "fields.csv")
     assert [source.facts["condition"] for source in sources] == ["control", "FCCP"]
     assert [source.images[0].file.parent.name for source in sources] == ["d1", "d2"]

@@ -145,7 +145,7 @@ def test_what_the_masks_add_is_said_first(
     assert lines[0] == f"note: {unknown}"
     assert "unequal in FCCP" in lines[1]
     assert "a threshold for each condition (control 0.5, FCCP 0.4, rotenone 0.5);" in lines[2]
-    assert lines[2].endswith("mitolume predict --threshold 0.5")
+    assert "predict again with --threshold 0.5 for all" in lines[2]
     assert lines[3] == "note: 1 of 360 rows left out: no condition, specimen or area_um2"
     (bias,) = [line for line in lines[:8] if line.startswith("Bias")]
     assert "measured 1.30 times as large in FCCP as in control (95 %" in bias

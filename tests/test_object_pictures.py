@@ -97,7 +97,7 @@ def specimens(seed: int = 0, shared: bool = False) -> pd.DataFrame:
             rows.append(
                 pd.DataFrame({"condition": condition, "specimen": name, "length_um": values})
             )
-    return pd.concat(rows, ignore_index=True)
+    return pd.concat(rows, ignore_index=True).rename_axis("label").reset_index()
 
 
 def test_the_bar_is_of_specimen_means_not_of_objects() -> None:
@@ -115,6 +115,9 @@ def test_the_bar_is_of_specimen_means_not_of_objects() -> None:
     names = [label.get_text() for label in axes.get_xticklabels()]
     n = (table["condition"] == "control").sum()
     assert names[0] == f"control\nn = 4 specimens\n{n} objects"
+    of_images = superplot(table.drop(columns="label"), "length_um")
+    assert f"{n} images" in of_images.axes[0].get_xticklabels()[0].get_text()
+    assert "Small: images." in of_images.get_supxlabel()
     assert "n = 1 specimen\n" in names[2]
 
 

@@ -132,8 +132,9 @@ def superplot(
     Parameters
     ----------
     objects
-        A row for each object, with columns `by` and ``specimen``. A specimen looks the same in all
-        of its conditions, which come as `mitolume.analysis.replicates.ordered` has them.
+        A row for each object, or without a column ``label`` for each image, with columns `by` and
+        ``specimen``. A specimen looks the same in all of its conditions, which come as
+        `mitolume.analysis.replicates.ordered` has them.
     column
         The measurement; objects without a finite value are left out.
     by
@@ -168,6 +169,7 @@ def superplot(
     )
     if log:  # drawn on logarithms, so that clouds, means and bars are those of the axis
         table["value"] = np.log10(table["value"])
+    noun = "object" if "label" in objects else "image"
     conditions = ordered(table["condition"].unique(), control)
     means = table.groupby(["condition", "specimen"], sort=False)["value"].mean()
     means = means.reindex(conditions, level=0)
@@ -188,7 +190,7 @@ def superplot(
     for x, name in enumerate(conditions):
         rows = table[table["condition"] == name]
         top = max(top, _draw_condition(axes, x, rows, means[name], looks))
-        of = f"n = {count(len(means[name]), 'specimen')}\n{count(len(rows), 'object')}"
+        of = f"n = {count(len(means[name]), 'specimen')}\n{count(len(rows), noun)}"
         names.append(f"{fill(name or '(no condition)', _MOST_LETTERS)}\n{of}")
     axes.set_xticks(range(len(conditions)), names, parse_math=False)
     axes.set_xlim(-0.6, len(conditions) - 0.3)
@@ -207,7 +209,7 @@ def superplot(
     for spine in ("top", "right"):
         axes.spines[spine].set_visible(False)
     axes.tick_params(axis="x", length=0)
-    _explain(figure, axes, table, means, "geometric mean" if log else "mean")
+    _explain(figure, axes, table, means, "geometric mean" if log else "mean", noun)
     return figure
 
 
@@ -313,14 +315,14 @@ def _crowding(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _explain(
-    figure: Figure, axes: Axes, table: pd.DataFrame, means: pd.Series[float], kind: str
+    figure: Figure, axes: Axes, table: pd.DataFrame, means: pd.Series[float], kind: str, noun: str
 ) -> None:
-    lines = [f"Small: objects. Large: {kind}s of specimens."]
+    lines = [f"Small: {noun}s. Large: {kind}s of specimens."]
     lines.append(f"Bar: mean ± SD of the specimen means{', on logarithms' * (kind != 'mean')}.")
     bottom, top = axes.get_ylim()
     for what, n in (("Larger", table["value"] > top), ("Smaller", table["value"] < bottom)):
         if n.any():
-            lines.append(f"{what} than the axis: {count(int(n.sum()), 'object')}.")
+            lines.append(f"{what} than the axis: {count(int(n.sum()), noun)}.")
     if (means.groupby(level=0).size() == 1).any():
         lines.append("One specimen only: no replicate, so no bar.")
     figure.supxlabel("\n".join(lines), fontsize=8, color=rcParams["xtick.color"])

@@ -119,19 +119,27 @@ def predict_files(
         masked = [replace(row, mask=mask) for mask, row in made.items() if mask in done]
         write_table(out / "fields.csv", masked)
         outcome.summary = f"table of fields: {out / 'fields.csv'}"
-        own = {} if options.threshold or options.condition else predictor.card.thresholds
-        if used := {row.condition for row in masked} & own.keys():
-            said = ", ".join(f"{name} {own[name].threshold:g}" for name in sorted(used))
-            outcome.notices.append(
-                f"thresholds by condition: {said}; to see what of a difference is theirs, predict "
-                f"once more with --threshold {predictor.card.threshold:g}"
-            )
+        if options.threshold is None and options.condition is None:
+            outcome.notices += _unlike_thresholds(predictor, masked)
     listed = f" --fields {quoted(out / 'fields.csv')}" * bool(table)
     outcome.next = f"mitolume measure {quoted(out)}{listed}{spare('objects.csv')}"
     return outcome
 
 
 _Asked = tuple[Field, PredictionOptions, str]  # an image's row, and the name of its results
+
+
+def _unlike_thresholds(predictor: Predictor, rows: Sequence[Field]) -> list[str]:
+    """Say at which probability masks of each condition end, where it is not the same for all."""
+    own, common = predictor.card.thresholds, predictor.card.threshold
+    used = {r.condition: own[r.condition].threshold if r.condition in own else common for r in rows}
+    if len({*used.values()}) < 2:
+        return []
+    said = ", ".join(f"{name or 'no condition'} {used[name]:g}" for name in sorted(used))
+    return [
+        f"thresholds by condition: {said}; to see what of a difference is theirs, predict once "
+        f"more with --threshold {common:g}"
+    ]
 
 
 def _asked_by(
