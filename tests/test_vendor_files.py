@@ -222,6 +222,18 @@ def test_leica_tiles_colours_and_detectors(tmp_path: Path) -> None:
         read_plane(read(tmp_path / "cut.lif", scene="both"), c=1)
 
 
+def test_a_zeiss_file_that_claims_far_more_planes_than_it_holds_is_refused_at_once(
+    tmp_path: Path,
+) -> None:
+    from pylibCZIrw import czi
+
+    with czi.create_czi(str(tmp_path / "a.czi")) as file:
+        for t in (0, 2_000_000):
+            file.write(np.ones((8, 9), np.uint8), plane={"T": t})
+    with pytest.raises(MitolumeError, match="name 2000001 planes, but it holds 2 tiles"):
+        scenes(tmp_path / "a.czi")
+
+
 def test_zeiss_scenes_tiles_and_colours(tmp_path: Path) -> None:
     from pylibCZIrw import czi
 

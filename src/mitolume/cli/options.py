@@ -15,7 +15,7 @@ Out = Annotated[Path, typer.Option(help="Folder for the results.")]
 
 
 def _resumable(asked: bool) -> bool:
-    process.again = ", with --resume,"
+    process.again = ", with --resume,"  # called for each command that has the option, given or not
     return asked
 
 

@@ -72,7 +72,11 @@ def open_file(path: Path) -> Opened:
 
 @cache
 def _refuse_cut_chunks() -> None:
-    """Check the length of Blosc chunks: numcodecs takes what lies behind a cut one in memory."""
+    """Check the length of Blosc chunks: numcodecs takes what lies behind a cut one in memory.
+
+    zarr makes its decoder deep inside, so the check is put on the class, for the whole process: it
+    refuses what can't be decoded rightly, and changes nothing else.
+    """
     from numcodecs.blosc import Blosc  # type: ignore[import-untyped]
 
     decode = Blosc.decode

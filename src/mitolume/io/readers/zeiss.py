@@ -5,6 +5,7 @@ By pylibCZIrw: bioio-czi 3 gives one of several scenes without names, and one of
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import xarray as xr
 from mitolume.errors import MitolumeError, extra
 from mitolume.io.readers import Opened, Stated, chunked, light, require_planes
 
+_MOST_NAMED = 10_000  # planes that are looked for one by one, where a file lacks some
 _TILE = 4096  # pixels a side: a slide scanner's plane is larger than memory
 _TYPES = {
     "Gray8": np.uint8, "Gray16": np.uint16, "Gray32Float": np.float32,
@@ -27,8 +29,9 @@ def open_file(path: Path) -> Opened:
     """List the scenes of a Zeiss file; its tiles are stitched, as they say where they lie."""
     czi = extra(path, "pylibCZIrw.czi", "czi")
     with czi.open_czi(str(path)) as file:
-        places = dict(file.scenes_bounding_rectangle)
         bounds = dict(file.total_bounding_box_no_pyramid)
+        _refuse_vast(path, file, bounds)
+        places = dict(file.scenes_bounding_rectangle)
         types = dict(file.pixel_types)
         root = ElementTree.fromstring(file.raw_metadata)
     stated = {
@@ -96,6 +99,23 @@ def _array(
     sizes = {axis: bounds[axis][1] - bounds[axis][0] for axis in (*outer, "Y", "X")} | colours
     require_planes(path, sizes, _are_there(path, scene, {a: bounds[a] for a in outer}))
     return chunked(load, sizes, {"Y": _TILE, "X": _TILE} | colours, dtype)
+
+
+def _refuse_vast(path: Path, file: Any, bounds: dict[str, tuple[int, int]]) -> None:
+    """Refuse a file that claims far more planes than it holds: looking for each takes minutes."""
+    planes = math.prod(last - first for axis, (first, last) in bounds.items() if axis not in "XY")
+    tiles: set[int] = set()
+
+    def found(number: int, _: Any) -> bool:
+        tiles.add(number)
+        return True
+
+    file.enumerate_subblocks_subset(found)
+    if len(tiles) < planes > _MOST_NAMED:
+        raise MitolumeError(
+            f"{path}: its metadata name {planes} planes, but it holds {len(tiles)} tiles; it is "
+            "damaged: copy it again, or export its planes in ZEN"
+        )
 
 
 def _are_there(path: Path, scene: int | None, outer: dict[str, tuple[int, int]]) -> Iterator[bool]:
