@@ -26,14 +26,13 @@ from mitolume.analysis.agreement import (
     mean_interval,
     outline_distance,
 )
-from mitolume.analysis.metrics import Counts, count, dice, iou, object_recall, shared_objects
+from mitolume.analysis.metrics import Counts, count, dice, iou
 from mitolume.batch.agreement import (
     COLUMNS,
     Ceiling,
     agree,
     agreement_text,
     ceiling_of,
-    compare,
 )
 from mitolume.batch.evaluate import evaluate
 from mitolume.errors import MitolumeError
@@ -129,24 +128,6 @@ def test_area_ratio_says_who_draws_larger() -> None:
     assert area_ratio(count(large, small)) == pytest.approx(large.sum() / small.sum())
     assert area_ratio(count(large, small)) > 1
     assert math.isnan(area_ratio(Counts(fp=3)))
-
-
-@settings(max_examples=60)
-@given(pair=hnp.arrays(np.uint8, (2, 9, 12), elements=st.sampled_from([0, 0, 1])))
-def test_shared_objects_agree_with_the_recall_of_objects(pair: np.ndarray) -> None:
-    a, b = pair
-    n, n_touched, n_half = shared_objects(a, b)
-    assert n == ndimage.label(a, np.ones((3, 3)))[1]
-    assert n_half <= n_touched <= n
-    share = n_half / n if n else math.nan
-    assert share == pytest.approx(object_recall(b, a), nan_ok=True)
-
-
-def test_shared_objects_leave_out_what_is_unsure() -> None:
-    a = np.array([[1, 1, 1, 1, 0, 1, 1, 0, 1, 1]], np.uint8)
-    b = np.array([[1, 255, 255, 0, 0, 255, 0, 1, 255, 255]], np.uint8)
-    # The first: 1 of 2 sure pixels. The second: half unsure, untouched. The third: all unsure.
-    assert shared_objects(a, b) == (2, 1, 1)
 
 
 @given(pair=PAIR)
@@ -251,7 +232,7 @@ def test_a_stack_is_one_image_of_many_planes(tmp_path: Path) -> None:
     found = agree(*folders)
     assert list(found.planes["plane"]) == [0, 1, 2, 3, 4]
     assert "on this one image" in agreement_text(found)
-    compare(*folders, consensus_folder=tmp_path / "both")
+    agree(*folders, consensus_folder=tmp_path / "both")
     written = read(tmp_path / "both" / "s_mask.ome.tif")
     assert written.attrs["pixel_size_um"] == {"Z": 0.5, "Y": 0.1, "X": 0.1}
     for z in range(5):
@@ -275,7 +256,7 @@ def test_only_planes_that_either_outlined_are_compared(
     found = agree(*both, like=image, planes=planes)
     assert found.planes["plane"].tolist() == compared
     assert any(f"{len(compared)} of 5 planes labelled" in notice for notice in found.notices)
-    compare(*both, like=image, planes=planes, consensus_folder=tmp_path / "c")
+    agree(*both, like=image, planes=planes, consensus_folder=tmp_path / "c")
     mask = read(tmp_path / "c" / "f_mask.ome.tif").values.squeeze()
     assert [z for z in range(5) if (mask[z] != 255).any()] == compared, "the others stay unsure"
 
@@ -331,13 +312,13 @@ def test_a_faulty_mask_leaves_nothing_behind(hands: tuple[Path, Path], tmp_path:
     tifffile.imwrite(hands[1] / "f3.tif", small)
     before = set(tmp_path.rglob("*"))
     with pytest.raises(MitolumeError, match=r"f3_mask.ome.tif is Y 64 x X 80, but .* Y 5 x X 80"):
-        compare(*hands, out=tmp_path / "a.csv", consensus_folder=tmp_path / "both")
+        agree(*hands, out=tmp_path / "a.csv", consensus_folder=tmp_path / "both")
     tifffile.imwrite(hands[1] / "f3.tif", np.zeros((80, 64), np.uint8))
     with pytest.raises(MitolumeError, match="two masks of one image"):
-        compare(*hands, consensus_folder=tmp_path / "both")
+        agree(*hands, consensus_folder=tmp_path / "both")
     tifffile.imwrite(hands[1] / "f3.tif", np.full((64, 80), 7, np.uint8))
     with pytest.raises(MitolumeError, match="holds the values 7"):
-        compare(*hands, consensus_folder=tmp_path / "both")
+        agree(*hands, consensus_folder=tmp_path / "both")
     assert set(tmp_path.rglob("*")) == before
 
 
@@ -383,7 +364,7 @@ def test_the_ceiling_is_drawn_without_a_validation_curve_and_without_model_2() -
 
 def test_the_ceiling_of_a_table(hands: tuple[Path, Path]) -> None:
     folder = hands[0].parent
-    compare(*hands, out=folder / "agreement.csv")
+    agree(*hands, out=folder / "agreement.csv")
     ceiling = ceiling_of(folder / "agreement.csv")
     table = agree(*hands).planes
     assert ceiling.iou_image == pytest.approx(table["iou"].mean())

@@ -307,16 +307,14 @@ def test_convert_there_and_back(tmp_path: Path, shell: Shell) -> None:
     source = tmp_path / "a_mask.ome.tif"
     size = {"Z": 1.0, "Y": 0.1, "X": 0.1}
     write_mask(source, xr.DataArray(mask, dims=("Z", "Y", "X"), attrs={"pixel_size_um": size}))
-    for ending in (".zip", ".geojson"):
-        out = tmp_path / f"out{ending}"
-        shell("convert", source, "--out", out, "--mask-kind", "unsure")
-        back = tmp_path / f"back{ending}.ome.tif"
-        shell("convert", out, "--out", back, "--like", source)
-        again = read(back)
-        assert again.attrs["pixel_size_um"] == size
-        np.testing.assert_array_equal(again.values[0, 0], mask)
-        labels = read_objects(out, source)[0]
-        np.testing.assert_array_equal(labels, read_objects(source)[0])  # numbers join the planes
+    out, back = tmp_path / "out.zip", tmp_path / "back.ome.tif"
+    shell("convert", source, "--out", out, "--mask-kind", "unsure")
+    shell("convert", out, "--out", back, "--like", source)
+    again = read(back)
+    assert again.attrs["pixel_size_um"] == size
+    np.testing.assert_array_equal(again.values[0, 0], mask)
+    labels = read_objects(out, source)[0]
+    np.testing.assert_array_equal(labels, read_objects(source)[0])  # numbers join the planes
 
 
 def test_convert_keeps_numbers(tmp_path: Path, shell: Shell) -> None:
@@ -336,11 +334,11 @@ def test_no_object_number_means_unsure(tmp_path: Path, shell: Shell) -> None:
     for place, number in enumerate((1, 254, 255, 2550, 2551, 255_001)):
         labels[2:6, 3 * place : 3 * place + 2] = number
     write_labels(tmp_path / "labels.ome.tif", xr.DataArray(labels, dims=("Y", "X")))
-    for out in (tmp_path / "a.zip", tmp_path / "a.geojson"):
-        shell("convert", tmp_path / "labels.ome.tif", "--out", out, "--mask-kind", "labels")
-        found, unsure = read_objects(out, tmp_path / "labels.ome.tif")
-        np.testing.assert_array_equal(found, labels)
-        assert not unsure.any()
+    out = tmp_path / "a.zip"
+    shell("convert", tmp_path / "labels.ome.tif", "--out", out, "--mask-kind", "labels")
+    found, unsure = read_objects(out, tmp_path / "labels.ome.tif")
+    np.testing.assert_array_equal(found, labels)
+    assert not unsure.any()
 
 
 def test_outlines_drawn_later_lie_on_top_and_have_their_own_number(tmp_path: Path) -> None:
@@ -357,7 +355,7 @@ def test_convert_refuses(tmp_path: Path, shell: Shell) -> None:
     for out, more, wanted in [
         ("d.zip", (), "d.zip exists already"),
         (".", ("--to", "png"), "--to png: masks are written as .zip"),
-        ("a.png", (), r"a.png: masks are written as .zip (an ImageJ ROI set), .geojson"),
+        ("a.png", (), r"a.png: masks are written as .zip (an ImageJ ROI set), .ome.tif"),
         ("a.zip", ("--labels",), "must end in .ome.tif"),
         ("i.ome.tif", (), "i.ome.tif is one of the inputs"),
         ("b.zip", ("--mask-kind", "x"), "no mask kind 'x'"),

@@ -255,7 +255,7 @@ def uses(kind: str, file: Path, out: Path, random: Random) -> Use:
             (40, lambda: see_mask(file, image)),
             (1, ["measure", file, "--pixel-size", 0.1, "--out", out / "x.csv"]),
             (1, ["evaluate", file, mask, "--out", out / "x.csv"]),
-            (1, ["convert", file, "--like", image, "--out", out / "x.geojson"]),
+            (1, ["convert", file, "--like", image, "--out", out / "x.zip"]),
             (1, ["convert", file, "--like", image, "--out", out / "x.ome.tif", "--labels"]),
         )
     elif kind == "study":

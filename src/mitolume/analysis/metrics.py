@@ -153,28 +153,20 @@ def outlines(a: Mask, b: Mask, sure: Bools) -> tuple[Bools, Bools]:
     return one, other
 
 
-def shared_objects(of: Mask, other: Mask) -> tuple[int, int, int]:
-    """Count a mask's objects, those that another mask touches, and those it marks by half or more.
+def object_recall(prediction: Mask, truth: Mask) -> float:
+    """Share of the true objects of which half or more is predicted.
 
     Masks are (Y, X) uint8 of 0, 1, 255 (unsure). Objects are connected components (8 neighbours).
-    One that is mostly unsure in the other mask is not counted; of the rest, unsure pixels are left
+    One that is mostly unsure in the prediction is not counted; of the rest, unsure pixels are left
     out.
     """
-    labels, n = ndimage.label(of == FOREGROUND, structure=np.ones((3, 3)))
+    labels, n = ndimage.label(truth == FOREGROUND, structure=np.ones((3, 3)))
     size, unsure, shared = (
         np.bincount(labels[where], minlength=n + 1)[1:]
-        for where in (labels > 0, other == UNSURE, other == FOREGROUND)
+        for where in (labels > 0, prediction == UNSURE, prediction == FOREGROUND)
     )
     counted = 2 * unsure <= size
-    half = 2 * shared >= size - unsure
-    found = counted, counted & (shared > 0), counted & half
-    return int(found[0].sum()), int(found[1].sum()), int(found[2].sum())
-
-
-def object_recall(prediction: Mask, truth: Mask) -> float:
-    """Share of the true objects (see `shared_objects`) of which half or more is predicted."""
-    n, _, n_half = shared_objects(truth, prediction)
-    return ratio(n_half, n)
+    return ratio(int((counted & (2 * shared >= size - unsure)).sum()), int(counted.sum()))
 
 
 # Of a prediction and a truth, (Y, X) uint8, whose unsure pixels are left out: 0 to 1, NaN where

@@ -18,7 +18,7 @@ from mitolume.analysis.agreement import (
     mean_interval,
     outline_distance,
 )
-from mitolume.analysis.metrics import Counts, count, dice, iou, mean_defined, shared_objects
+from mitolume.analysis.metrics import Counts, count, dice, iou, mean_defined
 from mitolume.batch.evaluate import MaskPair, match_files, open_pairs
 from mitolume.batch.runner import refuse_inputs, require_free
 from mitolume.errors import MitolumeError, in_words, some_names
@@ -31,21 +31,18 @@ from mitolume.runs.results import write_csv
 from mitolume.text import number
 
 SCORES = {"iou": iou, "dice": dice, "area_ratio_a_to_b": area_ratio}
-OBJECTS = (
-    "n_objects_a", "n_objects_a_touched_by_b", "n_objects_a_half_in_b",
-    "n_objects_b", "n_objects_b_touched_by_a", "n_objects_b_half_in_a",
-)  # fmt: skip
 DISTANCES = "outline_mean_um", "outline_95_percent_um", "outline_mean_px", "outline_95_percent_px"
-_TITLES = "IoU", "Dice", "A/B area", "apart", "95 % apart", "objects A", "objects B"
-COLUMNS = ("image", "plane", "file_a", "file_b", *PIXELS, *SCORES, *OBJECTS, *DISTANCES)
+_TITLES = "IoU", "Dice", "A/B area", "apart", "95 % apart"
+COLUMNS = ("image", "plane", "file_a", "file_b", *PIXELS, *SCORES, *DISTANCES)
 
 
 @dataclass(frozen=True, eq=False)
 class Agreement:
-    """Two annotators' masks of the same images, compared: a row of `COLUMNS` for each plane."""
+    """The masks of two annotators, A and B, compared: a row of `COLUMNS` for each plane."""
 
+    a: Path
+    b: Path
     planes: pd.DataFrame
-    pairs: tuple[MaskPair, ...]
     notices: tuple[str, ...]
 
 
@@ -53,10 +50,14 @@ def agree(
     a: Path,
     b: Path,
     mask_kind: str = "auto",
+    *,
     like: Path | None = None,
     planes: str = "",
+    out: Path | None = None,
+    consensus_folder: Path | None = None,
+    overwrite: bool = False,
 ) -> Agreement:
-    """Compare the masks of two annotators.
+    """Compare the masks of two annotators, and write what is asked for.
 
     Parameters
     ----------
@@ -69,13 +70,30 @@ def agree(
         The image, or folder of images, that outlines were drawn on.
     planes
         The planes that are compared, such as ``0-9``; by default those that either labels.
+    out
+        CSV file for the table of planes.
+    consensus_folder
+        Folder for ``NAME_mask.ome.tif`` of every image: 255 where the two disagree.
+    overwrite
+        Replace these files if they exist.
 
     Raises
     ------
     MitolumeError
-        A file is missing or unreadable, no names match, sizes differ, or values mean nothing.
+        A file is missing or unreadable, no names match, sizes differ, or values mean nothing; a
+        file exists already, or the folder is one of the two annotators'.
     """
     files = match_files(a, b)
+    masks: list[Path] = []
+    if consensus_folder is not None:
+        if consensus_folder.resolve() in (a.resolve(), b.resolve()):
+            raise MitolumeError(
+                f"--consensus {consensus_folder} is a folder of masks that are compared; choose a "
+                "new one"
+            )
+        masks = [consensus_folder / f"{image_name(f)}_mask.ome.tif" for f, _ in files.both]
+    refuse_inputs([*masks, out], files.all)
+    require_free([*masks, *([out] if out else [])], replace=overwrite)
     pairs, notices = open_pairs(files, mask_kind, like, asked_planes(planes), (0, 1))
     notices += [
         f"{len(alone)} of {len(alone) + len(files.both)} masks in {folder} have no partner and are "
@@ -95,15 +113,25 @@ def agree(
     whole = all(len(pair.scored) == pair.images[0].sizes["Z"] for pair in pairs)
     if whole and (table["iou"].dropna() == 1).all() and table["iou"].notna().any():
         notices.append("A and B are the same in every sure pixel; a copy is not a second opinion")
-    return Agreement(table, tuple(pairs), tuple(notices))
+    if out is not None:
+        write_csv(out, table)
+    for path, pair in zip(masks, pairs, strict=False):  # no masks without a folder
+        _write_consensus(path, pair)
+    if masks:
+        # Where nobody agrees on any mitochondria a mask holds 0 and 255 only, which reads as
+        # labels.
+        notices.append(
+            f"consensus in {consensus_folder}, masks: {len(masks)}; 255 is where the two disagree "
+            "(in recipes: mask_kind: unsure)"
+        )
+    return Agreement(a, b, table, tuple(notices))
 
 
 def _pooled(planes: pd.DataFrame) -> dict[str, Any]:
-    """Put planes together: pixels and objects are summed, distances averaged where defined."""
-    sums = {name: int(planes[name].sum()) for name in (*PIXELS, *OBJECTS)}
-    counts = Counts(*(sums[name] for name in PIXELS))
+    """Put planes together: pixels are summed, distances averaged where defined."""
+    counts = Counts(*planes[list(PIXELS)].sum().tolist())
     scores = {name: score(counts) for name, score in SCORES.items()}
-    return sums | scores | {name: mean_defined(planes[name]) for name in DISTANCES}
+    return scores | {name: mean_defined(planes[name]) for name in DISTANCES}
 
 
 def _write_consensus(path: Path, pair: MaskPair) -> None:
@@ -121,13 +149,11 @@ def _write_consensus(path: Path, pair: MaskPair) -> None:
 def _plane(a: Mask, b: Mask, size: tuple[float, float] | None) -> dict[str, Any]:
     counts = count(a, b)
     pixels = (counts.tp, counts.fp, counts.fn, counts.tn, counts.n_unsure)
-    objects = (*shared_objects(a, b), *shared_objects(b, a))
     unit = "um" if size else "px"
     mean, percentile_95 = outline_distance(a, b, size or (1, 1))
     return {
         **dict(zip(PIXELS, pixels, strict=True)),
         **{name: score(counts) for name, score in SCORES.items()},
-        **dict(zip(OBJECTS, objects, strict=True)),
         f"outline_mean_{unit}": mean,
         f"outline_95_percent_{unit}": percentile_95,
     }
@@ -146,75 +172,19 @@ def _pixel_size(pair: MaskPair) -> tuple[tuple[float, float] | None, str]:
     return stated[0], ""
 
 
-def compare(
-    a: Path,
-    b: Path,
-    mask_kind: str = "auto",
-    *,
-    like: Path | None = None,
-    planes: str = "",
-    out: Path | None = None,
-    consensus_folder: Path | None = None,
-    overwrite: bool = False,
-) -> str:
-    """Compare two annotators as `agree` does, write files, and return a text for a terminal.
-
-    Parameters
-    ----------
-    a, b, mask_kind, like, planes
-        As for `agree`.
-    out
-        CSV file for the table of planes.
-    consensus_folder
-        Folder for ``NAME_mask.ome.tif`` of every image: 255 where the two disagree.
-    overwrite
-        Replace these files if they exist.
-
-    Raises
-    ------
-    MitolumeError
-        As from `agree`; a file exists already, or the folder is one of the two annotators'.
-    """
-    files = match_files(a, b)
-    masks: list[Path] = []
-    if consensus_folder is not None:
-        if consensus_folder.resolve() in (a.resolve(), b.resolve()):
-            raise MitolumeError(
-                f"--consensus {consensus_folder} is a folder of masks that are compared; choose a "
-                "new one"
-            )
-        masks = [consensus_folder / f"{image_name(f)}_mask.ome.tif" for f, _ in files.both]
-    refuse_inputs([*masks, out], files.all)
-    require_free([*masks, *([out] if out else [])], replace=overwrite)
-    found = agree(a, b, mask_kind, like, planes)
-    text = f"A: {a}\nB: {b}\n\n{agreement_text(found)}"
-    if out is not None:
-        write_csv(out, found.planes)
-    for path, pair in zip(masks, found.pairs, strict=False):  # no masks without a folder
-        _write_consensus(path, pair)
-    if masks:
-        # Where nobody agrees on any mitochondria a mask holds 0 and 255 only, which reads as
-        # labels.
-        text += (
-            f"\nconsensus in {consensus_folder}, masks: {len(masks)}; 255 is where the two "
-            "disagree (in recipes: mask_kind: unsure)"
-        )
-    return text
-
-
 def agreement_text(found: Agreement) -> str:
     """Return the table of a comparison for a terminal, and what it means in plain words."""
     groups = {str(image): planes for image, planes in found.planes.groupby("image", sort=False)}
     images, pooled = [_pooled(planes) for planes in groups.values()], _pooled(found.planes)
     cells = [_cells(row) for row in [*images, pooled]]
-    lines = [pd.DataFrame(cells, [*groups, "all together"], _TITLES).to_string(), ""]
-    lines += _objects_text(pooled)
+    lines = [f"A: {found.a}", f"B: {found.b}", ""]
+    lines += [pd.DataFrame(cells, [*groups, "all together"], _TITLES).to_string(), ""]
     if n := sum(math.isnan(row["iou"]) for row in images):
         lines.append(f"images without a mark of either: {n}; undefined, left out of the mean")
     either = found.planes["outline_mean_um"].fillna(found.planes["outline_mean_px"])
     if n := int(either.isna().sum()):
         lines.append(f"planes without an outline of one or both: {n}; no distance, not in its mean")
-    lines += ["together: pixels and objects of each plane summed, distances averaged over planes"]
+    lines += ["together: pixels of all planes summed, distances averaged over planes"]
     lines += [f"note: {notice}" for notice in found.notices]
     return "\n".join([*lines, "", _ceiling_text(_ceiling(found.planes))])
 
@@ -241,7 +211,7 @@ def _ceiling_text(ceiling: Ceiling | None) -> str:
 def _cells(row: dict[str, Any]) -> list[str]:
     scores = [number(row[name]) for name in SCORES]
     distances = [_distance(row, name) for name in ("outline_mean", "outline_95_percent")]
-    return [*scores, *distances, str(row["n_objects_a"]), str(row["n_objects_b"])]
+    return [*scores, *distances]
 
 
 def _distance(row: dict[str, Any], name: str) -> str:
@@ -250,19 +220,6 @@ def _distance(row: dict[str, Any], name: str) -> str:
         return "both units"
     shown = um if math.isnan(px) else px
     return number(shown, 2) + ("" if math.isnan(shown) else " px" if math.isnan(um) else " µm")
-
-
-def _objects_text(pooled: dict[str, Any]) -> list[str]:
-    lines = []
-    for one, other in ("ab", "ba"):
-        n, half = pooled[f"n_objects_{one}"], pooled[f"n_objects_{one}_half_in_{other}"]
-        touched = pooled[f"n_objects_{one}_touched_by_{other}"]
-        share = f" ({100 * half / n:.0f} %)" if n else ""
-        lines.append(
-            f"of {n} objects of {one.upper()}, {other.upper()} marked at least half of "
-            f"{half}{share} and touched {touched}"
-        )
-    return lines
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,7 @@
-"""Mask files of one kind to another: pixels, ImageJ ROIs, GeoJSON."""
+"""Mask files of one kind to another: pixels, ImageJ ROIs."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,18 +12,16 @@ import xarray as xr
 from mitolume.batch.runner import Job, Outcome, Report, run_jobs
 from mitolume.batch.sources import find_image, open_masks
 from mitolume.errors import MitolumeError
-from mitolume.io.geojson import labels_to_geojson
 from mitolume.io.mask_files import image_name, kind_of, list_masks, open_mask, require_fit, stack_of
 from mitolume.io.masks import FOREGROUND, UNSURE, ValuesKind, to_objects
 from mitolume.io.read import read
 from mitolume.io.rois import labels_to_rois, write_rois
-from mitolume.io.write import write_labels, write_mask, write_text
+from mitolume.io.write import write_labels, write_mask
 from mitolume.progress import Advance
 
 OUT_ENDINGS = {
     # what a file name may end in -> what it is, and how files of a folder are named
     ".zip": ("an ImageJ ROI set", "_rois.zip"),
-    ".geojson": ("GeoJSON for QuPath", ".geojson"),
     ".ome.tif": ("a mask of 0, 1 and 255, or a label image with --labels", "_mask.ome.tif"),
 }
 
@@ -120,8 +117,6 @@ def _convert(
     ending = _ending(out, None)
     if ending == ".zip":
         write_rois(out, labels_to_rois(labels, unsure))
-    elif ending == ".geojson":
-        write_text(out, json.dumps(labels_to_geojson(labels, unsure)) + "\n")
     elif as_labels:
         write_labels(out, image)
         if unsure.any():

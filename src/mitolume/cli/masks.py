@@ -57,11 +57,11 @@ def convert(
     ],
     out: Annotated[
         Path,
-        typer.Option(help="Result, ending in .zip, .geojson or .ome.tif; with --to, a folder."),
+        typer.Option(help="Result, ending in .zip or .ome.tif; with --to, a folder."),
     ],
     to: Annotated[
         str | None,
-        typer.Option(help="Format to convert a whole folder to: zip, geojson or ome.tif."),
+        typer.Option(help="Format to convert a whole folder to: zip or ome.tif."),
     ] = None,
     like: of.Like = None,
     labels: Annotated[
@@ -74,7 +74,7 @@ def convert(
     overwrite: of.Overwrite = False,
     quiet: of.Quiet = False,
 ) -> None:
-    """Convert masks between pixels, ImageJ ROIs and GeoJSON."""
+    """Convert masks between pixels and ImageJ ROIs; GeoJSON is read, too."""
     from mitolume.batch.convert import convert_files
 
     run_batch(
@@ -113,7 +113,7 @@ def evaluate(
     overwrite: of.Overwrite = False,
 ) -> None:
     """Score masks against true masks, or compare two annotators."""
-    from mitolume.batch.agreement import compare
+    from mitolume.batch.agreement import agree, agreement_text
     from mitolume.batch.evaluate import evaluate as score
     from mitolume.batch.evaluate import scores_text
 
@@ -121,7 +121,8 @@ def evaluate(
         raise MitolumeError(f"--out {out} must end in .csv: it is a table of scores")
     options: dict[str, Any] = {"like": like, "planes": planes, "out": out, "overwrite": overwrite}
     if agreement and not objects:
-        print(compare(masks, truth, mask_kind, consensus_folder=consensus, **options))
+        found = agree(masks, truth, mask_kind, consensus_folder=consensus, **options)
+        print(agreement_text(found))
     elif agreement:
         raise typer.BadParameter("--objects needs true masks; --agreement counts objects anyway")
     elif consensus is not None:

@@ -1,8 +1,7 @@
-"""QuPath's GeoJSON to outlines, and label images to GeoJSON."""
+"""QuPath's GeoJSON to outlines."""
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,13 +12,10 @@ import numpy as np
 
 from mitolume.errors import MitolumeError, Note, in_words, some_names
 from mitolume.io.formats import read_json, require_file
-from mitolume.io.outlines import Inside, Labels, Outline, Polygon, Ring, trace_labels
+from mitolume.io.outlines import Outline, Ring
 from mitolume.io.rois import is_unsure
 
-_CLASS = {"name": "Mitochondria", "color": [0, 160, 220]}
-_UNSURE_CLASS = {"name": "Ignore*", "color": [180, 180, 180]}  # QuPath's own
 _UNCLASSIFIED = "without a class"
-_NUMBER = re.compile(r"0*[1-9][0-9]{0,8}")  # an object's number, as a name
 
 
 def read_geojson(path: str | Path) -> tuple[list[Outline], list[str]]:
@@ -60,39 +56,6 @@ def read_geojson(path: str | Path) -> tuple[list[Outline], list[str]]:
     return outlines, notices
 
 
-def labels_to_geojson(labels: Labels, unsure: Inside | None = None) -> dict[str, Any]:
-    """Outline the objects of a label image, (Y, X) or (Z, Y, X), as a GeoJSON FeatureCollection.
-
-    It has an annotation for each object and plane, along the edges of its pixels, whose name is the
-    object's number (``0012``), and one of class ``Ignore*`` for what is ``unsure`` on a plane.
-    """
-    stack = np.ndim(labels) == 3
-    features = [
-        _feature(polygons, number, z if stack else None)
-        for z, number, polygons in trace_labels(labels, unsure)
-    ]
-    return {"type": "FeatureCollection", "features": features}
-
-
-def _feature(polygons: list[Polygon], number: int, z: int | None) -> dict[str, Any]:
-    """Return an object as a feature; 0 is the number of what is unsure."""
-    coordinates = [
-        [[*ring.astype(int).tolist(), ring[0].astype(int).tolist()] for ring in rings]
-        for rings in polygons
-    ]
-    one = len(coordinates) == 1
-    geometry: dict[str, Any] = {
-        "type": "Polygon" if one else "MultiPolygon",
-        "coordinates": coordinates[0] if one else coordinates,
-    }
-    if z is not None:
-        geometry["plane"] = {"c": -1, "z": z, "t": 0}
-    properties: dict[str, Any] = {"objectType": "annotation", "classification": _UNSURE_CLASS}
-    if number:
-        properties |= {"classification": _CLASS, "name": f"{number:04}"}
-    return {"type": "Feature", "geometry": geometry, "properties": properties}
-
-
 def _drawn(content: Any, skipped: Counter[str]) -> Iterator[tuple[str, Outline]]:
     """Walk through features and those nested in them; yield the class and outline of each."""
     if isinstance(content, list):
@@ -116,7 +79,6 @@ def _drawn(content: Any, skipped: Counter[str]) -> Iterator[tuple[str, Outline]]
                 int(plane.get("z", 0)) if plane else None,
                 int(plane.get("t", 0)) if plane else None,
                 is_unsure(class_name) or is_unsure(name),
-                int(name) if _NUMBER.fullmatch(name) else None,
             ),
         )
     elif not geometry:

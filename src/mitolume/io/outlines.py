@@ -7,20 +7,17 @@ in ImageJ and QuPath. What lies within an odd number of rings is inside: a ring 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import ndimage
 
 from mitolume.errors import MitolumeError, Note, rank_of
-from mitolume.io.masks import compact
 
 Ring = np.ndarray[Any, np.dtype[np.float64]]  # (corners, 2): x, y
-Polygon = list[Ring]  # the outer ring, then its holes
 Inside = np.ndarray[Any, np.dtype[np.bool_]]
 Labels = np.ndarray[Any, np.dtype[np.integer[Any]]]
 
@@ -208,67 +205,21 @@ def _cut_off(outlines: Sequence[Outline], shape: tuple[int, int], path: Path) ->
     return cut
 
 
-def trace_labels(
-    labels: Labels, unsure: Inside | None = None
-) -> Iterator[tuple[int, int, list[Polygon]]]:
-    """Outline the objects of a label image, (Y, X) or (Z, Y, X), along the edges of its pixels.
-
-    Yields the plane, the object's number, and its pieces (as in `trace`); last, with the number 0,
-    what is unsure on each plane.
-    """
-    labels = np.asarray(labels)
-    if labels.dtype.kind not in "bui" or labels.ndim not in (2, 3) or labels.min(initial=0) < 0:
-        raise MitolumeError(
-            f"a label image holds whole numbers from 0 as (Y, X) or (Z, Y, X), not {labels.dtype} "
-            f"of shape {labels.shape}"
-        )
-    planes = labels if labels.ndim == 3 else labels[np.newaxis]
-    for z, plane in enumerate(planes if labels.size else ()):
-        plane, numbers = compact(plane)
-        for index, box in enumerate(ndimage.find_objects(plane.astype(np.int32)), start=1):
-            if box is not None:
-                corner = np.array([box[1].start, box[0].start])
-                pieces = trace(plane[box] == index)
-                yield (
-                    z,
-                    int(numbers[index]),
-                    [[ring + corner for ring in rings] for rings in pieces],
-                )
-    doubt = np.zeros((0, 0, 0), bool) if unsure is None else unsure.reshape(planes.shape)
-    yield from ((z, 0, trace(plane)) for z, plane in enumerate(doubt) if plane.any())
-
-
-def trace(mask: Inside) -> list[Polygon]:
+def trace(mask: Inside) -> list[Ring]:
     """Outline a mask, (Y, X) bool, along the edges of its pixels.
 
-    Returns
-    -------
-    list of list of numpy.ndarray
-        A polygon for each piece (4 neighbours: pieces that touch at a corner are two): its outer
-        ring, then its holes. No ring meets itself; holes run the other way round.
+    There is a ring around each piece (8 neighbours), which meets itself where pixels touch at a
+    corner only, and one around each of its holes.
 
     Examples
     --------
-    >>> [[outer]] = trace(np.array([[True, True], [True, False]]))
+    >>> (outer,) = trace(np.array([[True, True], [True, False]]))
     >>> outer.astype(int).tolist()
     [[0, 0], [2, 0], [2, 1], [1, 1], [1, 2], [0, 2]]
     """
-    pieces, _ = ndimage.label(mask)
-    polygons = []
-    for number, box in enumerate(ndimage.find_objects(pieces), start=1):
-        corner = np.array([box[1].start, box[0].start])
-        outer, *holes = (ring + corner for ring in _rings(pieces[box] == number))
-        polygons.append([outer, *(hole[::-1] for hole in holes)])
-    return polygons
-
-
-def _rings(piece: Inside) -> list[Ring]:
-    """Return the rings of one piece, the outer one first.
-
-    Along a row of pixel corners, the places where the outline turns pair up as its horizontal
-    edges, along a column as its vertical ones; the rings follow by taking these in turn.
-    """
-    padded = np.pad(piece, 1)
+    # Along a row of pixel corners, the places where the outline turns pair up as its horizontal
+    # edges, along a column as its vertical ones; the rings follow by taking these in turn.
+    padded = np.pad(mask, 1)
     nw, ne = padded[:-1, :-1], padded[:-1, 1:]
     sw, se = padded[1:, :-1], padded[1:, 1:]
     # Two pixels that touch at a corner only: two turns there.
@@ -279,7 +230,7 @@ def _rings(piece: Inside) -> list[Ring]:
     y, x = np.repeat(y, repeats), np.repeat(x, repeats)
     second = np.zeros(len(y), bool)
     second[1:] = (y[1:] == y[:-1]) & (x[1:] == x[:-1])
-    # The rings part there so that each keeps round its background: then none meets itself.
+    # There each ring keeps round its background, so that both pixels are within one.
     order = np.lexsort((second ^ (touching & nw)[y, x], y, x))
     below = np.empty(len(y), int)
     below[order[0::2]], below[order[1::2]] = order[1::2], order[0::2]

@@ -12,15 +12,17 @@ import struct
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from roifile import ROI_OPTIONS, ROI_SUBTYPE, ROI_TYPE, ImagejRoi
+from scipy import ndimage
 
 from mitolume.errors import MitolumeError, Note, in_words
 from mitolume.io.formats import decoding, require_file
-from mitolume.io.outlines import Inside, Labels, Outline, Ring, trace, trace_labels
+from mitolume.io.masks import compact
+from mitolume.io.outlines import Inside, Labels, Outline, Ring, trace
 from mitolume.io.write import atomic
 
 _MOST_CORNERS, _MOST_COORDINATE = 65_535, 60_000  # of an integer polygon in a .roi file
@@ -146,8 +148,8 @@ def labels_to_rois(labels: Labels, unsure: Inside | None = None) -> list[ImagejR
     -------
     list of roifile.ImagejRoi
         One for each object and plane. It is named by its number (``0012``, in a stack by plane
-        and number: ``0003-0012``) and also holds the number as its property ``object``. A piece
-        without holes is a traced ROI; anything else is a composite one.
+        and number: ``0003-0012``) and also holds the number as its property ``object``. One of a
+        single ring is a traced ROI; one of several parts or with holes is a composite one.
 
     Examples
     --------
@@ -155,18 +157,36 @@ def labels_to_rois(labels: Labels, unsure: Inside | None = None) -> list[ImagejR
     >>> [(roi.name, roi.roitype.name, roi.left, roi.top) for roi in rois]
     [('0007', 'TRACED', 1, 0)]
     """
-    stack = np.ndim(labels) == 3
+    planes = np.asarray(labels)
+    if planes.dtype.kind not in "bui" or planes.ndim not in (2, 3) or planes.min(initial=0) < 0:
+        raise MitolumeError(
+            f"a label image holds whole numbers from 0 as (Y, X) or (Z, Y, X), not {planes.dtype} "
+            f"of shape {planes.shape}"
+        )
+    stack = planes.ndim == 3
+    planes = planes if stack else planes[np.newaxis]
+    doubt = np.zeros((0, 0, 0), bool) if unsure is None else unsure.reshape(planes.shape)
     rois = []
-    for z, number, polygons in trace_labels(labels, unsure):
-        if number:
-            name = f"{z + 1:04}-{number:04}" if stack else f"{number:04}"
-        else:
+    for z, number, rings in _traced(planes):
+        name = f"{z + 1:04}-{number:04}" if stack else f"{number:04}"
+        rois.append(_roi(name, z + 1 if stack else 0, rings))
+        rois[-1].properties = {_NUMBER: number}
+    for z, plane in enumerate(doubt):
+        if plane.any():
             name = f"unsure-{z + 1}" if stack else "unsure"
-        roi = _roi(name, z + 1 if stack else 0, [ring for rings in polygons for ring in rings])
-        if number:
-            roi.properties = {_NUMBER: number}
-        rois.append(roi)
+            rois.append(_roi(name, z + 1 if stack else 0, trace(plane)))
     return rois
+
+
+def _traced(planes: Labels) -> Iterator[tuple[int, int, list[Ring]]]:
+    """Yield the plane, number and rings of each object of label images (Z, Y, X)."""
+    for z, plane in enumerate(planes if planes.size else ()):
+        small, numbers = compact(plane)
+        for index, box in enumerate(ndimage.find_objects(small.astype(np.int32)), start=1):
+            if box is not None:
+                corner = np.array([box[1].start, box[0].start])
+                rings = [ring + corner for ring in trace(small[box] == index)]
+                yield z, int(numbers[index]), rings
 
 
 def _roi(name: str, position: int, rings: list[Ring]) -> ImagejRoi:
@@ -316,7 +336,7 @@ def _oval(left: int, top: int, width: int, height: int) -> Ring:
     """Trace the pixels whose centre lies within or on the ellipse, as OvalRoi.getMask has them."""
     a, b = width / 2, height / 2
     y, x = np.arange(height)[:, np.newaxis] - (b - 0.5), np.arange(width) - (a - 0.5)
-    ((outer, *_),) = trace(x * x / (a * a) + y * y / (b * b) <= 1)
+    outer, *_ = trace(x * x / (a * a) + y * y / (b * b) <= 1)
     return np.asarray(outer + np.array([left, top]))
 
 
