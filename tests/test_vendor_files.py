@@ -333,3 +333,14 @@ def test_a_table_takes_folders_and_says_which_channel_it_took(tmp_path: Path) ->
     checked = check_table(tmp_path / "fields.csv")
     assert checked.fields[0].planes == (0, 1, 2)
     assert any("took channel 1 = DIC (its name says so)" in text for text in checked.notices)
+
+
+def test_a_zeiss_tile_with_more_axes_than_there_is_room_for(tmp_path: Path) -> None:
+    """The library would write pixels over its own stack."""
+    write_czi(tmp_path / "a.czi", np.zeros((1, 1, 1, 32, 32), np.uint8))
+    content = bytearray((tmp_path / "a.czi").read_bytes())
+    axes = content.index(b"ZISRAWSUBBLOCK") + 76
+    content[axes : axes + 4] = (1000).to_bytes(4, "little")
+    (tmp_path / "a.czi").write_bytes(content)
+    with pytest.raises(MitolumeError, match="a tile claims more axes than there are"):
+        read(tmp_path / "a.czi").load()

@@ -6,6 +6,7 @@ By pylibCZIrw: bioio-czi 3 gives one of several scenes without names, and one of
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from mitolume.errors import MitolumeError, extra
 from mitolume.io.readers import Opened, Stated, chunked, light, require_planes
 
 _MOST_NAMED = 10_000  # planes that are looked for one by one, where a file lacks some
+_MOST_AXES = 40  # of a tile, in libCZI
 _TILE = 4096  # pixels a side: a slide scanner's plane is larger than memory
 _TYPES = {
     "Gray8": np.uint8, "Gray16": np.uint16, "Gray32Float": np.float32,
@@ -86,6 +88,7 @@ def _array(
         raise MitolumeError(f"{path} has pixels of type {', '.join(types)}, which aren't read")
     dtype = np.result_type(*(_TYPES[name] for name in types))
     outer = [axis for axis in bounds if axis not in ("X", "Y")]
+    positions = _tile_positions(path)
     colours = {"S": 3} if any(name.startswith("Bgr") for name in types) else {}
 
     def load(box: dict[str, slice]) -> Any:
@@ -93,6 +96,8 @@ def _array(
         y, x = box["Y"], box["X"]
         roi = bounds["X"][0] + x.start, bounds["Y"][0] + y.start, x.stop - x.start, y.stop - y.start
         with czi.open_czi(str(path)) as file:
+            own = [positions[number] for number in _tiles(file, plane, scene, roi=roi)]
+            _require_axes(path, own)
             pixels = file.read(plane=plane, scene=scene, roi=roi)
         return pixels[..., ::-1] if colours else pixels[..., 0]
 
@@ -104,13 +109,7 @@ def _array(
 def _refuse_vast(path: Path, file: Any, bounds: dict[str, tuple[int, int]]) -> None:
     """Refuse a file that claims far more planes than it holds: looking for each takes minutes."""
     planes = math.prod(last - first for axis, (first, last) in bounds.items() if axis not in "XY")
-    tiles: set[int] = set()
-
-    def found(number: int, _: Any) -> bool:
-        tiles.add(number)
-        return True
-
-    file.enumerate_subblocks_subset(found)
+    tiles = _tiles(file)
     if len(tiles) < planes > _MOST_NAMED:
         raise MitolumeError(
             f"{path}: its metadata name {planes} planes, but it holds {len(tiles)} tiles; it is "
@@ -125,12 +124,48 @@ def _are_there(path: Path, scene: int | None, outer: dict[str, tuple[int, int]])
         for place in np.ndindex(*(last - first for first, last in outer.values())):
             at = {axis: outer[axis][0] + i for axis, i in zip(outer, place, strict=True)}
             at = {a: i for a, i in at.items() if outer[a][1] - outer[a][0] > 1}
-            found: list[int] = []
-            file.enumerate_subblocks_subset(
-                lambda number, _, found=found: found.append(number) or True,
-                plane=at if scene is None else at | {"S": scene},
-                only_layer0=True,
-            )
-            tiles.append(found)
+            tiles.append(_tiles(file, at, scene, only_layer0=True))
     most = max(map(len, tiles))
     return (len(found) == most > 0 for found in tiles)
+
+
+def _tiles(
+    file: Any, plane: dict[str, int] | None = None, scene: int | None = None, **kwargs: Any
+) -> list[int]:
+    """Return the numbers of the tiles of a plane, in a region or a layer if one is given."""
+    found: list[int] = []
+
+    def note(number: int, _: Any) -> bool:
+        found.append(number)
+        return True
+
+    if plane is not None and scene is not None:
+        plane = plane | {"S": scene}
+    file.enumerate_subblocks_subset(note, plane=plane, **kwargs)
+    return found
+
+
+def _tile_positions(path: Path) -> list[int]:
+    """Return the byte at which each tile begins, from the directory of tiles."""
+    with path.open("rb") as file:
+        file.seek(84)
+        file.seek(struct.unpack("<q", file.read(8))[0] + 32)
+        (count,) = struct.unpack("<i124x", file.read(128))
+        found = []
+        for _ in range(count):
+            position, axes = struct.unpack("<6xq14xi", file.read(32))
+            found.append(position)
+            file.seek(20 * axes, 1)
+    return found
+
+
+def _require_axes(path: Path, positions: list[int]) -> None:
+    """Refuse tiles that claim more axes than libCZI has room for: it writes beyond it."""
+    with path.open("rb") as file:
+        for position in positions:
+            file.seek(position + 76)
+            if int.from_bytes(file.read(4), "little") > _MOST_AXES:
+                raise MitolumeError(
+                    f"{path}: a tile claims more axes than there are; the file is damaged: copy it "
+                    "again"
+                )
