@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mitolume.batch.runner import Job, Outcome, Report, Scene, run_files, run_jobs, side_by_side
+from mitolume.batch.runner import Job, Outcome, Report, run_files, run_jobs, side_by_side
 from mitolume.errors import MitolumeError
 from mitolume.io.listing import image_files
 from mitolume.io.masks import meaning_of
@@ -40,27 +40,28 @@ def folder(tmp_path: Path) -> Path:
 
 
 def run(folder: Path, settings: dict[str, object] | None = None, **options: object) -> Outcome:
-    def make(file: Path) -> list[Job]:
-        target = folder / "out" / f"{file.stem}.up"
-        return [Job(file.name, (file,), (target,), partial(upper, file, target), settings or {})]
+    def open_one(file: Path, scene: str | None, name: str) -> Job:
+        target = folder / "out" / f"{name}.up"
+        return Job(file.name, (file,), (target,), partial(upper, file, target), settings or {})
 
-    return run_files(sorted(folder.glob("*.txt")), make, folder / "out" / RECORD, **options)
+    return run_files(sorted(folder.glob("*.txt")), open_one, folder / "out" / RECORD, **options)
 
 
 def test_a_scene_that_fails_is_named_and_costs_no_other(tmp_path: Path) -> None:
     (plate := tmp_path / "plate.lif").write_text("")
     faults = {"B1": MitolumeError(f"{plate} has no channel"), "B2": ValueError("odd")}
 
-    def open_one(name: str) -> Job:
+    def open_one(file: Path, name: str | None, _: str) -> Job:
+        assert name
         if name in faults:
             raise faults[name]
         (source := tmp_path / name / plate.name).parent.mkdir()
         source.write_text("bad" if name == "B3" else "rather long")
         work = partial(upper, source, tmp_path / f"{name}.up")
-        return Job(plate.name, (source,), (tmp_path / f"{name}.up",), work, scene=name)
+        return Job(plate.name, (source,), (tmp_path / f"{name}.up",), work)
 
     names = ["B1", "A1", "B2", "B3", "A2"]
-    outcome = run_files([plate], lambda _: (Scene(name, partial(open_one, name)) for name in names))
+    outcome = run_files([plate], open_one, scenes=lambda _: [(name, name) for name in names])
     assert [path.name for path in outcome.written] == ["A1.up", "A2.up"]
     assert outcome.notices == ["plate.lif (scene A1, A2) is long"]
     with pytest.raises(MitolumeError) as error:
@@ -201,12 +202,12 @@ def test_jobs_without_inputs_are_made_of_their_settings(tmp_path: Path) -> None:
 
 
 def test_inputs_that_cannot_be_opened_are_named_and_the_others_done(folder: Path) -> None:
-    def make(file: Path) -> list[Job]:
+    def open_one(file: Path, *_: object) -> Job:
         if file.stem == "b":
             raise ValueError("odd")
-        return [Job(file.name, (file,), (), lambda advance: Report(file.read_text()))]
+        return Job(file.name, (file,), (), lambda advance: Report(file.read_text()))
 
-    outcome = run_files(sorted(folder.glob("*.txt")), make)
+    outcome = run_files(sorted(folder.glob("*.txt")), open_one)
     assert [one.report.text for one in outcome.finished] == ["one", "three"]
     assert "b.txt: unexpected ValueError: odd" in outcome.faults[0]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -14,13 +14,13 @@ from matplotlib.figure import Figure
 
 from mitolume.analysis.object_pictures import write_figure
 from mitolume.analysis.pictures import stretch_limits, to_8bit, with_bar
-from mitolume.batch.runner import Job, Outcome, Report, Scene, run_files
+from mitolume.batch.runner import Job, Outcome, Report, run_files
 from mitolume.errors import MitolumeError
 from mitolume.inference.denoise import Denoiser
 from mitolume.inference.inputs import InputReader
 from mitolume.io.channels import select_channel
 from mitolume.io.formats import bare_name, sha256
-from mitolume.io.listing import RESULTS, named_scenes, result_ending
+from mitolume.io.listing import named_scenes, result_ending
 from mitolume.io.read import read
 from mitolume.io.windows import FilePlane, Plane, levelled
 from mitolume.io.zarr_out import new_image
@@ -52,10 +52,6 @@ def denoise_files(
     """
     model = None if denoiser.bundle is None else sha256(denoiser.bundle)
 
-    def make(file: Path) -> Iterator[Scene]:
-        for one, name in named_scenes(file, scene):
-            yield Scene(one, partial(open_scene, file, one, name))
-
     def open_scene(file: Path, one: str | None, name: str) -> Job:
         image = select_channel(read(file, scene=one), channel)
         if any(offsets := levelled(image).attrs.get("offsets", ())):
@@ -74,10 +70,10 @@ def denoise_files(
         work = int(image.sizes["T"] * image.sizes["Z"])
         compute = partial(_denoise, denoiser, image, path, sharpen)
         results = (out / f"{name}_denoising.png", path)
-        return Job(file.name, image.attrs["files"], results, compute, settings, work, scene=one)
+        return Job(file.name, image.attrs["files"], results, compute, settings, work)
 
-    passed_over = (*RESULTS, "_denoised")
-    return run_files(files, make, out / "denoise.jsonl", passed_over=passed_over, **options)
+    scenes = partial(named_scenes, scene=scene)
+    return run_files(files, open_scene, out / "denoise.jsonl", scenes=scenes, **options)
 
 
 def _denoise(

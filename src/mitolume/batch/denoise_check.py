@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import lru_cache, partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from mitolume.analysis.object_pictures import write_figure
 from mitolume.batch.runner import Job, Outcome, Report, run_files
 from mitolume.io.channels import select_channel
-from mitolume.io.formats import bare_name
+from mitolume.io.listing import named_scenes
 from mitolume.io.read import read
 from mitolume.io.windows import Plane, levelled, open_plane
 from mitolume.io.write import write_text
@@ -56,13 +56,13 @@ def check_files(
     """Check stacks in files, as `mitolume.preprocess.noise_check.check_stack` does.
 
     ``out`` gets ``NAME_check.png`` and the numbers in ``NAME_check.json``, which are replaced.
-    ``channel`` and ``scene`` are names or numbers (from 0). ``progress`` is called with planes
-    read, planes in total, and the file's name.
+    ``channel`` and ``scene`` are names or numbers (from 0); scene "all" is each one.
+    ``progress`` is called with planes read, planes in total, and the file's name.
     """
 
-    def make(file: Path) -> Iterator[Job]:
-        image = levelled(select_channel(read(file, scene=scene), channel))
-        figure = out / f"{bare_name(file)}_check.png"
+    def open_scene(file: Path, own: str | None, name: str) -> Job:
+        image = levelled(select_channel(read(file, scene=own), channel))
+        figure = out / f"{name}_check.png"
         numbers = figure.with_suffix(".json")
 
         def compute(advance: Callable[[int], None]) -> Report:
@@ -71,14 +71,15 @@ def check_files(
             found = {"image": file.name, "sentence": check.sentence, **asdict(check)}
             write_text(numbers, json.dumps(found, indent=2) + "\n")
             _draw(figure, file.name, check)
-            asked = {"": file, " --channel ": channel, " --scene ": scene}
+            asked = {"": file, " --channel ": channel, " --scene ": own}
             given = "".join(option + quoted(what) for option, what in asked.items() if what)
             return Report(f"{_text(file, given, check)}\n  figure: {figure}")
 
         inputs = image.attrs["files"]
-        yield Job(file.name, inputs, (numbers, figure), compute, work=image.sizes["Z"])
+        return Job(file.name, inputs, (numbers, figure), compute, work=image.sizes["Z"])
 
-    return run_files(stacks, make, overwrite=True, progress=progress)
+    scenes = partial(named_scenes, scene=scene)
+    return run_files(stacks, open_scene, scenes=scenes, overwrite=True, progress=progress)
 
 
 def _text(path: Path, given: str, check: NoiseCheck) -> str:

@@ -27,7 +27,7 @@ from mitolume.batch.runner import (
 from mitolume.errors import MitolumeError
 from mitolume.io.channels import select_channel
 from mitolume.io.fields import Field, format_planes, read_table, with_planes, write_table
-from mitolume.io.formats import bare_name
+from mitolume.io.listing import named_scenes
 from mitolume.io.read import read
 from mitolume.io.windows import Plane, levelled, open_plane
 from mitolume.preprocess.focus import choose_planes, focus_scores
@@ -84,8 +84,8 @@ def focus_files(
     ``stacks`` are image files, or folders of them; ``out`` is then a folder for ``NAME_focus.png``,
     which are replaced. With ``table``, ``out`` is the new table (CSV); rows that name planes, and
     images of one plane, stay as they are. ``channel`` and ``scene`` are names or numbers (from 0);
-    without ``channel`` it is that of transmitted light. ``planes`` is as
-    `mitolume.preprocess.focus.choose_planes` reads it: auto, all, 3, 4um or 2,5-7. Nothing is
+    scene "all" is each one, and without ``channel`` it is that of transmitted light. ``planes`` is
+    as `mitolume.preprocess.focus.choose_planes` reads it: auto, all, 3, 4um or 2,5-7. Nothing is
     written if a row can't be read; the error names all of them.
     """
     if bool(stacks) == (table is not None):
@@ -95,9 +95,9 @@ def focus_files(
             raise MitolumeError("the table of --fields says which channel and scene")
         return _fill_planes(table, out, planes, progress)
 
-    def make(file: Path) -> Iterator[Job]:
-        picture = out / f"{bare_name(file)}_focus.png"
-        image = _open(file, channel, scene)
+    def open_scene(file: Path, own: str | None, name: str) -> Job:
+        picture = out / f"{name}_focus.png"
+        image = _open(file, channel, own)
 
         def compute(advance: Callable[[int], None]) -> Report:
             found = measure_focus(file, image, planes, advance=advance)
@@ -105,9 +105,10 @@ def focus_files(
             return Report(f"{found.text()}\n  curve:  {picture}")
 
         inputs = image.attrs["files"]
-        yield Job(file.name, inputs, (picture,), compute, work=image.sizes["Z"])
+        return Job(file.name, inputs, (picture,), compute, work=image.sizes["Z"])
 
-    return run_files(stacks, make, overwrite=True, progress=progress)
+    scenes = partial(named_scenes, scene=scene)
+    return run_files(stacks, open_scene, scenes=scenes, overwrite=True, progress=progress)
 
 
 def measure_focus(

@@ -14,6 +14,7 @@ from mitolume.batch.runner import Job, Outcome, Report, run_files
 from mitolume.errors import MitolumeError, some_names
 from mitolume.io.channels import listed_channels, transmitted_channel
 from mitolume.io.formats import stated
+from mitolume.io.listing import images_in
 from mitolume.io.mask_files import says_mask
 from mitolume.io.pixel_size import believed_pixel_size, odd_pixel_size
 from mitolume.io.read import Image2D, decode_plane, read, scenes
@@ -36,12 +37,13 @@ class _Scene(NamedTuple):
 def inspect_files(
     files: Sequence[Path], progress: Advance = lambda done, total, note="": None
 ) -> Outcome:
-    """Describe image files, and those in folders."""
+    """Describe image files, and those in folders, masks and results too."""
 
-    def make(file: Path) -> list[Job]:
-        return [Job(file.name, (file,), (), lambda _: Report(f"{inspect(file)}\n"))]
+    def open_file(file: Path, *_: object) -> Job:
+        return Job(file.name, (file,), (), lambda _: Report(f"{inspect(file)}\n"))
 
-    return run_files(files, make, passed_over=(), progress=progress)
+    listed = [one for path in files for one in images_in(path) or [path]]
+    return run_files(listed, open_file, progress=progress)
 
 
 def inspect(path: Path) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from mitolume.analysis.dye_labels import THRESHOLD
 from mitolume.analysis.object_pictures import write_figure
 from mitolume.analysis.pictures import fit, overlay, to_8bit, with_bar
-from mitolume.batch.runner import Job, Outcome, Report, Scene, require_free, run_files
+from mitolume.batch.runner import Job, Outcome, Report, require_free, run_files
 from mitolume.errors import MitolumeError, some_names
 from mitolume.io.channels import channel_in_name, file_of_channel, transmitted_channel
 from mitolume.io.check import open_fluorescence, open_image
@@ -101,10 +101,6 @@ def label_files(
         "threshold": threshold or THRESHOLD, "align": move,
     }  # fmt: skip
 
-    def make(file: Path) -> Iterator[Scene]:
-        for own, name in named_scenes(file, scene):
-            yield Scene(own, partial(open_scene, file, own, name))
-
     def open_scene(file: Path, own: str | None, name: str) -> Job:
         row = _row_of(file, channel, light, own)
         row = replace(row, pixel_size_um=pixel_size_um, specimen=name)
@@ -125,11 +121,11 @@ def label_files(
             return Report(f"{mask}: {found[len(found) // 2]['verdict']}{middle}")
 
         inputs = tuple(dict.fromkeys((row.image, *dye.attrs["files"])))
-        return Job(file.name, inputs, (mask,), compute, settings, scene=own)
+        return Job(file.name, inputs, (mask,), compute, settings)
 
     outcome = run_files(
-        files, make, out / RECORD, first=channel, resume=resume, overwrite=overwrite,
-        progress=progress,
+        files, open_scene, out / RECORD, scenes=partial(named_scenes, scene=scene), first=channel,
+        resume=resume, overwrite=overwrite, progress=progress,
     )  # fmt: skip
     names = {mask.name for mask in outcome.done}
     if lost := names - set(figures):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -19,7 +19,7 @@ from typing import Any
 import xarray as xr
 
 from mitolume.analysis.pictures import overlay, with_bar, write_png
-from mitolume.batch.runner import Finished, Job, Outcome, Report, Scene, run_files, side_by_side
+from mitolume.batch.runner import Job, Outcome, Report, run_files, side_by_side
 from mitolume.errors import MitolumeError, some_names
 from mitolume.inference.inputs import unlike_stack
 from mitolume.inference.predictor import Predictor, load
@@ -99,20 +99,69 @@ def predict_files(
     blocks.
     """
     predictor.threshold(options.threshold, options.condition)  # a fault is one of no file
-    if scheduler is not None:  # a worker may run in another folder
-        files, out = [path.absolute() for path in files], out.absolute()
     if bool(files) == (table is not None):
         raise MitolumeError("name either images or a table with --fields")
-    asked, made = _asked_by(table, options, predictor), dict[Path, Field]()
-    model = None if predictor.bundle is None else sha256(predictor.bundle)
+
+    def given() -> Predictor:
+        return predictor
+
+    model: Callable[[], Predictor] = given
+    compute = None
+    if scheduler is not None:
+        if predictor.bundle is None:
+            raise MitolumeError("only a model that was loaded from a folder works on a cluster")
+        # A worker may run in another folder.
+        files, out = [path.absolute() for path in files], out.absolute()
+        bundle = predictor.bundle.absolute()
+        written_ns = max(path.stat().st_mtime_ns for path in bundle.iterdir())
+        model = partial(
+            _load_once, bundle, written_ns, predictor.views, predictor.core, predictor.precision
+        )
+        compute = side_by_side(scheduler=scheduler, inputs=[bundle], out=out)
+    digest = None if predictor.bundle is None else sha256(predictor.bundle)
+    asked = _asked_by(table, options, predictor)
+    named: dict[str, tuple[Field, PredictionOptions]] = {}  # by the names of results
+    made: dict[Path, Field] = {}
+
+    def scenes(file: Path) -> Iterator[tuple[str | None, str]]:
+        plain = bare_name(file)
+        for row, own, stem in asked.get(os.path.abspath(file), [(Field(file), options, plain)]):
+            for scene, name in named_scenes(file, own.scene):
+                name = stem + name.removeprefix(plain)
+                named[name] = row, own
+                yield scene, name
+
+    def open_scene(file: Path, scene: str | None, name: str) -> Job:
+        row, own = named[name]
+        opened = _open_channels(predictor, file, scene, own)
+        image = _image_of(file, scene, opened, own, predictor, out / name)
+        made[image.mask] = row
+        settings = {
+            "model": digest,
+            "views": predictor.views,
+            "precision": predictor.precision,
+            "threshold": image.threshold,
+            "channels": [str(name) for name in opened["C"].values],
+            "scene": scene,
+            "pixel size": own.pixel_size_um,
+        }
+        beside = filter(None, [image.probability, *image.pictures.values()])
+        work = opened.sizes["T"] * opened.sizes["Z"] * len(image.boxes)
+        return Job(
+            file.name, opened.attrs["files"], (*beside, image.mask),
+            partial(_predict, model, image), settings, work,
+            smaller="choose a smaller --tile-size",
+        )  # fmt: skip
+
     outcome = run_files(
         files or [Path(file) for file in asked],
-        partial(_scenes_of, predictor, model, out, options, asked=asked, made=made),
+        open_scene,
         out / "predict.jsonl",
+        scenes=scenes,
         first=str(predictor.channels(options.channels)[0] or ""),
         resume=resume,
         overwrite=overwrite,
-        scheduler=partial(_on_cluster, scheduler, predictor, out) if scheduler else None,
+        scheduler=compute,
         progress=progress,
     )
     if table is not None and (done := set(outcome.done)):
@@ -124,9 +173,6 @@ def predict_files(
     listed = f" --fields {quoted(out / 'fields.csv')}" * bool(table)
     outcome.next = f"mitolume measure {quoted(out)}{listed}{spare('objects.csv')}"
     return outcome
-
-
-_Asked = tuple[Field, PredictionOptions, str]  # an image's row, and the name of its results
 
 
 def _unlike_thresholds(predictor: Predictor, rows: Sequence[Field]) -> list[str]:
@@ -144,14 +190,17 @@ def _unlike_thresholds(predictor: Predictor, rows: Sequence[Field]) -> list[str]
 
 def _asked_by(
     table: Path | None, given: PredictionOptions, predictor: Predictor
-) -> dict[str, list[_Asked]]:
-    """Return the images of a table, as whole stacks, by file; the user's options go before it."""
+) -> dict[str, list[tuple[Field, PredictionOptions, str]]]:
+    """Return the images of a table, as whole stacks, by file, and how results of each are named.
+
+    The user's options go before those of the table.
+    """
     whole = {
         (row.image, row.scene, row.channel): replace(row, planes=None, role="unlabelled")
         for row in (read_table(table) if table else ())
     }
     times = Counter((bare_name(file).casefold(), scene) for file, scene, _ in whole)
-    found: dict[str, list[_Asked]] = defaultdict(list)
+    found: dict[str, list[tuple[Field, PredictionOptions, str]]] = defaultdict(list)
     for (file, scene, channel), row in whole.items():
         again = times[bare_name(file).casefold(), scene] > 1
         name = "_".join(filter(None, (file.parent.name * again, bare_name(file), scene)))
@@ -166,46 +215,6 @@ def _asked_by(
         )
         found[os.path.abspath(file)].append((row, own, name))
     return found
-
-
-def _scenes_of(
-    predictor: Predictor,
-    model: str | None,
-    out: Path,
-    given: PredictionOptions,
-    file: Path,
-    *,
-    asked: Mapping[str, Sequence[_Asked]],
-    made: dict[Path, Field],
-) -> Iterator[Scene]:
-    """Say how the scenes of a file are opened; ``made`` gets the row of each mask."""
-    plain = bare_name(file)
-
-    def open_scene(row: Field, options: PredictionOptions, scene: str | None, path: Path) -> Job:
-        opened = _open_channels(predictor, file, scene, options)
-        image = _image_of(file, scene, opened, options, predictor, path)
-        made[image.mask] = row
-        settings = {
-            "model": model,  # a hash
-            "views": predictor.views,
-            "precision": predictor.precision,
-            "threshold": image.threshold,
-            "channels": [str(name) for name in opened["C"].values],
-            "scene": scene,
-            "pixel size": options.pixel_size_um,
-        }
-        beside = filter(None, [image.probability, *image.pictures.values()])
-        work = opened.sizes["T"] * opened.sizes["Z"] * len(image.boxes)
-        return Job(
-            file.name, opened.attrs["files"], (*beside, image.mask),
-            partial(_predict, predictor, image), settings, work,
-            smaller="choose a smaller --tile-size", scene=scene,
-        )  # fmt: skip
-
-    for row, options, own in asked.get(os.path.abspath(file), [(Field(file), given, plain)]):
-        for scene, name in named_scenes(file, options.scene):
-            path = out / (own + name.removeprefix(plain))
-            yield Scene(scene, partial(open_scene, row, options, scene, path))
 
 
 def _image_of(
@@ -258,9 +267,10 @@ def _planes(opened: xr.DataArray) -> list[tuple[int, int]]:
 
 @making_results()
 def _predict(
-    predictor: Predictor, image: _Image, advance: Callable[[int], None] = lambda done: None
+    model: Callable[[], Predictor], image: _Image, advance: Callable[[int], None]
 ) -> Report:
     """Predict an image block by block, and write its results."""
+    predictor = model()
     opened = _open_channels(predictor, image.file, image.scene, image.options)
     first, reader = opened.isel(C=[0]), predictor.reader(opened)
     shape = (opened.sizes["Y"], opened.sizes["X"])
@@ -308,39 +318,11 @@ def _draw(image: _Image, opened: xr.DataArray, mask: Any) -> None:
         write_png(path, with_bar(drawn, size and size[1] * width))
 
 
-# --- on a cluster -------------------------------------------------------------------------------
-
-
-def _on_cluster(
-    address: str, predictor: Predictor, out: Path, jobs: Sequence[Job], progress: Advance
-) -> Iterator[Finished]:
-    """Predict images on the workers of a dask cluster, one each at a time; a `Scheduler`."""
-    if predictor.bundle is None:
-        raise MitolumeError("only a model that was loaded from a folder works on a cluster")
-    bundle = predictor.bundle.absolute()
-    written_ns = max(path.stat().st_mtime_ns for path in bundle.iterdir())
-    model = (bundle, written_ns, predictor.views, predictor.core, predictor.precision)
-    there = []
-    for job in jobs:
-        assert isinstance(job.compute, partial)
-        _, image = job.compute.args
-        there.append(replace(job, compute=partial(_predict_on_worker, model, image)))
-    inputs = [bundle, *(path for job in jobs for path in job.inputs)]
-    return side_by_side(scheduler=address, inputs=inputs, out=out)(there, progress)
-
-
-def _predict_on_worker(
-    model: tuple[Any, ...], image: _Image, advance: Callable[[int], None]
-) -> Report:
-    """Compute an image; a worker's other threads help the network."""
+@lru_cache(maxsize=1)
+def _load_once(bundle: Path, written_ns: int, views: Any, core: int, precision: str) -> Predictor:
+    """Keep a model on a worker for the next image; the time tells a new one in the same place."""
     import torch
     from distributed import get_worker
 
-    torch.set_num_threads(get_worker().state.nthreads)
-    return _predict(_load_once(*model), image, advance)
-
-
-@lru_cache(maxsize=1)
-def _load_once(bundle: Path, written_ns: int, views: Any, core: int, precision: str) -> Predictor:
-    """Keep a model for the next image; the time tells a new one in the same place."""
+    torch.set_num_threads(get_worker().state.nthreads)  # the worker's other threads help
     return load(bundle, views=views, core=core, precision=precision)

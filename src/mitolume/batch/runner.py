@@ -23,7 +23,7 @@ from mitolume.errors import (
     some_names,
 )
 from mitolume.io.formats import sha256
-from mitolume.io.listing import RESULTS, image_files, is_other_channel
+from mitolume.io.listing import image_files, is_other_channel, named_scenes
 from mitolume.io.write import is_ours, remove_parts, require_folder, require_ours
 from mitolume.parallel import run_side_by_side
 from mitolume.progress import Advance
@@ -62,7 +62,7 @@ class Job:
     smaller
         What the user can do where memory is too little, such as "choose a smaller --tile-size".
     scene
-        Which scene of the file ``name`` it is; faults and notices then name it.
+        Which scene of the file ``name`` it is, where it is one; faults and notices then name it.
     """
 
     name: str
@@ -73,22 +73,6 @@ class Job:
     work: int = 1
     smaller: str = "close other programs"
     scene: str | None = None
-
-
-@dataclass(frozen=True)
-class Scene:
-    """A scene of a file, and what opens it; where it can't be opened, the others still are.
-
-    Attributes
-    ----------
-    name
-        Of the scene; None for the only one of a file.
-    open
-        Returns its job.
-    """
-
-    name: str | None
-    open: Callable[[], Job]
 
 
 @dataclass(frozen=True)
@@ -147,10 +131,10 @@ class Outcome:
 
 def run_files(
     paths: Sequence[Path],
-    make: Callable[[Path], Iterable[Job | Scene]],
+    open_scene: Callable[[Path, str | None, str], Job],
     record: Path | None = None,
     *,
-    passed_over: tuple[str, ...] = RESULTS,
+    scenes: Callable[[Path], Iterable[tuple[str | None, str]]] = named_scenes,
     first: str = "",
     progress: Advance = lambda done, total, note="": None,
     **options: Any,
@@ -159,11 +143,14 @@ def run_files(
 
     Parameters
     ----------
-    paths, passed_over
+    paths
         As for `mitolume.io.listing.image_files`.
-    make
-        Opens a file and returns its jobs, or its scenes, which are then opened. A file or a scene
-        that can't be opened does not stop the others.
+    open_scene
+        Opens a scene of a file, given by its name (None: the only one), and returns its job, whose
+        results are named as the third argument says. One that can't be opened does not stop the
+        others.
+    scenes
+        Returns the scenes of a file that are meant, and how the results of each are named.
     first
         A channel that files may be named after. Those that differ from them in the channel alone
         and can't be opened are no faults.
@@ -173,10 +160,10 @@ def run_files(
     faults: list[str] = []
     jobs: list[Job] = []
     others: list[Path] = []
-    files, notices = image_files(paths, faults, passed_over)
+    files, notices = image_files(paths, faults)
     for number, file in enumerate(files):
         progress(number, len(files), f"opening {file.name}")
-        for one, scene in _opened(make, file):
+        for scene, one in _opened(file, open_scene, scenes):
             if isinstance(one, Job):
                 jobs.append(one)
             elif not isinstance(one, MitolumeError):
@@ -192,22 +179,21 @@ def run_files(
 
 
 def _opened(
-    make: Callable[[Path], Iterable[Job | Scene]], file: Path
-) -> Iterator[tuple[Job | Exception, str | None]]:
-    """Open a file; what goes wrong, with a scene or with all of them, is one of what it holds."""
+    file: Path,
+    open_scene: Callable[[Path, str | None, str], Job],
+    scenes: Callable[[Path], Iterable[tuple[str | None, str]]],
+) -> Iterator[tuple[str | None, Job | Exception]]:
+    """Open the scenes of a file; what goes wrong, with one or with all of them, takes its place."""
     try:
-        for one in make(file):
-            if isinstance(one, Job):
-                yield one, None
-                continue
+        for scene, name in scenes(file):
             try:
-                job = one.open()
+                job = open_scene(file, scene, name)
             except Exception as error:  # a reader's fault must not cost the rest of a batch
-                yield error, one.name
+                yield scene, error
             else:
-                yield job, one.name
+                yield scene, replace(job, scene=scene)
     except Exception as error:
-        yield error, None
+        yield None, error
 
 
 def _naming(text: str, file: str, scene: str | None) -> str:
@@ -305,14 +291,18 @@ def one_after_the_other(jobs: Sequence[Job], progress: Advance) -> Iterator[Fini
     progress(total, total)
 
 
-def side_by_side(**where: Any) -> Scheduler:
-    """Return a `Scheduler` that computes jobs in other processes, see `run_side_by_side`."""
+def side_by_side(*, inputs: Sequence[Path] = (), **where: Any) -> Scheduler:
+    """Return a `Scheduler` that computes jobs in other processes, see `run_side_by_side`.
+
+    ``inputs`` are those that are no job's own.
+    """
 
     def schedule(jobs: Sequence[Job], progress: Advance) -> Iterator[Finished]:
         total, done = sum(job.work for job in jobs), 0
         progress(0, total)
         tasks = {number: (_compute, job) for number, job in enumerate(jobs)}
-        for number, result in run_side_by_side(tasks, **where):
+        read = [*inputs, *(path for job in jobs for path in job.inputs)]
+        for number, result in run_side_by_side(tasks, inputs=read, **where):
             job = jobs[number]
             done += job.work
             progress(done, total, job.name)

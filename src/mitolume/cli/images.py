@@ -121,7 +121,7 @@ def denoise_train(
         str, typer.Option(help="auto: first remove scan lines if there are any; or none.")
     ] = "auto",
     channel: of.Channel = None,
-    scene: of.Scenes = None,
+    scene: of.Scene = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of weights and patches.")] = 0,
     resume: of.Resume = False,
     device: of.Device = None,
@@ -148,7 +148,7 @@ def denoise_apply(
     files: of.Images,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("denoised"),
     channel: of.Channel = None,
-    scene: of.Scenes = None,
+    scene: of.Scene = None,
     sharpen: Annotated[
         bool,
         typer.Option(

@@ -24,7 +24,7 @@ def label(
             help="Channel of transmitted light, for pictures and table; found where possible."
         ),
     ] = None,
-    scene: of.Scenes = None,
+    scene: of.Scene = None,
     pixel_size: of.PixelSize = None,
     planes: Annotated[str, typer.Option(help="Planes, such as 3-9; all by default.")] = "",
     threshold: Annotated[

@@ -148,7 +148,7 @@ def predict(
         Path | None, typer.Option(help="Predict the images of this table of fields.")
     ] = None,
     channel: of.Channels = None,
-    scene: of.Scenes = None,
+    scene: of.Scene = None,
     pixel_size: of.PixelSize = None,
     threshold: Annotated[
         float | None,

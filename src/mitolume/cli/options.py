@@ -52,8 +52,7 @@ Channels = Annotated[
         "order.",
     ),
 ]
-Scene = Annotated[str | None, typer.Option(help="Scene: name, or number from 0.")]
-Scenes = Annotated[str | None, typer.Option(help="Scene: name, or number from 0; or all.")]
+Scene = Annotated[str | None, typer.Option(help="Scene: name, or number from 0; or all.")]
 PixelSize = Annotated[
     float | None,
     typer.Option(min=0.001, max=5, help="Pixel size in µm, in place of what the files state."),

@@ -18,34 +18,31 @@ from mitolume.io.write import is_result
 from mitolume.text import quoted
 
 # How names of results end that are no images: of `predict`, `denoise` and `focus`.
-RESULTS = ("_mask", "_probability", "_overlay", "_check", "_denoising", "_focus")
+_RESULTS = ("_probability", "_overlay", "_check", "_denoising", "_focus")
 RUN_RECORD = "run.json"  # by this file a run folder is known, whose masks are results
 _MOST_BELOW = 3  # folders that are named; a share of a laboratory has thousands
 _MOST_IN_A_TIFF = 2**28  # pixels of a result, above which it is written piece by piece
 
 
-def image_files(
-    paths: Sequence[Path], faults: list[str], passed_over: tuple[str, ...] = RESULTS
-) -> tuple[list[Path], list[str]]:
+def image_files(paths: Sequence[Path], faults: list[str]) -> tuple[list[Path], list[str]]:
     """List image files; a folder stands for the images in it.
 
     Each file comes once, those of a folder in natural order (``f2`` before ``f10``), and an image
-    in several files once. ``faults`` gets a sentence for each folder without images.
-    ``passed_over`` are the ends of the names of results (without their endings), which are not
-    listed of a folder; masks (see `says_mask`) never are. Also returned are sentences that say what
-    was left out.
+    in several files once. Of a folder, results and masks (see `says_mask`) are not listed.
+    ``faults`` gets a sentence for each folder without images. Also returned are sentences that say
+    what was left out.
     """
     found: dict[str, Path] = {}
     notices = []
     for path in paths:
         is_folder = path.is_dir() and not _is_image(path)
-        files, left_out = _in_folder(path, passed_over) if is_folder else ([path], [])
+        files, left_out = _in_folder(path) if is_folder else ([path], [])
         if files and left_out:
             notices.append(
                 f"{path}: {len(files) + len(left_out)} image files found, {len(files)} used; left "
                 f"out, being masks or results: {some_names(left_out)}"
             )
-        walk = _with_images(path, passed_over) if is_folder else iter(())
+        walk = _with_images(path) if is_folder else iter(())
         below = sorted(islice(walk, _MOST_BELOW))
         named = some_names(below) + " and perhaps others" * (len(below) == _MOST_BELOW)
         if files and below:
@@ -65,22 +62,27 @@ def image_files(
     return whole, notices + said
 
 
-def _in_folder(folder: Path, passed_over: tuple[str, ...]) -> tuple[list[Path], list[Path]]:
+def _in_folder(folder: Path) -> tuple[list[Path], list[Path]]:
     files: list[Path] = []
     left_out: list[Path] = []
-    listed = files_of(folder)
+    listed = images_in(folder)
     names = {bare_name(path) for path in listed}
     for path in listed:
-        if _is_image(path):
-            name = bare_name(path)
-            noisy = name.removesuffix("_denoised")  # if that is here, too
-            made = name.endswith(passed_over) or (noisy != name and noisy in names)
-            ours = bool(passed_over) and is_result(path)  # who describes files describes these too
-            (left_out if made or ours or says_mask(path) else files).append(path)
+        name = bare_name(path)
+        noisy = name.removesuffix("_denoised")  # if that is here, too
+        made = name.endswith(_RESULTS) or (noisy != name and noisy in names)
+        (left_out if made or is_result(path) or says_mask(path) else files).append(path)
     return files, left_out
 
 
-def _with_images(folder: Path, passed_over: tuple[str, ...], levels: int = 2) -> Iterator[Path]:
+def images_in(path: Path) -> list[Path]:
+    """List the images in a folder, masks and results too; a file is its own list."""
+    if _is_image(path) or not path.is_dir():
+        return [path]
+    return [one for one in files_of(path) if _is_image(one)]
+
+
+def _with_images(folder: Path, levels: int = 2) -> Iterator[Path]:
     """Yield the folders with images some levels below a folder, the uppermost of each branch.
 
     Those that may not be read are passed over: this is for a note only.
@@ -89,8 +91,8 @@ def _with_images(folder: Path, passed_over: tuple[str, ...], levels: int = 2) ->
         hidden = path.name.startswith(".") or path.is_symlink()  # a link may lead back up
         with suppress(OSError):
             if path.is_dir() and not hidden and not _is_image(path):
-                here = bool(_in_folder(path, passed_over)[0])
-                yield from (path,) if here else _with_images(path, passed_over, levels - 1)
+                here = bool(_in_folder(path)[0])
+                yield from (path,) if here else _with_images(path, levels - 1)
 
 
 def _is_image(path: Path) -> bool:
@@ -115,7 +117,7 @@ def is_other_channel(file: Path, files: Sequence[Path], first: str) -> bool:
     return False
 
 
-def named_scenes(file: Path, scene: str | None) -> list[tuple[str | None, str]]:
+def named_scenes(file: Path, scene: str | None = None) -> list[tuple[str | None, str]]:
     """Return the scenes of a file that are meant, and how the results of each are named."""
     if scene != "all":
         return [(scene, bare_name(file))]
