@@ -251,9 +251,11 @@ def test_bundles_that_are_none_are_refused(tmp_path: Path) -> None:
     (tmp_path / "m" / CARD).write_text(text.replace('"schema_version": 1', '"schema_version": 99'))
     with pytest.raises(MitolumeError, match="update mitolume"):
         load_bundle(tmp_path / "m")
-    (tmp_path / "m" / CARD).write_text("[]")
-    with pytest.raises(MitolumeError, match="is not a model card"):
-        load_bundle(tmp_path / "m")
+    for wrong in ("[]", text.replace('"planes": 1', '"planes": "auto"')):
+        assert wrong != text
+        (tmp_path / "m" / CARD).write_text(wrong)
+        with pytest.raises(MitolumeError, match="is not a model card"):
+            load_bundle(tmp_path / "m")
     (tmp_path / "r").mkdir()
     (tmp_path / "r" / "run.json").write_text("{}")
     with pytest.raises(MitolumeError, match="not finished"):

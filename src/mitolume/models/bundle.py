@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import safetensors.torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from torch import Tensor, nn
 
 from mitolume.errors import MitolumeError, in_words
@@ -100,6 +100,13 @@ class Card(BaseModel):
     seed: int = 0
     date: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     versions: dict[str, str] = Field(default_factory=lambda: dict(versions()))
+
+    @field_validator("inputs")
+    @classmethod
+    def _settled(cls, inputs: InputSettings) -> InputSettings:
+        if inputs.planes == "auto":
+            raise ValueError("planes is auto, but a model has learnt from a number of them")
+        return inputs
 
     @property
     def own_network(self) -> NetworkSettings:
