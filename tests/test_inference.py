@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import mitolume
-from mitolume.batch.predict import PredictionOptions, _scenes_of, predict_files
+from mitolume.batch.predict import PredictionOptions, predict_files
 from mitolume.batch.runner import Job, run_jobs
 from mitolume.errors import MitolumeError, TooLittleMemoryError
 from mitolume.inference.predictor import Predictor
@@ -356,7 +356,9 @@ def test_a_model_in_python_leaves_the_process_as_it_is(
     assert xr.get_options()["arithmetic_join"] == "inner", "xarray's default"
 
 
-def test_too_little_memory_is_said_with_options_that_the_command_has(tmp_path: Path) -> None:
+def test_too_little_memory_is_said_with_options_that_the_command_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def need(error: Exception) -> None:
         raise error
 
@@ -372,8 +374,11 @@ def test_too_little_memory_is_said_with_options_that_the_command_has(tmp_path: P
     ready = predictor(pixel_size_um=0.1)
     write_image(tmp_path / "a.ome.tif", xr.DataArray(blobs(0)[0], dims=("Y", "X")))
     options, image = PredictionOptions(pixel_size_um=0.1), tmp_path / "a.ome.tif"
-    scenes = _scenes_of(ready, None, tmp_path, options, image, asked={}, made={})
-    assert next(scenes).open().smaller == "choose a smaller --tile-size"
+    monkeypatch.setattr(Predictor, "predict_each", lambda *_: need(MemoryError("of 7 TiB")))
+    outcome = predict_files(ready, [image], tmp_path, options)
+    assert outcome.faults == [
+        "a.ome.tif: too little memory (of 7 TiB); choose a smaller --tile-size"
+    ]
 
 
 def test_channels_last_is_no_slower() -> None:
