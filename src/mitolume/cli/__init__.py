@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from mitolume.cli import images, masks, models
 from mitolume.cli.process import keep_buffers, run_safely
@@ -21,6 +21,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+class _Command(TyperCommand):
+    """A command whose flags have no opposites: there is --quiet and no --no-quiet."""
+
+    def __init__(self, *args: Any, **given: Any) -> None:
+        super().__init__(*args, **given)
+        for parameter in self.params:
+            parameter.secondary_opts = []
 
 
 class _RunByDefault(TyperGroup):
@@ -83,7 +92,9 @@ study = typer.Typer(
 denoise = typer.Typer(no_args_is_help=True, help="Remove noise from z-stacks without clean images.")
 for group, commands in (app, COMMANDS), (study, STUDY), (denoise, DENOISE):
     for name, command in commands.items():
-        group.command(name)(command if name == "sample" else _where_it_can_write(command))
+        group.command(name, cls=_Command)(
+            command if name == "sample" else _where_it_can_write(command)
+        )
 app.add_typer(study, name="study")
 app.add_typer(denoise, name="denoise")
 

@@ -7,15 +7,13 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from mitolume.cli import options as of
-from mitolume.cli.options import next_step, run_batch
+from mitolume.cli.options import argument, next_step, option, run_batch
 from mitolume.text import quoted, spare
 
 
 def sample(
-    name: Annotated[str, typer.Argument(help="Name of a sample; without it, all are listed.")] = "",
+    name: Annotated[str, argument("Name of a sample; without it, all are listed.")] = "",
     out: of.Out = Path(),
 ) -> None:
     """Fetch a public image to try things on, or list which there are, with licence and size."""
@@ -36,12 +34,9 @@ def inspect(files: of.Images, quiet: of.Quiet = False) -> None:
 
 
 def fields(
-    folder: Annotated[
-        Path, typer.Argument(help="Folder with images and masks, or with folders of them.")
-    ],
+    folder: Annotated[Path, argument("Folder with images and masks, or with folders of them.")],
     out: Annotated[
-        Path | None,
-        typer.Option(help="Write the table to this CSV file, with notes beside it."),
+        Path | None, option("Write the table to this CSV file, with notes beside it.")
     ] = None,
     quiet: of.Quiet = False,
 ) -> None:
@@ -62,19 +57,17 @@ def fields(
 
 
 def focus(
-    stacks: Annotated[
-        list[Path] | None, typer.Argument(help="Z-stacks, or folders of them.")
-    ] = None,
-    out: Annotated[
-        Path, typer.Option(help="Folder for the curves; with --fields, the new table.")
-    ] = Path("focus"),
+    stacks: Annotated[list[Path] | None, argument("Z-stacks, or folders of them.")] = None,
+    out: Annotated[Path, option("Folder for the curves; with --fields, the new table.")] = Path(
+        "focus"
+    ),
     channel: of.Channel = None,
     scene: of.Scene = None,
     planes: Annotated[
-        str, typer.Option(help="auto, all, a number (3), a thickness (4um), or a list (2,5-7).")
+        str, option("auto, all, a number (3), a thickness (4um), or a list (2,5-7).")
     ] = "auto",
     fields: Annotated[
-        Path | None, typer.Option(help="Choose planes for the rows of this table of fields.")
+        Path | None, option("Choose planes for the rows of this table of fields.")
     ] = None,
     quiet: of.Quiet = False,
 ) -> None:
@@ -89,7 +82,7 @@ def focus(
 
 def denoise_check(
     stacks: of.Stacks,
-    out: Annotated[Path, typer.Option(help="Folder for NAME_check.png and .json.")] = Path("."),
+    out: Annotated[Path, option("Folder for NAME_check.png and .json.")] = Path("."),
     channel: of.Channel = None,
     scene: of.Scene = None,
     quiet: of.Quiet = False,
@@ -105,24 +98,21 @@ def denoise_check(
 
 def denoise_train(
     stacks: of.Stacks,
-    out: Annotated[Path, typer.Option(help="Folder for the denoiser.")] = Path("denoiser"),
-    method: Annotated[
-        str,
-        typer.Option(help="auto, noise2stack, wiener or noise2noise."),
-    ] = "auto",
+    out: Annotated[Path, option("Folder for the denoiser.")] = Path("denoiser"),
+    method: Annotated[str, option("auto, noise2stack, wiener or noise2noise.")] = "auto",
     preset: Annotated[
-        str, typer.Option(help="Settings to start from: default, or paper (500 epochs).")
+        str, option("Settings to start from: default, or paper (500 epochs).")
     ] = "default",
     set_: of.Set = None,
     planes: Annotated[
-        str | None, typer.Option(help="Planes to use, from 0, such as 3-20; or all, or focus.")
+        str | None, option("Planes to use, from 0, such as 3-20; or all, or focus.")
     ] = None,
     stripes: Annotated[
-        str, typer.Option(help="auto: first remove scan lines if there are any; or none.")
+        str, option("auto: first remove scan lines if there are any; or none.")
     ] = "auto",
     channel: of.Channel = None,
     scene: of.Scene = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of weights and patches.")] = 0,
+    seed: Annotated[int, option("Seed of weights and patches.", min=0)] = 0,
     resume: of.Resume = False,
     device: of.Device = None,
     quiet: of.Quiet = False,
@@ -142,18 +132,13 @@ def denoise_train(
 
 
 def denoise_apply(
-    model: Annotated[
-        Path, typer.Argument(help="Folder of a denoiser, or of a model that contains one.")
-    ],
+    model: Annotated[Path, argument("Folder of a denoiser, or of a model that contains one.")],
     files: of.Images,
-    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("denoised"),
+    out: Annotated[Path, option("Folder for the results.")] = Path("denoised"),
     channel: of.Channel = None,
     scene: of.Scene = None,
     sharpen: Annotated[
-        bool,
-        typer.Option(
-            "--sharpen", help="Apply an unsharp mask (0.5 px, 0.7) afterwards, as published."
-        ),
+        bool, option("Apply an unsharp mask (0.5 px, 0.7) afterwards, as published.")
     ] = False,
     overwrite: of.Overwrite = False,
     resume: of.Resume = False,
@@ -174,16 +159,15 @@ def denoise_apply(
 def simulate(
     out: of.Out = Path("simulated"),
     fields: Annotated[
-        int | None, typer.Option(min=1, help="Number of fields per condition; 4 by default.")
+        int | None, option("Number of fields per condition; 4 by default.", min=1)
     ] = None,
     condition: Annotated[
         list[str] | None,
-        typer.Option(help="control, fccp, oligomycin, antimycin_a or rotenone; can be repeated."),
+        option("control, fccp, oligomycin, antimycin_a or rotenone; can be repeated."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed; another one gives other cells.")] = 0,
+    seed: Annotated[int, option("Seed; another one gives other cells.", min=0)] = 0,
     preset: Annotated[
-        str | None,
-        typer.Option(help="Whole data set: study, fine, demo, treatments or brightfield."),
+        str | None, option("Whole data set: study, fine, demo, treatments or brightfield.")
     ] = None,
     set_: of.Set = None,
     jobs: of.Jobs = 1,

@@ -8,32 +8,26 @@ from typing import Annotated, Any
 import typer
 
 from mitolume.cli import options as of
-from mitolume.cli.options import run_batch
+from mitolume.cli.options import argument, option, run_batch
 from mitolume.errors import MitolumeError
 
 
 def label(
     files: of.Images,
-    channel: Annotated[
-        str, typer.Option(help="Channel of the mitochondria's dye: name, or number from 0.")
-    ],
-    out: Annotated[Path, typer.Option(help="Folder for masks, figures, pictures and a table.")],
+    channel: Annotated[str, option("Channel of the mitochondria's dye: name, or number from 0.")],
+    out: Annotated[Path, option("Folder for masks, figures, pictures and a table.")],
     light: Annotated[
         str | None,
-        typer.Option(
-            help="Channel of transmitted light, for pictures and table; found where possible."
-        ),
+        option("Channel of transmitted light, for pictures and table; found where possible."),
     ] = None,
     scene: of.Scene = None,
     pixel_size: of.PixelSize = None,
-    planes: Annotated[str, typer.Option(help="Planes, such as 3-9; all by default.")] = "",
+    planes: Annotated[str, option("Planes, such as 3-9; all by default.")] = "",
     threshold: Annotated[
         float | None,
-        typer.Option(min=0.05, max=0.95, help="Share of its local peak at which a structure ends."),
+        option("Share of its local peak at which a structure ends.", min=0.05, max=0.95),
     ] = None,
-    align: Annotated[
-        bool, typer.Option("--align", help="Move masks by the shift measured between channels.")
-    ] = False,
+    align: Annotated[bool, option("Move masks by the shift measured between channels.")] = False,
     resume: of.Resume = False,
     overwrite: of.Overwrite = False,
     quiet: of.Quiet = False,
@@ -51,24 +45,15 @@ def label(
 def convert(
     masks: Annotated[
         list[Path],
-        typer.Argument(
-            help="Masks or label images, ROI sets (.zip), GeoJSON, TIFF with overlay; folders."
-        ),
+        argument("Masks or label images, ROI sets (.zip), GeoJSON, TIFF with overlay; folders."),
     ],
-    out: Annotated[
-        Path,
-        typer.Option(help="Result, ending in .zip or .ome.tif; with --to, a folder."),
-    ],
+    out: Annotated[Path, option("Result, ending in .zip or .ome.tif; with --to, a folder.")],
     to: Annotated[
-        str | None,
-        typer.Option(help="Format to convert a whole folder to: zip or ome.tif."),
+        str | None, option("Format to convert a whole folder to: zip or ome.tif.")
     ] = None,
     like: of.Like = None,
     labels: Annotated[
-        bool,
-        typer.Option(
-            "--labels", help="Write label images, in which each object has its own number."
-        ),
+        bool, option("Write label images, in which each object has its own number.")
     ] = False,
     mask_kind: of.MaskKind = "auto",
     overwrite: of.Overwrite = False,
@@ -84,31 +69,23 @@ def convert(
 
 
 def evaluate(
-    masks: Annotated[Path, typer.Argument(help="Masks: a file or a folder.")],
-    truth: Annotated[Path, typer.Argument(help="True masks, or those of another annotator.")],
+    masks: Annotated[Path, argument("Masks: a file or a folder.")],
+    truth: Annotated[Path, argument("True masks, or those of another annotator.")],
     out: Annotated[
-        Path | None,
-        typer.Option(help="Also write the scores of each image to this CSV file."),
+        Path | None, option("Also write the scores of each image to this CSV file.")
     ] = None,
     mask_kind: of.MaskKind = "auto",
-    objects: Annotated[
-        bool, typer.Option("--objects", help="Also match single objects, in z-stacks in 3D.")
-    ] = False,
+    objects: Annotated[bool, option("Also match single objects, in z-stacks in 3D.")] = False,
     agreement: Annotated[
-        bool,
-        typer.Option(
-            "--agreement", help="Compare the masks of two annotators; neither is the truth."
-        ),
+        bool, option("Compare the masks of two annotators; neither is the truth.")
     ] = False,
     like: of.Like = None,
     planes: Annotated[
-        str, typer.Option(help="Planes to score, such as 0-9; those that are labelled by default.")
+        str, option("Planes to score, such as 0-9; those that are labelled by default.")
     ] = "",
     consensus: Annotated[
         Path | None,
-        typer.Option(
-            metavar="DIR", help="With --agreement: write masks with 255 where the two disagree."
-        ),
+        option("With --agreement: write masks with 255 where the two disagree.", metavar="DIR"),
     ] = None,
     overwrite: of.Overwrite = False,
 ) -> None:
@@ -133,61 +110,52 @@ def evaluate(
 
 def measure(
     masks: Annotated[
-        list[Path], typer.Argument(help="Masks, label images, outlines, folders, or a run folder.")
+        list[Path], argument("Masks, label images, outlines, folders, or a run folder.")
     ],
-    out: Annotated[
-        Path, typer.Option(help="Table of the objects: .csv, .parquet or .h5ad.")
-    ] = Path("objects.csv"),
+    out: Annotated[Path, option("Table of the objects: .csv, .parquet or .h5ad.")] = Path(
+        "objects.csv"
+    ),
     intensity: Annotated[
         list[Path] | None,
-        typer.Option(help="Image or folder of images; repeat it for channels in separate files."),
+        option("Image or folder of images; repeat it for channels in separate files."),
     ] = None,
     fields: Annotated[
-        Path | None, typer.Option(help="Table of fields with specimens, conditions and images.")
+        Path | None, option("Table of fields with specimens, conditions and images.")
     ] = None,
-    crops: Annotated[
-        Path | None,
-        typer.Option(help="Save a crop of every object in this folder."),
-    ] = None,
+    crops: Annotated[Path | None, option("Save a crop of every object in this folder.")] = None,
     margin: Annotated[
         float,
-        typer.Option(
+        option(
+            "Space around each object in its crop, in µm; in pixels if their size is unknown.",
             min=0,
             max=1000,
-            help="Space around each object in its crop, in µm; in pixels if their size is unknown.",
         ),
     ] = 0.5,
-    rois: Annotated[Path | None, typer.Option(help="Save ImageJ ROIs in this folder.")] = None,
-    labels: Annotated[Path | None, typer.Option(help="Save label images in this folder.")] = None,
+    rois: Annotated[Path | None, option("Save ImageJ ROIs in this folder.")] = None,
+    labels: Annotated[Path | None, option("Save label images in this folder.")] = None,
     pictures: Annotated[
-        Path | None,
-        typer.Option(help="Save outlines coloured by length, and superplots, in this folder."),
+        Path | None, option("Save outlines coloured by length, and superplots, in this folder.")
     ] = None,
     split: Annotated[
-        str,
-        typer.Option(help="How to separate touching objects: none, distance or probability."),
+        str, option("How to separate touching objects: none, distance or probability.")
     ] = "none",
     min_size: Annotated[
         float | None,
-        typer.Option(
-            min=0,
-            help="Drop objects smaller than a disc of this diameter, in µm; "
+        option(
+            "Drop objects smaller than a disc of this diameter, in µm; "
             "below 0.25, larger holes are not filled either.",
+            min=0,
         ),
     ] = None,
     threshold: Annotated[
-        float, typer.Option(min=0, max=1, help="Threshold for masks that are probabilities.")
+        float, option("Threshold for masks that are probabilities.", min=0, max=1)
     ] = 0.5,
-    per_plane: Annotated[
-        bool, typer.Option("--per-plane", help="Label each plane of a stack on its own.")
-    ] = False,
+    per_plane: Annotated[bool, option("Label each plane of a stack on its own.")] = False,
     mask_kind: of.MaskKind = "auto",
     pixel_size: of.PixelSize = None,
     z_step: Annotated[
         float | None,
-        typer.Option(
-            min=0.001, max=1000, help="Distance between planes in µm, in place of what files state."
-        ),
+        option("Distance between planes in µm, in place of what files state.", min=0.001, max=1000),
     ] = None,
     resume: of.Resume = False,
     overwrite: of.Overwrite = False,
@@ -208,21 +176,18 @@ def measure(
 
 
 def compare(
-    objects: Annotated[Path, typer.Argument(help="Table of `measure`: of objects, or of images.")],
-    column: Annotated[str, typer.Option(help="Measurement to compare, such as area or length.")],
-    by: Annotated[str, typer.Option(help="Column that names the conditions.")] = "condition",
+    objects: Annotated[Path, argument("Table of `measure`: of objects, or of images.")],
+    column: Annotated[str, option("Measurement to compare, such as area or length.")],
+    by: Annotated[str, option("Column that names the conditions.")] = "condition",
     control: Annotated[
-        str | None, typer.Option(help="The control; found where one condition is called so.")
+        str | None, option("The control; found where one condition is called so.")
     ] = None,
     run: Annotated[
-        Path | None,
-        typer.Option(help="Run that made the masks: what its errors add to the comparison."),
+        Path | None, option("Run that made the masks: what its errors add to the comparison.")
     ] = None,
-    scale: Annotated[
-        str, typer.Option(help="auto, linear (differences of means) or log (ratios).")
-    ] = "auto",
+    scale: Annotated[str, option("auto, linear (differences of means) or log (ratios).")] = "auto",
     out: Annotated[
-        Path | None, typer.Option(help="Page (.html), table (.csv) or superplot (.png, .svg).")
+        Path | None, option("Page (.html), table (.csv) or superplot (.png, .svg).")
     ] = None,
     overwrite: of.Overwrite = False,
 ) -> None:

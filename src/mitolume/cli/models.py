@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mitolume.cli import options as of
-from mitolume.cli.options import next_step, run_batch
+from mitolume.cli.options import argument, next_step, option, run_batch
 from mitolume.errors import MitolumeError
 from mitolume.text import quoted
 
@@ -37,13 +37,13 @@ def _require_table(path: Path, mask_kind: MaskKind = "auto", channels: Sequence[
 
 
 def run(
-    recipe: Annotated[Path | None, typer.Argument(help="Recipe (YAML).")] = None,
+    recipe: Annotated[Path | None, argument("Recipe (YAML).")] = None,
     out: of.Out = Path("run"),
     preset: of.Preset = None,
     fields: of.Fields = None,
     set_: of.Set = None,
     minutes: Annotated[
-        float | None, typer.Option(help="Train as long as a run of so many minutes here allows.")
+        float | None, option("Train as long as a run of so many minutes here allows.")
     ] = None,
     resume: of.Resume = False,
     device: of.Device = None,
@@ -71,7 +71,7 @@ def run(
 
 
 def rerun(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    run: Annotated[Path, argument("Folder of a finished run.")],
     out: of.Out = Path("rerun"),
     resume: of.Resume = False,
     quiet: of.Quiet = False,
@@ -88,7 +88,7 @@ def rerun(
 
 
 def study_run(
-    recipe: Annotated[Path | None, typer.Argument(help="Study file (YAML).")] = None,
+    recipe: Annotated[Path | None, argument("Study file (YAML).")] = None,
     out: of.Out = Path("study"),
     preset: of.Preset = None,
     fields: of.Fields = None,
@@ -120,7 +120,7 @@ def study_run(
     next_step(f"mitolume predict {place} IMAGES --out masks, with the run you choose", quiet)
 
 
-def study_status(folder: Annotated[Path, typer.Argument(help="A study's folder.")]) -> None:
+def study_status(folder: Annotated[Path, argument("A study's folder.")]) -> None:
     """Show which runs of a study are finished, running, failed or waiting."""
     from mitolume.study.folder import open_study
 
@@ -139,49 +139,36 @@ def _no_collection() -> Iterator[None]:
 
 
 def predict(
-    model: Annotated[Path, typer.Argument(help="A model folder, or a run folder.")],
-    files: Annotated[
-        list[Path] | None, typer.Argument(help="Image files, or folders of them.")
-    ] = None,
+    model: Annotated[Path, argument("A model folder, or a run folder.")],
+    files: Annotated[list[Path] | None, argument("Image files, or folders of them.")] = None,
     out: of.Out = Path("masks"),
-    fields: Annotated[
-        Path | None, typer.Option(help="Predict the images of this table of fields.")
-    ] = None,
+    fields: Annotated[Path | None, option("Predict the images of this table of fields.")] = None,
     channel: of.Channels = None,
     scene: of.Scene = None,
     pixel_size: of.PixelSize = None,
     threshold: Annotated[
         float | None,
-        typer.Option(
-            min=0, max=1, help="Probability of foreground, in place of the model's own threshold."
-        ),
+        option("Probability of foreground, in place of the model's own threshold.", min=0, max=1),
     ] = None,
     condition: Annotated[
-        str | None,
-        typer.Option(help="Condition of the cells, as in the table; its own threshold is used."),
+        str | None, option("Condition of the cells, as in the table; its own threshold is used.")
     ] = None,
-    probability: Annotated[
-        bool, typer.Option("--probability", help="Also write probabilities.")
-    ] = False,
-    overlay: Annotated[
-        bool, typer.Option("--overlay", help="Also write PNG pictures with outlines.")
-    ] = False,
+    probability: Annotated[bool, option("Also write probabilities.")] = False,
+    overlay: Annotated[bool, option("Also write PNG pictures with outlines.")] = False,
     overwrite: of.Overwrite = False,
     resume: of.Resume = False,
     views: Annotated[
         int | None,
-        typer.Option(
-            help="Number of views to average: 1 (the image alone), 4 (quarter turns) or 8 (with "
+        option(
+            "Number of views to average: 1 (the image alone), 4 (quarter turns) or 8 (with "
             "flips); by default that of the model."
         ),
     ] = None,
     tile_size: Annotated[
-        int | None,
-        typer.Option(help="Side in pixels of the parts computed at once; less needs less memory."),
+        int | None, option("Side in pixels of the parts computed at once; less needs less memory.")
     ] = None,
     precision: Annotated[
-        str,
-        typer.Option(help="bfloat16, float32, or auto: bfloat16 where the machine computes in it."),
+        str, option("bfloat16, float32, or auto: bfloat16 where the machine computes in it.")
     ] = "auto",
     scheduler: of.Scheduler = None,
     device: of.Device = None,
@@ -207,13 +194,10 @@ def predict(
 
 
 def suggest(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
-    n: Annotated[
-        int | None, typer.Option(min=1, help="Number of images to choose; 10 by default.")
-    ] = None,
+    run: Annotated[Path, argument("A run folder.")],
+    n: Annotated[int | None, option("Number of images to choose; 10 by default.", min=1)] = None,
     out: Annotated[
-        Path | None,
-        typer.Option(help="Folder for table and page; RUN/suggest by default."),
+        Path | None, option("Folder for table and page; RUN/suggest by default.")
     ] = None,
     quiet: of.Quiet = False,
 ) -> None:
@@ -229,16 +213,13 @@ def suggest(
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(help="Folder of a run or a study.")],
+    folder: Annotated[Path, argument("Folder of a run or a study.")],
     ceiling: Annotated[
         Path | None,
-        typer.Option(
-            help="Table of `evaluate --agreement --out`; shows how far two annotators agree."
-        ),
+        option("Table of `evaluate --agreement --out`; shows how far two annotators agree."),
     ] = None,
     export: Annotated[
-        Path | None,
-        typer.Option(help="For a study: folder for its tables (CSV, Markdown) and figures."),
+        Path | None, option("For a study: folder for its tables (CSV, Markdown) and figures.")
     ] = None,
 ) -> None:
     """Rewrite report.html of a run or a study."""
@@ -248,27 +229,25 @@ def report(
 
 
 def export(
-    model: Annotated[Path, typer.Argument(help="A model folder, or a run folder.")],
-    to: Annotated[str, typer.Option(help="onnx or bioimageio.")],
-    out: Annotated[Path, typer.Option(help="The file to write: .onnx, or .zip for bioimageio.")],
-    name: Annotated[str, typer.Option(help="For bioimageio: the model's name.")] = "",
+    model: Annotated[Path, argument("A model folder, or a run folder.")],
+    to: Annotated[str, option("onnx or bioimageio.")],
+    out: Annotated[Path, option("The file to write: .onnx, or .zip for bioimageio.")],
+    name: Annotated[str, option("For bioimageio: the model's name.")] = "",
     author: Annotated[
-        list[str] | None, typer.Option(help="For bioimageio: an author; can be repeated.")
+        list[str] | None, option("For bioimageio: an author; can be repeated.")
     ] = None,
     license_: Annotated[
-        str, typer.Option("--license", help="For bioimageio: SPDX identifier, such as CC-BY-4.0.")
+        str, option("For bioimageio: SPDX identifier, such as CC-BY-4.0.", "--license")
     ] = "",
     cite: Annotated[
         list[str] | None,
-        typer.Option(help="For bioimageio: a text ending in a DOI or address; can be repeated."),
+        option("For bioimageio: a text ending in a DOI or address; can be repeated."),
     ] = None,
     example: Annotated[
-        Path | None,
-        typer.Option(help="For bioimageio: an image that may be published, for test and cover."),
+        Path | None, option("For bioimageio: an image that may be published, for test and cover.")
     ] = None,
     leave_out: Annotated[
-        list[str] | None,
-        typer.Option(help="For bioimageio: chain.stripes, where images have no scan lines."),
+        list[str] | None, option("For bioimageio: chain.stripes, where images have no scan lines.")
     ] = None,
     overwrite: of.Overwrite = False,
     quiet: of.Quiet = False,
@@ -293,11 +272,10 @@ def export(
 
 
 def import_(
-    package: Annotated[Path, typer.Argument(help="A package of bioimage.io (.zip).")],
-    out: Annotated[Path, typer.Option(help="Folder for the model.")],
+    package: Annotated[Path, argument("A package of bioimage.io (.zip).")],
+    out: Annotated[Path, option("Folder for the model.")],
     output: Annotated[
-        str | None,
-        typer.Option(help="Channel of mitochondria, of several: name, or number from 0."),
+        str | None, option("Channel of mitochondria, of several: name, or number from 0.")
     ] = None,
     overwrite: of.Overwrite = False,
     quiet: of.Quiet = False,

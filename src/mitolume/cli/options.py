@@ -11,7 +11,18 @@ import typer
 
 from mitolume.cli import process
 
-Out = Annotated[Path, typer.Option(help="Folder for the results.")]
+
+def option(help: str, *names: str, **limits: Any) -> Any:
+    """Return what typer needs of an option; it has the name of its parameter, or the given one."""
+    return typer.Option(*names, help=help, **limits)
+
+
+def argument(help: str) -> Any:
+    """Return what typer needs of an argument."""
+    return typer.Argument(help=help)
+
+
+Out = Annotated[Path, option("Folder for the results.")]
 
 
 def _resumable(asked: bool) -> bool:
@@ -20,50 +31,38 @@ def _resumable(asked: bool) -> bool:
 
 
 Resume = Annotated[
-    bool,
-    typer.Option(
-        "--resume",
-        callback=_resumable,
-        help="Continue an interrupted command; finished results are kept.",
-    ),
+    bool, option("Continue an interrupted command; finished results are kept.", callback=_resumable)
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing results.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
+Overwrite = Annotated[bool, option("Replace existing results.")]
+Quiet = Annotated[bool, option("Show no progress.")]
 Set = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; can be repeated."),
+    list[str] | None, option("Change a setting; can be repeated.", "--set", metavar="KEY=VALUE")
 ]
-Fields = Annotated[Path | None, typer.Option(help="Table of fields (CSV).")]
+Fields = Annotated[Path | None, option("Table of fields (CSV).")]
 Preset = Annotated[
-    str | None,
-    typer.Option(help="Settings to start from: default, quick, paper; of a study also dye."),
+    str | None, option("Settings to start from: default, quick, paper; of a study also dye.")
 ]
-Jobs = Annotated[int, typer.Option(min=1, help="Number of processes on this machine.")]
+Jobs = Annotated[int, option("Number of processes on this machine.", min=1)]
 Scheduler = Annotated[
-    str | None,
-    typer.Option(metavar="tcp://HOST:PORT", help="Compute on the workers of this dask scheduler."),
+    str | None, option("Compute on the workers of this dask scheduler.", metavar="tcp://HOST:PORT")
 ]
-Channel = Annotated[str | None, typer.Option(help="Channel to use: name, or number from 0.")]
+Channel = Annotated[str | None, option("Channel to use: name, or number from 0.")]
 Channels = Annotated[
     list[str] | None,
-    typer.Option(
+    option(
+        "Channel to use: name, or number from 0; once for each that the model sees, in its order.",
         "--channel",
-        help="Channel to use: name, or number from 0; once for each that the model sees, in its "
-        "order.",
     ),
 ]
-Scene = Annotated[str | None, typer.Option(help="Scene: name, or number from 0; or all.")]
+Scene = Annotated[str | None, option("Scene: name, or number from 0; or all.")]
 PixelSize = Annotated[
-    float | None,
-    typer.Option(min=0.001, max=5, help="Pixel size in µm, in place of what the files state."),
+    float | None, option("Pixel size in µm, in place of what the files state.", min=0.001, max=5)
 ]
 MaskKind = Annotated[
-    str,
-    typer.Option(help="Meaning of mask values: auto, unsure (255) or labels (all above 0)."),
+    str, option("Meaning of mask values: auto, unsure (255) or labels (all above 0).")
 ]
 Like = Annotated[
-    Path | None,
-    typer.Option(metavar="IMAGES", help="Image or folder of images on which outlines were drawn."),
+    Path | None, option("Image or folder of images on which outlines were drawn.", metavar="IMAGES")
 ]
 
 
@@ -79,14 +78,14 @@ def _use(device: str | None) -> str | None:
 
 Device = Annotated[
     str | None,
-    typer.Option(
+    option(
+        "Compute on cpu, cuda, cuda:1 or mps; by default on a GPU if any.",
         callback=_use,
         envvar="MITOLUME_DEVICE",
-        help="Compute on cpu, cuda, cuda:1 or mps; by default on a GPU if any.",
     ),
 ]
-Images = Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")]
-Stacks = Annotated[list[Path], typer.Argument(help="Z-stacks, or folders of them.")]
+Images = Annotated[list[Path], argument("Image files, or folders of them.")]
+Stacks = Annotated[list[Path], argument("Z-stacks, or folders of them.")]
 
 
 def run_batch(
