@@ -26,7 +26,7 @@ from mitolume.io.read import read
 from mitolume.io.write import owning, write_image, write_mask
 from mitolume.napari.label_table import LabelTable
 from mitolume.runs import dye_checks
-from mitolume.runs.begin import begin
+from mitolume.runs.begin import begin, resume
 from mitolume.runs.committee import Committee
 from mitolume.runs.dye import label_rows
 from mitolume.runs.dye_checks import judge
@@ -330,6 +330,19 @@ def test_the_dye_is_left_aside_on_request(tmp_path: Path) -> None:
     assert run.recipe.unlabelled.teacher == "self"
     assert [row.label for row in run.rows] == [""] * 8
     assert run.dye_quality is None
+
+
+@pytest.mark.parametrize("teacher", ["self", "auto", "dye"])
+def test_a_run_of_the_dye_alone_is_resumed_by_its_own_recipe(tmp_path: Path, teacher: str) -> None:
+    """Without an outline there is nothing but the dye, also where the recipe would leave it aside.
+
+    A study of the preset dye has runs of labels 0 under the teacher self.
+    """
+    settings = [*QUICK, "labels=0", f"unlabelled.teacher={teacher}"]
+    recipe = load_recipe(fields=table_of(tmp_path / "data", *MIXED), settings=settings)
+    run = begin(tmp_path / "run", recipe, quiet=True)
+    assert {row.label for row in run.rows if row.role == "train"} == {"dye"}
+    assert resume(run.path, recipe, quiet=True).rows == run.rows
 
 
 def test_masks_from_the_dye_are_drawn_by_their_weight() -> None:

@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 import xarray as xr
 from helpers.fields import blobs
 from scipy import ndimage
 
 from mitolume.errors import MitolumeError
+from mitolume.io.read import read
 from mitolume.io.write import write_image, write_mask
 from mitolume.report.study_page import StudyContent
 from mitolume.runs.folder import Run
@@ -78,6 +80,31 @@ def test_arms_that_the_table_has_nothing_for_are_left_out(
     assert list(asked.arms) == ["light", "light-dye"]
     assert asked.labels == (0, "all")
     assert "note: arm light-membrane is left out: f0.ome.tif" in capsys.readouterr().err
+
+
+def test_arms_that_one_image_has_nothing_for_are_left_out_before_anything_is_computed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first image speaks for all, but a later one may have no names of channels."""
+    table = table_of(tmp_path, channels=("BF", "Mito", "CellMask"), depth=3)
+    rows = pd.read_csv(table, dtype=str)
+    stack = np.zeros((2, 40, 40), np.uint16)
+    tifffile.imwrite(tmp_path / "f5.tif", stack, imagej=True, metadata={"axes": "CYX"})
+    rows.loc[5, ["image", "channel", "fluorescence"]] = ["f5.tif", "0", "1"]
+    rows.to_csv(table, index=False)
+    assert list(load_study(preset="dye", fields=table).arms) == ["light", "light-one-plane"]
+    said = capsys.readouterr().err
+    assert "note: arm light-dye is left out: f5.tif (line 7) has nothing to show it" in said
+
+
+def test_a_single_arm_that_is_left_is_no_study(tmp_path: Path) -> None:
+    table = table_of(tmp_path)
+    rows = pd.read_csv(table, dtype=str).assign(fluorescence="")
+    rows.loc[0, "fluorescence"] = "Mito"
+    write_image(tmp_path / "f5.ome.tif", read(tmp_path / "f5.ome.tif").isel(T=0, C=[0]).compute())
+    rows.to_csv(table, index=False)
+    with pytest.raises(MitolumeError, match="only arm light is left, and a study takes two"):
+        load_study(preset="dye", fields=table)
 
 
 def test_a_table_without_a_dye_is_refused_in_a_sentence(table: Path) -> None:

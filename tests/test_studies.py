@@ -248,17 +248,18 @@ def test_a_failing_arm_does_not_stop_the_others(
     """The command ends with what failed, and still shows what did not."""
     out = finished
     rmtree(out / "runs" / "pseudo_kall_s0")
-    greedy = {"greedy": {"training": {"learning_rate": 1e30}}}
-    recipe = recipe_of(out, arms=greedy | SHORT["arms"], reference="supervised")
+    greedy = {"training": {"learning_rate": 1e30}}
+    both = {"greedy": greedy, "greedier": greedy}
+    recipe = recipe_of(out, arms=both | SHORT["arms"], reference="supervised")
     monkeypatch.setattr(sys, "argv", ["mitolume", "study", str(recipe), "--out", str(out)])
     with pytest.raises(SystemExit, match="1"):
         main()
     said = capsys.readouterr()
-    assert "1 of 3 runs failed" in said.err
-    assert "\n  greedy_kall_s0: the loss is no longer a number" in said.err
+    assert "2 of 4 runs failed" in said.err
+    assert "\n  greedy_kall_s0, greedier_kall_s0: the loss is no longer a number" in said.err
     assert "a hint only  pseudo" in said.out
     assert (out / "report.html").exists()
-    assert list(open_study(out).status()["state"]) == ["finished", "failed", "finished"]
+    assert sorted(open_study(out).status()["state"]) == ["failed"] * 2 + ["finished"] * 2
 
 
 def test_two_studies_in_one_folder_are_refused(table: Path, tmp_path: Path) -> None:

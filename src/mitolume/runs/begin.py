@@ -77,7 +77,9 @@ def begin(path: Path, recipe: Recipe, *, quiet: bool) -> Run:
         update={
             "training": training,
             "inputs": settled_inputs(recipe.inputs, stacks),
-            "unlabelled": recipe.unlabelled.model_copy(update={"teacher": teacher}),
+            "unlabelled": recipe.unlabelled.model_copy(
+                update={"teacher": teacher} if recipe.unlabelled.teacher == "auto" else {}
+            ),
             "fields": Path(run.fields_file.name),
         }
     )

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from mitolume.errors import MitolumeError
+from mitolume.errors import MitolumeError, some_names
 from mitolume.io.check import open_image
 from mitolume.io.fields import Field as Row
 from mitolume.io.fields import read_table
@@ -217,8 +217,8 @@ def require_equal_cost(study: StudyRecipe, rows: Sequence[Row]) -> None:
 def _with_channels(given: dict[str, Any]) -> dict[str, Any]:
     """Fill channels of the table into arms that leave them open, as those of preset ``dye`` do.
 
-    The first image with a dye speaks for all. Arms for which it has nothing are left out, and so
-    are, where nobody drew any, all outlines.
+    The first image with a dye speaks for all. Arms for which it, or another one, has nothing are
+    left out, and so are, where nobody drew any, all outlines.
     """
     text, source = json.dumps(given.get("arms"), default=str), given.get("fields")
     if not source or not _OPEN.search(text):
@@ -240,10 +240,29 @@ def _with_channels(given: dict[str, Any]) -> dict[str, Any]:
     arms = {}
     for name, own in given["arms"].items():
         text = json.dumps(own)
-        if any(known[place] is None for place in _OPEN.findall(text)):
-            say(f"note: arm {name} is left out: {row.image.name} has nothing to show it")
+        filled = json.loads(_OPEN.sub(lambda place: json.dumps(known[place[1]]), text))
+        lacking = [row] if any(known[place] is None for place in _OPEN.findall(text)) else []
+        if channels := filled.get("inputs", {}).get("channels"):
+            lacking = lacking or _without_channels(rows, channels)
+        if lacking:
+            has = "has" if len(lacking) == 1 else "have"
+            where = some_names(f"{one.image.name} (line {one.line})" for one in lacking)
+            say(f"note: arm {name} is left out: {where} {has} nothing to show it")
         else:
-            arms[name] = json.loads(_OPEN.sub(lambda place: json.dumps(known[place[1]]), text))
+            arms[name] = filled
+    if len(arms) == 1:
+        raise MitolumeError(f"{source}: only arm {next(iter(arms))} is left, and a study takes two")
     if given["labels"] == [0, "all"] and not any(r.mask and r.role in ("", "train") for r in rows):
         given = given | {"labels": [0]}
     return given | {"arms": arms}
+
+
+def _without_channels(rows: Sequence[Row], channels: Sequence[str]) -> list[Row]:
+    """Return the rows whose images lack one of these channels."""
+    lacking = []
+    for row in rows:
+        try:
+            open_image(row, channels)
+        except MitolumeError:
+            lacking.append(row)
+    return lacking

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from mitolume.errors import DamagedError, MitolumeError, disk_fault, shorten
+from mitolume.errors import DamagedError, MitolumeError, disk_fault, shorten, some_names
 from mitolume.io.check import check_table
 from mitolume.io.fields import read_table, write_table
 from mitolume.io.lock import only_one
@@ -67,7 +68,10 @@ def compute_study(
         if study.finished:
             study.collect()
     if failed:
-        listing = "\n".join(f"  {name}: {fault}" for name, fault in failed.items())
+        alike: dict[str, list[str]] = defaultdict(list)
+        for name, fault in failed.items():
+            alike[fault].append(name)
+        listing = "\n".join(f"  {some_names(names)}: {fault}" for fault, names in alike.items())
         raise FailedRunsError(
             f"{len(failed)} of {len(study.planned)} runs failed; run the study again to repeat "
             f"them:\n{listing}"
