@@ -112,7 +112,7 @@ def test_each_stroke_is_on_disk_before_the_next(label: Any, viewer: Any, wait: A
 
         wait(saved, 5)
     label.list.setCurrentRow(0)
-    label.attempt(label._open_chosen)
+    label.list.itemClicked.emit(label.list.currentItem())
     assert (label.painting.painted[0] == now).all(), "the draft is taken up"
 
 

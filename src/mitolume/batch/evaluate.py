@@ -15,7 +15,7 @@ from mitolume.batch.runner import refuse_inputs, require_free
 from mitolume.batch.sources import find_image
 from mitolume.errors import MitolumeError, some_names
 from mitolume.io.fields import asked_planes, format_planes
-from mitolume.io.formats import require_file
+from mitolume.io.formats import by_name, require_file
 from mitolume.io.mask_files import (
     distinct_values,
     image_name,
@@ -191,8 +191,9 @@ def match_files(first: Path, second: Path) -> MatchedFiles:
         raise MitolumeError(f"{first} and {second} must both be files or both be folders")
     if not is_folder(first):
         return MatchedFiles(((first, second),))
-    notices: list[str] = []
-    ours, theirs = (_by_name(folder, notices) for folder in (first, second))
+    listed = [list_masks(folder) for folder in (first, second)]
+    notices = [notice for _, said in listed for notice in said]
+    ours, theirs = (by_name(files, image_name) for files, _ in listed)
     folded = [{name.casefold(): file for name, file in own.items()} for own in (ours, theirs)]
     if [*map(len, folded)] == [len(ours), len(theirs)]:  # case alone tells no two of them apart
         ours, theirs = folded
@@ -303,18 +304,6 @@ def _opened(paths: tuple[Path, Path], like: Path | None) -> tuple[xr.DataArray, 
             "image have the same size"
         )
     return first, second
-
-
-def _by_name(folder: Path, notices: list[str]) -> dict[str, Path]:
-    files, said = list_masks(folder)
-    notices += said
-    found: dict[str, Path] = {}
-    for path in files:
-        name = image_name(path)
-        if name in found:
-            raise MitolumeError(f"{found[name]} and {path} have the same name")
-        found[name] = path
-    return found
 
 
 def _size(image: xr.DataArray) -> str:

@@ -18,7 +18,7 @@ import xarray as xr
 
 from mitolume.errors import MitolumeError, some_names
 from mitolume.io.fields import Field, read_table, row_names
-from mitolume.io.formats import READERS, bare_name, files_of, require_file
+from mitolume.io.formats import READERS, bare_name, by_name, files_of, require_file
 from mitolume.io.mask_files import (
     distinct_values,
     goes_on,
@@ -332,14 +332,8 @@ def _short_names(files: Sequence[Path], *, lone: bool) -> list[str]:
 @lru_cache(maxsize=8)
 def _images(folder: Path, modified_ns: int) -> dict[str, Path]:
     """List the images of a folder by name; thousands of masks ask for the same folder."""
-    found: dict[str, Path] = {}
-    for file in files_of(folder):
-        if not file.name.lower().endswith(tuple(READERS)):
-            continue
-        name = bare_name(file)
-        if name in found:
-            raise MitolumeError(f"{found[name]} and {file} have the same name")
-        found[name] = file
+    images = (file for file in files_of(folder) if file.name.lower().endswith(tuple(READERS)))
+    found = by_name(images)
     if not found:
         raise MitolumeError(f"{folder} holds no image ({', '.join(READERS)})")
     return found

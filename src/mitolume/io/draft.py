@@ -31,12 +31,12 @@ def draft_table(folder: str | Path, base: str | Path = ".") -> Draft:
     is the folder that the table will lie in: paths are relative to it.
     """
     folder = Path(folder)
-    notes = Notes()
+    notes = Notes(list)
     files = list_files(folder, notes)
     pairs = pair_files(folder, files, notes)
     if not pairs:
         what = "no images, only masks or results" if files else "no image files that can be read"
-        why = f" ({'; '.join(notes.lines())})" if notes.found else ""
+        why = f" ({'; '.join(_told(notes))})" if notes else ""
         raise MitolumeError(f"{folder} holds {what}; name the folder that holds the images{why}")
     conditions = guess_conditions(pairs)
     guesses = {
@@ -59,10 +59,10 @@ def draft_table(folder: str | Path, base: str | Path = ".") -> Draft:
     for pair in pairs:
         if pair.image.ending in _MAY_HAVE_SCENES:
             what = "files that may hold several scenes (write a row for each)"
-            notes.add(what, pair.image.path)
+            notes[what].append(pair.image.path)
     guessed = [*_counts(len(files), pairs), *_say_masks(pairs)]
     guessed += [f"{column}: {guess.said}" for column, guess in guesses.items() if guess.said]
-    look = [*_splits(rows), *_beside(folder, rows), *notes.lines()]
+    look = [*_splits(rows), *_beside(folder, rows), *_told(notes)]
     lines = (*guessed, *(f"look: {line}" for line in look))
     used = [c for c in COLUMNS if c in ("image", "mask") or any(getattr(row, c) for row in rows)]
     return Draft(table_text(rows, Path(base), used), lines)
@@ -85,6 +85,10 @@ def write_draft(draft: Draft, out: Path) -> None:
     with atomic(out) as temporary:  # first: a place that can't be written to is named as given
         temporary.write_text(draft.text, encoding="utf-8")
         write_text(beside, "\n".join(draft.lines) + "\n")
+
+
+def _told(notes: Notes) -> list[str]:
+    return [f"{what}: {len(names)} ({some_names(names)})" for what, names in notes.items()]
 
 
 def _counts(files: int, pairs: Sequence[Pair]) -> Iterator[str]:

@@ -10,12 +10,12 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from unicodedata import normalize
 
-from mitolume.errors import MitolumeError, some_names
+from mitolume.errors import MitolumeError
 from mitolume.io.formats import READERS, SHEET, ZARR_FILES, natural_key, sha256
 from mitolume.io.listing import RUN_RECORD
 from mitolume.io.mask_files import image_name, says_mask
@@ -79,6 +79,14 @@ _OTHER_MASK = (
     "masks left out, as their image has another (where two people drew them, compare them: "
     "mitolume evaluate A B --agreement)"
 )
+_FURTHER = (
+    "further files of an image's name (another format, folder or channel), left out (where it is "
+    "the image's mask, name it in column mask)"
+)
+_NPY = (
+    "cellpose _seg.npy files, which can't be read (in cellpose choose File > Save masks as "
+    "PNG/tif, which writes NAME_cp_masks beside the image)"
+)
 # What programs call a file that they make of another one.
 _COPIES = "copies of a file beside them, left out"
 _MADE_OF = {
@@ -87,6 +95,7 @@ _MADE_OF = {
     r"(?:(?: -)?[ _-](?:copy|kopie|copie|copia)(?:[ _]?\(?\d+\)?)?| \(\d+\))?",
 }
 Key = tuple[tuple[str, int], ...]
+Notes = defaultdict[str, list[str]]  # what a person should know, and the names of such files
 
 
 @dataclass(frozen=True)
@@ -130,21 +139,6 @@ class Found:
         return self.ending in OUTLINE_ENDINGS
 
 
-@dataclass
-class Notes:
-    """What a person should know, many files of one kind in one line."""
-
-    found: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-
-    def add(self, what: str, name: str) -> None:
-        """Note a file under a heading."""
-        self.found[what].append(name)
-
-    def lines(self) -> list[str]:
-        """Return a line for each heading: what, how many, and the first few names."""
-        return [f"{what}: {len(names)} ({some_names(names)})" for what, names in self.found.items()]
-
-
 @dataclass(frozen=True)
 class Pair:
     """An image, its mask and its paired fluorescence; ``how`` says what linked image and mask."""
@@ -186,7 +180,7 @@ def list_files(folder: Path, notes: Notes) -> list[Found]:
     for here, folders, names in os.walk(folder):
         parts = Path(here).relative_to(folder).parts
         if parts and RUN_RECORD in names:
-            notes.add("folders with results of mitolume, left out", "/".join(parts))
+            notes["folders with results of mitolume, left out"].append("/".join(parts))
             folders.clear()
         elif parts and any(name in names for name in ZARR_FILES):
             ending = next((e for e in (".ome.zarr", ".zarr") if parts[-1].lower().endswith(e)), "")
@@ -203,20 +197,18 @@ def list_files(folder: Path, notes: Notes) -> list[Found]:
 def _take(path: Path, file: Found, files: list[Found], notes: Notes) -> None:
     """Keep a file, or note why not."""
     if file.path.encode(errors="replace").decode() != file.path or set(file.path) & {"\r", "\n"}:
-        notes.add("files whose names a table can't hold, left out (rename them)", ascii(file.path))
+        notes["files whose names a table can't hold, left out (rename them)"].append(
+            ascii(file.path)
+        )
     elif (file.ending in READERS or file.is_outline) and is_result(path):
         what = "masks predicted or measured" if says_mask(path) else "crops and pictures made"
-        notes.add(f"{what} by mitolume, left out", file.path)
+        notes[f"{what} by mitolume, left out"].append(file.path)
     elif file.ending in READERS or file.is_outline:
         files.append(file)
     elif file.ending == ".npy" and file.stem.lower().endswith("_seg"):
-        notes.add(
-            "cellpose _seg.npy files, which can't be read (in cellpose choose File > Save masks as "
-            "PNG/tif, which writes NAME_cp_masks beside the image)",
-            file.path,
-        )
+        notes[_NPY].append(file.path)
     elif file.ending:
-        notes.add("files of kinds that can't be read (save them as OME-TIFF)", file.path)
+        notes["files of kinds that can't be read (save them as OME-TIFF)"].append(file.path)
 
 
 def _ending(name: str) -> str:
@@ -287,9 +279,9 @@ def _classify(files: Sequence[Found], notes: Notes) -> list[_Item]:
         for file in here:
             kind = _file_kind(file, folder)
             if kind == "left out":
-                notes.add("results or previews, left out", file.path)
+                notes["results or previews, left out"].append(file.path)
             elif kind == "structure":
-                notes.add("images and masks of other structures, left out", file.path)
+                notes["images and masks of other structures, left out"].append(file.path)
             else:
                 idle = _IDLE["outline"] if file.is_outline else ()
                 place = [w.key for part in folders for w in plain_words(part) if w.text not in idle]
@@ -349,14 +341,16 @@ def pair_files(folder: Path, files: Sequence[Found], notes: Notes) -> list[Pair]
                 mask.file.is_outline,
             ))  # fmt: skip
             for mask in masks[1:]:
-                notes.add(_OTHER_MASK, mask.file.path)
+                notes[_OTHER_MASK].append(mask.file.path)
             own = masks[0].file if masks else None
             pairs[image] = Pair(image.file, own, dye, "of their image's name")
     _match_rest(pairs, lonely, notes)
     if any(image.kind == "transmitted" for image in pairs):
         for image, pair in list(pairs.items()):
             if not pair.mask and image.kind == "fluorescence":
-                notes.add("fluorescence without its transmitted light, left out", image.file.path)
+                notes["fluorescence without its transmitted light, left out"].append(
+                    image.file.path
+                )
                 del pairs[image]
     order = {file: number for number, file in enumerate(files)}
     return sorted(pairs.values(), key=lambda pair: order[pair.image])
@@ -380,7 +374,7 @@ def _without_made(folder: Path, files: Sequence[Found], notes: Notes) -> list[Fo
             if what == _COPIES and not any(_is_same(path, other) for other in others):
                 what = "named like copies of a file beside them, but of other content, so used"
                 kept.append(file)
-            notes.add(what, file.path)
+            notes[what].append(file.path)
         else:
             kept.append(file)
     return kept
@@ -403,10 +397,7 @@ def _choose_image(pictures: list[_Item], notes: Notes) -> tuple[_Item, Found | N
     dye = next((o for o in others if o.kind == "fluorescence" != image.kind), None)
     for other in others:
         if other is not dye:
-            notes.add(
-                "further files of an image's name (another format, folder or channel), left out "
-                "(where it is the image's mask, name it in column mask)", other.file.path,
-            )  # fmt: skip
+            notes[_FURTHER].append(other.file.path)
     return image, dye.file if dye else None
 
 
@@ -443,8 +434,8 @@ def _match_rest(pairs: dict[_Item, Pair], masks: Sequence[_Item], notes: Notes) 
         if image is None:
             several = crowd[mask.place] > 1 and mask.file.folders not in fitting
             hint = " (if each object has a file of its own, merge them)" if several else ""
-            notes.add(f"masks without an image of that name, left out{hint}", mask.file.path)
+            notes[f"masks without an image of that name, left out{hint}"].append(mask.file.path)
         elif pairs[image].mask is None:
             pairs[image] = replace(pairs[image], mask=mask.file, how=how)
         else:
-            notes.add(_OTHER_MASK, mask.file.path)
+            notes[_OTHER_MASK].append(mask.file.path)

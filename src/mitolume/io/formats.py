@@ -14,7 +14,7 @@ import re
 import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import lru_cache
@@ -109,6 +109,16 @@ def files_of(folder: Path) -> list[Path]:
     """List what lies in a folder in natural order: not what is hidden, and no contact sheet."""
     found = sorted(folder.iterdir(), key=lambda path: natural_key(path.name))
     return [path for path in found if not path.name.startswith(".") and path.name != SHEET]
+
+
+def by_name(files: Iterable[Path], name_of: Callable[[Path], str] = bare_name) -> dict[str, Path]:
+    """Return files by names, of which no two may be the same."""
+    found: dict[str, Path] = {}
+    for file in files:
+        other = found.setdefault(name_of(file), file)
+        if other is not file:
+            raise MitolumeError(f"{other} and {file} have the same name")
+    return found
 
 
 class _Complaints(logging.Handler):

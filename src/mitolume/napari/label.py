@@ -25,7 +25,7 @@ from mitolume.io.write import write_image
 from mitolume.napari.label_table import LabelTable
 from mitolume.napari.opening import KEY, as_image, image_layers, mask_colours, place_of
 from mitolume.napari.painting import KEYS, Painting
-from mitolume.napari.parts import Panel, PathEdit, Work, long_names, narrow_button, rate, slider
+from mitolume.napari.parts import Panel, PathEdit, Work, narrow_button, rate, slider
 from mitolume.runs.dye import label_planes
 from mitolume.runs.folder import load
 from mitolume.text import count, quoted
@@ -128,9 +128,7 @@ class LabelWidget(FieldPanel):
             "table", PathEdit("new", shared="table", hint="fields.csv, old or new")
         )
         self.file.changed.connect(lambda: self.attempt(self.open_table))
-        self.list = self.row("", long_names(110))
-        self.list.itemActivated.connect(lambda _: self.attempt(self._open_chosen))
-        self.list.itemClicked.connect(lambda _: self.attempt(self._open_chosen))
+        self.list = self.names(110, self._open)
         self.buttons(Add_the_selected_image=self.add_layer)
         self.key_buttons()
         self.source = self.row("proposal", QComboBox())
@@ -232,9 +230,6 @@ class LabelWidget(FieldPanel):
             if image == row.image and (row.planes is None or z in row.planes)
         ]
         return max(known, default=np.nan)
-
-    def _open_chosen(self) -> None:
-        self._open(self.list.currentRow())
 
     def _open(self, index: int) -> None:
         painting = self.show_field(index)

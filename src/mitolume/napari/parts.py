@@ -148,6 +148,19 @@ class Panel(QWidget):
         self.form.addRow(holder)
         return made
 
+    def names(self, height: int, open_one: Callable[[int], Any]) -> Any:
+        """Add a list of names, of which one is opened by its number when it is clicked; return it.
+
+        One that is too long is cut in its middle, not at its telling end.
+        """
+        made = self.row("", QListWidget())
+        made.setMaximumHeight(height)
+        made.setTextElideMode(Qt.ElideMiddle)
+        made.setHorizontalScrollBarPolicy(Qt.ScrollBarAlwaysOff)
+        for chosen in (made.itemActivated, made.itemClicked):
+            chosen.connect(lambda _: self.attempt(lambda: open_one(made.currentRow())))
+        return made
+
     def follow(self, sources: Sequence[Any], *calls: Callable[..., None]) -> None:
         """Call at each of some events of the viewer while the widget is shown, and once now."""
         self._follows += [(source, call) for source in sources for call in calls]
@@ -214,15 +227,6 @@ def layer_box(viewer: Any, kind: type[Any], hidden: tuple[str, ...]) -> tuple[An
         box.setCurrentText(now)
 
     return box, fill
-
-
-def long_names(height: int) -> Any:
-    """Return a list of names; one that is too long is cut in its middle, not at its telling end."""
-    made = QListWidget()
-    made.setMaximumHeight(height)
-    made.setTextElideMode(Qt.ElideMiddle)
-    made.setHorizontalScrollBarPolicy(Qt.ScrollBarAlwaysOff)
-    return made
 
 
 def narrow_button(text: str) -> Any:

@@ -16,7 +16,7 @@ from mitolume.io.listing import RUN_RECORD
 from mitolume.io.masks import FOREGROUND, Mask
 from mitolume.napari.label import FieldPanel
 from mitolume.napari.label_table import LabelTable, finished
-from mitolume.napari.parts import PathEdit, long_names, rate
+from mitolume.napari.parts import PathEdit, rate
 from mitolume.runs.folder import Run, open_run
 from mitolume.text import quoted
 
@@ -79,8 +79,7 @@ class ProofreadWidget(FieldPanel):
             PathEdit("file", shared="model", hint="run folder, or table with dye masks"),
         )
         self.source.changed.connect(lambda: self.attempt(self.open_source))
-        self.list = self.row("", long_names(180))
-        self.list.itemClicked.connect(lambda _: self.attempt(self._open_chosen))
+        self.list = self.names(180, self._show)
         self.key_buttons()
         made = self.buttons(Accept=self.accept, Unsure=self.unsure, Next=self.next)
         made["Accept"].setToolTip("The mask as it is now, corrected or not, joins the table (a)")
@@ -168,9 +167,6 @@ class ProofreadWidget(FieldPanel):
         self._list()
         self.tell(f"{item.row.image.name}, plane {item.z}: {done}. {self._counts()}")
         self.next()
-
-    def _open_chosen(self) -> None:
-        self._show(self.list.currentRow())
 
     def _show(self, number: int) -> None:
         item = self.items[number]
