@@ -499,17 +499,6 @@ def test_values_become_masks() -> None:
         to_mask(np.array([2]), "unsure")
 
 
-def test_masks_of_0_and_255_are_foreground_in_memory(tmp_path: Path) -> None:
-    write_field(tmp_path, "a", 0)
-    mask = np.zeros((64, 80), np.uint8)
-    mask[10:20, 10:20] = 255
-    tifffile.imwrite(tmp_path / "m.tif", mask)
-    (tmp_path / "t.csv").write_text("image,mask\na.ome.tif,m.tif\n")
-    checked = check_table(tmp_path / "t.csv")
-    _, read_back = read_row(checked.fields[0], 0, checked.mask_kind)
-    np.testing.assert_array_equal(read_back, mask // 255)
-
-
 def field(number: int, specimen: str, *, role: str = "", labelled: bool = True) -> Field:
     image = Path(f"{number}.tif")
     return Field(image, image if labelled else None, role, (0, 1), specimen, line=number)

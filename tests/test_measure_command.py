@@ -374,6 +374,7 @@ SLOPE = np.broadcast_to(np.arange(20, dtype=np.uint8) * 12, (8, 20))
         ([BAR * 255.0], "auto", [1]),
         ([PAIR, BAR, BAR * 7], "labels", [2, 1, 1]),
         ([BAR, BAR * 255], "labels", [1, 1]),
+        ([BAR + 1], "labels", [2]),
     ],
 )
 def test_what_values_mean(
@@ -394,16 +395,17 @@ def write_masks(folder: Path, arrays: list[np.ndarray]) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("arrays", "says"),
+    ("arrays", "kind", "says"),
     [
-        ([BAR, SLOPE], "1.tif holds the values 0, 12, 24"),
-        ([BAR * 255, PAIR * 3], "1.tif holds the values 0, 3, 6"),
-        ([BAR, BAR * 255], "255 could mean mitochondria or unsure"),
-        ([BAR + 1], "as ilastik numbers its classes: make mitochondria 1"),
+        ([BAR, SLOPE], "auto", "1.tif holds the values 0, 12, 24"),
+        ([BAR * 255, PAIR * 3], "auto", "1.tif holds the values 0, 3, 6"),
+        ([BAR, BAR * 255], "auto", "255 could mean mitochondria or unsure"),
+        ([BAR + 1], "auto", "as ilastik numbers its classes: make mitochondria 1"),
+        ([BAR * 1e20], "labels", "objects have no such numbers"),
     ],
 )
 def test_what_cannot_be_known_is_refused_by_every_command(
-    arrays: list[np.ndarray], says: str, tmp_path: Path, shell: Shell
+    arrays: list[np.ndarray], kind: str, says: str, tmp_path: Path, shell: Shell
 ) -> None:
     masks = write_masks(tmp_path / "m", arrays)
     for command in (
@@ -411,14 +413,14 @@ def test_what_cannot_be_known_is_refused_by_every_command(
         ["evaluate", masks, masks],
         ["convert", masks, "--out", tmp_path, "--to", "zip"],
     ):
-        assert says in shell(*command, code=1)
+        assert says in shell(*command, "--mask-kind", kind, code=1)
     for n in range(len(arrays)):
         image = np.random.default_rng(n).integers(0, 255, BAR.shape).astype(np.uint8)
         tifffile.imwrite(tmp_path / f"{n}.tif", image)
     rows = "".join(f"{n}.tif,m/{n}.tif\n" for n in range(len(arrays)))
     (tmp_path / "t.csv").write_text("image,mask\n" + rows)
     with pytest.raises(MitolumeError, match=re.escape(says)):
-        check_table(tmp_path / "t.csv")
+        check_table(tmp_path / "t.csv", mask_kind=kind)
 
 
 @pytest.mark.parametrize(

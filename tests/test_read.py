@@ -134,15 +134,6 @@ def test_ome_metadata_counts_under_any_name(tmp_path: Path) -> None:
     assert read(tmp_path / "b.tif").attrs["pixel_size_um"] == pytest.approx({"Y": 0.2, "X": 0.2})
 
 
-def test_imagej_unit_and_spacing(tmp_path: Path) -> None:
-    path = tmp_path / "a.tif"
-    metadata = {"axes": "ZYX", "unit": "um", "spacing": 0.5}
-    tifffile.imwrite(path, np.stack([PLANE] * 3), imagej=True, resolution=(8, 8), metadata=metadata)
-    image = read(path)
-    assert image.sizes["Z"] == 3
-    assert image.attrs["pixel_size_um"] == pytest.approx({"Z": 0.5, "Y": 0.125, "X": 0.125})
-
-
 def test_grey_saved_as_colour_is_grey_and_real_colour_needs_a_channel(tmp_path: Path) -> None:
     Image.fromarray(PLANE).convert("RGB").save(tmp_path / "grey.png")
     assert read(tmp_path / "grey.png").sizes["C"] == 1
@@ -168,6 +159,7 @@ RGB = np.stack([PLANE, PLANE // 2, 255 - PLANE], axis=-1)
         ("colour and alpha.png", lambda im: Image.fromarray(RGB).convert("RGBA"), 3, np.uint8),
         ("16 bit.png", lambda im: Image.fromarray(PLANE.astype(np.uint16) * 300), 1, np.uint16),
         ("grey.jpg", lambda im: im, 1, np.uint8),
+        ("inks.jpg", lambda im: Image.fromarray(RGB).convert("CMYK"), 3, np.uint8),
         ("colour.jpeg", lambda im: Image.fromarray(RGB), 3, np.uint8),
     ],
 )

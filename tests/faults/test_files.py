@@ -121,33 +121,6 @@ def test_half_precision_is_read_without_a_warning(tmp_path: Path) -> None:
     assert read_plane(read(tmp_path / "a.tif")).dtype == np.float16
 
 
-@pytest.mark.parametrize(
-    ("values", "kind", "said"),
-    [
-        ([0, 1e20], "labels", "objects have no such numbers"),
-        ([1, 2], "auto", "make mitochondria 1 and the background 0"),
-        ([1, 2], "labels", ""),
-    ],
-)
-def test_every_command_judges_mask_values_alike(
-    tmp_path: Path, values: list[float], kind: str, said: str, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture,
-) -> None:  # fmt: skip
-    tifffile.imwrite(tmp_path / "i.tif", STACK[0])
-    mask = np.full(STACK[0].shape, values[0], np.float32)
-    mask[:9] = values[1]
-    tifffile.imwrite(tmp_path / "m.tif", mask)
-    (tmp_path / "t.csv").write_text("image,mask\ni.tif,m.tif\n")
-    # To learn from, a mask needs background, whatever its values mean.
-    with pytest.raises(TableError, match=said or "marks every pixel as mitochondria"):
-        check_table(tmp_path / "t.csv", mask_kind=kind)
-    for words in (["measure", "m.tif", "--out", "x.csv"], ["evaluate", "m.tif", "m.tif"],
-                  ["convert", "m.tif", "--out", "m.zip"]):  # fmt: skip
-        monkeypatch.chdir(tmp_path)
-        assert call(monkeypatch, *words, "--mask-kind", kind) == bool(said)
-        assert said in capsys.readouterr().err
-
-
 def test_outlines_that_are_not_as_they_were_drawn_are_counted(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "i.tif", STACK[0])
     ring = [[-9, 5], [9, 5], [9, 9], [-9, 9]]
@@ -377,20 +350,7 @@ def test_samples_of_a_grey_picture_are_channels(tmp_path: Path, count: int) -> N
     np.testing.assert_array_equal(read(tmp_path / "a.tif").values[0, :, 0], STACK[:count])
 
 
-def test_pictures_of_any_kind(tmp_path: Path) -> None:
-    grey = (STACK[0] // 16).astype(np.uint8)
-    colours = Image.fromarray(np.stack([grey, grey.T[:24, :32].repeat(2, 1)[:, :32], grey], -1))
-    for name, picture, channels in [
-        ("inks.jpg", colours.convert("CMYK"), 3),
-        ("palette.png", colours.convert("P"), 3),
-        ("grey.png", Image.fromarray(grey).convert("LA"), 1),
-        ("deep.png", Image.fromarray(STACK[0]), 1),
-        ("bits.png", Image.fromarray(grey > 99), 1),
-    ]:
-        picture.save(tmp_path / name)
-        image = read(tmp_path / name)
-        assert image.sizes["C"] == channels, name
-        assert image.dtype == {"deep.png": np.uint16, "bits.png": bool}.get(name, np.uint8)
+def test_colours_of_16_bits_are_refused(tmp_path: Path) -> None:
     deep = imagecodecs.png_encode(np.stack([STACK[0]] * 3, -1))
     (tmp_path / "deep colours.png").write_bytes(deep)
     with pytest.raises(MitolumeError, match="has colours of 16 bits"):
