@@ -160,8 +160,8 @@ def predict(
     views: Annotated[
         int | None,
         option(
-            "Number of views to average: 1 (the image alone), 4 (quarter turns) or 8 (with "
-            "flips); by default that of the model."
+            "Number of views to average: 1 (the image alone) or 4 (quarter turns); by default that "
+            "of the model."
         ),
     ] = None,
     tile_size: Annotated[

@@ -147,8 +147,8 @@ def _normalise(graph: _Graph, image: str, count: int, channels: int) -> str:
 
 
 def _turn(graph: _Graph, logits: Callable[[str], str], planes: str, turn: int) -> str:
-    """Predict one of the 8 flips and quarter turns, as `predict_tiled` does, and turn it back."""
-    turned = _quarter_turns(graph, _flip(graph, planes, 3) if turn >= 4 else planes, turn % 4)
+    """Predict one of the quarter turns, as `predict_tiled` does, and turn it back."""
+    turned = _quarter_turns(graph, planes, turn)
     padded = turned
     for axis in (2, 3):
         n = graph("Gather", graph("Shape", turned), np.int64(axis))
@@ -162,8 +162,7 @@ def _turn(graph: _Graph, logits: Callable[[str], str], planes: str, turn: int) -
     sides = np.array([2, 3])
     size = graph("Gather", graph("Shape", turned), sides)
     whole = graph("Slice", answer, np.array([0, 0]), size, sides)
-    back = _quarter_turns(graph, whole, -turn % 4)
-    return _flip(graph, back, 3) if turn >= 4 else back
+    return _quarter_turns(graph, whole, -turn % 4)
 
 
 def _quarter_turns(graph: _Graph, image: str, turns: int) -> str:

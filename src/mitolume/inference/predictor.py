@@ -32,7 +32,7 @@ from mitolume.models.networks import (
     resolve_precision,
     to_device,
 )
-from mitolume.models.settings import VIEWS, Views
+from mitolume.models.settings import Views
 from mitolume.preprocess.rescale import rescale_window
 from mitolume.text import count
 
@@ -51,8 +51,8 @@ class Predictor:
     device
         A torch device; the first GPU, or else the processor, by default.
     views
-        Average over the image as it is (1), its four quarter turns (4), or turns and flips (8):
-        so many times the work, steadier probabilities. By default what the card says.
+        Average over the image as it is (1), or its four quarter turns (4): four times the work,
+        steadier probabilities. By default what the card says.
     core
         Side of the tiles' cores in pixels, a multiple of 16. It changes memory, not results.
     precision
@@ -84,8 +84,8 @@ class Predictor:
     ) -> None:
         if core <= 0 or core % MULTIPLE:
             raise MitolumeError(f"the tile size is {core}, but must be a multiple of {MULTIPLE}")
-        if views not in (None, *VIEWS):
-            raise MitolumeError(f"views is {views}, but must be 1, 4 or 8")
+        if views not in (None, 1, 4):
+            raise MitolumeError(f"views is {views}, but must be 1 or 4")
         if precision not in ("auto", "float32", "bfloat16"):
             raise MitolumeError(
                 f"precision is {precision!r}, but must be auto, float32 or bfloat16"

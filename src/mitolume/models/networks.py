@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mitolume.errors import MitolumeError
-from mitolume.models.settings import BodySettings, DenoiserNetworkSettings, NetworkSettings
+from mitolume.models.settings import DenoiserNetworkSettings, NetworkSettings
 from mitolume.models.unet import UNet, UNetPlusPlus
 
 # Four halvings: image sides must be multiples of 16. Two 3 x 3 convolutions at each level going
@@ -68,14 +68,11 @@ class DenoisingNetwork(nn.Module):
     ----------
     detail
         (3, 64, 64): signal and noise of what the answers lack, and its share of the planes' signal.
-    line
-        (4,): the noise against brightness.
     share
-        (): how much of the change is made.
+        (): how much of the change is made: all, but by denoisers of earlier versions.
     """
 
     detail: Tensor
-    line: Tensor
     share: Tensor
 
     def __init__(self, settings: DenoiserNetworkSettings, channels: int = 1, seed: int = 0) -> None:
@@ -84,6 +81,7 @@ class DenoisingNetwork(nn.Module):
         learns, norm = channels in (1, 4), settings.norm == "batch"
         self.body = _body(settings, channels, norm, seed) if learns else nn.Identity()
         self.register_buffer("detail", torch.zeros(3, SPECTRUM, SPECTRUM))
+        # Earlier versions read from it how noise grows with brightness.
         self.register_buffer("line", torch.tensor([1.0, 0.0, 1.0, 1.0]))
         self.register_buffer("share", torch.ones(()))
 
@@ -100,7 +98,7 @@ class DenoisingNetwork(nn.Module):
         return near.mean(1, keepdim=True) + result.float()
 
 
-def _body(settings: BodySettings, channels: int, norm: bool, seed: int) -> nn.Module:
+def _body(settings: NetworkSettings, channels: int, norm: bool, seed: int) -> nn.Module:
     kind = {"unet": UNet, "unetplusplus": UNetPlusPlus}[settings.name]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-# Number of views of an image that a prediction averages: the image alone, its four quarter turns,
-# or these and their mirror images.
-Views = Literal[1, 4, 8]
-VIEWS: tuple[int, ...] = get_args(Views)
+# Number of views of an image that a prediction averages: the image alone, or its quarter turns.
+# Files of earlier versions may ask for 8, with mirror images, which were no better.
+Views = Annotated[Literal[1, 4], BeforeValidator(lambda views: 4 if views == 8 else views)]
 
 
-class BodySettings(BaseModel):
+class NetworkSettings(BaseModel):
     """Name and width of a network.
 
     ``width`` is the number of channels at full resolution; it doubles at each of four levels
@@ -23,10 +22,6 @@ class BodySettings(BaseModel):
 
     name: Literal["unet", "unetplusplus"] = "unet"
     width: int = Field(16, ge=2, le=256)
-
-
-class NetworkSettings(BodySettings):
-    """A network that segments."""
 
 
 class InputSettings(BaseModel):
@@ -81,7 +76,7 @@ class InputSettings(BaseModel):
         return (0, *(sign * step for step in steps for sign in (-1, 1)))
 
 
-class DenoiserNetworkSettings(BodySettings):
+class DenoiserNetworkSettings(NetworkSettings):
     """A network that denoises.
 
     ``norm`` is ``batch``, as in the published study, or ``none``. With ``residual`` the network

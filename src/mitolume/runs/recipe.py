@@ -48,7 +48,7 @@ class Recipe(BaseModel):
     ``fields`` is the table; ``labels`` keeps the masks of that many training images and makes
     the others unlabelled; ``threshold`` makes masks of probabilities, ``auto`` being the best on
     the validation images (0.5 without any); probabilities are averaged over ``views`` of an image:
-    1, its 4 quarter turns, or 8 with flips; ``arm`` names the run in tables. ``init`` are the
+    1, or its 4 quarter turns; ``arm`` names the run in tables. ``init`` are the
     network's first weights: ``random``, or those of a model's folder.
     """
 
