@@ -210,4 +210,4 @@ def test_planes_that_score_are_not_learnt_from(stacks_table: Path) -> None:
 def test_the_published_settings() -> None:
     paper = denoising_settings("paper")
     assert (paper.epochs, paper.batch, paper.learning_rate) == (500, 2, 1e-3)
-    assert (paper.directions, paper.protect, paper.network.norm) == ("forward", False, "batch")
+    assert (paper.schedule, paper.network.norm) == ("constant", "batch")

@@ -16,7 +16,7 @@ from scipy.ndimage import gaussian_filter
 import mitolume
 from mitolume.errors import MitolumeError
 from mitolume.inference import denoise
-from mitolume.inference.chain import PreparedPlane, SharpenedPlane
+from mitolume.inference.chain import PreparedPlane, sharpened
 from mitolume.inference.denoise import (
     FLIPS,
     DenoisedPlane,
@@ -30,13 +30,17 @@ from mitolume.models.networks import DenoisingNetwork
 from mitolume.models.settings import DenoiserNetworkSettings
 from mitolume.preprocess.normalise import normalise
 from mitolume.preprocess.settings import DENOISING, ChainSettings
-from mitolume.preprocess.stripes import StripelessPlane
-from mitolume.preprocess.wiener import SIDE, WienerBank, noise_line, signal_and_noise
+from mitolume.preprocess.stripes import without_stripes
+from mitolume.preprocess.wiener import (
+    SIDE,
+    WienerBank,
+    measure_detail,
+    signal_and_noise,
+)
 from mitolume.training.denoise_methods import (
     DENOISING_METHODS,
     Denoising,
     NeighbourMean,
-    Noise2Noise,
     SamplePatches,
     TrainingPlane,
     hold_out,
@@ -46,6 +50,7 @@ from mitolume.training.settings import DenoisingSettings
 
 SMALL = DenoiserNetworkSettings(width=4)
 METHODS = DENOISING_METHODS | {"neighbours": NeighbourMean()}
+CAREFUL = [name for name, method in METHODS.items() if method.holds_out]  # the published one isn't
 
 
 def stack(
@@ -79,7 +84,7 @@ def trained(
 ) -> Denoiser:
     how = METHODS[method]
     network = DenoisingNetwork(SMALL, how.channels, seed=0)
-    samples, held_out = hold_out([learnt_planes(noisy)], how, "both")
+    samples, held_out = hold_out([learnt_planes(noisy)], how)
     if how.learns:
         folder.mkdir(parents=True, exist_ok=True)
         task = Denoising(samples, held_out, quick(**over), seed=3)
@@ -92,13 +97,11 @@ def trained(
         )
         network.load_state_dict(result.weights)
         network.eval()
-    if how.channels:
-        found = how.given_back(held_out, [run_network(network, g, FLIPS) for g, *_ in held_out])
-        detail = found.detail
+    if how.channels > 1:
+        answers = [run_network(network, given, FLIPS) for given, *_ in held_out]
+        detail = measure_detail([plane for *_, plane in held_out], answers)
         spectra = np.stack([detail.signal, detail.noise, detail.left])
         network.detail.copy_(torch.from_numpy(spectra))
-        network.line.copy_(torch.tensor(detail.line))
-        network.share.fill_(found.share)
     return Denoiser(network, DenoiserCard(method=method, network=SMALL, channels=how.channels))
 
 
@@ -121,7 +124,6 @@ def untrained(channels: int = 4) -> Denoiser:
     signal = 30 * np.exp(-((frequency / 0.1) ** 2))
     spectra = np.stack([signal, np.ones_like(signal), np.full_like(signal, 0.5)])
     network.detail.copy_(torch.from_numpy(spectra))
-    network.line.copy_(torch.tensor([1.0, 0.3, 0.5, 2.0]))
     return Denoiser(network, DenoiserCard(method="x", network=SMALL, channels=channels))
 
 
@@ -136,7 +138,7 @@ def test_every_method_brings_planes_closer_to_the_truth(method: str, tmp_path: P
     assert error(found, clean) < 0.8 * error(noisy, clean)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", CAREFUL)
 def test_clean_planes_stay_as_they_are(method: str, tmp_path: Path) -> None:
     clean, _ = stack()
     lost = error(denoised(trained(clean, method, tmp_path), clean), clean)
@@ -174,11 +176,11 @@ def test_no_plane_is_predicted_from_itself(z: int, depth: int) -> None:
     assert all(0 <= i < depth and abs(i - z) <= 2 for i in around)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", CAREFUL)
 @pytest.mark.parametrize("depth", [2, 5, 9, 30])
 def test_what_is_held_out_is_not_learnt(method: str, depth: int) -> None:
     run = [TrainingPlane(*[np.full((40, 40), z, np.float32)] * 2) for z in range(depth)]
-    samples, held_out = hold_out([run], METHODS[method], "both")
+    samples, held_out = hold_out([run], METHODS[method])
     assert samples
     assert held_out
     if depth >= 9 and METHODS[method].learns:
@@ -191,10 +193,10 @@ def test_what_is_held_out_is_not_learnt(method: str, depth: int) -> None:
 
 
 def test_published_pairs_are_odd_to_even() -> None:
-    run = [TrainingPlane(*[np.full((4, 4), z, np.float32)] * 2) for z in range(5)]
-    pairs = [(g[0][0, 0], t[0, 0]) for g, t, _ in Noise2Noise().samples(run, (), "forward")]
-    assert pairs == [(0, 1), (2, 3)]
-    assert len(Noise2Noise().samples(run)) == 8
+    run = [TrainingPlane(*[np.full((4, 4), z, np.float32)] * 2) for z in range(11)]
+    samples, held_out = hold_out([run], DENOISING_METHODS["noise2noise"])
+    assert [(g[0][0, 0], t[0, 0]) for g, t, _ in samples] == [(z, z + 1) for z in range(0, 10, 2)]
+    assert not held_out
 
 
 def test_a_batch_depends_on_seed_and_step_only() -> None:
@@ -265,10 +267,10 @@ def test_the_chain_runs_its_steps_in_order_and_in_windows(stripes: str, sharpen:
     at_once = np.asarray(PreparedPlane(planes[0], chain, **options))
     steps = planes
     if stripes == "auto":
-        steps = [StripelessPlane(p)[slice(0, 70), slice(0, 60)] for p in planes]
+        steps = [without_stripes(p)[slice(0, 70), slice(0, 60)] for p in planes]
     expected = DenoisedPlane(steps[0], denoiser, steps[1:])[slice(0, 70), slice(0, 60)]
     if sharpen == "all":
-        expected = SharpenedPlane(expected)[slice(0, 70), slice(0, 60)]
+        expected = sharpened(expected)[slice(0, 70), slice(0, 60)]
     np.testing.assert_allclose(at_once, normalise(expected), atol=1e-4)
 
     class Lazy:
@@ -339,16 +341,6 @@ def test_planes_with_hardly_any_noise_stay_as_they_are(channels: int) -> None:
     np.testing.assert_array_equal(cleaned(untrained(channels), plane, near), plane)
     plane, *near = stack(5, side=96, noise=0.05)[1]
     assert not np.array_equal(cleaned(untrained(channels), plane, near), plane)
-
-
-def test_noise_that_grows_with_brightness_is_measured() -> None:
-    rng = np.random.default_rng(0)
-    brightness = gaussian_filter(rng.normal(size=(256, 256)), 8)
-    brightness = (brightness / brightness.std()).astype(np.float32)
-    sd = np.sqrt(np.clip(1 + 0.4 * brightness, 0.2, 2))
-    a, b, least, most = noise_line([brightness], [(sd * rng.normal(size=sd.shape)).astype("f4")])
-    assert b / a == pytest.approx(0.4, rel=0.2)
-    assert 0.1 < least < 0.7 < 1.3 < most
 
 
 @pytest.mark.parametrize("level", [0.02, 0.3, 1])

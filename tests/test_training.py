@@ -226,9 +226,9 @@ def test_a_loss_that_explodes_says_what_to_do(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_gives_a_loss_that_teaches_the_network(name: str, tmp_path: Path) -> None:
-    method = METHODS[name](UnlabelledSettings(), 0.4)
+    method = METHODS[name](UnlabelledSettings())
     others = [PreparedImage(i.image) for i in prepared(3)]
-    if method.target_dtype:
+    if method.uses_unlabelled:
         others = [replace(i, mask=method.label((i.image > 0) * np.float32(0.6))) for i in others]
     network = SegmentationNetwork(NetworkSettings(width=4))
     before = {k: v.clone() for k, v in network.state_dict().items()}
@@ -401,8 +401,7 @@ def test_bfloat16_trains_too(tmp_path: Path) -> None:
 
 
 def test_pseudo_labels_are_as_published_whatever_the_settings() -> None:
-    asked = UnlabelledSettings(length=0.1, rate=0.1, start="teacher")
+    asked = UnlabelledSettings(length=0.1, rate=0.1)
     assert METHODS["noisy_student"](asked).settings == asked
     published = METHODS["pseudo_label"](asked).settings
     assert (published.length, published.rate) == (1, 1)
-    assert published.start == "random"

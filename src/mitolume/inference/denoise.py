@@ -71,9 +71,7 @@ class Denoiser:
     @cached_property
     def detail(self) -> Detail:
         """What the network's answers lack."""
-        signal, noise, left = self.network.detail.cpu().double().numpy()
-        a, b, least, most = self.network.line.tolist()
-        return Detail(signal, noise, left, (a, b, least, most))
+        return Detail(*self.network.detail.cpu().double().numpy())
 
     def blocks(self, shape: tuple[int, int]) -> list[Box]:
         """Cut a plane of a (Y, X) shape into the boxes to denoise one after the other."""
@@ -198,7 +196,7 @@ class DenoisedPlane:
         given = [read(window) for read in self._given]
         here = inside(outer, window)
         answer = run_network(denoiser.network, given, FLIPS, box=here, core=denoiser.core)
-        sd = denoiser.detail.noise_sd(answer, self._plane.found.floor)
+        sd = np.float32(np.sqrt(self._plane.found.floor))
         answer += sd * self._bank.filter((plane - answer) / sd)
         share = np.float32(denoiser.network.share.item())
         return np.asarray(share * (answer - plane)[inside(box, outer)], np.float32)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from scipy import fft
-from scipy.ndimage import convolve, gaussian_filter
+from scipy.ndimage import gaussian_filter
 
 from mitolume.io.windows import Plane
 from mitolume.preprocess.plane_spectra import SIDE, window_starts
@@ -29,7 +29,6 @@ _PLACE_REACH = round(3 * _PLACE)
 REACH = 2 * _HALF + _PLACE_REACH  # pixels to each side on which the answer depends
 _TINY = 1e-12
 _HIDDEN = 0.05  # of the noise's power: signal that can't be told from it
-_EVEN = (1.0, 0.0, 1.0, 1.0)  # noise that is the same at any brightness
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,7 +172,7 @@ def _kernel(gain: Spectrum) -> Image:
 
 
 @dataclass(frozen=True, eq=False)
-class Detail:
+class Detail(SignalNoise):
     """What predictions lack, as it was measured: it tells how to find it again in other planes.
 
     All powers are in units of a plane's own noise (`SignalNoise.floor`).
@@ -184,15 +183,9 @@ class Detail:
         (64, 64): of planes minus predictions.
     left
         (64, 64), 0 to 1: share of a plane's signal that predictions lack.
-    line
-        Variance of the noise against brightness, over its mean: ``a + b * brightness``, no less
-        than the third and no more than the fourth number (Foi et al. 2008).
     """
 
-    signal: Spectrum
-    noise: Spectrum
     left: Spectrum
-    line: tuple[float, float, float, float] = _EVEN
 
     def bank(self, plane: SignalNoise) -> WienerBank:
         """Return the filters for a plane minus its prediction, in units of the plane's noise.
@@ -202,11 +195,6 @@ class Detail:
         own = self.left * plane.signal / plane.floor
         return WienerBank(SignalNoise(np.maximum(self.signal, own), self.noise))
 
-    def noise_sd(self, prediction: Image, floor: float) -> Image:
-        """Return the standard deviation of the noise at each pixel of a plane."""
-        a, b, least, most = self.line
-        return np.asarray(np.sqrt(floor * np.clip(a + b * prediction, least, most)), np.float32)
-
 
 _ZERO: Spectrum = np.zeros((SIDE, SIDE))
 NOTHING = Detail(_ZERO, _ZERO, _ZERO)
@@ -214,42 +202,13 @@ NOTHING = Detail(_ZERO, _ZERO, _ZERO)
 
 def measure_detail(planes: list[Image], predictions: list[Image]) -> Detail:
     """Measure what predictions lack that don't know the normalised planes' own noise."""
-    floors = [signal_and_noise([plane]).floor for plane in planes]
-    unit = [np.float32(floor**-0.5) for floor in floors]
-    residuals = [(plane - f) * by for plane, f, by in zip(planes, predictions, unit, strict=True)]
-    line = noise_line(predictions, residuals)
-    uneven = replace(NOTHING, line=line)
-    sds = [uneven.noise_sd(prediction, 1.0) for prediction in predictions]
-    found = signal_and_noise([r / sd for r, sd in zip(residuals, sds, strict=True)])
-    whole = signal_and_noise([plane * by for plane, by in zip(planes, unit, strict=True)])
+    unit = [np.float32(signal_and_noise([plane]).floor ** -0.5) for plane in planes]
+    found = signal_and_noise(
+        (plane - prediction) * by
+        for plane, prediction, by in zip(planes, predictions, unit, strict=True)
+    )
+    whole = signal_and_noise(plane * by for plane, by in zip(planes, unit, strict=True))
     # What noise hid may be lacking too, and is where planes have less of it.
     lacking = found.signal + _HIDDEN * found.noise
     left = np.clip(lacking / (whole.signal + _TINY), 0, 1)
-    return Detail(found.signal, found.noise, left, line)
-
-
-def noise_line(
-    brightness: list[Image], residuals: list[Image]
-) -> tuple[float, float, float, float]:
-    """Fit noise against brightness, see `Detail.line`: what changes from pixel to pixel."""
-    # Answers to noise of variance 1 with variance 1, and not to slopes (Immerkaer 1996).
-    laplace = np.outer([1, -2, 1], [1, -2, 1]).astype(np.float32) / 6
-    value = np.concatenate([image.ravel() for image in brightness])
-    power = np.concatenate([convolve(image, laplace).ravel() ** 2 for image in residuals])
-    edges = np.unique(np.quantile(value, np.linspace(0, 1, 25)))
-    if edges.size < 4:
-        return _EVEN
-    place = np.clip(np.searchsorted(edges, value, "right") - 1, 0, edges.size - 2)
-    count = np.bincount(place, minlength=edges.size - 1)
-    used = count > 200
-    if used.sum() < 3:
-        return _EVEN
-    x, v = (
-        np.bincount(place, weights, edges.size - 1)[used] / count[used]
-        for weights in (value, power)
-    )
-    v = np.maximum(v, 0.1 * np.median(v) + _TINY)  # saturated pixels have no noise
-    # Relative errors count: dark pixels are as well known as bright ones.
-    (a, b), *_ = np.linalg.lstsq(np.stack([1 / v, x / v], 1), np.ones_like(v), rcond=None)
-    mean = float(np.clip(a + b * value, v.min(), v.max()).mean())
-    return float(a / mean), float(b / mean), float(v.min() / mean), float(v.max() / mean)
+    return Detail(found.signal, found.noise, left)

@@ -71,10 +71,10 @@ class ModelTrainer:
             return
         recipe, images = self.run.recipe, self.unlabelled
         teacher = load_model(self.place("model_1"))
-        method = METHODS[recipe.method](recipe.unlabelled, teacher.card.threshold)
+        method = METHODS[recipe.method](recipe.unlabelled)
         taught = self._labelled_by(teacher, method)
         student = self._new_network("model_2")
-        weights = teacher.network.state_dict() if method.settings.start == "teacher" else None
+        weights = teacher.network.state_dict() if method.starts_as_teacher else None
         if weights:
             student.load_state_dict(weights)
         check = CollapseCheck.against(images, teacher.network, teacher.card.threshold)
@@ -88,7 +88,6 @@ class ModelTrainer:
     def _labelled_by(self, teacher: Predictor, method: Supervised) -> Sequence[PreparedImage]:
         """Give the unlabelled images masks, by their proposals or else the teacher, on disk."""
         images = self.unlabelled
-        assert method.target_dtype is not None, "methods with a model 2 say what it learns from"
         masks = ArrayFile(self.run.scratch / self.part / "taught", method.target_dtype)
         for image in self.run.each("pseudo-labels", images):
             given: Any = image.mask

@@ -1,14 +1,12 @@
 """The ways of learning to denoise without clean images: what is predicted from what, and how well.
 
-A method says what the network gets, what it is compared with, and how much of what it took away is
-given back; `Denoising` is the task for the training loop.
+A method says what the network gets and what it is compared with; `Denoising` is the task for the
+training loop.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +17,6 @@ from torch.utils.data import Dataset
 
 from mitolume.inference.denoise import nearest, planes_around, run_network
 from mitolume.models.networks import DenoisingNetwork
-from mitolume.preprocess.wiener import NOTHING, Detail, measure_detail
 from mitolume.training.loop import Task
 from mitolume.training.patches import Image
 from mitolume.training.settings import DenoisingSettings
@@ -40,41 +37,23 @@ PlaneRun = Sequence[TrainingPlane]  # planes of one stack, neighbours in z
 Sample = tuple[list[Image], Image, Image]
 
 
-@dataclass(frozen=True)
-class GivenBack:
-    """What a network's answers lack, and how much of the change they make is made."""
-
-    detail: Detail = NOTHING
-    share: float = 1.0
-
-    @property
-    def kept(self) -> float:
-        """Share of the difference to a plane that is given back, the mean over all frequencies."""
-        signal, noise = self.detail.signal, self.detail.noise
-        own = float((signal / np.maximum(signal + noise, 1e-12)).mean())
-        return 1 - self.share * (1 - own)
-
-
 class DenoisingMethod:
     """What all methods share; by default a plane is predicted from those around it.
 
     ``name`` is that of the method for users and in cards, ``channels`` the number of planes that
     the network gets, ``learns`` whether there is a network to train, ``fewest_planes`` how many
-    planes a stack must have.
+    planes a stack must have, ``holds_out`` whether some planes choose the epoch instead of being
+    learnt from.
     """
 
     name = ""
     channels = 1
     learns = True
     fewest_planes = 1
+    holds_out = True
 
-    def samples(
-        self, run: PlaneRun, spare: Collection[int] = (), directions: str = "both"
-    ) -> list[Sample]:
-        """Return what is learnt from, by default every plane but those ``spare`` (numbers).
-
-        ``directions``, of methods that take pairs, is ``both`` or ``forward``.
-        """
+    def samples(self, run: PlaneRun, spare: Collection[int] = ()) -> list[Sample]:
+        """Return what is learnt from, by default every plane but those ``spare`` (numbers)."""
         return [self.judged(run, z) for z in range(len(run)) if z not in spare]
 
     def judged(self, run: PlaneRun, z: int) -> Sample:
@@ -82,55 +61,21 @@ class DenoisingMethod:
         around = nearest(planes_around(z, len(run)), self.channels) if self.channels else []
         return [run[i].filtered for i in around], run[z].noisy, run[z].noisy
 
-    def given_back(self, samples: Sequence[Sample], answers: list[Image]) -> GivenBack:
-        """Measure what is to be given back.
-
-        For methods whose answer knows nothing of the plane's own noise: what the network could
-        not predict is noise and signal, told apart by their spectrum.
-        """
-        return GivenBack(measure_detail([plane for *_, plane in samples], answers))
-
 
 class Noise2Noise(DenoisingMethod):
     """Predict a plane from its neighbour, whose noise is another (Lehtinen et al. 2018).
 
-    The network can't know the noise of the plane that it has to predict; the mean of all it
-    could be is the plane without noise, as far as neighbours show the same.
+    As the published study did: the 2nd plane from the 1st, the 4th from the 3rd, and so on;
+    nothing is held out, and the answer is taken as it is.
     """
 
     name = "noise2noise"
     fewest_planes = 2
+    holds_out = False
 
-    def samples(
-        self, run: PlaneRun, spare: Collection[int] = (), directions: str = "both"
-    ) -> list[Sample]:
-        """Return neighbours: each with the next and back, or 1st to 2nd, 3rd to 4th, ... only."""
-        used = [not {i - 1, i, i + 1} & set(spare) for i in range(len(run))]
-        pairs = [(a, b) for a, b in pairwise(range(len(run))) if used[a] and used[b]]
-        if directions == "forward":
-            pairs = [(a, b) for a, b in pairs if a % 2 == 0]
-        else:
-            pairs = [turn for a, b in pairs for turn in ((a, b), (b, a))]
-        return [([run[a].noisy], run[b].noisy, run[a].noisy) for a, b in pairs]
-
-    def judged(self, run: PlaneRun, z: int) -> Sample:
-        """Return a plane with the mean of its neighbours, whose noise is independent of its own."""
-        near = [run[i].noisy for i in (z - 1, z + 1) if 0 <= i < len(run)]
-        return [run[z].noisy], np.mean(near, axis=0, dtype=np.float32), run[z].noisy
-
-    def given_back(self, samples: Sequence[Sample], answers: list[Image]) -> GivenBack:
-        """Return a share of each pixel's change, so that the error is least.
-
-        The share ``a`` of the change that brings ``x + a (f - x)`` closest to ``t`` in squared
-        error, where ``x`` is a plane, ``f`` the denoised plane, and ``t`` a noisy picture of the
-        same whose noise is independent: ``a = <f - x, t - x> / <f - x, f - x>``.
-        """
-        agreed = changed = 0.0
-        for (_, noisy, plane), answer in zip(samples, answers, strict=True):
-            change = answer.astype(np.float64) - plane
-            agreed += float((change * (noisy - plane)).sum())
-            changed += float((change**2).sum())
-        return GivenBack(share=float(np.clip(agreed / changed, 0, 1)) if changed > 0 else 0.0)
+    def samples(self, run: PlaneRun, spare: Collection[int] = ()) -> list[Sample]:
+        """Return the pairs."""
+        return [([a.noisy], b.noisy, a.noisy) for a, b in zip(run[::2], run[1::2], strict=False)]
 
 
 class Noise2Stack(DenoisingMethod):
@@ -164,10 +109,6 @@ class Wiener(DenoisingMethod):
     channels = 0
     learns = False
 
-    def given_back(self, samples: Sequence[Sample], answers: list[Image]) -> GivenBack:
-        """Return nothing: there are no answers."""
-        return GivenBack()
-
 
 DENOISING_METHODS: dict[str, DenoisingMethod] = {
     method.name: method for method in (Noise2Stack(), Wiener(), Noise2Noise())
@@ -175,19 +116,22 @@ DENOISING_METHODS: dict[str, DenoisingMethod] = {
 
 
 def hold_out(
-    runs: Sequence[PlaneRun], method: DenoisingMethod, directions: str
+    runs: Sequence[PlaneRun], method: DenoisingMethod
 ) -> tuple[list[Sample], list[Sample]]:
     """Return what is learnt from, and what is held out: no noise of the latter is in the former.
 
-    One of every twelve planes, or rows where there are few planes.
+    One of every twelve planes, or rows where there are few planes; nothing where the method says
+    so.
     """
     samples: list[Sample] = []
     held_out: list[Sample] = []
     for run in runs:
-        if len(run) >= _FEWEST:
+        if not method.holds_out:
+            samples += method.samples(run)
+        elif len(run) >= _FEWEST:
             count = len(run) // _EVERY or 1
             spare = [round((i + 0.5) * len(run) / count) for i in range(count)]
-            samples += method.samples(run, spare, directions)
+            samples += method.samples(run, spare)
             held_out += [method.judged(run, z) for z in spare]
         else:
             height = run[0].noisy.shape[0]
@@ -196,7 +140,7 @@ def hold_out(
                 [TrainingPlane(plane.noisy[rows], plane.filtered[rows]) for plane in run]
                 for rows in (slice(cut), slice(cut, height))
             )
-            samples += method.samples(above, (), directions)
+            samples += method.samples(above)
             held_out += [method.judged(below, z) for z in range(len(run))]
     return samples, held_out
 

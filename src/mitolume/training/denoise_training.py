@@ -20,13 +20,12 @@ from mitolume.io.write import owning, remove_parts, write_table, write_text
 from mitolume.models.bundle import CARD, DenoiserCard, read_card, save_bundle
 from mitolume.models.networks import DenoisingNetwork, resolve_precision
 from mitolume.preprocess.noise_check import NoiseCheck
-from mitolume.preprocess.wiener import SignalNoise, signal_and_noise
+from mitolume.preprocess.wiener import NOTHING, Detail, measure_detail
 from mitolume.progress import progress_bar, say
 from mitolume.training.denoise_methods import (
     DENOISING_METHODS,
     Denoising,
     DenoisingMethod,
-    GivenBack,
     NeighbourMean,
     Noise2Stack,
     PlaneRun,
@@ -184,14 +183,13 @@ def _begun_with(started: Path, card: DenoiserCard | None) -> dict[str, Any]:
 class _Learnt:
     """A denoiser, before it is written.
 
-    ``promised`` is the signal and noise of planes minus answers, in units of the planes' noise:
-    what can be expected without knowing the truth.
+    ``promised`` is what its answers lack: what can be expected without knowing the truth.
     """
 
     method: DenoisingMethod
     network: DenoisingNetwork
     trained: TrainingResult
-    promised: SignalNoise
+    promised: Detail
     kept: float | None = None
     scores: dict[str, float | int | None] = field(default_factory=dict)
 
@@ -238,13 +236,11 @@ class _Training:
         settings = self.settings
         runs = _usable(self.runs, method)
         network = DenoisingNetwork(settings.network, method.channels, self.seed)
-        every = [s for run in runs for s in method.samples(run, (), settings.directions)]
+        every = [sample for run in runs for sample in method.samples(run)]
         trained, held_out = TrainingResult({}, "no network", []), list[Sample]()
         scores: dict[str, float | int | None] = {}
         if method.learns:
-            samples = every
-            if settings.protect:
-                samples, held_out = hold_out(runs, method, settings.directions)
+            samples, held_out = hold_out(runs, method)
             trained = self._fit(network, samples, held_out)
         if held_out:
             best = max(record["validation_db"] or -np.inf for record in trained.history)
@@ -253,14 +249,13 @@ class _Training:
         more = _spread_over(every, _MEASURED) if method.channels != 1 else []
         judged = [_middle(sample) for sample in [*held_out, *more]] or every[:1]
         answers = [_answer(network, sample) for sample in judged]
-        given_back = method.given_back(judged, answers) if settings.protect else GivenBack()
-        detail = given_back.detail
-        spectra = np.stack([detail.signal, detail.noise, detail.left])
+        detail = measure_detail([plane for *_, plane in judged], answers)
+        # An answer that knows the plane itself, and its noise, is taken as it is.
+        kept = NOTHING if method.channels == 1 else detail
+        spectra = np.stack([kept.signal, kept.noise, kept.left])
         network.detail.copy_(torch.from_numpy(spectra))
-        network.line.copy_(torch.tensor(detail.line))
-        network.share.fill_(given_back.share)
-        kept = round(given_back.kept, 4) if method.channels and settings.protect else None
-        return _Learnt(method, network, trained, _promised(judged, answers), kept, scores)
+        share = round(float(detail.kept.mean()), 4) if method.channels > 1 else None
+        return _Learnt(method, network, trained, detail, share, scores)
 
     def _fit(
         self, network: DenoisingNetwork, samples: list[Sample], held_out: list[Sample]
@@ -300,14 +295,6 @@ def _middle(sample: Sample) -> Sample:
 def _answer(network: DenoisingNetwork, sample: Sample) -> Image:
     given, _, plane = sample
     return run_network(network, given, FLIPS) if given else np.zeros_like(plane)
-
-
-def _promised(samples: Sequence[Sample], answers: Sequence[Image]) -> SignalNoise:
-    """Return signal and noise of planes minus answers, in units of each plane's noise."""
-    return signal_and_noise(
-        (plane - answer) / np.float32(np.sqrt(signal_and_noise([plane]).floor))
-        for (*_, plane), answer in zip(samples, answers, strict=True)
-    )
 
 
 def _spread_over(items: Sequence[T], most: int) -> list[T]:

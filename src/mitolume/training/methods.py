@@ -14,8 +14,6 @@ from mitolume.training.augment import Augmentation, strong
 from mitolume.training.patches import Image, SoftMask
 from mitolume.training.settings import UnlabelledSettings
 
-PSEUDO_THRESHOLD = 0.5  # as published
-
 
 @dataclass(frozen=True)
 class Step:
@@ -36,12 +34,7 @@ class Step:
 class Supervised:
     """Learn from the labelled images only: there is no model 2.
 
-    Parameters
-    ----------
-    settings
-        How unlabelled images are used.
-    threshold
-        Probability from which the teacher's masks are foreground.
+    ``settings`` say how unlabelled images are used.
 
     Attributes
     ----------
@@ -50,23 +43,23 @@ class Supervised:
     splits_batch
         Whether half of each batch comes from the labelled images; otherwise every pixel of all
         images is equally likely to be drawn.
+    starts_as_teacher
+        Whether model 2 begins with model 1's weights, and ends halfway between both.
     target_dtype
-        Of the masks that `label` makes of an image; None where it makes none.
+        Of the masks that `label` makes of an image.
     views
         Number of quarter turns of an image over which the teacher averages to label it.
     """
 
     uses_unlabelled = False
     splits_batch = False
-    target_dtype: type[np.generic] | None = None
+    starts_as_teacher = False
+    target_dtype: type[np.generic] = np.uint8
     views = 1
     published: UnlabelledSettings | None = None  # as a paper has them, whatever the recipe says
 
-    def __init__(
-        self, settings: UnlabelledSettings | None = None, threshold: float = PSEUDO_THRESHOLD
-    ) -> None:
+    def __init__(self, settings: UnlabelledSettings | None = None) -> None:
         self.settings = self.published or settings or UnlabelledSettings()
-        self.threshold = threshold
 
     def label(self, probability: Image) -> Mask | SoftMask:
         """Make the mask to learn from of model 1's probability (Y, X) for an unlabelled image."""
@@ -86,12 +79,11 @@ class PseudoLabel(Supervised):
     """
 
     uses_unlabelled = True
-    target_dtype = np.uint8
-    published = UnlabelledSettings(length=1, rate=1, start="random")
+    published = UnlabelledSettings(length=1, rate=1)
 
     def label(self, probability: Image) -> Mask | SoftMask:
         """Return the mask."""
-        return (probability >= PSEUDO_THRESHOLD).astype(np.uint8)
+        return (probability >= 0.5).astype(np.uint8)
 
 
 class NoisyStudent(Supervised):
@@ -106,6 +98,7 @@ class NoisyStudent(Supervised):
 
     uses_unlabelled = True
     splits_batch = True
+    starts_as_teacher = True
     target_dtype = np.float16
     views = 4
 
@@ -119,7 +112,7 @@ class NoisyStudent(Supervised):
         images, targets = _augmented(step)
         logits = network(images).float()
         loss = step.loss(logits[:n], targets[:n])
-        return loss + self.settings.weight * bce(logits[n:], targets[n:])
+        return loss + bce(logits[n:], targets[n:])
 
 
 def average_with_teacher(

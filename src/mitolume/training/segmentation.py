@@ -96,11 +96,8 @@ class CollapseCheck:
 def foreground_share(
     network: nn.Module, images: Sequence[PreparedImage], threshold: float
 ) -> float:
-    """Return the share of pixels, over all images, whose probability reaches the threshold."""
-    was_training = network.training
-    network.eval()
+    """Return the share of pixels whose probability, by a network in evaluation mode, reaches it."""
     found = [predict_tiled(network, i.image) >= threshold for i in images]
-    network.train(was_training)
     return sum(int(f.sum()) for f in found) / sum(f.size for f in found)
 
 

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mitolume.models.settings import DenoiserNetworkSettings
 
 
-class LoopSettings(BaseModel):
+class _Settings(BaseModel):
+    """Settings; what recipes of earlier versions say of ``former`` ones is left aside."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    former: ClassVar[frozenset[str]] = frozenset()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_former(cls, given: Any) -> Any:
+        known = given.items() if isinstance(given, dict) else ()
+        return {key: value for key, value in known if key not in cls.former} or given
+
+
+class LoopSettings(_Settings):
     """How long a network is trained, and at which rate.
 
     The length is ``steps`` of ``batch`` patches, or ``epochs`` (passes over the training images),
@@ -17,8 +30,6 @@ class LoopSettings(BaseModel):
     down to 0) or ``constant``. ``checks`` is the number of times the validation images are scored.
     ``precision`` ``auto`` is bfloat16 where the machine supports it, float32 elsewhere.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     steps: int | None = Field(1500, ge=1)
     epochs: int | None = Field(None, ge=1)
@@ -81,7 +92,7 @@ class TrainingSettings(LoopSettings):
         return self
 
 
-class UnlabelledSettings(BaseModel):
+class UnlabelledSettings(_Settings):
     """How the unlabelled images are used, by the methods that use them.
 
     ``teacher`` says where their masks come from: the ``dye``, where its fluorescence was recorded
@@ -89,36 +100,26 @@ class UnlabelledSettings(BaseModel):
     ``self``, from model 1. ``auto`` takes for each image the first of these that there is. Masks
     from the dye are labels of model 1, whatever the ``method``.
     ``length`` and ``rate`` are the steps and the learning rate of model 2, relative to those of
-    model 1. ``start``: the student's initial weights are those of the ``teacher`` (model
-    2 is then the average of student and teacher) or ``random``. ``weight`` is the weight of the
-    loss on unlabelled images relative to that on labelled ones. ``pseudo_label``
-    ignores these settings: as published, it has a training as long as model 1's, from random
-    weights.
+    model 1. ``pseudo_label`` ignores them: as published, its training is as long as model 1's.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+    former = frozenset({"start", "weight"})
     teacher: Literal["auto", "dye", "proposal", "self"] = "auto"
     length: float = Field(0.1, gt=0, le=10)
     rate: float = Field(0.3, gt=0, le=10)
-    start: Literal["random", "teacher"] = "teacher"
-    weight: float = Field(1.0, gt=0)
 
 
 class DenoisingSettings(LoopSettings):
     """How a denoiser is trained.
 
     ``planes``: ``all`` of a stack, those in ``focus``, or numbers such as ``3-20``.
-    ``directions``, for pairs of planes: each from the next and the other way round (``both``), or
-    only the 2nd from the 1st, the 4th from the 3rd, ... (``forward``, as published). ``protect``
-    keeps some planes aside, which choose the epoch and how much of a plane is changed at all.
     """
+
+    former = frozenset({"directions", "protect"})
 
     steps: int | None = Field(1000, ge=1)
     batch: int = Field(4, ge=1)
     learning_rate: float = Field(2e-3, gt=0)
     checks: int = Field(12, ge=1)
     planes: str = "all"
-    directions: Literal["both", "forward"] = "both"
-    protect: bool = True
     network: DenoiserNetworkSettings = DenoiserNetworkSettings()
