@@ -53,8 +53,6 @@ class Contrast:
         Standard deviation of the noise left in ``values``.
     smoothing_um
         Standard deviation of the Gaussian that the noise asked for.
-    planes
-        How many planes were averaged.
     """
 
     values: Floats
@@ -64,7 +62,6 @@ class Contrast:
     background: float
     noise: float
     smoothing_um: float
-    planes: int
 
     @property
     def is_noisy(self) -> bool:
@@ -103,9 +100,8 @@ def contrast_of(
         values = _above_background(sharp, pixel_um)
         level, wide = _level(values), float((sharp - values).std())
         found = Contrast(
-            values, values, values, level, wide / level if level else 0.0, noise * gain,
-            smoothing, len(weights),
-        )  # fmt: skip
+            values, values, values, level, wide / level if level else 0.0, noise * gain, smoothing
+        )
         if not found.is_noisy:
             break
         if offsets:

@@ -47,8 +47,6 @@ class DyeQuality:
     bleed_through
         The highest correlation of fine detail with another channel, beside what was outlined; not
         a number without another.
-    planes
-        How many planes were averaged.
     unsure, saturated, foreground
         Shares of pixels.
     """
@@ -57,7 +55,6 @@ class DyeQuality:
     level: float
     background: float
     bleed_through: float
-    planes: int
     unsure: float
     saturated: float
     foreground: float
@@ -170,7 +167,6 @@ def label_dye(
         level=contrast.level,
         background=contrast.background,
         bleed_through=_bleed_through(planes[z], mask == FOREGROUND, others, pixel_size_um),
-        planes=contrast.planes,
         unsure=float((mask == UNSURE).mean()),
         saturated=float(saturated.mean()),
         foreground=float((mask == FOREGROUND).mean()),

@@ -143,7 +143,7 @@ def _write_consensus(path: Path, pair: MaskPair) -> None:
     if _pixel_size(pair)[0]:
         first, second = (image.attrs.get("pixel_size_um", {}) for image in pair.images)
         mask.attrs["pixel_size_um"] = second | first
-    write_mask(path, mask if len(stack) > 1 else mask.isel(Z=0))
+    write_mask(path, mask)
 
 
 def _plane(a: Mask, b: Mask, size: tuple[float, float] | None) -> dict[str, Any]:

@@ -15,12 +15,12 @@ from scipy import ndimage
 
 from mitolume.inference.denoise import DenoisedPlane, Denoiser
 from mitolume.inference.tiles import Box, Shape, grown, inside, whole
-from mitolume.io.windows import Plane
+from mitolume.io.windows import ComputedPlane, Plane
 from mitolume.preprocess.normalise import GreyRange, measure_range, normalise, sampled
 from mitolume.preprocess.rescale import rescale_window, scale_factors, scaled_shape
 from mitolume.preprocess.settings import ChainSettings
 from mitolume.preprocess.stated import Linear, StatedChain, apply, fit
-from mitolume.preprocess.stripes import StripelessPlane
+from mitolume.preprocess.stripes import without_stripes
 
 Image = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -75,7 +75,7 @@ class PreparedPlane:
         self.shape = scaled_shape(plane.shape, scale_factors(pixel_size_um, model_um, source))
         sharpens = chain.sharpen == "all" or (chain.sharpen == "unlabelled" and unlabelled)
         clean = _without_noise(plane, chain, denoiser, neighbours)
-        scaled = _ScaledPlane(SharpenedPlane(clean) if sharpens else clean, self.shape)
+        scaled = _scaled(sharpened(clean) if sharpens else clean, self.shape)
         self.pixels = scaled[whole(self.shape)] if isinstance(plane, np.ndarray) else scaled
         self._chain = chain
 
@@ -106,17 +106,15 @@ class PreparedPlane:
         return self[whole(self.shape)]
 
 
-class SharpenedPlane:
-    """A plane (Y, X) after ImageJ's unsharp mask (0.5 px, 0.7); slices like an array."""
+def sharpened(plane: Plane) -> Plane:
+    """Return a plane after ImageJ's unsharp mask (0.5 px, 0.7)."""
+    shape = (plane.shape[0], plane.shape[1])
 
-    def __init__(self, plane: Plane) -> None:
-        self._plane = plane
-        self.shape = (plane.shape[0], plane.shape[1])
+    def compute(box: Box) -> Image:
+        outer = grown(box, 2, shape)  # 4 sigma of 0.5 px
+        return unsharp_mask(plane[outer])[inside(box, outer)]
 
-    def __getitem__(self, box: Box, /) -> Image:
-        """Compute a box."""
-        outer = grown(box, 2, self.shape)  # 4 sigma of 0.5 px
-        return unsharp_mask(self._plane[outer])[inside(box, outer)]
+    return ComputedPlane(shape, compute)
 
 
 def unsharp_mask(image: np.ndarray[Any, Any]) -> Image:
@@ -130,19 +128,17 @@ def unsharp_mask(image: np.ndarray[Any, Any]) -> Image:
     return np.asarray((pixels - 0.7 * blurred) / (1 - 0.7), np.float32)
 
 
-class _ScaledPlane:
-    """A plane (Y, X) resampled to another shape; slices like an array."""
+def _scaled(plane: Plane, shape: Shape) -> Plane:
+    """Return a plane resampled to another shape; itself where the shape is its own."""
+    old = (plane.shape[0], plane.shape[1])
+    if old == shape:
+        return plane
 
-    def __init__(self, plane: Plane, shape: Shape) -> None:
-        self._plane, self.shape = plane, shape
+    def compute(box: Box) -> Image:
+        y, x = (slice(*part.indices(n)[:2]) for part, n in zip(box, shape, strict=True))
+        return rescale_window(plane.__getitem__, old, shape, (y, x))
 
-    def __getitem__(self, box: Box, /) -> np.ndarray[Any, Any]:
-        """Compute a box; as the plane holds it where the shape is its own."""
-        old = (self._plane.shape[0], self._plane.shape[1])
-        if old == self.shape:
-            return self._plane[box]
-        y, x = (slice(*part.indices(n)[:2]) for part, n in zip(box, self.shape, strict=True))
-        return rescale_window(self._plane.__getitem__, old, self.shape, (y, x))
+    return ComputedPlane(shape, compute)
 
 
 def _without_noise(
@@ -150,10 +146,10 @@ def _without_noise(
 ) -> Plane:
     """Remove scan lines and noise, as far as the chain asks for it."""
     if chain.stripes == "auto":
-        plane = StripelessPlane(plane)
+        plane = without_stripes(plane)
     if not chain.denoises:
         return plane
     assert denoiser is not None, "a chain that denoises comes with its denoiser"
     if chain.stripes == "auto":
-        neighbours = [StripelessPlane(one) for one in neighbours]
+        neighbours = [without_stripes(one) for one in neighbours]
     return DenoisedPlane(plane, denoiser, neighbours)

@@ -16,7 +16,7 @@ from mitolume.io.pixel_size import plane_pixel_size
 from mitolume.io.windows import Plane, levelled, open_plane
 from mitolume.models.settings import InputSettings
 from mitolume.preprocess.settings import ChainSettings
-from mitolume.preprocess.stripes import StripelessPlane, remove_stripes
+from mitolume.preprocess.stripes import remove_stripes, without_stripes
 
 Image = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -199,11 +199,10 @@ class InputReader:
 
     def _clean(self, t: int, z: int) -> NormalisedPlane:
         """Return a plane of the first channel without scan lines, as a denoiser looks at it."""
-        plane = self._open(0, t, z)
+        plane: Any = self._open(0, t, z)
         if self._chain.stripes == "auto":
-            plane = (
-                remove_stripes(plane) if isinstance(plane, np.ndarray) else StripelessPlane(plane)
-            )
+            small = isinstance(plane, np.ndarray)
+            plane = remove_stripes(plane) if small else without_stripes(plane)
         return NormalisedPlane(plane)
 
     def _open(self, c: int, t: int, z: int) -> Plane:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import dask
@@ -28,6 +29,19 @@ class Plane(Protocol):
     def __getitem__(self, box: Box, /) -> np.ndarray[Any, Any]:
         """Return the pixels of a box."""
         ...
+
+
+class ComputedPlane:
+    """A plane of which each box is computed when it is asked for, from the box itself."""
+
+    def __init__(
+        self, shape: tuple[int, ...], compute: Callable[[Box], np.ndarray[Any, Any]]
+    ) -> None:
+        self.shape, self._compute = shape, compute
+
+    def __getitem__(self, box: Box, /) -> np.ndarray[Any, Any]:
+        """Compute a box."""
+        return self._compute(box)
 
 
 class FilePlane:

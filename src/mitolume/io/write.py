@@ -263,8 +263,11 @@ def write_mask(path: str | Path, mask: xr.DataArray) -> None:
     path
         Must end in ``.ome.tif``.
     mask
-        uint8, dims out of ``T Z Y X``; ``attrs["pixel_size_um"]`` where known.
+        uint8, dims out of ``T Z Y X``; ``attrs["pixel_size_um"]`` where known. A stack of one plane
+        becomes a plane.
     """
+    if mask.sizes.get("Z") == 1:
+        mask = mask.isel(Z=0)
     colours = np.zeros((3, 256), np.uint16)
     colours[:, 1:] = 65_535
     colours[:, 255] = 32_768

@@ -66,7 +66,20 @@ class ConditionThreshold(BaseModel):
     role: Literal["validation", "train", ""] = ""
 
 
-class Card(BaseModel):
+class _Card(BaseModel):
+    """What all cards say; ``weights_sha256`` is the hash of the weights, "" in older bundles."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    schema_version: int = SCHEMA_VERSION
+    pixel_size_um: float | None = Field(None, gt=0)
+    weights_sha256: str = ""
+    seed: int = 0
+    date: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    versions: dict[str, str] = Field(default_factory=lambda: dict(versions()))
+
+
+class Card(_Card):
     """What a model is and where it comes from, beside its weights.
 
     ``inputs`` is what the network sees: channels by name, planes and their distance in µm.
@@ -76,19 +89,16 @@ class Card(BaseModel):
     ``pixel_size_um`` is the grid the network works on, None where the training images stated none;
     ``fields`` lists the training images with the SHA-256 of their files; ``scores`` holds
     foreground IoU per subset with its number of images; ``fingerprint`` is how the prepared
-    training images look, None in older bundles; ``weights_sha256`` is
-    the hash of the file of weights, "" in older bundles.
+    training images look, None in older bundles.
     """
 
-    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+    model_config = ConfigDict(validate_assignment=True)
 
-    schema_version: int = SCHEMA_VERSION
     name: str = ""
     method: str = "supervised"
     network: NetworkSettings | ForeignSettings
     inputs: InputSettings = InputSettings(planes=1)
     chain: StatedChain | ChainSettings = ChainSettings()
-    pixel_size_um: float | None = Field(None, gt=0)
     threshold: float = Field(0.5, gt=0, lt=1)
     thresholds: dict[str, ConditionThreshold] = {}
     views: Views = 1
@@ -96,10 +106,6 @@ class Card(BaseModel):
     fields: list[dict[str, Any]] = []
     scores: dict[str, dict[str, float | int | None]] = {}
     fingerprint: Fingerprint | None = None
-    weights_sha256: str = ""
-    seed: int = 0
-    date: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
-    versions: dict[str, str] = Field(default_factory=lambda: dict(versions()))
 
     @field_validator("inputs")
     @classmethod
@@ -124,7 +130,7 @@ class Card(BaseModel):
         return self.threshold if own is None else own.threshold
 
 
-class DenoiserCard(BaseModel):
+class DenoiserCard(_Card):
     """What a denoiser is and where it comes from, beside its weights.
 
     ``channels`` is 1, 4 where the network gets the planes around the plane instead, 2 where there
@@ -135,26 +141,18 @@ class DenoiserCard(BaseModel):
     the SHA-256 of their files, and ``history`` has a record for each epoch.
     """
 
-    model_config = ConfigDict(extra="forbid")
-
     kind: Literal["denoiser"] = "denoiser"
-    schema_version: int = SCHEMA_VERSION
     method: str
     network: DenoiserNetworkSettings
     stripes: Literal["none", "auto"] = "none"
     channels: Literal[0, 1, 2, 4] = 1
     kept: float | None = None
-    pixel_size_um: float | None = Field(None, gt=0)
     settings: dict[str, Any] = {}
     stacks: list[dict[str, Any]] = []
     check: dict[str, Any] = {}
     chosen: str = ""
     scores: dict[str, float | int | None] = {}
     history: list[dict[str, float | None]] = []
-    weights_sha256: str = ""
-    seed: int = 0
-    date: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
-    versions: dict[str, str] = Field(default_factory=lambda: dict(versions()))
 
 
 def save_bundle(

@@ -210,7 +210,7 @@ class LabelTable:
             number += 1
         size = open_image(row).attrs.get("pixel_size_um", {})
         stack = xr.DataArray(mask, dims=tuple("ZYX"), attrs={"pixel_size_um": size})
-        write_mask(path, stack if depth > 1 else stack.isel(Z=0))
+        write_mask(path, stack)
         rows[index] = replace(rows[index], mask=path, extra=rows[index].extra | said)
         write_table(self.path, rows)
         self.rows = read_table(self.path)

@@ -8,14 +8,14 @@ Vertical lines are left alone.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from scipy import fft
 
-from mitolume.io.windows import Box, Plane
+from mitolume.io.windows import Box, ComputedPlane, Plane
 
 # Lines below a fifth of the pixel noise add under 4 % to its variance: not worth a change.
 _FAINTEST = 0.2
@@ -141,21 +141,10 @@ def remove_stripes(plane: np.ndarray[Any, Any]) -> Image:
     return measure_stripes(plane).remove(plane, (slice(0, None), slice(0, None)))
 
 
-class StripelessPlane:
-    """A plane without its scan-line noise, which is measured when it is first needed."""
-
-    def __init__(self, plane: Plane) -> None:
-        self._plane = plane
-        self.shape = plane.shape
-
-    @cached_property
-    def stripes(self) -> Stripes:
-        """The stripes of the whole plane."""
-        return measure_stripes(self._plane)
-
-    def __getitem__(self, box: Box, /) -> Image:
-        """Compute a box."""
-        return self.stripes.remove(self._plane[box], box)
+def without_stripes(plane: Plane) -> Plane:
+    """Return a plane without its scan-line noise, which is measured when it is first needed."""
+    found = cache(lambda: measure_stripes(plane))
+    return ComputedPlane(plane.shape, lambda box: found().remove(plane[box], box))
 
 
 def _look_at_lines(

@@ -38,6 +38,18 @@ from mitolume.study.folder import Study, open_study
 from mitolume.study.worth import label_worth
 from mitolume.text import count, number, quoted
 
+_CHARTS = {  # headings and captions
+    "comparisons": (
+        "Difference from the reference",
+        "Dot: the difference; line: its interval. A filled dot: a difference was shown. Grey band: "
+        "differences too small for this study to see.",
+    ),
+    "labels": (
+        "IoU against labelled images",
+        "Vertical lines: the interval of each point by itself.",
+    ),
+}
+
 
 def report_study(path: str | Path, export: str | Path | None = None) -> Path:
     """Write the page of a study from its finished runs, and the page of each run that has none.
@@ -260,26 +272,9 @@ class StudyContent:
             figures["panels"] = panel_figure(self.panels)
         return figures
 
-    @property
-    def comparison_chart(self) -> Chart:
-        """Each difference with its interval."""
-        return to_chart(
-            self.figures["comparisons"],
-            "comparisons",
-            "Difference from the reference",
-            "Dot: the difference; line: its interval. A filled dot: a difference was shown. Grey "
-            "band: differences too small for this study to see.",
-        )
-
-    @property
-    def curve_chart(self) -> Chart:
-        """The score of each arm against the number of labelled images."""
-        return to_chart(
-            self.figures["labels"],
-            "labels",
-            "IoU against labelled images",
-            "Vertical lines: the interval of each point by itself.",
-        )
+    def chart(self, name: str) -> Chart:
+        """Return one of the `figures` that `_CHARTS` describes, for the page."""
+        return to_chart(self.figures[name], name, *_CHARTS[name])
 
     @cached_property
     def pictures(self) -> ArmPictures:

@@ -67,6 +67,7 @@ def training_stacks(rows: Iterable[Field], planes: str = "all") -> list[Stack]:
     files: dict[tuple[Path, str, str], list[Field]] = defaultdict(list)
     for row in rows:
         files[(row.image, row.scene, row.channel)].append(row)
+    scoring = {key[0] for key, same in files.items() if any(r.role not in _LEARNT for r in same)}
     stacks = []
     for (path, _, _), same in files.items():
         learnt = [row for row in same if row.role in _LEARNT]
@@ -74,17 +75,12 @@ def training_stacks(rows: Iterable[Field], planes: str = "all") -> list[Stack]:
             continue
         image = open_image(learnt[0])
         chosen = chosen_planes(image, planes)
-        if any(row.role not in _LEARNT for row in rows_of(path, files)):
+        if path in scoring:
             listed = {z for row in learnt for z in row.planes or ()}
             chosen = tuple(z for z in chosen if z in listed)
         if chosen:
             stacks.append(Stack(path, image, chosen))
     return stacks
-
-
-def rows_of(path: Path, files: dict[tuple[Path, str, str], list[Field]]) -> list[Field]:
-    """Return all rows of a file, whatever their scene and channel."""
-    return [row for (image, _, _), rows in files.items() if image == path for row in rows]
 
 
 def require_denoiser(chain: ChainSettings) -> None:

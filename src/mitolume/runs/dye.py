@@ -14,7 +14,7 @@ import xarray as xr
 from mitolume.analysis.dye_contrast import planes_near
 from mitolume.analysis.dye_labels import THRESHOLD, DyeLabels, choose_threshold, label_dye
 from mitolume.analysis.metrics import count as count_pixels
-from mitolume.analysis.metrics import iou
+from mitolume.analysis.metrics import iou, ratio
 from mitolume.errors import MitolumeError, Note
 from mitolume.io.channels import transmitted_channel
 from mitolume.io.check import open_fluorescence, open_image, read_row
@@ -116,14 +116,14 @@ def label_row(row: Field, path: Path, threshold: float = THRESHOLD) -> list[dict
                 "line": row.line, "image": row.image.name, "scene": row.scene, "plane": z,
                 "specimen": row.specimen, "condition": row.condition, "batch": row.batch,
                 "has_dye": quality.has_dye,
-                **{key: value for key, value in asdict(quality).items() if key != "planes"},
+                **asdict(quality),
                 "shift_y_um": float("nan"), "shift_x_um": float("nan"), "moved": False,
                 "mask": path.name, "verdict": str(quality),
             }
         )  # fmt: skip
     size = image.attrs.get("pixel_size_um", {})
     stack = xr.DataArray(masks, dims=("Z", "Y", "X"), attrs={"pixel_size_um": size})
-    write_mask(path, stack if len(masks) > 1 else stack.isel(Z=0))
+    write_mask(path, stack)
     return rows
 
 
@@ -185,11 +185,8 @@ def _outline(row: Field, z: int, kind: MaskKind) -> Mask:
 def _held_against(path: Path, row: Field, z: int, kind: MaskKind) -> dict[str, float]:
     """Compare a plane's mask from the dye with its outline: their IoU, and the areas' ratio."""
     counts = count_pixels(np.asarray(read_plane(read(path), z=z)), _outline(row, z, kind))
-    drawn = counts.tp + counts.fn
-    return {
-        "agreement": iou(counts),
-        "dye_to_outline_area": (counts.tp + counts.fp) / drawn if drawn else float("nan"),
-    }
+    areas = ratio(counts.tp + counts.fp, counts.tp + counts.fn)
+    return {"agreement": iou(counts), "dye_to_outline_area": areas}
 
 
 def _chosen_on_outlines(rows: Sequence[Field], kind: MaskKind) -> float:

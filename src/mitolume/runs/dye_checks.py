@@ -223,5 +223,4 @@ def _move(row: Field, by: tuple[int, int]) -> None:
     """Move a mask by whole pixels along Y and X; what was beyond its edge is unsure."""
     assert row.mask is not None, "a mask was made of its dye"
     mask = read(row.mask).isel(T=0, C=0, drop=True)
-    moved = mask.compute().shift(Y=by[0], X=by[1], fill_value=UNSURE)
-    write_mask(row.mask, moved if moved.sizes["Z"] > 1 else moved.isel(Z=0))
+    write_mask(row.mask, mask.compute().shift(Y=by[0], X=by[1], fill_value=UNSURE))

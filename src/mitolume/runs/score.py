@@ -120,4 +120,4 @@ def _write_row_mask(path: Path, row: Field, planes: list[Mask]) -> None:
     stack = xr.DataArray(np.stack(planes), dims=("Z", "Y", "X"))
     if size:
         stack.attrs["pixel_size_um"] = size
-    write_mask(path, stack if len(planes) > 1 else stack.isel(Z=0))
+    write_mask(path, stack)

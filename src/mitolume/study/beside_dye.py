@@ -16,7 +16,7 @@ from mitolume.io.fields import with_planes
 from mitolume.io.masks import FOREGROUND, UNSURE, Mask
 from mitolume.runs.dye import label_planes
 from mitolume.study.cells import cell_scores, image_count
-from mitolume.study.crossed import half_width, mean_squares
+from mitolume.study.crossed import interval
 from mitolume.study.evidence import LEVEL, compare
 from mitolume.study.folder import Study
 
@@ -99,6 +99,4 @@ def bias(rows: pd.DataFrame, arm: str, other: str, what: str) -> tuple[float, fl
     level = sides[other].unstack("seed").loc[table.index].to_numpy().mean() if len(table) else 0
     if not level:
         return (np.nan,) * 3
-    squares = mean_squares(table.to_numpy(float) / level)
-    mean, half = float(squares.mean), float(half_width(squares, 1 - LEVEL))
-    return mean, mean - half, mean + half
+    return interval(table.to_numpy(float) / level, 1 - LEVEL)

@@ -95,6 +95,15 @@ def half_width(found: MeanSquares, alpha: ArrayLike) -> Floats:
     return root
 
 
+def interval(values: Floats, alpha: float) -> tuple[float, float, float]:
+    """Return the mean of a table and the ends of its confidence interval; NaN without a value."""
+    if not values.size:
+        return (np.nan,) * 3
+    squares = mean_squares(values)
+    mean, half = float(squares.mean), float(half_width(squares, alpha))
+    return mean, mean - half, mean + half
+
+
 def degrees_of_freedom(found: MeanSquares, alpha: ArrayLike) -> Floats:
     """Compute the degrees of freedom of the squared half-width (Satterthwaite).
 

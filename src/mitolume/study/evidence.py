@@ -13,7 +13,7 @@ import pandas as pd
 from mitolume.errors import MitolumeError
 from mitolume.runs.results import judging_subset
 from mitolume.study.cells import Paired, cell_scores, paired
-from mitolume.study.crossed import detectable, half_width, mean_squares
+from mitolume.study.crossed import detectable, half_width, interval, mean_squares
 from mitolume.text import count, number
 
 HELPED, HURT, EQUAL = "helped", "hurt", "equal"
@@ -182,7 +182,7 @@ def label_curve(images: pd.DataFrame, margin: float = MARGIN) -> LabelCurve:
     points = []
     for (arm, k), cells in arms.items():
         table = paired(cells)
-        score, low, high = _interval(table, 1 - LEVEL)
+        score, low, high = interval(table.values, 1 - LEVEL)
         points.append(
             {"arm": arm, "k": k, "score": score}
             | {"low": np.maximum(low, 0.0), "high": np.minimum(high, 1.0)}
@@ -216,7 +216,7 @@ def _judge(
     alpha = (1 - LEVEL) / max(n, 1)
     found = []
     for ((arm, k), (reference, k_reference)), table in zip(pairs, tables, strict=True):
-        difference, low, high = _interval(table, alpha)
+        difference, low, high = interval(table.values, alpha)
         several = table.values.size > 1
         seen = within = np.nan
         if several:
@@ -231,14 +231,6 @@ def _judge(
             )
         )  # fmt: skip
     return found
-
-
-def _interval(table: Paired, alpha: float) -> tuple[float, float, float]:
-    if not table.values.size:
-        return float("nan"), float("nan"), float("nan")
-    squares = mean_squares(table.values)
-    mean, half = float(squares.mean), float(half_width(squares, alpha))
-    return mean, mean - half, mean + half
 
 
 def _sizes(table: Paired) -> dict[str, Any]:
