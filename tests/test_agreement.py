@@ -164,7 +164,7 @@ def test_table_of_two_folders(hands: tuple[Path, Path]) -> None:
         assert row["n_only_a_px"] == int((a & ~b & 1).sum())
         assert row["outline_mean_um"] == pytest.approx(outline_distance(a, b, (0.3, 0.1))[0])
         assert math.isnan(row["outline_mean_px"])
-    assert found.notices == ()
+    assert found.notices == ("masks hold only 0 and 255: 255 is read as mitochondria",)
     pooled = table["n_both_px"].sum() / table.filter(regex="n_(both|only).*px").sum().sum()
     scores = evaluate(*hands)
     assert pooled == pytest.approx(scores["tp"].sum() / scores[["tp", "fp", "fn"]].to_numpy().sum())

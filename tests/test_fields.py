@@ -476,11 +476,12 @@ def test_pixel_sizes_too_far_apart_are_all_named(tmp_path: Path) -> None:
     ("values", "kind", "notice", "fault"),
     [
         ({"a": [0, 1]}, "unsure", "", ""),
-        ({"a": [0, 1, 255], "b": [0, 255]}, "unsure", "", ""),
+        ({"a": [0, 1, 255], "b": [0, 1]}, "unsure", "", ""),
+        ({"a": [0, 1, 255], "b": [0, 255]}, "unsure", "", "b: 0 and 255, while a holds 1"),
         ({"a": [0, 255], "b": [0]}, "labels", "255 is read as mitochondria", ""),
         ({"a": [0, 1], "b": [0, 255]}, "unsure", "", "mitochondria or unsure"),
         ({"a": [0, 1, 2, 3]}, "unsure", "", "a holds the values 0, 1, 2, 3, but masks hold"),
-        ({"a": [0, 128, 255]}, "labels", "", "a holds the values 0, 128, 255"),
+        ({"a": [0, 128, 255]}, "unsure", "", "a holds the values 0, 128, 255"),
     ],
 )
 def test_mask_values_are_decided_once_for_all(
@@ -490,6 +491,12 @@ def test_mask_values_are_decided_once_for_all(
     assert found == kind
     assert notice in "".join(notices)
     assert (fault in faults[0]) if fault else not faults
+
+
+def test_unsure_pixels_that_become_mitochondria_are_told() -> None:
+    _, notices, faults = decide_kind({"a": [0, 1, 2, 3], "b": [0, 1, 255], "c": [0, 255]}, "labels")
+    assert not faults
+    assert notices[0].startswith("b: 0, 1 and 255, all above 0 taken as mitochondria")
 
 
 def test_values_become_masks() -> None:

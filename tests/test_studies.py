@@ -15,8 +15,10 @@ from threading import Thread
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 import torch
 import yaml
 from distributed import LocalCluster
@@ -27,7 +29,7 @@ from mitolume.cli import main
 from mitolume.errors import MitolumeError
 from mitolume.runs.recipe import load_recipe
 from mitolume.study.arms import STUDY_PRESETS, load_study, planned_runs
-from mitolume.study.compute import _compute_runs
+from mitolume.study.compute import _begin, _compute_runs
 from mitolume.study.folder import open_study
 from mitolume.training.methods import METHODS
 from mitolume.workflow import study
@@ -177,6 +179,15 @@ def test_a_study_says_how_long_it_will_take(
     first, second, _ = capsys.readouterr().err.splitlines()
     assert first == "run 1 of 3: a (about 3:30 left for all)"
     assert second == "run 2 of 3: b (about 1:40 left for all)"
+
+
+def test_a_study_reads_masks_as_its_recipe_says(table: Path) -> None:
+    labels = np.arange(64 * 80, dtype=np.uint8).reshape(64, 80) % 7
+    tifffile.imwrite(table.parent / "labels.tif", labels)
+    table.write_text(table.read_text().replace("f0_mask.ome.tif", "labels.tif"))
+    with pytest.raises(MitolumeError, match="--set mask_kind=labels"):
+        _begin(load_study(write_study(table)), table.parent / "out", quiet=True)
+    _begin(load_study(write_study(table, mask_kind="labels")), table.parent / "out", quiet=True)
 
 
 def test_an_arm_without_unlabelled_images_is_refused(table: Path) -> None:

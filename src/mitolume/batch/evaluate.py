@@ -227,10 +227,12 @@ def open_pairs(
     """
     require_kind(mask_kind)
     opened = {paths: _opened(paths, like) for paths in files.both}
-    kinds = []
+    kinds, notices = [], list(files.notices)
     for side in (0, 1):
         values = {str(p[side]): distinct_values(images[side]) for p, images in opened.items()}
-        kinds.append(meaning_of(values, mask_kind)[0])
+        kind, said = meaning_of(values, mask_kind)
+        kinds.append(kind)
+        notices += said
     pairs = [
         MaskPair(
             paths,
@@ -240,12 +242,12 @@ def open_pairs(
         )
         for paths, (a, b) in opened.items()
     ]
-    said = [n for pair in pairs for i in pair.images for n in i.attrs.get("notices", ())]
+    notices += [n for pair in pairs for i in pair.images for n in i.attrs.get("notices", ())]
     for pair in pairs:
         if len(pair.scored) < (depth := pair.images[0].sizes["Z"]):
             what = f"{pair.paths[1].name}: {len(pair.scored)} of {depth} planes labelled and scored"
-            said.append(f"{what}; {_ALL} 0-{depth - 1}")
-    return pairs, list(dict.fromkeys([*files.notices, *said]))
+            notices.append(f"{what}; {_ALL} 0-{depth - 1}")
+    return pairs, list(dict.fromkeys(notices))
 
 
 def _scored(

@@ -24,8 +24,8 @@ Array = np.ndarray[Any, Any]
 
 _MANY = 20  # values: more without a 0 among them are grey values
 _HINT = (
-    "say mask_kind: labels (on the command line --mask-kind labels) where every value above 0 is "
-    "mitochondria, or unsure where 1 is mitochondria and 255 is unsure"
+    "say mask_kind: labels (run and study: --set mask_kind=labels; others: --mask-kind labels) "
+    "where every value above 0 is mitochondria, or unsure where 1 is mitochondria and 255 is unsure"
 )
 
 
@@ -71,30 +71,37 @@ def decide_kind(
 
     Examples
     --------
-    >>> decide_kind({"a.png": [0, 1, 255], "b.png": [0, 255]})[0]
+    >>> decide_kind({"a.png": [0, 1, 255], "b.png": [0, 1]})[0]
     'unsure'
     >>> decide_kind({"a.png": [0, 255]})
     ('labels', ['masks hold only 0 and 255: 255 is read as mitochondria'], [])
     """
     found = {name: {float(v) for v in vs} for name, vs in values.items()}
     notices: list[str] = []
+    faults: list[str] = []
     allowed = {0.0, 1.0, 255.0}
-    if kind == "auto":
-        kind = "unsure"
-        with_255 = [vs for vs in found.values() if 255 in vs]
-        if with_255 and not any(1 in vs for vs in with_255):
-            if mixed := [name for name, vs in found.items() if 1 in vs]:
-                fault = (
-                    f"{mixed[0]} holds 0 and 1 while other masks hold 0 and 255, so 255 could "
-                    f"mean mitochondria or unsure: {_HINT}"
-                )
-                return "unsure", [], [fault]
-            kind, allowed = "labels", {0.0, 255.0}
-            notices.append(Note("masks hold only 0 and 255: 255 is read as mitochondria"))
+    classes = {name: vs for name, vs in found.items() if 255 in vs and vs <= allowed}
+    binary = [name for name, vs in classes.items() if 1 not in vs]
+    others = [name for name, vs in found.items() if 1 in vs and vs <= allowed]
+    if kind == "auto" and binary and others:
+        faults = [
+            f"{some_names(binary)}: 0 and 255, while {others[0]} holds 1, so 255 could mean "
+            f"mitochondria or unsure: save them alike, or {_HINT}"
+        ]
+    elif kind == "auto" and binary:
+        kind, allowed = "labels", {0.0, 255.0}
+        notices.append(Note("masks hold only 0 and 255: 255 is read as mitochondria"))
     elif kind == "labels":
         allowed = set()
-    faults = (_fault(name, vs, allowed) for name, vs in found.items())
-    return kind, notices, [fault for fault in faults if fault]
+        if unsure := [name for name in classes if name not in binary]:
+            notices.append(
+                f"{some_names(unsure)}: 0, 1 and 255, all above 0 taken as mitochondria; where 255 "
+                "is unsure, make the label images 0 and 1 (Fiji: Process > Math > Max, 1), and "
+                "leave mask_kind out"
+            )
+    kind = "unsure" if kind == "auto" else kind
+    faults += filter(None, (_fault(name, vs, allowed) for name, vs in found.items()))
+    return kind, notices, faults
 
 
 def to_mask(values: Array, kind: ValuesKind) -> Mask:

@@ -109,8 +109,9 @@ def _begin(recipe: StudyRecipe, out: Path, quiet: bool) -> Study:
 
 def _hashes(table: Path, study: Study, quiet: bool) -> dict[str, str]:
     """Check all files of a table; return a hash of each, by its path relative to the study."""
+    kind = study.planned[0].recipe.mask_kind
     with progress_bar("checking files", quiet=quiet) as advance:
-        checked = check_table(table, progress=advance)
+        checked = check_table(table, mask_kind=kind, progress=advance)
     return {seen_from(file, study.path): digest for file, digest in checked.sha256.items()}
 
 
