@@ -355,7 +355,16 @@ def test_many_images_need_few_open_files(tmp_path: Path) -> None:
 def test_every_row_has_a_mask_file_of_its_own(tmp_path: Path) -> None:
     rows = [Field(tmp_path / f / n) for f, n in
             (("x", "a.tif"), ("y", "A.tif"), ("z", "a_1.tif"), ("z", "b.tif"))]  # fmt: skip
-    assert row_names(rows) == ["a_2", "A_3", "a_1", "b"]
+    assert row_names(rows) == ["x_a", "y_A", "a_1", "b"]
+    deep = ("d/FCCP/1.tif", "e/FCCP/1.tif", "c/FCCP_1.tif", "f/1.png")
+    assert row_names([Field(tmp_path / name) for name in deep]) == [
+        "d_FCCP_1",
+        "e_FCCP_1",
+        "c_FCCP_1",
+        "f_1",
+    ]
+    twins = [Field(tmp_path / "a.tif"), Field(tmp_path / "a.png")]
+    assert row_names(twins) == ["a_1", "a_2"]
 
 
 def test_two_processes_in_one_folder_are_refused(table: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ travel: a worker opens the image itself and writes where the others write.
 from __future__ import annotations
 
 import os
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -25,7 +25,7 @@ from mitolume.inference.inputs import unlike_stack
 from mitolume.inference.predictor import Predictor, load
 from mitolume.inference.tiles import Box, block_side, blocks
 from mitolume.io.fields import Field, read_table, write_table
-from mitolume.io.formats import bare_name, sha256
+from mitolume.io.formats import bare_name, sha256, told_apart
 from mitolume.io.listing import named_scenes, result_ending
 from mitolume.io.pixel_size import plane_pixel_size
 from mitolume.io.read import read_channels
@@ -199,11 +199,10 @@ def _asked_by(
         (row.image, row.scene, row.channel): replace(row, planes=None, role="unlabelled")
         for row in (read_table(table) if table else ())
     }
-    times = Counter((bare_name(file).casefold(), scene) for file, scene, _ in whole)
+    apart = told_apart(file for file, _, _ in whole)
     found: dict[str, list[tuple[Field, PredictionOptions, str]]] = defaultdict(list)
     for (file, scene, channel), row in whole.items():
-        again = times[bare_name(file).casefold(), scene] > 1
-        name = "_".join(filter(None, (file.parent.name * again, bare_name(file), scene)))
+        name = "_".join(filter(None, (apart[file], scene)))
         known = given.threshold is None and row.condition in predictor.card.thresholds
         seen = (channel, *map(str, predictor.channels()[1:])) if channel else ()
         own = replace(

@@ -18,7 +18,7 @@ from pathlib import Path
 from unicodedata import normalize
 
 from mitolume.errors import MitolumeError, in_words, some_lines, some_names
-from mitolume.io.formats import READERS, bare_name, existing, is_zarr, require_file
+from mitolume.io.formats import READERS, existing, is_zarr, require_file, told_apart
 from mitolume.io.pixel_size import CREDIBLE_UM, guess_unit
 from mitolume.io.readers import address
 from mitolume.io.write import write_text
@@ -458,13 +458,14 @@ def _relative(path: Path, base: Path) -> str:
 def row_names(rows: Sequence[Field]) -> list[str]:
     """Return a name for each row that is free of endings and unlike all others'.
 
-    The file's name, with its planes where several rows share a file, and numbered where that is
-    still not enough.
+    The file's name, after folders where several have it, with its planes where several rows share
+    a file, and numbered where that is still not enough.
     """
     files = Counter(row.image for row in rows)
+    apart = told_apart(files)
     names = []
     for row in rows:
-        name = bare_name(row.image)
+        name = apart[row.image]
         if files[row.image] > 1:
             name += "_z" + format_planes(row.planes).replace(" ", "_")
         # A file name may have 255 bytes, and endings are still to come.

@@ -88,6 +88,30 @@ def bare_name(path: Path) -> str:
     return unicodedata.normalize("NFC", name)  # a Mac writes accents as signs of their own
 
 
+def told_apart(
+    files: Iterable[Path], last: Callable[[Path], str] = bare_name, joint: str = "_"
+) -> dict[Path, str]:
+    """Name files, those of one name after as many of their folders as tell them apart.
+
+    ``last`` is a file's own name. Files of one folder may keep the same.
+
+    Examples
+    --------
+    >>> list(told_apart([Path("a/1/x.tif"), Path("b/1/x.tif"), Path("y.tif")]).values())
+    ['a_1_x', 'b_1_x', 'y']
+    """
+    ways = {file: (*Path(os.path.abspath(file)).parent.parts[1:], last(file)) for file in files}
+    depth = dict.fromkeys(ways.values(), 1)
+    while True:
+        names = {way: joint.join(way[-n:]) for way, n in depth.items()}
+        times = Counter(name.casefold() for name in names.values())
+        alike = [way for way, n in depth.items() if times[names[way].casefold()] > 1]
+        if not any(depth[way] < len(way) for way in alike):
+            return {file: names[way] for file, way in ways.items()}
+        for way in alike:
+            depth[way] += 1
+
+
 def _ending(path: Path) -> str:
     fitting = [ending for ending in READERS if path.name.lower().endswith(ending)]
     return max(fitting, key=len, default="")

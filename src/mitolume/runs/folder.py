@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +20,7 @@ from mitolume.inference.predictor import Predictor
 from mitolume.inference.predictor import load as load_bundle_folder
 from mitolume.io.check import CheckedTable
 from mitolume.io.fields import Field, read_table, row_names, write_table
-from mitolume.io.formats import read_json, sha256
+from mitolume.io.formats import read_json, sha256, told_apart
 from mitolume.io.listing import RUN_RECORD as _RECORD
 from mitolume.io.lock import LOCK, is_locked
 from mitolume.io.masks import Mask, MaskKind
@@ -30,7 +31,7 @@ from mitolume.progress import Advance, progress_bar
 from mitolume.runs.images import RowImage
 from mitolume.runs.recipe import Recipe, load_recipe
 from mitolume.runs.results import read_csv, write_csv
-from mitolume.text import quoted
+from mitolume.text import of_scene, quoted
 
 T = TypeVar("T")
 MODELS = ("model_1", "model_2")
@@ -215,11 +216,11 @@ class Run:
 
     @cached_property
     def _images(self) -> list[RowImage]:
+        rows, kind = self.rows, self.mask_kind
+        shown = told_apart((row.image for row in rows), attrgetter("name"), "/")
         return [
-            RowImage(row, z, self.mask_kind, line, name)
-            for line, (row, name) in enumerate(
-                zip(self.rows, row_names(self.rows), strict=True), start=2
-            )
+            RowImage(row, z, kind, line, name, of_scene(shown[row.image], row.scene))
+            for line, (row, name) in enumerate(zip(rows, row_names(rows), strict=True), start=2)
             for z in row.planes or ()
         ]
 

@@ -33,6 +33,8 @@ class RowImage:
         The line of its row in the run's fields.csv, whose first line is the header.
     row_name
         What the row's mask files are called, see `mitolume.io.fields.row_names`.
+    shown
+        What people read of its file: the name, after folders where several have it, and the scene.
     """
 
     row: Field
@@ -40,23 +42,24 @@ class RowImage:
     mask_kind: MaskKind
     line: int
     row_name: str
+    shown: str
 
     @property
     def name(self) -> str:
         """How people read it: the file, and the plane where there are several."""
         several = len(self.row.planes or ()) > 1 or self.z > 0
-        return f"{self.row.image.name}, plane {self.z}" if several else self.row.image.name
+        return f"{self.shown}, plane {self.z}" if several else self.shown
 
     def called(self, short: Mapping[str, str]) -> str:
         """Return its `name` with the file's by what tells it from others, see `short_names`."""
-        return self.name.replace(self.row.image.name, short[self.row.image.name])
+        return self.name.replace(self.shown, short[self.shown])
 
     @property
     def facts(self) -> dict[str, Any]:
         """What tables say of it."""
         row = self.row
         return {
-            "line": self.line, "image": row.image.name, "plane": self.z,
+            "line": self.line, "image": self.shown, "plane": self.z,
             "specimen": row.specimen, "condition": row.condition, "batch": row.batch,
         }  # fmt: skip
 
