@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -186,6 +187,31 @@ def test_what_can_not_be_compared_is_refused(
     assert says in shell("compare", tmp_path / "o.csv", *options, code=1)
     (tmp_path / "o.xlsx").write_bytes(b"PK\x03\x04")
     assert "is not a CSV" in shell("compare", tmp_path / "o.xlsx", "--column", "area", code=1)
+
+
+@pytest.mark.parametrize(("sep", "decimal"), [(",", "."), (";", ","), (";", "."), ("\t", ",")])
+def test_a_table_in_any_dialect_gives_the_same_answer(
+    sep: str, decimal: str, tmp_path: Path, shell: Shell
+) -> None:
+    table = cells(np.random.default_rng(0), {"control": 4, "None": 4}, n=3)
+    numbers = table.groupby("specimen", sort=False).ngroup()
+    table["specimen"] = np.where(numbers % 2, "0", "") + (numbers // 2).astype(str)  # 1 and 01
+    table.to_csv(tmp_path / "o.csv", index=False, sep=sep, decimal=decimal)
+    asked = tmp_path / "o.csv", "--column", "area", "--control", "control"
+    assert "None against control" in (said := shell("compare", *asked))
+    assert "4 and 4 specimens" in said
+    text = (tmp_path / "o.csv").read_text().splitlines()
+    text[1] = text[1].rpartition(sep)[0] + f"{sep}x"
+    (tmp_path / "o.csv").write_text("\n".join(text))
+    assert "area_um2 is no number in 1 row (x)" in shell(
+        "compare", tmp_path / "o.csv", "--column", "area_um2", code=1
+    )
+
+
+def test_a_pipe_is_no_table_to_wait_for(tmp_path: Path, shell: Shell) -> None:
+    os.mkfifo(tmp_path / "o.csv")
+    said = shell("compare", tmp_path / "o.csv", "--column", "area", code=1)
+    assert "is no regular file, but a pipe" in said
 
 
 @pytest.mark.slow

@@ -134,6 +134,10 @@ def test_cells_beyond_the_header_are_a_fault_and_lines_are_the_files(tmp_path: P
         (f"image,mask\n{'x' * 300}/a.tif,\n", "does not exist"),
         ("image,planes\na.ome.tif,0-99999999999\n", "go beyond any stack"),
         ("image,mask,specimen\na.ome.tif,,1\ncopy.ome.tif,,2\n", r"a\.ome\.tif is the same"),
+        ("image,planes\na.ome.tif,all\n", "can't be read at 'all'"),
+        ("image,planes\na.ome.tif,04.Sep\n", "Excel made a date"),
+        ("image\nhttps://host/a.ome.zarr\n", "image https://host/a.ome.zarr: a table holds no"),
+        ("i\0m\0a\0g\0e\0", "is not UTF-8 text; in Excel save it"),
         ("image,mask\na.ome.tif,rgb.png\n", "has 3 channels or colours; save it in grey"),
         ("image,mask\na.ome.tif,alpha.png\n", "holds its drawing in the transparency"),
         ("image,mask\nhuge.tif,\n", r"values up to 1e\+31, which are not grey values"),
@@ -151,7 +155,7 @@ def test_odd_tables_and_files_are_named(tmp_path: Path, text: str, fault: str) -
     colour[..., :3], colour[:9, :, 3] = 255, 255
     Image.fromarray(colour).save(tmp_path / "alpha.png")
     (tmp_path / "t.csv").write_text(text)
-    with pytest.raises(TableError, match=fault):
+    with pytest.raises(MitolumeError, match=fault):
         check_table(tmp_path / "t.csv")
 
 
@@ -293,10 +297,10 @@ def test_excels_and_fijis_habits_are_understood(tmp_path: Path) -> None:
     write_field(tmp_path, "a", 0)
     mask = blobs(0)[1]
     tifffile.imwrite(tmp_path / "a_mask.ome.tif", mask, imagej=True)  # saved anew in Fiji
-    text = "sep=;\r\n\r\nImage;MASK\r\na.ome.tif;a_mask.ome.tif\r\n"
+    text = "sep=;\r\n\r\nImage;MASK;planes;;\r\na.ome.tif;a_mask.ome.tif;0.0;;\r\n"
     (tmp_path / "t.csv").write_bytes(text.encode())
     (row,) = check_table(tmp_path / "t.csv").fields
-    assert row.line == 4
+    assert (row.line, row.planes) == (4, (0,))
     np.testing.assert_array_equal(read_row(row, 0, "unsure")[1], mask)
 
 

@@ -21,7 +21,7 @@ import pytest
 import tifffile
 import zarr
 from helpers.command import call
-from helpers.microscope_files import write_lif, write_nd2, write_zarr, zip_zarr
+from helpers.microscope_files import write_lif, write_nd2, write_ndtiff, write_zarr, zip_zarr
 from helpers.roi_files import OVAL, RECT, roi_file
 from PIL import Image
 from roifile import ImagejRoi
@@ -124,12 +124,17 @@ def test_half_precision_is_read_without_a_warning(tmp_path: Path) -> None:
 def test_outlines_that_are_not_as_they_were_drawn_are_counted(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "i.tif", STACK[0])
     ring = [[-9, 5], [9, 5], [9, 9], [-9, 9]]
-    shapes = [{"type": "Polygon", "coordinates": [ring]}, None]
+    line = {"type": "Polygon", "coordinates": [ring[:2]]}
+    shapes = [{"type": "Polygon", "coordinates": [ring]}, None, line]
     features = [{"type": "Feature", "geometry": shape, "properties": {}} for shape in shapes]
     named = {"type": "FeatureCollection", "features": features, "crs": {"type": "name"}}
     (tmp_path / "a.geojson").write_text(json.dumps(named))
     said = open_mask(tmp_path / "a.geojson", read(tmp_path / "i.tif")).attrs["notices"]
-    for part in ("1 of 1 outlines stick out", "1 object without an area", "a coordinate system"):
+    for part in (
+        "1 of 1 outlines stick out",
+        "1 Polygon, 1 object without an area",
+        "a coordinate system",
+    ):
         assert part in " ".join(said)
 
 
@@ -216,7 +221,7 @@ def test_absent_planes_are_named_and_never_read_as_zeros(tmp_path: Path) -> None
         read(stopped)
     files = write_set(tmp_path, {f"z{z}.ome.tif": [z] for z in range(4)})
     files[2].unlink()
-    with pytest.raises(MitolumeError, match=r"\(Z 2, from 0\).*z2.ome.tif is not beside it"):
+    with pytest.raises(MitolumeError, match=r"\(Z 2, from 0\).*names that they had: z2\.ome\.tif"):
         read(files[0])
     found, _ = image_files([tmp_path], [])
     assert found == [stopped, files[0]], "the files of a set are one image, though it is not whole"
@@ -399,6 +404,65 @@ def test_a_companion_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert "they are in a.companion.ome, which is not beside it" in inspect(file)
 
 
+def test_a_companion_that_is_damaged_is_named(tmp_path: Path) -> None:
+    (file,) = write_set(tmp_path, {"a.ome.tif": [0, 1, 2, 3]}, companion="a.companion.ome")
+    xml = (tmp_path / "a.companion.ome").read_text()
+    encoded = f'<?xml version="1.0" encoding="UTF-16"?>{xml}'.encode("utf-16")
+    (tmp_path / "a.companion.ome").write_bytes(encoded)
+    assert read(file).sizes["Z"] == 4
+    (tmp_path / "a.companion.ome").write_text(xml[:99])
+    with pytest.raises(
+        MitolumeError, match=r"a\.companion\.ome, which says what a\.ome\.tif holds"
+    ):
+        read(file)
+
+
+def test_planes_that_metadata_leave_out_are_not_dropped(tmp_path: Path) -> None:
+    (file,) = write_set(tmp_path, {"a.ome.tif": [0, 1, 2, 3]}, depth=2)
+    with tifffile.TiffFile(file) as tif:
+        xml = re.sub("<TiffData.*</TiffData>", "<TiffData/>", str(tif.ome_metadata))
+    tifffile.tiffcomment(file, xml.encode())
+    with pytest.raises(MitolumeError, match="it holds more planes than its metadata name"):
+        read(file)
+    Image.fromarray(STACK[0].astype(np.uint8)).save(
+        tmp_path / "a.png", save_all=True,
+        append_images=[Image.fromarray(plane.astype(np.uint8)) for plane in STACK[1:]],
+    )  # fmt: skip
+    with pytest.raises(MitolumeError, match=r"a\.png has 4 frames"):
+        read(tmp_path / "a.png")
+
+
+def test_an_index_of_planes_is_whole(tmp_path: Path) -> None:
+    path, index = tmp_path / "a_NDTiffStack.tif", tmp_path / "NDTiff.index"
+    write_ndtiff(path, STACK)
+    np.testing.assert_array_equal(read(path).values[0, 0], STACK)
+    index.write_bytes(index.read_bytes()[:-9])
+    with pytest.raises(MitolumeError, match="it ends before what it announces"):
+        read(path)
+    write_ndtiff(path, STACK, lacking=[2])
+    with pytest.raises(MitolumeError, match=r"but 1 is missing \(Z 2"):
+        read(path)
+
+
+def test_inks_are_no_red_green_and_blue(tmp_path: Path) -> None:
+    """The fourth of them is black, and no transparency to drop."""
+    inks = np.moveaxis((STACK // 16).astype(np.uint8), 0, -1)
+    tifffile.imwrite(tmp_path / "a.tif", inks, photometric="separated")
+    assert list(read(tmp_path / "a.tif")["C"].values) == ["0", "1", "2", "3"]
+
+
+def test_a_file_that_vanishes_or_has_no_name_is_said_to(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", STACK[0])
+    image = read(tmp_path / "a.tif")
+    (tmp_path / "a.tif").unlink()
+    with pytest.raises(MitolumeError, match=r"a\.tif is not there$"):
+        read_plane(image)
+    nameless = tmp_path / os.fsdecode(b"\xff.tif")
+    tifffile.imwrite(nameless, STACK[0])
+    with pytest.raises(MitolumeError, match=r"udcff\.tif' is not UTF-8 text; rename"):
+        read(nameless)
+
+
 def test_ome_images_are_told_by_name_and_size(tmp_path: Path) -> None:
     """Of two images the first has no pixels in the file: its size is not that of the second."""
     (file,) = write_set(tmp_path, {"a.ome.tif": [0, 1, 2, 3]}, pixels='PhysicalSizeX="0.08"')
@@ -418,11 +482,43 @@ def test_a_part_that_an_ome_zarr_lacks_is_named_and_odd_axes_are_no_fault_of_our
     plate = zarr.open_group(tmp_path / "p.zarr")
     plate.attrs["ome"] = {"plate": {"wells": [{"path": "A/1"}, {"path": "A/2"}]}}
     write_zarr(tmp_path / "p.zarr" / "A" / "1", "zyx", STACK)
+    np.testing.assert_array_equal(read(tmp_path / "p.zarr", scene="A/1").values[0, 0], STACK)
     with pytest.raises(MitolumeError, match=r"p\.zarr names A/2 as a part of it, which is not"):
-        read(tmp_path / "p.zarr", scene=0)
+        read(tmp_path / "p.zarr", scene="A/2")
     write_zarr(tmp_path / "a.zarr", "yyx", STACK)
     with pytest.raises(MitolumeError, match="its content is not what its kind of file holds"):
         read(tmp_path / "a.zarr")
+
+
+@pytest.mark.parametrize(
+    ("scale", "unit", "size"),
+    [
+        ([0.5, "0.1", 0.1], "micrometer", {"Z": 0.5, "Y": 0.1, "X": 0.1}),
+        ([0.5, None, 0.1], "micrometer", {"Z": 0.5, "X": 0.1}),
+        ([0.5, 0.1], "micrometer", {}),
+        ([0.5, 0.1, 0.1], "millimeter", {}),  # 100 µm a pixel: nor is the z-step 0.5 mm
+    ],
+)
+def test_one_bad_scale_takes_no_name_with_it(
+    tmp_path: Path, scale: list[Any], unit: str, size: dict[str, float]
+) -> None:
+    write_zarr(tmp_path / "a.zarr", "zyx", STACK, version="0.4", unit=unit, channels=["DIC"])
+    group = zarr.open_group(tmp_path / "a.zarr")
+    (image,) = group.attrs["multiscales"]
+    image["datasets"][0]["coordinateTransformations"] = [{"type": "scale", "scale": scale}]
+    group.attrs["multiscales"] = [image]
+    found = read(tmp_path / "a.zarr")
+    assert found.attrs.get("pixel_size_um", {}) == pytest.approx(size)
+    assert list(found["C"].values) == ["DIC"]
+
+
+def test_a_label_image_within_an_ome_zarr_is_a_mask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_zarr(tmp_path / "labels" / "mito", "zyx", (STACK > 3000).astype(np.uint8))
+    mask = tmp_path / "labels" / "mito"
+    for words in (["measure", mask, "--out", tmp_path / "o.csv"], ["evaluate", mask, mask]):
+        assert call(monkeypatch, *words) == 0
 
 
 def test_ome_zarr_of_any_age(tmp_path: Path) -> None:

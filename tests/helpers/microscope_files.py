@@ -203,3 +203,26 @@ def write_nd2(path: Path, pixels: np.ndarray, *, lacking: Sequence[int] = ()) ->
         file.write(struct.pack("<IIQ", magic, 32, len(places)))
         file.write(b"ND2 FILEMAP SIGNATURE NAME 0001!" + places)
         assert file.tell() > at
+
+
+def write_ndtiff(path: Path, pixels: np.ndarray, *, lacking: Sequence[int] = ()) -> None:
+    """Write a Micro-Manager's NDTiff of (Z, Y, X) pixels (16 bit), and its index beside it."""
+    note = b'{"a": 1}\0'
+    data = struct.pack("<4sI5I", b"II*\0", 0, 483729, 3, 0, 2355492, 2) + b"{}" + note
+    link, index = 4, b""
+    for z, plane in enumerate(pixels):
+        at, (height, width) = len(data), plane.shape
+        tags = {256: width, 257: height, 258: 16, 259: 1, 262: 1, 273: at, 277: 1, 278: height,
+                279: plane.nbytes}  # fmt: skip
+        listed = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+        listed += struct.pack("<HHII", 51123, 2, len(note), 30)
+        data += plane.tobytes()
+        data = data[:link] + struct.pack("<I", len(data)) + data[link + 4 :]
+        data += struct.pack("<H", len(tags) + 1) + listed + bytes(4)
+        link = len(data) - 4
+        if z not in lacking:
+            for text in (f'{{"z": {z}}}'.encode(), path.name.encode()):
+                index += struct.pack("<I", len(text)) + text
+            index += struct.pack("<IiiiiIii", at, width, height, 1, 0, 0, 0, 0)
+    path.write_bytes(data)
+    path.with_name("NDTiff.index").write_bytes(index)

@@ -145,7 +145,9 @@ def parse_table(path: Path) -> tuple[list[Field], list[tuple[int, str]], list[st
     require_file(path, "table of fields")
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
+        if "\0" in text:
+            raise UnicodeError
+    except UnicodeError:
         raise MitolumeError(
             f"{path} is not UTF-8 text; in Excel save it as *CSV UTF-8 (comma delimited)*"
         ) from None
@@ -170,7 +172,7 @@ def parse_table(path: Path) -> tuple[list[Field], list[tuple[int, str]], list[st
         )
     fields: list[Field] = []
     faults: list[tuple[int, str]] = []
-    repeated = [name for name, times in Counter(names).items() if times > 1]
+    repeated = [name for name, times in Counter(names).items() if name and times > 1]
     faults += [(0, f"column {name!r} is there twice") for name in repeated]
     reader = csv.reader(io.StringIO("".join(lines[1:])), delimiter=delimiter)
     line, named = skipped + 2, list[str]()
@@ -374,7 +376,9 @@ def _parse_row(cells: dict[str, str], base: Path, line: int) -> tuple[Field, lis
             return None
         found = Path(os.path.normpath(base / cells[column]))
         found = existing(found)
-        if not os.path.exists(found):  # pathlib raises an error where a name is too long
+        if url := address(cells[column]):
+            faults.append(f"{column} {url}: a table holds no addresses; download it first")
+        elif not os.path.exists(found):  # pathlib raises an error where a name is too long
             faults.append(f"{column} {cells[column]} {_GONE} {found})")
         elif not (os.path.isfile(found) or is_zarr(found)):
             kind = "a folder" if found.is_dir() else "a pipe or a device"
@@ -425,7 +429,7 @@ def _parse_row(cells: dict[str, str], base: Path, line: int) -> tuple[Field, lis
     except ValueError as error:
         planes, text = None, cells["planes"]
         hint = ": Excel made a date of planes such as 4-9; give the column the format Text, and "
-        is_date = re.search(r"[^\W\d_]{3}|\d[./]\d", text)
+        is_date = re.search(r"\d.*[^\W\d_]{3}|[^\W\d_]{3}.*\d|\d[./]\d", text)
         faults.append(f"planes {text!r}{hint}write them again" if is_date else str(error))
     row = Field(
         image=image or base,
@@ -503,7 +507,8 @@ def parse_planes(text: str) -> tuple[int, ...] | None:
         return None
     planes: set[int] = set()
     for part in re.split(r"[,;\s]+", text.strip()):
-        match = re.fullmatch(r"(\d+)(?:-(\d+)(?::([1-9]\d*))?)?", part)
+        # pandas writes 3.0 where others of the column are empty
+        match = re.fullmatch(r"(\d+)(?:\.0|-(\d+)(?::([1-9]\d*))?)?", part)
         if not match:
             raise ValueError(f"planes {text!r} can't be read at {part!r}; write 3 or 0-9 or 0-9:2")
         first = int(match[1])

@@ -154,9 +154,11 @@ class _Complaints(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         signs = ("invalid page offset", "invalid value offset", "failed to reshape",
-                 "missing required tags", "contains no pages")  # fmt: skip
+                 "missing required tags", "contains no pages", "read_ndtiff_index")  # fmt: skip
         if any(sign in record.getMessage() for sign in signs):
             self.found.append("it ends before what it announces")
+        elif "OME series expected" in record.getMessage():
+            self.found.append("it holds more planes than its metadata name")
 
 
 @contextmanager
@@ -197,6 +199,8 @@ def decoding(path: str | Path) -> Iterator[list[str]]:
                     f"{url} can't be read over the network ({type(error).__name__}: "
                     f"{shorten(error)}); check address and connection, and repeat the command"
                 ) from error
+            if missing := isinstance(error, FileNotFoundError) and error.filename:
+                raise MitolumeError(f"{path} can't be read: {missing} is not there") from error
             raise damaged(path, in_words(error)) from error
 
 
@@ -266,8 +270,11 @@ def require_file(path: Path, what: str = "file") -> None:
     Raises
     ------
     MitolumeError
-        It is not there, a folder, empty, or a pipe or a device, which would be waited for.
+        It is not there, a folder, empty, or a pipe or a device, which would be waited for; or no
+        table could hold its name.
     """
+    if (name := str(path)) != name.encode(errors="replace").decode():
+        raise MitolumeError(f"{name!a} is not UTF-8 text; rename the file or folder")
     if path.is_dir():
         hint = f"; for --fields draft one: mitolume fields {quoted(path)} --out fields.csv"
         hint *= what in ("recipe", "table of fields")
@@ -329,9 +336,9 @@ def _require_content(path: Path) -> None:
 
 def damaged(path: str | Path, why: str) -> MitolumeError:
     """Return the error that a file can't be decoded."""
+    or_save = "" if os.path.isdir(path) else ", or open and save it in Fiji"  # an OME-Zarr
     return MitolumeError(
-        f"{path} can't be read ({why}); it may be truncated or damaged: copy it again, "
-        "or open and save it in Fiji"
+        f"{path} can't be read ({why}); it may be truncated or damaged: copy it again{or_save}"
     )
 
 

@@ -104,7 +104,10 @@ def _rings(geometry: dict[str, Any], skipped: Counter[str]) -> list[Ring]:
     ]
     if not all(ring.shape[1:] == (2,) and np.isfinite(ring).all() for ring in rings):
         raise ValueError("a corner is not two numbers")
-    return [ring for ring in rings if len(ring) > 2]
+    rings = [ring for ring in rings if len(ring) > 2]
+    if not rings:
+        skipped[kind] += 1
+    return rings
 
 
 def _class_name(properties: dict[str, Any]) -> str:

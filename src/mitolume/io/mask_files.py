@@ -22,6 +22,7 @@ from mitolume.io.formats import (
     bare_name,
     decoding,
     files_of,
+    is_zarr,
     require_file,
     whole_images,
 )
@@ -61,7 +62,7 @@ def says_mask(path: Path) -> bool:
 
 def is_folder(path: Path) -> bool:
     """Tell a folder of files from an OME-Zarr, which is a folder to the file system only."""
-    return path.is_dir() and not path.name.lower().endswith(".zarr")
+    return path.is_dir() and not (is_zarr(path) or path.name.lower().endswith(".zarr"))
 
 
 def list_masks(path: Path) -> tuple[list[Path], list[str]]:

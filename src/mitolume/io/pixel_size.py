@@ -40,6 +40,8 @@ def believed_pixel_size(said: Stated) -> tuple[dict[str, float], str]:
     }
     doubtful = {axis: said.size_um[axis] for axis in "YX" if axis in said.size_um.keys() - believed}
     if doubtful:
+        if not {"Y", "X"} & believed.keys():  # in this unit, the z-step is as doubtful
+            believed = {}
         sizes = ", ".join(f"{axis} {size:g} µm" for axis, size in doubtful.items())
         reason = f"states {sizes}, which is not believed ({low} to {high:g} µm are)"
         first = next(iter(doubtful.values()))

@@ -19,8 +19,10 @@ from mitolume.analysis.replicates import Effect, compare_conditions, control_of,
 from mitolume.batch.runner import refuse_inputs, require_free
 from mitolume.errors import MitolumeError, in_words, some_names
 from mitolume.io.fields import spelled_twice
+from mitolume.io.formats import require_file
 from mitolume.io.h5ad import PLACE
 from mitolume.io.pixel_size import unlike_steps
+from mitolume.io.readers import as_number
 from mitolume.io.write import write_table, write_text
 from mitolume.text import count, number, percent, title_of
 
@@ -132,13 +134,20 @@ def _read(objects: Path, column: str, by: str) -> tuple[pd.DataFrame, str, list[
     """Read a table; return its rows that can be used, the column's full name, and notes."""
     if objects.suffix.lower() not in (".csv", ".parquet", ".tsv", ".txt"):
         raise MitolumeError(f"{objects} is not a CSV or Parquet table; save it as one of them")
+    require_file(objects, "table")
     try:
         if objects.suffix.lower() == ".parquet":
             table = pd.read_parquet(objects)
         else:
             with objects.open(encoding="utf-8-sig") as file:
-                sep = max(",;\t", key=file.readline().count)
-            table = pd.read_csv(objects, sep=sep, decimal="," if sep == ";" else ".")
+                start = file.read(2**16)
+            sep = max(",;\t", key=start.partition("\n")[0].count)
+            decimal = "," if sep != "," and re.search(r"\d,\d", start) else "."
+            table = pd.read_csv(
+                objects, sep=sep, decimal=decimal,
+                dtype=dict.fromkeys(("image", "specimen", "batch", by), str),  # 01 is not 1
+                keep_default_na=False, na_values=["", "NA", "NaN", "nan"],  # "None" is a name
+            )  # fmt: skip
     except (OSError, ValueError) as error:
         raise MitolumeError(f"{objects} can't be read as a table: {in_words(error)}") from error
     measured = [n for n in map(str, table.select_dtypes("number")) if not PLACE.match(n)]
@@ -150,6 +159,9 @@ def _read(objects: Path, column: str, by: str) -> tuple[pd.DataFrame, str, list[
         if (beside := objects.with_name(f"{objects.stem}_images{objects.suffix}")).exists():
             hint += f"; what is measured of whole images is in {beside}"
         there = some_names(measured, 12) or "no numbers to compare"
+        cells = table.get(column, pd.Series(dtype=float)).dropna()
+        if len(odd := cells[cells.map(as_number).isna()]):
+            hint = f"; {column} is no number in {count(len(odd), 'row')} ({some_names(odd)})"
         raise MitolumeError(f"{objects} has no measurement {column}; there are {there}{hint}")
     for name in ("image", "specimen", by):
         if name not in table or table[name].isna().all():

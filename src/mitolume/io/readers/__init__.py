@@ -83,13 +83,17 @@ def lengths(said: Mapping[str, tuple[Any, Any]]) -> tuple[dict[str, float], dict
     coarse = False
     for axis, (value, unit) in said.items():
         um = micrometres(unit)
-        try:
-            number = abs(float(str(value).replace(",", ".")))
-        except ValueError:
-            number = float("nan")
         coarse |= um in (_MICROMETRES["cm"], _MICROMETRES["inch"])
-        (without if um is None else size)[axis] = number * (um or 1)
+        (without if um is None else size)[axis] = abs(as_number(value)) * (um or 1)
     return size, without, coarse
+
+
+def as_number(value: Any) -> float:
+    """Return the number that a file states, perhaps with a decimal comma; NaN where it is none."""
+    try:
+        return float(str(value).replace(",", "."))
+    except ValueError:
+        return float("nan")
 
 
 @dataclass(frozen=True)

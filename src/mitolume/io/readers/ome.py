@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from mitolume.errors import MitolumeError, in_words
 from mitolume.io.readers import Stated, lengths, light
 
 
@@ -44,6 +46,17 @@ def companion_of(xml: str) -> str:
     """Return the name of the file that has the metadata instead; "" where they are here."""
     found = _all(xml, "BinaryOnly") if "BinaryOnly" in xml else ()
     return next((one.get("MetadataFile", "") for one in found), "")
+
+
+def read_companion(path: Path, of: Path) -> str:
+    """Return the metadata that a file holds for another one, in whatever encoding it names."""
+    try:
+        return ElementTree.tostring(ElementTree.fromstring(path.read_bytes()), "unicode")
+    except ElementTree.ParseError as error:
+        raise MitolumeError(
+            f"{path}, which says what {of.name} holds, can't be read ({in_words(error)}); copy it "
+            "again"
+        ) from error
 
 
 def _all(within: Any, name: str) -> Iterator[Any]:

@@ -9,6 +9,7 @@ By zarr: bioio-ome-zarr 3 reads neither plates nor the folders of bioformats2raw
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from zipfile import ZipFile
 import xarray as xr
 
 from mitolume.errors import MitolumeError, extra
-from mitolume.io.readers import Opened, Stated, address, lengths, require_planes
+from mitolume.io.readers import Opened, Stated, address, as_number, lengths, require_planes
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,11 @@ def open_file(path: Path) -> Opened:
     @cache
     def opened(scene: int) -> tuple[Path, Any, list[str]]:
         multiscale = parts[scene].multiscale
+        if not multiscale:
+            raise MitolumeError(
+                f"{path} names {parts[scene].name} as a part of it, which is not there or no "
+                "image; copy it again, whole, or use the other scenes"
+            )
         folder = parts[scene].path / multiscale["datasets"][0]["path"]
         level = zarr.open_array(**_place(folder))
         axes = [axis["name"].upper() for axis in _axes(multiscale)]
@@ -126,13 +132,11 @@ def stated(path: Path, scene: int) -> Stated:
     """Read units and scales of the full size, and the labels of channels."""
     image = _parts(path)[scene]
     axes = _axes(image.multiscale)
-    scale: list[float] = []
-    for own in _scales(image.multiscale):
-        scale = [a * b for a, b in zip(scale or [1.0] * len(own), own, strict=True)]
+    scales = [own for own in _scales(image.multiscale) if len(own) == len(axes)]
     said = {
-        axis["name"].upper(): (step, axis.get("unit"))
-        for axis, step in zip(axes, scale, strict=bool(scale))
-        if axis["name"].upper() in "ZYX"
+        axis["name"].upper(): (math.prod(map(as_number, steps)), axis.get("unit"))
+        for axis, *steps in zip(axes, *scales, strict=True)
+        if scales and axis["name"].upper() in "ZYX"
     }
     channels = image.metadata.get("omero", {}).get("channels", ())
     return Stated(*lengths(said), channels=tuple(str(c.get("label") or "") for c in channels))
@@ -184,12 +188,10 @@ def _parts(path: Path) -> list[_Part]:
         )
     parts = []
     for name in inner:
-        if not (_metadata(path / name) or address(path)):
-            raise MitolumeError(
-                f"{path} names {name} as a part of it, which is not there or no image; copy it "
-                "again, whole, or name the folders of single parts"
-            )
-        images = _parts(path / name)
+        try:
+            images = _parts(path / name)
+        except MitolumeError:  # refused when it is opened: the others may be there
+            images = [_Part(name, path / name, {}, {})]
         for image in images:
             own = image.path.relative_to(path).as_posix()
             several = len(images) > 1 and image.path == path / name

@@ -36,6 +36,9 @@ def _opened(path: Path) -> Iterator[tuple[Any, str]]:
             stored = str(image.tile[0][3]) if image.tile else ""
             if ";16" in stored and not image.mode.startswith("I"):
                 raise MitolumeError(f"{path} has colours of 16 bits; save it in grey, or as TIFF")
+            frames = getattr(image, "n_frames", 1) if image.format == "PNG" else 1
+            if frames > 1:  # of a JPEG, the others are previews
+                raise MitolumeError(f"{path} has {frames} frames; save it as TIFF")
             clear = "transparency" in image.info or image.mode == "PA"
             mode = ("RGBA" if clear else "RGB") if image.mode in _RESOLVED else image.mode
             yield image, mode

@@ -67,7 +67,7 @@ def _tiff(path: Path) -> Iterator[Any]:
         with tifffile.TiffFile(companion, is_mmstack=False) as tif:
             xml = tif.ome_metadata or ""
     else:
-        xml = companion.read_text(encoding="utf-8-sig")
+        xml = ome.read_companion(companion, path)
     with tifffile.TiffFile(path, is_mmstack=False, omexml=xml) as tif:
         yield tif
 
@@ -89,7 +89,7 @@ def _require_whole(path: Path, tif: Any, series: Any) -> None:
 def _require_slices(path: Path, said: dict[str, Any], found: int) -> None:
     """Refuse an ImageJ file whose slices are not as many as it says."""
     names = {"T": "frames", "Z": "slices", "C": "channels"}
-    sizes = {axis: int(said.get(name, 1)) for axis, name in names.items()}
+    sizes = {axis: int(said.get(name) or 1) for axis, name in names.items()}
     named = math.prod(sizes.values())
     if named in (1, found) or named == found * sizes["C"]:  # colours may count as channels
         return
@@ -183,15 +183,16 @@ def _array(path: Path, scene: int) -> xr.DataArray:
     with _tiff(path) as tif:
         series = tif.series[scene]
         sizes, dtype = _sizes(series)[0], series.dtype
-        # Samples of a grey picture are no colours, and the last is transparency only if it says so.
-        grey = series.keyframe.photometric in (0, 1)
-        are_channels = grey and "S" in sizes and not {1, 2} & {*series.keyframe.extrasamples}
-        if series.kind == "ome":
-            others = [n for n in ome.files_of(tif.ome_metadata) if not path.with_name(n).exists()]
-            beside = (
-                f"it is one of several files of an image, and {some_names(others)} is not beside it"
-            )
-            is_there = (page is not None for page in series)
+        # Samples of grey or of inks are not red, green and blue; the last is transparency only if
+        # it says so.
+        colours = series.keyframe.photometric in (2, 6)
+        are_channels = not colours and "S" in sizes and not {1, 2} & {*series.keyframe.extrasamples}
+        is_there = [page is not None for page in series]
+        if not all(is_there):
+            named = ome.files_of(tif.ome_metadata or "<OME/>")
+            others = [n for n in named if not path.with_name(n).exists()]
+            beside = "it is one of several files of an image; put the others beside it, under the "
+            beside += f"names that they had: {some_names(others)}"
             require_planes(path, sizes, is_there, beside if others else "")
         large = sizes["Y"] * sizes["X"] > _LARGE
         mapped: Any = None
