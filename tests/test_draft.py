@@ -155,7 +155,8 @@ def test_doubts_are_said(tmp_path: Path) -> None:
     assert masks_of(rows)["b.tif"] == "b_mito_mask.tif"
     assert "--agreement): 1 (a_label.tif)" in text
     assert "images and masks of other structures, left out: 1 (b_nuclei_mask.tif)" in text
-    assert "masks without an image of that name, left out: 1 (lost_mask.tif)" in text
+    assert "masks without an image of that name, left out (name each in column mask of its " in text
+    assert "1 (lost_mask.tif)" in text
     assert "further files of an image's name (another format, folder or channel), left out" in text
     assert "column mask): 2 (c.png, raw/d.tif)" in text
     assert "files of kinds that can't be read (save them as OME-TIFF): 1 (e.bmp)" in text
@@ -288,6 +289,23 @@ def test_specimens_from_names(tmp_path: Path, names: str, specimens: str) -> Non
     rows = draft(tmp_path, *images, *[image.replace(".tif", "_mask.tif") for image in images])
     found = {row["image"]: row["specimen"] for row in rows}
     assert found == dict(zip(images, specimens.split(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("names", "specimens"),
+    [
+        ("2024-03-02 dish A ctrl 1, 2024-03-02 dish A ctrl 2, 2024-03-02 dish B ctrl 1",
+         "dishA, dishA, dishB"),
+        ("Tag 1/Schälchen A 1, Tag 2/Schälchen A 1, Tag 3/Schälchen A 1, Tag 3/Schälchen B 1",
+         "Tag1, Tag2, Tag3, Tag3"),
+        ("day 1 x 3, day 1 x 4, day 2 x 3, day 3 x 1", "day1, day1, day2, day3"),
+        ("dish1_a, dish2_a, dish3_a, Karl/f 1, Karl/f 2", "dish1, dish2, dish3, Karl, Karl"),
+    ],
+)  # fmt: skip
+def test_specimens_of_names_with_spaces(tmp_path: Path, names: str, specimens: str) -> None:
+    images = [f"{name}.tif" for name in names.split(", ")]
+    found = {row["image"]: row["specimen"] for row in draft(tmp_path, *images)}
+    assert found == dict(zip(images, specimens.split(", "), strict=True))
 
 
 def test_days_are_part_of_the_specimen(tmp_path: Path) -> None:
@@ -447,6 +465,7 @@ def specimens_of(rows: list[dict[str, str]]) -> dict[str, str]:
     [("MAX_f{}.tif", "projections"), ("AVG_f{}.nd2.tif", "projections"),
      ("f{} - Kopie.nd2", "copies"), ("f{} - Copy (2).nd2", "copies"),
      ("Copy of f{}.nd2", "copies"), ("f{}_copy.nd2", "copies"), ("f{} (1).nd2", "copies"),
+     ("f{} (copy).nd2", "copies"), ("f{} (another copy).nd2", "copies"),
      ("f{}_mask - Kopie.tif", "copies")],
 )  # fmt: skip
 def test_copies_and_projections_are_no_images_of_their_own(

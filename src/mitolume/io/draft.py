@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mitolume.errors import MitolumeError, some_names
 from mitolume.io.draft_guesses import guess_conditions, guess_roles, guess_specimens
-from mitolume.io.draft_pairs import Notes, Pair, list_files, pair_files
+from mitolume.io.draft_pairs import LOST_MASKS, Notes, Pair, list_files, pair_files
 from mitolume.io.fields import COLUMNS, Field, leaks, table_text
 from mitolume.io.write import atomic, write_text
 
@@ -62,7 +62,7 @@ def draft_table(folder: str | Path, base: str | Path = ".") -> Draft:
             notes[what].append(pair.image.path)
     guessed = [*_counts(len(files), pairs), *_say_masks(pairs)]
     guessed += [f"{column}: {guess.said}" for column, guess in guesses.items() if guess.said]
-    look = [*_splits(rows), *_beside(folder, rows), *_told(notes)]
+    look = [*_splits(rows), *_beside(folder, rows, notes), *_told(notes)]
     lines = (*guessed, *(f"look: {line}" for line in look))
     used = [c for c in COLUMNS if c in ("image", "mask") or any(getattr(row, c) for row in rows)]
     return Draft(table_text(rows, Path(base), used), lines)
@@ -134,11 +134,11 @@ def _splits(rows: Sequence[Field]) -> Iterator[str]:
         )
 
 
-def _beside(folder: Path, rows: Sequence[Field]) -> Iterator[str]:
+def _beside(folder: Path, rows: Sequence[Field], notes: Notes) -> Iterator[str]:
     """Point to a table that exists, and to where masks may be if none was found."""
     if (folder / "fields.csv").exists():
         yield f"{folder / 'fields.csv'} exists already; it may be the table that you need"
-    if not any(row.mask for row in rows):
+    if not any(row.mask for row in rows) and not any(LOST_MASKS in what for what in notes):
         without = (
             "masks will be made from the fluorescence; "
             if any(row.fluorescence for row in rows)

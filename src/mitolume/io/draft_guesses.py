@@ -29,7 +29,9 @@ CONDITIONS = {
 # Words that number what may leak, and words that number nearly the same picture.
 _LABELS = {
     "specimen": """movie mov video m dish plate well mouse mice animal rat patient donor subject
-        slide coverslip exp experiment replicate rep sample specimen culture cell cells stack""",
+        slide coverslip exp experiment replicate rep sample specimen culture cell cells stack
+        schale schälchen platte maus präparat probe kultur zelle zellen""",
+    "date": "day tag",
     "neighbour": """z zs slice slices plane planes section sections t time timepoint frame frames
         crop crops tile tiles patch patches roi x y p sk fk fl copy denoised filtered processed
         max mip projection before after ch channel""",
@@ -139,8 +141,10 @@ def guess_specimens(pairs: Sequence[Pair], conditions: Sequence[str]) -> Guess:
         tags = [()] * len(pairs)
     labelled = [n for n, pair in enumerate(pairs) if pair.mask] or range(len(pairs))
     labels = _level(rows, [(rows[n], tags[n]) for n in labelled])
+    folders = {part.label for row in rows for part in row if part.label.startswith("folder")}
+    ways = [labels, [*folders], None]  # a name without what others number goes with its folder
     keys = [
-        (tag, tuple(_chosen(row, labels) or _chosen(row, None)))
+        (tag, tuple(next(filter(None, (_chosen(row, way) for way in ways)), ())))
         for tag, row in zip(tags, rows, strict=True)
     ]
     number = len(set(keys))
@@ -166,9 +170,7 @@ def guess_specimens(pairs: Sequence[Pair], conditions: Sequence[str]) -> Guess:
 
 def _chosen(row: Sequence[_Part], labels: Sequence[str] | None) -> list[_Part]:
     """Return the parts with these labels; without any, all but neighbours."""
-    if not labels:
-        return [part for part in row if part.label != "neighbour"]
-    return [part for part in row if part.label in labels]
+    return [p for p in row if (p.label in labels if labels else p.label != "neighbour")]
 
 
 def _level(
@@ -202,13 +204,14 @@ def _name_parts(words: Sequence[Word]) -> list[_Part]:
     for place, word in enumerate(words):
         before = words[place - 1] if place else Word("")
         label = _LABEL.get(word.text, "")
-        if not word.text and before.text in _LABEL and not before.number:  # dish 2
-            kind = _LABEL[before.text]
-            value, shown = (before.text, word.key[1]), before.shown + word.number
+        kind = "" if before.number else _LABEL.get(before.text, "")
+        lettered = kind == "specimen" and len(word.text) == 1 and not label and not word.number
+        if (kind and not word.text) or lettered:  # dish 2, dish A
+            value, shown = (before.text + word.text, word.key[1]), before.shown + word.shown
             parts[-1:] = [_Part(before.text if kind == "specimen" else kind, value, shown)]
         elif word.text in ROLE_WORDS or word.text in CONDITIONS:
             parts += [_Part("", ("", word.key[1]), word.number)] if word.number else []
-        elif word.text == "day" or (not word.text and _DATE.fullmatch(word.number)):
+        elif (label == "date" and word.number) or (not word.text and _DATE.fullmatch(word.number)):
             parts.append(_Part("date", word.key, word.shown))
         elif word.text.startswith("well ") or (label == "specimen" and word.number):
             parts.append(_Part(word.text.split(" ")[0], word.key, word.shown))

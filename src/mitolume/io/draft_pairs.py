@@ -87,12 +87,13 @@ _NPY = (
     "cellpose _seg.npy files, which can't be read (in cellpose choose File > Save masks as "
     "PNG/tif, which writes NAME_cp_masks beside the image)"
 )
+LOST_MASKS = "masks without an image of that name, left out"
 # What programs call a file that they make of another one.
 _COPIES = "copies of a file beside them, left out"
 _MADE_OF = {
     "projections of a stack beside them, left out": r"(?:max|avg|sum|min|std|med)_(?P<own>.+)",
     _COPIES: r"(?:(?:copy of|kopie von) )?(?P<own>.+?)"
-    r"(?:(?: -)?[ _-](?:copy|kopie|copie|copia)(?:[ _]?\(?\d+\)?)?| \(\d+\))?",
+    r"(?:(?: -)?[ _-]\(?(?:another )?(?:copy|kopie|copie|copia)\)?(?:[ _]?\(?\d+\)?)?| \(\d+\))?",
 }
 Key = tuple[tuple[str, int], ...]
 Notes = defaultdict[str, list[str]]  # what a person should know, and the names of such files
@@ -433,8 +434,10 @@ def _match_rest(pairs: dict[_Item, Pair], masks: Sequence[_Item], notes: Notes) 
             image, how = same[0], "of their image's name but for spaces and signs"
         if image is None:
             several = crowd[mask.place] > 1 and mask.file.folders not in fitting
-            hint = " (if each object has a file of its own, merge them)" if several else ""
-            notes[f"masks without an image of that name, left out{hint}"].append(mask.file.path)
+            hint = "; if each object has a file of its own, merge them" * several
+            notes[f"{LOST_MASKS} (name each in column mask of its image{hint})"].append(
+                mask.file.path
+            )
         elif pairs[image].mask is None:
             pairs[image] = replace(pairs[image], mask=mask.file, how=how)
         else:
