@@ -27,7 +27,7 @@ NOISE = np.random.default_rng(0).integers(10, 250, (60, 70), dtype=np.uint8)
         (np.where(NOISE > 200, 4095, NOISE.astype(np.uint16)), "is at 4095"),
         (NOISE.astype(np.int16) - 100, "negative values"),
         (np.where(NOISE > 240, np.nan, NOISE), "NaN or infinite"),
-        ((NOISE > 100) * np.uint8(255), "nearly empty, or a mask"),
+        ((NOISE > 100) * np.uint8(255), "only the values 0 and 255, as in a mask"),
         (NOISE.astype(np.complex64), "not grey values"),
         (NOISE, None),
         (NOISE.astype(np.float32), None),
@@ -71,7 +71,7 @@ def test_scenes_that_differ_are_listed_with_their_dims(tmp_path: Path) -> None:
     lines = inspect(tmp_path / "a.lif").splitlines()
     assert "  scenes      0 = one: T 1, C 1, Z 1, Y 60, X 70" in lines
     assert "              1 = two: T 1, C 1, Z 2, Y 60, X 70" in lines
-    assert any("scene two: empty" in line for line in lines)
+    assert any("scene two: middle plane: one flat grey" in line for line in lines)
     assert not any("scene one" in line for line in lines)
     (tmp_path / "cut.lif").write_bytes((tmp_path / "a.lif").read_bytes()[:-5000])
     lines = inspect(tmp_path / "cut.lif").splitlines()

@@ -19,6 +19,7 @@ from mitolume.io.mask_files import says_mask
 from mitolume.io.pixel_size import believed_pixel_size, odd_pixel_size
 from mitolume.io.read import Image2D, decode_plane, read, scenes
 from mitolume.io.readers import address
+from mitolume.io.suspicion import odd_pixels
 from mitolume.progress import Advance
 
 _MOST_SCENES = 12  # whose pixels are looked at; a plate may have hundreds
@@ -179,7 +180,7 @@ def plane_warnings(plane: Image2D) -> list[str]:
     Examples
     --------
     >>> plane_warnings(np.zeros((4, 4), np.uint8))
-    ['empty: the middle plane is one flat grey (0)']
+    ['middle plane: one flat grey (0); save it again, or leave it out']
     """
     if plane.dtype.kind not in "buif":
         return [f"pixels of type {plane.dtype} are not grey values"]
@@ -192,14 +193,11 @@ def plane_warnings(plane: Image2D) -> list[str]:
         )
     if not finite.size:
         return warnings
-    low, high = finite.min(), finite.max()
-    if low == high:
-        return [*warnings, f"empty: the middle plane is one flat grey ({low:g})"]
-    if low < 0:
+    if odd := odd_pixels(finite[np.newaxis]):
+        return [*warnings, f"middle plane: {odd}"]
+    if finite.min() < 0:
         warnings.append("negative values, as a subtracted background leaves them; they are kept")
-    # A thin sample tells most images from a mask without sorting all their pixels.
-    if len(np.unique(finite[:10_000])) <= 3 and len(np.unique(finite)) <= 3:
-        return [*warnings, "no more than 3 grey values: nearly empty, or a mask"]
+    high = finite.max()
     share = float((finite == high).mean())
     if plane.dtype.kind == "u" and int(high) in _FULL and share > _SATURATED:
         warnings.append(f"saturated: {share:.0%} of the middle plane is at {high:g}, the top value")
