@@ -450,10 +450,10 @@ def test_masks_are_no_images_to_predict(tmp_path: Path, monkeypatch: pytest.Monk
     touch(tmp_path / "i" / "masks", "a_mask.tif")  # results below are no images left out
     assert image_files([tmp_path / "i"], [])[1] == notices
     touch(tmp_path / "i" / "day 2", "b.tif")
-    touch(tmp_path / "i" / "week 2" / "day 9", "c.tif")
+    touch(tmp_path / "i" / "week 2" / "dish B" / "day 9", "c.tif")
     said = image_files([tmp_path / "i"], [])[1][1]
     assert "in the folders below it are left out (day 2, day 9)" in said
-    touch(tmp_path / "i" / "1" / "2" / "3", "deep.tif")  # too deep for a note
+    touch(tmp_path / "i" / "1" / "2" / "3" / "4", "deep.tif")  # too deep for a note
     denied, iterdir = tmp_path / "i" / "denied", Path.iterdir
     touch(denied, "d.tif")
 

@@ -387,6 +387,15 @@ def test_what_is_missing_is_said(made: Path, tmp_path: Path) -> None:
         kept.write_text(text)
 
 
+@pytest.mark.parametrize(("chance", "said"), [(0.0, False), (1.0, True)])
+def test_arms_that_learnt_nothing_are_told(
+    made: Path, chance: float, said: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(StudyContent, "chance", chance)
+    notices = StudyContent(open_study(made)).notices
+    assert any("No arm does better than marking all pixels" in n for n in notices) == said
+
+
 def test_a_student_that_was_stopped_is_named(made: Path) -> None:
     record = made / "runs" / "pseudo_k2_s1" / "run.json"
     text = record.read_text()

@@ -91,7 +91,8 @@ class Effect:
         """The verdict with all that it rests on."""
         exact = ""
         if math.isfinite(self.p_exact):
-            exact = f" Permutation of specimens: {_p(self.p_exact)}, at best {self.p_least:.2g}."
+            least = f"(the least possible: {self.p_least:.2g})"
+            exact = f" Permutation of specimens: {_p(self.p_exact)} {least}."
         return (
             f"{self.treatment} against {self.control}, {title_of(self.column)}: {self.verdict}; "
             f"{self.words}. {self.counted}.{exact}{self.notice}"

@@ -82,7 +82,7 @@ def images_in(path: Path) -> list[Path]:
     return [one for one in files_of(path) if _is_image(one)]
 
 
-def _with_images(folder: Path, levels: int = 2) -> Iterator[Path]:
+def _with_images(folder: Path, levels: int = 3) -> Iterator[Path]:
     """Yield the folders with images some levels below a folder, the uppermost of each branch.
 
     Those that may not be read are passed over: this is for a note only.

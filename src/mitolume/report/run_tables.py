@@ -64,14 +64,14 @@ def results_text(folder: str | Path) -> str:
     values, models = scores(results), list(dict.fromkeys(results["model"]))
     columns: dict[tuple[str, str], dict[str, float]] = {}
     for subset, (n_images, n_specimens) in sizes(results).items():
-        heading = f"{subset} ({n_images:.0f} of {n_specimens:.0f})"
+        heading = f"{subset}: {count(n_images, 'image')}, {count(n_specimens, 'specimen')}"
         for metric, title in (("miou", "mean IoU"), ("iou", "IoU")):
             column = {model: values.get((subset, metric, model), math.nan) for model in models}
             chance = values.get((subset, f"chance_{metric}", models[0]), math.nan)
             columns[heading, title] = column | {"chance": chance}
     text = pd.DataFrame(columns).to_string(float_format="{:.3f}".format, na_rep="—")
     kept = f"kept: {run.kept.replace('_', ' ')} ({run.kept_reason})"
-    return f"{text}\n(images of specimens)\n{kept}"
+    return f"{text}\n{kept}"
 
 
 # Labelled images -----------------------------------------------------------------------------

@@ -160,6 +160,11 @@ class StudyContent:
                 f"{len(missing)} of {len(self.study.planned)} runs are not finished "
                 f"({some_names(missing, 4)}): these results may change."
             )
+        if self.curve.points["score"].max() <= self.chance:
+            notices.append(
+                f"No arm does better than marking all pixels as such ({number(self.chance)}): "
+                "nothing was learnt by which arms could differ. Train longer."
+            )
         if self.subset != "test":
             notices.append(
                 f"There are no test images. The scores are those of {self.subset} images, which "
@@ -219,11 +224,11 @@ class StudyContent:
         return settings
 
     @property
-    def chance(self) -> str:
+    def chance(self) -> float:
         """Foreground IoU of marking everything, which is the foreground share."""
         once = self.scored[self.scored["run"] == self.scored["run"].iloc[0]]
         pixels = once[["tp", "fp", "fn", "tn"]].sum()
-        return number(float((pixels["tp"] + pixels["fn"]) / pixels.sum()))
+        return float((pixels["tp"] + pixels["fn"]) / pixels.sum())
 
     @cached_property
     def beside_dye(self) -> dict[int, list[dict[str, Any]]]:
