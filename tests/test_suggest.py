@@ -129,19 +129,6 @@ def test_distances_do_not_depend_on_the_scale(vectors: np.ndarray, by: float, to
     )
 
 
-def test_variances_are_shrunk_less_the_more_images_there_are() -> None:
-    rng, true = np.random.default_rng(2), np.array([1.0] * 20 + [9.0] * 20)
-
-    def ratio(n: int) -> float:
-        vectors = rng.normal(size=(n, 40)) * np.sqrt(true)
-        found = labelled_set(vectors, [str(i) for i in range(n)]).spread ** 2
-        return float(found[20:].mean() / found[:20].mean())
-
-    assert ratio(2) == pytest.approx(1)
-    assert 1 < ratio(6) < ratio(300)
-    assert ratio(300) == pytest.approx(9, rel=0.2)
-
-
 # Disagreement --------------------------------------------------------------------------------
 
 

@@ -122,7 +122,6 @@ def unlabelled(number: int = 40) -> pd.DataFrame:
             "condition": [CONDITIONS[1 + k] for k in kind],
             "batch": "",
             "foreground_share": np.clip(random.normal(0.1 - 0.015 * kind, 0.015), 0, 1),
-            "mean_confidence": random.uniform(0.8, 0.97, number),
             "disagreement": random.uniform(0, 0.2, number),
             "feature_distance": np.nan,
         }
@@ -176,7 +175,7 @@ def all_undefined() -> RunContent:
         results=results().assign(value=np.nan, n_specimens=np.nan),
         images=images().assign(iou=np.nan, tp=0, fp=0, fn=0, condition=""),
         log=log().assign(loss=np.nan, validation_iou=np.nan),
-        unlabelled=unlabelled().assign(foreground_share=np.nan, mean_confidence=np.nan),
+        unlabelled=unlabelled().assign(foreground_share=np.nan),
     )
 
 

@@ -18,62 +18,31 @@ Vectors = NDArray[np.floating[Any]]
 class LabelledSet:
     """The labelled images' vectors (N, C), and how they are compared with others.
 
-    Each feature is divided by its ``spread``. ``usual`` is the median distance of a labelled image
-    to the nearest other one; NaN where there is no other, or none that differs.
+    ``usual`` is the median distance of a labelled image to the nearest other one; NaN where there
+    is no other, or none that differs.
     """
 
     vectors: Vectors
-    spread: Vectors
     usual: float
 
     def distances(self, vectors: Vectors) -> NDArray[np.float64]:
         """Distances from the nearest labelled image; 1 is as far as these are from each other."""
-        apart = cdist(vectors / self.spread, self.vectors / self.spread)
-        return np.asarray(apart.min(axis=1)) / self.usual
+        return np.asarray(cdist(vectors, self.vectors).min(axis=1)) / self.usual
 
 
 def labelled_set(vectors: Vectors, specimens: Sequence[str]) -> LabelledSet:
     """Learn how unlike each other labelled images are.
 
     The distance is that to the nearest neighbour (Sun et al., ICML 2022), which supposes no
-    distribution, after each feature was divided by its spread. Of few images the spread is known
-    badly: its square is drawn towards the mean over all features, the more the fewer the images
-    (`_shrunk_variance`). Correlations are left out for the same reason. Neighbouring planes look
-    alike: the nearest other image is looked for in other specimens, where there are several.
+    distribution; features are of one layer, and of few images their spread is known badly, so they
+    are not scaled. Neighbouring planes look alike: the nearest other image is looked for in other
+    specimens, where there are several.
     """
-    groups = list(specimens) if len(set(specimens)) > 1 else [str(i) for i in range(len(vectors))]
-    spread = np.sqrt(_shrunk_variance(vectors, groups))
-    own = np.asarray(groups)
-    apart = np.asarray(cdist(vectors / spread, vectors / spread))
+    own = np.asarray(specimens if len(set(specimens)) > 1 else range(len(vectors)))
+    apart = np.asarray(cdist(vectors, vectors))
     apart[own[:, None] == own] = np.inf
     usual = float(np.median(apart.min(axis=1)))
-    return LabelledSet(vectors, spread, usual if 0 < usual < np.inf else np.nan)
-
-
-def _shrunk_variance(vectors: Vectors, groups: Sequence[str]) -> NDArray[np.float64]:
-    """Estimate the variance of features from few vectors; those of a group are one observation.
-
-    Each variance is drawn towards their mean, as Ledoit and Wolf (J. Multivar. Anal. 88:365,
-    2004) draw a covariance, as far as the scatter of the variances themselves says (Opgen-Rhein
-    and Strimmer, Stat. Appl. Genet. Mol. Biol. 6:9, 2007). The result is (C,), above 0: all the
-    same for 2 groups or fewer, 1 where nothing differs.
-    """
-    deviations = np.square(vectors - vectors.mean(axis=0), dtype=np.float64)
-    names = np.asarray(groups)
-    squares = np.stack([deviations[names == name].mean(axis=0) for name in dict.fromkeys(groups)])
-    n = len(squares)
-    variance = squares.sum(axis=0) / max(n - 1, 1)
-    target = float(variance.mean())
-    if target <= 0:
-        return np.ones_like(variance)
-    scatter = np.square(variance - target).sum()
-    share = 1.0
-    if n > 2 and scatter > 0:
-        noise = np.square(squares - squares.mean(axis=0)).sum(axis=0) * n / (n - 1) ** 3
-        share = min(1.0, float(noise.sum() / scatter))
-    # A feature that no labelled image shows at all must not rule the distance.
-    shrunk: NDArray[np.float64] = share * target + (1 - share) * variance
-    return np.maximum(shrunk, 0.01 * target, out=shrunk)
+    return LabelledSet(vectors, usual if 0 < usual < np.inf else np.nan)
 
 
 def choose_diverse(

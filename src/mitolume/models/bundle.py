@@ -231,12 +231,6 @@ def read_card(folder: str | Path, kind: type[C]) -> C:
         raise MitolumeError(
             f"{folder} is a model that segments, not a denoiser; `mitolume denoise train` makes one"
         )
-    network = content.get("network")
-    if kind is Card and isinstance(network, dict) and network.pop("planes_in", 1) != 1:
-        raise MitolumeError(
-            f"{folder} was trained on 3 planes by an earlier mitolume, which took them in another "
-            "order; train it anew with inputs.planes=3"
-        )
     try:
         return kind.model_validate(content)
     except ValidationError as error:

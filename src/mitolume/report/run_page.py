@@ -389,7 +389,7 @@ def _doubtful(run: Run, row: Mapping[Any, Any], short: Mapping[str, str]) -> Pag
     marked = f"{percent(row['foreground_share'])} marked"
     if math.isfinite(row["share_ratio"]):
         marked += f" ({row['share_ratio']:.1f} times the labelled images' share)"
-    words = [row["condition"], marked, f"confidence {number(row['mean_confidence'], 2)}"]
+    words = [row["condition"], marked]
     for name in ("disagreement", "feature_distance"):
         if math.isfinite(row[name]):
             words.append(f"{name.removeprefix('feature_')} {number(row[name], 2)}")

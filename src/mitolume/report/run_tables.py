@@ -16,9 +16,7 @@ from mitolume.text import count
 
 NAMES = ["image", "plane", "specimen", "condition", "batch"]
 SIGNS = {"disagreement": "Disagreement", "feature_distance": "Distance"}
-GROUP_SIGNS = {
-    "foreground_share": "Foreground share", "mean_confidence": "Mean confidence", **SIGNS
-}  # fmt: skip
+GROUP_SIGNS = {"foreground_share": "Foreground share", **SIGNS}
 _COUNTS = ["tp", "fp", "fn", "tn"]
 
 

@@ -9,9 +9,7 @@ from mitolume.runs.committee import Committee, compare
 from mitolume.runs.folder import Run
 
 NAMES = ["line", "image", "plane", "specimen", "condition", "batch"]
-MEASURES = [
-    "mean_confidence", "foreground_share", "share_ratio", "disagreement", "feature_distance",
-]  # fmt: skip
+MEASURES = ["foreground_share", "share_ratio", "disagreement", "feature_distance"]
 GROUP = ["subset", "condition", "batch"]
 
 
@@ -20,9 +18,9 @@ def write_audit(run: Run) -> None:
 
     audit.csv has a row for each unlabelled image, the least trustworthy first: ``line, image,
     plane, specimen, condition, batch``; of model 1, whose masks model 2 learns from,
-    ``mean_confidence``, ``foreground_share`` and ``share_ratio`` (over the median of the labelled
-    training images); ``disagreement`` (of model 1 and model 2, NaN without one), by which they are
-    ordered; ``feature_distance`` (from the labelled training images, see `LabelledSet.distances`),
+    ``foreground_share`` and ``share_ratio`` (over the median of the labelled training images);
+    ``disagreement`` (of model 1 and model 2, NaN without one), by which they are ordered;
+    ``feature_distance`` (from the labelled training images, see `LabelledSet.distances`),
     by which they are where there is one model.
     """
     if not run.images("unlabelled"):
@@ -49,8 +47,8 @@ def _measured(run: Run) -> pd.DataFrame:
     subsets = [image.row.role for image in shown]
     table = pd.DataFrame([image.facts for image in shown]).assign(subset=subsets)
     of_one = run.scores[run.scores["model"] == run.scores["model"].iloc[0]]
-    columns = ["mean_confidence", "foreground_share"]
-    table = table.merge(of_one[["line", "plane", *columns]], on=["line", "plane"], how="left")
+    shares = of_one[["line", "plane", "foreground_share"]]
+    table = table.merge(shares, on=["line", "plane"], how="left")
     train = of_one[of_one["subset"] == "train"]
     true = (train["tp"] + train["fn"]) / train[["tp", "fp", "fn", "tn"]].sum(axis=1)
     usual = float(true.median())

@@ -19,7 +19,7 @@ IMAGE_COLUMNS = (
     "line",
     "image", "plane", "model", "subset", "specimen", "condition", "batch", "arm", "method",
     "network", "k", "seed", "threshold", *COUNT_COLUMNS, "iou", *THIN_SCORES,
-    "foreground_share", "mean_confidence", "distance",
+    "foreground_share", "distance",
 )  # fmt: skip
 RESULT_COLUMNS = (
     "arm", "method", "network", "k", "seed", "model", "subset", "metric", "value",

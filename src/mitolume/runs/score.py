@@ -86,8 +86,8 @@ def score_model(predictor: Predictor, run: Run, model: str) -> pd.DataFrame:
     """Predict every image of a table, write the masks, and score the labelled images.
 
     The table has a row for each image: where it comes from, counts and scores (NaN where
-    unlabelled), the share of foreground and the mean confidence of the prediction, and how far the
-    image is from those the model was trained on (see `distance`).
+    unlabelled), the share of foreground, and how far the image is from those the model was trained
+    on (see `distance`).
     """
     rows: list[dict[str, Any]] = []
     every = run.each(f"scoring {model.replace('_', ' ')}", run.images())
@@ -107,7 +107,6 @@ def score_model(predictor: Predictor, run: Run, model: str) -> pd.DataFrame:
                 | (image_scores(mask, truth) if truth is not None else {})
                 | {
                     "foreground_share": float(mask.mean()),
-                    "mean_confidence": float(np.maximum(probability, 1 - probability).mean()),
                     "distance": distance(predictor.card.fingerprint, prepared.plane),
                 }
             )

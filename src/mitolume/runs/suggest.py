@@ -61,8 +61,8 @@ def rank_unlabelled(run: Run, n: int | None = None) -> Suggestions:
     known, vectors = compare(run, unlabelled)
     table["distance"] = known.distances(vectors)
     chosen = choose_diverse(
-        vectors / known.spread,
-        known.vectors / known.spread,
+        vectors,
+        known.vectors,
         table["disagreement"].to_numpy(),
         [(image.row.specimen, image.row.image) for image in unlabelled],
         n,
