@@ -19,7 +19,7 @@ from typing import Any
 import xarray as xr
 
 from mitolume.analysis.pictures import overlay, with_bar, write_png
-from mitolume.batch.runner import Job, Outcome, Report, run_files, side_by_side
+from mitolume.batch.runner import Job, Outcome, Report, Scheduler, run_files, side_by_side
 from mitolume.errors import MitolumeError, some_names
 from mitolume.inference.inputs import unlike_stack
 from mitolume.inference.predictor import Predictor, load
@@ -101,23 +101,11 @@ def predict_files(
     predictor.threshold(options.threshold, options.condition)  # a fault is one of no file
     if bool(files) == (table is not None):
         raise MitolumeError("name either images or a table with --fields")
-
-    def given() -> Predictor:
-        return predictor
-
-    model: Callable[[], Predictor] = given
-    compute = None
-    if scheduler is not None:
-        if predictor.bundle is None:
-            raise MitolumeError("only a model that was loaded from a folder works on a cluster")
-        # A worker may run in another folder.
+    if scheduler is not None:  # a worker may run in another folder
         files, out = [path.absolute() for path in files], out.absolute()
-        bundle = predictor.bundle.absolute()
-        written_ns = max(path.stat().st_mtime_ns for path in bundle.iterdir())
-        model = partial(
-            _load_once, bundle, written_ns, predictor.views, predictor.core, predictor.precision
-        )
-        compute = side_by_side(scheduler=scheduler, inputs=[bundle], out=out)
+    model, compute = (
+        _on_cluster(scheduler, predictor, out) if scheduler else (lambda: predictor, None)
+    )
     digest = None if predictor.bundle is None else sha256(predictor.bundle)
     asked = _asked_by(table, options, predictor)
     named: dict[str, tuple[Field, PredictionOptions]] = {}  # by the names of results
@@ -315,6 +303,19 @@ def _draw(image: _Image, opened: xr.DataArray, mask: Any) -> None:
         plane = FilePlane(opened, z=z, t=t)[thin, thin]
         drawn = overlay(plane, mask[t, 0, z, thin, thin])
         write_png(path, with_bar(drawn, size and size[1] * width))
+
+
+def _on_cluster(
+    address: str, predictor: Predictor, out: Path
+) -> tuple[Callable[[], Predictor], Scheduler]:
+    """Return what gives a model to the workers of a dask cluster, and what computes jobs there."""
+    if predictor.bundle is None:
+        raise MitolumeError("only a model that was loaded from a folder works on a cluster")
+    bundle = predictor.bundle.absolute()
+    written_ns = max(path.stat().st_mtime_ns for path in bundle.iterdir())
+    same = (predictor.views, predictor.core, predictor.precision)
+    there = side_by_side(scheduler=address, inputs=[bundle], out=out)
+    return partial(_load_once, bundle, written_ns, *same), there
 
 
 @lru_cache(maxsize=1)
