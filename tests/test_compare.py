@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ from scipy import stats
 
 from mitolume.analysis.replicates import compare_conditions, control_of, suits_log
 from mitolume.errors import MitolumeError
+from mitolume.io.fields import Field
 from mitolume.runs import folder
 
 
@@ -129,7 +131,12 @@ def scores(area_off: dict[str, float], specimens: int = 4) -> Any:
     ]  # fmt: skip
     model = {"threshold": 0.5, "thresholds": {"FCCP": {"threshold": 0.4}}}
     record = {"model_1": model}
-    return SimpleNamespace(kept="model_1", scores=pd.DataFrame(rows), record=record)
+    one, *others = [SimpleNamespace(row=Field(Path("x.tif"), condition=name)) for name in area_off]
+    one.row = replace(one.row, label="dye")
+    images = [one, *others]
+    return SimpleNamespace(
+        kept="model_1", scores=pd.DataFrame(rows), record=record, images=lambda _: images
+    )
 
 
 def test_what_the_masks_add_is_said_first(
@@ -142,6 +149,9 @@ def test_what_the_masks_add_is_said_first(
     given = ["compare", tmp_path / "objects.csv", "--column", "area"]
     for name in ("c.html", "c.csv", "c.svg"):
         lines = shell(*given, "--run", tmp_path, "--out", tmp_path / name).splitlines()
+    mixed = lines.pop(0)
+    assert mixed.startswith("note: 1 test image (FCCP) was outlined, and the masks of 1 test image")
+    assert "image (control) made from the dye: " in mixed
     unknown = f"accuracy was never checked on rotenone: {tmp_path} has no test image of it"
     assert lines[0] == f"note: {unknown}"
     assert "unequal in FCCP" in lines[1]

@@ -25,6 +25,7 @@ from mitolume.io.fields import Field, read_table
 from mitolume.io.read import read
 from mitolume.io.write import owning, write_image, write_mask
 from mitolume.napari.label_table import LabelTable
+from mitolume.report.run_page import scored_by_dye
 from mitolume.runs import dye_checks
 from mitolume.runs.begin import begin, resume
 from mitolume.runs.committee import Committee
@@ -121,6 +122,20 @@ def test_outlines_are_what_is_scored_where_the_table_has_some(tmp_path: Path) ->
     assert "foretold" not in run.report_file.read_text(encoding="utf-8")
 
 
+def test_outlines_beside_masks_of_the_dye_are_no_common_measure(tmp_path: Path) -> None:
+    """A hand and the dye end elsewhere, so conditions may seem unlike that are alike."""
+    rows = [
+        *[{"role": "train"}] * 2,
+        {"role": "test", "outlined": True, "condition": "control"},
+        *[{"role": "test", "condition": "FCCP"}] * 2,
+    ]
+    run = begun(table_of(tmp_path / "data", *rows), tmp_path / "run")
+    (said,) = scored_by_dye(run, "test")
+    assert said.startswith("1 test image (control) was outlined, and the masks of 2 test images ")
+    assert "(FCCP) made from the dye" in said
+    assert not scored_by_dye(run, "validation")
+
+
 def test_a_field_without_dye_is_named_and_left_out(tmp_path: Path) -> None:
     rows = [{"role": "train"}] * 3 + [{"role": "train", "brightness": 0.0}]
     run = begun(table_of(tmp_path / "data", *rows), tmp_path / "run")
@@ -202,6 +217,7 @@ def test_outlines_and_dye_are_learnt_in_one_training(tmp_path: Path) -> None:
     learnt = [(row.image.name, row.label) for row in run.rows if row.role == "train"]
     outlined = [(f"f{n}.ome.tif", label) for n in range(3) for label in ("", "dye")]
     assert learnt == [*outlined, ("f3.ome.tif", "dye"), ("f4.ome.tif", "dye")]
+    assert "8 labelled images of 8 specimens" in run.report_file.read_text(encoding="utf-8")
     assert set(run.scores["k"]) == {3}
     again = begin(tmp_path / "again", load_recipe(run.recipe_file), quiet=True)
     assert [(row.image, row.mask, row.label, row.role) for row in again.rows] == [

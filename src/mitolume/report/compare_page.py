@@ -202,6 +202,7 @@ def _accuracy(
     if folder is None:
         unknown = "how right the masks are in each condition is not known here"
         return [f"{unknown}; name the run that made them with --run"], notes, [], []
+    from mitolume.report.run_page import scored_by_dye
     from mitolume.report.run_tables import condition_scores
     from mitolume.runs.folder import open_run
     from mitolume.runs.results import judging_subset
@@ -220,7 +221,7 @@ def _accuracy(
     biases = []
     if control in set(usable["condition"]):
         biases = compare_conditions(usable, "area", control, log=True)
-    warnings = []
+    warnings = [said.removesuffix(".") for said in scored_by_dye(run, subset)]
     if unchecked := [name for name in names if name not in set(scored["condition"])]:
         warnings.append(
             f"accuracy was never checked on {some_names(unchecked, 9)}: {folder} has no "

@@ -14,13 +14,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template, select
 
 from mitolume.analysis import pictures
 from mitolume.batch.agreement import Ceiling, ceiling_of
-from mitolume.errors import ranked
+from mitolume.errors import ranked, some_names
 from mitolume.io.write import owning, write_text
 from mitolume.models.settings import InputSettings
 from mitolume.progress import time_left
 from mitolume.report import charts, run_tables
 from mitolume.report.panels import SMALL, PagePicture, Panel, extremes, model_panel
 from mitolume.runs.folder import MODELS, Run, open_run
+from mitolume.runs.images import RowImage
 from mitolume.runs.results import SUBSETS, judging_subset, labelled_share, value_of
 from mitolume.text import count, isolated, number, percent, quoted, short_names
 
@@ -235,12 +236,26 @@ def _verdict(run: Run) -> list[str]:
 
 
 def scored_by_dye(run: Run, subset: str) -> list[str]:
-    """Say what scores mean where all masks that they are held against come from the dye."""
-    if any(image.row.label != "dye" for image in run.images(subset)):
+    """Say what scores mean where masks that they are held against come from the dye."""
+    by_dye: dict[bool, list[RowImage]] = {True: [], False: []}
+    for image in run.images(subset):
+        by_dye[image.row.label == "dye"].append(image)
+    if not by_dye[True]:
         return []
+    if not by_dye[False]:
+        return [
+            f"The masks of the {subset} images were made from the dye: scores say how well the dye "
+            "can be foretold, and not how right it is."
+        ]
+    outlined, dyed = (
+        f"{count(len(images), f'{subset} image')}{f' ({there})' * bool(there)}"
+        for images in (by_dye[False], by_dye[True])
+        for there in [some_names(sorted({i.row.condition for i in images} - {""}), 9)]
+    )
     return [
-        f"The masks of the {subset} images were made from the dye: scores say how well the dye can "
-        "be foretold, and not how right it is."
+        f"{outlined} {'was' if len(by_dye[False]) == 1 else 'were'} outlined, and the masks of "
+        f"{dyed} made from the dye: people draw otherwise, so scores and areas of conditions that "
+        "differ in this can't be compared."
     ]
 
 
@@ -259,10 +274,11 @@ def _in_condition(row: Mapping[str, Any]) -> str:
 def _title(run: Run) -> str:
     """Name a run by its folder, its labelled images and its day."""
     rows = [row for row in run.rows if row.is_labelled]
-    planes = sum(len(row.planes or ()) for row in rows)
-    images = count(planes, "labelled image")
-    if planes > len(rows):
-        images = f"{count(planes, 'labelled plane')} of {count(len(rows), 'stack')}"
+    planes = {(row.image, row.scene, z) for row in rows for z in row.planes or ()}
+    stacks = {place[:2] for place in planes}  # an outlined one with a dye has two rows
+    images = count(len(planes), "labelled image")
+    if len(planes) > len(stacks):
+        images = f"{count(len(planes), 'labelled plane')} of {count(len(stacks), 'stack')}"
     dishes = count(len({row.specimen for row in rows}), "specimen")
     day = str(run.record["started"])[:10]
     return f"{run.path.resolve().name}: {images} of {dishes}, {day}"
