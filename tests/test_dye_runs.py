@@ -19,6 +19,7 @@ from scipy import ndimage
 import mitolume
 from mitolume.analysis.metrics import best_threshold, probability_histogram
 from mitolume.batch import label
+from mitolume.batch.sources import find_sources
 from mitolume.errors import MitolumeError
 from mitolume.io.check import check_table
 from mitolume.io.fields import Field, read_table
@@ -113,6 +114,36 @@ def test_a_table_without_outlines_trains_and_is_scored(tmp_path: Path) -> None:
         both = ((found == 1) & (exact == 1))[sure].sum()
         assert both / ((found == 1) | (exact == 1))[sure].sum() > 0.7
     assert mitolume.run(None, run.path, resume=True, quiet=True) == run.path
+
+
+@pytest.mark.parametrize(
+    ("planes", "other", "learnt"),
+    [("", "", (0, 1, 2)), ("1", "", (1,)), ("", "0", (1, 2))],
+    ids=["all", "those of the table", "without those of another row"],
+)
+def test_the_dye_of_a_stack_is_learnt_where_nobody_outlined_it(
+    tmp_path: Path, planes: str, other: str, learnt: tuple[int, ...]
+) -> None:
+    channels, mask = dyed(0)
+    dims, coords = ("C", "Z", "Y", "X"), {"C": ["BF", "Mito"]}
+    stack = np.stack([channels + z for z in range(3)], axis=1)  # no two planes are the same
+    size = SIZE | {"Z": 1.0}
+    image = xr.DataArray(stack, dims=dims, coords=coords, attrs={"pixel_size_um": size})
+    write_image(tmp_path / "s.ome.tif", image)
+    drawn = np.stack([0 * mask, mask, 0 * mask]).astype(np.uint8)
+    write_mask(tmp_path / "s_mask.ome.tif", xr.DataArray(drawn, dims=("Z", "Y", "X")))
+    write_dyed(tmp_path, "f1", 1, outlined=False)
+    rows = [f"s.ome.tif,s_mask.ome.tif,train,{planes},a", "f1.ome.tif,,unlabelled,,b"]
+    rows += [f"s.ome.tif,,unlabelled,{other},a"] * bool(other)
+    lines = "".join(f"{row},BF,Mito\n" for row in rows)
+    header = "image,mask,role,planes,specimen,channel,fluorescence\n"
+    (tmp_path / "fields.csv").write_text(header + lines)
+    run = begun(tmp_path / "fields.csv", tmp_path / "run")
+    outline, dye, *_ = run.rows
+    assert (outline.planes, outline.label) == ((1,), "")
+    assert (dye.planes, dye.label, dye.role) == (learnt, "dye", "train")
+    places = [(i.row.image, i.z) for i in run.images("train") if i.row.label == "dye"]
+    assert len(set(places)) == len(places)
 
 
 def test_outlines_are_what_is_scored_where_the_table_has_some(tmp_path: Path) -> None:
@@ -217,6 +248,8 @@ def test_outlines_and_dye_are_learnt_in_one_training(tmp_path: Path) -> None:
     learnt = [(row.image.name, row.label) for row in run.rows if row.role == "train"]
     outlined = [(f"f{n}.ome.tif", label) for n in range(3) for label in ("", "dye")]
     assert learnt == [*outlined, ("f3.ome.tif", "dye"), ("f4.ome.tif", "dye")]
+    measured, _ = find_sources([run.path], [])
+    assert len({source.images[0].file for source in measured}) == len(measured) == 8
     assert "8 labelled images of 8 specimens" in run.report_file.read_text(encoding="utf-8")
     assert set(run.scores["k"]) == {3}
     again = begin(tmp_path / "again", load_recipe(run.recipe_file), quiet=True)

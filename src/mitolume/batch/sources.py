@@ -264,6 +264,12 @@ def _fit(image: xr.DataArray, mask: xr.DataArray, planes: Sequence[int] | None) 
 def _of_run(run: Path) -> list[Source]:
     opened = open_run(run)
     rows = opened.rows
+    # The planes of an outlined stack that has its dye are there twice, to be learnt from.
+    widest: dict[tuple[Path, str, int], Field] = {}
+    for row in sorted(rows, key=lambda row: -len(row.planes or ())):
+        for z in row.planes or (0,):
+            widest.setdefault((row.image, row.scene, z), row)
+    own = set(map(id, widest.values()))
     return [
         Source(
             opened.mask_file(opened.kept, name), name, _images_of(row), row.planes,
@@ -271,6 +277,7 @@ def _of_run(run: Path) -> list[Source]:
             size_of(row.z_step_um, row.pixel_size_um),
         )
         for row, name in zip(rows, row_names(rows), strict=True)
+        if id(row) in own
     ]  # fmt: skip
 
 

@@ -359,18 +359,18 @@ def _check_row(
         if left and len(left) < depth and not names_planes:
             row = with_planes(row, drawn)
             found = {z: found[z] for z in drawn}
-            notices.append(
-                f"mask {name}: {len(drawn)} of {count(depth, 'plane')} labelled; nothing "
-                f"is drawn at {format_planes(left)}, so these are left out. Where they are truly "
-                f"without mitochondria, write 0-{depth - 1} into column `planes`"
-            )
+            odd[
+                "nothing is drawn at other planes, so no outline is learnt from or scored there. "
+                "Where they are truly without mitochondria, write all planes into column `planes`, "
+                f"such as 0-{depth - 1}"
+            ].append(f"mask {name} ({len(drawn)} of {count(depth, 'plane')} labelled)")
         elif blank and len(blank) < len(row.planes or ()):
             notices.append(
                 f"mask {name} is empty at planes {format_planes(blank)} and not at "
                 "others; where nobody drew, leave these out in column `planes`"
             )
     hashed = {}
-    for z in row.planes or ():
+    for z in row.planes if names_planes or not row.fluorescence else range(depth):
         for c, name in enumerate(image["C"].values):
             plane = read_plane(image, z=z, c=c)
             if c == 0:

@@ -7,7 +7,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +19,7 @@ import torch
 from mitolume.errors import DamagedError, MitolumeError, Note, some_names
 from mitolume.inference.inputs import settled_inputs, unlike_stack
 from mitolume.io.check import CheckedTable, check_table, open_image
-from mitolume.io.fields import Field, TableError, leaks
+from mitolume.io.fields import Field, TableError, leaks, read_table, with_planes
 from mitolume.io.formats import sha256
 from mitolume.io.masks import MaskKind
 from mitolume.io.split import assign_roles, choose_labelled
@@ -59,7 +59,8 @@ def begin(path: Path, recipe: Recipe, *, quiet: bool) -> Run:
     rows = choose_labelled(rows, None if recipe.labels == "all" else recipe.labels, recipe.seed)
     teacher = _teacher(rows, recipe)
     if teacher == "dye":
-        rows = list(_with_dye(rows))
+        whole = {row.line for row in read_table(recipe.fields) if row.planes is None}
+        rows = list(_with_dye(rows, whole))
     if teacher == "self":
         rows = [replace(row, proposal=None) for row in rows]
     run = Run(path, table=replace(table, fields=tuple(rows)), quiet=quiet)
@@ -175,20 +176,28 @@ def _teacher(rows: list[Field], recipe: Recipe) -> Literal["dye", "proposal", "s
     return "proposal" if proposed and asked in ("auto", "proposal") else "self"
 
 
-def _with_dye(rows: list[Field]) -> Iterator[Field]:
+def _with_dye(rows: list[Field], whole: Collection[int]) -> Iterator[Field]:
     """Let images be learnt from by their dye: unlabelled ones, and outlined ones once more.
 
-    In the table of an earlier run, that was done.
+    So are the planes that nobody outlined, in the stacks of ``whole`` lines. In the table of an
+    earlier run, that was done.
     """
     if any(row.label == "dye" for row in rows):
         yield from rows
         return
+    named = {(row.image, row.scene, z) for row in rows for z in row.planes or ()}
     for row in rows:
         outlined = row.role == "train" and row.is_outlined
         if outlined or row.role != "unlabelled" or not row.fluorescence:
             yield row
         if row.fluorescence and (outlined or row.role == "unlabelled"):
-            yield replace(row, role="train", mask=None)
+            planes = [
+                z
+                for z in range(open_image(row).sizes["Z"] if row.line in whole else 0)
+                if (row.image, row.scene, z) not in named
+            ]
+            planes = sorted([*planes, *(row.planes or ())])
+            yield replace(with_planes(row, planes), role="train", mask=None)
 
 
 def _label_from_dye(run: Run, recipe: Recipe) -> None:
