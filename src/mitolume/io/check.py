@@ -370,7 +370,8 @@ def _check_row(
                 "others; where nobody drew, leave these out in column `planes`"
             )
     hashed = {}
-    for z in row.planes if names_planes or not row.fluorescence else range(depth):
+    every = range(depth) if row.fluorescence and not names_planes else row.planes
+    for z in every or ():
         for c, name in enumerate(image["C"].values):
             plane = read_plane(image, z=z, c=c)
             if c == 0:
