@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import importlib
+import lzma
 import re
+import zipfile
+import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,11 @@ class MitolumeError(Exception):
     Its text is complete: it names the file, the value and the fix. The command line prints it
     without a traceback and exits with status 1.
     """
+
+
+# What `zipfile` raises where a zip is damaged, beside the errors of files: each kind of
+# compression has its own.
+DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError)
 
 
 class Note(str):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -14,7 +13,7 @@ import numpy as np
 import yaml
 
 from mitolume.batch.runner import require_free
-from mitolume.errors import MitolumeError, some_names
+from mitolume.errors import DAMAGED_ZIP, MitolumeError, some_names
 from mitolume.inference.predictor import Predictor
 from mitolume.io.formats import require_file, sha256
 from mitolume.io.pixel_size import believed_pixel_size
@@ -61,7 +60,7 @@ def import_package(
             return []
     except _UnfitError as error:
         raise MitolumeError(f"{package} is not taken: {error}") from error
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except DAMAGED_ZIP as error:
         raise MitolumeError(
             f"{package} is no whole zip file, as packages are; download it again"
         ) from error

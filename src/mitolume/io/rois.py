@@ -10,7 +10,6 @@ import math
 import re
 import struct
 import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ import numpy as np
 from roifile import ROI_OPTIONS, ROI_SUBTYPE, ROI_TYPE, ImagejRoi
 from scipy import ndimage
 
-from mitolume.errors import MitolumeError, Note, in_words
+from mitolume.errors import DAMAGED_ZIP, MitolumeError, Note, in_words
 from mitolume.io.formats import decoding, require_file
 from mitolume.io.masks import compact
 from mitolume.io.outlines import Inside, Labels, Outline, Ring, trace
@@ -29,9 +28,6 @@ _MOST_CORNERS, _MOST_COORDINATE = 65_535, 60_000  # of an integer polygon in a .
 # With a number behind, as Fiji makes names unique; "2550" and "0255" are numbers of objects.
 _UNSURE = re.compile(r"(unsure|ignore\*?)[-_ ]?\d*|255([-_ ]\d+)?", re.IGNORECASE)
 _PLANE_IN_NAME = re.compile(r"(\d{4})-\d{4}-\d{4}|(\d{5})-\d{5}-\d{5}|(\d{6})-\d{6}-\d{6}")
-_DAMAGED = (
-    OSError, RuntimeError, ValueError, struct.error, zipfile.BadZipFile, zlib.error
-)  # fmt: skip
 _MOST_BYTES = 2**29
 _LARGEST_OVAL = 2**25  # pixels; it is filled in memory
 _ELLIPSE_CORNERS = 72  # ImageJ's rotated ellipse
@@ -65,7 +61,7 @@ def read_rois(path: str | Path) -> list[ImagejRoi]:
     require_file(path)
     try:
         stored = _stored(path)
-    except _DAMAGED as error:
+    except (*DAMAGED_ZIP, OSError, ValueError, struct.error) as error:
         raise MitolumeError(
             f"{path} can't be read ({in_words(error)}); save the ROI set again in Fiji "
             "(ROI Manager: More >> Save)"
