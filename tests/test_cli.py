@@ -161,6 +161,9 @@ def test_the_device_is_known_to_the_processes_that_a_command_starts(
     monkeypatch.setenv("MITOLUME_DEVICE", "gpu")  # a file that isn't there is not looked for
     assert "no device 'gpu' here" in shell("run", "--fields", "no.csv", code=1)
     assert os.environ["MITOLUME_DEVICE"] == "gpu"
+    # Workers of a cluster may have what this machine lacks.
+    asked = "study", "no.yaml", "--scheduler", "tcp://host:1", "--device", "cuda:99"
+    assert "no.yaml: no such" in shell(*asked, code=1)
 
 
 def test_nothing_is_imported_that_is_not_needed(tmp_path: Path) -> None:

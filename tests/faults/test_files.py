@@ -162,6 +162,54 @@ def test_measure_says_what_it_leaves_out_or_doubts(
         assert said in capsys.readouterr().err
 
 
+def test_what_is_left_out_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    mask = np.zeros(STACK[0].shape, np.uint8)
+    mask[2:12, 2:12], mask[20, 20] = 1, 1
+    tifffile.imwrite("m.tif", mask)
+    tifffile.imwrite("empty.tif", mask * 0)
+    noise = np.random.default_rng(0).integers(0, 4000, (6, 40, 40)).astype(np.uint16)
+    with tifffile.TiffWriter("scenes.tif") as tif:
+        for scene in (noise, STACK, noise):  # planes of the second are too small to learn from
+            tif.write(scene, photometric="minisblack")
+    tifffile.imwrite("movie.tif", noise, imagej=True, metadata={"axes": "TYX"})
+    Path("set").mkdir()
+    write_set(Path("set"), {f"z{z}.ome.tif": [z] for z in range(4)})
+    train = ["denoise", "train", "scenes.tif", "--scene", "all", "--method", "wiener"]
+    for words, said in [
+        (
+            ["measure", "m.tif", "m.tif", "--out", "x.csv"],
+            r"1 object in 1 image \(1 smaller ones left out: --min-size\)",
+        ),
+        (["convert", "empty.tif", "--out", "x.zip"], "empty.tif marks nothing, so x.zip can't be"),
+        (train, r"3 stacks found, 2 used; the others:\n  scene Image:1: .* planes of 24 x 32"),
+        (["focus", "movie.tif"], "the first of 6 time points was looked at"),
+        (["denoise", "check", "movie.tif"], "the first of 6 time points was looked at"),
+        (["fields", "set", "--out", "t.csv"], r"another of its files opens, left out: 3 \(z1"),
+    ]:
+        assert call(monkeypatch, *words) == 0
+        assert re.search(said, "".join(capsys.readouterr())), words
+    assert len(Path("t.csv").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize("kind", ["auto", "labels"])
+def test_an_image_is_no_label_image_though_it_holds_0(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tifffile.imwrite("i.tif", STACK[0])
+    tifffile.imwrite("a_mask.tif", (STACK[0] // 16).astype(np.uint8))
+    Path("t.csv").write_text("image,mask\ni.tif,a_mask.tif\n")
+    with pytest.raises(TableError, match=r"mask a_mask\.tif is an image"):
+        check_table("t.csv", mask_kind=kind)
+    for words in (["measure", "a_mask.tif"], ["evaluate", "a_mask.tif", "a_mask.tif"],
+                  ["convert", "a_mask.tif", "--out", "m.zip"]):  # fmt: skip
+        assert call(monkeypatch, *words, "--mask-kind", kind) == 1
+        assert "mask a_mask.tif is an image" in capsys.readouterr().err
+
+
 def test_an_oval_larger_than_any_image_is_refused() -> None:
     oval = ImagejRoi.frombytes(roi_file(OVAL, (0, 0, 30_000, 30_000)))
     with pytest.raises(MitolumeError, match="is an oval of 30000 x 30000 pixels"):

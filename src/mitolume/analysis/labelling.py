@@ -175,7 +175,7 @@ def label_blocks(
     Returns
     -------
     pandas.DataFrame
-        What `out` holds, as `index_objects` lists it.
+        What `out` holds, as `index_objects` lists it; ``attrs["n_small"]`` objects were too small.
 
     Raises
     ------
@@ -216,12 +216,14 @@ def label_blocks(
         filled = np.isin(group, table.loc[is_hole, "label"])
         read = without_holes
     group, table = _label(read, out, boxes, len(mask.shape), step)
+    n_small = int((table["size_px"] < min_px).sum())
     table = table[table["size_px"] >= min_px]
     table = _renumber(out, boxes, table, 1 if split else above + 1, group, step)
     if split:
         table = _split(out, table, cut, mask if by_probability else None)
         group = np.arange(int(table["label"].to_numpy().max(initial=0)) + 1)
         table = _renumber(out, boxes, table, above + 1, group, step)
+    table.attrs["n_small"] = n_small
     return table
 
 

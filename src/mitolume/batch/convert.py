@@ -48,8 +48,7 @@ def convert_files(
     ending = _ending(out, to)
     if labels and ending != ".ome.tif":
         raise MitolumeError(f"{out}: a label image (--labels) must end in .ome.tif")
-    listed = [list_masks(path) for path in masks]
-    files = [file for own, _ in listed for file in own]
+    files, notices = list_masks(*masks)
     if to is None and len(files) > 1:
         raise MitolumeError(
             f"--out {out} is one file for {len(files)} masks; name a folder, and say what they "
@@ -71,7 +70,7 @@ def convert_files(
         inputs = tuple(dict.fromkeys(filter(None, (path, image))))
         write = partial(_convert, path, image, kind, target, labels)
         jobs.append(Job(path.name, inputs, (target,), write))
-    notices = [*(notice for _, own in listed for notice in own), *said]
+    notices += said
     return run_jobs(jobs, overwrite=overwrite, faults=faults, notices=notices, progress=progress)
 
 
@@ -115,6 +114,8 @@ def _convert(
     size = opened.attrs.get("pixel_size_um", {})
     image.attrs["pixel_size_um"] = {axis: um for axis, um in size.items() if axis in image.dims}
     ending = _ending(out, None)
+    if ending != ".ome.tif" and not (labels.any() or unsure.any()):
+        notices += (f"{mask.name} marks nothing, so {out.name} can't be read as a mask",)
     if ending == ".zip":
         write_rois(out, labels_to_rois(labels, unsure))
     elif as_labels:

@@ -18,7 +18,7 @@ from mitolume.batch.runner import Job, Outcome, Report, run_files
 from mitolume.io.channels import select_channel
 from mitolume.io.listing import named_scenes
 from mitolume.io.read import read
-from mitolume.io.windows import Plane, levelled, open_plane
+from mitolume.io.windows import Plane, first_time, levelled, open_plane
 from mitolume.io.write import write_text
 from mitolume.preprocess.noise_check import NoiseCheck, check_stack
 from mitolume.progress import Advance
@@ -73,7 +73,7 @@ def check_files(
             _draw(figure, file.name, check)
             asked = {"": file, " --channel ": channel, " --scene ": own}
             given = "".join(option + quoted(what) for option, what in asked.items() if what)
-            return Report(f"{_text(file, given, check)}\n  figure: {figure}")
+            return Report(f"{_text(file, given, check)}\n  figure: {figure}", first_time(image))
 
         inputs = image.attrs["files"]
         return Job(file.name, inputs, (numbers, figure), compute, work=image.sizes["Z"])

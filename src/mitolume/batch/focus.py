@@ -29,7 +29,7 @@ from mitolume.io.channels import select_channel
 from mitolume.io.fields import Field, format_planes, read_table, with_planes, write_table
 from mitolume.io.listing import named_scenes
 from mitolume.io.read import read
-from mitolume.io.windows import Plane, levelled, open_plane
+from mitolume.io.windows import Plane, first_time, levelled, open_plane
 from mitolume.preprocess.focus import choose_planes, focus_scores
 from mitolume.progress import Advance
 
@@ -102,7 +102,7 @@ def focus_files(
         def compute(advance: Callable[[int], None]) -> Report:
             found = measure_focus(file, image, planes, advance=advance)
             _draw(picture, found, image)
-            return Report(f"{found.text()}\n  curve:  {picture}")
+            return Report(f"{found.text()}\n  curve:  {picture}", first_time(image))
 
         inputs = image.attrs["files"]
         return Job(file.name, inputs, (picture,), compute, work=image.sizes["Z"])

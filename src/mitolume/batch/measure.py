@@ -178,14 +178,15 @@ def measure_masks(
             _remove(parts)
     shares = per_image.groupby("image")["footprint_share"].mean().dropna()
     outcome.notices += masks_of_odd_shares({str(image): share for image, share in shares.items()})
-    outcome.summary = "\n".join([*_sizes(objects, len(per_image)), f"table: {out}"])
+    outcome.summary = "\n".join([*_sizes(objects, per_image), f"table: {out}"])
     return outcome
 
 
-def _sizes(objects: pd.DataFrame, n_images: int) -> list[str]:
+def _sizes(objects: pd.DataFrame, per_image: pd.DataFrame) -> list[str]:
     """Return the number of objects and their sizes as lines of text."""
-    n = len(objects)
-    lines = [f"{count(n, 'object')} in {count(n_images, 'image')}"]
+    n, small = len(objects), int(per_image["n_too_small"].sum())
+    lines = [f"{count(n, 'object')} in {count(len(per_image), 'image')}"]
+    lines[0] += f" ({small} smaller ones left out: --min-size)" * (small > 0)
     for column in ("area_um2", "volume_um3", "area_px", "volume_px", "length_um", "length_px"):
         if column in objects and n:
             low, middle, high = np.nanpercentile(objects[column], [25, 50, 75])
@@ -339,6 +340,7 @@ def _measure_field(
             table = measure_frame(frame, projected, size, partial(progress, 0.5))
             facts = _facts(source, mask, frame)
             summary = summarise_image(table, frame.labels.shape, size, frame.n_unsure())
+            summary["n_too_small"] = frame.index.attrs.get("n_small", 0)
             files.add(frame, grey, table, facts)
             tables.append(_with_facts(table, facts))
             summaries.append(pd.DataFrame([facts | summary]))

@@ -88,11 +88,7 @@ def find_sources(
     if runs:
         found = [source for run in runs for source in _of_run(run)]
     else:
-        files: list[Path] = []
-        for path in masks:
-            listed, said = list_masks(path)
-            files += listed
-            notices += said
+        files, notices = list_masks(*masks)
         found = _of_files(files, images)
         if table is not None:
             found, said = _with_facts(found, table)

@@ -71,8 +71,8 @@ _PLACES = ("out", "export", "consensus", "crops", "rois", "labels", "pictures") 
 _PREDICT = ("demo", "run", "study", "predict", "denoise", "suggest", "rerun")
 
 
-def _where_it_can_write(command: Callable[..., None]) -> Callable[..., None]:
-    """Try the places that the options of a command name, before the command does anything."""
+def _where_it_can(command: Callable[..., None]) -> Callable[..., None]:
+    """Try the places and the device that the options of a command name, before it does anything."""
 
     @wraps(command)
     def call(**given: Any) -> None:
@@ -81,6 +81,11 @@ def _where_it_can_write(command: Callable[..., None]) -> Callable[..., None]:
         for place in (given.get(name) for name in _PLACES):
             if isinstance(place, Path):
                 require_folder(place.parent if place.suffix else place)
+        # Of a cluster, the workers have it; where runs are computed here, it must be here.
+        if given.get("device") not in (None, "cpu") and not given.get("scheduler"):
+            from mitolume.models.networks import find_device
+
+            find_device()
         command(**given)
 
     return call
@@ -92,9 +97,7 @@ study = typer.Typer(
 denoise = typer.Typer(no_args_is_help=True, help="Remove noise from z-stacks without clean images.")
 for group, commands in (app, COMMANDS), (study, STUDY), (denoise, DENOISE):
     for name, command in commands.items():
-        group.command(name, cls=_Command)(
-            command if name == "sample" else _where_it_can_write(command)
-        )
+        group.command(name, cls=_Command)(command if name == "sample" else _where_it_can(command))
 app.add_typer(study, name="study")
 app.add_typer(denoise, name="denoise")
 

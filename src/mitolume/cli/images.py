@@ -118,12 +118,15 @@ def denoise_train(
     quiet: of.Quiet = False,
 ) -> None:
     """Train a denoiser on noisy z-stacks."""
+    from mitolume.progress import say
     from mitolume.runs.denoiser import denoising_settings
     from mitolume.training.denoise_stacks import open_stacks
     from mitolume.training.denoise_training import train_denoiser
 
     settings = denoising_settings(preset, set_ or [])
-    opened = open_stacks(stacks, planes or settings.planes, channel=channel, scene=scene)
+    opened, notices = open_stacks(stacks, planes or settings.planes, channel=channel, scene=scene)
+    for notice in notices:
+        say(f"note: {notice}")
     card = train_denoiser(
         opened, out, settings, method=method, stripes=stripes, seed=seed, resume=resume, quiet=quiet
     )  # fmt: skip

@@ -69,10 +69,6 @@ Like = Annotated[
 def _use(device: str | None) -> str | None:
     if device is not None:  # processes that this one starts have it too
         os.environ["MITOLUME_DEVICE"] = device
-        if device != "cpu":  # refused before any file is read
-            from mitolume.models.networks import find_device
-
-            find_device()
     return device
 
 

@@ -16,7 +16,14 @@ import xarray as xr
 from mitolume.errors import MitolumeError, Note, some_names
 from mitolume.io.fields import OWN_MASKS, Field, TableError, format_planes, parse_table, with_planes
 from mitolume.io.formats import open_scenes, sha256
-from mitolume.io.mask_files import is_outlined, kind_of, labelled_planes, open_mask, require_fit
+from mitolume.io.mask_files import (
+    is_outlined,
+    kind_of,
+    labelled_planes,
+    open_mask,
+    require_fit,
+    values_in,
+)
 from mitolume.io.masks import (
     BACKGROUND,
     FOREGROUND,
@@ -352,7 +359,7 @@ def _check_row(
     found: dict[int, set[float]] = {}
     if mask is not None:
         name = Path(mask.attrs["source"]).name
-        found = {z: {float(v) for v in np.unique(_mask_plane(mask, z))} for z in row.planes}
+        found = {z: values_in(_mask_plane(mask, z), name) for z in row.planes}
         blank = [z for z, values in found.items() if values == {0.0}]
         drawn = labelled_planes(mask, blank) if mask.sizes["Z"] > 1 else row.planes
         left = [z for z in row.planes if z not in drawn]

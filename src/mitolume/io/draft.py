@@ -1,4 +1,4 @@
-"""Drafts the table of fields of a folder, and says what it guessed. Opens no image."""
+"""Drafts the table of fields of a folder, and says what it guessed. Reads no pixels."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from mitolume.errors import MitolumeError, some_names
 from mitolume.io.draft_guesses import guess_conditions, guess_roles, guess_specimens
 from mitolume.io.draft_pairs import LOST_MASKS, Notes, Pair, list_files, pair_files
 from mitolume.io.fields import COLUMNS, Field, leaks, table_text
+from mitolume.io.formats import whole_images
 from mitolume.io.write import atomic, write_text
 
 _MAY_HAVE_SCENES = (".nd2", ".lif", ".czi")
@@ -34,6 +35,7 @@ def draft_table(folder: str | Path, base: str | Path = ".") -> Draft:
     notes = Notes(list)
     files = list_files(folder, notes)
     pairs = pair_files(folder, files, notes)
+    pairs = _whole(folder, pairs, notes)
     if not pairs:
         what = "no images, only masks or results" if files else "no image files that can be read"
         why = f" ({'; '.join(_told(notes))})" if notes else ""
@@ -66,6 +68,21 @@ def draft_table(folder: str | Path, base: str | Path = ".") -> Draft:
     lines = (*guessed, *(f"look: {line}" for line in look))
     used = [c for c in COLUMNS if c in ("image", "mask") or any(getattr(row, c) for row in rows)]
     return Draft(table_text(rows, Path(base), used), lines)
+
+
+def _whole(folder: Path, pairs: Sequence[Pair], notes: Notes) -> list[Pair]:
+    """Leave out the files of an image that another file opens as a whole, where they have no mask.
+
+    Only OME-TIFFs are opened.
+    """
+    sets = [pair for pair in pairs if pair.image.ending.startswith(".ome.tif")]
+    sets.sort(key=lambda pair: pair.mask is None)
+    whole = set(whole_images(folder / pair.image.path for pair in sets)[0])
+    parts = [p for p in sets if not p.mask and folder / p.image.path not in whole]
+    for pair in parts:
+        what = "parts of an image that another of its files opens, left out"
+        notes[what].append(pair.image.path)
+    return [pair for pair in pairs if pair not in parts]
 
 
 def write_draft(draft: Draft, out: Path) -> None:

@@ -7,6 +7,7 @@ mean is decided for all masks of a set together (`mitolume.io.masks.meaning_of`)
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection
 from functools import lru_cache, partial
@@ -27,7 +28,7 @@ from mitolume.io.formats import (
     whole_images,
 )
 from mitolume.io.geojson import read_geojson
-from mitolume.io.masks import ValuesKind, to_mask
+from mitolume.io.masks import MANY, ValuesKind, to_mask
 from mitolume.io.outlines import PlacedOutlines, draw, place
 from mitolume.io.read import AXES, read, read_plane
 from mitolume.io.readers import address
@@ -44,6 +45,7 @@ _SAYS_MASK = re.compile(
     r"|seg|segmentation|rois?|roiset)$",
     re.IGNORECASE,
 )
+_ENOUGH, _MOSTLY = 500, 0.6  # pixel pairs that tell an image from objects, and their share
 _OTHER_RESULTS = ("_probability", "_overlay")
 
 
@@ -65,25 +67,31 @@ def is_folder(path: Path) -> bool:
     return path.is_dir() and not (is_zarr(path) or path.name.lower().endswith(".zarr"))
 
 
-def list_masks(path: Path) -> tuple[list[Path], list[str]]:
-    """List the masks of a folder; a file is its own list.
+def list_masks(*paths: Path) -> tuple[list[Path], list[str]]:
+    """List the masks of folders; a file is its own list.
 
     Parameters
     ----------
-    path
-        A mask file, or a folder of masks and perhaps their images: if the name of any other file
+    paths
+        Mask files, or folders of masks and perhaps their images: if the name of any other file
         begins with the name of a mask's image, only files that are named as masks are taken.
 
     Returns
     -------
     files, notices
-        In natural order; a sentence that says how many were left out.
+        In natural order, each once; sentences that say how many were left out.
 
     Raises
     ------
     MitolumeError
         It does not exist or holds no mask.
     """
+    listed = [_listed(path) for path in paths]
+    files = {os.path.abspath(file): file for own, _ in listed for file in own}
+    return list(files.values()), [notice for _, said in listed for notice in said]
+
+
+def _listed(path: Path) -> tuple[list[Path], list[str]]:
     if not is_folder(path):
         if not (path.exists() or address(path)):
             require_file(path, "file or folder")
@@ -254,18 +262,28 @@ def distinct_values(mask: xr.DataArray) -> set[float]:
     if is_outlined(mask):
         return set()
     source = mask.attrs["source"]
-    chunks = [dask.delayed(_distinct)(part, source) for part in mask.data.to_delayed().ravel()]
+    chunks = [dask.delayed(values_in)(part, source) for part in mask.data.to_delayed().ravel()]
     with decoding(source):
         return set().union(*dask.compute(*chunks, scheduler="threads"))
 
 
-def _distinct(pixels: np.ndarray[Any, Any], source: str) -> set[float]:
+def values_in(pixels: np.ndarray[Any, Any], source: str) -> set[float]:
+    """Return the distinct values of a part of a mask, see `distinct_values`."""
     values = np.unique(pixels)
     if values.dtype.kind not in "buif":
         raise MitolumeError(f"mask {source} has pixels of type {values.dtype}; save it in 8 bit")
     if not np.isfinite(values).all():
         raise MitolumeError(f"mask {source} holds NaN or infinity, which mean nothing in a mask")
     fraction = values != np.round(values)
+    if len(values) > MANY and not fraction.any():
+        # Pixels of one object lie beside each other; grey values hardly ever repeat.
+        left, right = pixels[..., :-1], pixels[..., 1:]
+        inside = (left > 0) & (right > 0)
+        if inside.sum() >= _ENOUGH and (left != right)[inside].mean() > _MOSTLY:
+            raise MitolumeError(
+                f"mask {source} is an image: of {len(values)} values, hardly any two beside each "
+                "other are the same, while objects have one number each; name its mask"
+            )
     some = values[fraction][[*range(min(6, fraction.sum())), -1]] if fraction.any() else []
     return {float(value) for value in (*values[~fraction], *some)}
 

@@ -22,7 +22,7 @@ ValuesKind = Literal[MaskKind, "numbers", "probability"]
 Mask = np.ndarray[Any, np.dtype[np.uint8]]
 Array = np.ndarray[Any, Any]
 
-_MANY = 20  # values: more without a 0 among them are grey values
+MANY = 20  # values: more without a 0 among them are grey values
 _HINT = (
     "say mask_kind: labels (run and study: --set mask_kind=labels; others: --mask-kind labels) "
     "where every value above 0 is mitochondria, or unsure where 1 is mitochondria and 255 is unsure"
@@ -193,7 +193,7 @@ def _remedy(values: set[float]) -> str:
             "; -1 and other negative numbers mean nothing here: make background 0, mitochondria 1 "
             "and unsure 255 (Fiji: Process > Math)"
         )
-    if len(values) > _MANY and 0 not in values:
+    if len(values) > MANY and 0 not in values:
         return "; with so many values and no background (0) it is an image: name its mask"
     if max(values, default=0) >= 2**32:
         return "; objects have no such numbers, so save it again as a mask"

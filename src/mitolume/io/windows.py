@@ -93,6 +93,13 @@ def open_plane(image: xr.DataArray, *, z: int = 0, t: int = 0) -> Plane:
     return plane[:, :] if small else plane
 
 
+def first_time(image: xr.DataArray) -> tuple[str, ...]:
+    """Say of a movie that only its first time point is looked at."""
+    times = image.sizes["T"]
+    said = f"{image.attrs['source']}: the first of {times} time points was looked at"
+    return (said,) * (times > 1)
+
+
 def levelled(image: xr.DataArray) -> xr.DataArray:
     """Subtract from each channel a number under which its contrast would be lost in float32.
 

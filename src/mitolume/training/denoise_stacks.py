@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from mitolume.errors import MitolumeError
+from mitolume.errors import MitolumeError, some_lines
 from mitolume.inference.denoise import NormalisedPlane
 from mitolume.inference.tiles import whole
 from mitolume.io.channels import select_channel
@@ -54,21 +54,51 @@ def open_stacks(
     *,
     channel: str | None = None,
     scene: str | None = None,
-) -> list[Stack]:
-    """Open images, and those in folders, and choose their planes.
+) -> tuple[list[Stack], list[str]]:
+    """Open images, and those in folders, and choose their planes; say what is left out, and why.
 
     ``planes`` are ``all``, ``focus``, or numbers from 0 such as ``3-20``; ``channel`` and ``scene``
-    say where to look in the files.
+    say where to look in the files. A stack that can't be learnt from does not stop the others.
     """
     faults: list[str] = []
-    stacks = []
-    for path in image_files(paths, faults)[0]:
-        for own, _ in named_scenes(path, scene):
-            image = levelled(select_channel(read(path, scene=own), channel))
-            stacks.append(Stack(path, image, chosen_planes(image, planes)))
+    stacks: list[Stack] = []
+
+    def open_one(path: Path, own: str | None) -> None:
+        image = levelled(select_channel(read(path, scene=own), channel))
+        stack = Stack(path, image, chosen_planes(image, planes))
+        _require_size(stack)
+        stacks.append(stack)
+
+    files, notices = image_files(paths, faults)
+    for path in files:
+        try:
+            scenes = named_scenes(path, scene)
+        except MitolumeError as error:
+            scenes = []
+            faults.append(str(error))
+        for own, _ in scenes:
+            try:
+                open_one(path, own)
+            except MitolumeError as error:
+                faults.append(f"scene {own}: {error}" if len(scenes) > 1 else str(error))
     if faults:
-        raise MitolumeError("; ".join(faults))
-    return stacks
+        said = (
+            f"{len(stacks) + len(faults)} stacks found, {len(stacks) or 'none'} used; the others:"
+        )
+        said = "\n  ".join([said, *some_lines(faults)])
+        if not stacks:
+            raise MitolumeError(said if len(faults) > 1 else faults[0])
+        notices.append(said)
+    return stacks, notices
+
+
+def _require_size(stack: Stack) -> None:
+    height, width = stack.image.sizes["Y"], stack.image.sizes["X"]
+    if min(height, width) < _LEAST:
+        raise MitolumeError(
+            f"{stack.path} has planes of {height} x {width} pixels; a denoiser needs {_LEAST} x "
+            f"{_LEAST} or more to learn from"
+        )
 
 
 def chosen_planes(image: xr.DataArray, planes: str) -> tuple[int, ...]:
@@ -109,12 +139,7 @@ def prepared_runs(
     plane is also filtered by its own spectrum.
     """
     for stack in stacks:
-        height, width = stack.image.sizes["Y"], stack.image.sizes["X"]
-        if min(height, width) < _LEAST:
-            raise MitolumeError(
-                f"{stack.path} has planes of {height} x {width} pixels; a denoiser needs {_LEAST} "
-                f"x {_LEAST} or more to learn from"
-            )
+        _require_size(stack)
     file = ArrayFile(scratch / "planes", np.float32)
     lengths: list[int] = []
     total = sum(len(stack.planes) * stack.image.sizes["T"] for stack in stacks)
