@@ -253,13 +253,25 @@ def test_test_alone_is_just_a_name(tmp_path: Path) -> None:
 def test_conditions_are_whole_known_words(tmp_path: Path) -> None:
     files = {
         "ctrl_1.tif": "control", "z/untreated/2.tif": "control", "x_FCCP_1uM_4.tif": "FCCP",
-        "Oligomycin5.tif": "oligomycin", "Antimycin A/7.tif": "antimycin", "z/DMSO/15.tif": "DMSO",
-        "KO_cccp/9.tif": "knockout + CCCP", "x/rot/8.tif": "", "rotated_10.tif": "",
+        "Oligomycin5.tif": "oligomycin", "Antimycin A/7.tif": "antimycin A",
+        "z/DMSO/15.tif": "DMSO", "KO_cccp/9.tif": "knockout + CCCP", "x/rot/8.tif": "", "rotated_10.tif": "",
         "aa_12.tif": "", "y/Rotes Licht/13.tif": "", "Kontrolle/1.tif": "control",
         "unbehandelt/1.tif": "control", "behandelt/1.tif": "treated", "Kontrollen/1.tif": "control",
     }  # fmt: skip
     rows = draft(tmp_path, *files)
     assert {row["image"]: row["condition"] for row in rows} == files
+
+
+def test_a_folder_of_a_treatment_is_no_specimen_where_its_files_are_numbered(
+    tmp_path: Path,
+) -> None:
+    """Otherwise all dishes of one treatment would count as one, and those of others singly."""
+    treated = ("control", "Antimycin A", "FCCP 1 uM")
+    rows = draft(tmp_path / "a", *(f"{name}/dish{n}.tif" for name in treated for n in (8, 9)))
+    assert len({row.get("specimen") or row["image"] for row in rows}) == 6
+    named = ("control A", "control B", "FCCP C")
+    rows = draft(tmp_path / "b", *(f"{name}/{n}.tif" for name in named for n in (1, 2)))
+    assert len({row["specimen"] for row in rows}) == 3  # without numbers of dishes, folders may be
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ CONDITIONS = {
     "kontrolle": "control", "kontrollen": "control", "unbehandelt": "control",
     "behandelt": "treated",
     "dmso": "DMSO", "vehicle": "vehicle", "fccp": "FCCP", "cccp": "CCCP",
-    "oligomycin": "oligomycin", "antimycin": "antimycin", "rotenone": "rotenone",
+    "oligomycin": "oligomycin", "antimycin": "antimycin A", "rotenone": "rotenone",
     "treated": "treated", "starved": "starved", "starvation": "starved", "hypoxia": "hypoxia",
     "wt": "wild type", "wildtype": "wild type", "ko": "knockout", "knockout": "knockout",
     "mutant": "mutant",
@@ -158,7 +158,8 @@ def guess_specimens(pairs: Sequence[Pair], conditions: Sequence[str]) -> Guess:
     if any(label.startswith("folder") for label in labels):
         how += " (give versions of one picture in several folders the same specimen)"
     if number == len(pairs):
-        return Guess([""] * number, f"{how}: each file is its own" if labels else _OWN)
+        own = f"{how}: each file is a specimen of its own"
+        return Guess([""] * number, own if labels else _OWN)
     names: dict[object, str] = {}
     for key in keys:
         name = "_".join([*key[0], *(part.shown for part in key[1])]) or "all"
@@ -186,16 +187,23 @@ def _level(
 
 
 def _parts(image: Found) -> list[_Part]:
-    """Split a path into what may tell specimens apart, folders first."""
-    parts: list[_Part] = []
+    """Split a path into what may tell specimens apart, folders first.
+
+    A folder named after a treatment (*FCCP 1 uM*) tells none where its files are numbered.
+    """
+    names, parts = _name_parts(plain_words(image.stem)), list[_Part]()
+    numbered = any(part.label not in ("", "neighbour") for part in names)
     for depth, folder in enumerate(image.folders):
-        found = _name_parts(plain_words(folder))
+        words = plain_words(folder)
+        found = _name_parts(words)
         known = [part for part in found if part.label]
         if any(part.label != "neighbour" for part in known):
             parts += known
-        elif any(part.label == "" for part in found):
+        elif any(part.label == "" for part in found) and not (
+            numbered and any(word.text in CONDITIONS for word in words)
+        ):
             parts.append(_Part(f"folder {depth + 1}", (folder.lower(), -1), folder))
-    return parts + _name_parts(plain_words(image.stem))
+    return parts + names
 
 
 def _name_parts(words: Sequence[Word]) -> list[_Part]:
