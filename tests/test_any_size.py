@@ -400,15 +400,20 @@ def test_a_table_is_predicted_and_measured_with_what_it_says(tmp_path: Path) -> 
     assert [path.name for path in outcome.written] == ["d1_f_mask.ome.tif", "d2_f_mask.ome.tif"]
     assert mitolume.read(out / "d2_f_mask.ome.tif").values.all(), "by the threshold of FCCP"
     common = f"{ready.card.threshold:g}"
+    unknown = "the model has no threshold for control, but for FCCP: there, the common one was used"
     assert outcome.notices == [
+        f"{unknown}, {common}",
         f"thresholds by condition: FCCP 1e-09, control {common}; to see what of a difference is "
-        f"theirs, predict once more with --threshold {common}"
+        f"theirs, predict once more with --threshold {common}",
     ]
     found = read_table(out / "fields.csv")
     assert [(row.specimen, row.condition) for row in found] == [
         ("dish d1", "control"), ("dish d2", "FCCP"),
     ]  # fmt: skip
     assert predict_files(ready, [], out, options, table=table, resume=True).before
+    table.write_text("\n".join(rows).replace("FCCP", "fccp") + "\n")
+    (said,) = predict_files(ready, [], tmp_path / "fccp", options, table=table).notices
+    assert said.startswith("the model has no threshold for control, fccp, but for FCCP")
     asked = replace(options, threshold=0.5)
     assert not predict_files(ready, [], tmp_path / "one", asked, table=table).notices
     sources, _ = find_sources([out], [], out / "fields.csv")

@@ -164,15 +164,22 @@ def predict_files(
 
 
 def _unlike_thresholds(predictor: Predictor, rows: Sequence[Field]) -> list[str]:
-    """Say at which probability masks of each condition end, where it is not the same for all."""
+    """Say at which probability masks of each condition end, where it is not the one of its own."""
     own, common = predictor.card.thresholds, predictor.card.threshold
     used = {r.condition: own[r.condition].threshold if r.condition in own else common for r in rows}
+    notes = []
+    if own and (unknown := sorted(used.keys() - own.keys() - {""})):
+        notes = [
+            f"the model has no threshold for {some_names(unknown, 9)}, but for "
+            f"{some_names(own, 9)}: there, the common one was used, {common:g}"
+        ]
     if len({*used.values()}) < 2:
-        return []
+        return notes
     said = ", ".join(f"{name or 'no condition'} {used[name]:g}" for name in sorted(used))
     return [
+        *notes,
         f"thresholds by condition: {said}; to see what of a difference is theirs, predict once "
-        f"more with --threshold {common:g}"
+        f"more with --threshold {common:g}",
     ]
 
 
