@@ -255,8 +255,9 @@ def test_conditions_are_whole_known_words(tmp_path: Path) -> None:
         "ctrl_1.tif": "control", "z/untreated/2.tif": "control", "x_FCCP_1uM_4.tif": "FCCP",
         "Oligomycin5.tif": "oligomycin", "Antimycin A/7.tif": "antimycin A",
         "z/DMSO/15.tif": "DMSO", "KO_cccp/9.tif": "knockout + CCCP", "x/rot/8.tif": "",
-        "rotated_10.tif": "", "aa_12.tif": "", "y/Rotes Licht/13.tif": "", "Kontrolle/1.tif": "control",
-        "unbehandelt/1.tif": "control", "behandelt/1.tif": "treated", "Kontrollen/1.tif": "control",
+        "rotated_10.tif": "", "aa_12.tif": "", "y/Rotes Licht/13.tif": "",
+        "Kontrolle/1.tif": "control", "unbehandelt/1.tif": "control", "behandelt/1.tif": "treated",
+        "Kontrollen/1.tif": "control",
     }  # fmt: skip
     rows = draft(tmp_path, *files)
     assert {row["image"]: row["condition"] for row in rows} == files
