@@ -162,7 +162,10 @@ def _description(
 ) -> dict[str, Any]:
     """Return the description of a package, as ``rdf.yaml`` holds it."""
     card = predictor.card
-    grid = {} if card.pixel_size_um is None else {"scale": card.pixel_size_um, "unit": "micrometer"}
+    # In float32, any number of pixels times the scale, over the scale, is that number again: others
+    # compute an output's size so, and in float64 they find 192 px of 0.1 µm to be no whole number.
+    scale = float(np.float32(card.pixel_size_um or 1))
+    grid = {} if card.pixel_size_um is None else {"scale": scale, "unit": "micrometer"}
 
     def file(name: str) -> dict[str, str]:
         return {"source": name, "sha256": hashlib.sha256(files[name]).hexdigest()}
