@@ -131,12 +131,14 @@ def scores(area_off: dict[str, float], specimens: int = 4) -> Any:
     ]  # fmt: skip
     model = {"threshold": 0.5, "thresholds": {"FCCP": {"threshold": 0.4}}}
     record = {"model_1": model}
+    learnt = [Field(Path("x.tif"), role="train", specimen="FCCP 1")]
     one, *others = [SimpleNamespace(row=Field(Path("x.tif"), condition=name)) for name in area_off]
     one.row = replace(one.row, label="dye")
     images = [one, *others]
     return SimpleNamespace(
-        kept="model_1", scores=pd.DataFrame(rows), record=record, images=lambda _: images
-    )
+        kept="model_1", scores=pd.DataFrame(rows), record=record, rows=learnt,
+        images=lambda _: images,
+    )  # fmt: skip
 
 
 def test_what_the_masks_add_is_said_first(
@@ -158,6 +160,10 @@ def test_what_the_masks_add_is_said_first(
     assert "a threshold for each condition (control 0.5, FCCP 0.4, rotenone 0.5);" in lines[2]
     assert "predict again with --threshold 0.5 for all" in lines[2]
     assert lines[3] == "note: 1 of 360 rows left out: no condition, specimen or area_um2"
+    assert (
+        "images of these rows' specimens, whose masks are better than others: 0 % of con"
+        in lines[4]
+    )
     (bias,) = [line for line in lines[:8] if line.startswith("Bias")]
     assert "measured 1.30 times as large in FCCP as in control (95 %" in bias
     page = (tmp_path / "c.html").read_text(encoding="utf-8")

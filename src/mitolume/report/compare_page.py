@@ -105,6 +105,7 @@ def compare(
     if log and (table[column] <= 0).any():
         raise MitolumeError(f"{objects}: {column} has values of 0 or less, and no logarithms")
     effects = compare_conditions(table, column, control, by=by, log=log)
+    notes += _learnt(table, by, run)
     found = Compared(
         table, column, by, log, why, effects, *_accuracy(run, names, by, control, notes)
     )
@@ -185,14 +186,24 @@ def _read(objects: Path, column: str, by: str) -> tuple[pd.DataFrame, str, list[
     several = "batch" in table and table["batch"].nunique() > 1
     if several and table.groupby("batch")[by].nunique().max() == 1:
         notes.append(f"each batch has one {by} alone: what differs may be the batch")
-    if "role" in table:
-        learnt = (table["role"] == "train").groupby(table[by], sort=False).mean()
-        shares = {name: percent(value, 0) for name, value in learnt.items()}
-        if len(set(shares.values())) > 1:
-            said = ", ".join(f"{share} of {name}" for name, share in shares.items())
-            notes.append(f"the model has learnt from images of these rows, whose masks are better "
-                         f"than others: {said}")  # fmt: skip
     return table, named[0], notes
+
+
+def _learnt(table: pd.DataFrame, by: str, run: Path | None) -> list[str]:
+    """Say which conditions have more images, or images of more specimens, that were learnt from."""
+    from mitolume.runs.folder import open_run
+
+    rows = open_run(run).rows if run and "role" not in table else ()
+    known = {row.specimen for row in rows if row.role == "train"}
+    seen = table["role"] == "train" if "role" in table else table["specimen"].isin(known)
+    shares = {name: percent(v, 0) for name, v in seen.groupby(table[by], sort=False).mean().items()}
+    if len(set(shares.values())) < 2:
+        return []
+    said = ", ".join(f"{share} of {name}" for name, share in shares.items())
+    whose = "these rows' specimens" if known else "these rows"
+    return [
+        f"the model has learnt from images of {whose}, whose masks are better than others: {said}"
+    ]
 
 
 def _accuracy(

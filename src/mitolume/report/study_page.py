@@ -162,7 +162,7 @@ class StudyContent:
             )
         if self.curve.points["score"].max() <= self.chance:
             notices.append(
-                f"No arm does better than marking all pixels as such ({number(self.chance)}): "
+                f"No arm does better than marking everything, which scores {number(self.chance)}: "
                 "nothing was learnt by which arms could differ. Train longer."
             )
         if self.subset != "test":
