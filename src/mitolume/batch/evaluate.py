@@ -15,11 +15,10 @@ from mitolume.batch.runner import refuse_inputs, require_free
 from mitolume.batch.sources import find_image
 from mitolume.errors import MitolumeError, some_names
 from mitolume.io.fields import asked_planes, format_planes
-from mitolume.io.formats import by_name, require_file
+from mitolume.io.formats import by_name, is_folder, require_file
 from mitolume.io.mask_files import (
     distinct_values,
     image_name,
-    is_folder,
     is_outline_file,
     kind_of,
     labelled_planes,

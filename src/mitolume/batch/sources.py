@@ -18,12 +18,11 @@ import xarray as xr
 
 from mitolume.errors import MitolumeError, some_names
 from mitolume.io.fields import Field, read_table, row_names
-from mitolume.io.formats import READERS, bare_name, by_name, files_of, require_file
+from mitolume.io.formats import READERS, bare_name, by_name, files_of, is_folder, require_file
 from mitolume.io.mask_files import (
     distinct_values,
     goes_on,
     image_name,
-    is_folder,
     is_probability,
     kind_of,
     list_masks,

@@ -81,6 +81,11 @@ def is_zarr(path: Path) -> bool:
     return path.is_dir() and any((path / name).exists() for name in ZARR_FILES)
 
 
+def is_folder(path: Path) -> bool:
+    """Tell a folder of files from an OME-Zarr, which is a folder to the file system only."""
+    return path.is_dir() and not (is_zarr(path) or READERS.get(_ending(path)) == "ome_zarr")
+
+
 def bare_name(path: Path) -> str:
     """Return a file's name without the ending of its format: ``a.b.ome.tif`` is ``a.b``."""
     ending = _ending(path)
@@ -210,9 +215,9 @@ def open_scenes(path: Path) -> tuple[Opened, list[str]]:
     All names of scenes are different. The complaints are what tifffile logged that means a damaged
     file.
     """
-    reader = _reader(path)
-    if path.is_dir() and reader_of(path) != "ome_zarr":
+    if is_folder(path):
         raise MitolumeError(f"{path} is a folder; name the image files in it")
+    reader = _reader(path)
     if not path.is_dir() and not address(path):
         require_file(path)
         _require_content(path)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mitolume.errors import MitolumeError, some_names
 from mitolume.io.channels import channel_in_name
-from mitolume.io.formats import bare_name, files_of, reader_of, whole_images
+from mitolume.io.formats import bare_name, files_of, is_folder, reader_of, whole_images
 from mitolume.io.mask_files import says_mask
 from mitolume.io.read import scenes
 from mitolume.io.write import is_result
@@ -35,14 +35,13 @@ def image_files(paths: Sequence[Path], faults: list[str]) -> tuple[list[Path], l
     found: dict[str, Path] = {}
     notices = []
     for path in paths:
-        is_folder = path.is_dir() and not _is_image(path)
-        files, left_out = _in_folder(path) if is_folder else ([path], [])
+        files, left_out = _in_folder(path) if is_folder(path) else ([path], [])
         if files and left_out:
             notices.append(
                 f"{path}: {len(files) + len(left_out)} image files found, {len(files)} used; left "
                 f"out, being masks or results: {some_names(left_out)}"
             )
-        walk = _with_images(path) if is_folder else iter(())
+        walk = _with_images(path) if is_folder(path) else iter(())
         below = sorted(islice(walk, _MOST_BELOW))
         named = some_names(below) + " and perhaps others" * (len(below) == _MOST_BELOW)
         if files and below:
@@ -77,9 +76,7 @@ def _in_folder(folder: Path) -> tuple[list[Path], list[Path]]:
 
 def images_in(path: Path) -> list[Path]:
     """List the images in a folder, masks and results too; a file is its own list."""
-    if _is_image(path) or not path.is_dir():
-        return [path]
-    return [one for one in files_of(path) if _is_image(one)]
+    return [one for one in files_of(path) if _is_image(one)] if is_folder(path) else [path]
 
 
 def _with_images(folder: Path, levels: int = 3) -> Iterator[Path]:
@@ -90,7 +87,7 @@ def _with_images(folder: Path, levels: int = 3) -> Iterator[Path]:
     for path in folder.iterdir() if levels else ():
         hidden = path.name.startswith(".") or path.is_symlink()  # a link may lead back up
         with suppress(OSError):
-            if path.is_dir() and not hidden and not _is_image(path):
+            if is_folder(path) and not hidden:
                 here = bool(_in_folder(path)[0])
                 yield from (path,) if here else _with_images(path, levels - 1)
 

@@ -23,7 +23,7 @@ from mitolume.io.formats import (
     bare_name,
     decoding,
     files_of,
-    is_zarr,
+    is_folder,
     require_file,
     whole_images,
 )
@@ -60,11 +60,6 @@ def image_name(mask: Path) -> str:
 def says_mask(path: Path) -> bool:
     """Tell whether a file's name says that it is a mask: it ends in ``_mask``, ``_labels``, ..."""
     return _SAYS_MASK.search(bare_name(path)) is not None
-
-
-def is_folder(path: Path) -> bool:
-    """Tell a folder of files from an OME-Zarr, which is a folder to the file system only."""
-    return path.is_dir() and not (is_zarr(path) or path.name.lower().endswith(".zarr"))
 
 
 def list_masks(*paths: Path) -> tuple[list[Path], list[str]]:
