@@ -217,6 +217,27 @@ def test_what_is_odd_about_a_dye_is_said_of_the_images_it_is_odd_in() -> None:
         assert sum(sentence.startswith(f"{name}: ") for sentence in said) == bool(used and words)
 
 
+def test_the_dark_ends_of_a_stack_say_nothing_of_its_dye() -> None:
+    """Above a cell, a good dye shows hardly anything; and what is said names planes and dishes."""
+    level = {"good": [80.0, 900, 900, 900, 60], "weak": [50.0, 150, 150, 150, 50]}
+    level |= {f"f{n}": [800.0] * 5 for n in range(4)}
+    planes = [
+        {
+            "has_dye": True, "signal_to_noise": at / 10 + 4, "level": at, "background": 0.2,
+            "bleed_through": 0.0, "foreground": 0.1, "saturated": 0.0, "shift_y_um": np.nan,
+            "shift_x_um": np.nan, "shift_z_um": np.nan, "moved": False, "plane": z, "mask": name,
+            "image": "dish.tif", "specimen": f"dish {name}",
+        }
+        for name, levels in level.items() for z, at in enumerate(levels)
+    ]  # fmt: skip
+    planes[2]["background"] = 0.9
+    quality = pd.DataFrame(planes)
+    summary, *said = judge([Field(Path(name), mask=Path(name)) for name in level], quality)[1]
+    assert "is it their channel? in dish.tif of dish good at plane 2" in summary
+    (weaker,) = [one for one in said if "weaker" in one]
+    assert weaker.startswith("dish.tif of dish weak: ")
+
+
 def test_a_dye_in_a_file_of_its_own_gives_the_same_masks(tmp_path: Path) -> None:
     table = table_of(tmp_path / "data", *({"role": "train"} for _ in range(2)))
     by_channel = begun(table, tmp_path / "one")

@@ -15,7 +15,7 @@ from mitolume.analysis.dye_labels import NO_DYE
 from mitolume.errors import Note, some_names
 from mitolume.io.alignment import Floats, depth_of_dye, fit_of_dye, shift_of
 from mitolume.io.check import open_fluorescence, open_image, read_row
-from mitolume.io.fields import Field, with_planes
+from mitolume.io.fields import Field, format_planes, with_planes
 from mitolume.io.masks import UNSURE
 from mitolume.io.pixel_size import plane_pixel_size
 from mitolume.io.read import read, read_plane
@@ -61,6 +61,12 @@ def _is_dimmed(quality: pd.DataFrame) -> pd.Series:
     return dimmed
 
 
+def _of_stacks(quality: pd.DataFrame) -> pd.DataFrame:
+    """Give planes the contrast of their stack's brighter ones: its ends show hardly anything."""
+    own = quality.groupby("mask")[["level", "signal_to_noise"]].transform("quantile", 0.75)
+    return quality.assign(**own)
+
+
 def _shift(quality: pd.DataFrame) -> pd.Series:
     shift: pd.Series = (quality["shift_y_um"] ** 2 + quality["shift_x_um"] ** 2) ** 0.5
     return shift.round(6)
@@ -83,7 +89,7 @@ CHECKS = (
     Check(lambda q: q["shift_z_um"].abs() >= APART_Z_UM,
           f"planes of the dye show what lies {APART_Z_UM:g} µm or more above or below those of "
           "transmitted light: are both channels recorded at the same heights?"),
-    Check(lambda q: _is_dimmed(q) & (q["signal_to_noise"] >= HARDLY),
+    Check(lambda q: _is_dimmed(_of_stacks(q)) & (q["signal_to_noise"] >= HARDLY),
           f"the dye is {WEAKER:g} times weaker than usual or more: if these cells lost their "
           "potential, outline some by hand"),
     Check(lambda q: q["foreground"] > MOST_FOREGROUND,
@@ -125,8 +131,7 @@ def judge(rows: Sequence[Field], quality: pd.DataFrame) -> tuple[list[Field], li
         quality.loc[found, "used"] = not check.unusable
         before = quality.loc[found, "warning"]
         quality.loc[found, "warning"] = [f"{one}; {check.text}".lstrip("; ") for one in before]
-        images = quality.loc[found].reindex(columns=["image", "scene"])
-        names = some_names([of_scene(*one) for one in images.astype(object).fillna("").to_numpy()])
+        names = _names(quality, found)
         if check.unusable:
             reasons.append(f"{check.text} in {names}")
         else:
@@ -139,6 +144,20 @@ def judge(rows: Sequence[Field], quality: pd.DataFrame) -> tuple[list[Field], li
     if moved := int(quality["moved"].sum()):
         said.append(Note(f"masks of {count(moved, 'plane')} moved back onto transmitted light"))
     return [with_planes(row, used.get(mask_name(row), [])) for row in rows], [summary, *said]
+
+
+def _names(quality: pd.DataFrame, found: pd.Series) -> str:
+    """Name images: by some of their planes, and where names recur by their specimens, too."""
+    named = []
+    for mask, own in quality[found].groupby("mask", sort=False):
+        first = own.iloc[0].dropna()
+        name = of_scene(first["image"], first.get("scene", ""))
+        if quality.loc[quality["image"] == first["image"], "mask"].nunique() > 1:
+            name += f" of {first.get('specimen', mask)}"
+        if len(own) < (quality["mask"] == mask).sum():
+            name += f" at plane {format_planes([*own['plane']])}"
+        named.append(name)
+    return some_names(named)
 
 
 def mask_name(row: Field) -> str:
