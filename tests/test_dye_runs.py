@@ -116,6 +116,14 @@ def test_a_table_without_outlines_trains_and_is_scored(tmp_path: Path) -> None:
     assert mitolume.run(None, run.path, resume=True, quiet=True) == run.path
 
 
+def test_conditions_that_the_draw_leaves_untested_are_named(tmp_path: Path) -> None:
+    table = table_of(tmp_path / "data", *({"condition": name} for name in "abcd"))
+    run = begun(table, tmp_path / "run")
+    tested = {row.condition for row in run.rows if row.role == "test"}
+    untested = ", ".join(sorted({*"abcd"} - tested))
+    assert any(f"no test image of {untested} and no validation" in n for n in run.record["notices"])
+
+
 @pytest.mark.parametrize(
     ("planes", "other", "learnt"),
     [("", "", (0, 1, 2)), ("1", "", (1,)), ("", "0", (1, 2))],

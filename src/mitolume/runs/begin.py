@@ -138,7 +138,7 @@ def _left_aside(before: Sequence[Field], rows: Sequence[Field]) -> list[str]:
 
 def _unscored(before: Sequence[Field], rows: Sequence[Field]) -> list[str]:
     """Name conditions that a draw has left without an image to score or to choose by."""
-    free = {row.condition for row in before if row.is_labelled and not row.role and row.condition}
+    free = {row.condition for row in before if not row.role and row.condition}
     lacking = []
     for role in ("test", "validation"):
         there = {row.condition for row in rows if row.role == role}
