@@ -399,6 +399,8 @@ def test_a_table_is_predicted_and_measured_with_what_it_says(tmp_path: Path) -> 
     outcome = predict_files(ready, [], out, options, table=table)
     assert [path.name for path in outcome.written] == ["d1_f_mask.ome.tif", "d2_f_mask.ome.tif"]
     assert mitolume.read(out / "d2_f_mask.ome.tif").values.all(), "by the threshold of FCCP"
+    folders = predict_files(ready, [tmp_path / "d1", tmp_path / "d2"], tmp_path / "plain")
+    assert [path.name for path in folders.written] == [path.name for path in outcome.written]
     common = f"{ready.card.threshold:g}"
     unknown = "the model has no threshold for control, but for FCCP: there, the common one was used"
     assert outcome.notices == [

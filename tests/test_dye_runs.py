@@ -644,6 +644,22 @@ def test_label_writes_masks_figures_and_a_table_to_train_on(
     assert len(begun(out / "fields.csv", tmp_path / "run").rows) == 2
 
 
+def test_files_of_one_name_are_labelled_after_their_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, condition in enumerate(("control", "FCCP")):
+        (tmp_path / condition).mkdir()
+        write_dyed(tmp_path / condition, "dish1", number, outlined=False)
+    folders = tmp_path / "control", tmp_path / "FCCP"
+    asked = "label", *folders, "--channel", "Mito", "--out", tmp_path / "out"
+    assert call(monkeypatch, *asked) == 0
+    rows = read_table(tmp_path / "out" / "fields.csv")
+    assert [row.specimen for row in rows] == ["control_dish1", "FCCP_dish1"]
+    names = ["control_dish1_mask.ome.tif", "FCCP_dish1_mask.ome.tif"]
+    assert [row.mask.name for row in rows if row.mask] == names
+    assert call(monkeypatch, *asked, "--resume") == 0
+
+
 def test_scenes_are_named_on_the_sheet_and_in_what_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

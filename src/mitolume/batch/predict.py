@@ -25,7 +25,7 @@ from mitolume.inference.inputs import unlike_stack
 from mitolume.inference.predictor import Predictor, load
 from mitolume.inference.tiles import Box, block_side, blocks
 from mitolume.io.fields import Field, read_table, write_table
-from mitolume.io.formats import bare_name, sha256, told_apart
+from mitolume.io.formats import bare_name, sha256
 from mitolume.io.listing import named_scenes, result_ending
 from mitolume.io.pixel_size import plane_pixel_size
 from mitolume.io.read import read_channels
@@ -108,7 +108,7 @@ def predict_files(
     )
     digest = None if predictor.bundle is None else sha256(predictor.bundle)
     asked = _asked_by(table, options, predictor)
-    named: dict[str, tuple[Field, PredictionOptions]] = {}  # by the names of results
+    meant: dict[tuple[Path, str | None], tuple[Field, PredictionOptions]] = {}
     made: dict[Path, Field] = {}
 
     def scenes(file: Path) -> Iterator[tuple[str | None, str]]:
@@ -116,11 +116,11 @@ def predict_files(
         for row, own, stem in asked.get(os.path.abspath(file), [(Field(file), options, plain)]):
             for scene, name in named_scenes(file, own.scene):
                 name = stem + name.removeprefix(plain)
-                named[name] = row, own
+                meant[file, scene] = row, own
                 yield scene, name
 
     def open_scene(file: Path, scene: str | None, name: str) -> Job:
-        row, own = named[name]
+        row, own = meant[file, scene]
         opened = _open_channels(predictor, file, scene, own)
         image = _image_of(file, scene, opened, own, predictor, out / name)
         made[image.mask] = row
@@ -194,10 +194,9 @@ def _asked_by(
         (row.image, row.scene, row.channel): replace(row, planes=None, role="unlabelled")
         for row in (read_table(table) if table else ())
     }
-    apart = told_apart(file for file, _, _ in whole)
     found: dict[str, list[tuple[Field, PredictionOptions, str]]] = defaultdict(list)
     for (file, scene, channel), row in whole.items():
-        name = "_".join(filter(None, (apart[file], scene)))
+        name = "_".join(filter(None, (bare_name(file), scene)))
         known = given.threshold is None and row.condition in predictor.card.thresholds
         seen = (channel, *map(str, predictor.channels()[1:])) if channel else ()
         own = replace(

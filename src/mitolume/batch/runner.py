@@ -22,7 +22,7 @@ from mitolume.errors import (
     some_lines,
     some_names,
 )
-from mitolume.io.formats import sha256
+from mitolume.io.formats import bare_name, sha256, told_apart
 from mitolume.io.listing import image_files, is_other_channel, named_scenes
 from mitolume.io.write import is_ours, remove_parts, require_folder, require_ours
 from mitolume.parallel import run_side_by_side
@@ -147,7 +147,8 @@ def run_files(
         As for `mitolume.io.listing.image_files`.
     open_scene
         Opens a scene of a file, given by its name (None: the only one), and returns its job, whose
-        results are named as the third argument says. One that can't be opened does not stop the
+        results are named as the third argument says: after its file, and where files of several
+        folders have one name after the folder, too. One that can't be opened does not stop the
         others.
     scenes
         Returns the scenes of a file that are meant, and how the results of each are named.
@@ -161,9 +162,15 @@ def run_files(
     jobs: list[Job] = []
     others: list[Path] = []
     files, notices = image_files(paths, faults)
+    apart = told_apart(files)
+
+    def named(file: Path) -> Iterator[tuple[str | None, str]]:
+        for scene, name in scenes(file):
+            yield scene, apart[file] + name.removeprefix(bare_name(file))
+
     for number, file in enumerate(files):
         progress(number, len(files), f"opening {file.name}")
-        for scene, one in _opened(file, open_scene, scenes):
+        for scene, one in _opened(file, open_scene, named):
             if isinstance(one, Job):
                 jobs.append(one)
             elif not isinstance(one, MitolumeError):
