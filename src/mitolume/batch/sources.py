@@ -18,7 +18,8 @@ import xarray as xr
 
 from mitolume.errors import MitolumeError, some_names
 from mitolume.io.fields import Field, read_table, row_names
-from mitolume.io.formats import READERS, bare_name, by_name, files_of, is_folder, require_file
+from mitolume.io.formats import READERS, bare_name, by_name, is_folder, require_file
+from mitolume.io.listing import images_in
 from mitolume.io.mask_files import (
     distinct_values,
     goes_on,
@@ -334,8 +335,7 @@ def _short_names(files: Sequence[Path], *, lone: bool) -> list[str]:
 @lru_cache(maxsize=8)
 def _images(folder: Path, modified_ns: int) -> dict[str, Path]:
     """List the images of a folder by name; thousands of masks ask for the same folder."""
-    images = (file for file in files_of(folder) if file.name.lower().endswith(tuple(READERS)))
-    found = by_name(images)
+    found = by_name(images_in(folder))
     if not found:
         raise MitolumeError(f"{folder} holds no image ({', '.join(READERS)})")
     return found

@@ -20,7 +20,7 @@ from unicodedata import normalize
 from mitolume.errors import MitolumeError, in_words, some_lines, some_names
 from mitolume.io.formats import READERS, existing, is_zarr, require_file, told_apart
 from mitolume.io.pixel_size import CREDIBLE_UM, guess_unit
-from mitolume.io.readers import address
+from mitolume.io.readers import address, as_number
 from mitolume.io.write import write_text
 from mitolume.text import of_scene
 
@@ -388,10 +388,7 @@ def _parse_row(cells: dict[str, str], base: Path, line: int) -> tuple[Field, lis
     def length(column: str, low: float, high: float) -> float | None:
         if not cells.get(column):
             return None
-        try:
-            value = float(cells[column].replace(",", "."))
-        except ValueError:
-            value = float("nan")
+        value = as_number(cells[column])
         if not low <= value <= high:
             meant = guess_unit(value, low, high)
             faults.append(
