@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import astuple, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -383,6 +385,17 @@ def test_when_nothing_works_it_is_said_plainly(folder: Path, tmp_path: Path) -> 
         with pytest.raises(MitolumeError, match=sentence):
             predict_files(predictor(), files, tmp_path / "out").raise_faults("images", "predicted")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "part",
+    [lambda i: i.isel(C=0), lambda i: i.isel(Z=0), lambda i: i.values, lambda i: i.T],
+    ids=["no channel", "no Z", "numpy", "other order"],
+)
+def test_an_image_without_its_axes_is_refused_in_a_sentence(part: Callable[[Any], Any]) -> None:
+    image = xr.DataArray(np.zeros((1, 1, 1, 32, 48)), dims=tuple("TCZYX"), coords={"C": ["BF"]})
+    with pytest.raises(MitolumeError, match=r"has the dims T C Z Y X, as `mitolume.read`"):
+        predictor().predict(part(image))
 
 
 def test_a_table_is_predicted_and_measured_with_what_it_says(tmp_path: Path) -> None:

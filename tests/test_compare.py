@@ -158,7 +158,7 @@ def test_what_the_masks_add_is_said_first(
     assert lines[0] == f"note: {unknown}"
     assert "unequal in FCCP" in lines[1]
     assert "a threshold for each condition (control 0.5, FCCP 0.4, rotenone 0.5);" in lines[2]
-    assert "predict again with --threshold 0.5 for all" in lines[2]
+    assert "predict again with `--threshold 0.5` for all" in lines[2]
     assert lines[3] == "note: 1 of 360 rows left out: no condition, specimen or area_um2"
     assert (
         "images of these rows' specimens, whose masks are better than others: 0 % of con"
@@ -169,6 +169,7 @@ def test_what_the_masks_add_is_said_first(
     page = (tmp_path / "c.html").read_text(encoding="utf-8")
     assert page.index("never checked on rotenone") < page.index("times the control")
     assert "+43 %" in page
+    assert "<code>--threshold 0.5</code> for all" in page
     rows = pd.read_csv(tmp_path / "c.csv")
     assert rows["treatment"].tolist() == ["FCCP", "rotenone"]
     assert (rows["n_specimens"] == 4).all()

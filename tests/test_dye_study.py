@@ -126,6 +126,7 @@ def test_light_alone_is_held_against_the_dye_on_outlines(tmp_path: Path) -> None
     assert found == pytest.approx(one["iou"][LIGHT] - one["iou"][DYE])
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "Can the dye be left out?" in page
+    assert ".Not told from noise" not in page
     assert "learnt from masks of the dye, no outline" in page
     assert "learnt from 4 outlines" in page
     assert "Two seeds hardly show how much trainings differ" in page

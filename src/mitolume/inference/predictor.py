@@ -253,8 +253,14 @@ class Predictor:
         Raises
         ------
         MitolumeError
-            The channel is ambiguous, a plane can't be read, or pixel sizes don't fit.
+            The channel is ambiguous, a plane can't be read, axes are lacking, or pixel sizes don't
+            fit.
         """
+        if getattr(image, "dims", None) != tuple("TCZYX"):
+            raise MitolumeError(
+                "an image to predict has the dims T C Z Y X, as `mitolume.read` returns it; a part "
+                "of it keeps them if a list is taken, as in image.isel(C=[0])"
+            )
         names = self.channels(channel)
         image = xr.concat(
             [select_channel(image, name) for name in names], "C", combine_attrs="override"

@@ -250,7 +250,7 @@ def _accuracy(
         said = ", ".join(f"{name} {threshold:g}" for name, threshold in cut.items())
         warnings.append(
             f"the run has a threshold for each condition ({said}); unless all masks were made with "
-            f"one, predict again with --threshold {model['threshold']:g} for all, and see if the "
+            f"one, predict again with `--threshold {model['threshold']:g}` for all, and see if the "
             "difference stays"
         )
     return warnings, notes, condition_scores(scored), [_bias(one, subset) for one in biases]
