@@ -349,6 +349,7 @@ def test_an_axis_of_length_1_is_none(tmp_path: Path, shape: tuple[int, ...]) -> 
         ({"unit": "\\u00B5m", "spacing": "0,5"}, {}, (0.5, 0.1, 0.1)),
         ({"unit": "um"}, {"resolution": (125_000, 125_000), "resolutionunit": 3}, (0, 0.08, 0.08)),
         ({"unit": "um"}, {"resolutionunit": 3}, (0, 0.1, 0.1)),
+        ({"unit": "\\u03BCm", "spacing": 1}, {}, (1, 0.1, 0.1)),
         ({"unit": "Microns", "spacing": 1}, {}, (1, 0.1, 0.1)),
     ],
 )
@@ -360,6 +361,14 @@ def test_each_axis_has_its_unit_as_in_imagej(
                      **options)  # fmt: skip
     found = stated(tmp_path / "a.tif").size_um
     assert found == pytest.approx({a: n for a, n in zip("ZYX", size, strict=True) if n})
+
+
+@pytest.mark.parametrize("step", [0.005, 50, 500])
+def test_a_z_step_in_another_unit_is_doubted(tmp_path: Path, step: float) -> None:
+    """Pixels of 0.1 µm, said in mm, and planes "0.5" apart: no stack has steps of 500 µm."""
+    tifffile.imwrite(tmp_path / "a.tif", STACK, imagej=True, resolution=(1e4, 1e4),
+                     metadata={"axes": "ZYX", "unit": "mm", "spacing": step / 1000})  # fmt: skip
+    assert f"planes are {step:g} µm apart and pixels 0.1 µm" in inspect(tmp_path / "a.tif")
 
 
 def test_prints_and_odd_steps_suggest_no_size(tmp_path: Path) -> None:

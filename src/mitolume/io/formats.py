@@ -296,6 +296,8 @@ def require_file(path: Path, what: str = "file") -> None:
 
 def read_json(path: Path) -> Any:
     """Read a JSON file; a ValueError is raised also where it is nested too deeply."""
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise ValueError("it is no file")
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except RecursionError as error:

@@ -68,6 +68,12 @@ def odd_pixel_size(size: Mapping[str, float]) -> list[str]:
         return ["a pixel size of exactly 1 µm is often written by programs that know none"]
     if not 0.99 < size["Y"] / size["X"] < 1.01:
         return [f"pixels are not square (Y {size['Y']:.4g} µm, X {size['X']:.4g} µm)"]
+    step = size.get("Z", size["Y"])
+    if not 0.1 < step / size["Y"] < 100:
+        return [
+            f"planes are {step:.4g} µm apart and pixels {size['Y']:.4g} µm: is the z-step in "
+            "another unit? Volumes and lengths would be wrong; say it with --z-step"
+        ]
     return []
 
 

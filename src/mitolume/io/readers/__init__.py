@@ -61,12 +61,12 @@ def micrometres(unit: Any) -> float | None:
 
     Examples
     --------
-    >>> micrometres("\\u00B5m"), micrometres("Microns"), micrometres("pixel")
-    (1.0, 1.0, None)
+    >>> [micrometres(unit) for unit in ("\\u00B5m", "\\u03BCm", "Microns", "pixel")]
+    [1.0, 1.0, 1.0, None]
     """
     # One letter for the two signs of micro; ImageJ escapes it. Mega and peta are no milli and pico.
     text = str(unit or "").strip()
-    name = unicodedata.normalize("NFKC", text.lower().replace("\\u00b5", "µ"))
+    name = unicodedata.normalize("NFKC", re.sub(r"\\u(00b5|03bc)", "µ", text.lower()))
     if text in ("Mm", "Pm"):
         return None
     return _MICROMETRES.get(name, _MICROMETRES.get(name.removesuffix("s")))
