@@ -485,6 +485,12 @@ def test_pixel_sizes_too_far_apart_are_all_named(tmp_path: Path) -> None:
         ({"a": [0, 255], "b": [0]}, "labels", "255 is read as mitochondria", ""),
         ({"a": [0, 1], "b": [0, 255]}, "unsure", "", "mitochondria or unsure"),
         ({"a": [0, 1, 2, 3]}, "unsure", "", "a holds the values 0, 1, 2, 3, but masks hold"),
+        (
+            {"a": [0, 1, 2], "b": [0, 3], "c": [0, 1]},
+            "unsure",
+            "",
+            "a, b hold the values 0, 1, 2, 3,",
+        ),
         ({"a": [0, 128, 255]}, "unsure", "", "a holds the values 0, 128, 255"),
     ],
 )
@@ -494,7 +500,8 @@ def test_mask_values_are_decided_once_for_all(
     found, notices, faults = decide_kind(values)
     assert found == kind
     assert notice in "".join(notices)
-    assert (fault in faults[0]) if fault else not faults
+    assert len(faults) == bool(fault)
+    assert fault in "".join(faults)
 
 
 def test_unsure_pixels_that_become_mitochondria_are_told() -> None:

@@ -5,6 +5,7 @@ In memory a mask is uint8: 0 background, 1 mitochondria, 255 unsure (in no loss 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, cast, get_args
 
@@ -100,7 +101,13 @@ def decide_kind(
                 "leave mask_kind out"
             )
     kind = "unsure" if kind == "auto" else kind
-    faults += filter(None, (_fault(name, vs, allowed) for name, vs in found.items()))
+    unfit: dict[str, dict[str, set[float]]] = defaultdict(dict)  # by what is wrong
+    for name, vs in found.items():
+        if fault := _fault(name, vs, allowed):
+            unfit[fault][name] = vs
+    for fault, of in unfit.items():
+        verb = "holds" if len(of) == 1 else "hold"
+        faults.append(f"{some_names(of)} {verb} {_listing(set().union(*of.values()))}{fault}")
     return kind, notices, faults
 
 
@@ -169,21 +176,21 @@ def _fault(name: str, values: set[float], allowed: set[float]) -> str:
     """Say why the values of a mask don't fit; ``allowed`` is empty for label images."""
     if values == {1.0, 2.0} and allowed:
         return (
-            f"{name} holds 1 and 2 and no 0, as ilastik numbers its classes: make mitochondria 1 "
-            "and the background 0 (in Fiji by Process > Math > Macro, v=(v==2) where 2 is "
-            "mitochondria, and v=(v==1) where 1 is)"
+            " and no 0, as ilastik numbers its classes: make mitochondria 1 and the background 0 "
+            "(in Fiji by Process > Math > Macro, v=(v==2) where 2 is mitochondria, and v=(v==1) "
+            "where 1 is)"
         )
     if name.lower().endswith((".jpg", ".jpeg")) and values - {0.0, 1.0, 255.0}:
-        return f"{name} is a JPEG, which changes the values of masks; save it as PNG or TIFF"
+        return "; a JPEG changes the values of masks: save PNG or TIFF"
     remedy = _remedy(values)
     if not allowed:
-        return f"{name} is not a label image: it holds {_listing(values)}{remedy}" if remedy else ""
+        return remedy
     if not values - allowed:
         return ""
     names = ", ".join(f"{v:g}" for v in sorted(allowed))
     if len(values) > 256:
         remedy = remedy or "; is it the image? Of a label image, " + _HINT
-    return f"{name} holds {_listing(values)}, but masks hold {names}{remedy or ': ' + _HINT}"
+    return f", but masks hold {names}{remedy or ': ' + _HINT}"
 
 
 def _remedy(values: set[float]) -> str:
