@@ -91,39 +91,6 @@ def intensity(images: Tensor, random: Generator) -> Tensor:
     return images * torch.exp(gain) + offset + spread * noise
 
 
-def strong(images: Tensor, targets: Tensor, random: Generator) -> tuple[Tensor, Tensor]:
-    """Make patches harder for a student than they were for its teacher.
-
-    Contrast, sharpness and noise, then CutMix: arguments and result as for `flips`.
-    """
-    gain, sharpness, spread = (
-        _draw(images, limits, random) for limits in ((-0.4, 0.4), (-1, 1), (0, 0.25))
-    )
-    noise = torch.randn(images.shape, generator=random).to(images.device)
-    images = images + sharpness * (images - _blurred(images))
-    return cut_mix(images * torch.exp(gain) + spread * noise, targets, random)
-
-
-def cut_mix(images: Tensor, targets: Tensor, random: Generator) -> tuple[Tensor, Tensor]:
-    """Replace a rectangle of each patch, and of its target, by that of the next (CutMix).
-
-    After Yun et al. 2019, for segmentation French et al. 2020: the rectangle has half the area of
-    the patch and any aspect ratio from 1/2 to 2. Arguments and result as for `flips`; a single
-    patch stays as it is.
-    """
-    n, side = len(images), images.shape[-1]
-    aspect = torch.exp((torch.rand(n, generator=random) * 2 - 1) * math.log(2) / 2)
-    sides = torch.stack([aspect, 1 / aspect]) * side * math.sqrt(0.5)  # (2, B)
-    first = torch.rand((2, n), generator=random) * (side - sides)
-    at = torch.arange(side).view(1, 1, -1)
-    inside = (at >= first[..., None]) & (at < (first + sides)[..., None])  # (2, B, side)
-    box = (inside[0, :, :, None] & inside[1, :, None, :])[:, None].to(images.device)
-    return (
-        torch.where(box, images.roll(1, 0), images),
-        torch.where(box, targets.roll(1, 0), targets),
-    )
-
-
 def _draw(images: Tensor, limits: tuple[float, float], random: Generator) -> Tensor:
     """Draw a number for each patch, uniformly: (B, 1, 1, 1)."""
     low, high = limits

@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 
 from mitolume.io.masks import Mask
 from mitolume.models.losses import Loss, bce
-from mitolume.training.augment import Augmentation, strong
+from mitolume.training.augment import Augmentation
 from mitolume.training.patches import Image, SoftMask
 from mitolume.training.settings import UnlabelledSettings
 
@@ -87,13 +87,14 @@ class PseudoLabel(Supervised):
 
 
 class NoisyStudent(Supervised):
-    """Learn the teacher's probabilities from views harder than the teacher saw (Xie et al. 2020).
+    """Learn the teacher's probabilities from views noisier than the teacher saw (Xie et al. 2020).
 
     The teacher labels whole images without noise, averaging over their four quarter turns (Data
-    Distillation, Radosavovic et al. 2018); the student gets them with stronger changes of
-    intensity and with CutMix. Probabilities are learnt as such, by cross-entropy, whose minimum
-    is the probability itself: nothing is cut at a confidence that a rare and weak foreground never
-    reaches. Dice, which would push them to 0 and 1, is left to the labelled half of the batch.
+    Distillation, Radosavovic et al. 2018); the student gets them as augmented as labelled ones:
+    stronger changes and CutMix showed no gain (docs/unlabelled.md). Probabilities are learnt as
+    such, by cross-entropy, whose minimum is the probability itself: nothing is cut at a confidence
+    that a rare and weak foreground never reaches. Dice, which would push them to 0 and 1, is left
+    to the labelled half of the batch.
     """
 
     uses_unlabelled = True
@@ -132,16 +133,9 @@ def average_with_teacher(
 
 
 def _augmented(step: Step) -> tuple[Tensor, Tensor]:
-    """Return the augmented patches; those of unlabelled images are changed more strongly."""
-    n = step.n_labelled
-    # In float32: bfloat16 is for the network only.
+    """Return the augmented patches, in float32: bfloat16 is for the network only."""
     with torch.autocast(step.images.device.type, enabled=False):
-        images, targets = step.augment(step.images, step.targets, step.random)
-        if n < len(images):
-            stronger, their_targets = strong(images[n:], targets[n:], step.random)
-            images = torch.cat([images[:n], stronger])
-            targets = torch.cat([targets[:n], their_targets])
-    return images, targets
+        return step.augment(step.images, step.targets, step.random)
 
 
 METHODS: dict[str, type[Supervised]] = {
