@@ -114,6 +114,20 @@ def test_conditions_reach_the_table_and_the_plots(fields: Path, shell: Shell) ->
     assert len(pd.read_csv(fields / "crops" / "crops.csv")) == len(table)
 
 
+def test_masks_of_one_name_are_told_apart_by_their_folders(tmp_path: Path, shell: Shell) -> None:
+    lines = ["image,mask,specimen"]
+    for dish in ("dish A", "dish B"):
+        (tmp_path / dish).mkdir()
+        write_pair(tmp_path / dish, "1")
+        lines.append(f"{dish}/images/1.ome.tif,{dish}/masks/1_mask.ome.tif,{dish}")
+    (tmp_path / "fields.csv").write_text("\n".join(lines) + "\n")
+    masks = [tmp_path / dish / "masks" for dish in ("dish A", "dish B")]
+    out = tmp_path / "o.csv"
+    shell("measure", *masks, "--fields", tmp_path / "fields.csv", "--out", out)
+    known = pd.read_csv(out)[["image", "specimen"]].drop_duplicates().to_numpy().tolist()
+    assert known == [["dish A_masks_1", "dish A"], ["dish B_masks_1", "dish B"]]
+
+
 def test_a_bad_mask_does_not_stop_the_others_and_can_follow_later(
     fields: Path, shell: Shell
 ) -> None:

@@ -18,7 +18,7 @@ import xarray as xr
 
 from mitolume.errors import MitolumeError, some_names
 from mitolume.io.fields import Field, read_table, row_names
-from mitolume.io.formats import READERS, bare_name, by_name, is_folder, require_file
+from mitolume.io.formats import READERS, bare_name, by_name, is_folder, require_file, told_apart
 from mitolume.io.listing import images_in
 from mitolume.io.mask_files import (
     distinct_values,
@@ -93,6 +93,8 @@ def find_sources(
         if table is not None:
             found, said = _with_facts(found, table)
             notices += said
+        apart = told_apart((source.mask for source in found), image_name)
+        found = [replace(source, name=apart[source.mask]) for source in found]
     twice = [name for name, n in Counter(s.name.casefold() for s in found).items() if n > 1]
     if twice:
         first, second = [s.mask for s in found if s.name.casefold() == twice[0]][:2]
