@@ -187,7 +187,7 @@ def test_what_is_left_out_is_counted(
         (train, r"3 stacks found, 2 used; the others:\n  scene Image:1: .* planes of 24 x 32"),
         (["focus", "movie.tif"], "the first of 6 time points was looked at"),
         (["denoise", "check", "movie.tif"], "the first of 6 time points was looked at"),
-        (["fields", "set", "--out", "t.csv"], r"another of its files opens, left out: 3 \(z1"),
+        (["fields", "set", "--out", "t.csv"], r"another file opens, left out: 3 \(z1"),
     ]:
         assert call(monkeypatch, *words) == 0
         assert re.search(said, "".join(capsys.readouterr())), words

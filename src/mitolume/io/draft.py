@@ -71,17 +71,13 @@ def draft_table(folder: str | Path, base: str | Path = ".") -> Draft:
 
 
 def _whole(folder: Path, pairs: Sequence[Pair], notes: Notes) -> list[Pair]:
-    """Leave out the files of an image that another file opens as a whole, where they have no mask.
-
-    Only OME-TIFFs are opened.
-    """
+    """Leave out OME-TIFFs without a mask that are parts of an image which another one opens."""
     sets = [pair for pair in pairs if pair.image.ending.startswith(".ome.tif")]
     sets.sort(key=lambda pair: pair.mask is None)
     whole = set(whole_images(folder / pair.image.path for pair in sets)[0])
     parts = [p for p in sets if not p.mask and folder / p.image.path not in whole]
     for pair in parts:
-        what = "parts of an image that another of its files opens, left out"
-        notes[what].append(pair.image.path)
+        notes["parts of an image that another file opens, left out"].append(pair.image.path)
     return [pair for pair in pairs if pair not in parts]
 
 

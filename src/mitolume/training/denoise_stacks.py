@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,14 @@ class Stack:
     image: xr.DataArray
     planes: tuple[int, ...]
 
+    def __post_init__(self) -> None:
+        height, width = self.image.sizes["Y"], self.image.sizes["X"]
+        if min(height, width) < _LEAST:
+            raise MitolumeError(
+                f"{self.path} has planes of {height} x {width} pixels; a denoiser needs {_LEAST} x "
+                f"{_LEAST} or more to learn from"
+            )
+
     @property
     def runs(self) -> list[list[int]]:
         """The planes, parted where one is missing between them."""
@@ -62,43 +71,23 @@ def open_stacks(
     """
     faults: list[str] = []
     stacks: list[Stack] = []
-
-    def open_one(path: Path, own: str | None) -> None:
-        image = levelled(select_channel(read(path, scene=own), channel))
-        stack = Stack(path, image, chosen_planes(image, planes))
-        _require_size(stack)
-        stacks.append(stack)
-
     files, notices = image_files(paths, faults)
     for path in files:
-        try:
+        scenes: list[tuple[str | None, str]] = [(None, "")]
+        with suppress(MitolumeError):  # what is wrong is said when it is read
             scenes = named_scenes(path, scene)
-        except MitolumeError as error:
-            scenes = []
-            faults.append(str(error))
         for own, _ in scenes:
             try:
-                open_one(path, own)
+                image = levelled(select_channel(read(path, scene=own), channel))
+                stacks.append(Stack(path, image, chosen_planes(image, planes)))
             except MitolumeError as error:
                 faults.append(f"scene {own}: {error}" if len(scenes) > 1 else str(error))
+    if not stacks:
+        raise MitolumeError("\n  ".join(some_lines(faults)))
     if faults:
-        said = (
-            f"{len(stacks) + len(faults)} stacks found, {len(stacks) or 'none'} used; the others:"
-        )
-        said = "\n  ".join([said, *some_lines(faults)])
-        if not stacks:
-            raise MitolumeError(said if len(faults) > 1 else faults[0])
-        notices.append(said)
+        said = f"{len(stacks) + len(faults)} stacks found, {len(stacks)} used; the others:"
+        notices.append("\n  ".join([said, *some_lines(faults)]))
     return stacks, notices
-
-
-def _require_size(stack: Stack) -> None:
-    height, width = stack.image.sizes["Y"], stack.image.sizes["X"]
-    if min(height, width) < _LEAST:
-        raise MitolumeError(
-            f"{stack.path} has planes of {height} x {width} pixels; a denoiser needs {_LEAST} x "
-            f"{_LEAST} or more to learn from"
-        )
 
 
 def chosen_planes(image: xr.DataArray, planes: str) -> tuple[int, ...]:
@@ -138,8 +127,6 @@ def prepared_runs(
     Constant planes are left out. ``stripes`` removes scan lines first; with ``filtered``, each
     plane is also filtered by its own spectrum.
     """
-    for stack in stacks:
-        _require_size(stack)
     file = ArrayFile(scratch / "planes", np.float32)
     lengths: list[int] = []
     total = sum(len(stack.planes) * stack.image.sizes["T"] for stack in stacks)

@@ -53,10 +53,8 @@ def read_companion(path: Path, of: Path) -> str:
     try:
         return ElementTree.tostring(ElementTree.fromstring(path.read_bytes()), "unicode")
     except ElementTree.ParseError as error:
-        raise MitolumeError(
-            f"{path}, which says what {of.name} holds, can't be read ({in_words(error)}); copy it "
-            "again"
-        ) from error
+        said = f"{path}, which says what {of.name} holds, can't be read ({in_words(error)})"
+        raise MitolumeError(f"{said}; copy it again") from error
 
 
 def _all(within: Any, name: str) -> Iterator[Any]:

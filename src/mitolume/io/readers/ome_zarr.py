@@ -48,8 +48,7 @@ def open_file(path: Path) -> Opened:
         multiscale = parts[scene].multiscale
         if not multiscale:
             raise MitolumeError(
-                f"{path} names {parts[scene].name} as a part of it, which is not there or no "
-                "image; copy it again, whole, or use the other scenes"
+                f"{path} names {parts[scene].name} as a part of it, which is not there or no image"
             )
         folder = parts[scene].path / multiscale["datasets"][0]["path"]
         level = zarr.open_array(**_place(folder))
