@@ -152,8 +152,8 @@ def test_what_the_masks_add_is_said_first(
     for name in ("c.html", "c.csv", "c.svg"):
         lines = shell(*given, "--run", tmp_path, "--out", tmp_path / name).splitlines()
     mixed = lines.pop(0)
-    assert mixed.startswith("note: 1 test image (FCCP) was outlined, and the masks of 1 test image")
-    assert "image (control) made from the dye: " in mixed
+    assert mixed.startswith("note: Scored against outlines: 1 test image (FCCP); against masks")
+    assert "made from the dye: 1 test image (control). " in mixed
     unknown = f"accuracy was never checked on rotenone: {tmp_path} has no test image of it"
     assert lines[0] == f"note: {unknown}"
     assert "unequal in FCCP" in lines[1]

@@ -170,8 +170,8 @@ def test_outlines_beside_masks_of_the_dye_are_no_common_measure(tmp_path: Path) 
     ]
     run = begun(table_of(tmp_path / "data", *rows), tmp_path / "run")
     (said,) = scored_by_dye(run, "test")
-    assert said.startswith("1 test image (control) was outlined, and the masks of 2 test images ")
-    assert "(FCCP) made from the dye" in said
+    assert said.startswith("Scored against outlines: 1 test image (control); against masks made")
+    assert "from the dye: 2 test images (FCCP). " in said
     assert not scored_by_dye(run, "validation")
 
 

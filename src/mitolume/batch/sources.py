@@ -263,11 +263,8 @@ def _of_run(run: Path) -> list[Source]:
     opened = open_run(run)
     rows = opened.rows
     # The planes of an outlined stack that has its dye are there twice, to be learnt from.
-    widest: dict[tuple[Path, str, int], Field] = {}
-    for row in sorted(rows, key=lambda row: -len(row.planes or ())):
-        for z in row.planes or (0,):
-            widest.setdefault((row.image, row.scene, z), row)
-    own = set(map(id, widest.values()))
+    narrow_first = sorted(rows, key=lambda row: len(row.planes or ()))
+    widest = {(r.image, r.scene, z): id(r) for r in narrow_first for z in r.planes or (0,)}
     return [
         Source(
             opened.mask_file(opened.kept, name), name, _images_of(row), row.planes,
@@ -275,7 +272,7 @@ def _of_run(run: Path) -> list[Source]:
             size_of(row.z_step_um, row.pixel_size_um),
         )
         for row, name in zip(rows, row_names(rows), strict=True)
-        if id(row) in own
+        if id(row) in widest.values()
     ]  # fmt: skip
 
 

@@ -21,7 +21,6 @@ from mitolume.progress import time_left
 from mitolume.report import charts, run_tables
 from mitolume.report.panels import SMALL, PagePicture, Panel, extremes, model_panel
 from mitolume.runs.folder import MODELS, Run, open_run
-from mitolume.runs.images import RowImage
 from mitolume.runs.results import SUBSETS, judging_subset, labelled_share, value_of
 from mitolume.text import count, isolated, number, percent, quoted, short_names
 
@@ -237,25 +236,24 @@ def _verdict(run: Run) -> list[str]:
 
 def scored_by_dye(run: Run, subset: str) -> list[str]:
     """Say what scores mean where masks that they are held against come from the dye."""
-    by_dye: dict[bool, list[RowImage]] = {True: [], False: []}
-    for image in run.images(subset):
-        by_dye[image.row.label == "dye"].append(image)
-    if not by_dye[True]:
+    images = run.images(subset)
+    dyed = [image for image in images if image.row.label == "dye"]
+    if not dyed:
         return []
-    if not by_dye[False]:
+    if len(dyed) == len(images):
         return [
             f"The masks of the {subset} images were made from the dye: scores say how well the dye "
             "can be foretold, and not how right it is."
         ]
-    outlined, dyed = (
-        f"{count(len(images), f'{subset} image')}{f' ({there})' * bool(there)}"
-        for images in (by_dye[False], by_dye[True])
-        for there in [some_names(sorted({i.row.condition for i in images} - {""}), 9)]
+    by_hand, by_dye = (
+        f"{count(len(own), f'{subset} image')} ({some_names(of, 9) or 'no condition'})"
+        for own in ([image for image in images if image not in dyed], dyed)
+        for of in [sorted({image.row.condition for image in own})]
     )
     return [
-        f"{outlined} {'was' if len(by_dye[False]) == 1 else 'were'} outlined, and the masks of "
-        f"{dyed} made from the dye: people draw otherwise, so scores and areas of conditions that "
-        "differ in this can't be compared."
+        f"Scored against outlines: {by_hand}; against masks made from the dye: {by_dye}. Hands and "
+        "dyes draw other edges: of conditions that differ in this, scores and areas can't be "
+        "compared."
     ]
 
 

@@ -191,12 +191,9 @@ def _with_dye(rows: list[Field], whole: Collection[int]) -> Iterator[Field]:
         if outlined or row.role != "unlabelled" or not row.fluorescence:
             yield row
         if row.fluorescence and (outlined or row.role == "unlabelled"):
-            planes = [
-                z
-                for z in range(open_image(row).sizes["Z"] if row.line in whole else 0)
-                if (row.image, row.scene, z) not in named
-            ]
-            planes = sorted([*planes, *(row.planes or ())])
+            depth = open_image(row).sizes["Z"] if row.line in whole else 0
+            rest = {z for z in range(depth) if (row.image, row.scene, z) not in named}
+            planes = sorted(rest.union(row.planes or ()))
             yield replace(with_planes(row, planes), role="train", mask=None)
 
 

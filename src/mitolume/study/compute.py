@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -68,10 +67,10 @@ def compute_study(
         if study.finished:
             study.collect()
     if failed:
-        alike: dict[str, list[str]] = defaultdict(list)
-        for name, fault in failed.items():
-            alike[fault].append(name)
-        listing = "\n".join(f"  {some_names(names)}: {fault}" for fault, names in alike.items())
+        alike = {
+            fault: some_names(n for n in failed if failed[n] == fault) for fault in failed.values()
+        }
+        listing = "\n".join(f"  {names}: {fault}" for fault, names in alike.items())
         raise FailedRunsError(
             f"{len(failed)} of {len(study.planned)} runs failed; run the study again to repeat "
             f"them:\n{listing}"
