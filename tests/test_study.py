@@ -103,7 +103,7 @@ def test_files_go_over_presets_and_set_goes_over_files(tmp_path: Path) -> None:
         ("fields: f.csv\ntraining: {batch: 1}", "training.batch is 1: noisy_student fills half"),
         ("fields: f.csv\nsplit: {test: 0.6, validation: 0.5}", "leave nothing to train on"),
         ("labels: 3", "names no table of fields"),
-        ("- a\n- b", "holds no `key: value` lines"),
+        ("- a\n- b", "holds no `key: value` lines; a table of fields is named with --fields"),
         ("a: [", "is not a readable YAML recipe"),
         ("preset: papr\nfields: f.csv", "no preset 'papr'; there are default, quick, paper"),
     ],

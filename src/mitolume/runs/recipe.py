@@ -205,7 +205,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise MitolumeError(f"{path} is not a readable YAML recipe: {in_words(error)}") from None
     if not isinstance(content, dict):
-        raise MitolumeError(f"{path} is no recipe: it holds no `key: value` lines")
+        hint = "; a table of fields is named with --fields"
+        raise MitolumeError(f"{path} is no recipe: it holds no `key: value` lines{hint}")
     return content
 
 
