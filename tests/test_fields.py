@@ -138,6 +138,8 @@ def test_cells_beyond_the_header_are_a_fault_and_lines_are_the_files(tmp_path: P
         ("image,planes\na.ome.tif,04.Sep\n", "Excel made a date"),
         ("image\nhttps://host/a.ome.zarr\n", "image https://host/a.ome.zarr: a table holds no"),
         ("i\0m\0a\0g\0e\0", "is not UTF-8 text; in Excel save it"),
+        ("image,condition,planes\na.ome.tif,a,0\na.ome.tif,b,1\n", r"column `condition` \(a, b\)"),
+        ("image,pixel_size_um\na.ome.tif,1\na.ome.tif,2\n", r"column `pixel_size_um` \(1.0, 2.0"),
         ("image,mask\na.ome.tif,rgb.png\n", "has 3 channels or colours; save it in grey"),
         ("image,mask\na.ome.tif,alpha.png\n", "holds its drawing in the transparency"),
         ("image,mask\nhuge.tif,\n", r"values up to 1e\+31, which are not grey values"),

@@ -206,7 +206,7 @@ def parse_table(path: Path) -> tuple[list[Field], list[tuple[int, str]], list[st
         fields = [
             row if row.mask or row.role else replace(row, role="unlabelled") for row in fields
         ]
-    faults += [(0, fault) for fault in leaks(fields)]
+    faults += [(0, fault) for fault in (*leaks(fields), *_contradictions(fields))]
     for column in ("condition", "batch"):
         alike = spelled_twice(column, [(getattr(row, column), row.line) for row in fields])
         faults += [(0, fault) for fault in alike]
@@ -301,6 +301,22 @@ def leaks(fields: Iterable[Field]) -> list[str]:
         "train (with unlabelled), validation, test"
         for specimen, used in uses.items()
         if len(used) > 1
+    ]
+
+
+def _contradictions(fields: Iterable[Field]) -> list[str]:
+    """Name images whose rows, which are of other planes, differ in what all planes share."""
+    found: dict[tuple[str, str], set[object]] = defaultdict(set)
+    for row in fields:
+        for column in ("pixel_size_um", "z_step_um", "condition"):
+            found[of_scene(str(row.image), row.scene), column] |= {getattr(row, column)} - {
+                "",
+                None,
+            }
+    return [
+        f"{image} has several values in column `{column}` ({some_names(sorted(map(str, said)))})"
+        for (image, column), said in found.items()
+        if len(said) > 1
     ]
 
 
