@@ -79,7 +79,10 @@ def test_arms_that_the_table_has_nothing_for_are_left_out(
     asked = load_study(preset="dye", fields=table_of(tmp_path, outlined="train test"))
     assert list(asked.arms) == ["light", "light-dye"]
     assert asked.labels == (0, "all")
-    assert "note: arm light-membrane is left out: f0.ome.tif" in capsys.readouterr().err
+    said = (
+        "note: arm light-membrane is left out: there is nothing to show it in line 2 (f0.ome.tif)"
+    )
+    assert said in capsys.readouterr().err
 
 
 def test_arms_that_one_image_has_nothing_for_are_left_out_before_anything_is_computed(
@@ -94,7 +97,7 @@ def test_arms_that_one_image_has_nothing_for_are_left_out_before_anything_is_com
     rows.to_csv(table, index=False)
     assert list(load_study(preset="dye", fields=table).arms) == ["light", "light-one-plane"]
     said = capsys.readouterr().err
-    assert "note: arm light-dye is left out: f5.tif (line 7) has nothing to show it" in said
+    assert "note: arm light-dye is left out: there is nothing to show it in line 7 (f5.tif)" in said
 
 
 def test_a_single_arm_that_is_left_is_no_study(tmp_path: Path) -> None:

@@ -167,12 +167,11 @@ def _unlike_thresholds(predictor: Predictor, rows: Sequence[Field]) -> list[str]
     """Say at which probability masks of each condition end, where it is not the one of its own."""
     own, common = predictor.card.thresholds, predictor.card.threshold
     used = {r.condition: own[r.condition].threshold if r.condition in own else common for r in rows}
-    notes = []
-    if own and (unknown := sorted(used.keys() - own.keys() - {""})):
-        notes = [
-            f"the model has no threshold for {some_names(unknown, 9)}, but for "
-            f"{some_names(own, 9)}: there, the common one was used, {common:g}"
-        ]
+    unknown = sorted(used.keys() - own.keys() - {""}) if own else []
+    notes = [
+        f"the model has no threshold for {some_names(unknown, 9)}, but for {some_names(own, 9)}: "
+        f"there, the common one was used, {common:g}"
+    ] * bool(unknown)
     if len({*used.values()}) < 2:
         return notes
     said = ", ".join(f"{name or 'no condition'} {used[name]:g}" for name in sorted(used))

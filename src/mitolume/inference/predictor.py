@@ -258,8 +258,8 @@ class Predictor:
         """
         if getattr(image, "dims", None) != tuple("TCZYX"):
             raise MitolumeError(
-                "an image to predict has the dims T C Z Y X, as `mitolume.read` returns it; a part "
-                "of it keeps them if a list is taken, as in image.isel(C=[0])"
+                "an image to predict has the dims T C Z Y X, as `mitolume.read` returns it, and as "
+                "a part of it has if a list is taken: image.isel(C=[0])"
             )
         names = self.channels(channel)
         image = xr.concat(

@@ -139,8 +139,9 @@ def check_table(
         checked.append(row)
         sizes[row.line] = size
         if row.is_labelled:
-            known = row.label in OWN_MASKS
-            if known or (row.mask and is_outlined(open_mask(row.mask, open_image(row)))):
+            if row.label in OWN_MASKS or (
+                row.mask and is_outlined(open_mask(row.mask, open_image(row)))
+            ):
                 # Outlines say themselves what they mean.
                 found = {z: of_plane - {UNSURE} for z, of_plane in found.items()}
             else:
@@ -153,23 +154,17 @@ def check_table(
     progress(len(fields), steps)
     notices += [f"{some_names(planes)}: {reason}" for reason, planes in odd.items()]
     notices += [Note(f"{some_names(planes)}: {reason}") for reason, planes in left_out.items()]
-    empty = [
-        row.mask.name
-        for row in checked
-        if row.mask and set().union(*row_values.get(row.line, {}).values()) == {0.0}
-    ]
+    whole = {line: set().union(*by_plane.values()) for line, by_plane in row_values.items()}
+    empty = [row.mask.name for row in checked if row.mask and whole.get(row.line) == {0.0}]
     if empty and len(empty) < len(row_values):
         notices.append(
             f"{some_names(empty)}: no foreground in the mask, while others have some; "
             "where nobody drew, empty column `mask`"
         )
     kind, kind_notices, kind_faults = decide_kind(values, mask_kind)
-    full = [
-        row.where
-        for row in checked
-        if row.line in row_values and row.label not in OWN_MASKS
-        and not set().union(*row_values[row.line].values()) & _known_background(kind)
-    ]  # fmt: skip
+    known = {BACKGROUND, UNSURE} if kind == "unsure" else {BACKGROUND}  # needn't be mitochondria
+    made = [row for row in checked if row.line in whole and row.label not in OWN_MASKS]
+    full = [row.where for row in made if not whole[row.line] & known]
     if full and not kind_faults:  # of which some would be none
         faults.append(
             f"{some_names(full)}: the mask marks every pixel as mitochondria; the background must "
@@ -205,11 +200,6 @@ def check_table(
     )
     said = tuple(dict.fromkeys(notices))
     return CheckedTable(tuple(checked), kind, said, sizes, hashes, blank)
-
-
-def _known_background(kind: MaskKind) -> set[float]:
-    """Return the values that say of a pixel that it needn't be mitochondria."""
-    return {BACKGROUND, UNSURE} if kind == "unsure" else {BACKGROUND}
 
 
 def _is_in_colour(row: Field) -> bool:
@@ -372,10 +362,8 @@ def _check_row(
                 f"such as 0-{depth - 1}"
             ].append(f"mask {name} ({len(drawn)} of {count(depth, 'plane')} labelled)")
         elif blank and len(blank) < len(row.planes or ()):
-            notices.append(
-                f"mask {name} is empty at planes {format_planes(blank)} and not at "
-                "others; where nobody drew, leave these out in column `planes`"
-            )
+            where = "empty there and not at others; where nobody drew, leave planes out in column"
+            odd[f"{where} `planes`"].append(f"mask {name} at planes {format_planes(blank)}")
     hashed = {}
     every = range(depth) if row.fluorescence and not names_planes else row.planes
     for z in every or ():

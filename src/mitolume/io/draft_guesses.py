@@ -158,8 +158,7 @@ def guess_specimens(pairs: Sequence[Pair], conditions: Sequence[str]) -> Guess:
     if any(label.startswith("folder") for label in labels):
         how += " (give versions of one picture in several folders the same specimen)"
     if number == len(pairs):
-        own = f"{how}: each file is a specimen of its own"
-        return Guess([""] * number, own if labels else _OWN)
+        return Guess([""] * number, f"{how}: each file is one of its own" if labels else _OWN)
     names: dict[object, str] = {}
     for key in keys:
         name = "_".join([*key[0], *(part.shown for part in key[1])]) or "all"

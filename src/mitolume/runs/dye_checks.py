@@ -148,15 +148,14 @@ def judge(rows: Sequence[Field], quality: pd.DataFrame) -> tuple[list[Field], li
 
 def _names(quality: pd.DataFrame, found: pd.Series) -> str:
     """Name images: by some of their planes, and where names recur by their specimens, too."""
+    n_masks, n_planes = quality.groupby("image")["mask"].nunique(), quality["mask"].value_counts()
     named = []
     for mask, own in quality[found].groupby("mask", sort=False):
         first = own.iloc[0].dropna()
         name = of_scene(first["image"], first.get("scene", ""))
-        if quality.loc[quality["image"] == first["image"], "mask"].nunique() > 1:
-            name += f" of {first.get('specimen', mask)}"
-        if len(own) < (quality["mask"] == mask).sum():
-            name += f" at plane {format_planes([*own['plane']])}"
-        named.append(name)
+        name += f" of {first.get('specimen', mask)}" * bool(n_masks[first["image"]] > 1)
+        partly = len(own) < n_planes[mask]
+        named.append(name + f" at plane {format_planes([*own['plane']])}" * bool(partly))
     return some_names(named)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -241,13 +242,12 @@ def _with_channels(given: dict[str, Any]) -> dict[str, Any]:
     for name, own in given["arms"].items():
         text = json.dumps(own)
         filled = json.loads(_OPEN.sub(lambda place: json.dumps(known[place[1]]), text))
-        lacking = [row] if any(known[place] is None for place in _OPEN.findall(text)) else []
-        if channels := filled.get("inputs", {}).get("channels"):
-            lacking = lacking or _without_channels(rows, channels)
+        channels = filled.get("inputs", {}).get("channels", ())
+        open_ones = any(known[place] is None for place in _OPEN.findall(text))
+        lacking = [row] if open_ones else [r for r in rows if channels and not _has(r, channels)]
         if lacking:
-            has = "has" if len(lacking) == 1 else "have"
-            where = some_names(f"{one.image.name} (line {one.line})" for one in lacking)
-            say(f"note: arm {name} is left out: {where} {has} nothing to show it")
+            where = some_names(one.where for one in lacking)
+            say(f"note: arm {name} is left out: there is nothing to show it in {where}")
         else:
             arms[name] = filled
     if len(arms) == 1:
@@ -257,12 +257,9 @@ def _with_channels(given: dict[str, Any]) -> dict[str, Any]:
     return given | {"arms": arms}
 
 
-def _without_channels(rows: Sequence[Row], channels: Sequence[str]) -> list[Row]:
-    """Return the rows whose images lack one of these channels."""
-    lacking = []
-    for row in rows:
-        try:
-            open_image(row, channels)
-        except MitolumeError:
-            lacking.append(row)
-    return lacking
+def _has(row: Row, channels: Sequence[str]) -> bool:
+    """Whether the image of a row has these channels."""
+    with suppress(MitolumeError):
+        open_image(row, channels)
+        return True
+    return False
