@@ -93,6 +93,24 @@ def test_a_stack_in_several_files_is_one_image(tmp_path: Path) -> None:
     ]
 
 
+def test_positions_in_files_of_their_own_are_taken_once(tmp_path: Path) -> None:
+    """As Micro-Manager writes them: each file names, and opens, the positions of all."""
+    ids = {f"Pos{i}.ome.tif": f"urn:uuid:{uuid.uuid4()}" for i in range(3)}
+    images = "".join(
+        f'<Image ID="Image:{i}" Name="{name[:4]}"><Pixels ID="Pixels:{i}" DimensionOrder="XYZCT" '
+        'Type="uint16" SizeX="32" SizeY="24" SizeZ="1" SizeC="1" SizeT="1"><TiffData IFD="0" '
+        f'PlaneCount="1"><UUID FileName="{name}">{ids[name]}</UUID></TiffData></Pixels></Image>'
+        for i, name in enumerate(ids)
+    )
+    for i, name in enumerate(ids):
+        xml = f'<?xml version="1.0"?><OME UUID="{ids[name]}">{images}</OME>'
+        tifffile.imwrite(tmp_path / name, STACK[i], description=xml, metadata=None)
+    found, notices = image_files([tmp_path], [])
+    assert [path.name for path in found] == ["Pos0.ome.tif"]
+    assert "3 files found, 1 used" in notices[0]
+    np.testing.assert_array_equal(read_plane(read(found[0], scene="Pos2")), STACK[2])
+
+
 def test_files_of_one_stack_are_not_split_over_train_and_test(tmp_path: Path) -> None:
     write_set(tmp_path, {f"z{z}.ome.tif": [z] for z in range(4)})
     tifffile.imwrite(tmp_path / "m.tif", (STACK[0] > 2000).astype(np.uint8))
@@ -187,7 +205,7 @@ def test_what_is_left_out_is_counted(
         (train, r"3 stacks found, 2 used; the others:\n  scene Image:1: .* planes of 24 x 32"),
         (["focus", "movie.tif"], "the first of 6 time points was looked at"),
         (["denoise", "check", "movie.tif"], "the first of 6 time points was looked at"),
-        (["fields", "set", "--out", "t.csv"], r"another file opens, left out: 3 \(z1"),
+        (["fields", "set", "--out", "t.csv"], r"that another file opens, left out: 3 \(z1"),
     ]:
         assert call(monkeypatch, *words) == 0
         assert re.search(said, "".join(capsys.readouterr())), words

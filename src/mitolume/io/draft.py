@@ -77,7 +77,9 @@ def _whole(folder: Path, pairs: Sequence[Pair], notes: Notes) -> list[Pair]:
     whole = set(whole_images(folder / pair.image.path for pair in sets)[0])
     parts = [p for p in sets if not p.mask and folder / p.image.path not in whole]
     for pair in parts:
-        notes["parts of an image that another file opens, left out"].append(pair.image.path)
+        notes["parts of images, or scenes, that another file opens, left out"].append(
+            pair.image.path
+        )
     return [pair for pair in pairs if pair not in parts]
 
 

@@ -46,9 +46,10 @@ def open_file(path: Path) -> Opened:
         if tif.is_imagej:
             found = sum(one.size // one.keyframe.size for one in series)
             _require_slices(path, tif.imagej_metadata, max(found, len(tif.pages)))
-        pages = (page for one in series if one.is_multifile for page in one if page)
+        # The other images of a set may each have a file of its own.
+        pages = (p for one in series for p in (one if one.is_multifile else [one.keyframe]) if p)
         files = dict.fromkeys(path.with_name(page.parent.filehandle.name) for page in pages)
-    return Opened(names, lambda scene: _array(path, scene), tuple(files))
+    return Opened(names, lambda scene: _array(path, scene), tuple(files) * (len(files) > 1))
 
 
 @contextmanager
