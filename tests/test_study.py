@@ -367,6 +367,18 @@ def test_every_row_has_a_mask_file_of_its_own(tmp_path: Path) -> None:
     assert row_names(twins) == ["a_1", "a_2"]
 
 
+def test_masks_of_old_runs_keep_their_names(tmp_path: Path) -> None:
+    """Images of one name were numbered before their folders told them apart."""
+    for name in ("x/a.tif", "y/a.tif", "masks/model_1/a_1_mask.ome.tif",
+                 "masks/model_1/a_2_mask.ome.tif"):  # fmt: skip
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "fields.csv").write_text("image\nx/a.tif\ny/a.tif\n")
+    assert Run(tmp_path).row_names == ["a_1", "a_2"]
+    (tmp_path / "masks/model_1/a_2_mask.ome.tif").unlink()
+    assert Run(tmp_path).row_names == ["x_a", "y_a"]
+
+
 def test_two_processes_in_one_folder_are_refused(table: Path, tmp_path: Path) -> None:
     with only_one(tmp_path / "run"), pytest.raises(MitolumeError, match="another mitolume"):
         mitolume.run(tiny(table), tmp_path / "run")

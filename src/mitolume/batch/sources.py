@@ -271,7 +271,7 @@ def _of_run(run: Path) -> list[Source]:
             _facts(row) | {"role": row.role, "model": opened.kept},
             size_of(row.z_step_um, row.pixel_size_um),
         )
-        for row, name in zip(rows, row_names(rows), strict=True)
+        for row, name in zip(rows, opened.row_names, strict=True)
         if id(row) in widest.values()
     ]  # fmt: skip
 

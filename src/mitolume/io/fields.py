@@ -18,7 +18,7 @@ from pathlib import Path
 from unicodedata import normalize
 
 from mitolume.errors import MitolumeError, in_words, some_lines, some_names
-from mitolume.io.formats import READERS, existing, is_zarr, require_file, told_apart
+from mitolume.io.formats import READERS, bare_name, existing, is_zarr, require_file, told_apart
 from mitolume.io.pixel_size import CREDIBLE_UM, guess_unit
 from mitolume.io.readers import address, as_number
 from mitolume.io.write import write_text
@@ -472,14 +472,14 @@ def _relative(path: Path, base: Path) -> str:
     return f"./{found}" if found[0].isspace() else found  # cells are read without spaces around
 
 
-def row_names(rows: Sequence[Field]) -> list[str]:
+def row_names(rows: Sequence[Field], *, folders: bool = True) -> list[str]:
     """Return a name for each row that is free of endings and unlike all others'.
 
     The file's name, after folders where several have it, with its planes where several rows share
-    a file, and numbered where that is still not enough.
+    a file, and numbered where that is still not enough. Without ``folders`` it is that of old runs.
     """
     files = Counter(row.image for row in rows)
-    apart = told_apart(files)
+    apart = told_apart(files) if folders else {file: bare_name(file) for file in files}
     names = []
     for row in rows:
         name = apart[row.image]

@@ -215,12 +215,19 @@ class Run:
         return next(i for i in self._images if (i.line, i.z) == (line, plane))
 
     @cached_property
+    def row_names(self) -> list[str]:
+        """What the masks of each row are called; in old runs without folders."""
+        made = {path.name for path in self.path.glob("masks/*/*_mask.ome.tif")}
+        old = row_names(self.rows, folders=False)
+        return old if made >= {f"{name}_mask.ome.tif" for name in old} else row_names(self.rows)
+
+    @cached_property
     def _images(self) -> list[RowImage]:
-        rows, kind = self.rows, self.mask_kind
+        rows, kind, names = self.rows, self.mask_kind, self.row_names
         shown = told_apart((row.image for row in rows), attrgetter("name"), "/")
         return [
             RowImage(row, z, kind, line, name, of_scene(shown[row.image], row.scene))
-            for line, (row, name) in enumerate(zip(rows, row_names(rows), strict=True), start=2)
+            for line, (row, name) in enumerate(zip(rows, names, strict=True), start=2)
             for z in row.planes or ()
         ]
 

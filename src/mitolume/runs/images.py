@@ -52,7 +52,7 @@ class RowImage:
 
     def called(self, short: Mapping[str, str]) -> str:
         """Return its `name` with the file's by what tells it from others, see `short_names`."""
-        return self.name.replace(self.shown, short[self.shown])
+        return self.name.replace(self.shown, short.get(self.shown, self.shown))
 
     @property
     def facts(self) -> dict[str, Any]:
