@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -342,12 +343,11 @@ def _check_row(
                 f"{row.image}: the image to segment is the fluorescence itself; name the channel "
                 "of transmitted light in column `channel`, or its file in column `image`"
             )
-    mask = open_mask(row.mask, image) if row.is_labelled and row.mask else None
-    if mask is not None:
+    found: dict[int, set[float]] = {}
+    if row.is_labelled and row.mask:
+        mask = open_mask(row.mask, image)
         notices.extend(mask.attrs.get("notices", ()))
         _check_mask_shape(row, image, mask, f"mask {row.mask}")
-    found: dict[int, set[float]] = {}
-    if mask is not None:
         name = Path(mask.attrs["source"]).name
         found = {z: values_in(_mask_plane(mask, z), name) for z in row.planes}
         blank = [z for z, values in found.items() if values == {0.0}]
@@ -409,11 +409,11 @@ def _repeated_planes(fields: Sequence[Field], pixels: dict[int, dict[int, str]])
     faults = []
     for row in fields:
         keys = {pixels[row.line][z]: z for z in row.planes or ()}
-        if twin := next((k for k in keys if any(_is_twin(row, r) for r in seen[k])), None):
-            first = next(r for r in seen[twin] if _is_twin(row, r))
+        twins = ((z, r) for key, z in keys.items() for r in seen[key] if _is_twin(row, r))
+        for z, first in islice(twins, 1):
             same = "" if first.image == row.image else f": {first.image.name} is the same image"
             faults.append(
-                f"line {row.line}: plane {keys[twin]} of {row.image.name} is also in line "
+                f"line {row.line}: plane {z} of {row.image.name} is also in line "
                 f"{first.line}{same}; keep it in one of them"
             )
         for key in keys:
