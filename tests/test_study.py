@@ -100,6 +100,7 @@ def test_files_go_over_presets_and_set_goes_over_files(tmp_path: Path) -> None:
         ("fields: f.csv\nlabels: -2", "labels is -2: .*greater than or equal to 0"),
         ("fields: f.csv\nthreshold: 50", "threshold is 50: .*less than 1"),
         ("fields: f.csv\ntraining: {patch: 16, batch: 1}", "needs a batch of 2"),
+        ("fields: f.csv\nunlabelled: {start: random}", "`start` is no longer a setting"),
         ("fields: f.csv\ntraining: {batch: 1}", "training.batch is 1: noisy_student fills half"),
         ("fields: f.csv\nsplit: {test: 0.6, validation: 0.5}", "leave nothing to train on"),
         ("labels: 3", "names no table of fields"),
@@ -112,6 +113,12 @@ def test_faults_of_a_recipe_are_one_clear_sentence(tmp_path: Path, text: str, me
     (tmp_path / "r.yaml").write_text(text)
     with pytest.raises(MitolumeError, match=message):
         load_recipe(tmp_path / "r.yaml")
+
+
+def test_what_was_a_setting_may_ask_for_what_is_done_anyway(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text("fields: f.csv\nunlabelled: {start: teacher, weight: 1}\n")
+    now = load_recipe(fields=tmp_path / "f.csv")
+    assert load_recipe(tmp_path / "r.yaml").unlabelled == now.unlabelled
 
 
 def test_a_run_leaves_all_that_was_promised(finished: Path) -> None:

@@ -10,16 +10,24 @@ from mitolume.models.settings import DenoiserNetworkSettings
 
 
 class _Settings(BaseModel):
-    """Settings; what recipes of earlier versions say of ``former`` ones is left aside."""
+    """Settings, of which earlier versions had more.
+
+    ``former`` ones are left aside where a recipe asks for what is now always done, and refused
+    elsewhere.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    former: ClassVar[frozenset[str]] = frozenset()
+    former: ClassVar[dict[str, tuple[object, ...]]] = {}
 
     @model_validator(mode="before")
     @classmethod
     def _without_former(cls, given: Any) -> Any:
-        known = given.items() if isinstance(given, dict) else ()
-        return {key: value for key, value in known if key not in cls.former} or given
+        if not isinstance(given, dict):
+            return given
+        for key, done in cls.former.items():
+            if given.get(key, done[0]) not in done:
+                raise ValueError(f"`{key}` is no longer a setting; it is always {done[0]}")
+        return {key: value for key, value in given.items() if key not in cls.former}
 
 
 class LoopSettings(_Settings):
@@ -103,7 +111,8 @@ class UnlabelledSettings(_Settings):
     model 1. ``pseudo_label`` ignores them: as published, its training is as long as model 1's.
     """
 
-    former = frozenset({"start", "weight"})
+    former = {"start": ("teacher",), "weight": (1.0,)}
+
     teacher: Literal["auto", "dye", "proposal", "self"] = "auto"
     length: float = Field(0.1, gt=0, le=10)
     rate: float = Field(0.3, gt=0, le=10)
@@ -115,7 +124,8 @@ class DenoisingSettings(LoopSettings):
     ``planes``: ``all`` of a stack, those in ``focus``, or numbers such as ``3-20``.
     """
 
-    former = frozenset({"directions", "protect"})
+    # Each method has its own.
+    former = {"directions": ("both", "forward"), "protect": (True, False)}
 
     steps: int | None = Field(1000, ge=1)
     batch: int = Field(4, ge=1)
