@@ -38,7 +38,7 @@ from mitolume.io.formats import stated
 from mitolume.io.listing import image_files
 from mitolume.io.mask_files import open_mask
 from mitolume.io.pixel_size import believed_pixel_size
-from mitolume.io.read import read, read_plane
+from mitolume.io.read import read, read_plane, scenes
 from mitolume.models.settings import InputSettings
 from mitolume.preprocess.settings import ChainSettings
 from mitolume.report.run_tables import results_text
@@ -291,6 +291,12 @@ def test_absent_planes_are_named_and_never_read_as_zeros(tmp_path: Path) -> None
         read(files[0])
     found, _ = image_files([tmp_path], [])
     assert found == [stopped, files[0]], "the files of a set are one image, though it is not whole"
+
+
+def test_a_scene_without_a_name_gets_one(tmp_path: Path) -> None:
+    write_lif(tmp_path / "a.lif", {"": ("YX", STACK[0]), "b ": ("YX", STACK[1])}, channels=["DIC"])
+    assert scenes(tmp_path / "a.lif") == ["scene 0", "b"]
+    np.testing.assert_array_equal(read_plane(read(tmp_path / "a.lif", scene="b")), STACK[1])
 
 
 @pytest.mark.parametrize("shape", [(1, 4), (4, 1), (1, 1), (2, 2)])
@@ -591,6 +597,9 @@ def test_a_label_image_within_an_ome_zarr_is_a_mask(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_zarr(tmp_path / "labels" / "mito", "zyx", (STACK > 3000).astype(np.uint8))
+    zarr.open_group(tmp_path / "labels").attrs["ome"] = {"labels": ["mito", "cells"]}
+    with pytest.raises(MitolumeError, match=r"holds 2 images \(0 = mito, 1 = cells\).* folder of"):
+        open_mask(tmp_path / "labels")
     mask = tmp_path / "labels" / "mito"
     for words in (["measure", mask, "--out", tmp_path / "o.csv"], ["evaluate", mask, mask]):
         assert call(monkeypatch, *words) == 0

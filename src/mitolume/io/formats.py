@@ -228,9 +228,10 @@ def open_scenes(path: Path) -> tuple[Opened, list[str]]:
     # Positions of a microscope often share a name; they get a number.
     seen: Counter[str] = Counter()
     names = []
-    for name in opened.names:
+    given = [name.strip() or f"scene {number}" for number, name in enumerate(opened.names)]
+    for name in given:
         seen[name] += 1
-        names.append(f"{name} ({seen[name]})" if opened.names.count(name) > 1 else name)
+        names.append(f"{name} ({seen[name]})" if given.count(name) > 1 else name)
     return replace(opened, names=names), complaints
 
 

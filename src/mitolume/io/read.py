@@ -67,6 +67,11 @@ def read(
     """
     path = Path(path)
     opened, complaints = open_scenes(path)
+    if mask and scene is None and len(opened.names) > 1:
+        raise MitolumeError(
+            f"mask {path} holds {len(opened.names)} images ({_listed(opened.names)}); save one as "
+            "a file, or of an OME-Zarr name the folder of one"
+        )
     number = _scene_number(opened.names, scene, path)
     with decoding(path):
         image = opened.array(number)
