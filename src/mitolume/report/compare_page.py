@@ -105,9 +105,8 @@ def compare(
     if log and (table[column] <= 0).any():
         raise MitolumeError(f"{objects}: {column} has values of 0 or less, and no logarithms")
     effects = compare_conditions(table, column, control, by=by, log=log)
-    notes += _learnt(table, by, run)
     found = Compared(
-        table, column, by, log, why, effects, *_accuracy(run, names, by, control, notes)
+        table, column, by, log, why, effects, *_accuracy(run, table, by, control, notes)
     )
     if out is not None:
         _write(found, out)
@@ -189,25 +188,8 @@ def _read(objects: Path, column: str, by: str) -> tuple[pd.DataFrame, str, list[
     return table, named[0], notes
 
 
-def _learnt(table: pd.DataFrame, by: str, run: Path | None) -> list[str]:
-    """Say which conditions have more images, or images of more specimens, that were learnt from."""
-    from mitolume.runs.folder import open_run
-
-    rows = open_run(run).rows if run and "role" not in table else ()
-    known = {row.specimen for row in rows if row.role == "train"}
-    seen = table["role"] == "train" if "role" in table else table["specimen"].isin(known)
-    shares = {name: percent(v, 0) for name, v in seen.groupby(table[by], sort=False).mean().items()}
-    if len(set(shares.values())) < 2:
-        return []
-    said = ", ".join(f"{share} of {name}" for name, share in shares.items())
-    whose = "these rows' specimens" if known else "these rows"
-    return [
-        f"the model has learnt from images of {whose}, whose masks are better than others: {said}"
-    ]
-
-
 def _accuracy(
-    folder: Path | None, names: Sequence[str], by: str, control: str, notes: list[str]
+    folder: Path | None, table: pd.DataFrame, by: str, control: str, notes: list[str]
 ) -> tuple[list[str], list[str], list[dict[str, Any]], list[str]]:
     """Return warnings, notes, a run's scores by condition, and what its errors add."""
     if folder is None:
@@ -218,7 +200,13 @@ def _accuracy(
     from mitolume.runs.folder import open_run
     from mitolume.runs.results import judging_subset
 
-    run = open_run(folder)
+    run, names = open_run(folder), list(dict.fromkeys(table[by]))
+    known = {row.specimen for row in run.rows if row.role == "train"}
+    seen = table["specimen"].isin(known).groupby(table[by], sort=False).mean()
+    if len({percent(share, 0) for share in seen}) > 1:
+        said = ", ".join(f"{percent(share, 0)} of {name}" for name, share in seen.items())
+        notes.append("the model has learnt from images of these rows' specimens, whose masks are "
+                     f"better than others: {said}")  # fmt: skip
     scored = run.scores[(run.scores["model"] == run.kept) & run.scores["tp"].notna()]
     subset = judging_subset(scored)
     scored = scored[(scored["subset"] == subset) & (subset != "train")]
