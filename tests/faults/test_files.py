@@ -93,6 +93,18 @@ def test_a_stack_in_several_files_is_one_image(tmp_path: Path) -> None:
     ]
 
 
+def test_planes_of_a_file_that_was_renamed_are_not_guessed(tmp_path: Path) -> None:
+    (file,) = write_set(tmp_path, {"a.ome.tif": [0, 1, 2, 3]})
+    with tifffile.TiffFile(file) as tif:
+        xml = re.sub(' UUID="[^"]*"', "", str(tif.ome_metadata))  # by which it knew itself
+    tifffile.tiffcomment(file, xml.encode())
+    assert read(file).sizes["Z"] == 4
+    with pytest.raises(
+        MitolumeError, match=r"place its planes in a\.ome\.tif, of which none is here"
+    ):
+        read(file.rename(tmp_path / "b.ome.tif"))
+
+
 def test_positions_in_files_of_their_own_are_taken_once(tmp_path: Path) -> None:
     """As Micro-Manager writes them: each file names, and opens, the positions of all."""
     ids = {f"Pos{i}.ome.tif": f"urn:uuid:{uuid.uuid4()}" for i in range(3)}

@@ -39,7 +39,8 @@ def _stated(pixels: ElementTree.Element) -> Stated:
 
 def files_of(xml: str) -> list[str]:
     """Return the names of the files that hold the planes; none where it is the file itself."""
-    return list(dict.fromkeys(u.get("FileName") for u in _all(xml, "UUID") if u.get("FileName")))
+    found = _all(xml, "UUID") if "FileName" in xml else ()
+    return list(dict.fromkeys(u.get("FileName") for u in found if u.get("FileName")))
 
 
 def companion_of(xml: str) -> str:

@@ -43,6 +43,11 @@ def open_file(path: Path) -> Opened:
         ]
         for one in series:
             _require_whole(path, tif, one)
+        if series and series[0].kind != "ome" and (lost := ome.files_of(tif.ome_metadata or "")):
+            raise MitolumeError(
+                f"{path}: its metadata place its planes in {some_names(lost)}, of which none is "
+                "here: was it renamed? Give it its name again, or save it anew in Fiji"
+            )
         if tif.is_imagej:
             found = sum(one.size // one.keyframe.size for one in series)
             _require_slices(path, tif.imagej_metadata, max(found, len(tif.pages)))
@@ -190,7 +195,7 @@ def _array(path: Path, scene: int) -> xr.DataArray:
         are_channels = not colours and "S" in sizes and not {1, 2} & {*series.keyframe.extrasamples}
         is_there = [page is not None for page in series]
         if not all(is_there):
-            named = ome.files_of(tif.ome_metadata or "<OME/>")
+            named = ome.files_of(tif.ome_metadata or "")
             others = [n for n in named if not path.with_name(n).exists()]
             beside = "it is one of several files of an image; put the others beside it, under the "
             beside += f"names that they had: {some_names(others)}"
