@@ -20,7 +20,7 @@ from mitolume.inference.denoise import Denoiser
 from mitolume.inference.inputs import InputReader
 from mitolume.io.channels import select_channel
 from mitolume.io.formats import bare_name, sha256
-from mitolume.io.listing import named_scenes, result_ending
+from mitolume.io.listing import result_ending
 from mitolume.io.read import read
 from mitolume.io.windows import FilePlane, Plane, levelled
 from mitolume.io.zarr_out import new_image
@@ -72,8 +72,7 @@ def denoise_files(
         results = (out / f"{name}_denoising.png", path)
         return Job(file.name, image.attrs["files"], results, compute, settings, work)
 
-    scenes = partial(named_scenes, scene=scene)
-    return run_files(files, open_scene, out / "denoise.jsonl", scenes=scenes, **options)
+    return run_files(files, open_scene, out / "denoise.jsonl", scene=scene, **options)
 
 
 def _denoise(

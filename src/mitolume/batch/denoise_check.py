@@ -16,7 +16,6 @@ from matplotlib.ticker import MaxNLocator
 from mitolume.analysis.object_pictures import write_figure
 from mitolume.batch.runner import Job, Outcome, Report, run_files
 from mitolume.io.channels import select_channel
-from mitolume.io.listing import named_scenes
 from mitolume.io.read import read
 from mitolume.io.windows import Plane, first_time, levelled, open_plane
 from mitolume.io.write import write_text
@@ -78,8 +77,7 @@ def check_files(
         inputs = image.attrs["files"]
         return Job(file.name, inputs, (numbers, figure), compute, work=image.sizes["Z"])
 
-    scenes = partial(named_scenes, scene=scene)
-    return run_files(stacks, open_scene, scenes=scenes, overwrite=True, progress=progress)
+    return run_files(stacks, open_scene, scene=scene, overwrite=True, progress=progress)
 
 
 def _text(path: Path, given: str, check: NoiseCheck) -> str:

@@ -27,7 +27,6 @@ from mitolume.batch.runner import (
 from mitolume.errors import MitolumeError
 from mitolume.io.channels import select_channel
 from mitolume.io.fields import Field, format_planes, read_table, with_planes, write_table
-from mitolume.io.listing import named_scenes
 from mitolume.io.read import read
 from mitolume.io.windows import Plane, first_time, levelled, open_plane
 from mitolume.preprocess.focus import choose_planes, focus_scores
@@ -107,8 +106,7 @@ def focus_files(
         inputs = image.attrs["files"]
         return Job(file.name, inputs, (picture,), compute, work=image.sizes["Z"])
 
-    scenes = partial(named_scenes, scene=scene)
-    return run_files(stacks, open_scene, scenes=scenes, overwrite=True, progress=progress)
+    return run_files(stacks, open_scene, scene=scene, overwrite=True, progress=progress)
 
 
 def measure_focus(

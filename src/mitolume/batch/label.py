@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from textwrap import fill
 
@@ -20,7 +19,6 @@ from mitolume.io.channels import channel_in_name, file_of_channel, transmitted_c
 from mitolume.io.check import open_fluorescence, open_image
 from mitolume.io.fields import Field, asked_planes, read_table, with_planes, write_table
 from mitolume.io.formats import SHEET
-from mitolume.io.listing import named_scenes
 from mitolume.io.pixel_size import plane_pixel_size
 from mitolume.io.read import read, read_plane
 from mitolume.io.write import is_ours, write_text
@@ -124,7 +122,7 @@ def label_files(
         return Job(file.name, inputs, (mask,), compute, settings)
 
     outcome = run_files(
-        files, open_scene, out / RECORD, scenes=partial(named_scenes, scene=scene), first=channel,
+        files, open_scene, out / RECORD, scene=scene, first=channel,
         resume=resume, overwrite=overwrite, progress=progress,
     )  # fmt: skip
     names = {mask.name for mask in outcome.done}

@@ -134,7 +134,8 @@ def run_files(
     open_scene: Callable[[Path, str | None, str], Job],
     record: Path | None = None,
     *,
-    scenes: Callable[[Path], Iterable[tuple[str | None, str]]] = named_scenes,
+    scene: str | None = None,
+    scenes: Callable[[Path], Iterable[tuple[str | None, str]]] | None = None,
     first: str = "",
     progress: Advance = lambda done, total, note="": None,
     **options: Any,
@@ -150,8 +151,8 @@ def run_files(
         results are named as the third argument says: after its file, and where files of several
         folders have one name after the folder, too. One that can't be opened does not stop the
         others.
-    scenes
-        Returns the scenes of a file that are meant, and how the results of each are named.
+    scene, scenes
+        A scene of each file, see `named_scenes`; or what returns those of a file with their names.
     first
         A channel that files may be named after. Those that differ from them in the channel alone
         and can't be opened are no faults.
@@ -165,20 +166,20 @@ def run_files(
     apart = told_apart(files)
 
     def named(file: Path) -> Iterator[tuple[str | None, str]]:
-        for scene, name in scenes(file):
-            yield scene, apart[file] + name.removeprefix(bare_name(file))
+        for own, name in scenes(file) if scenes else named_scenes(file, scene):
+            yield own, apart[file] + name.removeprefix(bare_name(file))
 
     for number, file in enumerate(files):
         progress(number, len(files), f"opening {file.name}")
-        for scene, one in _opened(file, open_scene, named):
+        for own, one in _opened(file, open_scene, named):
             if isinstance(one, Job):
                 jobs.append(one)
             elif not isinstance(one, MitolumeError):
-                faults.append(_unexpected(of_scene(str(file), scene), one))
+                faults.append(_unexpected(of_scene(str(file), own), one))
             elif first and is_other_channel(file, files, first):
                 others.append(file)
             else:
-                faults.append(_naming(str(one), file.name, scene))
+                faults.append(_naming(str(one), file.name, own))
     if others:
         taken = f"{count(len({*others}), 'file')} taken as other channels of those named {first}"
         notices.append(f"{taken}, not as images of their own: {some_names(others)}")
