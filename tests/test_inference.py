@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 import xarray as xr
 from helpers.fields import blobs
@@ -324,6 +325,13 @@ def test_two_files_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -
     files = [stack(tmp_path / "a"), stack(tmp_path / "b")]
     written = predict_files(predictor(), files, tmp_path / "out").written
     assert len({str(path) for path in written}) == 2
+
+
+def test_copies_of_an_image_are_told(tmp_path: Path) -> None:
+    for name, seed in (("a", 1), ("a (copy)", 1), ("b", 2)):
+        tifffile.imwrite(tmp_path / f"{name}.tif", blobs(seed)[0])
+    told = predict_files(predictor(), [tmp_path], tmp_path / "out").notices
+    assert "a (copy).tif, a.tif: the same file, so what is in it counts 2 times" in told
 
 
 def test_images_mapped_from_disk_are_predicted_without_a_warning() -> None:

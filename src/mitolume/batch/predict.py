@@ -152,6 +152,15 @@ def predict_files(
         scheduler=compute,
         progress=progress,
     )
+    alike: dict[tuple[str | None, ...], dict[Path, None]] = defaultdict(dict)  # by their content
+    for one in outcome.finished:
+        content = one.job.scene, *(file["sha256"] for file in one.inputs)
+        alike[content] |= {Path(one.inputs[0]["file"]): None}
+    outcome.notices += [
+        f"{some_names(copies)}: the same file, so what is in it counts {len(copies)} times"
+        for copies in alike.values()
+        if len(copies) > 1
+    ]
     if table is not None and (done := set(outcome.done)):
         masked = [replace(row, mask=mask) for mask, row in made.items() if mask in done]
         write_table(out / "fields.csv", masked)
