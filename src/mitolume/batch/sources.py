@@ -134,7 +134,8 @@ def find_image(mask: Path, images: Path, masks: Collection[str] = ()) -> Path:
         )
     if not near:
         raise MitolumeError(
-            f"{images} has no image of the name of {mask}; folders in it are not searched"
+            f"{images} has no image of the name of {mask}; where images lie in several folders, "
+            "give a table of them by --fields"
         )
     return near[0]
 
