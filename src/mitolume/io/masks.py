@@ -100,7 +100,6 @@ def decide_kind(
                 "is unsure, make the label images 0 and 1 (Fiji: Process > Math > Max, 1), and "
                 "leave mask_kind out"
             )
-    kind = "unsure" if kind == "auto" else kind
     unfit: dict[str, dict[str, set[float]]] = defaultdict(dict)  # by what is wrong
     for name, vs in found.items():
         if fault := _fault(name, vs, allowed):
@@ -108,7 +107,7 @@ def decide_kind(
     for fault, of in unfit.items():
         verb = "holds" if len(of) == 1 else "hold"
         faults.append(f"{some_names(of)} {verb} {_listing(set().union(*of.values()))}{fault}")
-    return kind, notices, faults
+    return "unsure" if kind == "auto" else kind, notices, faults
 
 
 def to_mask(values: Array, kind: ValuesKind) -> Mask:
