@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
+from typing import Any
 from unicodedata import normalize
 
 from mitolume.errors import MitolumeError, in_words, some_lines, some_names
@@ -292,32 +293,33 @@ def table_text(fields: Sequence[Field], base: Path, columns: Sequence[str] = COL
 
 def leaks(fields: Iterable[Field]) -> list[str]:
     """Name each specimen whose rows would let a model see what it is tested on."""
-    uses: dict[str, set[str]] = defaultdict(set)
-    for row in fields:
-        if row.role:
-            uses[row.specimen].add("train" if row.role == "unlabelled" else row.role)
+    uses = _several(
+        (row.specimen, "train" if row.role == "unlabelled" else row.role) for row in fields
+    )
     return [
         f"specimen {specimen!r} is in {' and '.join(sorted(used))}: give each specimen one of "
         "train (with unlabelled), validation, test"
         for specimen, used in uses.items()
-        if len(used) > 1
     ]
 
 
-def _contradictions(fields: Iterable[Field]) -> list[str]:
+def _contradictions(fields: Sequence[Field]) -> list[str]:
     """Name images whose rows, which are of other planes, differ in what all planes share."""
-    found: dict[tuple[str, str], set[object]] = defaultdict(set)
-    for row in fields:
-        for column in ("pixel_size_um", "z_step_um", "condition"):
-            found[of_scene(str(row.image), row.scene), column] |= {getattr(row, column)} - {
-                "",
-                None,
-            }
     return [
         f"{image} has several values in column `{column}` ({some_names(sorted(map(str, said)))})"
-        for (image, column), said in found.items()
-        if len(said) > 1
+        for column in ("pixel_size_um", "z_step_um", "condition")
+        for image, said in _several(
+            (of_scene(str(row.image), row.scene), getattr(row, column)) for row in fields
+        ).items()
     ]
+
+
+def _several(pairs: Iterable[tuple[str, Any]]) -> dict[str, set[Any]]:
+    """Return what has several values, with all of them; "" and None are none."""
+    found: dict[str, set[Any]] = defaultdict(set)
+    for name, value in pairs:
+        found[name] |= {value} - {"", None}
+    return {name: values for name, values in found.items() if len(values) > 1}
 
 
 def is_same_image(one: Field, other: Field) -> bool:
