@@ -582,7 +582,7 @@ def test_a_finished_measurement_is_resumed(fields: Path, shell: Shell) -> None:
     shell(*command)
     assert {path: path.read_bytes() for path in made} == before
     assert not list(fields.rglob(".part-*"))
-    assert "made of other masks or with other settings (see" in shell(
+    assert "made of other masks, rows of the table or settings (see" in shell(
         *command, "--min-size", 1.5, code=1
     )
     assert {path: path.read_bytes() for path in made} == before

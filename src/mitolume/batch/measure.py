@@ -144,7 +144,7 @@ def measure_masks(
             before = None
         if before != record:
             raise MitolumeError(
-                f"{out} was made of other masks or with other settings (see "
+                f"{out} was made of other masks, rows of the table or settings (see "
                 f"{settings_file}); choose another --out, or replace results with --overwrite"
             )
     starts = *(path.name for path in tables), "superplot_", *(f"{s.name}_" for s in sources)
