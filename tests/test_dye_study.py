@@ -15,11 +15,12 @@ from scipy import ndimage
 from mitolume.errors import MitolumeError
 from mitolume.io.read import read
 from mitolume.io.write import write_image, write_mask
+from mitolume.report import study_page
 from mitolume.report.study_page import StudyContent
 from mitolume.runs.folder import Run
 from mitolume.study.arms import load_study, planned_runs
 from mitolume.study.beside_dye import DYE, LIGHT, OBJECTS, TRUTH, bias, judge_beside_dye
-from mitolume.study.folder import open_study
+from mitolume.study.folder import Study, open_study
 from mitolume.workflow import study
 
 QUICK = [
@@ -86,7 +87,7 @@ def test_arms_that_the_table_has_nothing_for_are_left_out(
 
 
 def test_arms_that_one_image_has_nothing_for_are_left_out_before_anything_is_computed(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first image speaks for all, but a later one may have no names of channels."""
     table = table_of(tmp_path, channels=("BF", "Mito", "CellMask"), depth=3)
@@ -95,9 +96,16 @@ def test_arms_that_one_image_has_nothing_for_are_left_out_before_anything_is_com
     tifffile.imwrite(tmp_path / "f5.tif", stack, imagej=True, metadata={"axes": "CYX"})
     rows.loc[5, ["image", "channel", "fluorescence"]] = ["f5.tif", "0", "1"]
     rows.to_csv(table, index=False)
-    assert list(load_study(preset="dye", fields=table).arms) == ["light", "light-one-plane"]
+    asked = load_study(preset="dye", fields=table)
+    assert list(asked.arms) == ["light", "light-one-plane"]
     said = capsys.readouterr().err
     assert "note: arm light-dye is left out: there is nothing to show it in line 7 (f5.tif)" in said
+    # What the preset asks is answered all the same.
+    content = object.__new__(StudyContent)
+    vars(content).update(study=Study(tmp_path / "s", asked), reference="light", scored=None)
+    monkeypatch.setattr(study_page, "measure_beside_dye", lambda *_: None)
+    monkeypatch.setattr(study_page, "judge_beside_dye", lambda _: [{"k": 0}])
+    assert content.beside_dye == {0: [{"k": 0}]}
 
 
 def test_a_single_arm_that_is_left_is_no_study(tmp_path: Path) -> None:

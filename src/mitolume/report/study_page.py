@@ -232,9 +232,12 @@ class StudyContent:
 
     @cached_property
     def beside_dye(self) -> dict[int, list[dict[str, Any]]]:
-        """The reference beside the dye, by k, where it sees light alone and another arm more."""
+        """The reference beside the dye, by k, where it sees light alone, and that is asked about.
+
+        An arm sees more than it, or it is called light, as in the preset ``dye``.
+        """
         more = {one.arm for one in self.study.planned if len(one.recipe.inputs.channels) > 1}
-        if not more or self.reference in more:
+        if self.reference in more or not (more or self.reference == "light"):
             return {}
         judged = judge_beside_dye(measure_beside_dye(self.study, self.scored))
         return {k: [one for one in judged if one["k"] == k] for k in {one["k"] for one in judged}}
