@@ -537,6 +537,13 @@ def test_an_index_of_planes_is_whole(tmp_path: Path) -> None:
         read(path)
 
 
+def test_a_picture_whose_0_is_white_is_said_to_be(tmp_path: Path) -> None:
+    for kind in ("miniswhite", "minisblack"):
+        tifffile.imwrite(tmp_path / "a.tif", STACK[0], photometric=kind)
+        np.testing.assert_array_equal(read_plane(read(tmp_path / "a.tif")), STACK[0])
+        assert ("0 is white" in inspect(tmp_path / "a.tif")) == (kind == "miniswhite")
+
+
 def test_inks_are_no_red_green_and_blue(tmp_path: Path) -> None:
     """The fourth of them is black, and no transparency to drop."""
     inks = np.moveaxis((STACK // 16).astype(np.uint8), 0, -1)

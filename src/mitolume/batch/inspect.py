@@ -92,6 +92,11 @@ def _look(path: Path, number: int) -> _Scene:
     transmitted, unclear = _channel_choice(names, said.light)
     lines += [_line("transmitted", transmitted)] if transmitted else []
     warnings = [*_axis_warnings(image, said.guessed), *_pixel_size_warnings(size, doubt), *unclear]
+    if said.inverted:
+        warnings.append(
+            "0 is white in this file (an inverting LUT in Fiji), but numbers are read as they are; "
+            "if bright and dark should change places, use Edit > Invert in Fiji"
+        )
     if image.sizes["Z"] > 1 and "Z" in said.size_um and "Z" not in size:
         warnings.append(
             f"the file states a z-step of {said.size_um['Z']:g} µm, which is not believed; say it "

@@ -120,8 +120,8 @@ class Stated:
     the others to bare numbers; ``coarse`` tells that an axis was given per inch or cm, as for
     prints; ``channels`` are names, ``light`` is what is said of each
     channel's light ("Transmitted Brightfield", "emission 512 nm"), both empty where nothing is;
-    ``guessed`` are axes that the file doesn't name; ``fault`` tells that the metadata couldn't be
-    read.
+    ``guessed`` are axes that the file doesn't name; ``inverted`` tells that 0 is white; ``fault``
+    tells that the metadata couldn't be read.
     """
 
     size_um: dict[str, float] = field(default_factory=dict)
@@ -130,6 +130,7 @@ class Stated:
     channels: tuple[str, ...] = ()
     light: tuple[str, ...] = ()
     guessed: str = ""
+    inverted: bool = False
     fault: str = ""
 
 

@@ -111,8 +111,9 @@ def stated(path: Path, scene: int) -> Stated:
     with _tiff(path) as tif:
         series = tif.series[scene]
         sizes, guessed = _sizes(series)
+        inverted = series.keyframe.photometric == 0
         if tif.is_ome and tif.ome_metadata:
-            return replace(_ome(tif, scene, sizes), guessed=guessed)
+            return replace(_ome(tif, scene, sizes), guessed=guessed, inverted=inverted)
         page = series.keyframe
         imagej = tif.imagej_metadata or {}
         pixels = {
@@ -124,7 +125,7 @@ def stated(path: Path, scene: int) -> Stated:
     said: dict[str, tuple[Any, Any]]
     if not imagej:
         said = {axis: (size, tag_unit) for axis, size in pixels.items() if tag_unit}
-        return Stated(*lengths(said), guessed=guessed)
+        return Stated(*lengths(said), guessed=guessed, inverted=inverted)
     unit = imagej.get("unit")
     said = {axis: (size, unit) for axis, size in pixels.items()}
     if "Y" in said:
@@ -139,7 +140,7 @@ def stated(path: Path, scene: int) -> Stated:
     elif sizes.get("Z", 1) > 1 and sizes.get("T", 1) == sizes.get("C", 1) == 1:
         guessed = "Z"  # ImageJ calls the planes of any stack slices
     named = _imagej_channels(imagej.get("Labels"), sizes.get("C", 1), sizes.get("Z", 1))
-    return Stated(*lengths(said), channels=named, guessed=guessed)
+    return Stated(*lengths(said), channels=named, guessed=guessed, inverted=inverted)
 
 
 def _ome(tif: Any, scene: int, sizes: dict[str, int]) -> Stated:
