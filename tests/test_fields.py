@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -546,6 +547,30 @@ def test_no_split_leaks_and_every_row_has_a_role(fields: list[Field], seed: int)
     free = labelled - {r.specimen for r in fields if r.role}
     if len(free) >= 3:  # unlabelled images are left aside only where they must be
         assert len(split) == len(fields)
+
+
+@given(
+    st.dictionaries(st.sampled_from(["", "control", "FCCP", "rotenone"]), st.integers(1, 9)),
+    st.integers(0, 50),
+)
+def test_every_condition_of_three_dishes_or_more_is_tested(
+    dishes: dict[str, int], seed: int
+) -> None:
+    fields = [
+        replace(field(i, f"{name} {dish}"), condition=name)
+        for name, count in dishes.items()
+        for dish in range(count)
+        for i in range(2)
+    ]
+    split = assign_roles(fields, SplitSettings(seed=seed))
+    kept = {name for name, count in dishes.items() if count >= 3}
+    for role in ("train", "test"):
+        assert kept <= {row.condition for row in split if row.role == role}
+    if len(dishes) == 1:  # the draw of earlier versions
+        plain = assign_roles(
+            [replace(row, condition="") for row in fields], SplitSettings(seed=seed)
+        )
+        assert [row.role for row in split] == [row.role for row in plain]
 
 
 def test_where_every_dish_has_unlabelled_images_dishes_are_kept_aside_all_the_same(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeVar
@@ -14,6 +14,7 @@ from pydantic import Field as Setting
 from mitolume.errors import MitolumeError
 from mitolume.io.fields import Field, with_planes
 
+FEWEST_OF_CONDITION = 3  # specimens: one to test, and others to learn from and to choose by
 Item = TypeVar("Item")
 
 
@@ -37,9 +38,10 @@ def assign_roles(fields: Sequence[Field], settings: SplitSettings) -> list[Field
     """Give every row a role, all rows of a specimen on the same side.
 
     A specimen with a role in some rows keeps it in the others. The rest are drawn: test first, then
-    validation, at least one specimen each while that leaves one for training. A role that the table
-    itself uses is not drawn. Specimens with unlabelled rows are for training, unless there are too
-    few without: then they are drawn too, the others first.
+    validation, at least one specimen each while that leaves one for training; for test, at least
+    one of each condition that has `FEWEST_OF_CONDITION` specimens. A role that the table itself
+    uses is not drawn. Specimens with unlabelled rows are for training, unless there are too few
+    without: then they are drawn too, the others first.
 
     Parameters
     ----------
@@ -71,9 +73,11 @@ def assign_roles(fields: Sequence[Field], settings: SplitSettings) -> list[Field
     else:
         has_training |= bool(others)
     n = len(queue)
+    queue, n_conditions = _in_turn(queue, fields)
+    fewest = {"test": max(1, n_conditions), "validation": 1}
     for role, share in drawn.items():
         spare = len(queue) - (not has_training)
-        for _ in range(min(max(1, round(share * n)), spare)):
+        for _ in range(min(max(fewest[role], round(share * n)), spare)):
             given[queue.pop()] = role
     roles = [row.role or given.get(row.specimen, "train") for row in fields]
     return [
@@ -81,6 +85,26 @@ def assign_roles(fields: Sequence[Field], settings: SplitSettings) -> list[Field
         for row, role in zip(fields, roles, strict=True)
         if role != "unlabelled" or given.get(row.specimen, "train") == "train"
     ]
+
+
+def _in_turn(names: Sequence[str], fields: Sequence[Field]) -> tuple[list[str], int]:
+    """Order specimens that are drawn from the end: one of each condition, then all by their share.
+
+    Also return how many conditions have specimens enough to be sure of a turn.
+    """
+    treated: dict[str, set[str]] = defaultdict(set)
+    for row in fields:
+        if row.role != "unlabelled":
+            treated[row.specimen].add(row.condition)
+    condition = {name: frozenset(treated[name]) for name in names}
+    known, turn = Counter(condition.values()), Counter[frozenset[str]]()
+    many = {own for own, count in known.items() if count >= FEWEST_OF_CONDITION}
+    places: dict[str, tuple[bool, float]] = {}
+    for name in reversed(names):
+        own = condition[name]
+        turn[own] += 1
+        places[name] = own not in many or turn[own] > 1, turn[own] / (known[own] + 1)
+    return sorted(names, key=places.__getitem__, reverse=True), len(many)
 
 
 def choose_labelled(fields: Sequence[Field], labels: int | None, seed: int) -> list[Field]:
