@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
+from numpy.typing import ArrayLike
 
 from mitolume.errors import MitolumeError, disk_fault, extra, in_words
 from mitolume.io.formats import sha256
@@ -274,6 +275,13 @@ def write_mask(path: str | Path, mask: xr.DataArray) -> None:
     write_image(
         path, mask.astype(np.uint8), photometric="palette", colormap=colours, names=["mask"]
     )
+
+
+def write_masks(path: Path, planes: ArrayLike, image: xr.DataArray) -> None:
+    """Write masks of planes, (Y, X) each, as one stack with the pixel size of their image."""
+    size = image.attrs.get("pixel_size_um", {})
+    stack = xr.DataArray(np.asarray(planes), dims=tuple("ZYX"), attrs={"pixel_size_um": size})
+    write_mask(path, stack)
 
 
 def write_labels(path: str | Path, labels: xr.DataArray) -> None:

@@ -29,7 +29,7 @@ from mitolume.io.formats import bare_name
 from mitolume.io.mask_files import distinct_values, kind_of, open_mask
 from mitolume.io.masks import BACKGROUND, UNSURE, Mask, meaning_of, to_mask
 from mitolume.io.read import load, read
-from mitolume.io.write import is_ours, owning, write_image, write_mask
+from mitolume.io.write import is_ours, owning, write_image, write_masks
 
 _OWN = "_napari"  # what a table that someone else wrote is called where it goes on
 
@@ -208,9 +208,7 @@ class LabelTable:
         while path.exists() and row.mask != path:  # that of other planes of the same image
             path = self.masks / f"{name}_{number}_mask.ome.tif"
             number += 1
-        size = open_image(row).attrs.get("pixel_size_um", {})
-        stack = xr.DataArray(mask, dims=tuple("ZYX"), attrs={"pixel_size_um": size})
-        write_mask(path, stack)
+        write_masks(path, mask, open_image(row))
         rows[index] = replace(rows[index], mask=path, extra=rows[index].extra | said)
         write_table(self.path, rows)
         self.rows = read_table(self.path)

@@ -23,7 +23,7 @@ from mitolume.io.masks import UNSURE, Mask, MaskKind
 from mitolume.io.pixel_size import plane_pixel_size
 from mitolume.io.read import read, read_plane
 from mitolume.io.split import spread
-from mitolume.io.write import write_mask
+from mitolume.io.write import write_masks
 from mitolume.runs.dye_checks import judge, measure_shifts
 from mitolume.runs.recipe import DyeSettings
 from mitolume.text import count
@@ -121,9 +121,7 @@ def label_row(row: Field, path: Path, threshold: float = THRESHOLD) -> list[dict
                 "mask": path.name, "verdict": str(quality),
             }
         )  # fmt: skip
-    size = image.attrs.get("pixel_size_um", {})
-    stack = xr.DataArray(masks, dims=("Z", "Y", "X"), attrs={"pixel_size_um": size})
-    write_mask(path, stack)
+    write_masks(path, masks, image)
     return rows
 
 

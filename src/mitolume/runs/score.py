@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import xarray as xr
 
 from mitolume.analysis.metrics import best_threshold, probability_histogram
 from mitolume.inference.predictor import Predictor
 from mitolume.io.check import open_image
-from mitolume.io.fields import Field
-from mitolume.io.masks import Mask
 from mitolume.io.split import spread
-from mitolume.io.write import write_mask
+from mitolume.io.write import write_masks
 from mitolume.models.bundle import ConditionThreshold
 from mitolume.preprocess.fingerprint import distance
 from mitolume.runs.folder import Run
@@ -110,13 +106,5 @@ def score_model(predictor: Predictor, run: Run, model: str) -> pd.DataFrame:
                     "distance": distance(predictor.card.fingerprint, prepared.plane),
                 }
             )
-        _write_row_mask(run.mask_file(model, image.row_name), row, predicted)
+        write_masks(run.mask_file(model, image.row_name), predicted, open_image(row))
     return pd.DataFrame(rows).reindex(columns=list(IMAGE_COLUMNS))
-
-
-def _write_row_mask(path: Path, row: Field, planes: list[Mask]) -> None:
-    size = open_image(row).attrs.get("pixel_size_um", {})
-    stack = xr.DataArray(np.stack(planes), dims=("Z", "Y", "X"))
-    if size:
-        stack.attrs["pixel_size_um"] = size
-    write_mask(path, stack)

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,7 @@ import torch
 from mitolume.errors import MitolumeError, shorten
 from mitolume.inference.denoise import FLIPS, run_network
 from mitolume.io.formats import read_json
+from mitolume.io.split import spread
 from mitolume.io.write import owning, remove_parts, write_table, write_text
 from mitolume.models.bundle import CARD, DenoiserCard, read_card, save_bundle
 from mitolume.models.networks import DenoisingNetwork, resolve_precision
@@ -51,7 +52,6 @@ _SCRATCH = "scratch"
 _MEASURED = 12  # planes by which answers are measured
 _MEASURED_SIDE = 512  # pixels a side, of larger ones
 _SHARED = 0.72  # of the noise of planes: where answers leave less of it, they predict noise
-T = TypeVar("T")
 
 
 def train_denoiser(
@@ -246,7 +246,7 @@ class _Training:
             best = max(record["validation_db"] or -np.inf for record in trained.history)
             scores = {"validation_db": round(best, 3), "n_held_out": len(held_out)}
         # A spectrum needs many planes; those that were learnt from tell as much of it.
-        more = _spread_over(every, _MEASURED) if method.channels != 1 else []
+        more = spread(every, _MEASURED) if method.channels != 1 else []
         judged = [_middle(sample) for sample in [*held_out, *more]] or every[:1]
         answers = [_answer(network, sample) for sample in judged]
         detail = measure_detail([plane for *_, plane in judged], answers)
@@ -295,9 +295,3 @@ def _middle(sample: Sample) -> Sample:
 def _answer(network: DenoisingNetwork, sample: Sample) -> Image:
     given, _, plane = sample
     return run_network(network, given, FLIPS) if given else np.zeros_like(plane)
-
-
-def _spread_over(items: Sequence[T], most: int) -> list[T]:
-    """Return at most so many items, evenly spread over all."""
-    count = min(most, len(items))
-    return [items[int(i)] for i in np.linspace(0, len(items) - 1, count)]
