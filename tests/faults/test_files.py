@@ -240,6 +240,17 @@ def test_an_image_is_no_label_image_though_it_holds_0(
         assert "mask a_mask.tif is an image" in capsys.readouterr().err
 
 
+def test_a_roi_named_after_a_plane_that_is_not_there_is_on_no_other(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "i.tif", STACK, imagej=True, metadata={"axes": "ZYX"})
+    with ZipFile(tmp_path / "a.zip", "w") as file:
+        for name in ("0002-0009-0009", "0009-0014-0014"):
+            roi = ImagejRoi.frompoints(np.array([[2, 2], [9, 2], [9, 9]]))
+            roi.name = name
+            file.writestr(f"{name}.roi", roi.tobytes())
+    with pytest.raises(MitolumeError, match=r"lie on z-planes 2, 9 .* but the image has 4"):
+        open_mask(tmp_path / "a.zip", read(tmp_path / "i.tif"))
+
+
 def test_an_oval_larger_than_any_image_is_refused() -> None:
     oval = ImagejRoi.frombytes(roi_file(OVAL, (0, 0, 30_000, 30_000)))
     with pytest.raises(MitolumeError, match="is an oval of 30000 x 30000 pixels"):

@@ -181,8 +181,8 @@ def _on_planes(outlines: Sequence[Outline], depth: int, path: Path) -> list[Outl
             shown = ", ".join(map(str, numbers[:5])) + (" and more" if len(numbers) > 5 else "")
             raise MitolumeError(
                 f"outlines in {path} lie on {what}s {shown} (from 1), but the image has {most}; "
-                "name the image they were drawn on, or take their positions away (Fiji, ROI "
-                "Manager: More >> Remove Positions)"
+                "name the image they were drawn on, or take their planes away (Fiji, ROI "
+                "Manager: More >> Remove Positions; or Rename, where names are 0009-0034-0034)"
             )
     return [replace(o, z=o.z if depth > 1 else None, t=None) for o in outlines]
 

@@ -120,7 +120,7 @@ def outlines_of_rois(
             continue
         if not all(np.isfinite(ring).all() for ring in rings):
             raise _unfit(name, "has corners that are not finite numbers")
-        z, t = (_plane_in(name, depth), None) if by_name else _position(roi)
+        z, t = (_plane_in(name), None) if by_name else _position(roi)
         number = roi.properties.get(_NUMBER)
         is_ours = isinstance(number, int) and 0 < number < 2**31
         unsure = is_unsure(name)
@@ -269,10 +269,10 @@ def _position(roi: ImagejRoi) -> tuple[int | None, int | None]:
     return z - 1 if z > 0 else None, t - 1 if t > 0 else None
 
 
-def _plane_in(name: str, depth: int) -> int | None:
+def _plane_in(name: str) -> int | None:
     found = _PLANE_IN_NAME.match(name)
     plane = int(next(filter(None, found.groups()))) if found else 0
-    return plane - 1 if 0 < plane <= depth else None
+    return plane - 1 if plane else None
 
 
 def _unfit(name: str, why: str) -> MitolumeError:
