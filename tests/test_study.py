@@ -597,7 +597,7 @@ def test_a_student_that_finds_nothing_more_is_stopped_and_model_1_kept(
     page = report_run(out).read_text()
     assert "Model 1 ends at" in page
     assert "Model 2 ends at" not in page, "it was deleted"
-    assert f"mitolume run &#39;{out / 'recipe.yaml'}&#39; --out again" in page, "for a shell"
+    assert f"mitolume rerun &#39;{out}&#39; --out again" in page, "for a shell"
 
 
 def test_first_weights_can_be_those_of_a_model(table: Path, finished: Path, tmp_path: Path) -> None:

@@ -173,7 +173,7 @@ def _content(run: Run) -> RunContent:
         unlabelled=shortened(run.audit) if run.has_audit else run.scores.iloc[:0],
         agreement=shortened(_agreement(run)),
         recipe_yaml=run.recipe_file.read_text(encoding="utf-8"),  # of any version
-        command=f"mitolume run {quoted(run.recipe_file)} --out again",
+        command=f"mitolume rerun {quoted(run.path)} --out again",
         versions=record["versions"],
     )
     if not run.has_audit:
