@@ -194,7 +194,8 @@ def _array(path: Path, scene: int) -> xr.DataArray:
         # it says so.
         colours = series.keyframe.photometric in (2, 6)
         are_channels = not colours and "S" in sizes and not {1, 2} & {*series.keyframe.extrasamples}
-        is_there = [page is not None for page in series]
+        may_lack = series.kind in ("ome", "ndtiff")  # for others it would take time
+        is_there = [page is not None for page in series] if may_lack else []
         if not all(is_there):
             named = ome.files_of(tif.ome_metadata or "")
             others = [n for n in named if not path.with_name(n).exists()]
