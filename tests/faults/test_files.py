@@ -526,8 +526,12 @@ def test_planes_that_metadata_leave_out_are_not_dropped(tmp_path: Path) -> None:
     with tifffile.TiffFile(file) as tif:
         xml = re.sub("<TiffData.*</TiffData>", "<TiffData/>", str(tif.ome_metadata))
     tifffile.tiffcomment(file, xml.encode())
-    with pytest.raises(MitolumeError, match="it holds more planes than its metadata name"):
+    with pytest.raises(MitolumeError, match="name 2 planes, but it has 4; say in Fiji"):
         read(file)
+    with tifffile.TiffWriter(file) as tif:  # a thumbnail is no plane
+        tif.write(STACK[0], description=xml.replace('SizeZ="2"', 'SizeZ="1"'), metadata=None)
+        tif.write(STACK[0, ::4, ::4], metadata=None)
+    np.testing.assert_array_equal(read_plane(read(file)), STACK[0])
     Image.fromarray(STACK[0].astype(np.uint8)).save(
         tmp_path / "a.png", save_all=True,
         append_images=[Image.fromarray(plane.astype(np.uint8)) for plane in STACK[1:]],

@@ -48,6 +48,8 @@ def open_file(path: Path) -> Opened:
                 f"{path}: its metadata place its planes in {some_names(lost)}, of which none is "
                 "here: was it renamed? Give it its name again, or save it anew in Fiji"
             )
+        if series and series[0].kind == "ome":
+            _require_named(path, tif, series)
         if tif.is_imagej:
             found = sum(one.size // one.keyframe.size for one in series)
             _require_slices(path, tif.imagej_metadata, max(found, len(tif.pages)))
@@ -100,7 +102,19 @@ def _require_slices(path: Path, said: dict[str, Any], found: int) -> None:
     if named in (1, found) or named == found * sizes["C"]:  # colours may count as channels
         return
     require_planes(path, sizes, (number < found for number in range(named)))
-    raise MitolumeError(
+    raise _beyond(path, named, found)
+
+
+def _require_named(path: Path, tif: Any, series: list[Any]) -> None:
+    """Refuse an OME-TIFF with planes that its metadata leave out; a thumbnail is none."""
+    named, found = sum(map(len, series)), len(tif.pages)
+    alike = [tif.pages[i].aspage().shape == series[0].keyframe.shape for i in range(named, found)]
+    if any(alike):
+        raise _beyond(path, named, named + sum(alike))
+
+
+def _beyond(path: Path, named: int, found: int) -> MitolumeError:
+    return MitolumeError(
         f"{path}: its metadata name {named} planes, but it has {found}; say in Fiji what they are "
         "(Image > Hyperstacks > Stack to Hyperstack) and save it again"
     )
