@@ -655,6 +655,7 @@ def test_files_of_one_name_are_labelled_after_their_folders(
     assert call(monkeypatch, *asked) == 0
     rows = read_table(tmp_path / "out" / "fields.csv")
     assert [row.specimen for row in rows] == ["control_dish1", "FCCP_dish1"]
+    assert [row.condition for row in rows] == ["control", "FCCP"], "guessed from their names"
     names = ["control_dish1_mask.ome.tif", "FCCP_dish1_mask.ome.tif"]
     assert [row.mask.name for row in rows if row.mask] == names
     assert call(monkeypatch, *asked, "--resume") == 0

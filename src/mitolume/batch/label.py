@@ -17,6 +17,7 @@ from mitolume.batch.runner import Job, Outcome, Report, require_free, run_files
 from mitolume.errors import MitolumeError, some_names
 from mitolume.io.channels import channel_in_name, file_of_channel, transmitted_channel
 from mitolume.io.check import open_fluorescence, open_image
+from mitolume.io.draft_guesses import condition_of
 from mitolume.io.fields import Field, asked_planes, read_table, with_planes, write_table
 from mitolume.io.formats import SHEET
 from mitolume.io.pixel_size import plane_pixel_size
@@ -101,7 +102,8 @@ def label_files(
 
     def open_scene(file: Path, own: str | None, name: str) -> Job:
         row = _row_of(file, channel, light, own)
-        row = replace(row, pixel_size_um=pixel_size_um, specimen=name)
+        treated = condition_of((file.name, *reversed(file.parent.parts)))
+        row = replace(row, pixel_size_um=pixel_size_um, specimen=name, condition=treated)
         dye = open_fluorescence(row)
         depth = dye.sizes["Z"]
         if chosen and chosen[-1] >= depth:
@@ -158,7 +160,7 @@ def _finish(
         else:
             write_table(out / TABLE, lit)
         outcome.summary += (
-            f", fill in specimen and condition in {out / TABLE} (so far each image is a specimen),"
+            f", fill in specimen in {out / TABLE} (so far each image is one), check its conditions,"
             f"\nthen: mitolume run --fields {quoted(out / TABLE)} --out RUN"
         )
     if dark := [row.name for row in shown if not row.channel]:

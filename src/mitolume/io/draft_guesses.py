@@ -111,15 +111,15 @@ def _role(parts: Iterable[str]) -> str:
 
 def guess_conditions(pairs: Sequence[Pair]) -> Guess:
     """Guess treatments and genotypes from known words; the innermost name that has one counts."""
-    values = []
-    for image in (pair.image for pair in pairs):
-        known = [
-            [CONDITIONS[word.text] for word in split_words(part) if word.text in CONDITIONS]
-            for part in (image.stem, *reversed(image.folders))
-        ]
-        values.append(" + ".join(dict.fromkeys(next(filter(None, known), []))))
+    values = [condition_of((p.image.stem, *reversed(p.image.folders))) for p in pairs]
     counts = [f"{value or 'not told'} {number}" for value, number in Counter(values).items()]
     return Guess(values, f"from names: {', '.join(counts)}" if any(values) else "")
+
+
+def condition_of(names: Iterable[str]) -> str:
+    """Guess the treatment or genotype from the names of a file and its folders, innermost first."""
+    known = ([CONDITIONS[w.text] for w in split_words(n) if w.text in CONDITIONS] for n in names)
+    return " + ".join(dict.fromkeys(next(filter(None, known), [])))
 
 
 def guess_specimens(pairs: Sequence[Pair], conditions: Sequence[str]) -> Guess:
