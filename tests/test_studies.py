@@ -302,7 +302,7 @@ def test_a_study_killed_half_way_ends_as_an_unbroken_one(
 ) -> None:
     """The command line, killed without warning, run again; the same bytes as an unbroken study."""
     recipe = write_study(table)
-    command = [sys.executable, "-m", "mitolume.cli", "study", str(recipe), "--out", "killed"]
+    command = [sys.executable, "-m", "mitolume", "study", str(recipe), "--out", "killed"]
     one = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, cwd=tmp_path, env=one, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120

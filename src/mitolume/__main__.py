@@ -1,4 +1,4 @@
-"""The command line as `python -m mitolume.cli`."""
+"""The command line as `python -m mitolume`."""
 
 from mitolume.cli import main
 
