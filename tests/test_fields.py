@@ -33,7 +33,7 @@ from mitolume.io.fields import (
     with_label,
     write_table,
 )
-from mitolume.io.formats import open_scenes
+from mitolume.io.formats import open_scenes, told_apart
 from mitolume.io.masks import decide_kind, to_mask
 from mitolume.io.read import read
 from mitolume.io.rois import write_rois
@@ -51,6 +51,11 @@ def test_planes_are_read_as_written(planes: set[int]) -> None:
 def test_bad_planes_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="planes"):
         parse_planes(text)
+
+
+def test_names_that_differ_in_case_stay_short() -> None:
+    files = [Path(f"/disk/dish/{name}.tif") for name in "aA"]
+    assert told_apart(files) == dict(zip(files, "aA", strict=True))
 
 
 def test_a_table_is_read_as_written(table: Path, tmp_path: Path) -> None:

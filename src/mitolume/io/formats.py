@@ -98,7 +98,7 @@ def told_apart(
 ) -> dict[Path, str]:
     """Name files, those of one name after as many of their folders as tell them apart.
 
-    ``last`` is a file's own name. Files of one folder may keep the same.
+    ``last`` is a file's own name. Files of one folder may keep the same, but for case.
 
     Examples
     --------
@@ -106,13 +106,14 @@ def told_apart(
     ['a_1_x', 'b_1_x', 'y']
     """
     ways = {file: (*Path(os.path.abspath(file)).parent.parts[1:], last(file)) for file in files}
-    depth = dict.fromkeys(ways.values(), 1)
+    folded = {file: tuple(part.casefold() for part in way) for file, way in ways.items()}
+    depth = dict.fromkeys(folded.values(), 1)
     while True:
         names = {way: joint.join(way[-n:]) for way, n in depth.items()}
-        times = Counter(name.casefold() for name in names.values())
-        alike = [way for way, n in depth.items() if times[names[way].casefold()] > 1]
+        times = Counter(names.values())
+        alike = [way for way in depth if times[names[way]] > 1]
         if not any(depth[way] < len(way) for way in alike):
-            return {file: names[way] for file, way in ways.items()}
+            return {file: joint.join(way[-depth[folded[file]] :]) for file, way in ways.items()}
         for way in alike:
             depth[way] += 1
 
