@@ -181,7 +181,7 @@ def check_table(
         elif one > 1:
             rows = f"{count(len(tops), 'row')} with a proposal of whole numbers"
             notices.append(Note(f"{rows}: 0 to {one} are read as probabilities 0 to 1"))
-    faults += nothing_but_flat(odd, sum(len(row.planes or ()) for row in checked))
+    faults += nothing_but_flat(odd, sum(map(len, pixels.values())))
     faults += kind_faults + _repeated_planes(checked, pixels)
     strays = [row.image.name for row in checked if row.is_doubtful and not sizes[row.line]]
     if strays and any(sizes[row.line] for row in checked):
