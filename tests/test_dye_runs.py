@@ -154,6 +154,22 @@ def test_the_dye_of_a_stack_is_learnt_where_nobody_outlined_it(
     assert len(set(places)) == len(places)
 
 
+def test_flat_planes_beside_few_outlined_ones_are_no_table_of_flat_images(tmp_path: Path) -> None:
+    channels, mask = dyed(0)
+    stack = np.stack([channels, *[0 * channels + z for z in range(3)]], axis=1)
+    coords, attrs = {"C": ["BF", "Mito"]}, {"pixel_size_um": SIZE | {"Z": 1.0}}
+    image = xr.DataArray(stack, dims=("C", "Z", "Y", "X"), coords=coords, attrs=attrs)
+    write_image(tmp_path / "s.ome.tif", image)
+    drawn = np.stack([mask, *[0 * mask] * 3]).astype(np.uint8)
+    write_mask(tmp_path / "m.ome.tif", xr.DataArray(drawn, dims=("Z", "Y", "X")))
+    (tmp_path / "fields.csv").write_text(
+        "image,mask,channel,fluorescence\ns.ome.tif,m.ome.tif,BF,Mito\n"
+    )
+    checked = check_table(tmp_path / "fields.csv")
+    assert checked.fields[0].planes == (0,)
+    assert any("one flat grey" in said for said in checked.notices)
+
+
 def test_outlines_are_what_is_scored_where_the_table_has_some(tmp_path: Path) -> None:
     rows = [{"role": "train"}] * 3 + [{"role": "test", "outlined": True}] * 2
     run = run_of(table_of(tmp_path / "data", *rows), tmp_path / "run")

@@ -154,8 +154,9 @@ def _names(quality: pd.DataFrame, found: pd.Series) -> str:
         first = own.iloc[0].dropna()
         name = of_scene(first["image"], first.get("scene", ""))
         name += f" of {first.get('specimen', mask)}" * bool(n_masks[first["image"]] > 1)
-        partly = len(own) < n_planes[mask]
-        named.append(name + f" at plane {format_planes([*own['plane']])}" * bool(partly))
+        if len(own) < n_planes[mask]:
+            name += f" at plane{'s' * (len(own) > 1)} {format_planes([*own['plane']])}"
+        named.append(name)
     return some_names(named)
 
 
