@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -16,9 +18,11 @@ from helpers.command import Shell
 from helpers.masks import read_objects
 from roifile import ImagejRoi, roiread, roiwrite
 
+from mitolume.batch import sources
 from mitolume.batch.sources import find_sources
 from mitolume.errors import MitolumeError
 from mitolume.io.check import check_table
+from mitolume.io.fields import Field
 from mitolume.io.listing import image_files
 from mitolume.io.read import read
 from mitolume.io.write import write_image, write_mask
@@ -112,6 +116,20 @@ def test_conditions_reach_the_table_and_the_plots(fields: Path, shell: Shell) ->
     assert "contrast_TMRM" in table
     assert (fields / "pictures" / "superplot_length_um.svg").exists()
     assert len(pd.read_csv(fields / "crops" / "crops.csv")) == len(table)
+
+
+def test_a_run_on_two_channels_of_a_file_is_measured_on_both(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = [Field(Path("a.nd2"), channel=name, planes=(0,)) for name in ("BF", "DIC")]
+    dye = replace(rows[0], label="dye", planes=(0, 1))  # the outlined plane once more
+    run = SimpleNamespace(
+        rows=[*rows, dye], row_names=["one", "two", "dye"], kept="model_1",
+        mask_file=lambda _, name: Path(name),
+    )  # fmt: skip
+    monkeypatch.setattr(sources, "open_run", lambda _: run)
+    monkeypatch.setattr(sources.Run, "is_begun", True)
+    assert [one.name for one in find_sources([Path("run")], [])[0]] == ["two", "dye"]
 
 
 def test_masks_of_one_name_are_told_apart_by_their_folders(tmp_path: Path, shell: Shell) -> None:

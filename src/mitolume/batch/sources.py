@@ -134,8 +134,8 @@ def find_image(mask: Path, images: Path, masks: Collection[str] = ()) -> Path:
         )
     if not near:
         raise MitolumeError(
-            f"{images} has no image of the name of {mask}; where images lie in several folders, "
-            "give a table of them by --fields"
+            f"{images} has no image of the name of {mask}; folders in it are not searched (measure "
+            "finds images of several by a table, with --fields)"
         )
     return near[0]
 
@@ -265,7 +265,8 @@ def _of_run(run: Path) -> list[Source]:
     rows = opened.rows
     # The planes of an outlined stack that has its dye are there twice, to be learnt from.
     narrow_first = sorted(rows, key=lambda row: len(row.planes or ()))
-    widest = {(r.image, r.scene, z): id(r) for r in narrow_first for z in r.planes or (0,)}
+    widest = {(r.image, r.scene, r.channel, z): r for r in narrow_first for z in r.planes or (0,)}
+    measured = {id(row) for row in widest.values()}
     return [
         Source(
             opened.mask_file(opened.kept, name), name, _images_of(row), row.planes,
@@ -273,7 +274,7 @@ def _of_run(run: Path) -> list[Source]:
             size_of(row.z_step_um, row.pixel_size_um),
         )
         for row, name in zip(rows, opened.row_names, strict=True)
-        if id(row) in widest.values()
+        if id(row) in measured
     ]  # fmt: skip
 
 
