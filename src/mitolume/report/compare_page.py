@@ -142,7 +142,8 @@ def _read(objects: Path, column: str, by: str) -> tuple[pd.DataFrame, str, list[
             with objects.open(encoding="utf-8-sig") as file:
                 start = file.read(2**16)
             sep = max(",;\t", key=start.partition("\n")[0].count)
-            decimal = "," if sep != "," and re.search(r"\d,\d", start) else "."
+            comma, point = (len(re.findall(rf"\d{mark}\d", start)) for mark in (",", r"\."))
+            decimal = "," if sep != "," and comma > point else "."
             table = pd.read_csv(
                 objects, sep=sep, decimal=decimal,
                 dtype=dict.fromkeys(("image", "specimen", "batch", by), str),  # 01 is not 1
@@ -205,8 +206,8 @@ def _accuracy(
     seen = table["specimen"].isin(known).groupby(table[by], sort=False).mean()
     if len({percent(share, 0) for share in seen}) > 1:
         said = ", ".join(f"{percent(share, 0)} of {name}" for name, share in seen.items())
-        notes.append("the model has learnt from images of these rows' specimens, whose masks are "
-                     f"better than others: {said}")  # fmt: skip
+        notes.append(f"rows of specimens that the model has learnt from, whose masks are better "
+                     f"than others: {said}")  # fmt: skip
     scored = run.scores[(run.scores["model"] == run.kept) & run.scores["tp"].notna()]
     subset = judging_subset(scored)
     scored = scored[(scored["subset"] == subset) & (subset != "train")]
