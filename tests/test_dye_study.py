@@ -117,6 +117,13 @@ def test_a_single_arm_that_is_left_is_no_study(tmp_path: Path) -> None:
         load_study(preset="dye", fields=table)
 
 
+@pytest.mark.parametrize("setting", ["inputs=null", "inputs.channels=BF"])
+def test_what_is_no_list_of_channels_is_refused_in_a_sentence(tmp_path: Path, setting: str) -> None:
+    said = f"preset dye, arm light-dye: {setting.partition('=')[0]} "
+    with pytest.raises(MitolumeError, match=said):
+        load_study(preset="dye", fields=table_of(tmp_path), settings=[f"arms.light-dye.{setting}"])
+
+
 def test_a_table_without_a_dye_is_refused_in_a_sentence(table: Path) -> None:
     with pytest.raises(MitolumeError, match="column `fluorescence` names no channel of the dye"):
         load_study(preset="dye", fields=table)

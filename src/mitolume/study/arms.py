@@ -242,9 +242,8 @@ def _with_channels(given: dict[str, Any]) -> dict[str, Any]:
     for name, own in given["arms"].items():
         text = json.dumps(own)
         filled = json.loads(_OPEN.sub(lambda place: json.dumps(known[place[1]]), text))
-        channels = filled.get("inputs", {}).get("channels", ())
         open_ones = any(known[place] is None for place in _OPEN.findall(text))
-        lacking = [row] if open_ones else [r for r in rows if channels and not _has(r, channels)]
+        lacking = [row] if open_ones else [one for one in rows if not _has(one, filled)]
         if lacking:
             where = some_names(one.where for one in lacking)
             say(f"note: arm {name} is left out: there is nothing to show it in {where}")
@@ -257,9 +256,12 @@ def _with_channels(given: dict[str, Any]) -> dict[str, Any]:
     return given | {"arms": arms}
 
 
-def _has(row: Row, channels: Sequence[str]) -> bool:
-    """Whether the image of a row has these channels."""
-    with suppress(MitolumeError):
-        open_image(row, channels)
-        return True
-    return False
+def _has(row: Row, arm: Any) -> bool:
+    """Whether the image of a row has the channels of an arm; what is no arm is refused later."""
+    with suppress(KeyError, TypeError):
+        channels = arm["inputs"]["channels"]
+        try:
+            open_image(row, channels if isinstance(channels, list) else ())
+        except MitolumeError:
+            return False
+    return True
