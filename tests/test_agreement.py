@@ -302,7 +302,7 @@ def test_consensus_needs_agreement(hands: tuple[Path, Path], shell: Shell) -> No
         "evaluate", *hands, "--consensus", hands[0].parent / "both", code=2
     )
     assert not (hands[0].parent / "both").exists()
-    assert "--objects needs true masks" in shell(
+    assert "--objects and --agreement are two comparisons" in shell(
         "evaluate", *hands, "--agreement", "--objects", code=2
     )
 

@@ -415,9 +415,9 @@ def test_a_table_is_predicted_and_measured_with_what_it_says(tmp_path: Path) -> 
     folders = predict_files(ready, [tmp_path / "d1", tmp_path / "d2"], tmp_path / "plain")
     assert [path.name for path in folders.written] == [path.name for path in outcome.written]
     common = f"{ready.card.threshold:g}"
-    unknown = "the model has no threshold for control, but for FCCP: there, the common one was used"
     assert outcome.notices == [
-        f"{unknown}, {common}",
+        f"the common threshold, {common}, was used for control: the model has others for FCCP "
+        "alone",
         f"thresholds by condition: FCCP 1e-09, control {common}; to see what of a difference is "
         f"theirs, predict once more with --threshold {common}",
     ]

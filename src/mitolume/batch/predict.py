@@ -173,13 +173,13 @@ def predict_files(
 
 
 def _unlike_thresholds(predictor: Predictor, rows: Sequence[Field]) -> list[str]:
-    """Say at which probability masks of each condition end, where it is not the one of its own."""
+    """Say at which probability masks end, where not all conditions have one, or the same."""
     own, common = predictor.card.thresholds, predictor.card.threshold
     used = {r.condition: own[r.condition].threshold if r.condition in own else common for r in rows}
     unknown = sorted(used.keys() - own.keys() - {""}) if own else []
     notes = [
-        f"the model has no threshold for {some_names(unknown, 9)}, but for {some_names(own, 9)}: "
-        f"there, the common one was used, {common:g}"
+        f"the common threshold, {common:g}, was used for {some_names(unknown, 9)}: the model has "
+        f"others for {some_names(own, 9)} alone"
     ] * bool(unknown)
     if len({*used.values()}) < 2:
         return notes

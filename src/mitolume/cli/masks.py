@@ -101,7 +101,7 @@ def evaluate(
         found = agree(masks, truth, mask_kind, consensus_folder=consensus, **options)
         print(agreement_text(found))
     elif agreement:
-        raise typer.BadParameter("--objects needs true masks; --agreement counts objects anyway")
+        raise typer.BadParameter("--objects and --agreement are two comparisons; ask for one")
     elif consensus is not None:
         raise typer.BadParameter("--consensus needs --agreement: it is what two people agree on")
     else:
