@@ -44,9 +44,18 @@ def flips(images: Tensor, targets: Tensor, random: Generator) -> tuple[Tensor, T
 
 
 def full(images: Tensor, targets: Tensor, random: Generator) -> tuple[Tensor, Tensor]:
-    """Flip and turn, then change intensities: arguments and result as for `flips`."""
+    """Flip and turn, then change what differs between days and microscopes: as for `flips`.
+
+    Contrast, offset and noise. Turns by any angle, scaling, blurring and shading were tried too,
+    and cost accuracy in trainings as short as the default (docs/architecture.md). Images have mean
+    0 and spread 1.
+    """
     images, targets = flips(images, targets, random)
-    return intensity(images, random), targets
+    gain, offset, spread = (
+        _draw(images, limits, random) for limits in ((-0.3, 0.3), (-0.3, 0.3), (0, 0.15))
+    )
+    noise = torch.randn(images.shape, generator=random).to(images.device)
+    return images * torch.exp(gain) + offset + spread * noise, targets
 
 
 def photometric(images: Tensor, targets: Tensor, random: Generator) -> tuple[Tensor, Tensor]:
@@ -76,19 +85,6 @@ AUGMENTATIONS: dict[str, Augmentation] = {
     "full": full,
     "photometric": photometric,
 }
-
-
-def intensity(images: Tensor, random: Generator) -> Tensor:
-    """Change what differs between days and microscopes: contrast, offset and noise.
-
-    Turns by any angle, scaling, blurring and shading were tried too, and cost accuracy in
-    trainings as short as the default (docs/architecture.md). Images have mean 0 and spread 1.
-    """
-    gain, offset, spread = (
-        _draw(images, limits, random) for limits in ((-0.3, 0.3), (-0.3, 0.3), (0, 0.15))
-    )
-    noise = torch.randn(images.shape, generator=random).to(images.device)
-    return images * torch.exp(gain) + offset + spread * noise
 
 
 def _draw(images: Tensor, limits: tuple[float, float], random: Generator) -> Tensor:
