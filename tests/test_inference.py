@@ -328,10 +328,12 @@ def test_two_files_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -
 
 
 def test_copies_of_an_image_are_told(tmp_path: Path) -> None:
-    for name, seed in (("a", 1), ("a (copy)", 1), ("b", 2)):
+    (tmp_path / "day 1").mkdir()
+    for name, seed in (("a", 1), ("a (copy)", 1), ("b", 2), ("day 1/b", 2)):
         tifffile.imwrite(tmp_path / f"{name}.tif", blobs(seed)[0])
-    told = predict_files(predictor(), [tmp_path], tmp_path / "out").notices
+    told = predict_files(predictor(), [tmp_path, tmp_path / "day 1"], tmp_path / "out").notices
     assert "a (copy).tif, a.tif: the same file, so what is in it counts 2 times" in told
+    assert any(f"{tmp_path.name}/b.tif, day 1/b.tif: the same file" in said for said in told)
 
 
 def test_images_mapped_from_disk_are_predicted_without_a_warning() -> None:

@@ -13,19 +13,20 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import product
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import xarray as xr
 
 from mitolume.analysis.pictures import overlay, with_bar, write_png
-from mitolume.batch.runner import Job, Outcome, Report, Scheduler, run_files, side_by_side
+from mitolume.batch.runner import Finished, Job, Outcome, Report, Scheduler, run_files, side_by_side
 from mitolume.errors import MitolumeError, some_names
 from mitolume.inference.inputs import unlike_stack
 from mitolume.inference.predictor import Predictor, load
 from mitolume.inference.tiles import Box, block_side, blocks
 from mitolume.io.fields import Field, read_table, write_table
-from mitolume.io.formats import bare_name, sha256
+from mitolume.io.formats import bare_name, sha256, told_apart
 from mitolume.io.listing import named_scenes, result_ending
 from mitolume.io.pixel_size import plane_pixel_size
 from mitolume.io.read import read_channels
@@ -152,15 +153,7 @@ def predict_files(
         scheduler=compute,
         progress=progress,
     )
-    alike: dict[tuple[str | None, ...], dict[Path, None]] = defaultdict(dict)  # by their content
-    for one in outcome.finished:
-        content = one.job.scene, *(file["sha256"] for file in one.inputs)
-        alike[content] |= {Path(one.inputs[0]["file"]): None}
-    outcome.notices += [
-        f"{some_names(copies)}: the same file, so what is in it counts {len(copies)} times"
-        for copies in alike.values()
-        if len(copies) > 1
-    ]
+    outcome.notices += _copies(outcome.finished)
     if table is not None and (done := set(outcome.done)):
         masked = [replace(row, mask=mask) for mask, row in made.items() if mask in done]
         write_table(out / "fields.csv", masked)
@@ -170,6 +163,22 @@ def predict_files(
     listed = f" --fields {quoted(out / 'fields.csv')}" * bool(table)
     outcome.next = f"mitolume measure {quoted(out)}{listed}{spare('objects.csv')}"
     return outcome
+
+
+def _copies(finished: Sequence[Finished]) -> list[str]:
+    """Name images that are the same as others."""
+    alike: dict[tuple[str | None, ...], set[Path]] = defaultdict(set)  # by their content
+    for one in finished:
+        content = one.job.scene, *(file["sha256"] for file in one.inputs)
+        alike[content].add(Path(one.inputs[0]["file"]))
+    named = (
+        told_apart(sorted(files), attrgetter("name"), "/").values() for files in alike.values()
+    )
+    return [
+        f"{some_names(names)}: the same file, so what is in it counts {len(names)} times"
+        for names in named
+        if len(names) > 1
+    ]
 
 
 def _unlike_thresholds(predictor: Predictor, rows: Sequence[Field]) -> list[str]:
