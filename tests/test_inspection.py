@@ -108,4 +108,8 @@ def test_what_is_no_image_is_named_and_the_others_shown(tmp_path: Path, shell: S
 def test_results_are_described_too(tmp_path: Path, shell: Shell) -> None:
     with making_results():
         write_image(tmp_path / "crop.ome.tif", xr.DataArray(NOISE, dims=("Y", "X")))
-    assert "crop.ome.tif" in shell("inspect", tmp_path)
+    (tmp_path / "day 2").mkdir()
+    tifffile.imwrite(tmp_path / "day 2" / "a.tif", NOISE)
+    said = shell("inspect", tmp_path)
+    assert "crop.ome.tif" in said
+    assert "images in the folders below it are left out (day 2)" in said

@@ -14,7 +14,6 @@ from mitolume.batch.runner import Job, Outcome, Report, run_files
 from mitolume.errors import MitolumeError, some_names
 from mitolume.io.channels import listed_channels, transmitted_channel
 from mitolume.io.formats import stated
-from mitolume.io.listing import images_in
 from mitolume.io.mask_files import says_mask
 from mitolume.io.pixel_size import believed_pixel_size, odd_pixel_size
 from mitolume.io.read import Image2D, decode_plane, read, scenes
@@ -43,8 +42,7 @@ def inspect_files(
     def open_file(file: Path, *_: object) -> Job:
         return Job(file.name, (file,), (), lambda _: Report(f"{inspect(file)}\n"))
 
-    listed = [one for path in files for one in images_in(path) or [path]]
-    return run_files(listed, open_file, progress=progress)
+    return run_files(files, open_file, every=True, progress=progress)
 
 
 def inspect(path: Path) -> str:

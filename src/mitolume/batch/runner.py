@@ -137,6 +137,7 @@ def run_files(
     scene: str | None = None,
     scenes: Callable[[Path], Iterable[tuple[str | None, str]]] | None = None,
     first: str = "",
+    every: bool = False,
     progress: Advance = lambda done, total, note="": None,
     **options: Any,
 ) -> Outcome:
@@ -144,7 +145,7 @@ def run_files(
 
     Parameters
     ----------
-    paths
+    paths, every
         As for `mitolume.io.listing.image_files`.
     open_scene
         Opens a scene of a file, given by its name (None: the only one), and returns its job, whose
@@ -162,7 +163,7 @@ def run_files(
     faults: list[str] = []
     jobs: list[Job] = []
     others: list[Path] = []
-    files, notices = image_files(paths, faults)
+    files, notices = image_files(paths, faults, every=every)
     apart = told_apart(files)
 
     def named(file: Path) -> Iterator[tuple[str | None, str]]:

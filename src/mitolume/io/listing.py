@@ -24,18 +24,22 @@ _MOST_BELOW = 3  # folders that are named; a share of a laboratory has thousands
 _MOST_IN_A_TIFF = 2**28  # pixels of a result, above which it is written piece by piece
 
 
-def image_files(paths: Sequence[Path], faults: list[str]) -> tuple[list[Path], list[str]]:
+def image_files(
+    paths: Sequence[Path], faults: list[str], *, every: bool = False
+) -> tuple[list[Path], list[str]]:
     """List image files; a folder stands for the images in it.
 
     Each file comes once, those of a folder in natural order (``f2`` before ``f10``), and an image
-    in several files once. Of a folder, results and masks (see `says_mask`) are not listed.
-    ``faults`` gets a sentence for each folder without images. Also returned are sentences that say
-    what was left out.
+    in several files once. Of a folder, results and masks (see `says_mask`) are not listed, except
+    with ``every``. ``faults`` gets a sentence for each folder without images. Also returned are
+    sentences that say what was left out.
     """
     found: dict[str, Path] = {}
     notices = []
     for path in paths:
-        files, left_out = _in_folder(path) if is_folder(path) else ([path], [])
+        files, left_out = images_in(path), list[Path]()
+        if is_folder(path) and not every:
+            files, left_out = _sorted_out(files)
         if files and left_out:
             notices.append(
                 f"{path}: {len(files) + len(left_out)} image files found, {len(files)} used; left "
@@ -61,10 +65,10 @@ def image_files(paths: Sequence[Path], faults: list[str]) -> tuple[list[Path], l
     return whole, notices + said
 
 
-def _in_folder(folder: Path) -> tuple[list[Path], list[Path]]:
+def _sorted_out(listed: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Part the images of a folder into those to work on, and masks and results."""
     files: list[Path] = []
     left_out: list[Path] = []
-    listed = images_in(folder)
     names = {bare_name(path) for path in listed}
     for path in listed:
         name = bare_name(path)
@@ -88,7 +92,7 @@ def _with_images(folder: Path, levels: int = 3) -> Iterator[Path]:
         hidden = path.name.startswith(".") or path.is_symlink()  # a link may lead back up
         with suppress(OSError):
             if is_folder(path) and not hidden:
-                here = bool(_in_folder(path)[0])
+                here = bool(_sorted_out(images_in(path))[0])
                 yield from (path,) if here else _with_images(path, levels - 1)
 
 
