@@ -225,6 +225,11 @@ def test_planes_of_qupath(tmp_path: Path) -> None:
     assert [int(read_plane(mask, z=z).sum()) for z in range(3)] == [16, 0, 16]
     alone = geojson(tmp_path / "b.geojson", [feature()])
     assert open_mask(alone, like).sizes["Z"] == 1
+    planes = [feature(z=z) for z in (0, 1)]  # of one object, as earlier versions wrote it
+    for one in planes:
+        one["properties"]["name"] = "0007"
+    found, _ = read_objects(geojson(tmp_path / "c.geojson", planes), tmp_path / "i.ome.tif")
+    assert np.unique(found).tolist() == [0, 7]
 
 
 @pytest.mark.parametrize(

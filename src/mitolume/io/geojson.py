@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,6 +17,7 @@ from mitolume.io.outlines import Outline, Ring
 from mitolume.io.rois import is_unsure
 
 _UNCLASSIFIED = "without a class"
+_NUMBER = re.compile(r"0*[1-9][0-9]{0,8}")  # an object's, as a name: of earlier versions' files
 
 
 def read_geojson(path: str | Path) -> tuple[list[Outline], list[str]]:
@@ -79,6 +81,7 @@ def _drawn(content: Any, skipped: Counter[str]) -> Iterator[tuple[str, Outline]]
                 int(plane.get("z", 0)) if plane else None,
                 int(plane.get("t", 0)) if plane else None,
                 is_unsure(class_name) or is_unsure(name),
+                int(name) if _NUMBER.fullmatch(name) else None,
             ),
         )
     elif not geometry:
