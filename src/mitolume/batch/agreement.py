@@ -209,9 +209,8 @@ def _ceiling_text(ceiling: Ceiling | None) -> str:
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
-    scores = [number(row[name]) for name in SCORES]
-    distances = [_distance(row, name) for name in ("outline_mean", "outline_95_percent")]
-    return [*scores, *distances]
+    distances = (_distance(row, name) for name in ("outline_mean", "outline_95_percent"))
+    return [*(number(row[name]) for name in SCORES), *distances]
 
 
 def _distance(row: dict[str, Any], name: str) -> str:

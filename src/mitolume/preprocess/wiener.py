@@ -196,10 +196,6 @@ class Detail(SignalNoise):
         return WienerBank(SignalNoise(np.maximum(self.signal, own), self.noise))
 
 
-_ZERO: Spectrum = np.zeros((SIDE, SIDE))
-NOTHING = Detail(_ZERO, _ZERO, _ZERO)
-
-
 def measure_detail(planes: list[Image], predictions: list[Image]) -> Detail:
     """Measure what predictions lack that don't know the normalised planes' own noise."""
     unit = [np.float32(signal_and_noise([plane]).floor ** -0.5) for plane in planes]

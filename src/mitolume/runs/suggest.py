@@ -60,13 +60,9 @@ def rank_unlabelled(run: Run, n: int | None = None) -> Suggestions:
     table["disagreement"] = committee.disagreements(unlabelled)
     known, vectors = compare(run, unlabelled)
     table["distance"] = known.distances(vectors)
-    chosen = choose_diverse(
-        vectors,
-        known.vectors,
-        table["disagreement"].to_numpy(),
-        [(image.row.specimen, image.row.image) for image in unlabelled],
-        n,
-    )
+    weights = table["disagreement"].to_numpy()
+    groups = [(image.row.specimen, image.row.image) for image in unlabelled]
+    chosen = choose_diverse(vectors, known.vectors, weights, groups, n)
     drawn = np.random.default_rng(run.record["seed"]).permutation(len(unlabelled))[:n].tolist()
     return Suggestions(
         _ordered(table, chosen, drawn, committee.name),

@@ -21,7 +21,7 @@ from mitolume.io.write import owning, remove_parts, write_table, write_text
 from mitolume.models.bundle import CARD, DenoiserCard, read_card, save_bundle
 from mitolume.models.networks import DenoisingNetwork, resolve_precision
 from mitolume.preprocess.noise_check import NoiseCheck
-from mitolume.preprocess.wiener import NOTHING, Detail, measure_detail
+from mitolume.preprocess.wiener import Detail, measure_detail
 from mitolume.progress import progress_bar, say
 from mitolume.training.denoise_methods import (
     DENOISING_METHODS,
@@ -250,12 +250,12 @@ class _Training:
         judged = [_middle(sample) for sample in [*held_out, *more]] or every[:1]
         answers = [_answer(network, sample) for sample in judged]
         detail = measure_detail([plane for *_, plane in judged], answers)
-        # An answer that knows the plane itself, and its noise, is taken as it is.
-        kept = NOTHING if method.channels == 1 else detail
-        spectra = np.stack([kept.signal, kept.noise, kept.left])
-        network.detail.copy_(torch.from_numpy(spectra))
-        share = round(float(detail.kept.mean()), 4) if method.channels > 1 else None
-        return _Learnt(method, network, trained, detail, share, scores)
+        kept = None
+        if method.channels > 1:  # an answer that knows the plane's own noise is taken as it is
+            kept = round(float(detail.kept.mean()), 4)
+            spectra = np.stack([detail.signal, detail.noise, detail.left])
+            network.detail.copy_(torch.from_numpy(spectra))
+        return _Learnt(method, network, trained, detail, kept, scores)
 
     def _fit(
         self, network: DenoisingNetwork, samples: list[Sample], held_out: list[Sample]
