@@ -71,7 +71,7 @@ _PLACES = ("out", "export", "consensus", "crops", "rois", "labels", "pictures") 
 _PREDICT = ("demo", "run", "study", "predict", "denoise", "suggest", "rerun")
 
 
-def _where_it_can(command: Callable[..., None]) -> Callable[..., None]:
+def _after_trying(command: Callable[..., None]) -> Callable[..., None]:
     """Try the places and the device that the options of a command name, before it does anything."""
 
     @wraps(command)
@@ -97,7 +97,7 @@ study = typer.Typer(
 denoise = typer.Typer(no_args_is_help=True, help="Remove noise from z-stacks without clean images.")
 for group, commands in (app, COMMANDS), (study, STUDY), (denoise, DENOISE):
     for name, command in commands.items():
-        group.command(name, cls=_Command)(command if name == "sample" else _where_it_can(command))
+        group.command(name, cls=_Command)(command if name == "sample" else _after_trying(command))
 app.add_typer(study, name="study")
 app.add_typer(denoise, name="denoise")
 

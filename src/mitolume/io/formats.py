@@ -98,7 +98,8 @@ def told_apart(
 ) -> dict[Path, str]:
     """Name files, those of one name after as many of their folders as tell them apart.
 
-    ``last`` is a file's own name. Files of one folder may keep the same, but for case.
+    ``last`` is a file's own name. Files of one folder keep it, also where it is the same, or the
+    same but for case.
 
     Examples
     --------

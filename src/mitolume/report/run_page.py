@@ -237,18 +237,18 @@ def _verdict(run: Run) -> list[str]:
 def scored_by_dye(run: Run, subset: str) -> list[str]:
     """Say what scores mean where masks that they are held against come from the dye."""
     images = run.images(subset)
-    dyed = [image for image in images if image.row.label == "dye"]
+    drawn, dyed = ([i for i in images if (i.row.label == "dye") == dye] for dye in (False, True))
     if not dyed:
         return []
-    if len(dyed) == len(images):
+    if not drawn:
         return [
             f"The masks of the {subset} images were made from the dye: scores say how well the dye "
             "can be foretold, and not how right it is."
         ]
     by_hand, by_dye = (
         f"{count(len(own), f'{subset} image')} ({some_names(of, 9) or 'no condition'})"
-        for own in ([image for image in images if image not in dyed], dyed)
-        for of in [sorted({image.row.condition for image in own})]
+        for own in (drawn, dyed)
+        for of in [sorted({image.row.condition for image in own} - {""})]
     )
     return [
         f"Scored against outlines: {by_hand}; against masks made from the dye: {by_dye}. Hands and "
