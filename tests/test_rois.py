@@ -198,6 +198,7 @@ SIGNALLING = (  # a corner is a NaN that warns when it is cast
         (roi_file(RECT, (0, 0, 8, 8), path=[0, 1, 1, 2, 5, 0, 8, 1, 4]), "curves"),
         (roi_file(RECT, (0, 0, 8, 8), path=[0, 1, 1, 9, 2]), "a damaged path"),
         (SIGNALLING, "corners that are not finite numbers"),
+        (roi_file(OVAL, (0, 0, 8, 8), options=SUBPIXEL, four=(1e30, 0, 3, 3)), "larger than any"),
     ],
 )
 def test_rare_shapes_are_refused_by_name(data: bytes, what: str) -> None:

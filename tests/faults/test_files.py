@@ -363,6 +363,16 @@ def test_no_format_invents_planes(
     assert not (tmp_path / "o.csv").exists()
 
 
+def test_planes_are_not_looked_for_in_vain_without_end(tmp_path: Path) -> None:
+    write_zarr(tmp_path / "a.zarr", "zyx", STACK)
+    array = next(file for file in (tmp_path / "a.zarr" / "0").iterdir() if "zar" in file.name)
+    said = json.loads(array.read_text())
+    said["shape"][0] = 1_000_000
+    array.write_text(json.dumps(said))
+    with pytest.raises(MitolumeError, match="name 1000000 planes, but 10000 or more are missing"):
+        read(tmp_path / "a.zarr")
+
+
 @pytest.mark.parametrize("dtype", ["f4", "f8", "u4", "i4", "u8"])
 def test_a_large_number_under_an_image_takes_no_contrast(tmp_path: Path, dtype: str) -> None:
     few = STACK // 16  # a range of 250 on top of ten millions

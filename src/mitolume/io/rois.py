@@ -323,8 +323,8 @@ def _box(roi: ImagejRoi, name: str) -> tuple[int, int, int, int]:
     width, height = roi.right - left, roi.bottom - top
     if roi.subpixelrect:
         left, top, width, height = roi.xd, roi.yd, roi.widthd, roi.heightd
-        if not all(map(math.isfinite, (left, top, width, height))):
-            raise _unfit(name, "has a box that is not finite")
+        if not all(abs(one) < 2**31 for one in (left, top, width, height)):
+            raise _unfit(name, "has a box that is not finite, or larger than any image")
     return int(left), int(top), max(math.ceil(width), 1), max(math.ceil(height), 1)
 
 

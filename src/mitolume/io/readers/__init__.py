@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 import uuid
@@ -183,20 +184,24 @@ def require_planes(
     that are not ``S Y X``, slowest first.
     """
     outer = {axis: size for axis, size in sizes.items() if axis not in "SYX"}
-    planes = list(zip(np.ndindex(*outer.values()), is_there, strict=True))
-    missing = [
-        " ".join(f"{axis} {i}" for axis, i in zip(outer, place, strict=True) if outer[axis] > 1)
-        for place, there in planes
-        if not there
-    ]
+    count, missing = math.prod(outer.values()), list[str]()
+    for place, there in zip(np.ndindex(*outer.values()), is_there, strict=True):
+        if there:
+            continue
+        at = zip(outer, place, strict=True)
+        missing.append(" ".join(f"{axis} {i}" for axis, i in at if outer[axis] > 1))
+        if len(missing) == _MOST_MISSING:
+            break
     if missing:
-        where = f" ({some_names(missing)}, from 0)" if len(planes) > 1 else ""
+        where = f" ({some_names(missing)}, from 0)" if count > 1 else ""
+        more = " or more" * (len(missing) == _MOST_MISSING)
         raise MitolumeError(
-            f"{path}: its metadata name {len(planes)} planes, but {len(missing)} "
+            f"{path}: its metadata name {count} planes, but {len(missing)}{more} "
             f"{'are' if len(missing) > 1 else 'is'} missing{where}: {fix or _STOPPED}"
         )
 
 
+_MOST_MISSING = 10_000  # planes that are looked for in vain
 _STOPPED = (
     "perhaps it was not recorded to its end; to use the others, keep them in Fiji (Image > Stacks "
     "> Tools > Make Substack) and save them as a new file"
