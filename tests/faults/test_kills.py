@@ -245,7 +245,15 @@ def disturb(
     assert "unexpected" not in ended.said, (what, ended)
     assert not ended.left, (what, ended)
     left = tree_of_final(folder)
-    assert {one: left[one] for one in left if right.get(one) != left[one]} == {}, what
+    other = {one for one in left if right.get(one) != left[one]}
+    if fault == "disk":  # the tables lack the image that did not fit, which was said
+        whole = server.folder / f"{name}-right"
+        other -= {
+            one for one in other if one.endswith(".csv")
+            and {*(folder / one).read_text().splitlines()}
+            <= {*(whole / one).read_text().splitlines()}
+        }  # fmt: skip
+    assert not other, what
     again = server.call([*words, *more], folder)
     assert again.code == 0, (what, ended, again)
     assert tree(folder) == right, (what, ended, again)
