@@ -19,7 +19,10 @@ from mitolume.errors import MitolumeError, extra
 from mitolume.io.readers import Opened, Stated, chunked, light, require_planes
 
 _MOST_NAMED = 10_000  # planes that are looked for one by one, where a file lacks some
-_MOST_AXES = 40  # of a tile, in libCZI
+_MOST_AXES = 40  # of a tile: libCZI has room for no more
+# Where bytes lie in a CZI, whose segments begin with 32 bytes of their own: the position of the
+# directory of tiles, its first entry, and the number of axes in the entry that a tile repeats.
+_DIRECTORY, _ENTRIES, _AXES = 84, 160, 76
 _TILE = 4096  # pixels a side: a slide scanner's plane is larger than memory
 _TYPES = {
     "Gray8": np.uint8, "Gray16": np.uint16, "Gray32Float": np.float32,
@@ -148,22 +151,24 @@ def _tiles(
 def _tile_positions(path: Path) -> list[int]:
     """Return the byte at which each tile begins, from the directory of tiles."""
     with path.open("rb") as file:
-        file.seek(84)
-        file.seek(struct.unpack("<q", file.read(8))[0] + 32)
-        (count,) = struct.unpack("<i124x", file.read(128))
+        file.seek(_DIRECTORY)
+        (directory,) = struct.unpack("<q", file.read(8))
+        file.seek(directory + 32)
+        (count,) = struct.unpack("<i", file.read(4))
+        file.seek(directory + _ENTRIES)
         found = []
         for _ in range(count):
             position, axes = struct.unpack("<6xq14xi", file.read(32))
             found.append(position)
-            file.seek(20 * axes, 1)
+            file.seek(20 * axes, 1)  # a name and four numbers each
     return found
 
 
 def _require_axes(path: Path, positions: list[int]) -> None:
-    """Refuse tiles that claim more axes than libCZI has room for: it writes beyond it."""
+    """Refuse tiles that claim more axes than libCZI has room for: it would write beyond its end."""
     with path.open("rb") as file:
         for position in positions:
-            file.seek(position + 76)
+            file.seek(position + _AXES)
             if int.from_bytes(file.read(4), "little") > _MOST_AXES:
                 raise MitolumeError(
                     f"{path}: a tile claims more axes than there are; the file is damaged: copy it "
