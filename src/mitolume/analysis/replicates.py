@@ -83,7 +83,7 @@ class Effect:
         said = f"({self.low:.3g} to {self.high:.3g})"
         said = f"{ratio} {said}" if self.log else f"{self.difference:+.3g} {said}, {ratio}"
         said = said.replace("-", "\N{MINUS SIGN}") + f"; {_p(self.p)}"
-        corrected = f", {_p(self.p_holm)} for all treatments"
+        corrected = f", {_p(self.p_holm)} corrected for all treatments"
         return said + corrected * bool(self.p_holm > self.p)
 
     @property
@@ -222,4 +222,5 @@ def _compare(treated: pd.Series[float], control: pd.Series[float], log: bool) ->
 
 
 def _p(value: float) -> str:
-    return f"p = {value:.2g}" if value >= 0.0001 else "p < 0.0001"
+    said = f"p = {value:.2g}" if value >= 0.0001 else "p < 0.0001"
+    return said.replace(" ", "\N{NO-BREAK SPACE}")
