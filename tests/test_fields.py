@@ -22,7 +22,7 @@ from roifile import ImagejRoi
 
 from mitolume.batch.evaluate import evaluate
 from mitolume.errors import MitolumeError
-from mitolume.io.check import check_table, read_proposal, read_row
+from mitolume.io.check import check_table
 from mitolume.io.fields import (
     Field,
     TableError,
@@ -37,6 +37,7 @@ from mitolume.io.formats import open_scenes, told_apart
 from mitolume.io.masks import decide_kind, to_mask
 from mitolume.io.read import read
 from mitolume.io.rois import write_rois
+from mitolume.io.rows import read_proposal, read_row
 from mitolume.io.split import SplitSettings, assign_roles, choose_labelled
 from mitolume.runs.begin import begin
 from mitolume.runs.recipe import load_recipe

@@ -27,11 +27,12 @@ from helpers.roi_files import (
 from mitolume.batch.agreement import agree
 from mitolume.batch.evaluate import evaluate
 from mitolume.errors import MitolumeError
-from mitolume.io.check import check_table, read_row
+from mitolume.io.check import check_table
 from mitolume.io.geojson import read_geojson
 from mitolume.io.mask_files import open_mask
 from mitolume.io.outlines import Outline, draw, fill
 from mitolume.io.read import read, read_plane
+from mitolume.io.rows import read_row
 from mitolume.io.write import write_labels, write_mask
 
 # --- masks ---------------------------------------------------------------------------------

@@ -10,9 +10,10 @@ import pytest
 import xarray as xr
 from helpers.fields import blobs, write_field
 
-from mitolume.io.check import check_table, read_row
+from mitolume.io.check import check_table
 from mitolume.io.fields import read_table
 from mitolume.io.read import read
+from mitolume.io.rows import read_row
 from mitolume.io.write import write_image
 
 QtCore, QtTest = (pytest.importorskip(f"qtpy.{name}") for name in ("QtCore", "QtTest"))

@@ -17,10 +17,10 @@ from mitolume.analysis.dye_labels import SMALLEST_UM, THRESHOLD, DyeLabels
 from mitolume.analysis.pictures import FALSE_COLOUR
 from mitolume.analysis.scribbles import PixelClassifier, pixel_features
 from mitolume.errors import MitolumeError
-from mitolume.io.check import open_fluorescence, open_image
 from mitolume.io.fields import Field, with_planes
 from mitolume.io.masks import BACKGROUND, FOREGROUND, UNSURE, Mask
 from mitolume.io.read import read, read_plane
+from mitolume.io.rows import open_fluorescence, open_image
 from mitolume.io.write import write_image
 from mitolume.napari.label_table import LabelTable
 from mitolume.napari.opening import KEY, as_image, image_layers, mask_colours, place_of

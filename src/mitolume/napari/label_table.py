@@ -15,7 +15,6 @@ import pandas as pd
 import xarray as xr
 
 from mitolume.batch.label import QUALITY
-from mitolume.io.check import open_image
 from mitolume.io.fields import (
     Field,
     format_planes,
@@ -29,6 +28,7 @@ from mitolume.io.formats import bare_name
 from mitolume.io.mask_files import distinct_values, kind_of, open_mask
 from mitolume.io.masks import BACKGROUND, UNSURE, Mask, meaning_of, to_mask
 from mitolume.io.read import load, read
+from mitolume.io.rows import open_image
 from mitolume.io.write import is_ours, owning, write_image, write_masks
 
 _OWN = "_napari"  # what a table that someone else wrote is called where it goes on

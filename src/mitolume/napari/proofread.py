@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from mitolume.errors import MitolumeError
-from mitolume.io.check import read_row
 from mitolume.io.fields import Field, is_same_image, with_planes
 from mitolume.io.listing import RUN_RECORD
 from mitolume.io.masks import FOREGROUND, Mask
+from mitolume.io.rows import read_row
 from mitolume.napari.label import FieldPanel
 from mitolume.napari.label_table import LabelTable, finished
 from mitolume.napari.parts import PathEdit, rate

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from mitolume.errors import MitolumeError
 from mitolume.inference.denoise import Denoiser
-from mitolume.io.check import open_image
 from mitolume.io.fields import Field
+from mitolume.io.rows import open_image
 from mitolume.io.write import atomic
 from mitolume.models.bundle import CARD, DenoiserCard, read_card
 from mitolume.preprocess.settings import DENOISING, ChainSettings

@@ -17,11 +17,11 @@ from mitolume.analysis.metrics import count as count_pixels
 from mitolume.analysis.metrics import iou, ratio
 from mitolume.errors import MitolumeError, Note
 from mitolume.io.channels import transmitted_channel
-from mitolume.io.check import open_fluorescence, open_image, read_row
 from mitolume.io.fields import Field, row_names, with_planes
 from mitolume.io.masks import UNSURE, Mask, MaskKind
 from mitolume.io.pixel_size import plane_pixel_size
 from mitolume.io.read import read, read_plane
+from mitolume.io.rows import open_fluorescence, open_image, read_row
 from mitolume.io.split import spread
 from mitolume.io.write import write_masks
 from mitolume.runs.dye_checks import judge, measure_shifts

@@ -14,11 +14,11 @@ import pandas as pd
 from mitolume.analysis.dye_labels import NO_DYE
 from mitolume.errors import Note, some_names
 from mitolume.io.alignment import Floats, depth_of_dye, fit_of_dye, shift_of
-from mitolume.io.check import open_fluorescence, open_image, read_row
 from mitolume.io.fields import Field, format_planes, with_planes
 from mitolume.io.masks import UNSURE
 from mitolume.io.pixel_size import plane_pixel_size
 from mitolume.io.read import read, read_plane
+from mitolume.io.rows import open_fluorescence, open_image, read_row
 from mitolume.io.split import spread
 from mitolume.io.write import write_mask
 from mitolume.text import count, of_scene

@@ -9,11 +9,11 @@ from typing import Any
 
 from mitolume.inference.inputs import InputReader, NetworkInput
 from mitolume.inference.predictor import Predictor
-from mitolume.io.check import open_image, read_proposal, read_row
 from mitolume.io.fields import Field
 from mitolume.io.masks import Mask, MaskKind
 from mitolume.io.pixel_size import plane_pixel_size
 from mitolume.io.read import Image2D
+from mitolume.io.rows import open_image, read_proposal, read_row
 from mitolume.models.settings import InputSettings
 
 

@@ -10,9 +10,10 @@ import numpy as np
 
 from mitolume.errors import some_names
 from mitolume.inference.chain import PreparedPlane
-from mitolume.io.check import CheckedTable, open_image
+from mitolume.io.check import CheckedTable
 from mitolume.io.fields import Field
 from mitolume.io.read import read_plane
+from mitolume.io.rows import open_image
 from mitolume.io.split import spread
 from mitolume.preprocess.fingerprint import (
     Features,

@@ -11,7 +11,7 @@ import pandas as pd
 
 from mitolume.analysis.metrics import best_threshold, probability_histogram
 from mitolume.inference.predictor import Predictor
-from mitolume.io.check import open_image
+from mitolume.io.rows import open_image
 from mitolume.io.split import spread
 from mitolume.io.write import write_masks
 from mitolume.models.bundle import ConditionThreshold

@@ -15,10 +15,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from mitolume.errors import MitolumeError, some_names
-from mitolume.io.check import open_image
 from mitolume.io.fields import Field as Row
 from mitolume.io.fields import read_table
 from mitolume.io.read import read
+from mitolume.io.rows import open_image
 from mitolume.progress import say
 from mitolume.runs.recipe import Recipe, complete, explain, merge, read_given, read_preset
 from mitolume.study.evidence import MARGIN

@@ -11,9 +11,9 @@ from mitolume.analysis.dye_labels import THRESHOLD
 from mitolume.analysis.labelling import label_objects
 from mitolume.analysis.measure import measure_objects
 from mitolume.analysis.metrics import count
-from mitolume.io.check import open_fluorescence
 from mitolume.io.fields import with_planes
 from mitolume.io.masks import FOREGROUND, UNSURE, Mask
+from mitolume.io.rows import open_fluorescence
 from mitolume.runs.dye import label_planes
 from mitolume.study.cells import cell_scores, image_count
 from mitolume.study.crossed import interval
