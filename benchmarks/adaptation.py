@@ -32,10 +32,11 @@ from torch import Generator, Tensor, nn
 from mitolume.analysis.metrics import best_threshold, probability_histogram
 from mitolume.inference.inputs import Image, InputReader, settled_inputs
 from mitolume.inference.predictor import Predictor
-from mitolume.io.fields import Field, read_table
+from mitolume.io.fields import Field
 from mitolume.io.masks import UNSURE
 from mitolume.io.read import read
 from mitolume.io.rows import open_image
+from mitolume.io.table import read_table
 from mitolume.io.write import write_image, write_mask
 from mitolume.models.settings import InputSettings
 from mitolume.preprocess.settings import ChainSettings

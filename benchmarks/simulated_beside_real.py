@@ -31,8 +31,9 @@ from mitolume.analysis.metrics import (
 from mitolume.analysis.pictures import error_map, write_png
 from mitolume.batch.simulate import plan, write_data_set
 from mitolume.io.check import check_table
-from mitolume.io.fields import Field, write_table
+from mitolume.io.fields import Field
 from mitolume.io.rows import read_row
+from mitolume.io.table import write_table
 from mitolume.simulate.presets import PRESETS
 
 Floats = NDArray[np.float64]

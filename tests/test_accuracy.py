@@ -7,7 +7,7 @@ from pathlib import Path
 
 import mitolume
 from mitolume.batch.simulate import plan, write_data_set
-from mitolume.io.fields import read_table, write_table
+from mitolume.io.table import read_table, write_table
 from mitolume.runs.folder import open_run
 from mitolume.runs.recipe import load_recipe
 from mitolume.runs.results import value_of

@@ -29,8 +29,9 @@ from mitolume.inference.chain import PreparedPlane
 from mitolume.inference.predictor import Predictor
 from mitolume.inference.tiles import around, block_side, blocks, tiles, turned_box
 from mitolume.io import listing, windows
-from mitolume.io.fields import Field, read_table, write_table
+from mitolume.io.fields import Field
 from mitolume.io.readers import tiff
+from mitolume.io.table import read_table, write_table
 from mitolume.io.zarr_out import new_image, shrink_mask
 from mitolume.models.bundle import ConditionThreshold, save_bundle
 from mitolume.models.settings import Views

@@ -197,7 +197,7 @@ def test_a_run_trains_its_denoiser_and_predict_replays_it(stacks_table: Path) ->
 
 
 def test_planes_that_score_are_not_learnt_from(stacks_table: Path) -> None:
-    from mitolume.io.fields import read_table
+    from mitolume.io.table import read_table
 
     rows = read_table(stacks_table)
     whole = training_stacks(rows)

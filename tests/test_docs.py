@@ -18,7 +18,7 @@ from typer.main import get_command
 
 import mitolume
 from mitolume.cli import app
-from mitolume.io.fields import read_table
+from mitolume.io.table import read_table
 from mitolume.runs.recipe import load_preset, load_recipe
 from mitolume.study.arms import load_study, planned_runs
 

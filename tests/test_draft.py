@@ -21,9 +21,10 @@ from mitolume.errors import MitolumeError
 from mitolume.io.check import check_table
 from mitolume.io.draft import Draft, draft_table, write_draft
 from mitolume.io.draft_pairs import folder_kind, split_words
-from mitolume.io.fields import COLUMNS, Field, leaks, read_table
+from mitolume.io.fields import Field, leaks
 from mitolume.io.formats import natural_key
 from mitolume.io.split import SplitSettings, assign_roles
+from mitolume.io.table import COLUMNS, read_table
 
 NUMBERS = ("1", "2", "3")
 

@@ -22,8 +22,9 @@ from mitolume.batch import label
 from mitolume.batch.sources import find_sources
 from mitolume.errors import MitolumeError
 from mitolume.io.check import check_table
-from mitolume.io.fields import Field, read_table
+from mitolume.io.fields import Field
 from mitolume.io.read import read
+from mitolume.io.table import read_table
 from mitolume.io.write import owning, write_image, write_mask
 from mitolume.napari.label_table import LabelTable
 from mitolume.report.run_page import scored_by_dye

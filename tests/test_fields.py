@@ -23,22 +23,14 @@ from roifile import ImagejRoi
 from mitolume.batch.evaluate import evaluate
 from mitolume.errors import MitolumeError
 from mitolume.io.check import check_table
-from mitolume.io.fields import (
-    Field,
-    TableError,
-    format_planes,
-    leaks,
-    parse_planes,
-    read_table,
-    with_label,
-    write_table,
-)
+from mitolume.io.fields import Field, format_planes, leaks, parse_planes, with_label
 from mitolume.io.formats import open_scenes, told_apart
 from mitolume.io.masks import decide_kind, to_mask
 from mitolume.io.read import read
 from mitolume.io.rois import write_rois
 from mitolume.io.rows import read_proposal, read_row
 from mitolume.io.split import SplitSettings, assign_roles, choose_labelled
+from mitolume.io.table import TableError, read_table, write_table
 from mitolume.runs.begin import begin
 from mitolume.runs.recipe import load_recipe
 

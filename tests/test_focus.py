@@ -15,8 +15,9 @@ from scipy import ndimage
 from mitolume.batch.focus import focus_files, measure_focus
 from mitolume.errors import MitolumeError
 from mitolume.io.channels import select_channel
-from mitolume.io.fields import format_planes, parse_planes, read_table
+from mitolume.io.fields import format_planes, parse_planes
 from mitolume.io.read import read, read_plane
+from mitolume.io.table import read_table
 from mitolume.io.write import write_image
 from mitolume.preprocess.focus import (
     band_power,

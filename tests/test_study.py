@@ -27,9 +27,10 @@ from mitolume.batch.agreement import agree
 from mitolume.errors import CollapsedError, MitolumeError
 from mitolume.inference.predictor import Predictor
 from mitolume.io.check import check_table
-from mitolume.io.fields import Field, read_table, row_names, write_table
+from mitolume.io.fields import Field, row_names
 from mitolume.io.lock import is_locked, only_one
 from mitolume.io.read import read, read_plane
+from mitolume.io.table import read_table, write_table
 from mitolume.io.write import write_image, write_mask
 from mitolume.progress import Watcher, watched
 from mitolume.report.run_page import report_run

@@ -17,9 +17,9 @@ from scipy.ndimage import gaussian_filter
 
 from mitolume.io.alignment import TURNS, find_shift, find_turn, measure_fit, turned
 from mitolume.io.check import check_table
-from mitolume.io.fields import TableError
 from mitolume.io.rows import read_row
 from mitolume.io.suspicion import look_closely, masks_of_odd_shares, odd_pixels
+from mitolume.io.table import TableError
 from mitolume.models.bundle import Card, read_card, save_bundle
 from mitolume.models.settings import NetworkSettings
 from mitolume.preprocess.fingerprint import unlike_training

@@ -33,12 +33,12 @@ from mitolume.inference.inputs import InputReader
 from mitolume.inference.predictor import load
 from mitolume.io import rois
 from mitolume.io.check import check_table
-from mitolume.io.fields import TableError
 from mitolume.io.formats import stated
 from mitolume.io.listing import image_files
 from mitolume.io.mask_files import open_mask
 from mitolume.io.pixel_size import believed_pixel_size
 from mitolume.io.read import read, read_plane, scenes
+from mitolume.io.table import TableError
 from mitolume.models.settings import InputSettings
 from mitolume.preprocess.settings import ChainSettings
 from mitolume.report.run_tables import results_text

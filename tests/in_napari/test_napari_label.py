@@ -11,9 +11,9 @@ import xarray as xr
 from helpers.fields import blobs, write_field
 
 from mitolume.io.check import check_table
-from mitolume.io.fields import read_table
 from mitolume.io.read import read
 from mitolume.io.rows import read_row
+from mitolume.io.table import read_table
 from mitolume.io.write import write_image
 
 QtCore, QtTest = (pytest.importorskip(f"qtpy.{name}") for name in ("QtCore", "QtTest"))

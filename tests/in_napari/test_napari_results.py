@@ -14,8 +14,8 @@ from helpers.fields import TINY, blobs, write_field
 import mitolume
 from mitolume.analysis.pictures import CORRECT_COLOUR, FALSE_COLOUR, MISSED_COLOUR
 from mitolume.io.check import check_table
-from mitolume.io.fields import read_table
 from mitolume.io.rows import read_row
+from mitolume.io.table import read_table
 from mitolume.io.write import write_mask
 from mitolume.runs.folder import Run
 from mitolume.runs.recipe import load_recipe

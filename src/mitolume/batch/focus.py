@@ -26,8 +26,9 @@ from mitolume.batch.runner import (
 )
 from mitolume.errors import MitolumeError
 from mitolume.io.channels import select_channel
-from mitolume.io.fields import Field, format_planes, read_table, with_planes, write_table
+from mitolume.io.fields import Field, format_planes, with_planes
 from mitolume.io.read import read
+from mitolume.io.table import read_table, write_table
 from mitolume.io.windows import Plane, first_time, levelled, open_plane
 from mitolume.preprocess.focus import choose_planes, focus_scores
 from mitolume.progress import Advance

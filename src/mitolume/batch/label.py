@@ -17,11 +17,12 @@ from mitolume.batch.runner import Job, Outcome, Report, require_free, run_files
 from mitolume.errors import MitolumeError, some_names
 from mitolume.io.channels import channel_in_name, file_of_channel, transmitted_channel
 from mitolume.io.draft_guesses import condition_of
-from mitolume.io.fields import Field, asked_planes, read_table, with_planes, write_table
+from mitolume.io.fields import Field, asked_planes, with_planes
 from mitolume.io.formats import SHEET
 from mitolume.io.pixel_size import plane_pixel_size
 from mitolume.io.read import read, read_plane
 from mitolume.io.rows import open_fluorescence, open_image
+from mitolume.io.table import read_table, write_table
 from mitolume.io.write import is_ours, write_text
 from mitolume.progress import Advance
 from mitolume.runs.dye import label_row

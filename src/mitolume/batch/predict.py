@@ -25,11 +25,12 @@ from mitolume.errors import MitolumeError, some_names
 from mitolume.inference.inputs import unlike_stack
 from mitolume.inference.predictor import Predictor, load
 from mitolume.inference.tiles import Box, block_side, blocks
-from mitolume.io.fields import Field, read_table, write_table
+from mitolume.io.fields import Field
 from mitolume.io.formats import bare_name, sha256, told_apart
 from mitolume.io.listing import named_scenes, result_ending
 from mitolume.io.pixel_size import plane_pixel_size
 from mitolume.io.read import read_channels
+from mitolume.io.table import read_table, write_table
 from mitolume.io.windows import IN_MEMORY, FilePlane
 from mitolume.io.write import making_results
 from mitolume.io.zarr_out import CHUNK, new_image

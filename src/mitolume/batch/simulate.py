@@ -23,8 +23,9 @@ from mitolume.analysis.object_pictures import write_figure
 from mitolume.analysis.pictures import overlay, to_8bit, with_bar
 from mitolume.batch.runner import Job, Report, run_jobs, side_by_side
 from mitolume.errors import MitolumeError
-from mitolume.io.fields import Field, write_table
+from mitolume.io.fields import Field
 from mitolume.io.formats import SHEET, read_json
+from mitolume.io.table import write_table
 from mitolume.io.write import (
     owning,
     remove_parts,

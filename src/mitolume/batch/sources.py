@@ -17,7 +17,7 @@ import numpy as np
 import xarray as xr
 
 from mitolume.errors import MitolumeError, some_names
-from mitolume.io.fields import Field, read_table, row_names
+from mitolume.io.fields import Field, row_names
 from mitolume.io.formats import READERS, bare_name, by_name, is_folder, require_file, told_apart
 from mitolume.io.listing import images_in
 from mitolume.io.mask_files import (
@@ -32,6 +32,7 @@ from mitolume.io.mask_files import (
 from mitolume.io.masks import ValuesKind, meaning_of, require_kind
 from mitolume.io.read import read, require_grey, select_channel
 from mitolume.io.readers import address
+from mitolume.io.table import read_table
 from mitolume.progress import Advance
 from mitolume.runs.folder import Run, open_run
 from mitolume.text import count

@@ -29,7 +29,7 @@ def demo(out: of.Out = Path("demo"), resume: of.Resume = False, quiet: of.Quiet 
 def _require_table(path: Path, mask_kind: MaskKind = "auto", channels: Sequence[str] = ()) -> None:
     """Refuse a table of fields at once, before what computes is imported."""
     from mitolume.io.check import check_table
-    from mitolume.io.fields import parse_table
+    from mitolume.io.table import parse_table
 
     if parse_table(path)[1]:
         # raises, and names the faults of files as well
@@ -176,7 +176,7 @@ def predict(
 ) -> None:
     """Predict masks of images of any size."""
     if fields is not None:  # a faulty one is refused before what computes is imported
-        from mitolume.io.fields import read_table
+        from mitolume.io.table import read_table
 
         read_table(fields)
     with _no_collection():

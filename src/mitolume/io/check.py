@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 from mitolume.errors import MitolumeError, Note, some_names
-from mitolume.io.fields import OWN_MASKS, Field, TableError, format_planes, parse_table, with_planes
+from mitolume.io.fields import OWN_MASKS, Field, format_planes, with_planes
 from mitolume.io.formats import open_scenes, sha256
 from mitolume.io.mask_files import (
     is_outlined,
@@ -47,6 +47,7 @@ from mitolume.io.suspicion import (
     nothing_but_flat,
     odd_pixels,
 )
+from mitolume.io.table import TableError, parse_table
 from mitolume.text import count
 
 _NO_IMAGE = "a mask and no image, so it is left out; to learn from it, give it the role unlabelled"

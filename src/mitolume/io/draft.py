@@ -10,8 +10,9 @@ from pathlib import Path
 from mitolume.errors import MitolumeError, some_names
 from mitolume.io.draft_guesses import guess_conditions, guess_roles, guess_specimens
 from mitolume.io.draft_pairs import LOST_MASKS, Notes, Pair, list_files, pair_files
-from mitolume.io.fields import COLUMNS, Field, leaks, table_text
+from mitolume.io.fields import Field, leaks
 from mitolume.io.formats import whole_images
+from mitolume.io.table import COLUMNS, table_text
 from mitolume.io.write import atomic, write_text
 
 _MAY_HAVE_SCENES = (".nd2", ".lif", ".czi")

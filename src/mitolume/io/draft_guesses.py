@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from mitolume.errors import some_names
 from mitolume.io.draft_pairs import Found, Pair, Word, plain_words, split_words
-from mitolume.io.fields import ROLES
+from mitolume.io.table import ROLES
 
 ROLE_WORDS = {
     "train": "train", "training": "train", "tr": "train", "val": "validation",

@@ -15,20 +15,13 @@ import pandas as pd
 import xarray as xr
 
 from mitolume.batch.label import QUALITY
-from mitolume.io.fields import (
-    Field,
-    format_planes,
-    is_same_image,
-    read_table,
-    row_names,
-    with_label,
-    write_table,
-)
+from mitolume.io.fields import Field, format_planes, is_same_image, row_names, with_label
 from mitolume.io.formats import bare_name
 from mitolume.io.mask_files import distinct_values, kind_of, open_mask
 from mitolume.io.masks import BACKGROUND, UNSURE, Mask, meaning_of, to_mask
 from mitolume.io.read import load, read
 from mitolume.io.rows import open_image
+from mitolume.io.table import read_table, write_table
 from mitolume.io.write import is_ours, owning, write_image, write_masks
 
 _OWN = "_napari"  # what a table that someone else wrote is called where it goes on

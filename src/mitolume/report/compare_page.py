@@ -18,11 +18,11 @@ import pandas as pd
 from mitolume.analysis.replicates import Effect, compare_conditions, control_of, suits_log
 from mitolume.batch.runner import refuse_inputs, require_free
 from mitolume.errors import MitolumeError, in_words, some_names
-from mitolume.io.fields import spelled_twice
 from mitolume.io.formats import require_file
 from mitolume.io.h5ad import PLACE
 from mitolume.io.pixel_size import unlike_steps
 from mitolume.io.readers import as_number
+from mitolume.io.table import spelled_twice
 from mitolume.io.write import write_table, write_text
 from mitolume.text import count, number, percent, title_of
 

@@ -19,11 +19,12 @@ import torch
 from mitolume.errors import DamagedError, MitolumeError, Note, some_names
 from mitolume.inference.inputs import settled_inputs, unlike_stack
 from mitolume.io.check import CheckedTable, check_table
-from mitolume.io.fields import Field, TableError, leaks, read_table, with_planes
+from mitolume.io.fields import Field, leaks, with_planes
 from mitolume.io.formats import sha256
 from mitolume.io.masks import MaskKind
 from mitolume.io.rows import open_image
 from mitolume.io.split import assign_roles, choose_labelled
+from mitolume.io.table import TableError, read_table
 from mitolume.models.bundle import SCHEMA_VERSION, Card, read_card, versions
 from mitolume.models.networks import find_device, resolve_precision
 from mitolume.preprocess.rescale import MOST, scale_factors

@@ -19,12 +19,13 @@ from mitolume.errors import RANKS, DamagedError, MitolumeError, Note, in_words, 
 from mitolume.inference.predictor import Predictor
 from mitolume.inference.predictor import load as load_bundle_folder
 from mitolume.io.check import CheckedTable
-from mitolume.io.fields import Field, read_table, row_names, write_table
+from mitolume.io.fields import Field, row_names
 from mitolume.io.formats import read_json, sha256, told_apart
 from mitolume.io.listing import RUN_RECORD as _RECORD
 from mitolume.io.lock import LOCK, is_locked
 from mitolume.io.masks import Mask, MaskKind
 from mitolume.io.read import read, read_plane
+from mitolume.io.table import read_table, write_table
 from mitolume.io.write import owning, remove_parts, write_text
 from mitolume.models.bundle import CARD, DENOISER, refuse_newer
 from mitolume.progress import Advance, progress_bar

@@ -16,9 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from mitolume.errors import MitolumeError, some_names
 from mitolume.io.fields import Field as Row
-from mitolume.io.fields import read_table
 from mitolume.io.read import read
 from mitolume.io.rows import open_image
+from mitolume.io.table import read_table
 from mitolume.progress import say
 from mitolume.runs.recipe import Recipe, complete, explain, merge, read_given, read_preset
 from mitolume.study.evidence import MARGIN

@@ -14,9 +14,9 @@ import torch
 
 from mitolume.errors import DamagedError, MitolumeError, disk_fault, shorten, some_names
 from mitolume.io.check import check_table
-from mitolume.io.fields import read_table, write_table
 from mitolume.io.lock import only_one
 from mitolume.io.split import assign_roles
+from mitolume.io.table import read_table, write_table
 from mitolume.models.bundle import SCHEMA_VERSION, versions
 from mitolume.models.networks import DEVICE, find_cards
 from mitolume.progress import progress_bar, say, time_left

@@ -11,9 +11,9 @@ from typing import Any
 import pandas as pd
 
 from mitolume.errors import MitolumeError, in_words
-from mitolume.io.fields import read_table
 from mitolume.io.formats import read_json
 from mitolume.io.lock import LOCK
+from mitolume.io.table import read_table
 from mitolume.io.write import owning, write_text
 from mitolume.models.bundle import refuse_newer
 from mitolume.progress import time_left
