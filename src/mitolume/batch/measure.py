@@ -119,55 +119,35 @@ def measure_masks(
     """
     table_ending(out)
     sources, said = find_sources(masks, images, table)
-    outputs, parts = settings.outputs, out.with_name(f"{out.name}.parts")
+    outputs, files = settings.outputs, _Files(out)
     if outputs.crops is not None and (blind := [s.mask for s in sources if not s.images]):
         raise MitolumeError(
             f"crops are cut out of an image, and {blind[0]} has none: name it with --intensity"
         )
-    images_file = out.with_name(f"{out.stem}_images{out.suffix}")
-    settings_file = out.with_name(f"{out.stem}_settings.json")
-    tables = [out, images_file, settings_file, *outputs.shared_files()]
-    refuse_inputs(
-        [*tables, parts, *outputs.folders()],
-        [table, *(path for source in sources for path in _inputs(source))],
-    )
-    require_free(tables, replace=overwrite or resume)
-    for part in parts.iterdir() if parts.is_dir() else [parts] * os.path.lexists(parts):
-        if part.name != _MADE_OF and not part.name.startswith("."):
-            require_ours(part)
     record = {"mitolume": version("mitolume")} | _record(settings)
     record["masks"] = [_record(source) for source in sources]
-    if resume and not parts.exists() and settings_file.exists():
-        try:
-            before = read_json(settings_file) | {"mitolume": record["mitolume"]}
-        except (ValueError, TypeError):
-            before = None
-        if before != record:
-            raise MitolumeError(
-                f"{out} was made of other masks, rows of the table or settings (see "
-                f"{settings_file}); choose another --out, or replace results with --overwrite"
-            )
-    starts = *(path.name for path in tables), "superplot_", *(f"{s.name}_" for s in sources)
-    for folder in {out.parent, *filter(None, outputs.folders())}:
-        remove_parts(folder, starts)
+    inputs = [table, *(path for source in sources for path in _inputs(source))]
+    if resume:
+        _require_same(files, record)
+    _make_room(files, outputs, [source.name for source in sources], inputs, resume or overwrite)
     if overwrite and not resume:
-        _remove(parts)
-    jobs, faults, notices = _jobs(sources, settings, parts, progress)
+        _remove(files.parts)
+    jobs, faults, notices = _jobs(sources, settings, files.parts, progress)
     outcome = run_jobs(
-        jobs, parts / _MADE_OF, resume=resume, overwrite=overwrite, faults=faults,
+        jobs, files.parts / _MADE_OF, resume=resume, overwrite=overwrite, faults=faults,
         notices=[*said, *notices], progress=progress,
     )  # fmt: skip
     finished = [job.results[-1] for job in jobs if job.results[-1] in outcome.done]
     if not finished:
-        _remove(parts)
+        _remove(files.parts)
         outcome.raise_faults("masks", "measured")
     objects, per_image = (
         _joined([pd.read_parquet(part / f"{name}.parquet") for part in finished])
         for name in ("objects", "images")
     )
     write_table(out, _rounded(objects))
-    write_table(images_file, _rounded(per_image))
-    write_text(settings_file, json.dumps(record, indent=2) + "\n")
+    write_table(files.images, _rounded(per_image))
+    write_text(files.settings, json.dumps(record, indent=2) + "\n")
     try:
         if outputs.crops is not None:
             finish_crops(outputs.crops, finished, [source.name for source in sources])
@@ -175,11 +155,66 @@ def measure_masks(
             write_superplots(outputs.pictures, objects)
     finally:
         if not outcome.faults:
-            _remove(parts)
+            _remove(files.parts)
     shares = per_image.groupby("image")["footprint_share"].mean().dropna()
     outcome.notices += masks_of_odd_shares({str(image): share for image, share in shares.items()})
     outcome.summary = "\n".join([*_sizes(objects, per_image), f"table: {out}"])
     return outcome
+
+
+@dataclass(frozen=True)
+class _Files:
+    """The tables of a measurement, named after that of its objects."""
+
+    objects: Path
+
+    @property
+    def images(self) -> Path:
+        return self.objects.with_name(f"{self.objects.stem}_images{self.objects.suffix}")
+
+    @property
+    def settings(self) -> Path:
+        return self.objects.with_name(f"{self.objects.stem}_settings.json")
+
+    @property
+    def parts(self) -> Path:
+        """The folder of what is finished, field by field."""
+        return self.objects.with_name(f"{self.objects.name}.parts")
+
+
+def _make_room(
+    files: _Files,
+    outputs: Outputs,
+    names: Sequence[str],
+    inputs: Sequence[Path | None],
+    may_replace: bool,
+) -> None:
+    """Refuse to write over what isn't ours or is an input, and remove what was half written."""
+    tables = [files.objects, files.images, files.settings, *outputs.shared_files()]
+    refuse_inputs([*tables, files.parts, *outputs.folders()], inputs)
+    require_free(tables, replace=may_replace)
+    parts = files.parts
+    for part in parts.iterdir() if parts.is_dir() else [parts] * os.path.lexists(parts):
+        if part.name != _MADE_OF and not part.name.startswith("."):
+            require_ours(part)
+    starts = *(path.name for path in tables), "superplot_", *(f"{name}_" for name in names)
+    for folder in {files.objects.parent, *filter(None, outputs.folders())}:
+        remove_parts(folder, starts)
+
+
+def _require_same(files: _Files, record: dict[str, Any]) -> None:
+    """Refuse to go on from a finished measurement of something else."""
+    if files.parts.exists() or not files.settings.exists():
+        return
+    try:
+        before = read_json(files.settings) | {"mitolume": record["mitolume"]}
+    except (ValueError, TypeError):
+        before = None
+    if before != record:
+        raise MitolumeError(
+            f"{files.objects} was made of other masks, rows of the table or settings (see "
+            f"{files.settings}); choose another --out, or replace results with --overwrite"
+        )
 
 
 def _sizes(objects: pd.DataFrame, per_image: pd.DataFrame) -> list[str]:

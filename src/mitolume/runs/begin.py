@@ -16,8 +16,8 @@ from typing import Literal
 import numpy as np
 import torch
 
-from mitolume.errors import DamagedError, MitolumeError, Note, some_names
-from mitolume.inference.inputs import settled_inputs, unlike_stack
+from mitolume.errors import DamagedError, MitolumeError
+from mitolume.inference.inputs import settled_inputs
 from mitolume.io.check import CheckedTable, check_table
 from mitolume.io.fields import Field, leaks, with_planes
 from mitolume.io.formats import sha256
@@ -33,10 +33,12 @@ from mitolume.runs.denoiser import require_denoiser
 from mitolume.runs.dye import label_rows, needs_mask
 from mitolume.runs.folder import ROLES, Run, find_bundle, seen_from
 from mitolume.runs.likeness import unlike_rows
+from mitolume.runs.notices import of_roles, of_run
 from mitolume.runs.pace import within_minutes
 from mitolume.runs.recipe import Recipe, differences
 from mitolume.text import count
-from mitolume.training.methods import METHODS
+
+Teacher = Literal["dye", "proposal", "self"]
 
 
 def begin(path: Path, recipe: Recipe, *, quiet: bool) -> Run:
@@ -55,42 +57,23 @@ def begin(path: Path, recipe: Recipe, *, quiet: bool) -> Run:
     started = time.monotonic()
     Run(path).require_new()
     require_denoiser(recipe.chain)
-    table = _checked(recipe.fields, recipe.mask_kind, recipe.inputs.channels, quiet)
-    rows = assign_roles(table.fields, recipe.split)
-    aside = [*_left_aside(table.fields, rows), *_unscored(table.fields, rows)]
-    rows = choose_labelled(rows, None if recipe.labels == "all" else recipe.labels, recipe.seed)
+    checked = _checked(recipe.fields, recipe.mask_kind, recipe.inputs.channels, quiet)
+    drawn = assign_roles(checked.fields, recipe.split)
+    rows = choose_labelled(drawn, None if recipe.labels == "all" else recipe.labels, recipe.seed)
     teacher = _teacher(rows, recipe)
-    if teacher == "dye":
-        whole = {row.line for row in read_table(recipe.fields) if row.planes is None}
-        rows = list(_with_dye(rows, whole))
-    if teacher == "self":
-        rows = [replace(row, proposal=None) for row in rows]
-    run = Run(path, table=replace(table, fields=tuple(rows)), quiet=quiet)
+    run = Run(path, table=replace(checked, fields=_taught(rows, teacher, recipe)), quiet=quiet)
     _label_from_dye(run, recipe)
-    table, rows = run.table, list(run.table.fields)
-    model_um = _model_pixel_size(rows, table)
-    _require_usable(rows, table, model_um, recipe.fields)
-    rows, unlike = unlike_rows(rows, table, model_um)
-    table = replace(table, fields=tuple(rows))
-    training = recipe.training.model_copy(
-        update={"precision": resolve_precision(recipe.training.precision)}
-    )
-    stacks = [open_image(row) for row in rows if row.role == "train"]
-    own = recipe.model_copy(
-        update={
-            "training": training,
-            "inputs": settled_inputs(recipe.inputs, stacks),
-            "unlabelled": recipe.unlabelled.model_copy(
-                update={"teacher": teacher} if recipe.unlabelled.teacher == "auto" else {}
-            ),
-            "fields": Path(run.fields_file.name),
-        }
-    )
+    model_um = _model_pixel_size(run.table)
+    _require_usable(run.table, model_um, recipe.fields)
+    rows, unlike = unlike_rows(run.table.fields, run.table, model_um)
+    table = replace(run.table, fields=tuple(rows))
+    own = _settled(recipe, rows, teacher, run.fields_file.name)
     _require_first_weights(own)
-    run, chosen = Run(path, recipe=own, table=table, quiet=quiet), []
+    run, notices = Run(path, recipe=own, table=table, quiet=quiet), list[str]()
     if recipe.training.minutes is not None:
-        own, said = within_minutes(run, model_um, started)
-        run, chosen = Run(path, recipe=own, table=table, quiet=quiet), [said]
+        own, chosen = within_minutes(run, model_um, started)
+        run, notices = Run(path, recipe=own, table=table, quiet=quiet), [chosen]
+    notices = [*table.notices, *of_roles(checked.fields, drawn), *unlike, *of_run(run), *notices]
     run.write_beginning(rows)
     run.note(
         schema_version=SCHEMA_VERSION,
@@ -106,55 +89,35 @@ def begin(path: Path, recipe: Recipe, *, quiet: bool) -> Run:
         pixel_size_um=model_um,
         n_images={role: len(run.images(role)) for role in ROLES},
         n_specimens={role: len({r.specimen for r in rows if r.role == role}) for role in ROLES},
-        notices=[
-            *table.notices,
-            *aside,
-            *unlike,
-            *_unlike_stacks(run),
-            *_notices(run),
-            *_seen_before(run),
-            *chosen,
-        ],
+        notices=notices,
         device=_device(),
         threads=torch.get_num_threads(),
         versions=versions(),
         sha256={seen_from(file, run.path): digest for file, digest in table.sha256.items()},
     )
-    for notice in run.record["notices"]:
+    for notice in notices:
         say(f"note: {notice}", quiet=quiet)
     return run
 
 
-def _left_aside(before: Sequence[Field], rows: Sequence[Field]) -> list[str]:
-    """Say which unlabelled rows are not learnt from, for their specimens to be kept aside."""
-    left = {row.line for row in before} - {row.line for row in rows}
-    if not left:
-        return []
-    names = sorted({row.specimen for row in before if row.line in left})
-    return [
-        f"{count(len(left), 'unlabelled row')} of specimen {some_names(names)} not used: their "
-        "labelled images were kept aside for scoring, and too few specimens have labelled images "
-        "only (set the column role to choose otherwise)"
-    ]
+def _settled(recipe: Recipe, rows: Sequence[Field], teacher: Teacher, fields: str) -> Recipe:
+    """Return the recipe with what these rows and this machine decide where it says ``auto``."""
+    stacks = [open_image(row) for row in rows if row.role == "train"]
+    precision = resolve_precision(recipe.training.precision)
+    asked = recipe.unlabelled.teacher
+    return recipe.model_copy(
+        update={
+            "training": recipe.training.model_copy(update={"precision": precision}),
+            "inputs": settled_inputs(recipe.inputs, stacks),
+            "unlabelled": recipe.unlabelled.model_copy(
+                update={"teacher": teacher if asked == "auto" else asked}
+            ),
+            "fields": Path(fields),
+        }
+    )
 
 
-def _unscored(before: Sequence[Field], rows: Sequence[Field]) -> list[str]:
-    """Name conditions that a draw has left without an image to score or to choose by."""
-    free = {row.condition for row in before if not row.role and row.condition}
-    lacking = []
-    for role in ("test", "validation"):
-        there = {row.condition for row in rows if row.role == role}
-        if there and (none := sorted(free - there)):
-            lacking.append(f"no {role} image of {', '.join(none)}")
-    if not lacking:
-        return []
-    return [
-        f"{' and '.join(lacking)}: whole specimens are drawn for test and validation, and there "
-        "are few; to say yourself which, give them a role in the table"
-    ]
-
-
-def _teacher(rows: list[Field], recipe: Recipe) -> Literal["dye", "proposal", "self"]:
+def _teacher(rows: Sequence[Field], recipe: Recipe) -> Teacher:
     """Return who labels the unlabelled: ``auto`` takes the dye if it was recorded of any of them.
 
     Where every image is outlined, the dye is learnt from on request only. Images without the dye
@@ -178,7 +141,17 @@ def _teacher(rows: list[Field], recipe: Recipe) -> Literal["dye", "proposal", "s
     return "proposal" if proposed and asked in ("auto", "proposal") else "self"
 
 
-def _with_dye(rows: list[Field], whole: Collection[int]) -> Iterator[Field]:
+def _taught(rows: Sequence[Field], teacher: Teacher, recipe: Recipe) -> tuple[Field, ...]:
+    """Return the rows with what their teacher needs."""
+    if teacher == "self":
+        return tuple(replace(row, proposal=None) for row in rows)
+    if teacher == "proposal":
+        return tuple(rows)
+    whole = {row.line for row in read_table(recipe.fields) if row.planes is None}
+    return tuple(_with_dye(rows, whole))
+
+
+def _with_dye(rows: Sequence[Field], whole: Collection[int]) -> Iterator[Field]:
     """Let images be learnt from by their dye: unlabelled ones, and outlined ones once more.
 
     So are the planes that nobody outlined, in the stacks of ``whole`` lines. In the table of an
@@ -280,23 +253,21 @@ def _checked(path: Path, mask_kind: MaskKind, channels: Sequence[str], quiet: bo
         return check_table(path, mask_kind=mask_kind, channels=channels, progress=advance)
 
 
-def _model_pixel_size(rows: list[Field], table: CheckedTable) -> float | None:
+def _model_pixel_size(table: CheckedTable) -> float | None:
     """Return the median over the training images, which alone may choose the model's grid."""
     known = [
         size[0]
-        for row in rows
+        for row in table.fields
         if row.role == "train" and (size := table.pixel_sizes[row.line]) is not None
         for _ in row.planes or ()
     ]
     return float(np.median(known)) if known else None
 
 
-def _require_usable(
-    rows: list[Field], table: CheckedTable, model_um: float | None, source: Path
-) -> None:
+def _require_usable(table: CheckedTable, model_um: float | None, source: Path) -> None:
     """Refuse what only shows once roles are drawn."""
-    faults = leaks(rows)
-    training = [row for row in rows if row.role == "train"]
+    faults = leaks(table.fields)
+    training = [row for row in table.fields if row.role == "train"]
     if not training:
         faults.append(
             "it has no labelled image to train on: give a row a mask, or its dye in "
@@ -304,7 +275,7 @@ def _require_usable(
         )
     elif all((row.line, z) in table.empty_planes for row in training for z in row.planes or ()):
         faults.append("no mask of a training image has a foreground pixel: nothing to learn from")
-    for row in rows:
+    for row in table.fields:
         try:
             scale_factors(table.pixel_sizes[row.line], model_um)
         except MitolumeError:  # all or none of a table's pixel sizes are known: they are apart
@@ -316,84 +287,6 @@ def _require_usable(
             )
     if faults:
         raise TableError(source, faults)
-
-
-def _unlike_stacks(run: Run) -> list[str]:
-    """Name images in which the network can't see the planes that it sees in most."""
-    inputs = run.recipe.inputs
-    rows = [row for row in run.table.fields if unlike_stack(inputs, open_image(row))]
-    if not rows:
-        return []
-    apart = f" {inputs.step_um:g} µm apart" if inputs.step_um else ""
-    return [
-        f"{some_names(row.image for row in rows)}: a single plane, or planes of another z-step, "
-        f"while the network sees {inputs.planes} planes{apart}"
-    ]
-
-
-def _notices(run: Run) -> list[str]:
-    """Say beforehand what the user might not expect of the results."""
-    recipe, notices = run.recipe, []
-    validation = run.images("validation")
-    by_dye = ", or by condition where training images have masks from the dye" * any(
-        row.condition and row.role == "train" and row.label == "dye" for row in run.rows
-    )
-    if all((image.row.line, image.z) in run.table.empty_planes for image in validation):
-        notices.append(
-            f"no validation images{' with any foreground' if validation else ''}: the length of "
-            "training is fixed, the weights of the last quarter are averaged, and the threshold "
-            f"is 0.5 where the recipe says auto{by_dye}"
-        )
-    seen = [name.casefold() for name in recipe.inputs.channels]
-    if any(r.label == "dye" and str(r.fluorescence).casefold() in seen for r in run.table.fields):
-        notices.append(
-            Note("the network sees the dye that its masks are made from, and new images will need "
-                 "it; leave it out of inputs.channels to learn from transmitted light", "Errors")
-        )  # fmt: skip
-    if not run.images("test"):
-        notices.append(
-            "no test images: no score here is a test score (whole specimens are kept aside: it "
-            "takes labelled images of two or more that have no role in the table)"
-        )
-    unlabelled = run.images("unlabelled")
-    if METHODS[recipe.method].uses_unlabelled and not unlabelled:
-        notices.append(Note("no image is left without a mask: model 2 is not trained"))
-    proposed = sum(image.row.proposal is not None for image in unlabelled)
-    if METHODS[recipe.method].uses_unlabelled and proposed:
-        notices.append(
-            f"model 2 learns {proposed} of {count(len(unlabelled), 'unlabelled image')} from "
-            "proposals" + ", and the others from model 1" * (proposed < len(unlabelled))
-        )
-    if recipe.preset == "paper" and recipe.network.width < 64:
-        notices.append(
-            "the published networks have 64 channels at full resolution, this one "
-            f"{recipe.network.width}: scores are not those of the study"
-        )
-    return notices
-
-
-def _seen_before(run: Run) -> list[str]:
-    """Say which validation and test images the model that a run goes on from has learnt."""
-    init = run.recipe.init
-    if init == "random":
-        return []
-    learnt = ("train", "unlabelled")
-    entries = [e for e in read_card(find_bundle(init), Card).fields if e["role"] in learnt]
-    known = {(e["sha256"], e["specimen"]) for e in entries}  # planes of one file may be set apart
-    seen = [
-        row
-        for row in run.table.fields
-        if row.role in ("validation", "test")
-        and (run.table.sha256[row.image], row.specimen) in known
-    ]
-    if not seen:
-        return []
-    names = ", ".join(sorted({row.image.name for row in seen})[:3])
-    return [
-        f"init: {init} has learnt from {len(seen)} of the validation and test rows ({names}"
-        f"{', ...' * (len(seen) > 3)}): scores on them are too good; give the rows of each "
-        "specimen the role they had in its fields.csv"
-    ]
 
 
 def command() -> str:
