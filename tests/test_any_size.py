@@ -14,7 +14,6 @@ import xarray as xr
 import zarr
 from bioio_ome_zarr import Reader
 from helpers.fields import blobs
-from helpers.microscope_files import write_lif
 from helpers.predictors import network, predictor, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -480,16 +479,30 @@ def test_all_scenes_of_a_file_become_results_of_their_own(tmp_path: Path) -> Non
 
 
 def test_scenes_after_one_that_cannot_be_opened_are_predicted(tmp_path: Path) -> None:
-    plane, path = (blobs(0)[0] * 99).astype(np.uint16), tmp_path / "plate.lif"
-    scenes = {"A1": ("YX", plane), "A2": ("CYX", np.stack([plane, plane])), "A3": ("YX", plane)}
-    write_lif(path, scenes, size_um={"X": 0.1, "Y": 0.1})
+    plane, path = (blobs(0)[0] * 99).astype(np.uint16), tmp_path / "plate.ome.tif"
+    scenes = {"A/1": ("YX", plane), "A2": ("CYX", np.stack([plane, plane])), "A3": ("YX", plane)}
+    sizes = {"PhysicalSizeX": 0.1, "PhysicalSizeY": 0.1}
+    with tifffile.TiffWriter(path, ome=True) as file:
+        for name, (axes, pixels) in scenes.items():  # a well is no folder
+            file.write(
+                pixels, metadata={"Name": name, "axes": axes} | sizes, photometric="minisblack"
+            )
     write_table(table := tmp_path / "f.csv", [Field(path, scene=scene) for scene in scenes])
     every = PredictionOptions(scene="all")
     for asked in ({"files": [path], "options": every}, {"files": [], "table": table}):
         outcome = predict_files(predictor(), out=tmp_path / f"out{len(asked['files'])}", **asked)
-        assert [p.name[:8] for p in outcome.written] == ["plate_A1", "plate_A3"]
+        out = tmp_path / f"out{len(asked['files'])}"
+        names = [p.relative_to(out).as_posix() for p in outcome.written]
+        assert names == ["plate_A_1_mask.ome.tif", "plate_A3_mask.ome.tif"]
         assert len(outcome.faults) == 1
-        assert "plate.lif (scene A2)" in outcome.faults[0]
+        assert "plate.ome.tif (scene A2)" in outcome.faults[0]
+        found, said = find_sources([out], [], table)
+        assert [source.images[0].scene for source in found] == ["A3", "A/1"]
+        assert said == [
+            f"not measured, as no mask of theirs was found: 1 image of {table} (plate.ome.tif "
+            "(scene A2))"
+        ]
+        assert not find_sources([outcome.written[0]], [], table)[1], "a file was asked for"
     assert len(read_table(tmp_path / "out0" / "fields.csv")) == 2
 
 

@@ -82,14 +82,15 @@ def test_doubt_is_asked_about_with_the_list() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "number"), [("t pmt", 1), ("T-PMT", 1), ("TPMT", 1), ("1", 1), (2, 2), ("0", 2)]
+    ("wanted", "number"),
+    [("t pmt", 1), ("T-PMT", 1), ("TPMT", 1), ("1", 1), (2, 2), ("1.0", 1), ("0", 2)],
 )
 def test_channels_by_name_and_number(wanted: str | int, number: int) -> None:
     names = ("DAPI", "T PMT", "0") if wanted == "0" else ("DAPI", "T PMT", "GFP")
     assert select_channel(image(*names), wanted).values.item() == number
 
 
-@pytest.mark.parametrize("wanted", ["RFP", "3", "-1", "1.0"])
+@pytest.mark.parametrize("wanted", ["RFP", "3", "-1", "1.5"])
 def test_channels_that_are_not_there(wanted: str) -> None:
     with pytest.raises(MitolumeError, match=r"no channel .*; it has 0 = DAPI, 1 = T PMT"):
         select_channel(image("DAPI", "T PMT"), wanted)

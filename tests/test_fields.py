@@ -298,7 +298,10 @@ def test_excels_and_fijis_habits_are_understood(tmp_path: Path) -> None:
     write_field(tmp_path, "a", 0)
     mask = blobs(0)[1]
     tifffile.imwrite(tmp_path / "a_mask.ome.tif", mask, imagej=True)  # saved anew in Fiji
-    text = "sep=;\r\n\r\nImage;MASK;planes;;\r\na.ome.tif;a_mask.ome.tif;0.0;;\r\n"
+    text = (
+        "sep=;\r\n\r\nImage;MASK;planes;channel;scene;;\r\n"
+        "a.ome.tif;a_mask.ome.tif;0.0;0.0;0.0;;\r\n"  # as pandas writes whole numbers
+    )
     (tmp_path / "t.csv").write_bytes(text.encode())
     (row,) = check_table(tmp_path / "t.csv").fields
     assert (row.line, row.planes) == (4, (0,))

@@ -27,7 +27,7 @@ from mitolume.inference.predictor import Predictor, load
 from mitolume.inference.tiles import Box, block_side, blocks
 from mitolume.io.fields import Field
 from mitolume.io.formats import bare_name, sha256, told_apart
-from mitolume.io.listing import named_scenes, result_ending
+from mitolume.io.listing import named_scenes, result_ending, scene_name
 from mitolume.io.pixel_size import plane_pixel_size
 from mitolume.io.read import read_channels
 from mitolume.io.table import read_table, write_table
@@ -214,7 +214,7 @@ def _asked_by(
     }
     found: dict[str, list[tuple[Field, PredictionOptions, str]]] = defaultdict(list)
     for (file, scene, channel), row in whole.items():
-        name = "_".join(filter(None, (bare_name(file), scene)))
+        name = scene_name(file, scene)
         known = given.threshold is None and row.condition in predictor.card.thresholds
         seen = (channel, *map(str, predictor.channels()[1:])) if channel else ()
         own = replace(

@@ -19,7 +19,7 @@ import xarray as xr
 from mitolume.errors import MitolumeError, some_names
 from mitolume.io.fields import Field, row_names
 from mitolume.io.formats import READERS, bare_name, by_name, is_folder, require_file, told_apart
-from mitolume.io.listing import images_in
+from mitolume.io.listing import images_in, scene_name
 from mitolume.io.mask_files import (
     distinct_values,
     goes_on,
@@ -92,7 +92,7 @@ def find_sources(
         files, notices = list_masks(*masks)
         found = _of_files(files, images)
         if table is not None:
-            found, said = _with_facts(found, table)
+            found, said = _with_facts(found, table, whole=any(map(is_folder, masks)))
             notices += said
         apart = told_apart((source.mask for source in found), image_name)
         found = [replace(source, name=apart[source.mask]) for source in found]
@@ -343,10 +343,13 @@ def _images(folder: Path, modified_ns: int) -> dict[str, Path]:
     return found
 
 
-def _with_facts(sources: Sequence[Source], table: Path) -> tuple[list[Source], list[str]]:
+def _with_facts(
+    sources: Sequence[Source], table: Path, *, whole: bool
+) -> tuple[list[Source], list[str]]:
     """Add what a table says of each image, and its images where none were named.
 
-    Masks that it does not know are left out, and a sentence names them.
+    Masks that it does not know are left out, and a sentence names them; where the ``whole`` table
+    is meant, another names its images without a mask.
     """
     listed = read_table(table)
     names = dict(zip(row_names(listed), listed, strict=True))
@@ -354,9 +357,11 @@ def _with_facts(sources: Sequence[Source], table: Path) -> tuple[list[Source], l
     for row in listed:
         if row.mask:
             rows.setdefault(os.path.realpath(row.mask), []).append(row)
-        for name in {bare_name(row.image), image_name(row.mask) if row.mask else ""} - {""}:
+        called = bare_name(row.image), scene_name(row.image, row.scene)
+        for name in {*called, image_name(row.mask) if row.mask else ""} - {""}:
             rows.setdefault(name, []).append(row)
     found: list[Source] = []
+    measured: set[tuple[Path, str]] = set()
     unknown: list[Path] = []
     for source in sources:
         name = source.name
@@ -373,6 +378,7 @@ def _with_facts(sources: Sequence[Source], table: Path) -> tuple[list[Source], l
                 f"or batch; measure masks of single rows ({', '.join(single[:2])}, ...)"
             )
         row = own[0]
+        measured.add((row.image, row.scene))
         found.append(
             replace(
                 source, images=source.images or _images_of(row),
@@ -383,4 +389,11 @@ def _with_facts(sources: Sequence[Source], table: Path) -> tuple[list[Source], l
     if unknown and not found:
         raise MitolumeError(f"{table} has no row whose image or mask has the name of {unknown[0]}")
     left = f"{count(len(sources), 'mask')} found, {len(found)} used: not in {table}: "
-    return found, [left + some_names(unknown)] if unknown else []
+    said = [left + some_names(unknown)] if unknown else []
+    lacking = dict.fromkeys(row.name for row in listed if (row.image, row.scene) not in measured)
+    if whole and lacking:
+        said.append(
+            f"not measured, as no mask of theirs was found: {count(len(lacking), 'image')} of "
+            f"{table} ({some_names(lacking)})"
+        )
+    return found, said

@@ -27,6 +27,9 @@ _OTHER = re.compile(
     r"|golgi|tgn\w*|flim|lifetime|lag|[smg][012]? phase|phase [smg][012]?|cell cycle)\b"
 )
 
+# pandas writes 3.0 where others of the column are empty
+_NUMBER = re.compile(r"([0-9]+)(?:\.0)?")
+
 
 def listed_channels(names: Sequence[str]) -> str:
     """Write channels with their numbers, by which one without a name can be asked for.
@@ -81,6 +84,18 @@ def transmitted_channel(names: Sequence[str], light: Sequence[str] = ()) -> tupl
     return [], ""
 
 
+def asked_number(text: str, count: int) -> int | None:
+    """Read the number of one of ``count`` channels or scenes; None where it is none.
+
+    Examples
+    --------
+    >>> asked_number("1", 3), asked_number("1.0", 3), asked_number("3", 3)
+    (1, 1, None)
+    """
+    found = re.fullmatch(_NUMBER, text)
+    return int(found[1]) if found and int(found[1]) < count else None
+
+
 def select_channel(image: xr.DataArray, channel: Channel) -> xr.DataArray:
     """Keep one channel of an image.
 
@@ -122,8 +137,9 @@ def select_channel(image: xr.DataArray, channel: Channel) -> xr.DataArray:
         matches = [i for i, name in enumerate(names) if same(name) == same(text)]
         if matches:
             break
-    if not matches and text.isdecimal() and text.isascii() and int(text) < len(names):
-        matches = [int(text)]
+    number = asked_number(text, len(names))
+    if not matches and number is not None:
+        matches = [number]
     if len(matches) > 1:
         raise MitolumeError(
             f"{where} has {len(matches)} channels {text!r}; give the number of one ({listing})"
@@ -144,7 +160,7 @@ def channel_in_name(path: Path, channel: Channel) -> re.Match[str] | None:
     (None, None)
     """
     text = str(channel or "")
-    if not text or text.isdecimal():
+    if not text or re.fullmatch(_NUMBER, text):
         return None
     return re.search(rf"(?<![^\W_]){re.escape(text)}(?![^\W_])", path.name, re.IGNORECASE)
 

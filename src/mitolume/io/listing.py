@@ -125,10 +125,21 @@ def named_scenes(file: Path, scene: str | None = None) -> list[tuple[str | None,
     names = scenes(file)
     if len(names) == 1:
         return [(None, bare_name(file))]
-    plain = [re.sub(r"[^\w.-]+", "_", name) for name in names]
+    plain = [scene_name(file, name) for name in names]
     if len({name.casefold() for name in plain}) < len(plain):
-        plain = [f"{number}_{name}" for number, name in enumerate(plain)]
-    return [(own, f"{bare_name(file)}_{name}") for own, name in zip(names, plain, strict=True)]
+        plain = [scene_name(file, f"{number}_{name}") for number, name in enumerate(names)]
+    return list(zip(names, plain, strict=True))
+
+
+def scene_name(file: Path, scene: str) -> str:
+    """Return how results of a scene are named; wells of a plate (``A/1/0``) are no folders.
+
+    Examples
+    --------
+    >>> scene_name(Path("plate.ome.zarr"), "A/1/0"), scene_name(Path("a.tif"), "")
+    ('plate_A_1_0', 'a')
+    """
+    return "_".join(filter(None, (bare_name(file), re.sub(r"[^\w.-]+", "_", scene))))
 
 
 def result_ending(file: Path, n_pixels: int) -> str:

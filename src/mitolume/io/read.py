@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from mitolume.errors import MitolumeError
-from mitolume.io.channels import Channel, file_of_channel
+from mitolume.io.channels import Channel, asked_number, file_of_channel
 from mitolume.io.channels import select_channel as select_channel
 from mitolume.io.formats import damaged, decoding, open_scenes, stated
 from mitolume.io.pixel_size import believed_pixel_size
@@ -247,8 +247,9 @@ def _scene_number(names: Sequence[str], scene: str | int | None, path: Path) -> 
     text = str(scene)
     if text in names:
         return names.index(text)
-    if text.isdecimal() and text.isascii() and int(text) < len(names):
-        return int(text)
+    number = asked_number(text, len(names))
+    if number is not None:
+        return number
     raise MitolumeError(f"{path} has no scene {text!r}; it has {_listed(names)}")
 
 
