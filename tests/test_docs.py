@@ -46,14 +46,14 @@ def test_a_plate_map_becomes_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(tmp_path)
     (tmp_path / "plates" / "day1").mkdir(parents=True)
     pixels = ("CYX", np.ones((2, 9, 9), np.uint8))
-    write_lif(tmp_path / "plates" / "day1" / "a.lif", {"A01": pixels, "B02 snap": pixels})
+    write_lif(tmp_path / "plates" / "day1" / "a.lif", {"A01": pixels, "B2 snap": pixels})
     Path("platemap.csv").write_text("well,treatment\nA01,control\nB02,FCCP\n")
     Path("objects.csv").write_text("specimen,area_um2\nday1 B02,1\nday1 B02,2\n")
     first, joined = blocks(ROOT / "docs" / "fields.md", "python")
     exec(first, {})
     rows = read_table("fields.csv")
     assert [(r.scene, r.specimen, r.condition, r.extra["well"]) for r in rows] == [
-        ("A01", "day1 A01", "control", "A01"), ("B02 snap", "day1 B02", "FCCP", "B02"),
+        ("A01", "day1 A01", "control", "A01"), ("B2 snap", "day1 B02", "FCCP", "B02"),
     ]  # fmt: skip
     exec(joined, found := {})
     assert list(found["objects"]["well"]) == ["B02", "B02"]

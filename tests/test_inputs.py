@@ -73,6 +73,13 @@ def test_beyond_an_end_of_a_stack_its_last_plane_is_seen() -> None:
     np.testing.assert_array_equal(last[[2, 4]], last[[0, 0]])
 
 
+def test_planes_that_were_never_recorded_are_beyond_the_end() -> None:
+    image, inputs = stack(), InputSettings(planes=5, channels=CHANNELS)
+    whole = np.asarray(InputReader(image.isel(Z=[0, 1, 2]), inputs, ChainSettings()).at(1))
+    image.values[0, :, 3:] = 0
+    np.testing.assert_array_equal(InputReader(image, inputs, ChainSettings()).at(1), whole)
+
+
 @given(st.sampled_from([1, 3, 5, 7]), st.floats(0.1, 4), st.floats(0.1, 4))
 def test_planes_are_as_far_apart_as_the_model_learnt(planes: int, step: float, z: float) -> None:
     offsets = InputSettings(planes=planes, step_um=step).offsets(z)

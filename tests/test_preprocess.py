@@ -48,6 +48,23 @@ def test_bright_dirt_does_not_set_the_scale() -> None:
     assert abs(normalise(dirty)[50:].std() - normalise(plane)[50:].std()) < 0.05
 
 
+@pytest.mark.parametrize("turned", [0, 4])
+def test_a_black_border_does_not_set_the_scale(turned: float) -> None:
+    plane = np.random.default_rng(0).normal(1500, 200, (200, 200)).astype(np.uint16)
+    bordered = ndimage.rotate(np.pad(plane, 20), turned, order=0, reshape=turned > 0)
+    found = normalise(bordered)
+    assert measure_range(bordered).border > 0
+    assert abs(found[bordered > 0].std() - normalise(plane).std()) < 0.02
+    assert not found[bordered == 0].any()
+
+
+@pytest.mark.parametrize("share", [0.1, 0.4, 0.7])
+def test_dark_places_of_fluorescence_are_no_border(share: float) -> None:
+    light = np.random.default_rng(0).gamma(2, 20, (100, 100))
+    for clipped in (np.clip(light - np.quantile(light, share), 0, None), light > np.median(light)):
+        assert measure_range(clipped.astype(np.uint8)).border == -np.inf
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16, np.int16, np.float32, bool])
 def test_unsharp_mask_is_imagejs_formula_without_wrap_around(dtype: type) -> None:
     whole = np.issubdtype(dtype, np.integer)

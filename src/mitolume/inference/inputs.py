@@ -15,6 +15,7 @@ from mitolume.inference.tiles import Box, whole
 from mitolume.io.pixel_size import plane_pixel_size
 from mitolume.io.windows import Plane, levelled, open_plane
 from mitolume.models.settings import InputSettings
+from mitolume.preprocess.normalise import is_flat
 from mitolume.preprocess.settings import ChainSettings
 from mitolume.preprocess.stripes import remove_stripes, without_stripes
 
@@ -175,9 +176,16 @@ class InputReader:
         self._cleaned = lru_cache(reach + 4)(self._clean)
 
     def at(self, z: int, t: int = 0) -> NetworkInput:
-        """Return what the network sees of a plane; beyond an end of the stack its last plane."""
+        """Return what the network sees of a plane; beyond an end of the stack its last plane.
+
+        A plane beside it that is one flat grey, as it was never recorded, is beyond the end.
+        """
         last = self.image.sizes["Z"] - 1
         planes = [min(max(z + offset, 0), last) for offset in self.offsets]
+        for place, near in enumerate(planes):
+            while is_flat(self._prepared(0, t, near).grey) and near != z:
+                near += 1 if near < z else -1
+            planes[place] = near
         return NetworkInput(
             [[self._prepared(c, t, near) for near in planes] for c in range(self.image.sizes["C"])]
         )

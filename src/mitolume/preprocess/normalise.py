@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,25 +12,47 @@ from mitolume.io.suspicion import is_rounding
 from mitolume.io.windows import Plane
 
 SAMPLED = 2**22  # pixels of a plane that are measured at most
+_LEAST = 2**10  # pixels without which nobody can tell a border
+_ALIKE = 0.1  # of the spread: a border that was added is one value, but for scan lines removed
 
 
 @dataclass(frozen=True)
 class GreyRange:
-    """What `normalise` needs to know of a whole plane, so that its tiles agree."""
+    """What `normalise` needs to know of a whole plane, so that its tiles agree.
+
+    Pixels below ``border`` are a black border, or corners, that stitching or registering added.
+    """
 
     low: float
     high: float
     mean: float
     spread: float
+    border: float = -math.inf
 
 
 def measure_range(plane: Plane) -> GreyRange:
     """Measure mean and spread of a plane between its 0.5 and 99.5 percentiles.
 
-    Dust, hot pixels and droplets would otherwise set the scale for everything else. The plane is
-    as for `sampled`.
+    Dust, hot pixels and droplets would otherwise set the scale for everything else. A black border
+    is left out: up to half of the pixels, of one value that is darker than all others by more than
+    their spread. The plane is as for `sampled`.
     """
     sample = sampled(plane)
+    whole, darkest = _range(sample), sample.min()
+    if sample.size < _LEAST or whole.low - darkest > _ALIKE * whole.spread:
+        return whole  # the darkest value is not that of many pixels
+    border = (darkest + np.median(sample)) / 2
+    shown, added = sample[sample >= border], sample[sample < border]
+    if not added.size:
+        return whole
+    own = _range(shown)
+    alike = np.percentile(added, 95) - darkest <= _ALIKE * own.spread
+    if is_flat(own) or not alike or own.low - darkest <= own.spread:
+        return whole
+    return replace(own, border=float(border))
+
+
+def _range(sample: np.ndarray[Any, np.dtype[np.float64]]) -> GreyRange:
     low, high = np.percentile(sample, [0.5, 99.5])
     inner = np.clip(sample, low, high)
     return GreyRange(float(low), float(high), float(inner.mean()), float(inner.std()))
@@ -64,7 +86,8 @@ def normalise(
 ) -> np.ndarray[Any, np.dtype[np.float32]]:
     """Shift and scale a plane to mean 0 and standard deviation 1.
 
-    Values far outside the plane's range are cut at 3 ranges' distance; a flat plane becomes 0.
+    Values far outside the plane's range are cut at 3 ranges' distance; a flat plane becomes 0, and
+    so does a border that was added (`measure_range`).
 
     Parameters
     ----------
@@ -88,4 +111,6 @@ def normalise(
         return np.zeros(image.shape, np.float32)
     reach = 3 * (grey.high - grey.low)
     cut = np.clip(image.astype(np.float32), grey.low - reach, grey.high + reach)
+    if grey.border > -math.inf:
+        cut[image < grey.border] = grey.mean
     return np.asarray((cut - grey.mean) / grey.spread, np.float32)
