@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -9,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mitolume.errors import MitolumeError
-from mitolume.io.channels import select_channel, transmitted_channel
+from mitolume.io.channels import file_of_channel, select_channel, transmitted_channel
 from mitolume.io.read import AXES
 
 
@@ -100,3 +102,16 @@ def test_two_channels_of_one_name_need_a_number() -> None:
     with pytest.raises(MitolumeError, match=r"2 channels 'green'; give the number of one"):
         select_channel(image("Green", "Green"), "green")
     assert select_channel(image("Green", "Green"), "1").values.item() == 1
+
+
+def test_files_that_metamorph_numbers_by_channel_are_found(tmp_path: Path) -> None:
+    files = {of: tmp_path / f"dish 1_w{of}_s1.TIF" for of in ("1BF", "2CellMask", "3TMRM")}
+    for file in files.values():
+        file.touch()
+    assert file_of_channel(files["1BF"], "BF", "TMRM") == files["3TMRM"]
+    assert file_of_channel(files["3TMRM"], "tmrm", "bf") == files["1BF"]
+    assert file_of_channel(files["3TMRM"], "w3TMRM", "w1BF") == files["1BF"]
+    assert file_of_channel(files["3TMRM"], "TMRM", "TMRM") == files["3TMRM"]
+    well = tmp_path / "dish 1_w3BF_s1.TIF"  # where the number is that of a well
+    well.touch()
+    assert file_of_channel(files["3TMRM"], "TMRM", "BF") == well

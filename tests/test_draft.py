@@ -124,6 +124,17 @@ def test_fluorescence_of_mitochondria_is_paired_and_other_channels_are_left_out(
     assert "fluorescence without its transmitted light, left out: 1 (9_GFP.tif)" in said(tmp_path)
 
 
+def test_the_channels_that_metamorph_numbers_are_paired(tmp_path: Path) -> None:
+    names = ["230912 dish1 FCCP 10uM_w{}_s1.TIF", "230912 dish2_w{}_s1_t2.tif", "dish 3_w{}.TIF"]
+    rows = draft(tmp_path, *(name.format(of) for name in names
+                             for of in ("1BF", "2CellMask", "3TMRM")),
+                 "w1a.tif", "w2a.tif")  # fmt: skip
+    assert {row["image"]: row["fluorescence"] for row in rows} == {
+        **{name.format("1BF"): name.format("3TMRM") for name in names},
+        "w1a.tif": "", "w2a.tif": "",
+    }  # fmt: skip
+
+
 def test_nnunet_roles_and_channels(tmp_path: Path) -> None:
     rows = draft(tmp_path, "imagesTr/c_001_0000.tif", "imagesTr/c_001_0001.tif",
                  "imagesTs/c_002_0000.tif", "imagesTs/c_003_0000.tif", "labelsTr/c_001.tif",
@@ -258,7 +269,7 @@ def test_conditions_are_whole_known_words(tmp_path: Path) -> None:
         "z/DMSO/15.tif": "DMSO", "KO_cccp/9.tif": "knockout + CCCP", "x/rot/8.tif": "",
         "rotated_10.tif": "", "aa_12.tif": "", "y/Rotes Licht/13.tif": "",
         "Kontrolle/1.tif": "control", "unbehandelt/1.tif": "control", "behandelt/1.tif": "treated",
-        "Kontrollen/1.tif": "control",
+        "Kontrollen/1.tif": "control", "Rotenon 1uM/1.tif": "rotenone", "x_ctl_3.tif": "control",
     }  # fmt: skip
     rows = draft(tmp_path, *files)
     assert {row["image"]: row["condition"] for row in rows} == files
@@ -328,6 +339,21 @@ def test_days_are_part_of_the_specimen(tmp_path: Path) -> None:
     assert {row["specimen"] for row in rows} == {
         f"202401{day}_dish{n}" for day in (10, 11) for n in (1, 2)
     }
+
+
+def test_a_day_with_several_conditions_is_told_apart_by_its_dishes(tmp_path: Path) -> None:
+    names = [f"{day}/{day} DISH{n} {condition} s{s}.tif" for day in (230912, 230913, 230914)
+             for n, condition in ((1, "ctrl"), (2, "FCCP"), (3, "FCCP"))
+             for s in (1, 2)]  # fmt: skip
+    dishes = [name.replace("DISH", "Schale " if "14/" in name else "dish") for name in names]
+    rows = draft(tmp_path / "a", *dishes)
+    assert len({row["specimen"] for row in rows}) == 9
+    assert [rows[place]["specimen"] for place in (0, 1, 17)] == [
+        "230912_dish1", "230912_dish1", "230914_Schale3",
+    ]  # fmt: skip
+    rows = draft(tmp_path / "b", *(name.replace("DISH", "cell") for name in names))
+    assert len({row["specimen"] for row in rows}) == 3  # cells of one dish are not independent
+    assert "specimens in several conditions" in said(tmp_path / "b")
 
 
 def test_one_specimen_and_leaks_are_said(tmp_path: Path) -> None:

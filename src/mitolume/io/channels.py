@@ -29,6 +29,7 @@ _OTHER = re.compile(
 
 # pandas writes 3.0 where others of the column are empty
 _NUMBER = re.compile(r"([0-9]+)(?:\.0)?")
+_WAVE = r"(?:w\d)?"  # in the names of MetaMorph, the number of a channel before its name
 
 
 def listed_channels(names: Sequence[str]) -> str:
@@ -158,25 +159,34 @@ def channel_in_name(path: Path, channel: Channel) -> re.Match[str] | None:
     (2, 13)
     >>> channel_in_name(Path("Test.tif"), "T"), channel_in_name(Path("a_1.tif"), 1)
     (None, None)
+    >>> channel_in_name(Path("a_w1BF_s2.TIF"), "BF").group()  # MetaMorph numbers its wavelengths
+    'w1BF'
     """
     text = str(channel or "")
     if not text or re.fullmatch(_NUMBER, text):
         return None
-    return re.search(rf"(?<![^\W_]){re.escape(text)}(?![^\W_])", path.name, re.IGNORECASE)
+    return re.search(rf"(?<![^\W_]){_WAVE}{re.escape(text)}(?![^\W_])", path.name, re.I)
 
 
 def file_of_channel(path: Path, channel: Channel, other: Channel) -> Path | None:
     """Return the file that is called alike, but after another channel; it need not exist.
 
-    One whose name differs in case alone is taken for it. None where ``path`` is not called after
-    ``channel``.
+    One whose name differs in case, or in MetaMorph's number of the channel, is taken for it. None
+    where ``path`` is not called after ``channel``.
     """
     named = channel_in_name(path, channel)
     if named is None:
         return None
-    file = path.with_name(f"{path.name[: named.start()]}{other}{path.name[named.end() :]}")
+    start, end = path.name[: named.start()], path.name[named.end() :]
+    wave = named.group()[: -len(str(channel))]
+    file = path.with_name(f"{start}{wave}{other}{end}")
     beside = path.parent.iterdir() if path.parent.is_dir() else ()  # the network has no list
-    return next((one for one in beside if one.name.casefold() == file.name.casefold()), file)
+    called = re.compile(rf"{re.escape(start)}{_WAVE}{re.escape(str(other))}{re.escape(end)}", re.I)
+    found = sorted(
+        (one for one in beside if called.fullmatch(one.name)),
+        key=lambda one: (one.name.casefold() != file.name.casefold(), one.name),
+    )
+    return found[0] if found else file
 
 
 def _keep(image: xr.DataArray, channel: int) -> xr.DataArray:

@@ -19,9 +19,11 @@ ROLE_WORDS = {
 CONDITIONS = {
     "control": "control", "ctrl": "control", "untreated": "control", "mock": "control",
     "kontrolle": "control", "kontrollen": "control", "unbehandelt": "control",
+    "ctl": "control", "ktrl": "control",
     "behandelt": "treated",
     "dmso": "DMSO", "vehicle": "vehicle", "fccp": "FCCP", "cccp": "CCCP",
     "oligomycin": "oligomycin", "antimycin": "antimycin A", "rotenone": "rotenone",
+    "rotenon": "rotenone", "hypoxie": "hypoxia", "wildtyp": "wild type",
     "treated": "treated", "starved": "starved", "starvation": "starved", "hypoxia": "hypoxia",
     "wt": "wild type", "wildtype": "wild type", "ko": "knockout", "knockout": "knockout",
     "mutant": "mutant",
@@ -37,6 +39,7 @@ _LABELS = {
         max mip projection before after ch channel""",
 }
 _LABEL = {word: label for label, words in _LABELS.items() for word in words.split()}
+_PARTS_OF_DISH = {"movie", "mov", "video", "m", "cell", "cells", "stack", "zelle", "zellen"}
 _DATE = re.compile(r"(?:20)?\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])")
 _ENOUGH = 3  # specimens: one each for training, validation and test
 _OWN = (
@@ -140,7 +143,7 @@ def guess_specimens(pairs: Sequence[Pair], conditions: Sequence[str]) -> Guess:
     if not restart:
         tags = [()] * len(pairs)
     labelled = [n for n, pair in enumerate(pairs) if pair.mask] or range(len(pairs))
-    labels = _level(rows, [(rows[n], tags[n]) for n in labelled])
+    labels = _level(rows, [(rows[n], tags[n]) for n in labelled], conditions)
     folders = {part.label for row in rows for part in row if part.label.startswith("folder")}
     ways = [labels, [*folders], None]  # a name without what others number goes with its folder
     keys = [
@@ -174,19 +177,40 @@ def _chosen(row: Sequence[_Part], labels: Sequence[str] | None) -> list[_Part]:
 
 
 def _level(
-    rows: Sequence[Sequence[_Part]], labelled: Sequence[tuple[Sequence[_Part], tuple[str, ...]]]
+    rows: Sequence[Sequence[_Part]],
+    labelled: Sequence[tuple[Sequence[_Part], tuple[str, ...]]],
+    conditions: Sequence[str],
 ) -> list[str]:
-    """Choose the labels that tell specimens apart; none where nothing known is numbered."""
+    """Choose the labels that tell specimens apart; none where nothing known is numbered.
+
+    A day with several conditions is told apart by its dishes or animals, if they are numbered.
+    """
     known = dict.fromkeys(p.label for row in rows for p in row if p.label not in ("", "neighbour"))
     varying = [label for label in known if len({tuple(_chosen(r, [label])) for r in rows}) > 1]
     for end in range(1, len(varying) + 1):
         if len({(tag, *_chosen(row, varying[:end])) for row, tag in labelled}) >= _ENOUGH:
-            return varying[:end]
+            return _of_days(rows, varying, end, conditions)
     return varying
 
 
+def _of_days(
+    rows: Sequence[Sequence[_Part]], varying: list[str], end: int, conditions: Sequence[str]
+) -> list[str]:
+    """Add labels to the first ones until no day alone stands for several conditions, if it can."""
+    for further in range(end, len(varying) + 1):
+        labels = [*varying[:end], *(la for la in varying[end:further] if la not in _PARTS_OF_DISH)]
+        held = defaultdict(set)
+        for row, condition in zip(rows, conditions, strict=True):
+            chosen = tuple(_chosen(row, labels))
+            if chosen and all(part.label == "date" for part in chosen):
+                held[chosen].add(condition)
+        if all(len(of) == 1 for of in held.values()):
+            return labels
+    return varying[:end]
+
+
 def _parts(image: Found) -> list[_Part]:
-    """Split a path into what may tell specimens apart, folders first.
+    """Split a path into what may tell specimens apart, folders first, each once.
 
     A folder named after a treatment (*FCCP 1 uM*) tells none where its files are numbered.
     """
@@ -202,7 +226,7 @@ def _parts(image: Found) -> list[_Part]:
             numbered and any(word.text in CONDITIONS for word in words)
         ):
             parts.append(_Part(f"folder {depth + 1}", (folder.lower(), -1), folder))
-    return parts + names
+    return parts + [part for part in names if part not in parts or not part.label]
 
 
 def _name_parts(words: Sequence[Word]) -> list[_Part]:

@@ -55,7 +55,8 @@ _CAMEL = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[^A-Z]+|[A-Z]+")
 # What a word says a file is; of several kinds in a name, the first counts.
 _KINDS: dict[str, str] = {
     "left out": """overlay overlays flows outline outlines probability probabilities prediction
-        predictions preview previews thumbnail thumbnails""",
+        predictions preview previews thumbnail thumbnails screenshot screenshots
+        bildschirmfoto bildschirmfotos""",
     "mask": """mask masks label labels seg segmentation segmentations gt groundtruth truth
         annotation annotations annotated manual target targets maske masken masque masques
         mascara mascaras máscara máscaras""",
@@ -67,6 +68,7 @@ _KINDS: dict[str, str] = {
         lysotracker golgi membrane membranes synapses""",
     "image": "image images img imgs raw original originals input inputs source",
 }
+_CHANNELS = ("transmitted", "fluorescence", "structure")
 _KIND = {word: kind for kind, words in _KINDS.items() for word in words.split()}
 # Words without a meaning of their own beside one that says what a file is.
 _IDLE = {
@@ -95,6 +97,12 @@ _MADE_OF = {
     _COPIES: r"(?:(?:copy of|kopie von) )?(?P<own>.+?)"
     r"(?:(?: -)?[ _-]\(?(?:another )?(?:copy|kopie|copie|copia)\)?(?:[ _]?\(?\d+\)?)?| \(\d+\))?",
 }
+# MetaMorph numbers its channels before their names: "w1BF", "w3TMRM".
+_WAVE = re.compile(
+    rf"(?<![^\W_])w\d(?=(?:{'|'.join(word for word, kind in _KIND.items() if kind in _CHANNELS)})"
+    r"(?![^\W\d_]))",
+    re.IGNORECASE,
+)
 Key = tuple[tuple[str, int], ...]
 Notes = defaultdict[str, list[str]]  # what a person should know, and the names of such files
 
@@ -231,6 +239,7 @@ def split_words(name: str) -> tuple[Word, ...]:
     name = normalize("NFC", name)  # macOS writes ä as a and two dots
     for pattern, whole in _TOGETHER:
         name = pattern.sub(whole, name)
+    name = _WAVE.sub("", name)
     words = []
     for found in _WORD.finditer(name):
         text, number = found["text"] or "", found["number"] or found["bare"] or ""
