@@ -171,6 +171,20 @@ def test_flat_planes_beside_few_outlined_ones_are_no_table_of_flat_images(tmp_pa
     assert any("one flat grey" in said for said in checked.notices)
 
 
+def test_stacks_of_an_unknown_z_step_are_told_what_to_fill_in(tmp_path: Path) -> None:
+    channels, _ = dyed(0)
+    for number, step in enumerate([{"Z": 1.0}, {"Z": 1.0}, {}]):
+        stack = np.stack([channels + 9 * number + z for z in range(3)], axis=1)
+        coords, attrs = {"C": ["BF", "Mito"]}, {"pixel_size_um": SIZE | step}
+        image = xr.DataArray(stack, dims=("C", "Z", "Y", "X"), coords=coords, attrs=attrs)
+        write_image(tmp_path / f"{number}.ome.tif", image)
+    rows = "".join(f"{number}.ome.tif,train,{number},BF,Mito\n" for number in range(3))
+    (tmp_path / "fields.csv").write_text(f"image,role,specimen,channel,fluorescence\n{rows}")
+    run = begun(tmp_path / "fields.csv", tmp_path / "run", "inputs.planes=3")
+    told = "2.ome.tif: the z-step is unknown, while the network sees 3 planes 1 µm apart: fill in"
+    assert any(str(note).startswith(told) for note in run.record["notices"])
+
+
 def test_outlines_are_what_is_scored_where_the_table_has_some(tmp_path: Path) -> None:
     rows = [{"role": "train"}] * 3 + [{"role": "test", "outlined": True}] * 2
     run = run_of(table_of(tmp_path / "data", *rows), tmp_path / "run")

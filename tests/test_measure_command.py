@@ -239,6 +239,35 @@ def test_unlike_z_steps_are_told_by_measure_and_compare(tmp_path: Path, shell: S
     assert "z-steps are" not in said
 
 
+def test_what_is_measured_in_pixels_or_in_planes_alone_is_told(
+    tmp_path: Path, shell: Shell
+) -> None:
+    mask = np.zeros((5, 30, 30), np.uint8)
+    mask[1:, 5:20, 5:9] = 1
+    rows = ["image,mask,specimen,condition,z_step_um"]
+    for number, planes in enumerate((5, 5, 1, 1)):
+        attrs = {"pixel_size_um": SIZE | ({"Z": 0.5} if number else {})}
+        stack = xr.DataArray(mask[-planes:], dims=("Z", "Y", "X"), attrs=attrs)
+        write_mask(path := tmp_path / "masks" / f"m{number}_mask.ome.tif", stack)
+        write_image(image := tmp_path / f"m{number}.ome.tif", stack)
+        rows.append(f"{image},{path},{number},{('control', 'FCCP')[number % 2]},")
+    (tmp_path / "f.csv").write_text("\n".join(rows))
+    measure = ["measure", tmp_path / "masks", "--fields", tmp_path / "f.csv", "--out"]
+    said = shell(*measure, tmp_path / "o.csv")
+    assert "the z-step, of 1 image is unknown (m0): lengths there are in pixels" in said
+    assert "2 images measured through z, 2 images in single planes" in said
+    said = shell("compare", tmp_path / "o.csv", "--column", "length", code=1)
+    assert "has length in several units (length_px, length_um): name one, or measure with" in said
+    said = shell("compare", tmp_path / "o.csv", "--column", "length_um")
+    assert "1 of 4 rows have length_px in its place" in said
+    assert "1 of 3 objects were measured through z, the others in single planes" in said
+    rows[1] += "0.5"
+    (tmp_path / "f.csv").write_text("\n".join(rows))
+    said = shell(*measure, tmp_path / "q.csv", "--per-plane")
+    said += shell("compare", tmp_path / "q.csv", "--column", "length")
+    assert not any(word in said for word in ("unknown (", "in its place", "through z"))
+
+
 def test_numbers_of_a_label_image_are_kept(tmp_path: Path, shell: Shell) -> None:
     labels = np.zeros((30, 30), np.uint16)
     labels[5:10, 5:10], labels[5:10, 10:15], labels[20:25, 3:20] = 7, 300, 12

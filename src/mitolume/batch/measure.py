@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
@@ -37,7 +37,7 @@ from mitolume.batch.sources import (
     pixel_size,
     size_of,
 )
-from mitolume.errors import MitolumeError
+from mitolume.errors import MitolumeError, some_names
 from mitolume.io.formats import read_json
 from mitolume.io.mask_files import open_mask
 from mitolume.io.masks import MaskKind, ValuesKind
@@ -247,6 +247,8 @@ def _jobs(
     """Open all fields, and return their jobs, and faults and notices."""
     channels: dict[str, tuple[str, ...]] = {}
     steps: list[float] = []
+    in_pixels: dict[str, bool] = {}
+    solid: list[bool] = []
 
     def open_one(source: Source) -> xr.DataArray:
         mask, images = _open(source)
@@ -254,7 +256,9 @@ def _jobs(
         if image is not None:
             channels[source.name] = tuple(map(str, image["C"].values))
         size = _size(source, settings, mask, images)
-        if "Z" in size and _in_3d(source, settings, mask):
+        solid.append(_in_3d(source, settings, mask))
+        in_pixels[source.name] = not {"Y", "X", *"Z" * solid[-1]} <= size.keys()
+        if "Z" in size and solid[-1]:
             steps.append(size["Z"])
         return mask
 
@@ -262,7 +266,12 @@ def _jobs(
     opened, notices = open_masks(
         sources, open_one, settings.mask_kind, faults, progress, probabilities=True
     )
-    notices += filter(None, [unlike_steps(steps)])
+    notices += filter(None, [unlike_steps(steps), _unlike_units(in_pixels)])
+    if flat := solid.count(False) * any(solid):
+        notices.append(
+            f"{count(len(solid) - flat, 'image')} measured through z, {count(flat, 'image')} in "
+            "single planes: lengths and numbers differ by that alone; measure with --per-plane"
+        )
     jobs = []
     sets = Counter(channels.values())
     unnamed = sets[("0",)]
@@ -389,6 +398,19 @@ def _measure_field(
             "grey values"
         )
     return Report(notices=tuple(notices))
+
+
+def _unlike_units(in_pixels: Mapping[str, bool]) -> str:
+    """Say which images are measured in pixels while others are in µm; "" where all are alike."""
+    names = [name for name, unknown in in_pixels.items() if unknown]
+    if not 0 < len(names) < len(in_pixels):
+        return ""
+    return (
+        f"the pixel size, or in stacks the z-step, of {count(len(names), 'image')} is unknown "
+        f"({some_names(names)}): lengths there are in pixels, in columns of their own, and can't "
+        "be compared with others; fill in `pixel_size_um` and `z_step_um` in the table of fields, "
+        "and measure with --fields, or give --pixel-size and --z-step"
+    )
 
 
 def _in_3d(source: Source, settings: MeasureSettings, mask: xr.DataArray) -> bool:

@@ -295,7 +295,8 @@ def _pixels_once(path: Path, modified_ns: int, movie: bool) -> xr.DataArray:
     if mask.sizes["C"] > 1:
         raise MitolumeError(
             f"mask {path} has {mask.sizes['C']} channels or colours; save it in grey "
-            "(Fiji: Image > Type > 8-bit)"
+            "(Fiji: Image > Type > 8-bit) or, if these are its planes, name them so (Fiji: Image > "
+            "Properties, channels 1)"
         )
     if movie:
         return mask

@@ -130,6 +130,9 @@ def _write(found: Compared, out: Path) -> None:
         write_figure(out, found.superplot())
 
 
+_SAY = "with the pixel size and z-step of all images (columns `pixel_size_um`, `z_step_um`)"
+
+
 def _read(objects: Path, column: str, by: str) -> tuple[pd.DataFrame, str, list[str]]:
     """Read a table; return its rows that can be used, the column's full name, and notes."""
     if objects.suffix.lower() not in (".csv", ".parquet", ".tsv", ".txt"):
@@ -154,7 +157,12 @@ def _read(objects: Path, column: str, by: str) -> tuple[pd.DataFrame, str, list[
     measured = [n for n in map(str, table.select_dtypes("number")) if not PLACE.match(n)]
     with_unit = re.compile(rf"{re.escape(column)}_(um|px)\d?")
     named = [n for n in measured if n == column] or [n for n in measured if with_unit.fullmatch(n)]
-    if len(named) != 1:
+    if len(named) > 1:
+        raise MitolumeError(
+            f"{objects} has {column} in several units ({', '.join(named)}): name one, or measure "
+            f"{_SAY}"
+        )
+    if not named:
         deep = column == "area" and "volume_um3" in measured
         hint = "; objects of z-stacks have a volume in place of an area" if deep else ""
         if (beside := objects.with_name(f"{objects.stem}_images{objects.suffix}")).exists():
@@ -170,10 +178,16 @@ def _read(objects: Path, column: str, by: str) -> tuple[pd.DataFrame, str, list[
                 f"{objects} does not say the {name} of its rows: measure with --fields, a table "
                 f"that has the column {name}"
             )
+    twin = re.sub(r"_um(\d?)$", r"_px\1", named[0])
+    other = int(table[twin].notna().sum()) if twin != named[0] and twin in measured else 0
     known = table[["specimen", by]].notna().all(axis=1) & np.isfinite(table[named[0]])
     notes = []
     if left := int((~known).sum()):
         notes = [f"{left} of {count(len(table), 'row')} left out: no {by}, specimen or {named[0]}"]
+    if other:
+        notes.append(
+            f"{other} of {count(len(table), 'row')} have {twin} in its place; measure {_SAY}"
+        )
     table = table[known].astype({"specimen": str, by: str})
     lines = table.index + 2
     if twice := spelled_twice(by, zip(table[by], lines, strict=True)):
@@ -183,6 +197,12 @@ def _read(objects: Path, column: str, by: str) -> tuple[pd.DataFrame, str, list[
         deepest = table.sort_values("centroid_z_px").drop_duplicates("image", keep="last")
         deepest = deepest[deepest["centroid_z_px"] >= 1]  # others are rounded too much
         notes += filter(None, [unlike_steps(deepest["centroid_z_um"] / deepest["centroid_z_px"])])
+    deep = table[[n for n in measured if re.fullmatch("volume_(um3|px)", n)]].notna().any(axis=1)
+    if deep.any() and not deep.all() and {"area_um2", "area_px"} & {*measured}:
+        notes.append(
+            f"{int(deep.sum())} of {count(len(deep), 'object')} were measured through z, the "
+            "others in single planes, and differ by that alone; measure with --per-plane"
+        )
     several = "batch" in table and table["batch"].nunique() > 1
     if several and table.groupby("batch")[by].nunique().max() == 1:
         notes.append(f"each batch has one {by} alone: what differs may be the batch")

@@ -56,13 +56,22 @@ def _unscored(before: Sequence[Field], rows: Sequence[Field]) -> list[str]:
 def _unlike_stacks(run: Run) -> list[str]:
     """Name images in which the network can't see the planes that it sees in most."""
     inputs = run.recipe.inputs
-    rows = [row for row in run.table.fields if unlike_stack(inputs, open_image(row))]
-    if not rows:
-        return []
-    apart = f" {inputs.step_um:g} µm apart" if inputs.step_um else ""
+    unlike: dict[bool, list[Field]] = {True: [], False: []}
+    for row in run.table.fields:
+        image = open_image(row)
+        if unlike_stack(inputs, image):
+            stepless = image.sizes["Z"] > 1 and "Z" not in image.attrs.get("pixel_size_um", {})
+            unlike[stepless].append(row)
+    apart = f"the network sees {inputs.planes} planes"
+    apart += f" {inputs.step_um:g} µm apart" if inputs.step_um else ""
+    why = {
+        True: f"the z-step is unknown, while {apart}: fill in column `z_step_um`",
+        False: f"a single plane, or planes of another z-step, while {apart}",
+    }
     return [
-        f"{some_names(row.image for row in rows)}: a single plane, or planes of another z-step, "
-        f"while the network sees {inputs.planes} planes{apart}"
+        f"{some_names(row.image for row in rows)}: {why[stepless]}"
+        for stepless, rows in unlike.items()
+        if rows
     ]
 
 
