@@ -91,10 +91,10 @@ class NoisyStudent(Supervised):
 
     The teacher labels whole images without noise, averaging over their four quarter turns (Data
     Distillation, Radosavovic et al. 2018); the student gets them as augmented as labelled ones:
-    stronger changes and CutMix showed no gain (docs/unlabelled.md). Probabilities are learnt as
-    such, by cross-entropy, whose minimum is the probability itself: nothing is cut at a confidence
-    that a rare and weak foreground never reaches. Dice, which would push them to 0 and 1, is left
-    to the labelled half of the batch.
+    stronger changes and CutMix showed no gain (docs/unlabelled_measured.md). Probabilities are
+    learnt as such, by cross-entropy, whose minimum is the probability itself: nothing is cut at a
+    confidence that a rare and weak foreground never reaches. Dice, which would push them to 0 and
+    1, is left to the labelled half of the batch.
     """
 
     uses_unlabelled = True
