@@ -503,6 +503,9 @@ def test_scenes_after_one_that_cannot_be_opened_are_predicted(tmp_path: Path) ->
             "(scene A2))"
         ]
         assert not find_sources([outcome.written[0]], [], table)[1], "a file was asked for"
+        for images in (path, tmp_path):
+            found, _ = find_sources([out], [images])
+            assert [source.images[0].scene for source in found] == ["A3", "A/1"]
     assert len(read_table(tmp_path / "out0" / "fields.csv")) == 2
 
 

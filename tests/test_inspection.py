@@ -28,6 +28,7 @@ NOISE = np.random.default_rng(0).integers(10, 250, (60, 70), dtype=np.uint8)
         (NOISE.astype(np.int16) - 100, "negative values"),
         (np.where(NOISE > 240, np.nan, NOISE), "NaN or infinite"),
         ((NOISE > 100) * np.uint8(255), "only the values 0 and 255, as in a mask"),
+        (np.pad(NOISE // 4 + 150, 9), "a black border, 39% of the middle plane"),
         (NOISE.astype(np.complex64), "not grey values"),
         (NOISE, None),
         (NOISE.astype(np.float32), None),

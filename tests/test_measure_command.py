@@ -360,6 +360,7 @@ def test_channels_in_files_of_their_own(tmp_path: Path, shell: Shell) -> None:
         ([["TL"], ["DIC"]], ["TL", "DIC"], "not the same in all 2 images (TL in 1; DIC in 1)"),
         ([["0"], ["TL", "TMRM"]], ["0", "TL", "TMRM"], "(0 in 1; TL, TMRM in 1)"),
         ([["DIC"], ["DIC"]], ["DIC"], ""),
+        ([["TL", "TMRM"], ["TMRM", "TL"]], ["TL", "TMRM"], ""),
     ],
 )
 def test_channels_of_unlike_files_are_told(

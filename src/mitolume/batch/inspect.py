@@ -19,6 +19,7 @@ from mitolume.io.pixel_size import believed_pixel_size, odd_pixel_size
 from mitolume.io.read import Image2D, decode_plane, read, scenes
 from mitolume.io.readers import address
 from mitolume.io.suspicion import odd_pixels
+from mitolume.preprocess.normalise import measure_range
 from mitolume.progress import Advance
 
 _MOST_SCENES = 12  # whose pixels are looked at; a plate may have hundreds
@@ -200,6 +201,12 @@ def plane_warnings(plane: Image2D) -> list[str]:
         return [*warnings, f"middle plane: {odd}"]
     if finite.min() < 0:
         warnings.append("negative values, as a subtracted background leaves them; they are kept")
+    border = measure_range(plane).border if not bad else -np.inf
+    if border > -np.inf:
+        warnings.append(
+            f"a black border, {(plane < border).mean():.0%} of the middle plane: it doesn't count "
+            "in normalising grey values, but in the shares of a field that measure gives"
+        )
     high = finite.max()
     share = float((finite == high).mean())
     if plane.dtype.kind == "u" and int(high) in _FULL and share > _SATURATED:

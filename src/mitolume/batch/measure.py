@@ -273,7 +273,8 @@ def _jobs(
             "single planes: lengths and numbers differ by that alone; measure with --per-plane"
         )
     jobs = []
-    sets = Counter(channels.values())
+    unlike = {frozenset(each): each for each in channels.values()}  # whatever their order
+    sets = Counter(unlike[frozenset(each)] for each in channels.values())
     unnamed = sets[("0",)]
     named = [each for each in sets if each != ("0",)]
     alone = named[0][0] if unnamed and [len(each) for each in named] == [1] else ""

@@ -7,6 +7,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import takewhile
@@ -19,7 +20,7 @@ import xarray as xr
 from mitolume.errors import MitolumeError, some_names
 from mitolume.io.fields import Field, row_names
 from mitolume.io.formats import READERS, bare_name, by_name, is_folder, require_file, told_apart
-from mitolume.io.listing import images_in, scene_name
+from mitolume.io.listing import images_in, named_scenes, scene_name
 from mitolume.io.mask_files import (
     distinct_values,
     goes_on,
@@ -301,8 +302,8 @@ def size_of(z_step_um: float | None, pixel_size_um: float | None) -> Size:
 
 
 def _of_files(files: Sequence[Path], images: Sequence[Path]) -> list[Source]:
-    lone = [path for path in images if not is_folder(path)]
-    if lone and len(files) > 1:
+    lone = [path for path in images if not is_folder(path)] if len(files) > 1 else []
+    if lone and not _scenes_by_name(lone[0]):
         raise MitolumeError(
             f"{lone[0]} is one image for {len(files)} masks; name the folder of the images"
         )
@@ -311,9 +312,26 @@ def _of_files(files: Sequence[Path], images: Sequence[Path]) -> list[Source]:
     for file in files:
         found = [find_image(file, path, masks) for path in images]
         short = _short_names(found, lone=len(files) == 1)
-        own = tuple(IntensityImage(p, name) for p, name in zip(found, short, strict=True))
+        own = tuple(
+            IntensityImage(path, name, scene=_scene_of(file, path))
+            for path, name in zip(found, short, strict=True)
+        )
         sources.append(Source(file, image_name(file), own))
     return sources
+
+
+def _scene_of(mask: Path, image: Path) -> str:
+    """Return the scene of an image whose results have the mask's name, "" where none does."""
+    own = image_name(mask)
+    return "" if own == bare_name(image) else _scenes_by_name(image).get(own, "")
+
+
+@lru_cache(maxsize=8)
+def _scenes_by_name(path: Path) -> dict[str, str]:
+    """Return a file's scenes by how their results are named; none of a file with only one."""
+    with suppress(MitolumeError):  # it is said when the image is opened
+        return {name: scene for scene, name in named_scenes(path, "all") if scene}
+    return {}
 
 
 def _short_names(files: Sequence[Path], *, lone: bool) -> list[str]:
