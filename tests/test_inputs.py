@@ -180,6 +180,21 @@ def test_further_channels_in_a_folder_are_not_predicted_as_images(tmp_path: Path
     assert "b_CellMask.ome.tif has no channel 'Transmitted'" in " ".join(outcome.faults)
 
 
+def test_the_z_step_of_a_table_comes_before_that_of_the_file(tmp_path: Path) -> None:
+    ready = predictor((), planes=3)
+    image = stack((1, 1, 5, 48, 40), None).assign_coords(C=["0"])
+    write_image(tmp_path / "a_BF.ome.tif", image)
+    write_image(tmp_path / "a_TMRM.ome.tif", (image + 1).assign_attrs(image.attrs))
+    said, twice = predict_files(ready, [tmp_path], tmp_path / "out").notices
+    assert said.startswith("a_BF.ome.tif, a_TMRM.ome.tif: the model sees 3 planes 0.5 µm apart")
+    assert twice.startswith("a_TMRM.ome.tif: another channel of fields whose transmitted light was")
+    table = tmp_path / "fields.csv"
+    table.write_text("image,z_step_um\na_BF.ome.tif,0.25\n")
+    assert not predict_files(ready, [], tmp_path / "steps", table=table).notices
+    mask = mitolume.read(tmp_path / "steps" / "a_BF_mask.ome.tif")
+    assert mask.attrs["pixel_size_um"]["Z"] == 0.25
+
+
 def test_a_model_of_several_channels_says_what_it_needs(tmp_path: Path) -> None:
     ready = predictor()
     with pytest.raises(MitolumeError, match=r"one plane, but the model sees 2 channels"):

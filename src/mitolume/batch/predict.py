@@ -21,10 +21,12 @@ import xarray as xr
 
 from mitolume.analysis.pictures import overlay, with_bar, write_png
 from mitolume.batch.runner import Finished, Job, Outcome, Report, Scheduler, run_files, side_by_side
+from mitolume.batch.sources import size_of
 from mitolume.errors import MitolumeError, some_names
 from mitolume.inference.inputs import unlike_stack
 from mitolume.inference.predictor import Predictor, load
 from mitolume.inference.tiles import Box, block_side, blocks
+from mitolume.io.draft_pairs import channels_beside_light
 from mitolume.io.fields import Field
 from mitolume.io.formats import bare_name, sha256, told_apart
 from mitolume.io.listing import named_scenes, result_ending, scene_name
@@ -49,9 +51,9 @@ class PredictionOptions:
 
     ``channels`` are names or numbers (from 0), in the order in which the model sees them; by
     default those it learnt from. ``scene`` is a name or number (from 0); "all" is each scene of a
-    file. ``pixel_size_um``, in µm along Y and X, comes before what files state. ``threshold`` is
-    the probability from which a pixel is mitochondria; by default the model's own, for the
-    ``condition`` of the cells where that is given.
+    file. ``pixel_size_um``, in µm along Y and X, and ``z_step_um`` come before what files state.
+    ``threshold`` is the probability from which a pixel is mitochondria; by default the model's own,
+    for the ``condition`` of the cells where that is given.
     """
 
     channels: tuple[str, ...] = ()
@@ -61,6 +63,7 @@ class PredictionOptions:
     condition: str | None = None
     probability: bool = False
     overlay: bool = False
+    z_step_um: float | None = None
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,7 @@ def predict_files(
     asked = _asked_by(table, options, predictor)
     meant: dict[tuple[Path, str | None], tuple[Field, PredictionOptions]] = {}
     made: dict[Path, Field] = {}
+    unlike = defaultdict[str, dict[str, None]](dict)  # files, by what is to be said of them
 
     def scenes(file: Path) -> Iterator[tuple[str | None, str]]:
         plain = bare_name(file)
@@ -135,6 +139,10 @@ def predict_files(
             "scene": scene,
             "pixel size": own.pixel_size_um,
         }
+        if own.z_step_um:  # records of before know none
+            settings["z-step"] = own.z_step_um
+        if said := unlike_stack(predictor.card.inputs, opened):
+            unlike[said][file.name] = None
         beside = filter(None, [image.probability, *image.pictures.values()])
         work = opened.sizes["T"] * opened.sizes["Z"] * len(image.boxes)
         return Job(
@@ -154,7 +162,15 @@ def predict_files(
         scheduler=compute,
         progress=progress,
     )
+    outcome.notices += [f"{some_names(names)}: {said}" for said, names in unlike.items()]
     outcome.notices += _copies(outcome.finished)
+    images = [Path(one.inputs[0]["file"]) for one in outcome.finished if one.inputs]
+    if table is None and (dyes := channels_beside_light(images)):
+        outcome.notices.append(
+            f"{some_names(path.name for path in dyes)}: another channel of fields whose "
+            "transmitted light was predicted, too, so what is in them counts twice; name the "
+            "channel to predict (--channel)"
+        )
     if table is not None and (done := set(outcome.done)):
         masked = [replace(row, mask=mask) for mask, row in made.items() if mask in done]
         write_table(out / "fields.csv", masked)
@@ -222,6 +238,7 @@ def _asked_by(
             channels=given.channels or seen,
             scene=scene or given.scene,
             pixel_size_um=given.pixel_size_um or row.pixel_size_um,
+            z_step_um=given.z_step_um or row.z_step_um,
             condition=given.condition or (row.condition if known else None),
         )
         found[os.path.abspath(file)].append((row, own, name))
@@ -263,11 +280,9 @@ def _image_of(
 def _open_channels(
     predictor: Predictor, file: Path, scene: str | None, options: PredictionOptions
 ) -> xr.DataArray:
-    """Open what the model sees, with the pixel size that was said over the file's own."""
+    """Open what the model sees, with the sizes that were said over the file's own."""
     image = read_channels(file, predictor.channels(options.channels), scene=scene)
-    if options.pixel_size_um is None:
-        return image
-    said = dict.fromkeys("YX", options.pixel_size_um)
+    said = size_of(options.z_step_um, options.pixel_size_um)
     return image.assign_attrs(pixel_size_um=image.attrs.get("pixel_size_um", {}) | said)
 
 
@@ -286,7 +301,7 @@ def _predict(
     first, reader = opened.isel(C=[0]), predictor.reader(opened)
     shape = (opened.sizes["Y"], opened.sizes["X"])
     planes, done = _planes(opened), 0
-    notices, flat = [unlike_stack(predictor.card.inputs, opened)], []
+    notices, flat = list[str](), list[str]()
     with ExitStack() as stack:  # left in reverse order: the mask is finished last
         mask = stack.enter_context(
             new_image(image.mask, first, name="mask", dtype="uint8", mask=True)

@@ -67,20 +67,22 @@ def unlike_stack(inputs: InputSettings, image: xr.DataArray) -> str:
     Returns
     -------
     str
-        A sentence where there are too few, or where their distance is unknown or differs by more
-        than a quarter; else "".
+        What is to be said of such images where there are too few, or where their distance is
+        unknown or differs by more than a quarter; else "".
     """
     if inputs.planes == 1:
         return ""
-    source, depth = image.attrs.get("source", "the image"), image.sizes["Z"]
-    asks = f"{source}: the model sees {inputs.planes} planes"
-    if depth < 2:
+    asks = f"the model sees {inputs.planes} planes"
+    if image.sizes["Z"] < 2:
         return f"{asks}, but this is a single one, which is taken for all"
     step = image.attrs.get("pixel_size_um", {}).get("Z")
     if inputs.step_um is None:
         return ""
     if step is None:
-        return f"{asks} {inputs.step_um:g} µm apart, but the file states no z-step"
+        return (
+            f"{asks} {inputs.step_um:g} µm apart, but the z-step is unknown: write it into column "
+            "`z_step_um` of a table (--fields), if it is another"
+        )
     found = inputs.offsets(step)[2] * step
     if not 0.8 <= found / inputs.step_um <= 1.25:
         return f"{asks} {inputs.step_um:g} µm apart, but these are {found:g} µm apart"

@@ -309,6 +309,25 @@ def _file_kind(file: Found, folder: str) -> str:
     return next((kind for kind in _KINDS if kind in kinds), "image")
 
 
+def channels_beside_light(files: Iterable[Path]) -> list[Path]:
+    """Return the files of fluorescence that are named like one of transmitted light beside them.
+
+    Examples
+    --------
+    >>> [str(path) for path in channels_beside_light([Path("a_BF.tif"), Path("a_TMRM.tif")])]
+    ['a_TMRM.tif']
+    """
+    light, others = set[tuple[Path, Key]](), dict[Path, tuple[Path, Key]]()
+    for path in files:
+        file = Found((), path.name, _ending(path.name))
+        kind, field = _file_kind(file, ""), (path.parent, _key(file))
+        if kind == "transmitted":
+            light.add(field)
+        elif kind in _CHANNELS:
+            others[path] = field
+    return [path for path, field in others.items() if field in light]
+
+
 def _key(file: Found) -> Key:
     """Return what the files of one field share in their names."""
     stem = file.stem
