@@ -98,6 +98,12 @@ def _of_settings(run: Run) -> list[str]:
             "no test images: no score here is a test score (whole specimens are kept aside: it "
             "takes labelled images of two or more that have no role in the table)"
         )
+    dyed = [r for r in run.rows if r.fluorescence and r.role in ("train", "unlabelled")]
+    if dyed and not any(row.label == "dye" for row in run.rows):
+        notices.append(
+            f"the dye of {count(len(dyed), 'row')} to learn from is left aside; with "
+            "`unlabelled.teacher: dye` masks made from it are learnt from, too"
+        )
     unlabelled = run.images("unlabelled")
     if METHODS[recipe.method].uses_unlabelled and not unlabelled:
         notices.append(Note("no image is left without a mask: model 2 is not trained"))
