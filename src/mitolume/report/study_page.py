@@ -30,7 +30,7 @@ from mitolume.report.study_tables import (
     score_tables,
     sizes,
 )
-from mitolume.report.study_words import Head, head_of, shift_sentences
+from mitolume.report.study_words import Head, head_of, notes_of_runs, shift_sentences
 from mitolume.study.beside_dye import OBJECTS, judge_beside_dye, measure_beside_dye
 from mitolume.study.cells import image_count
 from mitolume.study.evidence import compare, label_curve, scored_rows
@@ -182,7 +182,7 @@ class StudyContent:
                 f"In {len(stopped)} of {len(runs)} runs ({some_names(stopped, 4)}) learning from "
                 "unlabelled images was stopped: there, model 1 stands for the arm."
             )
-        notices += next(iter(runs.values())).notices
+        notices += notes_of_runs([run.notices for run in runs.values()])
         return notices + [s for s in self.shift_sentences if s.startswith("Before")]
 
     @cached_property

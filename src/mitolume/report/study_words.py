@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -10,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from mitolume.errors import Note
 from mitolume.preprocess.fingerprint import UNLIKE
 from mitolume.study.evidence import VERDICTS, Comparison, LabelCurve
 from mitolume.text import count, number, percent
@@ -112,6 +114,25 @@ def shift_sentences(groups: pd.DataFrame, arm: str, unscored: Mapping[str, int])
             "and the error of measured areas are unknown there; label a few images."
         )
     return sentences
+
+
+def notes_of_runs(runs: Sequence[Sequence[Note]]) -> list[Note]:
+    """Return each note of a study's runs once, and in how many it is.
+
+    Examples
+    --------
+    >>> notes_of_runs([[Note("a"), Note("3 steps")], [Note("4 steps")], []])
+    ['a (in 1 of 3 runs)', '3 steps (in 2 of 3 runs, with other numbers)']
+    """
+    alike: dict[str, list[Note]] = {}
+    for note in (note for notes in runs for note in dict.fromkeys(notes)):
+        alike.setdefault(re.sub(r"\d[\d.,]*", "#", note), []).append(note)
+    told = []
+    for notes in alike.values():
+        other = ", with other numbers" if len(set(notes)) > 1 else ""
+        part = f" (in {len(notes)} of {len(runs)} runs{other})"
+        told.append(Note(notes[0] + part * (len(notes) < len(runs) or bool(other)), notes[0].rank))
+    return told
 
 
 def _named(group: Any) -> str:

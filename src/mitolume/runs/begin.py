@@ -7,7 +7,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Container, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,8 +41,10 @@ from mitolume.text import count
 Teacher = Literal["dye", "proposal", "self"]
 
 
-def begin(path: Path, recipe: Recipe, *, quiet: bool) -> Run:
+def begin(path: Path, recipe: Recipe, *, quiet: bool, told: Container[str] = ()) -> Run:
     """Check everything before anything is computed, then write down what will be done.
+
+    ``told`` are notes that need not be said again.
 
     Returns
     -------
@@ -96,7 +98,7 @@ def begin(path: Path, recipe: Recipe, *, quiet: bool) -> Run:
         sha256={seen_from(file, run.path): digest for file, digest in table.sha256.items()},
     )
     for notice in notices:
-        say(f"note: {notice}", quiet=quiet)
+        say(f"note: {notice}", quiet=quiet or notice in told)
     return run
 
 

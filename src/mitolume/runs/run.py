@@ -6,7 +6,7 @@ import gc
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -34,11 +34,17 @@ from mitolume.training.methods import METHODS
 
 
 def compute_run(
-    recipe: Recipe | None, out: str | Path, *, go_on: bool = False, quiet: bool = False
+    recipe: Recipe | None,
+    out: str | Path,
+    *,
+    go_on: bool = False,
+    quiet: bool = False,
+    told: Container[str] = (),
 ) -> Run:
     """Train model 1, label with it, train model 2, score both, and keep one.
 
-    Parameters and faults are those of `mitolume.workflow.run`, ``go_on`` being its ``resume``.
+    Parameters and faults are those of `mitolume.workflow.run`, ``go_on`` being its ``resume``;
+    ``told`` are notes that earlier runs of a study have said.
     """
     run = Run(out)
     if recipe is not None and not run.is_begun:
@@ -47,7 +53,7 @@ def compute_run(
         if not run.is_begun:
             if recipe is None:
                 raise MitolumeError(f"{out} holds no run to resume; name a recipe or a preset")
-            run = begin(run.path, recipe, quiet=quiet)
+            run = begin(run.path, recipe, quiet=quiet, told=told)
         elif go_on:
             run = resume(run.path, recipe, quiet=quiet)
         else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from itertools import count
@@ -124,11 +124,14 @@ def _compute_runs(
     if not runs:
         return
     if scheduler is None and jobs <= 1:
-        started = time.monotonic()
+        started, told = time.monotonic(), set[str]()
         for number, (place, recipe) in enumerate(runs.items()):
             left = f" (about {time_left(each * (len(runs) - number))} left for all)" if each else ""
             say(f"run {number + 1} of {len(runs)}: {place.name}{left}", quiet=quiet)
-            yield place, try_run(recipe, place, quiet=quiet)
+            fault = try_run(recipe, place, quiet=quiet, told=told)
+            if not fault and Run(place).is_begun:
+                told.update(Run(place).notices)
+            yield place, fault
             each = (time.monotonic() - started) / (number + 1)
         return
     from mitolume.parallel import run_side_by_side
@@ -163,7 +166,14 @@ def _try_on_worker(recipe: Recipe, place: Path, threads: int, cards: Sequence[st
     return try_run(recipe, place, threads=threads)
 
 
-def try_run(recipe: Recipe, place: Path, *, threads: int | None = None, quiet: bool = True) -> str:
+def try_run(
+    recipe: Recipe,
+    place: Path,
+    *,
+    threads: int | None = None,
+    quiet: bool = True,
+    told: Container[str] = (),
+) -> str:
     """Begin or continue a run in this process, whatever may go wrong in it.
 
     A damaged run in the folder ``place`` is renamed, and repeated. Returns the sentence in which
@@ -176,13 +186,13 @@ def try_run(recipe: Recipe, place: Path, *, threads: int | None = None, quiet: b
     began_before = Run(place).is_begun
     try:
         try:
-            compute_run(recipe, place, go_on=True, quiet=quiet)
+            compute_run(recipe, place, go_on=True, quiet=quiet, told=told)
         except DamagedError:
             if not began_before:
                 raise
             names = (place.with_name(f"{place.name}.broken-{number}") for number in count(1))
             place.rename(next(name for name in names if not name.exists()))
-            compute_run(recipe, place, quiet=quiet)
+            compute_run(recipe, place, quiet=quiet, told=told)
     except MitolumeError as error:
         return str(error)
     except Exception as error:  # one run must not end a study of days
