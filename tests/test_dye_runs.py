@@ -440,7 +440,7 @@ def test_the_dye_is_left_aside_on_request(tmp_path: Path) -> None:
     assert [row.label for row in run.rows] == [""] * 8
     assert run.dye_quality is None
     assert any("is left aside" in notice for notice in run.record["notices"])
-    assert not any("aside" in n for n in begun(table, tmp_path / "b").record["notices"])
+    assert not any("left aside" in n for n in begun(table, tmp_path / "b").record["notices"])
 
 
 @pytest.mark.parametrize("teacher", ["self", "auto", "dye"])
