@@ -2,10 +2,13 @@
 
 Simulated dishes: 8 control fields and 4 of each treatment to learn from, other dishes as the test,
 scored against exact masks; k control fields, and three others that validate, are outlined by an
-imitated hand. All trainings of a run together take the same number of steps, whatever the arm.
+imitated hand. With ``--source h9c2``, brightfield of H9c2 cells: k fields of movie 008 have the
+masks that were given with them, the others of movies 008 and 009 their fluorescence; the test is
+movie 010, and there is no validation. All trainings of a run together take the same number of
+steps, whatever the arm.
 
-``python benchmarks/shift.py [--scratch FOLDER] [--seeds 3] [--steps 600] [--width 8]
-[--planes 3] [--outlines 8 2 1] [--arms ...]``
+``python benchmarks/shift.py [--source simulated] [--data FOLDER] [--scratch FOLDER] [--seeds 3]
+[--steps 600] [--width 8] [--planes 3] [--outlines 8 2 1] [--arms ...]``
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from mitolume.runs.run import compute_run
 from mitolume.simulate.settings import SimulationSettings
 
 RESULTS = Path(__file__).with_name("shift.csv")
+ALL = {"simulated": 24, "h9c2": 49}  # fields to learn from; of the former eight are control
 LEAST_GAP = 0.02  # of IoU: a share of less is noise
 STUDENT = 10 / 11  # what a noisy student, a tenth as long, leaves to model 1
 # The table has two ways more: "outlines, then dye" trained on the outlines for half of the steps,
@@ -96,10 +100,31 @@ def _dishes(options: argparse.Namespace, seed: int) -> pd.DataFrame:
     )  # fmt: skip
 
 
+def _movies(options: argparse.Namespace, seed: int) -> pd.DataFrame:
+    """Return the fields of H9c2 cells, those of each movie in an order drawn by the seed."""
+    folder = options.data / "h9c2-brightfield"
+    table = pd.read_csv(folder / "fields.csv").sample(frac=1, random_state=seed)
+    table = table.sort_values("specimen", kind="stable", ignore_index=True)
+    files = table[["image", "mask", "fluorescence"]].map(lambda name: str(folder.resolve() / name))
+    return pd.DataFrame(
+        {
+            "image": files["image"],
+            "exact": files["mask"],
+            "hand": files["mask"],
+            "fluorescence": files["fluorescence"],
+            "pixel_size_um": 0.08,  # likely: the files don't say
+            "specimen": table["specimen"],
+            "condition": table["specimen"].map(lambda name: "control" if "008" in name else name),
+            "test": table["specimen"] == "movie 010",
+        }
+    )
+
+
 def fields_of(options: argparse.Namespace, key: Key) -> pd.DataFrame:
     """Return the table of fields of a run."""
     arm, k = key["arm"], key["k"] + 2 * (key["arm"] == "two more outlines")
-    dishes = _dishes(options, key["seed"])
+    source = _movies if key.get("source") == "h9c2" else _dishes
+    dishes = source(options, key["seed"])
     learnt, test = dishes[~dishes["test"]], dishes[dishes["test"]]
     control = learnt["condition"] == "control"
     outlined = control & (control.cumsum() <= k)
@@ -141,6 +166,8 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 def main() -> None:
     """Compute what is missing, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--source", choices=["simulated", "h9c2"], default="simulated")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--scratch", type=Path, default=Path("benchmark_shift"))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=600)
@@ -152,19 +179,20 @@ def main() -> None:
     options = parser.parse_args()
     options.scratch.mkdir(parents=True, exist_ok=True)
     keys: list[Key] = []
-    for seed in range(options.seeds):
+    for seed in range(options.seeds if options.source == "simulated" else 0):
         _dishes(options, seed)  # before the runs, so that no two simulate the same
     for arm in options.arms:
-        counts = {"dye alone": [0], "all outlined": [24]}.get(arm, options.outlines)
+        counts = {"dye alone": [0], "all outlined": [ALL[options.source]]}.get(arm, options.outlines)
         keys += [
-            {"arm": arm, "k": k, "seed": seed, "steps": options.steps, "width": options.width}
-            | {"planes": options.planes}
+            {"source": options.source, "arm": arm, "k": k, "seed": seed, "steps": options.steps}
+            | {"width": options.width, "planes": options.planes}
             for k in counts
             for seed in range(options.seeds)
-            if not (arm == "two more outlines" and k > 6)  # there are eight
+            if not (arm == "two more outlines" and k > 6 and options.source == "simulated")
         ]
     table = compute_missing(RESULTS, keys, partial(compute, options), options.jobs)
-    shown = table[table["condition"].isin(["control", "treated", "fccp"])]
+    table = table[table["source"] == options.source]
+    shown = table[table["condition"].isin(["control", "treated", "fccp", "movie 010"])]
     print(summary(shown).round(3).to_string())
 
 
