@@ -182,7 +182,9 @@ def main() -> None:
     for seed in range(options.seeds if options.source == "simulated" else 0):
         _dishes(options, seed)  # before the runs, so that no two simulate the same
     for arm in options.arms:
-        counts = {"dye alone": [0], "all outlined": [ALL[options.source]]}.get(arm, options.outlines)
+        counts = {"dye alone": [0], "all outlined": [ALL[options.source]]}.get(
+            arm, options.outlines
+        )
         keys += [
             {"source": options.source, "arm": arm, "k": k, "seed": seed, "steps": options.steps}
             | {"width": options.width, "planes": options.planes}

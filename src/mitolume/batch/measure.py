@@ -241,55 +241,46 @@ def _inputs(source: Source) -> tuple[Path, ...]:
     return tuple(dict.fromkeys([source.mask, *(image.file for image in source.images)]))
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """What is known of a field before it is measured; without images it has no channels."""
+
+    channels: tuple[str, ...]
+    size: Mapping[str, float]
+    in_3d: bool
+
+    @property
+    def is_in_pixels(self) -> bool:
+        return not {"Y", "X", *"Z" * self.in_3d} <= self.size.keys()
+
+
 def _jobs(
     sources: Sequence[Source], settings: MeasureSettings, parts: Path, progress: Advance
 ) -> tuple[list[Job], list[str], list[str]]:
     """Open all fields, and return their jobs, and faults and notices."""
-    channels: dict[str, tuple[str, ...]] = {}
-    steps: list[float] = []
-    in_pixels: dict[str, bool] = {}
-    solid: list[bool] = []
+    seen: dict[str, _Seen] = {}
 
     def open_one(source: Source) -> xr.DataArray:
         mask, images = _open(source)
         image = fit_to_mask(images, mask, source.planes)
-        if image is not None:
-            channels[source.name] = tuple(map(str, image["C"].values))
-        size = _size(source, settings, mask, images)
-        solid.append(_in_3d(source, settings, mask))
-        in_pixels[source.name] = not {"Y", "X", *"Z" * solid[-1]} <= size.keys()
-        if "Z" in size and solid[-1]:
-            steps.append(size["Z"])
+        seen[source.name] = _Seen(
+            () if image is None else tuple(map(str, image["C"].values)),
+            _size(source, settings, mask, images),
+            _in_3d(source, settings, mask),
+        )
         return mask
 
     faults: list[str] = []
     opened, notices = open_masks(
         sources, open_one, settings.mask_kind, faults, progress, probabilities=True
     )
-    notices += filter(None, [unlike_steps(steps), _unlike_units(in_pixels)])
-    if flat := solid.count(False) * any(solid):
-        notices.append(
-            f"{count(len(solid) - flat, 'image')} measured through z, {count(flat, 'image')} in "
-            "single planes: lengths and numbers differ by that alone; measure with --per-plane"
-        )
+    lone, said = _channels_told(seen)
+    kinds = [kind for _, kind, _ in opened]
+    notices += [*_unlike_sizes(seen), *said, *_kinds_told(kinds, settings.objects)]
     jobs = []
-    unlike = {frozenset(each): each for each in channels.values()}  # whatever their order
-    sets = Counter(unlike[frozenset(each)] for each in channels.values())
-    unnamed = sets[("0",)]
-    named = [each for each in sets if each != ("0",)]
-    alone = named[0][0] if unnamed and [len(each) for each in named] == [1] else ""
-    if alone:
-        said = f"{count(unnamed, 'image')} without a name of its channel, taken for {alone}"
-        notices.append(f"{said} as the others")
-    elif len(sets) > 1:
-        said = "; ".join(f"{', '.join(each)} in {n}" for each, n in sets.items())
-        notices.append(
-            f"channels are not the same in all {len(channels)} images ({said}): each has columns "
-            "of its own, empty for other images"
-        )
     for source, kind, sizes in opened:
-        if alone and source.name in channels:
-            source = replace(source, images=(replace(source.images[0], name=alone),))
+        if lone and source.images:
+            source = replace(source, images=(replace(source.images[0], name=lone),))
         blocks = sizes["T"] * math.ceil(sizes["Y"] / BLOCK) * math.ceil(sizes["X"] / BLOCK)
         place = parts / f"{source.name}-{kind}"
         jobs.append(
@@ -300,19 +291,61 @@ def _jobs(
                 _record(settings) | _record(source), blocks,
             )
         )  # fmt: skip
-    likely = sum(kind == "probability" for _, kind, _ in opened)
-    if likely:
+    return jobs, faults, notices
+
+
+def _unlike_sizes(seen: Mapping[str, _Seen]) -> list[str]:
+    """Say where lengths of fields can't be compared."""
+    notices = [unlike_steps([s.size["Z"] for s in seen.values() if s.in_3d and "Z" in s.size])]
+    pixels = [name for name, field in seen.items() if field.is_in_pixels]
+    if 0 < len(pixels) < len(seen):
+        notices.append(
+            f"the pixel size, or in stacks the z-step, of {count(len(pixels), 'image')} is unknown "
+            f"({some_names(pixels)}): lengths there are in pixels, in columns of their own, and "
+            "can't be compared with others; fill in `pixel_size_um` and `z_step_um` in the table "
+            "of fields, and measure with --fields, or give --pixel-size and --z-step"
+        )
+    deep = sum(field.in_3d for field in seen.values())
+    if 0 < deep < len(seen):
+        notices.append(
+            f"{count(deep, 'image')} measured through z, {count(len(seen) - deep, 'image')} in "
+            "single planes: lengths and numbers differ by that alone; measure with --per-plane"
+        )
+    return [notice for notice in notices if notice]
+
+
+def _channels_told(seen: Mapping[str, _Seen]) -> tuple[str, list[str]]:
+    """Return the channel that images without a channel's name are taken for, and what to say."""
+    sets = Counter(frozenset(field.channels) for field in seen.values() if field.channels)
+    unnamed = sets[frozenset({"0"})]
+    named = [each for each in sets if each != {"0"}]
+    if unnamed and len(named) == 1 and len(named[0]) == 1:
+        (lone,) = named[0]
+        said = f"{count(unnamed, 'image')} without a name of its channel, taken for {lone}"
+        return lone, [f"{said} as the others"]
+    if len(sets) < 2:
+        return "", []
+    said = "; ".join(f"{', '.join(sorted(each))} in {n}" for each, n in sets.items())
+    return "", [
+        f"channels are not the same in all {sets.total()} images ({said}): each has columns of "
+        "its own, empty for other images"
+    ]
+
+
+def _kinds_told(kinds: Sequence[ValuesKind], objects: ObjectSettings) -> list[str]:
+    """Say how masks that are no plain masks are read."""
+    notices = []
+    if likely := kinds.count("probability"):
         notices.append(
             f"{count(likely, 'mask')} of probabilities: objects are where they are "
-            f"{settings.objects.threshold:g} or more (--threshold)"
+            f"{objects.threshold:g} or more (--threshold)"
         )
-    defaults = ObjectSettings(threshold=settings.objects.threshold)
-    if any(kind == "numbers" for _, kind, _ in opened) and settings.objects != defaults:
+    if "numbers" in kinds and objects != ObjectSettings(threshold=objects.threshold):
         notices.append(
             "objects of label images and outlines are kept as they are: --split and --min-size "
             "are for masks"
         )
-    return jobs, faults, notices
+    return notices
 
 
 def _open(source: Source) -> tuple[xr.DataArray, list[xr.DataArray]]:
@@ -399,19 +432,6 @@ def _measure_field(
             "grey values"
         )
     return Report(notices=tuple(notices))
-
-
-def _unlike_units(in_pixels: Mapping[str, bool]) -> str:
-    """Say which images are measured in pixels while others are in µm; "" where all are alike."""
-    names = [name for name, unknown in in_pixels.items() if unknown]
-    if not 0 < len(names) < len(in_pixels):
-        return ""
-    return (
-        f"the pixel size, or in stacks the z-step, of {count(len(names), 'image')} is unknown "
-        f"({some_names(names)}): lengths there are in pixels, in columns of their own, and can't "
-        "be compared with others; fill in `pixel_size_um` and `z_step_um` in the table of fields, "
-        "and measure with --fields, or give --pixel-size and --z-step"
-    )
 
 
 def _in_3d(source: Source, settings: MeasureSettings, mask: xr.DataArray) -> bool:

@@ -130,7 +130,7 @@ def _write(found: Compared, out: Path) -> None:
         write_figure(out, found.superplot())
 
 
-_SAY = "with the pixel size and z-step of all images (columns `pixel_size_um`, `z_step_um`)"
+_ALIKE = "with the pixel size and z-step of all images (columns `pixel_size_um`, `z_step_um`)"
 
 
 def _read(objects: Path, column: str, by: str) -> tuple[pd.DataFrame, str, list[str]]:
@@ -160,7 +160,7 @@ def _read(objects: Path, column: str, by: str) -> tuple[pd.DataFrame, str, list[
     if len(named) > 1:
         raise MitolumeError(
             f"{objects} has {column} in several units ({', '.join(named)}): name one, or measure "
-            f"{_SAY}"
+            f"{_ALIKE}"
         )
     if not named:
         deep = column == "area" and "volume_um3" in measured
@@ -186,7 +186,7 @@ def _read(objects: Path, column: str, by: str) -> tuple[pd.DataFrame, str, list[
         notes = [f"{left} of {count(len(table), 'row')} left out: no {by}, specimen or {named[0]}"]
     if other:
         notes.append(
-            f"{other} of {count(len(table), 'row')} have {twin} in its place; measure {_SAY}"
+            f"{other} of {count(len(table), 'row')} have {twin} in its place; measure {_ALIKE}"
         )
     table = table[known].astype({"specimen": str, by: str})
     lines = table.index + 2
