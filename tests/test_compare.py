@@ -167,7 +167,7 @@ def test_what_the_masks_add_is_said_first(
     assert "measured 1.30 times as large in FCCP as in control (95 %" in bias
     page = (tmp_path / "c.html").read_text(encoding="utf-8")
     assert page.index("never checked on rotenone") < page.index("times the control")
-    assert "+43 %" in page
+    assert "+43\N{NO-BREAK SPACE}%" in page
     assert "<code>--threshold 0.5</code> for all" in page
     rows = pd.read_csv(tmp_path / "c.csv")
     assert rows["treatment"].tolist() == ["FCCP", "rotenone"]

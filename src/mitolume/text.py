@@ -101,15 +101,20 @@ def short_names(names: Iterable[str]) -> dict[str, str]:
     return {name: "".join(own[start : len(own) - end]) for name, own in words.items()}
 
 
-def isolated(value: Any) -> Any:
-    """Keep words from right to left from turning the text of a page around; others stay.
+def on_page(value: Any) -> Any:
+    r"""Keep a number beside its %, and words from right to left from turning a page's text around.
 
     Examples
     --------
-    >>> print(isolated("look at \N{HEBREW LETTER ALEF}.tif (<b>)"))
+    >>> print(on_page("look at \N{HEBREW LETTER ALEF}.tif (<b>)"))
     look at <bdi>א.tif</bdi> (&lt;b&gt;)
+    >>> on_page("88 % of control")
+    '88\xa0% of control'
     """
-    if not isinstance(value, str) or isinstance(value, Markup) or not re.search(_LEFTWARD, value):
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    value = re.sub(r"(?<=\d) (?=%)", "\N{NO-BREAK SPACE}", value)
+    if not re.search(_LEFTWARD, value):
         return value
     return Markup().join(
         Markup("<bdi>{}</bdi>").format(re.sub(f"[{_TURN}]", "\N{REPLACEMENT CHARACTER}", part))

@@ -22,7 +22,7 @@ from mitolume.report import charts, run_tables
 from mitolume.report.panels import SMALL, PagePicture, Panel, extremes, model_panel
 from mitolume.runs.folder import MODELS, Run, open_run
 from mitolume.runs.results import SUBSETS, judging_subset, labelled_share, value_of
-from mitolume.text import count, isolated, number, percent, quoted, short_names
+from mitolume.text import count, number, on_page, percent, quoted, short_names
 
 ROWS_SHOWN = 200  # of a table of images
 _DOUBTFUL_SHOWN = 6  # pictures of masks of unlabelled images
@@ -136,7 +136,7 @@ def template(name: str) -> Template:
     environment = Environment(
         loader=PackageLoader("mitolume.report"),
         autoescape=select_autoescape(("html.j2",)),
-        finalize=isolated if is_page else None,
+        finalize=on_page if is_page else None,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
