@@ -38,7 +38,7 @@ Case = tuple[float, list[object]]  # the size, and what Python is called with
 
 def mitolume(*arguments: object) -> list[object]:
     """Return what Python is called with for a command."""
-    return ["-m", "mitolume.cli", *arguments, "--quiet"]
+    return ["-m", "mitolume", *arguments, "--quiet"]
 
 
 def noise(side: int) -> np.ndarray:
