@@ -32,7 +32,7 @@ def test_a_short_training_on_simulated_cells_learns(tmp_path: Path) -> None:
     )
     recipe = load_recipe(
         fields=tmp_path / "fields.csv",
-        settings=["training.steps=60", "training.checks=3", "training.learning_rate=0.01",
+        settings=["training.steps=120", "training.checks=3", "training.learning_rate=0.01",
                   "network.width=8", "training.augment=flips",
                   "training.batch=4", "training.patch=96", "views=1", "unlabelled.teacher=self"],
     )  # fmt: skip
