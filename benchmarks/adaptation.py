@@ -49,7 +49,7 @@ from mitolume.training.methods import METHODS, NoisyStudent, Step, Supervised
 from mitolume.training.patches import Patches, PreparedImage
 
 COARSE = 0.05  # cycles per pixel: structures of 20 px and more
-RESULTS = Path(__file__).with_name("adaptation.csv")
+RESULTS = Path(__file__).parent / "results/adaptation.csv"
 # The masks of VNC lack planes 1, 7 and 18, though mitochondria are seen there.
 PLANES = {
     "vnc": {"train": "0,2-6,8-9", "validation": "11-13", "test": "15-17,19"},

@@ -21,7 +21,7 @@ from mitolume.runs.recipe import load_recipe
 from mitolume.runs.run import compute_run
 from mitolume.simulate.settings import SimulationSettings
 
-RESULTS = Path(__file__).with_name("budget.csv")
+RESULTS = Path(__file__).parent / "results/budget.csv"
 FIELDS = (8, 24, 72, 200)  # multiples of 8, so that every condition has its share
 VALIDATION = 3  # control fields of the test dishes that choose the epoch, by their dye
 # Width, steps, numbers of fields; each is computed for all seeds before the next.

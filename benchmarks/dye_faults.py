@@ -5,10 +5,10 @@ where the fault is a shift along z, which is told by days: faulty fields are the
 each table one half of the fields has the fault and the other is good, then the other way round; so
 each field is once of either kind. Run from the project's folder:
 ``python benchmarks/dye_faults.py [--seeds 931 932 933 934] [--jobs 2]``. Results are kept in
-benchmarks/dye_faults.csv, a row for each field; called again, it computes what is missing and
-prints how often a fault was named and a good field was, and from which share of faulty fields on
-outlines by hand are nearer to the exact masks than masks from the dye. ``--picture FILE`` draws the
-faults of one field instead.
+benchmarks/results/dye_faults.csv, a row for each field; called again, it computes what is missing
+and prints how often a fault was named and a good field was, and from which share of faulty fields
+on outlines by hand are nearer to the exact masks than masks from the dye. ``--picture FILE`` draws
+the faults of one field instead.
 """
 
 from __future__ import annotations
@@ -188,7 +188,7 @@ def draw(out: Path) -> None:
 def main() -> None:
     """Compute what is missing, print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/dye_faults.csv"))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/dye_faults.csv"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[931, 932, 933, 934])
     parser.add_argument("--faults", nargs="+", choices=FAULTS, default=list(FAULTS))
     parser.add_argument("--jobs", type=int, default=2)

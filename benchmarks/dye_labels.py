@@ -4,7 +4,7 @@ Simulated fields of every condition, five planes 0.5 µm apart, each plane near 
 ``--h9c2 DIR`` real ones too. Run from the project's folder:
 ``python benchmarks/dye_labels.py [--seeds 901 902 903 904] [--h9c2 ../shared/data/h9c2-brightfield]
 [--nellie PYTHON]``. PYTHON is an interpreter that has nellie. Rows are added to
-benchmarks/dye_labels.csv; called again, it computes what is missing and prints the table.
+benchmarks/results/dye_labels.csv; called again, it computes what is missing and prints the table.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ def rows_of(
 def main() -> None:
     """Compute what is missing, print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/dye_labels.csv"))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/dye_labels.csv"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[901, 902, 903, 904])
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--h9c2", type=Path)

@@ -2,10 +2,10 @@
 
 ``python benchmarks/growth.py [--largest 20000] [--smallest 1024] [--only pixels]``: each case is a
 command of its own, on one thread, whose processor time and largest memory the system reports (with
-workers, the sum of all processes' time, and the memory of the largest). Rows go to ``growth.csv``;
-called again, it measures what is missing there. ``docs/growth.png`` is drawn from all of them.
-Images are made by this file; the network is half as wide as the default's, and untrained: time and
-memory do not depend on that.
+workers, the sum of all processes' time, and the memory of the largest). Rows go to
+``results/growth.csv``; called again, it measures what is missing there. ``docs/growth.png`` is
+drawn from all of them. Images are made by this file; the network is half as wide as the default's,
+and untrained: time and memory do not depend on that.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from mitolume.models.bundle import Card, save_bundle
 from mitolume.models.networks import SegmentationNetwork
 from mitolume.models.settings import NetworkSettings
 
-RESULTS = Path(__file__).with_name("growth.csv")
+RESULTS = Path(__file__).parent / "results/growth.csv"
 Case = tuple[float, list[object]]  # the size, and what Python is called with
 
 

@@ -22,7 +22,7 @@ from mitolume.runs.recipe import load_recipe
 from mitolume.runs.run import compute_run
 from mitolume.simulate.settings import SimulationSettings
 
-RESULTS = Path(__file__).with_name("inputs.csv")
+RESULTS = Path(__file__).parent / "results/inputs.csv"
 PLANES = (1, 3, 5, 7)
 Z_STEPS_UM = (0.5, 1.0, 2.0, 5.0, 0.25)
 MICROSCOPY = {"epfl": 0.005, "vnc": 0.05}  # z-steps in µm of volumes of electron microscopy

@@ -10,8 +10,9 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pandas as pd
@@ -50,7 +51,7 @@ def compute_missing(
     missing = [key for key in keys if _named(key, key) not in known]
     os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     with (
-        ProcessPoolExecutor(jobs, get_context("spawn")) as pool,
+        ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_end_with_parent) as pool,
         progress_bar(results.stem) as advance,
     ):
         running = {pool.submit(compute, key): key for key in missing}
@@ -65,6 +66,18 @@ def compute_missing(
             temporary.replace(results)
             advance(done, len(missing))
     return table
+
+
+def _end_with_parent() -> None:
+    """Let a process end when the benchmark was killed; it would go on training unseen."""
+    parent = parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    Thread(target=wait, daemon=True).start()
 
 
 def _named(row: Key, columns: Key) -> tuple[str, ...]:

@@ -28,7 +28,7 @@ from mitolume.runs.recipe import load_recipe
 from mitolume.runs.run import compute_run
 from mitolume.simulate.settings import SimulationSettings
 
-RESULTS = Path(__file__).with_name("shift.csv")
+RESULTS = Path(__file__).parent / "results/shift.csv"
 ALL = {"simulated": 24, "h9c2": 49}  # fields to learn from; of the former eight are control
 LEAST_GAP = 0.02  # of IoU: a share of less is noise
 STUDENT = 10 / 11  # what a noisy student, a tenth as long, leaves to model 1

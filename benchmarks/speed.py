@@ -3,7 +3,7 @@
 ``python benchmarks/speed.py [--rounds 5] [--side 1024] [--only prediction]``: a few minutes on one
 core. What is timed is processor time on one thread, so that other programs on the machine change
 little (on a graphics card: seconds). A ratio is the median over the rounds, after one that warms
-up. Rows are added to ``speed.csv``, with machine, versions and commit.
+up. Rows are added to ``results/speed.csv``, with machine, versions and commit.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from mitolume.training.methods import METHODS
 from mitolume.training.patches import Patches, PreparedImage
 from mitolume.training.segmentation import Segmentation
 
-RESULTS = Path(__file__).with_name("speed.csv")
+RESULTS = Path(__file__).parent / "results/speed.csv"
 STEPS = 20  # of a timed training
 Work = Callable[[], Any]
 # Name, what is timed, what it is compared with.

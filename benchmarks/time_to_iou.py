@@ -9,7 +9,8 @@ is the recipe of the default, ending after a share of these steps. Both choose t
 the validation images. To save time the plain loop lays its arrays out channels last, which changes
 only rounding; what a step costs is measured in its usual layout, in turns with ours.
 
-Rows go to ``time_to_iou.csv`` as trainings end; called again, it computes those that are missing.
+Rows go to ``results/time_to_iou.csv`` as trainings end; called again, it computes those that
+are missing.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from mitolume.training.methods import METHODS
 from mitolume.training.patches import Patches, PreparedImage
 from mitolume.training.segmentation import Segmentation, Validation
 
-RESULTS = Path(__file__).with_name("time_to_iou.csv")
+RESULTS = Path(__file__).parent / "results/time_to_iou.csv"
 SPECIMENS = {"simulated": 8}  # of the test; elsewhere one
 RATES = (3e-3, 1e-3)  # of the plain loop; ours has the recipe's
 CHECKS = 10

@@ -6,7 +6,7 @@ the checks of a run and without; or from outlines of the same 24 fields, or of t
 by a rough (0.60 IoU with the exact masks), a careful (0.75) or an expert (0.90) hand.
 
 ``python benchmarks/wrong_dyes.py [--scratch FOLDER] [--seeds 1] [--steps 300] [--runs N]``; results
-are kept in benchmarks/wrong_dyes.csv, and called again it computes what is missing.
+are kept in benchmarks/results/wrong_dyes.csv, and called again it computes what is missing.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from mitolume.runs.run import compute_run
 from mitolume.simulate.hand_labels import imitate_hand_labels
 from mitolume.simulate.settings import HANDS, CameraSettings
 
-RESULTS = Path(__file__).with_name("wrong_dyes.csv")
+RESULTS = Path(__file__).parent / "results/wrong_dyes.csv"
 PIXEL_UM = 0.1
 # Those that say most come first: which fault, on which share of the fields, whether checked.
 RUNS: list[tuple[str, int, bool]] = [
