@@ -65,6 +65,12 @@ def test_dark_places_of_fluorescence_are_no_border(share: float) -> None:
         assert measure_range(clipped.astype(np.uint8)).border == -np.inf
 
 
+def test_pixels_without_a_photon_are_no_border() -> None:
+    photons = np.random.default_rng(0).poisson(1, (100, 100))
+    for one in (1, 32):  # as counted, and spread over the greys of 8 bit
+        assert measure_range((photons * one).astype(np.uint8)).border == -np.inf
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16, np.int16, np.float32, bool])
 def test_unsharp_mask_is_imagejs_formula_without_wrap_around(dtype: type) -> None:
     whole = np.issubdtype(dtype, np.integer)

@@ -14,6 +14,7 @@ from mitolume.io.windows import Plane
 SAMPLED = 2**22  # pixels of a plane that are measured at most
 _LEAST = 2**10  # pixels without which nobody can tell a border
 _ALIKE = 0.1  # of the spread: a border that was added is one value, but for scan lines removed
+_LEVELS = 4  # fewer grey levels apart, the darkest pixels may be those without a photon
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ def measure_range(plane: Plane) -> GreyRange:
 
     Dust, hot pixels and droplets would otherwise set the scale for everything else. A black border
     is left out: up to half of the pixels, of one value that is darker than all others by more than
-    their spread. The plane is as for `sampled`.
+    their spread and by several grey levels. The plane is as for `sampled`.
     """
     sample = sampled(plane)
     whole, darkest = _range(sample), sample.min()
@@ -48,6 +49,8 @@ def measure_range(plane: Plane) -> GreyRange:
     own = _range(shown)
     alike = np.percentile(added, 95) - darkest <= _ALIKE * own.spread
     if is_flat(own) or not alike or own.low - darkest <= own.spread:
+        return whole
+    if own.low - darkest < _LEVELS * np.diff(np.unique(shown)).min():
         return whole
     return replace(own, border=float(border))
 
