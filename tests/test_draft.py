@@ -354,6 +354,17 @@ def test_a_day_with_several_conditions_is_told_apart_by_its_dishes(tmp_path: Pat
     rows = draft(tmp_path / "b", *(name.replace("DISH", "cell") for name in names))
     assert len({row["specimen"] for row in rows}) == 3  # cells of one dish are not independent
     assert "specimens in several conditions" in said(tmp_path / "b")
+    numbered = [name.replace("/", f"/exp{name[5]} ").replace("DISH", "dish") for name in names]
+    rows = draft(tmp_path / "c", *numbered)  # a day's experiment is no dish
+    assert rows[2]["specimen"] == "230912_exp2_dish2"
+
+
+def test_a_day_stays_one_specimen_where_its_names_come_again_under_each_condition(
+    tmp_path: Path,
+) -> None:
+    rows = draft(tmp_path, *(f"23091{day}_dish{n}_{condition}.tif" for day in (2, 3, 4)
+                             for n in (1, 2) for condition in ("ctrl", "FCCP")))  # fmt: skip
+    assert len({row["specimen"] for row in rows}) == 6
 
 
 def test_one_specimen_and_leaks_are_said(tmp_path: Path) -> None:

@@ -143,7 +143,9 @@ def guess_specimens(pairs: Sequence[Pair], conditions: Sequence[str]) -> Guess:
     if not restart:
         tags = [()] * len(pairs)
     labelled = [n for n, pair in enumerate(pairs) if pair.mask] or range(len(pairs))
-    labels = _level(rows, [(rows[n], tags[n]) for n in labelled], conditions)
+    # What comes again is told apart by its condition, so that a day needs no dishes for it.
+    held = [""] * len(pairs) if restart else conditions
+    labels = _level(rows, [(rows[n], tags[n]) for n in labelled], held)
     folders = {part.label for row in rows for part in row if part.label.startswith("folder")}
     ways = [labels, [*folders], None]  # a name without what others number goes with its folder
     keys = [
@@ -197,13 +199,13 @@ def _of_days(
     rows: Sequence[Sequence[_Part]], varying: list[str], end: int, conditions: Sequence[str]
 ) -> list[str]:
     """Add labels to the first ones until no day alone stands for several conditions, if it can."""
+    by_day = [{p.label for p in _chosen(row, varying[:end])} == {"date"} for row in rows]
     for further in range(end, len(varying) + 1):
         labels = [*varying[:end], *(la for la in varying[end:further] if la not in _PARTS_OF_DISH)]
         held = defaultdict(set)
-        for row, condition in zip(rows, conditions, strict=True):
-            chosen = tuple(_chosen(row, labels))
-            if chosen and all(part.label == "date" for part in chosen):
-                held[chosen].add(condition)
+        for row, condition, is_day in zip(rows, conditions, by_day, strict=True):
+            if is_day:
+                held[tuple(_chosen(row, labels))].add(condition)
         if all(len(of) == 1 for of in held.values()):
             return labels
     return varying[:end]
