@@ -21,7 +21,8 @@ from PIL import Image
 from skimage.transform import resize
 
 import mitolume
-from mitolume.batch.predict import PredictionOptions, predict_files
+from mitolume.batch.predict import predict_files
+from mitolume.batch.predict_image import PredictionOptions
 from mitolume.batch.sources import find_sources
 from mitolume.errors import MitolumeError
 from mitolume.inference.chain import PreparedPlane

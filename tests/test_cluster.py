@@ -13,12 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from helpers.fields import blobs
 from helpers.predictors import predictor, write
 
 import mitolume
 from mitolume import parallel as dask_client
-from mitolume.batch.predict import PredictionOptions, predict_files
+from mitolume.batch.predict import _elsewhere, _load_once, predict_files
+from mitolume.batch.predict_image import PredictionOptions
 from mitolume.batch.runner import Outcome
 from mitolume.errors import MitolumeError
 from mitolume.inference.predictor import Predictor
@@ -105,6 +107,41 @@ def test_a_worker_of_another_version_is_refused(address: str, model: Path, tmp_p
     finally:
         stop([other])
     assert not (tmp_path / "out").exists()
+
+
+def test_processes_of_this_machine_predict_the_same(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ready = mitolume.load(model)
+    files = [write(Path(f"f{n}.ome.tif"), blobs(n)[0]) for n in range(3)]
+    damaged = Path("damaged.ome.tif")
+    damaged.write_bytes(files[0].read_bytes()[:2000])
+    here = predict_files(ready, files, Path("here"))
+    there = predict_files(ready, [*files, damaged], Path("there"), jobs=2)
+    assert [path.name for path in sorted(there.written)] == [path.name for path in here.written]
+    (fault,) = there.faults
+    assert "damaged.ome.tif" in fault
+    for path in here.written:
+        pair = mitolume.read(path).values, mitolume.read(Path("there") / path.name).values
+        np.testing.assert_array_equal(*pair)
+    again = predict_files(ready, files, Path("there"), jobs=2, resume=True)
+    assert (len(again.before), again.written) == (3, [])
+
+
+def test_predictions_side_by_side_share_out_threads_and_cards(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 12)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("MITOLUME_DEVICE", raising=False)
+    asked: list[tuple[object, ...]] = []
+    monkeypatch.setattr("mitolume.batch.predict.take_share", lambda *share: asked.append(share))
+    for address in (None, "tcp://there"):
+        _load_once.cache_clear()
+        _elsewhere(mitolume.load(model), tmp_path, 3, address)[0]()
+    _load_once.cache_clear()
+    assert asked == [(4, ("cuda:0", "cuda:1")), (None, None)]
 
 
 @pytest.mark.slow

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import mitolume
-from mitolume.batch.predict import PredictionOptions, predict_files
+from mitolume.batch.predict import predict_files
+from mitolume.batch.predict_image import PredictionOptions
 from mitolume.batch.runner import Job, run_jobs
 from mitolume.errors import MitolumeError, TooLittleMemoryError
 from mitolume.inference.predictor import Predictor

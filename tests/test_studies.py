@@ -393,9 +393,8 @@ def test_forty_runs_survive_a_dead_worker(
 def test_processes_of_this_machine_share_out_its_cards(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, int]] = []
 
-    def note(*_: object, threads: int) -> str:
+    def note(threads: int) -> None:
         asked.append((os.environ.get("MITOLUME_DEVICE", ""), threads))
-        return ""
 
     def sent(name: int, scheduler: str | None) -> list[tuple[Path, str]]:
         worker = SimpleNamespace(name=name, state=SimpleNamespace(nthreads=2))
@@ -406,7 +405,8 @@ def test_processes_of_this_machine_share_out_its_cards(monkeypatch: pytest.Monke
         yield from ((place, task(*given)) for place, (task, *given) in tasks.items())
 
     recipe = load_recipe(fields="fields.csv")
-    monkeypatch.setattr("mitolume.study.compute.try_run", note)
+    monkeypatch.setattr("mitolume.study.compute.try_run", lambda *_: "")
+    monkeypatch.setattr(torch, "set_num_threads", note)
     monkeypatch.setattr("mitolume.parallel.run_side_by_side", here)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 12)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)

@@ -170,6 +170,7 @@ def predict(
     precision: Annotated[
         str, option("bfloat16, float32, or auto: bfloat16 where the machine computes in it.")
     ] = "auto",
+    jobs: of.Jobs = 1,
     scheduler: of.Scheduler = None,
     device: of.Device = None,
     quiet: of.Quiet = False,
@@ -180,7 +181,8 @@ def predict(
 
         read_table(fields)
     with _no_collection():
-        from mitolume.batch.predict import PredictionOptions, predict_files
+        from mitolume.batch.predict import predict_files
+        from mitolume.batch.predict_image import PredictionOptions
         from mitolume.runs.folder import load
 
     options = PredictionOptions(
@@ -189,7 +191,8 @@ def predict(
     predictor = load(model, views=views, core=tile_size, precision=precision)
     run_batch(
         "predicting", "images", "predicted", predict_files, predictor, files or [], out,
-        options, table=fields, resume=resume, overwrite=overwrite, scheduler=scheduler, quiet=quiet,
+        options, table=fields, resume=resume, overwrite=overwrite, jobs=jobs, scheduler=scheduler,
+        quiet=quiet,
     )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+from collections.abc import Sequence
 from typing import Any, Literal, TypeVar, cast
 
 import torch
@@ -125,9 +126,31 @@ def find_device(name: str | torch.device | None = None) -> torch.device:
         raise MitolumeError(f"there is no device '{name}' here; {only} {', '.join(here)}") from None
 
 
-def find_cards() -> list[str]:
+def find_cards() -> tuple[str, ...]:
     """Return the cards that processes side by side share out; none where a device was named."""
-    return [] if os.environ.get(DEVICE) else [f"cuda:{n}" for n in range(torch.cuda.device_count())]
+    cards = 0 if os.environ.get(DEVICE) else torch.cuda.device_count()
+    return tuple(f"cuda:{number}" for number in range(cards))
+
+
+def take_share(threads: int | None, cards: Sequence[str] | None) -> None:
+    """Settle with what a process computes beside others; called in it by its task.
+
+    Parameters
+    ----------
+    threads
+        How many it may use at most; None for all of a cluster's worker.
+    cards
+        Those of this machine, which its processes take in turns; None on a cluster, whose workers
+        have been given theirs (``MITOLUME_DEVICE``).
+    """
+    from distributed import get_worker
+
+    worker = get_worker()
+    if cards is None:
+        threads = min(threads or worker.state.nthreads, worker.state.nthreads)
+    elif cards:
+        os.environ[DEVICE] = cards[worker.name % len(cards)]
+    torch.set_num_threads(threads or 1)
 
 
 def to_device(network: Network, device: str | None = None) -> Network:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Container, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -18,7 +17,7 @@ from mitolume.io.lock import only_one
 from mitolume.io.split import assign_roles
 from mitolume.io.table import read_table, write_table
 from mitolume.models.bundle import SCHEMA_VERSION, versions
-from mitolume.models.networks import DEVICE, find_cards
+from mitolume.models.networks import find_cards, take_share
 from mitolume.progress import progress_bar, say, time_left
 from mitolume.runs.begin import command
 from mitolume.runs.folder import Run, seen_from
@@ -156,21 +155,15 @@ def _compute_runs(
 
 
 def _try_on_worker(recipe: Recipe, place: Path, threads: int, cards: Sequence[str] | None) -> str:
-    """Do a run on a worker: of a cluster, on no more threads than it has; here, on its own card."""
-    from distributed import get_worker
-
-    if cards is None:
-        threads = min(threads, get_worker().state.nthreads)
-    elif cards:
-        os.environ[DEVICE] = cards[get_worker().name % len(cards)]
-    return try_run(recipe, place, threads=threads)
+    """Do a run in a process beside others."""
+    take_share(threads, cards)
+    return try_run(recipe, place)
 
 
 def try_run(
     recipe: Recipe,
     place: Path,
     *,
-    threads: int | None = None,
     quiet: bool = True,
     told: Container[str] = (),
 ) -> str:
@@ -181,8 +174,6 @@ def try_run(
     """
     from mitolume.runs.run import compute_run
 
-    if threads is not None:
-        torch.set_num_threads(threads)
     began_before = Run(place).is_begun
     try:
         try:
