@@ -513,7 +513,7 @@ def test_scenes_after_one_that_cannot_be_opened_are_predicted(tmp_path: Path) ->
 def test_overlays_of_large_planes_are_thinned_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mitolume.batch import predict as files
+    from mitolume.batch import predict_image as files
 
     monkeypatch.setattr(files, "IN_MEMORY", 1)
     monkeypatch.setattr(files, "_PICTURE", 50)
