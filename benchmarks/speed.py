@@ -25,6 +25,7 @@ from typing import Any
 os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 import numpy as np
+import onnxruntime
 import pandas as pd
 import tifffile
 import torch
@@ -40,7 +41,13 @@ from mitolume.batch.predict import predict_files
 from mitolume.inference.predictor import Predictor
 from mitolume.models.bundle import Card, save_bundle, versions
 from mitolume.models.losses import dice_bce
-from mitolume.models.networks import SegmentationNetwork, find_device, resolve_precision
+from mitolume.models.networks import (
+    SegmentationNetwork,
+    find_device,
+    for_prediction,
+    resolve_precision,
+)
+from mitolume.models.openvino_network import OpenVINONetwork
 from mitolume.models.settings import NetworkSettings
 from mitolume.runs.recipe import load_recipe
 from mitolume.training.augment import full
@@ -111,6 +118,7 @@ def prediction(folder: Path, side: int) -> Iterator[Figure]:
 
     in_float32 = Predictor(ours, predictor.card, precision="float32")
     four = Predictor(ours, predictor.card, views=4)
+    openvino = Predictor(ours, predictor.card, engine="openvino")
     sliding = "MONAI's sliding window (256 px, overlap 0.25, float32)"
     yield (
         f"predict, default ({predictor.precision}) / {sliding}",
@@ -118,6 +126,7 @@ def prediction(folder: Path, side: int) -> Iterator[Figure]:
         lambda: monai(plain.body),
     )
     yield f"predict, default / {sliding}, channels last", default, lambda: monai(fast_layout)
+    yield f"predict, OpenVINO / {sliding}", lambda: default(openvino), lambda: monai(plain.body)
     yield "predict, default / the bare network, same precision", default, alone
     yield f"predict, float32 / {sliding}", lambda: default(in_float32), lambda: monai(plain.body)
     yield f"predict, four views / {sliding}", lambda: default(four), lambda: monai(plain.body)
@@ -220,7 +229,40 @@ def start(folder: Path, side: int) -> Iterator[Figure]:
     yield "predict of 512 px / importing torch and the network alone", ours, python("-c", code)
 
 
-PARTS = {"prediction": prediction, "training": training, "files": files, "start": start}
+def engines(folder: Path, side: int) -> Iterator[Figure]:
+    """Compare what else could compute the default's network with torch; OpenVINO is an option."""
+    image = torch.randn(1, 1, side, side)
+    own, exact = (for_prediction(network(), name) for name in ("bfloat16", "float32"))
+    openvino, in_float32 = (
+        OpenVINONetwork(network(), 1, precision) for precision in ("bfloat16", "float32")
+    )
+    compiled = torch.compile(own)
+
+    @torch.inference_mode()
+    def torch_alone(model: Any) -> None:
+        model(image.to(next(model.parameters())))
+
+    runtime = onnxruntime.SessionOptions()
+    runtime.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(in_float32.graph, runtime)
+    given = {session.get_inputs()[0].name: image.numpy()}
+
+    def low() -> None:
+        torch_alone(own)
+
+    def float32() -> None:
+        torch_alone(exact)
+
+    yield "network by OpenVINO / by torch, bfloat16", lambda: openvino(image), low
+    yield "network by torch.compile / by torch, bfloat16", lambda: torch_alone(compiled), low
+    yield "network by OpenVINO / by torch, float32", lambda: in_float32(image), float32
+    yield "network by ONNX Runtime / by torch, float32", lambda: session.run(None, given), float32
+
+
+PARTS = {
+    "prediction": prediction, "engines": engines, "training": training, "files": files,
+    "start": start,
+}  # fmt: skip
 
 
 def measure(figure: Figure, rounds: int) -> dict[str, Any]:

@@ -1,13 +1,14 @@
 """How long until a training is as good as a plain loop's, and do masks in bfloat16 agree.
 
 ``python benchmarks/time_to_iou.py [--data FOLDER] [--scratch FOLDER] [--seeds 3] [--steps 400]
-[--width 8] [--shares 0.5 0.75]``. The plain loop is that of ``speed.py``: the same network and
-loss, float32, patches augmented one by one, Adam at a constant rate; its user keeps the weights
-that are best on the validation images, of two rates the best on them. It is stopped after
-``--steps``; each of its checks has a row, so that its shorter trainings can be compared too. Ours
-is the recipe of the default, ending after a share of these steps. Both choose their threshold on
-the validation images. To save time the plain loop lays its arrays out channels last, which changes
-only rounding; what a step costs is measured in its usual layout, in turns with ours.
+[--width 8] [--shares 0.5 0.75] [--arms plain ours]``. The plain loop is that of ``speed.py``:
+the same network and loss, float32, patches augmented one by one, Adam at a constant rate; its user
+keeps the weights that are best on the validation images, of two rates the best on them. It is
+stopped after ``--steps``; each of its checks has a row, so that its shorter trainings can be
+compared too. Ours is the recipe of the default, ending after a share of these steps. Both choose
+their threshold on the validation images. To save time the plain loop lays its arrays out channels
+last, which changes only rounding; what a step costs is measured in its usual layout, in turns with
+ours.
 
 Rows go to ``results/time_to_iou.csv`` as trainings end; called again, it computes those that
 are missing.
@@ -33,6 +34,7 @@ from mitolume.analysis.metrics import best_threshold, probability_histogram
 from mitolume.inference.tiled import predict_tiled
 from mitolume.models.losses import dice_bce
 from mitolume.models.networks import SegmentationNetwork, for_prediction
+from mitolume.models.openvino_network import OpenVINONetwork
 from mitolume.models.settings import NetworkSettings
 from mitolume.preprocess.normalise import measure_range, normalise
 from mitolume.runs.recipe import load_recipe
@@ -166,7 +168,10 @@ def plain(key: Key, data: Images, last: bool = False) -> pd.DataFrame:
 
 
 def ours(key: Key, data: Images) -> pd.DataFrame:
-    """Train by the recipe; one row. Masks in float32 are compared with those in bfloat16."""
+    """Train by the recipe; one row.
+
+    Masks in float32 are compared with those in bfloat16, by torch and by OpenVINO.
+    """
     settings = load_recipe(fields=Path("none.csv")).training.model_copy(
         update={
             "steps": key["length"],
@@ -185,19 +190,20 @@ def ours(key: Key, data: Images) -> pd.DataFrame:
     if not data["validation"]:
         return pd.DataFrame()
     made.load_state_dict(trained.weights)
-    fast, exact = (for_prediction(made.eval(), name) for name in ("bfloat16", "float32"))
+    exact, fast = (for_prediction(made.eval(), name) for name in ("float32", "bfloat16"))
     row = scores(fast, data)
-    threshold = row["threshold"]
-    tp, union, differ, pixels = np.zeros(2), np.zeros(2), 0, 0
+    ways = (exact, fast, OpenVINONetwork(made, 1, "bfloat16"))
+    tp, union, differ, pixels = np.zeros(3), np.zeros(3), np.zeros(3), 0
     for image in data["test"]:
-        masks = [predict_tiled(one, image.image) >= threshold for one in (fast, exact)]
+        masks = [predict_tiled(one, image.image) >= row["threshold"] for one in ways]
         sure, truth = image.mask != 255, image.mask == 1
         tp += [(mask & truth & sure).sum() for mask in masks]
         union += [((mask | truth) & sure).sum() for mask in masks]
-        differ += int((masks[0] != masks[1]).sum())
+        differ += [(mask != masks[0]).sum() for mask in masks]
         pixels += truth.size
-    both = tp / union
-    row |= {"step": key["length"], "iou_float32": both[1], "differ": differ / pixels}
+    (in_float32, _, by_openvino), (_, low, there) = tp / union, differ / pixels
+    row |= {"step": key["length"], "iou_float32": in_float32, "differ": low}
+    row |= {"iou_openvino": by_openvino, "differ_openvino": there}
     return pd.DataFrame([row])
 
 
@@ -241,6 +247,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=8)
     parser.add_argument("--shares", type=float, nargs="+", default=[0.75, 0.5])
     parser.add_argument("--rate", type=float, help="of ours, in place of the recipe's")
+    parser.add_argument("--arms", nargs="+", default=["plain", "ours"])
     parser.add_argument("--cost", action="store_true", help="only measure what a step costs")
     options = parser.parse_args()
     options.scratch.mkdir(parents=True, exist_ok=True)
@@ -259,13 +266,16 @@ def main() -> None:
     for seed in range(options.seeds):
         keys = []
         for data in options.sets:
-            rates = RATES if seed == 0 else (_best_rate(data, options),)
-            keys += [key(data, seed, "plain", rate, options.steps) for rate in rates]
-            keys += [key(data, seed, "ours", own, length) for length in lengths]
+            if "plain" in options.arms:
+                rates = RATES if seed == 0 else (_best_rate(data, options),)
+                keys += [key(data, seed, "plain", rate, options.steps) for rate in rates]
+            if "ours" in options.arms:
+                keys += [key(data, seed, "ours", own, length) for length in lengths]
         compute_missing(RESULTS, keys, work, jobs=1)
     if options.data.exists():  # masks in bfloat16 only
         compute_missing(RESULTS, [key("h9c2", 0, "ours", own, options.steps)], work, jobs=1)
-    print(as_text(options))
+    if "plain" in options.arms:
+        print(as_text(options))
 
 
 def as_text(options: argparse.Namespace) -> str:

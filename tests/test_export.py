@@ -14,24 +14,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 import xarray as xr
 import yaml
 from helpers.command import Shell
 from helpers.fields import blobs
 from helpers.foreign import CLIP, FIXED, LINEAR, MEAN, SCALE, SIGMOID, computed, unet
 from helpers.foreign import package as foreign_package
-from helpers.predictors import write
+from helpers.predictors import sure, write
 
 import mitolume
 from mitolume.batch.export import export_onnx
 from mitolume.batch.import_package import import_package
 from mitolume.errors import MitolumeError
-from mitolume.inference.predictor import Predictor
-from mitolume.models.bundle import Card, ConditionThreshold, save_bundle
+from mitolume.models.bundle import ConditionThreshold, save_bundle
 from mitolume.models.foreign import ForeignSettings
-from mitolume.models.networks import SegmentationNetwork
-from mitolume.models.settings import InputSettings, NetworkSettings
 from mitolume.preprocess import normalise
 from mitolume.preprocess.settings import ChainSettings
 from mitolume.runs.folder import load
@@ -41,28 +37,6 @@ LEAKY = pytest.mark.filterwarnings(
     "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
 )
 CHANNELS = ("BF", "CellMask")
-
-
-def sure(
-    views: int = 1, planes: int = 1, channels: tuple[str, ...] = (), **card: object
-) -> Predictor:
-    """Return a model whose probabilities take all values between 0 and 1."""
-    inputs = InputSettings(planes=planes, channels=channels)
-    settings = NetworkSettings(width=4, name=card.pop("name", "unet"))
-    made = SegmentationNetwork(settings, inputs.count, seed=1).train()
-    random = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for _ in range(3):
-            made(torch.randn(2, inputs.count, 64, 64, generator=random))
-        made.eval()
-        last = [one for one in made.modules() if isinstance(one, torch.nn.Conv2d)][-1]
-        images = torch.randn(1, inputs.count, 64, 64, generator=random)
-        logits = made(images)
-        last.weight *= 3 / logits.std()
-        last.bias.fill_(0)
-        last.bias -= made(images).mean()
-    own = Card(network=settings, inputs=inputs, views=views, **card)
-    return Predictor(made, own, precision="float32")
 
 
 @pytest.mark.parametrize(

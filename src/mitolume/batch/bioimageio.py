@@ -20,12 +20,13 @@ from mitolume.batch.export import NORMALISATION, checked_graph, facts, probabili
 from mitolume.batch.runner import require_free
 from mitolume.errors import MitolumeError, extra, shorten
 from mitolume.inference.inputs import InputReader
-from mitolume.inference.onnx_graph import INPUT, OPSET, OUTPUT
+from mitolume.inference.onnx_graph import INPUT, OUTPUT
 from mitolume.inference.predictor import Predictor
 from mitolume.inference.tiles import Box
 from mitolume.io.read import read_channels
 from mitolume.io.write import atomic, making_results
 from mitolume.models.bundle import CARD, WEIGHTS
+from mitolume.models.onnx_layers import OPSET
 from mitolume.preprocess.settings import ChainSettings
 
 _FORMAT = "0.5.4"

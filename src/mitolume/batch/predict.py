@@ -144,10 +144,11 @@ class _Batch:
 
     def _settings(self, image: PlannedImage, channels: list[str]) -> dict[str, Any]:
         """Return all that changes the results."""
+        by = " by OpenVINO" * (self.predictor.engine == "openvino")
         settings = {
             "model": self._digest,
             "views": self.predictor.views,
-            "precision": self.predictor.precision,
+            "precision": self.predictor.precision + by,
             "threshold": image.threshold,
             "channels": channels,
             "scene": image.scene,
@@ -249,17 +250,20 @@ def _elsewhere(
         raise MitolumeError("only a model that was loaded from a folder works in other processes")
     bundle = predictor.bundle.absolute()
     written_ns = max(path.stat().st_mtime_ns for path in bundle.iterdir())
-    same = (predictor.views, predictor.core, predictor.precision)
+    same = {
+        "views": predictor.views, "core": predictor.core,
+        "precision": predictor.precision, "engine": predictor.engine,
+    }  # fmt: skip
     # All threads of a cluster's worker; here the processes share them, and the cards.
     share = (None, None) if address else (max(1, torch.get_num_threads() // jobs), find_cards())
     there = side_by_side(processes=jobs, scheduler=address, inputs=[bundle], out=out)
-    return partial(_load_once, bundle, written_ns, *same, *share), there
+    return partial(_load_once, bundle, written_ns, *share, **same), there
 
 
 @lru_cache(maxsize=1)
 def _load_once(
-    bundle: Path, written_ns: int, views: Any, core: int, precision: str, *share: Any
+    bundle: Path, written_ns: int, threads: int | None, cards: Sequence[str] | None, **options: Any
 ) -> Predictor:
     """Keep a model in a process for the next image; the time tells a new one in the same place."""
-    take_share(*share)
-    return load(bundle, views=views, core=core, precision=precision)
+    take_share(threads, cards)
+    return load(bundle, **options)

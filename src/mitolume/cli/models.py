@@ -170,6 +170,9 @@ def predict(
     precision: Annotated[
         str, option("bfloat16, float32, or auto: bfloat16 where the machine computes in it.")
     ] = "auto",
+    engine: Annotated[
+        str, option("torch, openvino, or auto: OpenVINO on a processor, where it is installed.")
+    ] = "auto",
     jobs: of.Jobs = 1,
     scheduler: of.Scheduler = None,
     device: of.Device = None,
@@ -188,7 +191,7 @@ def predict(
     options = PredictionOptions(
         tuple(channel or ()), scene, pixel_size, threshold, condition, probability, overlay
     )
-    predictor = load(model, views=views, core=tile_size, precision=precision)
+    predictor = load(model, views=views, core=tile_size, precision=precision, engine=engine)
     run_batch(
         "predicting", "images", "predicted", predict_files, predictor, files or [], out,
         options, table=fields, resume=resume, overwrite=overwrite, jobs=jobs, scheduler=scheduler,

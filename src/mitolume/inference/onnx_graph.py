@@ -1,8 +1,4 @@
-"""A model as one ONNX graph, from grey values to probabilities. Knows no file.
-
-Torch has two exporters. One is deprecated; the other took 25 s and more for a small U-Net of any
-size (two busy cores, torch 2.13), and can't express all that comes before and after the network.
-"""
+"""A model as one ONNX graph, from grey values to probabilities. Knows no file."""
 
 from __future__ import annotations
 
@@ -11,18 +7,14 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
-import torch.fx
-from torch import nn
 
-from mitolume.errors import MitolumeError, extra
+from mitolume.errors import extra
 from mitolume.inference.predictor import Predictor
 from mitolume.models.networks import MULTIPLE, for_prediction
+from mitolume.models.onnx_layers import Graph, write_layers
 from mitolume.preprocess import normalise
 
-OPSET, IR_VERSION = 17, 8  # what runtimes from 2022 on read
 INPUT, OUTPUT = "image", "probability"
-_NOTHING = ("contiguous", "float", "output")  # what changes no number
 
 
 def onnx_model(predictor: Predictor, metadata: dict[str, str]) -> Any:
@@ -43,28 +35,16 @@ def onnx_model(predictor: Predictor, metadata: dict[str, str]) -> Any:
         ``probability`` is (N, 1, Y, X). N, Y and X are whatever they are.
     """
     onnx = extra("exporting", "onnx", "export")
-    inputs, graph = predictor.card.inputs, _Graph(onnx)
+    inputs, graph = predictor.card.inputs, Graph(onnx)
     planes = _normalise(graph, INPUT, inputs.count, max(1, len(inputs.channels)))
-    logits = partial(_layers, graph, for_prediction(predictor.network, "float32"))
+    logits = partial(write_layers, graph, for_prediction(predictor.network, "float32"))
     answers = [_turn(graph, logits, planes, turn) for turn in range(predictor.views)]
     total = answers[0] if len(answers) == 1 else graph("Sum", *answers)
     graph("Div", total, np.float32(len(answers)), name=OUTPUT)
 
-    def tensor(name: str, count: int) -> Any:
-        return onnx.helper.make_tensor_value_info(
-            name, onnx.TensorProto.FLOAT, ["N", count, "Y", "X"]
-        )
-
-    made = onnx.helper.make_model(
-        onnx.helper.make_graph(
-            graph.nodes,
-            "mitolume",
-            [tensor(INPUT, inputs.count)],
-            [tensor(OUTPUT, 1)],
-            initializer=list(graph.constants.values()),
-        ),
-        opset_imports=[onnx.helper.make_opsetid("", OPSET)],
-        ir_version=IR_VERSION,
+    made = graph.model(
+        (INPUT, inputs.count),
+        (OUTPUT, 1),
         producer_name="mitolume",
         producer_version=predictor.card.versions["mitolume"],
     )
@@ -73,35 +53,7 @@ def onnx_model(predictor: Predictor, metadata: dict[str, str]) -> Any:
     return made
 
 
-class _Graph:
-    """Nodes in their order; called with an operator and its inputs, it returns the output's name.
-
-    An input is a name, or an array, which becomes a constant; equal ones are kept once.
-    """
-
-    def __init__(self, onnx: Any) -> None:
-        self._onnx = onnx
-        self.nodes: list[Any] = []
-        self.constants: dict[tuple[Any, ...], Any] = {}
-
-    def __call__(self, kind: str, *inputs: Any, name: str = "", **attributes: Any) -> str:
-        name = name or f"{kind}_{len(self.nodes)}"
-        # Of two outputs, as TopK has them, the first is what is wanted.
-        outputs = [name, f"{name}_places"] if kind == "TopK" else [name]
-        names = [one if isinstance(one, str) else self._constant(one) for one in inputs]
-        self.nodes.append(self._onnx.helper.make_node(kind, names, outputs, **attributes))
-        return name
-
-    def _constant(self, value: Any) -> str:
-        array = np.asarray(value)
-        key = (array.dtype.str, array.shape, array.tobytes())
-        if key not in self.constants:
-            name = f"constant_{len(self.constants)}"
-            self.constants[key] = self._onnx.numpy_helper.from_array(array, name)
-        return str(self.constants[key].name)
-
-
-def _normalise(graph: _Graph, image: str, count: int, channels: int) -> str:
+def _normalise(graph: Graph, image: str, count: int, channels: int) -> str:
     """Normalise as `mitolume.preprocess.normalise` does, by the first plane of each channel."""
     double, whole, single = 11, 7, 1  # types, as ONNX numbers them
     end, one, sides = np.array([-1]), np.array([1]), np.array([2, 3])
@@ -146,7 +98,7 @@ def _normalise(graph: _Graph, image: str, count: int, channels: int) -> str:
     return graph("Reshape", graph("Where", flat, np.float32(0), scaled), graph("Shape", image))
 
 
-def _turn(graph: _Graph, logits: Callable[[str], str], planes: str, turn: int) -> str:
+def _turn(graph: Graph, logits: Callable[[str], str], planes: str, turn: int) -> str:
     """Predict one of the quarter turns, as `predict_tiled` does, and turn it back."""
     turned = _quarter_turns(graph, planes, turn)
     padded = turned
@@ -165,7 +117,7 @@ def _turn(graph: _Graph, logits: Callable[[str], str], planes: str, turn: int) -
     return _quarter_turns(graph, whole, -turn % 4)
 
 
-def _quarter_turns(graph: _Graph, image: str, turns: int) -> str:
+def _quarter_turns(graph: Graph, image: str, turns: int) -> str:
     """Do as `numpy.rot90` along Y and X."""
     if turns == 2:
         return _flip(graph, image, 2, 3)
@@ -176,33 +128,6 @@ def _quarter_turns(graph: _Graph, image: str, turns: int) -> str:
     return _flip(graph, image, 3) if turns == 3 else image
 
 
-def _flip(graph: _Graph, image: str, *axes: int) -> str:
+def _flip(graph: Graph, image: str, *axes: int) -> str:
     back = np.full(len(axes), -1)
     return graph("Slice", image, back, np.full(len(axes), -(2**62)), np.array(axes), back)
-
-
-def _layers(graph: _Graph, network: nn.Module, image: str) -> str:
-    """Write the layers of a network down, one node each; return the name of its answer."""
-    layers: dict[Any, Any] = dict(network.named_modules())
-    names: dict[Any, str] = {}
-    answer = image
-    for node in torch.fx.symbolic_trace(network).graph.nodes:
-        given, layer = [names[one] for one in node.all_input_nodes], layers.get(node.target)
-        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
-            weights = [one.numpy(force=True) for one in layer.parameters()]
-            kind = type(layer).__name__.removesuffix("2d")
-            pads = [*layer.padding, *layer.padding]
-            answer = graph(kind, *given, *weights, strides=layer.stride, pads=pads)
-        elif isinstance(layer, nn.ReLU):
-            answer = graph("Relu", *given)
-        elif isinstance(layer, nn.MaxPool2d):
-            size = [layer.kernel_size] * 2
-            answer = graph("MaxPool", *given, kernel_shape=size, strides=size)
-        elif node.target is torch.cat:
-            answer = graph("Concat", *given, axis=1)
-        elif given and (node.target in _NOTHING or isinstance(layer, nn.Identity)):
-            answer = given[0]
-        elif given:
-            raise MitolumeError(f"the network's layer {node} can't be exported to ONNX")
-        names[node] = answer
-    return answer

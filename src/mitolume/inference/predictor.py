@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib.util import find_spec
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from mitolume.models.networks import (
     resolve_precision,
     to_device,
 )
+from mitolume.models.openvino_network import OpenVINONetwork
 from mitolume.models.settings import Views
 from mitolume.preprocess.rescale import rescale_window
 from mitolume.text import count
@@ -57,6 +59,9 @@ class Predictor:
         Side of the tiles' cores in pixels, a multiple of 16. It changes memory, not results.
     precision
         ``bfloat16``, ``float32``, or ``auto``: the first where the device computes in it.
+    engine
+        What computes the network: ``torch``, ``openvino`` (on a processor), or ``auto``: the second
+        where it is installed.
 
     Attributes
     ----------
@@ -68,7 +73,8 @@ class Predictor:
     Raises
     ------
     MitolumeError
-        ``core`` is not a multiple of 16, or ``views`` or ``precision`` is none of these.
+        ``core`` is not a multiple of 16, or ``views``, ``precision`` or ``engine`` is none of
+        these; or OpenVINO is asked for where it can't compute.
     """
 
     def __init__(
@@ -81,6 +87,7 @@ class Predictor:
         views: Views | None = None,
         core: int = CORE,
         precision: str = "auto",
+        engine: str = "torch",
     ) -> None:
         if core <= 0 or core % MULTIPLE:
             raise MitolumeError(f"the tile size is {core}, but must be a multiple of {MULTIPLE}")
@@ -103,6 +110,27 @@ class Predictor:
         else:
             self.precision = resolve_precision(precision, next(network.parameters()).device)
             self.fast = for_prediction(self.network, self.precision)
+        self.engine = self._resolved(engine)
+        if self.engine == "openvino":
+            self.fast = OpenVINONetwork(self.network, card.inputs.count, self.precision)
+
+    def _resolved(self, engine: str) -> str:
+        """Return torch or openvino; raise where it is neither, or can't compute the network."""
+        if engine not in ("auto", "torch", "openvino"):
+            raise MitolumeError(f"engine is {engine!r}, but must be auto, torch or openvino")
+        device = next(self.network.parameters()).device.type
+        foreign = isinstance(self.network, ForeignNetwork)
+        if engine == "auto":
+            can = device == "cpu" and not foreign and find_spec("openvino") and find_spec("onnx")
+            return "openvino" if can else "torch"
+        if engine == "openvino" and foreign:
+            raise MitolumeError("a model of another program is computed by onnxruntime alone")
+        if engine == "openvino" and device != "cpu":
+            raise MitolumeError(
+                f"OpenVINO computes on the processor, not on {device}; leave out the engine, or "
+                "name the device cpu"
+            )
+        return engine
 
     def predict_plane(
         self, plane: Plane, pixel_size_um: tuple[float, float] | None = None
@@ -341,6 +369,7 @@ def load(
     views: Views | None = None,
     core: int | None = None,
     precision: str = "auto",
+    engine: str = "torch",
 ) -> Predictor:
     """Load the model in a folder with ``card.json``, and its denoiser; see `Predictor`.
 
@@ -354,7 +383,7 @@ def load(
     where: dict[str, Any] = {"device": device, "core": CORE if core is None else core}
     denoiser = Denoiser.load(bundle / DENOISER, **where) if card.chain.denoises else None
     predictor = Predictor(
-        network, card, denoiser=denoiser, views=views, precision=precision, **where
+        network, card, denoiser=denoiser, views=views, precision=precision, engine=engine, **where
     )
     predictor.bundle = bundle
     return predictor
