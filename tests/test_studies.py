@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import redirect_stderr
 from pathlib import Path
 from shutil import copytree, rmtree
 from threading import Thread
@@ -27,6 +28,7 @@ from helpers.fields import write_field, write_table_of_fields
 
 from mitolume.cli import main
 from mitolume.errors import MitolumeError
+from mitolume.runs.folder import Run
 from mitolume.runs.recipe import load_recipe
 from mitolume.study.arms import STUDY_PRESETS, load_study, planned_runs
 from mitolume.study.compute import _begin, _compute_runs
@@ -62,9 +64,12 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Run a study once."""
+    """Run a study once; what it says is in ``said.txt``."""
     folder = tmp_path_factory.mktemp("unbroken")
-    return study(write_study(write_table_of_fields(folder)), folder / "out", quiet=True)
+    table = write_table_of_fields(folder)
+    table.write_text(table.read_text().replace("dish 9", "Dish 8"))  # is noticed
+    with (folder / "said.txt").open("w") as said, redirect_stderr(said):
+        return study(write_study(table), folder / "out")
 
 
 @pytest.fixture
@@ -213,6 +218,14 @@ def test_an_arm_without_unlabelled_images_is_refused(table: Path) -> None:
 def test_what_is_off_is_named(change: dict[str, object], message: str, table: Path) -> None:
     with pytest.raises(MitolumeError, match=message):
         load_study(write_study(table, **change))
+
+
+def test_a_note_of_several_runs_is_said_once(unbroken: Path) -> None:
+    lines = (unbroken.parent / "said.txt").read_text().splitlines()
+    told = [line.removeprefix("note: ") for line in lines if line.startswith("note: ")]
+    each = [set(Run(path).notices) for path in (unbroken / "runs").iterdir()]
+    assert set.intersection(*each)
+    assert sorted(told) == sorted(set.union(*each))
 
 
 def test_a_study_goes_on_and_grows(finished: Path) -> None:

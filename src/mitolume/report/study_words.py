@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -124,14 +125,19 @@ def notes_of_runs(runs: Sequence[Sequence[Note]]) -> list[Note]:
     >>> notes_of_runs([[Note("a"), Note("3 steps")], [Note("4 steps")], []])
     ['a (in 1 of 3 runs)', '3 steps (in 2 of 3 runs, with other numbers)']
     """
-    alike: dict[str, list[Note]] = {}
-    for note in (note for notes in runs for note in dict.fromkeys(notes)):
-        alike.setdefault(re.sub(r"\d[\d.,]*", "#", note), []).append(note)
+    everywhere = set.intersection(*map(set, runs))
+    alike: dict[tuple[str, int], list[Note]] = {}  # of each run one
+    for notes in runs:
+        times = Counter[str]()
+        for note in dict.fromkeys(notes):
+            kind = note if note in everywhere else re.sub(r"\d[\d.,]*", "#", note)
+            alike.setdefault((kind, times[kind]), []).append(note)
+            times[kind] += 1
     told = []
-    for notes in alike.values():
-        other = ", with other numbers" if len(set(notes)) > 1 else ""
-        part = f" (in {len(notes)} of {len(runs)} runs{other})"
-        told.append(Note(notes[0] + part * (len(notes) < len(runs) or bool(other)), notes[0].rank))
+    for same in alike.values():
+        other = ", with other numbers" if len(set(same)) > 1 else ""
+        part = f" (in {len(same)} of {len(runs)} runs{other})"
+        told.append(Note(same[0] + part * (len(same) < len(runs) or bool(other)), same[0].rank))
     return told
 
 
