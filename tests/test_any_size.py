@@ -507,6 +507,10 @@ def test_scenes_after_one_that_cannot_be_opened_are_predicted(tmp_path: Path) ->
         for images in (path, tmp_path):
             found, _ = find_sources([out], [images])
             assert [source.images[0].scene for source in found] == ["A3", "A/1"]
+        tifffile.imwrite(dye := tmp_path / "dye.tif", plane)
+        with pytest.raises(MitolumeError, match=r"dye.tif is one image for 2 masks"):
+            find_sources([out], [path, dye])
+        dye.unlink()
     assert len(read_table(tmp_path / "out0" / "fields.csv")) == 2
 
 

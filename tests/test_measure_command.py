@@ -239,6 +239,17 @@ def test_unlike_z_steps_are_told_by_measure_and_compare(tmp_path: Path, shell: S
     assert "z-steps are" not in said
 
 
+def test_images_of_one_name_that_have_no_mask_are_counted_one_by_one(tmp_path: Path) -> None:
+    touch(tmp_path / "masks", "a_mask.tif")
+    for day in "123":
+        touch(tmp_path / day, "a.tif")
+    rows = ["image,mask", "1/a.tif,masks/a_mask.tif", "2/a.tif,", "3/a.tif,"]
+    (tmp_path / "f.csv").write_text("\n".join(rows))
+    found, (said,) = find_sources([tmp_path / "masks"], [], tmp_path / "f.csv")
+    assert len(found) == 1
+    assert "2 images" in said
+
+
 def test_what_is_measured_in_pixels_or_in_planes_alone_is_told(
     tmp_path: Path, shell: Shell
 ) -> None:
@@ -261,6 +272,11 @@ def test_what_is_measured_in_pixels_or_in_planes_alone_is_told(
     said = shell("compare", tmp_path / "o.csv", "--column", "length_um")
     assert "1 of 4 rows have length_px in its place" in said
     assert "1 of 3 objects were measured through z, the others in single planes" in said
+    areas = pd.DataFrame({"area_um2": [1.0, 2, np.nan], "area_px": [np.nan, np.nan, 3]})
+    areas[["image", "specimen"]], areas["condition"] = "a", ["control", "FCCP", "FCCP"]
+    areas.to_csv(tmp_path / "areas.csv")
+    said = shell("compare", tmp_path / "areas.csv", "--column", "area_um2")
+    assert "1 of 3 rows have area_px in its place" in said
     rows[1] += "0.5"
     (tmp_path / "f.csv").write_text("\n".join(rows))
     said = shell(*measure, tmp_path / "q.csv", "--per-plane")

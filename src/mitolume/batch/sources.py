@@ -302,8 +302,8 @@ def size_of(z_step_um: float | None, pixel_size_um: float | None) -> Size:
 
 
 def _of_files(files: Sequence[Path], images: Sequence[Path]) -> list[Source]:
-    lone = [path for path in images if not is_folder(path)] if len(files) > 1 else []
-    if lone and not _scenes_by_name(lone[0]):
+    lone = [path for path in images if not (is_folder(path) or _scenes_by_name(path))]
+    if lone and len(files) > 1:
         raise MitolumeError(
             f"{lone[0]} is one image for {len(files)} masks; name the folder of the images"
         )
@@ -408,7 +408,8 @@ def _with_facts(
         raise MitolumeError(f"{table} has no row whose image or mask has the name of {unknown[0]}")
     left = f"{count(len(sources), 'mask')} found, {len(found)} used: not in {table}: "
     said = [left + some_names(unknown)] if unknown else []
-    lacking = dict.fromkeys(row.name for row in listed if (row.image, row.scene) not in measured)
+    images = {(row.image, row.scene): row.name for row in listed}
+    lacking = [name for image, name in images.items() if image not in measured]
     if whole and lacking:
         said.append(
             f"not measured, as no mask of theirs was found: {count(len(lacking), 'image')} of "

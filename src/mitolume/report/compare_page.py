@@ -178,7 +178,7 @@ def _read(objects: Path, column: str, by: str) -> tuple[pd.DataFrame, str, list[
                 f"{objects} does not say the {name} of its rows: measure with --fields, a table "
                 f"that has the column {name}"
             )
-    twin = re.sub(r"_um(\d?)$", r"_px\1", named[0])
+    twin = re.sub(r"_um\d?$", "_px", named[0])
     other = int(table[twin].notna().sum()) if twin != named[0] and twin in measured else 0
     known = table[["specimen", by]].notna().all(axis=1) & np.isfinite(table[named[0]])
     notes = []
