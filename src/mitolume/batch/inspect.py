@@ -204,8 +204,8 @@ def plane_warnings(plane: Image2D) -> list[str]:
     border = measure_range(plane).border if not bad else -np.inf
     if border > -np.inf:
         warnings.append(
-            f"a black border, {(plane < border).mean():.0%} of the middle plane: it doesn't count "
-            "in normalising grey values, but in the shares of a field that measure gives"
+            f"a black border, {(plane < border).mean():.0%} of the middle plane: left out where "
+            "grey values are normalised, but counted in the shares of a field that measure gives"
         )
     high = finite.max()
     share = float((finite == high).mean())

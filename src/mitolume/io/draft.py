@@ -12,7 +12,7 @@ from mitolume.io.draft_guesses import guess_conditions, guess_roles, guess_speci
 from mitolume.io.draft_pairs import LOST_MASKS, Notes, Pair, list_files, pair_files
 from mitolume.io.fields import Field, leaks
 from mitolume.io.formats import whole_images
-from mitolume.io.table import COLUMNS, table_text
+from mitolume.io.table import table_text, used_columns
 from mitolume.io.write import atomic, write_text
 
 _MAY_HAVE_SCENES = (".nd2", ".lif", ".czi")
@@ -67,8 +67,7 @@ def draft_table(folder: str | Path, base: str | Path = ".") -> Draft:
     guessed += [f"{column}: {guess.said}" for column, guess in guesses.items() if guess.said]
     look = [*_splits(rows), *_beside(folder, rows, notes), *_told(notes)]
     lines = (*guessed, *(f"look: {line}" for line in look))
-    used = [c for c in COLUMNS if c in ("image", "mask") or any(getattr(row, c) for row in rows)]
-    return Draft(table_text(rows, Path(base), used), lines)
+    return Draft(table_text(rows, Path(base), used_columns(rows)), lines)
 
 
 def _whole(folder: Path, pairs: Sequence[Pair], notes: Notes) -> list[Pair]:

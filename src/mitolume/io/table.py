@@ -325,7 +325,9 @@ class _Row:
         return None
 
 
-def write_table(path: str | Path, fields: Iterable[Field]) -> None:
+def write_table(
+    path: str | Path, fields: Iterable[Field], columns: Sequence[str] = COLUMNS
+) -> None:
     """Write a table of fields that `read_table` reads back equal.
 
     Parameters
@@ -334,8 +336,15 @@ def write_table(path: str | Path, fields: Iterable[Field]) -> None:
         The CSV file; paths in it are made relative to its folder.
     fields
         The rows.
+    columns
+        Of `COLUMNS` those to write.
     """
-    write_text(path, table_text(list(fields), Path(path).parent))
+    write_text(path, table_text(list(fields), Path(path).parent, columns))
+
+
+def used_columns(fields: Sequence[Field]) -> list[str]:
+    """Return the columns that some row fills in, and those of images and masks."""
+    return [c for c in COLUMNS if c in ("image", "mask") or any(getattr(f, c) for f in fields)]
 
 
 def table_text(fields: Sequence[Field], base: Path, columns: Sequence[str] = COLUMNS) -> str:

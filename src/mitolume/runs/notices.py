@@ -102,7 +102,7 @@ def _of_settings(run: Run) -> list[str]:
     if dyed and not any(row.label == "dye" for row in run.rows):
         notices.append(
             f"the dye of {count(len(dyed), 'row')} to learn from is left aside; with "
-            "`unlabelled.teacher: dye` masks made from it are learnt from, too"
+            "`unlabelled.teacher: dye`, masks made from it are learnt from, too"
         )
     unlabelled = run.images("unlabelled")
     if METHODS[recipe.method].uses_unlabelled and not unlabelled:

@@ -15,7 +15,7 @@ from mitolume.errors import DamagedError, MitolumeError, disk_fault, shorten, so
 from mitolume.io.check import check_table
 from mitolume.io.lock import only_one
 from mitolume.io.split import assign_roles
-from mitolume.io.table import read_table, write_table
+from mitolume.io.table import read_table, used_columns, write_table
 from mitolume.models.bundle import SCHEMA_VERSION, versions
 from mitolume.models.networks import find_cards, take_share
 from mitolume.progress import progress_bar, say, time_left
@@ -91,7 +91,8 @@ def _begin(recipe: StudyRecipe, out: Path, quiet: bool) -> Study:
         study.require_same_images(table, _hashes(study.fields_file, study, quiet))
     else:
         hashes = _hashes(table, study, quiet)
-        write_table(study.fields_file, read_table(table))
+        fields = read_table(table)  # without columns that would hide one of nearly their name
+        write_table(study.fields_file, fields, used_columns(fields))
         study.note(
             schema_version=SCHEMA_VERSION,
             fields=str(table.absolute()),
