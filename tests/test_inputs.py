@@ -129,6 +129,18 @@ def test_every_plane_of_the_image_is_denoised_with_its_own_neighbours(stripes: s
     for place, plane in enumerate(own):
         expected = plane.normalised(whole, own[0].grey)
         np.testing.assert_allclose(found[place], expected, atol=1e-5)
+    reader = InputReader(
+        image.isel(Z=[0, 1, 2, 3]),
+        InputSettings(channels=CHANNELS, planes=1),
+        chain,
+        denoiser=denoiser,
+    )
+    last = np.asarray(reader.at(3))
+    image.values[0, :, 4] = 0  # a plane that was never recorded is nobody's neighbour
+    reader = InputReader(
+        image, InputSettings(channels=CHANNELS, planes=1), chain, denoiser=denoiser
+    )
+    np.testing.assert_array_equal(reader.at(3), last)
     # The other channel is neither denoised nor sharpened.
     membrane = PreparedPlane(image.values[0, 1, 2], ChainSettings(stripes=stripes))
     np.testing.assert_allclose(found[3], membrane, atol=1e-5)

@@ -67,7 +67,8 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Run a study once; what it says is in ``said.txt``."""
     folder = tmp_path_factory.mktemp("unbroken")
     table = write_table_of_fields(folder)
-    table.write_text(table.read_text().replace("condition", "condition,btach", 1))  # is noticed
+    text = table.read_text().replace("\n", ",\n").replace("condition,", "condition,btach", 1)
+    table.write_text(text)  # a column of which a note is made
     with (folder / "said.txt").open("w") as said, redirect_stderr(said):
         return study(write_study(table), folder / "out")
 

@@ -199,13 +199,25 @@ class InputReader:
             return PreparedPlane(self._open(c, t, z), own, **self._options)
         if not self._chain.denoises:
             return PreparedPlane(self._open(c, t, z), self._chain, **self._options)
+        first, last = (self._last_recorded(t, z, step) for step in (-1, 1))
+        around = planes_around(z - first, last - first + 1)
         return PreparedPlane(
             self._cleaned(t, z).plane,
             self._chain.model_copy(update={"stripes": "none"}),
             denoiser=self._denoiser,
-            neighbours=[self._cleaned(t, near) for near in planes_around(z, self.image.sizes["Z"])],
+            neighbours=[self._cleaned(t, first + near) for near in around],
             **self._options,
         )
+
+    def _last_recorded(self, t: int, z: int, step: int) -> int:
+        """Return the last plane from ``z`` on, of two, before one that was never recorded."""
+        last = z
+        for near in (z + step, z + 2 * step):
+            beyond = not 0 <= near < self.image.sizes["Z"]
+            if beyond or is_flat(self._cleaned(t, near).grey):
+                break
+            last = near
+        return last
 
     def _clean(self, t: int, z: int) -> NormalisedPlane:
         """Return a plane of the first channel without scan lines, as a denoiser looks at it."""
