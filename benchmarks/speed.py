@@ -4,14 +4,17 @@
 core. What is timed is processor time on one thread, so that other programs on the machine change
 little (on a graphics card: seconds). A ratio is the median over the rounds, after one that warms
 up. Rows are added to ``results/speed.csv``, with machine, versions and commit.
+``--nnunet PYTHON`` compares with nnU-Net alone, run by a Python that has nnunetv2.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +35,7 @@ import tifffile
 import torch
 from monai.inferers import sliding_window_inference
 from skimage.measure import label, regionprops_table
+from speed_nnunet import size
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -130,6 +135,35 @@ def prediction(folder: Path, side: int) -> Iterator[Figure]:
     yield "predict, default / the bare network, same precision", default, alone
     yield f"predict, float32 / {sliding}", lambda: default(in_float32), lambda: monai(plain.body)
     yield f"predict, four views / {sliding}", lambda: default(four), lambda: monai(plain.body)
+
+
+def nnunet(python: str, folder: Path, side: int) -> Iterator[Figure]:
+    """Compare the command `predict` with nnU-Net's predictor, reading and writing in both."""
+    noise = np.random.default_rng(0).integers(0, 4096, (side, side)).astype(np.uint16)
+    raw = folder / "raw/Dataset001_speed"
+    image, mask = raw / "imagesTr/field_0000.tif", raw / "labelsTr/field.tif"
+    for path, pixels in (image, noise), (mask, objects(side)):
+        path.parent.mkdir(parents=True)
+        tifffile.imwrite(path, pixels)
+    about = {"channel_names": {"0": "light"}, "labels": {"background": 0, "mitochondrion": 1}}
+    about |= {"numTraining": 1, "file_ending": ".tif"}
+    (raw / "dataset.json").write_text(json.dumps(about))
+    ours, pipe = network(), subprocess.PIPE
+    command = [python, Path(__file__).with_name("speed_nnunet.py"), folder, find_device().type]
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, bufsize=1) as process:
+
+        def ask(views: str) -> float:
+            process.stdin.write(f"{views}\n")
+            return float(process.stdout.readline())
+
+        if not (theirs := process.stdout.readline().strip()):
+            sys.exit(f"{python} could not run nnU-Net, for the reason above.")
+        pairs = ("auto", "no mirroring"), ("auto", "mirroring"), ("float32", "no mirroring")
+        for precision, views in pairs:
+            ready = Predictor(ours, Card(network=NetworkSettings()), precision=precision)
+            default = partial(predict_files, ready, [image], folder / "out", overwrite=True)
+            name = f"predict, {ready.precision} ({size(ours.body, side)}) / {theirs}, {views}"
+            yield name, default, partial(ask, views)
 
 
 class _Samples(Dataset[tuple[torch.Tensor, torch.Tensor]]):
@@ -273,8 +307,8 @@ def measure(figure: Figure, rounds: int) -> dict[str, Any]:
         pair = []
         for work in (ours, theirs):
             began = seconds()
-            work()
-            pair.append(seconds() - began)
+            told = work()  # the seconds of another process
+            pair.append(told if isinstance(told, float) else seconds() - began)
         times.append(pair)
     own, other = np.array(times[1:]).T
     ratios = own / other
@@ -290,7 +324,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--side", type=int, default=1024)
     parser.add_argument("--only", choices=PARTS, nargs="+", default=list(PARTS))
+    parser.add_argument("--nnunet", metavar="PYTHON", help="compare with its nnU-Net alone")
     options = parser.parse_args()
+    if options.nnunet and not shutil.which(options.nnunet):
+        parser.error(f"--nnunet needs a Python that has nnunetv2, and {options.nnunet} is none.")
     torch.set_num_threads(1)
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"],
@@ -302,9 +339,10 @@ def main() -> None:
         "side": options.side, "versions": " ".join(f"{k} {v}" for k, v in versions().items()),
     }  # fmt: skip
     rows = [pd.read_csv(RESULTS)] if RESULTS.exists() else []
-    for part in options.only:
+    parts = [PARTS[name] for name in options.only]
+    for part in [partial(nnunet, options.nnunet)] if options.nnunet else parts:
         with tempfile.TemporaryDirectory() as folder:
-            found = [measure(f, options.rounds) for f in PARTS[part](Path(folder), options.side)]
+            found = [measure(f, options.rounds) for f in part(Path(folder), options.side)]
         rows.append(pd.DataFrame([row | known for row in found]))
         table = pd.concat(rows, ignore_index=True)
         table.to_csv(RESULTS, index=False, float_format="%.4g")
