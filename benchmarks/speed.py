@@ -342,10 +342,10 @@ def main() -> None:
     parts = [PARTS[name] for name in options.only]
     for part in [partial(nnunet, options.nnunet)] if options.nnunet else parts:
         with tempfile.TemporaryDirectory() as folder:
-            found = [measure(f, options.rounds) for f in part(Path(folder), options.side)]
-        rows.append(pd.DataFrame([row | known for row in found]))
-        table = pd.concat(rows, ignore_index=True)
-        table.to_csv(RESULTS, index=False, float_format="%.4g")
+            for figure in part(Path(folder), options.side):
+                rows.append(pd.DataFrame([measure(figure, options.rounds) | known]))
+                table = pd.concat(rows, ignore_index=True)
+                table.to_csv(RESULTS, index=False, float_format="%.4g")
 
 
 def _processor() -> str:
