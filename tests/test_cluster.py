@@ -46,10 +46,9 @@ def stop(processes: list[Process]) -> None:
         process.wait()
 
 
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Start a scheduler without workers; yield its address."""
-    file = tmp_path_factory.mktemp("scheduler") / "scheduler.json"
+def start_scheduler(folder: Path) -> tuple[Process, str]:
+    """Start a scheduler without workers; return its address, too."""
+    file = folder / "scheduler.json"
     options = ["--port", "0", "--host", "127.0.0.1", "--no-dashboard"]
     process = start("scheduler", *options, "--scheduler-file", str(file))
     deadline = time.monotonic() + 60
@@ -60,6 +59,12 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             found = json.loads(file.read_text())["address"]
         except (OSError, ValueError):
             continue
+    return process, found
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    process, found = start_scheduler(tmp_path_factory.mktemp("scheduler"))
     yield found
     stop([process])
 
@@ -91,6 +96,9 @@ def test_a_cluster_that_is_not_there_is_named(
         predict_there(address, mitolume.load(model), [image], out)
     with pytest.raises(MitolumeError, match="only a model that was loaded from a folder"):
         predict_there(address, predictor(), [image], out)
+    for typed in ("", "host", "tcp://127.0.0.1", "http://127.0.0.1:8786"):
+        with pytest.raises(MitolumeError, match=f"--scheduler '{typed}' is no address of a dask"):
+            predict_there(typed, mitolume.load(model), [image], out)
     assert not out.exists()
 
 
@@ -142,6 +150,36 @@ def test_predictions_side_by_side_share_out_threads_and_cards(
         _elsewhere(mitolume.load(model), tmp_path, 3, address)[0]()
     _load_once.cache_clear()
     assert asked == [(4, ("cuda:0", "cuda:1")), (None, None)]
+
+
+def test_a_worker_without_its_device_is_named(address: str, model: Path, tmp_path: Path) -> None:
+    image = write(tmp_path / "a.ome.tif", blobs(0)[0])
+    other = start_worker(address, tmp_path / "worker", MITOLUME_DEVICE="cuda:99")
+    try:
+        with pytest.raises(MitolumeError, match=r"worker tcp://\S+: there is no device 'cuda:99'"):
+            predict_there(address, mitolume.load(model), [image], tmp_path / "out")
+    finally:
+        stop([other])
+
+
+@pytest.mark.slow
+def test_a_lost_scheduler_is_one_sentence(
+    model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    files = [write(tmp_path / f"f{n}.ome.tif", blobs(n)[0]) for n in range(8)]
+    scheduler, address = start_scheduler(tmp_path)
+    worker = start_worker(address, tmp_path / "worker")
+
+    def kill(done: int, total: int, note: str = "") -> None:
+        if (done, total) == (1, 8) and not note.startswith("opening"):
+            scheduler.kill()
+
+    try:
+        with pytest.raises(MitolumeError, match=r"scheduler was lost; start it, and repeat the"):
+            predict_there(address, mitolume.load(model), files, tmp_path / "out", progress=kill)
+    finally:
+        stop([scheduler, worker])
+    assert "Traceback" not in capfd.readouterr().err
 
 
 @pytest.mark.slow

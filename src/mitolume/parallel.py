@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _PATIENCE = 10  # seconds in which a scheduler and a worker must answer
 _PLACE = "mitolume"  # a resource of dask: each worker has one
 _LONELY = 60  # seconds that a cluster may be without workers
+_GO_ON = "repeat the command (`predict` with --resume) to continue"
 Tasks = Mapping[Any, tuple[Any, ...]]  # for each name a function of a module and its arguments
 
 
@@ -71,11 +72,20 @@ def run_side_by_side(
 def _connected(address: str) -> Client:
     """Connect to a scheduler that has workers."""
     from distributed import Client
+    from distributed.comm.addressing import get_address_host_port, normalize_address
 
+    try:  # a `Client` would end in a traceback, 20 s later
+        get_address_host_port(normalize_address(address), strict=True)
+    except ValueError:
+        raise MitolumeError(
+            f"--scheduler '{address}' is no address of a dask scheduler, such as "
+            "tcp://10.0.0.5:8786, which it prints"
+        ) from None
     how = f"start `dask scheduler`, and `dask worker {address}` on each machine"
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # sentences say it
     try:
         client = Client(address, timeout=_PATIENCE, set_as_default=False)
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise MitolumeError(
             f"no dask scheduler answers at {address} ({shorten(error)}); {how}"
         ) from error
@@ -110,11 +120,12 @@ def _results(client: Client, tasks: Tasks, **options: Any) -> Iterator[tuple[Any
         for _ in range(len(tasks)):
             future = _next(client, finished)
             if future.cancelled():
-                raise MitolumeError("the scheduler was lost; start it, and continue with --resume")
+                raise MitolumeError(f"the scheduler was lost; start it, and {_GO_ON}")
             error = future.exception()
             yield futures[future], future.result() if error is None else error
     finally:
-        client.cancel(list(futures))
+        # Of a finished one, the scheduler would write a line all the same.
+        client.cancel([future for future in futures if not future.done()])
 
 
 def _next(client: Client, finished: queue.Queue[Any]) -> Any:
@@ -126,14 +137,14 @@ def _next(client: Client, finished: queue.Queue[Any]) -> Any:
         except queue.Empty:
             waited = 0 if client.scheduler_info()["workers"] else waited + _PATIENCE
     raise MitolumeError(
-        f"the scheduler has been without workers for {_LONELY} s; start some, and continue with "
-        "--resume"
+        f"the scheduler has been without workers for {_LONELY} s; start some, and {_GO_ON}"
     )
 
 
 def _check_versions(client: Client) -> None:
-    """Refuse workers that would compute something else."""
+    """Refuse workers that would compute something else, or can't compute."""
     from mitolume.models.bundle import versions
+    from mitolume.models.networks import find_device
 
     here = versions()
     for where, theirs in _from_all(client, versions).items():
@@ -146,6 +157,7 @@ def _check_versions(client: Client) -> None:
                     f"the worker {where} has {name} {other}, but here it is {mine}; install the "
                     "same on all machines"
                 )
+    _from_all(client, find_device)  # what its MITOLUME_DEVICE names may be missing
 
 
 def _check_files(client: Client, inputs: Sequence[Path], out: Path) -> None:
@@ -173,6 +185,8 @@ def _from_all(client: Client, function: Callable[..., Any], *arguments: Any) -> 
     """Call a function on every worker that is alive."""
     answers = client.run(function, *arguments, on_error="return")
     for where, answer in answers.items():
+        if isinstance(answer, MitolumeError):
+            raise MitolumeError(f"the worker {where}: {answer}") from answer
         # A worker that has just died does no harm: the others do its work.
         if isinstance(answer, Exception) and not isinstance(answer, OSError):
             raise MitolumeError(
