@@ -224,6 +224,10 @@ def test_a_missing_folder_and_a_file_are_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "a.tif").touch()
     with pytest.raises(MitolumeError, match="is a file; name the folder"):
         draft_table(tmp_path / "a.tif")
+    (tmp_path / "plate.ome.zarr" / "A" / "1").mkdir(parents=True)
+    (tmp_path / "plate.ome.zarr" / ".zattrs").write_text("{}")
+    with pytest.raises(MitolumeError, match="is an OME-Zarr itself; name the folder that holds it"):
+        draft_table(tmp_path / "plate.ome.zarr")
 
 
 # --- roles, conditions, specimens ---------------------------------------------------------------

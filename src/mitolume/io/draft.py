@@ -11,7 +11,7 @@ from mitolume.errors import MitolumeError, some_names
 from mitolume.io.draft_guesses import guess_conditions, guess_roles, guess_specimens
 from mitolume.io.draft_pairs import LOST_MASKS, Notes, Pair, list_files, pair_files
 from mitolume.io.fields import Field, leaks
-from mitolume.io.formats import whole_images
+from mitolume.io.formats import is_zarr, whole_images
 from mitolume.io.table import table_text, used_columns
 from mitolume.io.write import atomic, write_text
 
@@ -37,6 +37,8 @@ def draft_table(folder: str | Path, base: str | Path = ".") -> Draft:
     files = list_files(folder, notes)
     pairs = pair_files(folder, files, notes)
     pairs = _whole(folder, pairs, notes)
+    if not pairs and is_zarr(folder):
+        raise MitolumeError(f"{folder} is an OME-Zarr itself; name the folder that holds it")
     if not pairs:
         what = "no images, only masks or results" if files else "no image files that can be read"
         why = f" ({'; '.join(_told(notes))})" if notes else ""
