@@ -24,9 +24,9 @@ from hypothesis.extra import numpy as hnp
 from scipy import stats
 
 from mitolume.analysis.metrics import Counts, iou
-from mitolume.errors import MitolumeError
+from mitolume.errors import MitolumeError, Note
 from mitolume.report.study_tables import comparison_table
-from mitolume.report.study_words import head_of
+from mitolume.report.study_words import head_of, notes_of_runs
 from mitolume.study.cells import cell_scores, paired
 from mitolume.study.crossed import (
     degrees_of_freedom,
@@ -462,3 +462,9 @@ def test_unlabelled_images_count_nowhere() -> None:
     blank = blank.astype(dict.fromkeys(("tp", "fp", "fn", "tn"), float))
     blank[["tp", "fp", "fn", "tn", "n_unsure"]] = np.nan
     assert compare(pd.concat([blank, images]), "reference") == compare(images, "reference")
+
+
+def test_notes_of_one_run_that_differ_in_numbers_alone_are_all_told() -> None:
+    alike = [Note(f"specimen: 'dish {n}' and 'Dish {n}' differ in case only") for n in (1, 2)]
+    assert notes_of_runs([alike] * 3) == alike
+    assert notes_of_runs([alike, alike[:1]]) == [alike[0], f"{alike[1]} (in 1 of 2 runs)"]
