@@ -135,25 +135,7 @@ _ALIKE = "with the pixel size and z-step of all images (columns `pixel_size_um`,
 
 def _read(objects: Path, column: str, by: str) -> tuple[pd.DataFrame, str, list[str]]:
     """Read a table; return its rows that can be used, the column's full name, and notes."""
-    if objects.suffix.lower() not in (".csv", ".parquet", ".tsv", ".txt"):
-        raise MitolumeError(f"{objects} is not a CSV or Parquet table; save it as one of them")
-    require_file(objects, "table")
-    try:
-        if objects.suffix.lower() == ".parquet":
-            table = pd.read_parquet(objects)
-        else:
-            with objects.open(encoding="utf-8-sig") as file:
-                start = file.read(2**16)
-            sep = max(",;\t", key=start.partition("\n")[0].count)
-            comma, point = (len(re.findall(rf"\d{mark}\d", start)) for mark in (",", r"\."))
-            decimal = "," if sep != "," and comma > point else "."
-            table = pd.read_csv(
-                objects, sep=sep, decimal=decimal,
-                dtype=dict.fromkeys(("image", "specimen", "batch", by), str),  # 01 is not 1
-                keep_default_na=False, na_values=["", "NA", "NaN", "nan"],  # "None" is a name
-            )  # fmt: skip
-    except (OSError, ValueError) as error:
-        raise MitolumeError(f"{objects} can't be read as a table: {in_words(error)}") from error
+    table = _read_cells(objects, by)
     measured = [n for n in map(str, table.select_dtypes("number")) if not PLACE.match(n)]
     with_unit = re.compile(rf"{re.escape(column)}_(um|px)\d?")
     named = [n for n in measured if n == column] or [n for n in measured if with_unit.fullmatch(n)]
@@ -207,6 +189,28 @@ def _read(objects: Path, column: str, by: str) -> tuple[pd.DataFrame, str, list[
     if several and table.groupby("batch")[by].nunique().max() == 1:
         notes.append(f"each batch has one {by} alone: what differs may be the batch")
     return table, named[0], notes
+
+
+def _read_cells(objects: Path, by: str) -> pd.DataFrame:
+    """Read all cells of a table, names as text."""
+    if objects.suffix.lower() not in (".csv", ".parquet", ".tsv", ".txt"):
+        raise MitolumeError(f"{objects} is not a CSV or Parquet table; save it as one of them")
+    require_file(objects, "table")
+    try:
+        if objects.suffix.lower() == ".parquet":
+            return pd.read_parquet(objects)
+        with objects.open(encoding="utf-8-sig") as file:
+            start = file.read(2**16)
+        sep = max(",;\t", key=start.partition("\n")[0].count)
+        comma, point = (len(re.findall(rf"\d{mark}\d", start)) for mark in (",", r"\."))
+        decimal = "," if sep != "," and comma > point else "."
+        return pd.read_csv(
+            objects, sep=sep, decimal=decimal,
+            dtype=dict.fromkeys(("image", "specimen", "batch", by), str),  # 01 is not 1
+            keep_default_na=False, na_values=["", "NA", "NaN", "nan"],  # "None" is a name
+        )  # fmt: skip
+    except (OSError, ValueError) as error:
+        raise MitolumeError(f"{objects} can't be read as a table: {in_words(error)}") from error
 
 
 def _accuracy(
