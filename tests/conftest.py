@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
@@ -14,10 +15,17 @@ from hypothesis import settings
 
 from mitolume.models.bundle import save_bundle
 
+gc.disable()  # while the tests are imported, which takes a third longer with it
 settings.register_profile("mitolume", deadline=None)  # how busy a machine is proves nothing
 settings.load_profile("mitolume")
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+def pytest_collection_finish() -> None:
+    """Look for garbage among what the tests make, not among what was imported."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

@@ -14,10 +14,9 @@ import pytest
 import yaml
 from helpers.microscope_files import write_lif
 from typer.core import TyperGroup
-from typer.main import get_command
 
 import mitolume
-from mitolume.cli import app
+from mitolume.cli import command_line
 from mitolume.io.table import read_table
 from mitolume.runs.recipe import load_preset, load_recipe
 from mitolume.study.arms import load_study, planned_runs
@@ -118,7 +117,7 @@ def test_commands_on_the_pages_have_the_options_that_are_shown(page: Path) -> No
     for line in re.findall(r"^\$ mitolume (.*)", shown, re.MULTILINE):
         words = shlex.split(line, comments=True)
         words = words[: words.index(">")] if ">" in words else words
-        command = get_command(app)
+        command = command_line()
         while isinstance(command, TyperGroup) and words:
             context = command.make_context("mitolume", words, resilient_parsing=True)
             words = [*context._protected_args, *context.args]

@@ -32,7 +32,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
-import typer
 from helpers.command import call
 from helpers.fields import write_field
 from helpers.microscope_files import write_czi, write_lif, write_nd2, write_zarr, zip_zarr
@@ -299,7 +298,6 @@ def judge(
         raise Hanging
 
     signal.signal(signal.SIGALRM, stop)
-    monkeypatch.setattr("typer.main.get_command", cache(typer.main.get_command))
     others = [path for path in sorted(originals.iterdir()) if path.is_file()]
     standing: dict[str, dict[str, tuple[int, int]]] = {}
 

@@ -12,7 +12,6 @@ from typing import Any, get_type_hints
 
 import numpy as np
 import pytest
-import typer
 import xarray as xr
 from helpers.command import call
 from helpers.fields import tiny_study, write_field, write_table_of_fields
@@ -80,7 +79,7 @@ def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]
 def test_every_option_that_names_a_path_is_known_to_be_read_or_written() -> None:
     found = {
         (command, parameter)
-        for command, parsed in commands(typer.main.get_command(cli.app))
+        for command, parsed in commands(cli.command_line())
         for parameter, kind in get_type_hints(unwrap(parsed.callback)).items()
         if "Path" in str(kind)
     }
@@ -101,7 +100,7 @@ def test_a_place_that_cannot_be_written_to_is_refused_before_any_work(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "t3").write_text("a file")
     command, option = case
-    parsed = dict(commands(typer.main.get_command(cli.app)))[command]
+    parsed = dict(commands(cli.command_line()))[command]
     given = ("phase-cell",) * (command == "sample")
     needed = [p for p in parsed.params if p.required and p.name != option]
     words = [w for p in needed for w in (*p.opts[:1] * (p.param_type_name == "option"), "onnx")]
