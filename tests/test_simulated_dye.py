@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -14,10 +15,19 @@ from mitolume.simulate.cells import lay_out_cells
 from mitolume.simulate.dye import as_seen, dye_of_field, dyed, stain
 from mitolume.simulate.field import CHANNELS, SimulatedField, simulate_field
 from mitolume.simulate.settings import CONDITIONS, HANDS, DyeSettings, SimulationSettings
+from mitolume.simulate.specimen import grow_specimen
 
 OFFSET = SimulationSettings().camera.offset
 WORST = {"kind": "potential", "brightness": 0.2, "unstained": 0.5, "uneven": 1.0}
 WORST |= {"bleaching": 0.8, "bleed_through": 0.3, "shift_um": (1, 1), "saturated": 0.5}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _grown_once() -> Iterator[None]:
+    """Keep the specimens: most of these fields show the same one, under other dyes and hands."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mitolume.simulate.field.grow_specimen", cache(grow_specimen))
+        yield
 
 
 @cache

@@ -257,14 +257,14 @@ def test_a_study_goes_on_and_grows(finished: Path) -> None:
 def test_a_damaged_run_is_repeated_and_nothing_is_lost(finished: Path) -> None:
     out = finished
     before = weights(out)
-    (out / "runs" / "pseudo_kall_s0" / "run.json").write_text("{")
+    (out / "runs" / "supervised_kall_s0" / "run.json").write_text("{")
     assert set(open_study(out).status()["state"]) == {"finished", "stopped"}
-    assert "stopped  pseudo, labels all, seed 0" in open_study(out).status_text()
+    assert "stopped  supervised, labels all, seed 0" in open_study(out).status_text()
     study(recipe_of(out), out, quiet=True)
     after = weights(out)
     assert set(open_study(out).status()["state"]) == {"finished"}
     assert {name: after[name] for name in before} == before
-    assert (out / "runs" / "pseudo_kall_s0.broken-1" / "run.json").read_text() == "{"
+    assert (out / "runs" / "supervised_kall_s0.broken-1" / "run.json").read_text() == "{"
 
 
 def test_a_failing_arm_does_not_stop_the_others(
@@ -272,7 +272,7 @@ def test_a_failing_arm_does_not_stop_the_others(
 ) -> None:
     """The command ends with what failed, and still shows what did not."""
     out = finished
-    rmtree(out / "runs" / "pseudo_kall_s0")
+    rmtree(out / "runs" / "supervised_kall_s0")
     greedy = {"training": {"learning_rate": 1e30}}
     both = {"greedy": greedy, "greedier": greedy}
     recipe = recipe_of(out, arms=both | SHORT["arms"], reference="supervised")

@@ -214,7 +214,7 @@ def two_models(data: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def one_model(data: Path) -> Path:
-    recipe = tiny(data, "network.width=2", "method=supervised", "training.steps=60")
+    recipe = tiny(data, "network.width=2", "method=supervised", "training.steps=24")
     return mitolume.run(recipe, data.parent / "one", quiet=True)
 
 
