@@ -242,9 +242,12 @@ def _array(path: Path, scene: int) -> xr.DataArray:
                     raise MitolumeError(f"{path} has changed since it was opened; open it again")
                 _require_whole(path, tif, series)
                 place = {axis: box.get(axis, slice(1)) for axis in now}
+            page = _page_at(series, {a: (box[a].start, size) for a, size in sizes.items()})
+            if page is not None:
+                _require_pixels(path, page)
+                if page.parent is tif and not large and not is_changed:
+                    return page.asarray()  # a chunk is a page
             with _decoded(series, by_page=not large) as pixels:
-                at = {axis: (box[axis].start, size) for axis, size in sizes.items()}
-                _require_pixels(path, series, at)
                 return np.array(pixels[tuple(place.values())])
 
     array = chunked(load, sizes, pieces, dtype)
@@ -261,12 +264,16 @@ def _state(path: Path) -> tuple[int, ...]:
     return found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def _require_pixels(path: Path, series: Any, at: dict[str, tuple[int, int]]) -> None:
-    """Refuse a page without pixels, or whose JPEG was cut: decoders fill in zeros and grey."""
+def _page_at(series: Any, at: dict[str, tuple[int, int]]) -> Any:
+    """Return the page of a place, (number, length) along each axis; None where there is no such."""
     place, shape = zip((0, 1), *(at[a] for a in at if a not in "YXS"), strict=True)
     if len(series) != math.prod(shape):
-        return
-    page = series[int(np.ravel_multi_index(place, shape))]
+        return None
+    return series[int(np.ravel_multi_index(place, shape))]
+
+
+def _require_pixels(path: Path, page: Any) -> None:
+    """Refuse a page without pixels, or whose JPEG was cut: decoders fill in zeros and grey."""
     file, is_cut = page.parent.filehandle, not any(page.databytecounts)
     if page.compression in _JPEG:
         for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
