@@ -35,6 +35,7 @@ from mitolume.runs.dye import label_rows
 from mitolume.runs.dye_checks import judge
 from mitolume.runs.folder import Run
 from mitolume.runs.recipe import DyeSettings, load_recipe
+from mitolume.runs.run import compute_run
 from mitolume.runs.score import score_model
 from mitolume.training.patches import Patches, PreparedImage
 from mitolume.workflow import rerun
@@ -91,6 +92,12 @@ def table_of(folder: Path, *rows: dict[str, object]) -> Path:
 def begun(table: Path, out: Path, *settings: str) -> Run:
     """Begin a run: its rows, masks from the dye, and notices are there."""
     return begin(out, load_recipe(fields=table, settings=[*QUICK, *settings]), quiet=True)
+
+
+def computed(table: Path, out: Path, *settings: str) -> Run:
+    """Do a run but for its page."""
+    recipe = load_recipe(fields=table, settings=[*QUICK, *settings])
+    return compute_run(recipe, out, quiet=True)
 
 
 def run_of(table: Path, out: Path, *settings: str) -> Run:
@@ -405,7 +412,7 @@ def test_thresholds_are_chosen_by_condition(
 def test_a_threshold_that_the_recipe_gives_holds_for_all_conditions(tmp_path: Path) -> None:
     rows = [{"role": "train", "condition": name} for name in ("control", "FCCP")]
     table = table_of(tmp_path / "data", *rows)
-    fixed = run_of(table, tmp_path / "a", "threshold=0.4")
+    fixed = computed(table, tmp_path / "a", "threshold=0.4")
     assert set(fixed.scores["threshold"]) == {0.4}
     assert not mitolume.load(fixed.path).card.thresholds
     said = " ".join(fixed.record["notices"])
@@ -486,7 +493,7 @@ def test_a_plane_may_be_there_twice_only_as_outline_and_dye(tmp_path: Path) -> N
 
 def test_a_budget_of_no_outlines_learns_from_the_dye_alone(tmp_path: Path) -> None:
     rows = [{"role": "train", "outlined": True}] * 3 + [{"role": "test", "outlined": True}]
-    run = run_of(table_of(tmp_path / "data", *rows), tmp_path / "run", "labels=0")
+    run = computed(table_of(tmp_path / "data", *rows), tmp_path / "run", "labels=0")
     assert [row.label for row in run.rows] == ["dye"] * 3 + [""]
     assert rerun(run.path, tmp_path / "again", quiet=True) == ([], []), "from its own table, too"
 

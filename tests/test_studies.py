@@ -31,7 +31,7 @@ from mitolume.errors import MitolumeError
 from mitolume.runs.folder import Run
 from mitolume.runs.recipe import load_recipe
 from mitolume.study.arms import STUDY_PRESETS, load_study, planned_runs
-from mitolume.study.compute import _begin, _compute_runs
+from mitolume.study.compute import _begin, _compute_runs, compute_study
 from mitolume.study.folder import open_study
 from mitolume.training.methods import METHODS
 from mitolume.workflow import study
@@ -241,7 +241,7 @@ def test_a_study_goes_on_and_grows(finished: Path) -> None:
     assert set(open_study(out).collect()["batch"]) == {""}  # nobody named one
 
     wider = {"wider": {"method": "supervised", "network": {"width": 3}}}
-    study(recipe_of(out, arms=SHORT["arms"] | wider), out, quiet=True)
+    compute_study(load_study(recipe_of(out, arms=SHORT["arms"] | wider)), out, quiet=True)
     second = weights(out)
     assert {name: second[name] for name in first} == first
     assert len(second) == 4
@@ -260,7 +260,7 @@ def test_a_damaged_run_is_repeated_and_nothing_is_lost(finished: Path) -> None:
     (out / "runs" / "supervised_kall_s0" / "run.json").write_text("{")
     assert set(open_study(out).status()["state"]) == {"finished", "stopped"}
     assert "stopped  supervised, labels all, seed 0" in open_study(out).status_text()
-    study(recipe_of(out), out, quiet=True)
+    compute_study(load_study(recipe_of(out)), out, quiet=True)
     after = weights(out)
     assert set(open_study(out).status()["state"]) == {"finished"}
     assert {name: after[name] for name in before} == before

@@ -18,7 +18,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-import mitolume
 from mitolume.analysis.agreement import disagreement, disagreement_map
 from mitolume.analysis.feature_distance import choose_diverse, labelled_set
 from mitolume.analysis.metrics import count, iou
@@ -31,6 +30,7 @@ from mitolume.models.settings import NetworkSettings
 from mitolume.report.suggest_page import suggest
 from mitolume.runs.committee import Committee
 from mitolume.runs.folder import open_run
+from mitolume.runs.run import compute_run
 
 EVIL = "<script>alert('x')</script>"
 DEEPEST = {"unet": "down_4", "unetplusplus": "conv_4_0"}
@@ -209,13 +209,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def two_models(data: Path) -> Path:
     recipe = tiny(data, "network.width=2", "method=pseudo_label", "threshold=0.5")
-    return mitolume.run(recipe, data.parent / "two", quiet=True)
+    return compute_run(recipe, data.parent / "two", quiet=True).path
 
 
 @pytest.fixture(scope="module")
 def one_model(data: Path) -> Path:
     recipe = tiny(data, "network.width=2", "method=supervised", "training.steps=24")
-    return mitolume.run(recipe, data.parent / "one", quiet=True)
+    return compute_run(recipe, data.parent / "one", quiet=True).path
 
 
 def test_the_command_writes_table_and_page(two_models: Path, tmp_path: Path, shell: Shell) -> None:
