@@ -384,7 +384,7 @@ def test_thresholds_are_chosen_by_condition(
     with owning(run.path):
         score_model(ready, run, "model_1")
     np.testing.assert_array_equal(run.mask("model_1", image), expected_mask.squeeze())
-    asked = ("predict", run.path, image.row.image, "--channel", "BF", "--out")
+    asked = ("predict", run.path, image.row.image, "--channel", "BF", "--engine", "torch", "--out")
     assert call(monkeypatch, *asked, tmp_path / "masks", "--condition", "FCCP") == 0
     (written,) = (tmp_path / "masks").glob("*_mask.ome.tif")
     np.testing.assert_array_equal(read(written).isel(C=0).values, expected_mask)
