@@ -47,6 +47,10 @@ def test_in_bfloat16_probabilities_stay_fine() -> None:
     found, expected = low.predict_prepared(image), exact.predict_prepared(image)
     np.testing.assert_allclose(found, expected, atol=0.03)
     assert len(np.unique(found)) > 20_000
+    tiled = Predictor(
+        exact.network, exact.card, precision="bfloat16", engine="openvino", core=64
+    )  # fmt: skip
+    np.testing.assert_allclose(tiled.predict_prepared(image), found, atol=2e-3)
 
 
 def test_the_command_uses_it_where_it_is_installed(
