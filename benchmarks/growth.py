@@ -136,6 +136,13 @@ PARTS = {
     "workers": workers,
 }
 
+LINES = {  # drawn, with what is counted
+    "pixels": "predict (megapixels)",
+    "objects": "measure (thousand objects)",
+    "objects split": "measure --split (thousand objects)",
+    "rows": "begin a run (thousand rows)",
+}
+
 
 def cost(arguments: list[object]) -> tuple[float, float, float]:
     """Run a command; return its seconds of processor time and on the clock, and its MB."""
@@ -158,14 +165,17 @@ def cost(arguments: list[object]) -> tuple[float, float, float]:
 
 
 def draw(table: pd.DataFrame, path: Path) -> None:
-    """Draw processor time against size, one line for each part."""
+    """Draw processor time and memory against size, one line for each part."""
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(6, 3.6), layout="constrained")
-    for part, own in table.sort_values("size").groupby("part", sort=False):
-        axes.loglog(own["size"], own["cpu_seconds"], "o-", label=part)
-    axes.set(xlabel="megapixels, or thousands of objects or rows", ylabel="processor time (s)")
-    axes.legend(frameon=False)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.8), layout="constrained")
+    for part, label in LINES.items():
+        own = table[table["part"] == part].sort_values("size")
+        left.loglog(own["size"], own["cpu_seconds"], "o-", label=label)
+        right.semilogx(own["size"], own["mb"] / 1000, "o-")
+    left.set(xlabel="megapixels, or thousands", ylabel="processor time (s)")
+    right.set(xlabel="megapixels, or thousands", ylabel="most memory (GB)", ylim=(0, None))
+    figure.legend(loc="outside upper center", ncols=4, frameon=False, fontsize="small")
     figure.savefig(path, dpi=110)
 
 
@@ -195,7 +205,7 @@ def main() -> None:
                 row["date"] = datetime.now(UTC).date().isoformat()
                 known = pd.concat([known, pd.DataFrame([row])], ignore_index=True)
                 known.to_csv(RESULTS, index=False, float_format="%.5g")
-    draw(known[known["part"] != "workers"], Path(__file__).parents[1] / "docs" / "growth.png")
+    draw(known, Path(__file__).parents[1] / "docs" / "growth.png")
 
 
 if __name__ == "__main__":

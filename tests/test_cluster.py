@@ -94,6 +94,8 @@ def test_a_cluster_that_is_not_there_is_named(
         predict_there(closed, mitolume.load(model), [image], out)
     with pytest.raises(MitolumeError, match=r"has no workers; start `dask scheduler`"):
         predict_there(address, mitolume.load(model), [image], out)
+    with pytest.raises(MitolumeError, match="leave one of them out"):
+        predict_there(address, mitolume.load(model), [image], out, jobs=2)
     with pytest.raises(MitolumeError, match="only a model that was loaded from a folder"):
         predict_there(address, predictor(), [image], out)
     for typed in ("", "host", "tcp://127.0.0.1", "http://127.0.0.1:8786"):

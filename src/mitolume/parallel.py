@@ -44,6 +44,11 @@ def run_side_by_side(
     under these absolute paths and have this version. Where they don't, where no scheduler answers,
     or where it has no workers for a minute, a `MitolumeError` says so.
     """
+    if scheduler is not None and processes > 1:
+        raise MitolumeError(
+            "--jobs counts processes of this machine, and with --scheduler the workers of a cluster "
+            "compute; leave one of them out"
+        )
     if not tasks:
         return
     from distributed import Client, LocalCluster
