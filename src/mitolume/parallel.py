@@ -46,8 +46,8 @@ def run_side_by_side(
     """
     if scheduler is not None and processes > 1:
         raise MitolumeError(
-            "--jobs counts processes of this machine, and with --scheduler the workers of a cluster "
-            "compute; leave one of them out"
+            "--jobs counts processes of this machine, but with --scheduler a cluster computes; "
+            "leave one of them out"
         )
     if not tasks:
         return

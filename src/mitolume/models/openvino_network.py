@@ -18,7 +18,7 @@ from mitolume.errors import extra
 from mitolume.models.networks import Precision, for_prediction
 from mitolume.models.onnx_layers import Graph, write_layers
 
-_SHAPES = 8  # of tiles that are kept ready: those at the edges of an image differ
+_SHAPES = 3  # of tiles kept ready: at the left, inside and at the right; each takes memory
 
 
 class OpenVINONetwork(nn.Module):
