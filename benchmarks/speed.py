@@ -247,7 +247,7 @@ def start(folder: Path, side: int) -> Iterator[Figure]:
         command = [sys.executable, *map(str, arguments)]
         return lambda: subprocess.run(command, check=True, capture_output=True)
 
-    cli, torch_alone = ("-m", "mitolume.cli"), python("-c", "import torch")
+    cli, torch_alone = ("-m", "mitolume"), python("-c", "import torch")
     code = (
         "import torch, mitolume.models.networks as made; "
         "from mitolume.models.settings import NetworkSettings; torch.set_num_threads(1); "
