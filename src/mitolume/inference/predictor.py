@@ -103,16 +103,18 @@ class Predictor:
         self.network = to_device(network, device)
         self.views = card.views if views is None else views
         self.core = core
+        self.engine = self._resolved(engine)
         self.precision: Precision = "float32"
         self.fast = self.network
         if isinstance(network, ForeignNetwork):
             self.core = network.settings.core(core)
         else:
             self.precision = resolve_precision(precision, next(network.parameters()).device)
-            self.fast = for_prediction(self.network, self.precision)
-        self.engine = self._resolved(engine)
-        if self.engine == "openvino":
-            self.fast = OpenVINONetwork(self.network, card.inputs.count, self.precision)
+            self.fast = (
+                OpenVINONetwork(self.network, card.inputs.count, self.precision)
+                if self.engine == "openvino"
+                else for_prediction(self.network, self.precision)
+            )
 
     def _resolved(self, engine: str) -> str:
         """Return torch or openvino; raise where it is neither, or can't compute the network."""
