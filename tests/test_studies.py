@@ -335,7 +335,7 @@ def cluster(tmp_path: Path) -> Iterator[tuple[str, list[Process]]]:
     options = ["--nthreads", "4", "--no-nanny", "--no-dashboard", "--local-directory", tmp_path]
     own = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     alone = {"env": own, "stderr": subprocess.DEVNULL}
-    with LocalCluster(n_workers=0, protocol="tcp://", dashboard_address=None) as scheduler:
+    with LocalCluster(n_workers=0, protocol="tcp://", dashboard_address="127.0.0.1:0") as scheduler:
         address = scheduler.scheduler_address
         command = [sys.executable, "-m", "distributed.cli.dask_worker", address, *options]
         workers = [subprocess.Popen(command, **alone) for _ in range(2)]
