@@ -216,7 +216,7 @@ def _unlike_thresholds(predictor: Predictor, rows: Sequence[Field]) -> list[str]
 
 def _asked_by(
     table: Path | None, given: PredictionOptions, predictor: Predictor
-) -> dict[str, list[tuple[Field, PredictionOptions, str]]]:
+) -> dict[str, list[Asked]]:
     """Return the images of a table, as whole stacks, by file, and how results of each are named.
 
     The user's options go before those of the table.
@@ -225,7 +225,7 @@ def _asked_by(
         (row.image, row.scene, row.channel): replace(row, planes=None, role="unlabelled")
         for row in (read_table(table) if table else ())
     }
-    found: dict[str, list[tuple[Field, PredictionOptions, str]]] = defaultdict(list)
+    found: dict[str, list[Asked]] = defaultdict(list)
     for (file, scene, channel), row in whole.items():
         name = scene_name(file, scene)
         known = given.threshold is None and row.condition in predictor.card.thresholds
