@@ -68,6 +68,20 @@ def test_the_command_uses_it_where_it_is_installed(
     assert "was made with precision" in said
 
 
+def test_on_a_cluster_torch_computes_unless_it_is_asked_for(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the command is typed it may be installed, while the workers have graphics cards."""
+
+    def seen(*_: object, engine: str, **__: object) -> None:
+        raise MitolumeError(f"engine {engine}")
+
+    monkeypatch.setattr("mitolume.runs.folder.load", seen)
+    asked = ("predict", "run", "a.tif", "--out", "out", "--scheduler", "tcp://10.0.0.5:8786")
+    assert "engine torch" in shell(*asked, code=1)
+    assert "engine openvino" in shell(*asked, "--engine", "openvino", code=1)
+
+
 def test_what_it_cannot_compute_is_said(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(MitolumeError, match="engine is 'onnx', but must be auto, torch or openvin"):
         mitolume.load(model, engine="onnx")

@@ -191,6 +191,8 @@ def predict(
     options = PredictionOptions(
         tuple(channel or ()), scene, pixel_size, threshold, condition, probability, overlay
     )
+    if scheduler is not None and engine == "auto":
+        engine = "torch"  # workers may have cards, or no OpenVINO
     predictor = load(model, views=views, core=tile_size, precision=precision, engine=engine)
     run_batch(
         "predicting", "images", "predicted", predict_files, predictor, files or [], out,
